@@ -1,0 +1,220 @@
+"""The command line: one function a command, each a parse and one call.
+
+Defaults live in the library; an option that was not typed is not passed on. Heavy imports
+happen inside the commands, so that `faceattr --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from faceattr import __version__
+
+WRONG_INPUT = 2
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code (0 done, 2 wrong input, 130 interrupted)."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    given = vars(_parser().parse_args(argv))
+    command = given.pop("command")
+    try:
+        return command(**given)
+    except KeyboardInterrupt:
+        print("faceattr: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except (ValueError, OSError) as error:
+        print(f"faceattr: {error}", file=sys.stderr)
+        return WRONG_INPUT
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="faceattr", description="Read attributes off faces with a model of your own."
+    )
+    parser.add_argument("--version", action="version", version=f"faceattr {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for add in (_add_label, _add_train, _add_evaluate):
+        add(commands)
+    return parser
+
+
+def _command(commands, function, summary: str) -> argparse.ArgumentParser:
+    """A sub-command whose untyped options stay away from its function."""
+    parser = commands.add_parser(
+        function.__name__,
+        help=summary,
+        description=function.__doc__,
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.set_defaults(command=function)
+    return parser
+
+
+def _add_label(commands) -> None:
+    parser = _command(commands, label, "label the faces of a folder of pictures")
+    add = parser.add_argument
+    add(
+        "inputs",
+        nargs="+",
+        metavar="PATH",
+        help="folders (read recursively), pictures, videos, quoted patterns like 'a/**/*.jpg', "
+        "text files of paths, or - for paths on standard input",
+    )
+    add("-o", "--output", required=True, metavar="TABLE", help=".csv, .jsonl or .parquet")
+    add("--model", metavar="FILE", help="a .keras file that `faceattr train` made")
+    add("--detector", help="auto, yunet, centerface, mtcnn, none (each picture is one face) or "
+        "the path of a YuNet .onnx file")
+    add("--offline", action="store_true", help="never download the detector's file")
+    add("--upright", action="store_true", help="where no face is found, look at the picture on "
+        "its sides and head as well")
+    add("--min-face", type=float, metavar="PIXELS", help="do not describe smaller faces")
+    add("--min-confidence", type=float, metavar="P", help="leave the answer empty where its "
+        "probability is lower")
+    add("--every", metavar="TIME", help="distance between two frames of a video (1s)")
+    add("--workers", type=int, metavar="N", help="threads that decode and detect")
+    add("--batch-size", type=int, metavar="N", help="faces that go through the model at once")
+    add("--resume", action="store_true", help="go on with the table of a job that was stopped")
+    add("--overwrite", action="store_true", help="replace a table that is there")
+    add("--quiet", action="store_true", help="print errors only")
+
+
+def label(**given) -> int:
+    """Find the faces of many pictures and write a table of their attributes."""
+    from faceattr.labelling.console import run
+
+    return run(**given)
+
+
+def _pairs(kind):
+    """A parser of ``name=value,name=value`` with values of one kind."""
+
+    def parse(text: str) -> dict:
+        try:
+            pairs = [part.split("=") for part in text.split(",")]
+            return {name.strip(): kind(value) for name, value in pairs}
+        except ValueError:
+            raise argparse.ArgumentTypeError(
+                f"expected name=value,name=value. Received: {text!r}"
+            ) from None
+
+    return parse
+
+
+def _mix(text: str):
+    """``equal``, ``natural``, a temperature, or shares by task."""
+    if text == "equal":
+        return {"temperature": float("inf")}
+    if text == "natural":
+        return {"temperature": 1.0}
+    return {"shares": _pairs(float)(text)} if "=" in text else {"temperature": float(text)}
+
+
+def _add_train(commands) -> None:
+    parser = _command(commands, train, "train or fine-tune a model on labelled faces")
+    add = parser.add_argument
+    add("sources", nargs="+", metavar="[TASK=]PATH", help="manifest CSV or folder")
+    add("-o", "--output", required=True, metavar="MODEL", help="the .keras file to write")
+    add("--tasks", type=lambda text: text.split(","), help="columns to take from bare manifests")
+    add("--resume", action="store_true", help="go on with an interrupted run")
+    add("--overwrite", action="store_true", help="replace a model that is already there")
+    add("--cache", metavar="DIR", help="folder of the crop cache")
+    add("--licence", metavar="TEXT", help="terms of the new weights, kept in the file")
+    network = parser.add_argument_group("network")
+    add = network.add_argument
+    add("--weights", metavar="START", help="shipped, imagenet, none, or a file")
+    add("--size", type=int, help="side of the crops in pixels")
+    add("--margin", type=float, help="added around a face's box, as a share of its side")
+    add("--pooling", choices=("max", "avg"))
+    add("--dropout", type=float)
+    add("--norm", choices=("batch", "none"), help="while training; folded away when saved")
+    add("--dtype", choices=("float32", "mixed_bfloat16"), help="default: the faster one here")
+    course = parser.add_argument_group("course of the training")
+    add = course.add_argument
+    add("--epochs", type=_pairs(int), metavar="PHASE=N,…", help="frozen=5,finetune=5 or scratch=10")
+    add("--rate", type=_pairs(float), metavar="PHASE=X,…", help="highest learning rate")
+    add("--first", type=_pairs(str), metavar="PHASE=LAYER,…", help="where the trunk begins to learn")
+    add("--batch-size", type=int)
+    add("--mix", type=_mix, metavar="RULE", help="equal, natural, a temperature, or task=share,…")
+    add("--label-smoothing", type=float)
+    add("--loss-weights", type=_pairs(float), metavar="TASK=W,…")
+    add("--seed", type=int)
+
+
+def train(sources, output, **given) -> int:
+    """Train a model: TASK=PATH takes one task from a manifest CSV or a folder, PATH every task
+    of a manifest CSV. Any number of sources train together, whichever labels they have."""
+    from faceattr.training import train as training
+
+    network, settings = _network(given), {}
+    phases = _phases(network.phases, given)
+    for name in ("batch_size", "label_smoothing", "loss_weights", "seed"):
+        if name in given:
+            settings[name] = given.pop(name)
+    if "mix" in given:
+        settings["mix"] = training.Mix(**given.pop("mix"))
+    try:
+        training.train(
+            sources,
+            output,
+            network=network,
+            settings=training.Settings(phases=phases, **settings),
+            **given,
+        )
+    except KeyboardInterrupt:
+        print("faceattr: stopped. The same command with --resume goes on.", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def _network(given: dict):
+    from faceattr.pictures.crop import CropRule
+    from faceattr.training.train import Network
+
+    rule = {name: given.pop(name) for name in ("size", "margin") if name in given}
+    names = ("weights", "pooling", "dropout", "dtype")
+    fields = {name: given.pop(name) for name in names if name in given}
+    if "norm" in given:
+        fields["norm"] = given.pop("norm") == "batch"
+    return Network(crop=CropRule(**rule), **fields)
+
+
+def _phases(phases, given: dict):
+    """The default phases with what was typed for them; a phase of 0 epochs is left out."""
+    from dataclasses import replace
+
+    changes = {"epochs": "epochs", "rate": "learning_rate", "first": "first"}
+    typed = {fields: given.pop(name, {}) for name, fields in changes.items()}
+    names = [phase.name for phase in phases]
+    for values in typed.values():
+        if strangers := sorted(set(values) - set(names)):
+            raise ValueError(
+                f"This run has no phase {', '.join(strangers)}; it has {', '.join(names)}."
+            )
+    kept = [phase for phase in phases if typed["epochs"].get(phase.name) != 0]
+    return tuple(
+        replace(phase, **{f: values[phase.name] for f, values in typed.items() if phase.name in values})
+        for phase in kept
+    )
+
+
+def _add_evaluate(commands) -> None:
+    parser = _command(commands, evaluate, "score a model on labelled faces")
+    add = parser.add_argument
+    add("model", help="a .keras file, or 'shipped'")
+    add("sources", nargs="+", metavar="[TASK=]PATH", help="manifest CSV or folder")
+    add("--split", choices=("train", "val", "test", "all"), help="rows to score (default: val)")
+    add("-o", "--output", metavar="DIR", help="where scores.json and confusions.png go")
+    add("--cache", metavar="DIR", help="folder of the crop cache")
+
+
+def evaluate(model, sources, **given) -> int:
+    """Score a model on labelled faces: exact figures over the rows that know each task."""
+    from faceattr.training.report import report
+
+    report(model, sources, **given)
+    return 0

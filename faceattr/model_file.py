@@ -1,0 +1,216 @@
+"""One self-describing ``.keras`` file: the network and what must be known to use it.
+
+The file is Keras' own archive with one more member, ``faceattr.json``, so that plain
+``keras.saving.load_model`` opens it without this package. Its weights are stored in half
+precision and compute in float32.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from faceattr.pictures.crop import CropRule
+from faceattr.tasks import Task
+
+if TYPE_CHECKING:
+    import keras
+
+FORMAT = 1
+MEMBER = "faceattr.json"
+WEIGHTS_MEMBER = "model.weights.h5"
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a model file says about itself.
+
+    Args:
+        tasks: The heads and their class orders.
+        crop: How a face must be cut for this model.
+        network: How the network was built: ``{"pooling": "max", "dropout": 0.5}``.
+        data: One record per data set that trained it: name, rows, SHA-256 of labels and pixels.
+        scores: By task, what `faceattr evaluate` measured on the validation rows.
+        made: By which versions, when, with which recipe.
+        licence: Terms of the weights; a model inherits those of its data.
+        colour: Channel order and dtype of a crop.
+    """
+
+    tasks: tuple[Task, ...]
+    crop: CropRule
+    network: Mapping[str, Any] = field(default_factory=dict)
+    data: tuple[Mapping[str, Any], ...] = ()
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    made: Mapping[str, Any] = field(default_factory=dict)
+    licence: str = "not stated"
+    colour: str = "RGB uint8"
+
+    def to_json(self) -> str:
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Description:
+        """Raises ValueError where the text is not a description of this format."""
+        fields = json.loads(text)
+        version = fields.pop("format", None)
+        if version != FORMAT:
+            raise ValueError(
+                f"its description has format {version}, and this faceattr reads format {FORMAT}; "
+                "another version of faceattr wrote it"
+            )
+        fields["tasks"] = tuple(Task(t["name"], tuple(t["classes"])) for t in fields["tasks"])
+        fields["crop"] = CropRule(**fields["crop"])
+        fields["data"] = tuple(fields["data"])
+        return cls(**fields)
+
+
+def save(model: keras.Model, description: Description, path: str | Path) -> None:
+    """Write a model and its description as one ``.keras`` file.
+
+    Args:
+        model: A model of `faceattr.model.build` without batch normalisation.
+        description: What the file shall say about it.
+        path: Ends in ``.keras``. An existing file is replaced only when the new one is whole.
+
+    Raises:
+        ValueError: The path does not end in ``.keras``.
+        OSError: It cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".keras":
+        raise ValueError(f"A model file's name ends in .keras. Received: {path}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}.") as folder:
+        whole, slim = Path(folder, "whole.keras"), Path(folder, "slim.keras")
+        # The optimiser is three times the network and of no use to whoever applies it.
+        model.save(whole, include_optimizer=False)
+        _rewrite(whole, slim, description)
+        os.replace(slim, path)
+
+
+def _rewrite(whole: Path, slim: Path, description: Description) -> None:
+    """Copy the archive with half-precision weights and the description in it."""
+    halved = slim.with_suffix(".h5")
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(slim, "w") as target:
+        for name in source.namelist():
+            if name == WEIGHTS_MEMBER:
+                _halve(Path(source.extract(name, slim.parent)), halved)
+                target.write(halved, name)
+            else:
+                target.writestr(name, source.read(name))
+        target.writestr(MEMBER, description.to_json())
+
+
+def describe_anew(path: str | Path, description: Description) -> None:
+    """Replace the description inside a model file, leaving the network as it is."""
+    path = Path(path)
+    part = path.with_name(f".{path.name}.part")
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(part, "w") as target:
+        for name in source.namelist():
+            if name != MEMBER:
+                target.writestr(name, source.read(name))
+        target.writestr(MEMBER, description.to_json())
+    os.replace(part, path)
+
+
+def _halve(source: Path, target: Path) -> None:
+    """Copy an HDF5 file with float32 arrays stored as float16."""
+    import h5py
+
+    def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset):
+            half = item.dtype == "float32"
+            made = new.create_dataset(name, data=item[()], dtype="float16" if half else None)
+        else:
+            made = new.require_group(name)
+        made.attrs.update(item.attrs)
+
+    with h5py.File(source) as old, h5py.File(target, "w") as new:
+        new.attrs.update(old.attrs)
+        old.visititems(copy)
+
+
+def describe(path: str | Path) -> Description:
+    """Read a model file's description without loading the network (or Keras).
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is not a faceattr model, or of another format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There is no model file {path}. `faceattr train … -o {path.name}` makes one."
+        )
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return Description.from_json(archive.read(MEMBER))
+    except zipfile.BadZipFile:
+        raise ValueError(f"{path} is not a .keras model file: it is no zip archive.") from None
+    except KeyError:
+        raise ValueError(
+            f"{path} does not say what it is: it has no {MEMBER} inside. Expected a model "
+            "that `faceattr train` saved, not one saved again by Keras or by another program."
+        ) from None
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} cannot be used: {error}.") from None
+
+
+def load(path: str | Path) -> tuple[keras.Model, Description]:
+    """Read a model file.
+
+    Returns:
+        The network, RGB ``uint8`` crops ``(n, size, size, 3)`` to a dict of ``float32``
+        probabilities ``(n, classes)`` by task name, and its description.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is not a faceattr model, damaged, or of another format.
+    """
+    description = describe(path)
+    import keras
+
+    try:
+        # load_model wants the ending .keras, and a model may be called anything.
+        if Path(path).suffix == ".keras":
+            return keras.saving.load_model(path, compile=False), description
+        with tempfile.TemporaryDirectory() as folder:
+            copy = shutil.copyfile(path, Path(folder, "model.keras"))
+            return keras.saving.load_model(copy, compile=False), description
+    except (OSError, KeyError, TypeError, zipfile.BadZipFile, ValueError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"{path} is damaged or of another Keras: {reason}") from error
+
+
+def sha256_of(path: str | Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def shipped_model() -> Path:
+    """The model that comes with the package: inside the wheel, or in ``weights/`` of a checkout.
+
+    Raises:
+        FileNotFoundError: This installation has none.
+    """
+    here = Path(__file__).parent
+    for folder in (here / "weights", here.parent / "weights"):
+        path = folder / "faceattr.keras"
+        if path.is_file():
+            return path
+    raise FileNotFoundError(
+        "This installation of faceattr carries no model. Give one with --model, "
+        "or make one with `faceattr train`."
+    )

@@ -1,0 +1,1 @@
+"""From labelled pictures to a model and a report on it."""

@@ -1,0 +1,129 @@
+"""What training and evaluation print: tables, a line per epoch, progress with time to go."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
+
+import keras
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import track as rich_track
+from rich.table import Table
+
+from faceattr.tasks import Task
+from faceattr.training.evaluate import Score
+from faceattr.training.fit import Epoch, Settings
+from faceattr.training.manifest import SPLITS, Manifest, targets
+
+T = TypeVar("T")
+OUT = Console(highlight=False)
+ERR = Console(stderr=True, highlight=False)
+
+
+def track(items: Sequence[T], what: str) -> Iterable[T]:
+    """The items with a progress bar on standard error that vanishes at the end."""
+    return rich_track(items, what, console=ERR, transient=True, disable=not ERR.is_terminal)
+
+
+def print_manifest(manifest: Manifest, unusable: Mapping[str, int]) -> None:
+    """Print what was read: labelled rows by task, class and split, and what was left out."""
+    sizes = {split: len(manifest.only(split)) for split in SPLITS}
+    OUT.print(
+        f"[bold]{len(manifest.examples):,} faces[/]: "
+        + ", ".join(f"{count:,} {split}" for split, count in sizes.items() if count)
+    )
+    table = Table("task", "class", *(f"{split}" for split in SPLITS if sizes[split]))
+    counts = {
+        split: targets(manifest.tasks, manifest.only(split)) for split in SPLITS if sizes[split]
+    }
+    for task in manifest.tasks:
+        known = [f"{int(t[task.name].any(axis=1).sum()):,}" for t in counts.values()]
+        table.add_row(f"[bold]{task.name}", "all known", *known, style="bold")
+        for position, name in enumerate(task.classes):
+            cells = [f"{t[task.name][:, position].sum():,.0f}" for t in counts.values()]
+            table.add_row("", name, *cells)
+    OUT.print(table)
+    print_left_out({**manifest.left_out, **unusable})
+
+
+def print_left_out(left_out: Mapping[str, int]) -> None:
+    """Print a line for every reason for which something was left out."""
+    for reason, count in left_out.items():
+        OUT.print(f"left out: {count:,} ({reason})")
+
+
+def print_scores(scores: Mapping[str, Score]) -> None:
+    """Print one row of figures per task, and the recall of every class."""
+    table = Table("task", "n", "accuracy", "95 % interval", "balanced", "macro F1", "ECE")
+    for score in scores.values():
+        low, high = score.interval
+        table.add_row(
+            score.task,
+            f"{score.n:,}",
+            f"{score.accuracy:.1%}",
+            f"{low:.1%} – {high:.1%}",
+            f"{score.balanced_accuracy:.1%}",
+            f"{score.macro_f1:.3f}",
+            f"{score.calibration_error:.1%}",
+        )
+    OUT.print(table)
+    for score in scores.values():
+        recalls = ", ".join(f"{name} {value:.0%}" for name, value in score.recall.items())
+        OUT.print(f"{score.task} recall: {recalls}")
+
+
+class TrainingProgress(keras.callbacks.Callback):
+    """A bar over all steps of a run, with the time to go, and a line per finished epoch."""
+
+    def __init__(self, tasks: Sequence[Task], settings: Settings, rows: int) -> None:
+        super().__init__()
+        self._names = [task.name for task in tasks]
+        self._epochs = sum(phase.epochs for phase in settings.phases)
+        self._steps = max(1, rows // settings.batch_size)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total}"),
+            TimeRemainingColumn(),
+            console=ERR,
+            transient=True,
+            disable=not ERR.is_terminal,
+        )
+
+    def __enter__(self) -> TrainingProgress:
+        self._bar.start()
+        self._line = self._bar.add_task("steps", total=self._epochs * self._steps)
+        self._began, self._first = time.monotonic(), None
+        heads = "".join(f" | {name:>12}: loss   acc    val" for name in self._names)
+        OUT.print(f"epoch phase    size{heads} | minutes  to go")
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._bar.stop()
+
+    def on_train_batch_end(self, batch: int, logs=None) -> None:
+        self._bar.advance(self._line)
+
+    def show(self, epoch: Epoch) -> None:
+        """Print what an epoch brought."""
+        if self._first is None:
+            self._first = epoch.number
+            self._bar.update(self._line, completed=epoch.number * self._steps)
+        cells = "".join(_cell(name, epoch, len(self._names) == 1) for name in self._names)
+        done = epoch.number - self._first + 1
+        left = (time.monotonic() - self._began) / done * (self._epochs - epoch.number)
+        OUT.print(
+            f"{epoch.number:>5} {epoch.phase:<9}{epoch.size:>4}{cells} | {epoch.seconds / 60:>7.1f}"
+            f" {datetime.timedelta(seconds=round(left))!s:>7}{' best' if epoch.is_best else ''}"
+        )
+
+
+def _cell(name: str, epoch: Epoch, alone: bool) -> str:
+    loss = epoch.logs.get("loss" if alone else f"{name}_loss", float("nan"))
+    accuracy = epoch.logs.get("accuracy" if alone else f"{name}_accuracy", float("nan"))
+    score = epoch.scores.get(name)
+    val = f"{score.accuracy:6.1%}" if score and score.n else "     –"
+    return f" | {'':>12} {loss:6.3f} {accuracy:6.1%} {val}"

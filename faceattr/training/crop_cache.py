@@ -1,0 +1,155 @@
+"""Crops that were decoded, cut and resized once, kept on disk for every later epoch and run.
+
+One append-only file of raw crops per crop size and, beside it, one line per crop with its
+key: the SHA-256 of the picture's content, the box and the crop rule. A crop counts once its
+key is written, so a kill at any moment costs at most the crops of the last moment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+from filelock import FileLock
+
+from faceattr.pictures.crop import CropRule, crop
+from faceattr.pictures.reading import read_image
+from faceattr.training.manifest import Example
+
+KEY_LENGTH = 64  # hexadecimal digits of a SHA-256
+TOGETHER = 512  # crops between two flushes
+
+
+@dataclass(frozen=True)
+class CachedCrops:
+    """Crops of examples, in their order.
+
+    Args:
+        array: Memory-mapped RGB ``uint8`` of shape ``(kept, size, size, 3)``; read-only.
+        rows: For each example its row in `array`, -1 where the picture could not be used.
+        left_out: How many pictures could not be used, by reason.
+    """
+
+    array: np.ndarray
+    rows: np.ndarray
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+
+def default_folder() -> Path:
+    """Where crops are kept unless told otherwise: the user's cache folder."""
+    return Path(platformdirs.user_cache_dir("faceattr")) / "crops"
+
+
+def cache_crops(
+    examples: Sequence[Example],
+    rule: CropRule,
+    folder: Path | None = None,
+    progress: Iterable[Example] | None = None,
+) -> CachedCrops:
+    """Cut every example's face, or find it in the cache.
+
+    Args:
+        examples: What to cut. A picture that cannot be read is left out and counted.
+        rule: Size and margin of the crops.
+        folder: The cache; `default_folder` unless given.
+        progress: `examples` wrapped in a progress bar, if one shall be shown.
+    """
+    folder = folder or default_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    keys: list[str] = []
+    with FileLock(folder / f"{rule.size}.lock"), _Store(folder, rule.size) as store:
+        found = _prepared(progress or examples, rule, store.index)
+        while batch := list(islice(found, TOGETHER)):
+            store.append([(key, face) for key, face, _ in batch if face is not None])
+            keys.extend(key or f"!{reason}" for key, _, reason in batch)
+        rows = np.array([store.index.get(key, -1) for key in keys], dtype=np.int64)
+        array = store.array()
+    left_out = Counter(key[1:] for key in keys if key.startswith("!"))
+    return CachedCrops(array, rows, left_out)
+
+
+Prepared = tuple[str, np.ndarray | None, str]
+
+
+def _prepared(
+    examples: Iterable[Example], rule: CropRule, known: Mapping[str, int]
+) -> Iterator[Prepared]:
+    """Key, crop (None where it is known or unusable) and reason for each example, in order."""
+
+    def prepare(example: Example) -> Prepared:
+        try:
+            key = _key(example, rule)
+            if key in known:
+                return key, None, ""
+            image = example.pixels if example.pixels is not None else read_image(example.path)
+            return key, crop(image, example.box, rule), ""
+        except (OSError, ValueError) as error:
+            kind = "box outside the picture" if "box" in str(error) else "unreadable picture"
+            return "", None, kind
+
+    # Decoding and resizing release the GIL. The pool works a bounded way ahead.
+    iterator = iter(examples)
+    with ThreadPoolExecutor() as pool:
+        while ahead := list(islice(iterator, TOGETHER)):
+            yield from pool.map(prepare, ahead)
+
+
+def _key(example: Example, rule: CropRule) -> str:
+    pixels = example.pixels
+    content = example.path.read_bytes() if pixels is None else pixels.tobytes()
+    digest = hashlib.sha256(content)
+    digest.update(f"{example.box} {rule.size} {rule.margin}".encode())
+    return digest.hexdigest()
+
+
+class _Store:
+    """The two append-only files, repaired on opening if their last writer was killed."""
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self._shape = (size, size, 3)
+        self._crop_bytes = size * size * 3
+        self._crops_path = folder / f"{size}.crops"
+        self._keys_path = folder / f"{size}.keys"
+        self.index: dict[str, int] = {}
+
+    def __enter__(self) -> _Store:
+        self._crops = open(self._crops_path, "ab")
+        self._keys = open(self._keys_path, "a+b")
+        self._keys.seek(0)
+        lines = self._keys.read()
+        whole = min(len(lines) // (KEY_LENGTH + 1), self._crops.tell() // self._crop_bytes)
+        self._keys.truncate(whole * (KEY_LENGTH + 1))
+        self._crops.truncate(whole * self._crop_bytes)
+        for row, key in enumerate(lines[: whole * (KEY_LENGTH + 1)].split()):
+            self.index[key.decode()] = row
+        self._count = whole
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._crops.close()
+        self._keys.close()
+
+    def append(self, batch: Sequence[tuple[str, np.ndarray]]) -> None:
+        """Write crops first and their keys second, so that a key always has its crop."""
+        new = {key: face for key, face in batch if key not in self.index}
+        for face in new.values():
+            self._crops.write(face.tobytes())
+        self._crops.flush()
+        for key in new:
+            self._keys.write(f"{key}\n".encode())
+            self.index[key] = self._count
+            self._count += 1
+        self._keys.flush()
+
+    def array(self) -> np.ndarray:
+        if not self._count:
+            return np.zeros((0, *self._shape), "uint8")
+        shape = (self._count, *self._shape)
+        return np.memmap(self._crops_path, dtype="uint8", mode="r", shape=shape)

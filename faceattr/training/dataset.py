@@ -1,0 +1,208 @@
+"""Masked batches: crops with targets, and beside them which task each row knows.
+
+An unknown task is an all-zero target row and a 0 in the mask. The mask is taken from the
+targets before anything smooths or mixes them, and reaches the loss as Keras' sample weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from faceattr.tasks import Task
+from faceattr.training.augment import Augmentation, augment
+from faceattr.training.crop_cache import CachedCrops
+from faceattr.training.manifest import Example, targets
+
+Batch = tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Labelled crops of one split.
+
+    Args:
+        crops: RGB ``uint8`` of shape ``(kept, size, size, 3)``.
+        index: For each row its place in `crops`, shape ``(n,)``.
+        targets: By task ``float32`` of shape ``(n, classes)``, all zeros where unknown.
+    """
+
+    crops: np.ndarray
+    index: np.ndarray
+    targets: Mapping[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def known(self) -> np.ndarray:
+        """Which task each row knows, ``bool`` of shape ``(n, tasks)``."""
+        return np.stack([mask(target) > 0 for target in self.targets.values()], axis=1)
+
+    def batch(self, rows: np.ndarray) -> Batch:
+        """Crops, targets by task and masks by task of some rows."""
+        chosen = {name: target[rows] for name, target in self.targets.items()}
+        masks = {name: mask(target) for name, target in chosen.items()}
+        return self.crops[self.index[rows]], chosen, masks
+
+
+def mask(target: np.ndarray) -> np.ndarray:
+    """1 for target rows that know their task and 0 for all-zero ones, ``float32`` ``(n,)``."""
+    return (target.sum(axis=-1) > 0).astype("float32")
+
+
+def rows_of(tasks: Sequence[Task], examples: Sequence[Example], cached: CachedCrops) -> Rows:
+    """The examples that have a crop, shuffled once, always in the same way.
+
+    Files come sorted by class, and whatever averages over batches would go wrong on them.
+    """
+    usable = np.flatnonzero(cached.rows >= 0)
+    order = np.random.default_rng(0).permutation(usable)
+    kept = [examples[i] for i in order]
+    return Rows(cached.array, cached.rows[order], targets(tasks, kept))
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How much of a batch each task gets.
+
+    Each task is given a share of the rows, drawn from those that know it. A row that knows
+    several tasks counts for each of them.
+
+    Args:
+        temperature: Shares grow with the labelled rows to the power ``1 / temperature``:
+            infinity (the default) gives every task the same number of labelled rows per
+            batch, 1 the natural proportions.
+        shares: By task, shares that are used instead, for example ``{"expression": 3, "gender": 1}``.
+    """
+
+    temperature: float = np.inf
+    shares: Mapping[str, float] | None = None
+
+    def wanted(self, names: Sequence[str], known: np.ndarray) -> np.ndarray:
+        """The labelled rows that each task shall have, in proportion: ``(tasks,)``, sum 1."""
+        if self.shares is not None:
+            if set(self.shares) != set(names):
+                raise ValueError(
+                    f"Shares of a batch are given for every task ({', '.join(names)}) or for none. "
+                    f"Received: {dict(self.shares)}"
+                )
+            weights = np.array([float(self.shares[name]) for name in names])
+        else:
+            weights = known.sum(axis=0).astype(float) ** (1 / self.temperature)
+        return weights / weights.sum()
+
+
+def kind_shares(kinds: np.ndarray, counts: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """How much of the batches each kind of row gets so that the tasks get what is wanted.
+
+    Rows are drawn for one task at a time, evenly among those that know it. How often each
+    task draws is adjusted until the labelled rows are in the wanted proportion, as far as
+    overlapping kinds allow it; no task draws less than half of its share, so that no kind of
+    row is lost to the balance. Disjoint kinds meet `wanted` exactly.
+
+    Args:
+        kinds: The kinds of rows by the tasks that they know, 0 or 1, ``(kinds, tasks)``.
+        counts: How many rows there are of each kind, ``(kinds,)``.
+        wanted: Labelled rows per task, in proportion, sum 1, ``(tasks,)``.
+
+    Returns:
+        Probabilities of shape ``(kinds,)``.
+    """
+    of_task = kinds * counts[:, None] / (kinds * counts[:, None]).sum(axis=0)
+    draws = wanted
+    for _ in range(200):
+        labelled = (of_task @ draws) @ kinds
+        draws = np.maximum(draws * wanted * labelled.sum() / labelled, wanted / 2)
+        draws = draws / draws.sum()
+    return of_task @ draws
+
+
+class MaskedBatches(keras.utils.PyDataset):
+    """Endless training batches, each epoch's order fixed by seed and epoch number.
+
+    Every batch holds the same number of rows of each kind (give or take the fraction that
+    is carried to the next), every kind is gone through without repetition before it starts
+    anew, and an epoch draws as many rows as there are. A batch depends on seed, epoch and
+    step alone, so a resumed run sees what an unbroken one would have seen.
+
+    Args:
+        rows: The training rows.
+        size: Side of the crops that come out, in pixels.
+        batch_size: Rows in a batch.
+        mix: How much of a batch each task gets.
+        augmentation: What happens to the crops.
+        seed: Decides the order and the augmentation.
+        epoch: Number of the first epoch.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        size: int,
+        *,
+        batch_size: int = 64,
+        mix: Mix | None = None,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        epoch: int = 0,
+    ) -> None:
+        super().__init__()
+        self._rows, self._size, self._batch_size = rows, size, batch_size
+        self._augmentation = augmentation or Augmentation()
+        self._seed, self._epoch = seed, epoch
+        known = rows.known
+        kinds, kind_of, counts = np.unique(known, axis=0, return_inverse=True, return_counts=True)
+        self._kinds = [np.flatnonzero(kind_of == kind) for kind in range(len(kinds))]
+        wanted = (mix or Mix()).wanted(list(rows.targets), known)
+        self._shares = kind_shares(kinds.astype(float), counts, wanted)
+        self._plan = self._planned()
+
+    def __len__(self) -> int:
+        return max(1, len(self._rows) // self._batch_size)
+
+    def __getitem__(self, step: int) -> Batch:
+        crops, chosen, masks = self._rows.batch(self._plan[step])
+        generator = np.random.default_rng([self._seed, self._epoch, step])
+        return augment(crops, self._size, self._augmentation, generator), chosen, masks
+
+    def on_epoch_end(self) -> None:
+        self._epoch += 1
+        self._plan = self._planned()
+
+    def _planned(self) -> np.ndarray:
+        """The rows of every batch of this epoch, shape ``(steps, batch_size)``."""
+        steps = len(self)
+        generator = np.random.default_rng([self._seed, self._epoch])
+        # Cumulated and rounded, so that fractions of a row are carried, not lost.
+        ends = np.round(np.outer(np.arange(steps + 1), self._shares) * self._batch_size)
+        quotas = np.diff(ends, axis=0).astype(int)
+        quotas[:, np.argmax(self._shares)] += self._batch_size - quotas.sum(axis=1)
+        drawn = [
+            self._drawn(kind, int(quota.sum()), generator)
+            for kind, quota in zip(self._kinds, quotas.T, strict=True)
+        ]
+        starts = np.cumsum(quotas, axis=0) - quotas
+        return np.stack(
+            [
+                np.concatenate(
+                    [
+                        rows[start : start + quota]
+                        for rows, start, quota in zip(
+                            drawn, starts[step], quotas[step], strict=True
+                        )
+                    ]
+                )
+                for step in range(steps)
+            ]
+        )
+
+    @staticmethod
+    def _drawn(rows: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+        passes = -(-count // len(rows))
+        return np.concatenate([generator.permutation(rows) for _ in range(passes)] or [rows])[
+            :count
+        ]

@@ -1,0 +1,173 @@
+"""What a model gets right: exact figures from one prediction per row, never from batch means."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+from scipy.stats import binomtest
+from sklearn import metrics
+
+from faceattr.tasks import Task
+from faceattr.training.dataset import Rows
+
+ECE_BINS = 15
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well one head answers its task over the rows that know it.
+
+    Args:
+        task: The task.
+        n: Rows that know it. With none, every figure is NaN.
+        accuracy: Share of right answers (a tie of votes counts its first class).
+        interval: 95 % Wilson interval of the accuracy.
+        balanced_accuracy: Mean recall over the classes that occur.
+        macro_f1: Mean F1 over the classes that occur.
+        recall: By class; NaN for a class without a row.
+        confusion: Counts, true class by row and answered class by column, ``(classes, classes)``.
+        calibration_error: Expected calibration error over 15 equal bins of confidence
+            (Guo et al. 2017).
+    """
+
+    task: str
+    n: int
+    accuracy: float
+    interval: tuple[float, float]
+    balanced_accuracy: float
+    macro_f1: float
+    recall: Mapping[str, float]
+    confusion: tuple[tuple[int, ...], ...]
+    calibration_error: float
+
+
+def predict(model: keras.Model, rows: Rows, batch_size: int = 128) -> dict[str, np.ndarray]:
+    """By task, the probabilities of every row: ``float32`` of shape ``(n, classes)``."""
+    if not len(rows):
+        return {name: np.zeros_like(target) for name, target in rows.targets.items()}
+    parts = []
+    for start in range(0, len(rows), batch_size):
+        index = rows.index[start : start + batch_size]
+        # A last, smaller batch would compile the network again: fill it up instead.
+        full = np.resize(index, batch_size) if len(index) < batch_size < len(rows) else index
+        answers = model.predict_on_batch(rows.crops[full])
+        parts.append({name: answer[: len(index)] for name, answer in answers.items()})
+    return {name: np.concatenate([part[name] for part in parts]) for name in model.output}
+
+
+def score(task: Task, target: np.ndarray, probabilities: np.ndarray) -> Score:
+    """Score one head.
+
+    Args:
+        task: The task.
+        target: Target rows ``(n, classes)``; all-zero rows do not count.
+        probabilities: What the head answered, ``(n, classes)``.
+    """
+    known = target.sum(axis=-1) > 0
+    truth, chances = target[known].argmax(axis=-1), probabilities[known]
+    answer = chances.argmax(axis=-1)
+    right, n = int((truth == answer).sum()), len(truth)
+    if not n:
+        return _nothing_scored(task)
+    confusion = metrics.confusion_matrix(truth, answer, labels=range(len(task.classes)))
+    occurring = np.flatnonzero(confusion.sum(axis=1))
+    with np.errstate(invalid="ignore"):
+        recall = confusion.diagonal() / confusion.sum(axis=1)
+    return Score(
+        task=task.name,
+        n=n,
+        accuracy=right / n,
+        interval=tuple(binomtest(right, n).proportion_ci(method="wilson")),
+        balanced_accuracy=float(recall[occurring].mean()),
+        macro_f1=float(
+            metrics.f1_score(truth, answer, labels=occurring, average="macro", zero_division=0)
+        ),
+        recall=dict(zip(task.classes, recall.tolist(), strict=True)),
+        confusion=tuple(map(tuple, confusion.tolist())),
+        calibration_error=calibration_error(truth == answer, chances.max(axis=-1)),
+    )
+
+
+def _nothing_scored(task: Task) -> Score:
+    classes = len(task.classes)
+    return Score(
+        task=task.name,
+        n=0,
+        accuracy=np.nan,
+        interval=(np.nan, np.nan),
+        balanced_accuracy=np.nan,
+        macro_f1=np.nan,
+        recall=dict.fromkeys(task.classes, np.nan),
+        confusion=((0,) * classes,) * classes,
+        calibration_error=np.nan,
+    )
+
+
+def calibration_error(right: np.ndarray, confidence: np.ndarray, bins: int = ECE_BINS) -> float:
+    """Mean distance between confidence and accuracy over equal bins of confidence.
+
+    Args:
+        right: Whether each answer was right, ``bool`` ``(n,)``.
+        confidence: Its probability, ``(n,)``.
+    """
+    place = np.clip((confidence * bins).astype(int), 0, bins - 1)
+    gaps = np.bincount(place, right - confidence.astype(float), bins)
+    return float(np.abs(gaps).sum() / len(right))
+
+
+def evaluate(
+    model: keras.Model, tasks: Iterable[Task], rows: Rows, batch_size: int = 128
+) -> dict[str, Score]:
+    """Score every task that the model and the rows share."""
+    answers = predict(model, rows, batch_size)
+    return {
+        task.name: score(task, rows.targets[task.name], answers[task.name])
+        for task in tasks
+        if task.name in answers and task.name in rows.targets
+    }
+
+
+def mean_accuracy(scores: Mapping[str, Score]) -> float:
+    """What chooses the best epoch: the mean accuracy of the tasks that have rows."""
+    known = [score.accuracy for score in scores.values() if score.n]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def write_json(scores: Mapping[str, Score], path: Path) -> None:
+    """Write scores; a figure without a row behind it becomes null."""
+    path.write_text(json.dumps(without_nan({k: asdict(v) for k, v in scores.items()}), indent=1))
+
+
+def without_nan(value):
+    """The same nested value with None for NaN, which JSON does not know."""
+    if isinstance(value, Mapping):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and np.isnan(value) else value
+
+
+def draw_confusions(scores: Mapping[str, Score], tasks: Sequence[Task], path: Path) -> None:
+    """Draw one confusion matrix per task side by side: shares of the true class, in per cent."""
+    from matplotlib.figure import Figure
+
+    drawn = [task for task in tasks if task.name in scores and scores[task.name].n]
+    widths = [1.6 + 0.55 * len(task.classes) for task in drawn]
+    figure = Figure(figsize=(sum(widths) + 0.5, max(widths)), layout="constrained")
+    axes = figure.subplots(1, len(drawn), width_ratios=widths, squeeze=False)[0]
+    for axis, task in zip(axes, drawn, strict=True):
+        result = scores[task.name]
+        counts = np.array(result.confusion, float)
+        shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        display = metrics.ConfusionMatrixDisplay(shares, display_labels=task.classes)
+        display.plot(ax=axis, cmap="Blues", values_format=".0f", colorbar=False)
+        display.im_.set_clim(0, 100)
+        axis.tick_params(axis="x", rotation=60)
+        axis.set(title=f"{task.name}: {result.accuracy:.1%} of {result.n}")
+        axis.set(xlabel="answered", ylabel="true")
+    figure.savefig(path, dpi=130)

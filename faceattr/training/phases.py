@@ -1,0 +1,107 @@
+"""Phases of training: what learns, for how long, at which rate, with which optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import keras
+
+from faceattr.model import TRUNK
+from faceattr.training.muon import ConvolutionMuon
+
+OPTIMIZERS = ("adam", "muon")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of training with its own optimiser.
+
+    Args:
+        name: What logs and messages call it.
+        epochs: How many; an epoch draws as many rows as the training set has.
+        learning_rate: The highest rate. It rises over the first `warmup` of the phase and
+            falls to 0 along half a cosine.
+        first: The first layer of the trunk that learns, ``"trunk"`` for all of it, None for
+            the heads alone.
+        optimizer: ``"adam"``, or ``"muon"`` for convolutions that start from nothing.
+        norm_learns: Batch normalisation follows the batches; otherwise it is in inference mode.
+        sizes: Crop sizes in pixels, each for an equal part of the epochs; empty for the
+            model's own. Smaller crops are cheaper and teach most of it.
+        warmup: Share of the phase's steps.
+        weight_decay: Decoupled, times the rate.
+    """
+
+    name: str
+    epochs: int
+    learning_rate: float
+    first: str | None = None
+    optimizer: str = "adam"
+    norm_learns: bool = False
+    sizes: tuple[int, ...] = ()
+    warmup: float = 0.03
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or not self.learning_rate > 0:
+            raise ValueError(
+                f"Phase {self.name!r} needs at least one epoch and a rate above 0. "
+                f"Received: {self.epochs} epochs at {self.learning_rate}"
+            )
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(
+                f"An optimiser is one of {', '.join(OPTIMIZERS)}. Received: {self.optimizer!r}"
+            )
+
+    def size_of(self, epoch: int, model_size: int) -> int:
+        """The crop size of an epoch of this phase, counted from 0."""
+        if not self.sizes:
+            return model_size
+        return self.sizes[epoch * len(self.sizes) // self.epochs]
+
+    def stretches(self, model_size: int, first_epoch: int = 0) -> Iterator[tuple[int, int, int]]:
+        """Runs of epochs with one crop size: ``(start, end, size)``, from `first_epoch` on."""
+        start = first_epoch
+        while start < self.epochs:
+            size, end = self.size_of(start, model_size), start + 1
+            while end < self.epochs and self.size_of(end, model_size) == size:
+                end += 1
+            yield start, end, size
+            start = end
+
+    def make_optimizer(self, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+        steps = self.epochs * steps_per_epoch
+        warmup = max(1, round(self.warmup * steps))
+        rate = keras.optimizers.schedules.CosineDecay(
+            initial_learning_rate=0.0,
+            warmup_target=self.learning_rate,
+            warmup_steps=warmup,
+            decay_steps=max(1, steps - warmup),
+        )
+        if self.optimizer == "adam":
+            return keras.optimizers.AdamW(rate, weight_decay=self.weight_decay)
+        # Rates of methods that were measured side by side: Adam gets a thirtieth of Muon's.
+        return ConvolutionMuon(
+            rate,
+            weight_decay=self.weight_decay,
+            adam_weight_decay=None,
+            adam_lr_ratio=1 / 30,
+            momentum=0.9,
+            ns_steps=4,
+        )
+
+
+# Defaults for a trunk that has already learnt something (ImageNet, or faces).
+FROZEN = Phase("frozen", epochs=5, learning_rate=1e-3)
+FINETUNE = Phase("finetune", epochs=5, learning_rate=5e-5, first="block4_conv1")
+# For a trunk that starts from nothing; many more epochs make a good one.
+SCRATCH = Phase(
+    "scratch",
+    epochs=10,
+    learning_rate=0.06,
+    first=TRUNK,
+    optimizer="muon",
+    norm_learns=True,
+    sizes=(32, 32, 40, 48),
+    weight_decay=0.05,
+)
