@@ -73,7 +73,8 @@ def read_picture(path: PathLike, at_least: int | None = None) -> Picture:
             if at_least:
                 # Of the scales that JPEG offers, Pillow takes the smallest not below this.
                 share = min(1.0, at_least / max(opened.size))
-                opened.draft(None, tuple(max(1, round(side * share)) for side in opened.size))
+                width, height = (max(1, round(side * share)) for side in opened.size)
+                opened.draft(None, (width, height))
             upright = ImageOps.exif_transpose(opened)
             image = np.asarray(_to_rgb(upright))
             if opened.getexif().get(ExifTags.Base.Orientation, 1) in LYING:

@@ -1,0 +1,220 @@
+"""A detector and a model together: images in, described faces out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from faceattr import model_file
+from faceattr.pictures.choose import choose_detector
+from faceattr.pictures.crop import Box, CropRule, crop
+from faceattr.pictures.detect import Detector, Face, Landmarks, find_upright
+from faceattr.pictures.reading import PathLike
+from faceattr.tasks import Task
+
+if TYPE_CHECKING:
+    import keras
+
+# Where a model's description has no accuracy by size: below this a face is a dozen pixels.
+MIN_FACE = 12.0
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One task's answer for one face.
+
+    Args:
+        label: The most probable class, or None where the answer is withheld: the face is
+            too small or no class reaches the confidence that was asked for.
+        probability: Of the most probable class, 0-1; None for a face that is too small.
+        probabilities: Of every class by name; empty for a face that is too small.
+    """
+
+    label: str | None
+    probability: float | None
+    probabilities: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class DescribedFace:
+    """A face and what the model says of it: ``face["gender"].label``.
+
+    Args:
+        face: Where it is.
+        predictions: By task name.
+        too_small: Whether it was too small to be asked about.
+    """
+
+    face: Face
+    predictions: Mapping[str, Prediction] = field(default_factory=dict)
+    too_small: bool = False
+
+    def __getitem__(self, task: str) -> Prediction:
+        if task not in self.predictions:
+            known = ", ".join(self.predictions)
+            raise KeyError(f"The model has no task {task!r}; it knows {known}.")
+        return self.predictions[task]
+
+    @property
+    def box(self) -> Box:
+        """``(x0, y0, x1, y1)`` in pixels of the upright image."""
+        return self.face.box
+
+    @property
+    def landmarks(self) -> Landmarks | None:
+        """Five ``(x, y)`` or None."""
+        return self.face.landmarks
+
+    @property
+    def score(self) -> float:
+        """The detector's certainty, 0-1."""
+        return self.face.score
+
+
+class FaceAttributes:
+    """Finds the faces of an image and describes them: ``FaceAttributes.load()(image)``.
+
+    Args:
+        model: RGB ``uint8`` crops ``(n, size, size, 3)`` to a dict of probabilities
+            ``(n, classes)`` by task name.
+        description: Its tasks, crop rule and scores.
+        detector: What finds faces.
+        upright: Look at an image on its sides and head where no face is found.
+        min_face: Faces whose longer side has fewer pixels are not described. By default what
+            the model's own scores by face size say, else 12.
+        min_confidence: Answers of a lower probability are withheld, 0-1.
+        batch_size: Most crops that go through the model at once.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        description: model_file.Description,
+        detector: Detector,
+        *,
+        upright: bool = False,
+        min_face: float | None = None,
+        min_confidence: float = 0.0,
+        batch_size: int = 32,
+    ) -> None:
+        if not 0 <= min_confidence <= 1:
+            raise ValueError(f"A confidence lies between 0 and 1. Received: {min_confidence}")
+        if batch_size < 1:
+            raise ValueError(f"A batch holds at least one crop. Received: {batch_size}")
+        self.model = model
+        self.description = description
+        self.detector = detector
+        self.upright = upright
+        own = description.scores.get("min_face", MIN_FACE)
+        self.min_face = float(own if min_face is None else min_face)
+        self.min_confidence = min_confidence
+        self.batch_size = batch_size
+        self.path: Path | None = None  # where the model came from
+
+    @classmethod
+    def load(
+        cls, model: PathLike | None = None, detector: str = "auto", *, offline: bool = False, **how
+    ) -> FaceAttributes:
+        """Open a model file, by default the one that comes with faceattr.
+
+        Args:
+            model: A ``.keras`` file that `faceattr train` made.
+            detector: ``"auto"``, ``"centerface"``, ``"yunet"``, ``"mtcnn"``, ``"none"`` (the
+                picture is the face) or the path of a YuNet ``.onnx`` file.
+            offline: Forbid the one download there is, YuNet's file.
+            **how: The other arguments of `FaceAttributes`.
+
+        Raises:
+            FileNotFoundError, ValueError: There is no such model, it is damaged, or the
+                detector cannot be had; the message says the cure.
+        """
+        path = Path(model) if model is not None else model_file.shipped_model()
+        model_file.describe(path)  # a wrong file fails before the slow import of Keras
+        finder = choose_detector(detector, offline=offline)
+        attributes = cls(*model_file.load(path), finder, **how)
+        attributes.path = path
+        return attributes
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The model's tasks."""
+        return self.description.tasks
+
+    @property
+    def crop_rule(self) -> CropRule:
+        """How this model wants a face to be cut."""
+        return self.description.crop
+
+    def __call__(self, image: np.ndarray) -> list[DescribedFace]:
+        """Find and describe the faces of an RGB ``uint8`` image ``(h, w, 3)``."""
+        faces = self.find(image)
+        large = [face for face in faces if self.is_large(face)]
+        return self.described(faces, self.predict([self.cut(image, face) for face in large]))
+
+    def find(self, image: np.ndarray) -> list[Face]:
+        """The faces of an RGB ``uint8`` image ``(h, w, 3)``, from left to right."""
+        return find_upright(self.detector, image) if self.upright else self.detector(image)
+
+    def is_large(self, face: Face) -> bool:
+        """Whether the model can say anything about a face of this size."""
+        return face.side >= self.min_face
+
+    def cut(self, image: np.ndarray, face: Face) -> np.ndarray:
+        """The crop of one face, upright: RGB ``uint8``, ``(size, size, 3)``."""
+        return np.rot90(crop(image, face.box, self.crop_rule), face.turn)
+
+    def predict(
+        self, crops: Sequence[np.ndarray] | np.ndarray, *, full_batches: bool = False
+    ) -> list[dict[str, np.ndarray]]:
+        """Ask the model about many crops in as few calls as possible.
+
+        Args:
+            crops: RGB ``uint8`` crops of shape ``(size, size, 3)``.
+            full_batches: Fill the last batch up, so that every call has the same shape and a
+                crop's answer does not depend on how many others came with it.
+
+        Returns:
+            One dict a crop: probabilities ``(classes,)`` by task name, ``float32``.
+        """
+        answers: list[dict[str, np.ndarray]] = []
+        for start in range(0, len(crops), self.batch_size):
+            batch = np.stack(list(crops[start : start + self.batch_size]))
+            count = len(batch)
+            # A new shape means a new compilation: sizes are powers of two, or always the same.
+            room = self.batch_size if full_batches else 1 << (count - 1).bit_length()
+            padded = np.zeros((max(room, count), *batch.shape[1:]), np.uint8)
+            padded[:count] = batch
+            outputs = self.model.predict_on_batch(padded)
+            answers += [
+                {task: np.asarray(rows[i]) for task, rows in outputs.items()} for i in range(count)
+            ]
+        return answers
+
+    def described(
+        self, faces: Iterable[Face], answers: Iterable[Mapping[str, np.ndarray]]
+    ) -> list[DescribedFace]:
+        """Join faces with the answers about those of them that are large enough."""
+        remaining = iter(answers)
+        return [
+            DescribedFace(face, self._predictions(next(remaining)))
+            if self.is_large(face)
+            else DescribedFace(face, {task.name: NO_ANSWER for task in self.tasks}, True)
+            for face in faces
+        ]
+
+    def _predictions(self, answer: Mapping[str, np.ndarray]) -> dict[str, Prediction]:
+        return {task.name: self._prediction(task, answer[task.name]) for task in self.tasks}
+
+    def _prediction(self, task: Task, probabilities: np.ndarray) -> Prediction:
+        best = int(np.argmax(probabilities))
+        top = float(probabilities[best])
+        label = task.classes[best] if top >= self.min_confidence else None
+        by_class = dict(zip(task.classes, map(float, probabilities), strict=True))
+        return Prediction(label, top, by_class)
+
+
+NO_ANSWER = Prediction(None, None, {})

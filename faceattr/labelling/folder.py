@@ -1,0 +1,162 @@
+"""The folder job: many pictures in, a table out, and nothing lost on the way."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from faceattr.labelling.describe import FaceAttributes
+from faceattr.labelling.pipeline import Clock, describe_items, items_of
+from faceattr.labelling.rows import STATUSES, Labelled, Row, columns, rows_of
+from faceattr.labelling.sidecar import must_agree, now, settings_of, write_sidecar
+from faceattr.labelling.writers import must_be_writable, open_table
+from faceattr.pictures.reading import PathLike
+from faceattr.pictures.sources import Sources
+
+
+def label(
+    inputs: PathLike | Sequence[PathLike],
+    *,
+    every: float = 1.0,
+    workers: int | None = None,
+    **load,
+) -> Iterator[Row]:
+    """Label pictures and videos: ``pandas.DataFrame(faceattr.label("photos/"))``.
+
+    Args:
+        inputs: Folders, pictures, videos, patterns or lists, as `Sources` takes them.
+        every: Seconds between two frames of a video.
+        workers: Threads that decode and detect; by default one a processor.
+        **load: `model`, `detector` and the other arguments of `FaceAttributes.load`.
+
+    Yields:
+        One dict a face and at least one an input, with the columns of the written table;
+        None is an empty cell.
+
+    Raises:
+        FileNotFoundError, ValueError: An input, the model or the detector cannot be had.
+    """
+    sources = Sources(inputs)
+    attributes = FaceAttributes.load(**load)
+    for labelled, _ in describe_items(items_of(sources, every), attributes, workers=workers):
+        yield from rows_of(labelled, attributes.tasks)
+
+
+@dataclass
+class Summary:
+    """What a job did.
+
+    Args:
+        inputs: Pictures and frames that were looked at.
+        statuses: Rows by status.
+        answers: By task, rows by answer; None counts the unsure.
+        resumed: Inputs that the table held already.
+        seconds: From the first picture to the last row.
+        stages: Seconds by stage, summed over threads.
+        interrupted: Whether the job was stopped before its end.
+    """
+
+    inputs: int = 0
+    statuses: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(STATUSES, 0)))
+    answers: dict[str, Counter[str | None]] = field(default_factory=dict)
+    resumed: int = 0
+    seconds: float = 0.0
+    stages: Mapping[str, float] = field(default_factory=dict)
+    interrupted: bool = False
+    _start: float = field(default_factory=perf_counter)
+
+    def add(self, labelled: Labelled, rows: Sequence[Row]) -> None:
+        """Count one input."""
+        self.inputs += 1
+        self.statuses.update(row["status"] for row in rows)
+        for face in labelled.faces:
+            for task, prediction in face.predictions.items():
+                if not face.too_small:
+                    self.answers.setdefault(task, Counter())[prediction.label] += 1
+
+    def end(self, clock: Clock, *, interrupted: bool) -> None:
+        """Stop the clock."""
+        self.seconds = perf_counter() - self._start
+        self.stages, self.interrupted = clock.seconds, interrupted
+
+    def counts(self) -> dict[str, Any]:
+        """What the page beside the table keeps."""
+        return {
+            "interrupted": self.interrupted,
+            "looked_at": self.inputs,
+            "there_before": self.resumed,
+            "rows": dict(self.statuses),
+            "answers": {
+                task: {name or "unsure": n for name, n in answers.items()}
+                for task, answers in self.answers.items()
+            },
+            "seconds": round(self.seconds, 1),
+        }
+
+    @property
+    def faces(self) -> int:
+        """Faces that were described."""
+        return self.statuses["ok"]
+
+
+def label_to(
+    output: PathLike,
+    inputs: PathLike | Sequence[PathLike],
+    attributes: FaceAttributes,
+    *,
+    every: float = 1.0,
+    workers: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    on_start: Callable[[int, int], None] = lambda files, done: None,
+    on_input: Callable[[Labelled], None] = lambda labelled: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Summary:
+    """Label pictures and videos into a table, with a page beside it that says how.
+
+    Args:
+        output: Ends in ``.csv``, ``.jsonl`` or ``.parquet``.
+        inputs: As for `label`.
+        attributes: Detector and model.
+        every: Seconds between two frames of a video.
+        workers: Threads that decode and detect; by default one a processor.
+        resume: Go on with the table that a stopped job left.
+        overwrite: Replace a table that is there.
+        on_start: Is told the number of files and how many of them are done already.
+        on_input: Is told of each input whose rows are written.
+        stop: Asked before each input; True finishes what is begun and ends the job.
+
+    Raises:
+        FileNotFoundError, FileExistsError, ValueError: Something given is wrong; nothing is
+            done then.
+        OSError: The table cannot be written any further; what it holds is whole.
+    """
+    must_be_writable(Path(output), resume=resume, overwrite=overwrite)
+    sources = Sources(inputs)
+    if sources.count == 0:
+        raise ValueError(f"There are no pictures in {', '.join(sources.inputs)}.")
+    settings = settings_of(attributes, every)
+    if resume:
+        must_agree(output, settings)
+    summary, clock = Summary(), Clock()
+    with open_table(output, columns(attributes.tasks), resume=resume, overwrite=overwrite) as table:
+        run = {"started": now(), "inputs": sources.inputs, "files": sources.count}
+        write_sidecar(output, settings, run)
+        summary.resumed = sum(map(len, table.done.values()))
+        on_start(sources.count, len(table.done))
+        items = takewhile(lambda _: not stop(), items_of(sources, every, table.done))
+        for labelled, _ in describe_items(items, attributes, workers=workers, clock=clock):
+            rows = rows_of(labelled, attributes.tasks)
+            with clock.measure("write"):
+                table.write(rows)
+            summary.add(labelled, rows)
+            on_input(labelled)
+        summary.end(clock, interrupted=stop())
+        table.finished = not summary.interrupted
+        write_sidecar(output, settings, run | {"ended": now()} | summary.counts())
+    return summary

