@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -20,9 +23,13 @@ from rich.progress import (
 from faceattr.labelling.describe import FaceAttributes
 from faceattr.labelling.folder import Summary, label_to
 from faceattr.labelling.rows import Labelled
+from faceattr.labelling.writers import must_be_writable
 from faceattr.pictures.capture import seconds
+from faceattr.pictures.choose import choose_detector
+from faceattr.pictures.sources import Sources
 
-LOAD = ("model", "detector", "offline", "upright", "min_face", "min_confidence", "batch_size")
+LOAD = ("model", "upright", "min_face", "min_confidence", "batch_size")
+FIND = ("detector", "offline")
 DONE, INTERRUPTED = 0, 130
 
 
@@ -36,10 +43,12 @@ def run(output: str, inputs: list[str], *, quiet: bool = False, **given) -> int:
         **given: What was typed, for `FaceAttributes.load` and `label_to`.
     """
     console = Console(stderr=True, quiet=quiet, highlight=False)
-    load = {name: given.pop(name) for name in LOAD if name in given}
     if "every" in given:
         given["every"] = seconds(given["every"])
-    attributes = FaceAttributes.load(**load)
+    # What is typed wrongly shall be told before the seconds that a model takes to load.
+    must_be_writable(output, **{k: given[k] for k in ("resume", "overwrite") if k in given})
+    Sources(inputs)
+    attributes = _load(console, given)
     with _bar(console) as bar, _ctrl_c(console) as stopped:
         watch = _Watch(bar)
         summary = label_to(
@@ -54,6 +63,33 @@ def run(output: str, inputs: list[str], *, quiet: bool = False, **given) -> int:
     for line in report(summary, output, attributes):
         console.print(line, markup=False, soft_wrap=True)
     return INTERRUPTED if summary.interrupted else DONE
+
+
+def _load(console: Console, given: dict[str, Any]) -> FaceAttributes:
+    """Open model and detector as typed; takes their options out of `given`."""
+    find = {name: given.pop(name) for name in FIND if name in given}
+    how = {name: given.pop(name) for name in LOAD if name in given}
+    detector = choose_detector(
+        find.get("detector", "auto"),
+        offline=find.get("offline", False),
+        say=lambda line: console.print(line, markup=False, soft_wrap=True),
+    )
+    with _silence():
+        return FaceAttributes.load(detector=detector, **how)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """TensorFlow greets on the process' own standard error, which Python cannot intercept."""
+    sys.stderr.flush()
+    before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(nowhere)
 
 
 def report(summary: Summary, output: str, attributes: FaceAttributes) -> Iterator[str]:

@@ -117,14 +117,19 @@ class FaceAttributes:
 
     @classmethod
     def load(
-        cls, model: PathLike | None = None, detector: str = "auto", *, offline: bool = False, **how
+        cls,
+        model: PathLike | None = None,
+        detector: str | Detector = "auto",
+        *,
+        offline: bool = False,
+        **how,
     ) -> FaceAttributes:
         """Open a model file, by default the one that comes with faceattr.
 
         Args:
             model: A ``.keras`` file that `faceattr train` made.
             detector: ``"auto"``, ``"centerface"``, ``"yunet"``, ``"mtcnn"``, ``"none"`` (the
-                picture is the face) or the path of a YuNet ``.onnx`` file.
+                picture is the face), the path of a YuNet ``.onnx`` file, or a detector of your own.
             offline: Forbid the one download there is, YuNet's file.
             **how: The other arguments of `FaceAttributes`.
 
@@ -134,8 +139,9 @@ class FaceAttributes:
         """
         path = Path(model) if model is not None else model_file.shipped_model()
         model_file.describe(path)  # a wrong file fails before the slow import of Keras
-        finder = choose_detector(detector, offline=offline)
-        attributes = cls(*model_file.load(path), finder, **how)
+        if isinstance(detector, str):
+            detector = choose_detector(detector, offline=offline)
+        attributes = cls(*model_file.load(path), detector, **how)
         attributes.path = path
         return attributes
 

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -136,7 +135,7 @@ def label_to(
             done then.
         OSError: The table cannot be written any further; what it holds is whole.
     """
-    must_be_writable(Path(output), resume=resume, overwrite=overwrite)
+    must_be_writable(output, resume=resume, overwrite=overwrite)
     sources = Sources(inputs)
     if sources.count == 0:
         raise ValueError(f"There are no pictures in {', '.join(sources.inputs)}.")

@@ -20,12 +20,17 @@ Columns = dict[str, type]
 Done = dict[str, set[float | None]]
 # More than the rows of any one input.
 MOST_TORN_BYTES = 4 << 20
+OTHER_COLUMNS = (
+    "{} has other columns than this job writes: another model or another program made it. "
+    "Choose another output."
+)
 
 
 class Form(Protocol):
     """How rows become bytes and come back."""
 
     header: bytes
+    columns: Columns
 
     def encode(self, rows: Sequence[Row]) -> bytes: ...
 
@@ -74,7 +79,7 @@ class JsonlForm:
                 row = json.loads(line)
             except ValueError:
                 row = None
-            yield row if isinstance(row, dict) and list(row) == list(self.columns) else None
+            yield row if isinstance(row, dict) else None
 
 
 def whole_inputs(path: Path, form: Form) -> tuple[int, Done]:
@@ -96,6 +101,8 @@ def whole_inputs(path: Path, form: Form) -> tuple[int, Done]:
         end = lines.offset
         group: list[tuple[str, float | None, int]] = []
         for row in form.decode(lines):
+            if row and list(row) != list(form.columns):
+                raise ValueError(OTHER_COLUMNS.format(path))
             key = _key(row) if row and lines.whole else None
             if key is None or (group and key != group[0]):
                 _must_be_torn_end(lines, path, end)
@@ -119,10 +126,7 @@ def _key(row: Row) -> tuple[str, float | None, int] | None:
 
 def _must_be_torn_header(found: bytes, expected: bytes, path: Path) -> None:
     if not expected.startswith(found):
-        raise ValueError(
-            f"{path} has other columns than this job writes: another model or another program "
-            "made it. Choose another output."
-        )
+        raise ValueError(OTHER_COLUMNS.format(path))
 
 
 def _must_be_torn_end(lines: _Lines, path: Path, end: int) -> None:

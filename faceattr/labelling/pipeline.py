@@ -106,7 +106,7 @@ def _frames_of(source: Source, every: float, finished: set) -> Iterator[Item]:
 
 def _reason(error: Exception, source: Source) -> str:
     text = getattr(error, "strerror", None) or str(error).removeprefix(f"{source.path}: ")
-    return " ".join(text.split())
+    return " ".join(text.split()) or type(error).__name__
 
 
 def describe_items(
@@ -191,7 +191,7 @@ def _look(
             # A small face in a large picture: the reduced one would blur its crop.
             with clock.measure("decode"):
                 picture, near = _picture(item), list(faces)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, MemoryError, cv2.error) as error:
         return Found(item, reason=_reason(error, item.source))
     with clock.measure("crop"):
         crops = tuple(

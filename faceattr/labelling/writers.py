@@ -14,7 +14,15 @@ from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
-from faceattr.labelling.forms import Columns, CsvForm, Done, Form, JsonlForm, whole_inputs
+from faceattr.labelling.forms import (
+    OTHER_COLUMNS,
+    Columns,
+    CsvForm,
+    Done,
+    Form,
+    JsonlForm,
+    whole_inputs,
+)
 from faceattr.labelling.rows import Row
 from faceattr.pictures.reading import PathLike
 
@@ -56,8 +64,11 @@ def open_table(
             _pack(file, target, columns)
 
 
-def must_be_writable(path: Path, *, resume: bool, overwrite: bool) -> None:
+def must_be_writable(path: PathLike, *, resume: bool = False, overwrite: bool = False) -> None:
     """Refuse a table's name before any work is done; raises as `open_table`."""
+    path = Path(path)
+    if resume and overwrite:
+        raise ValueError("Going on with a table and replacing it exclude each other.")
     if path.suffix not in SUFFIXES:
         raise ValueError(f"A table's name ends in {', '.join(SUFFIXES)}. Received: {path}")
     there = next((file for file in (path, _journal(path)) if file.exists()), None)
@@ -176,10 +187,7 @@ def _unpack(table: Path, journal: Path, columns: Columns) -> None:
     with open(part, "wb") as file:
         for row in read_rows(table, columns):
             if list(row) != list(columns):
-                raise ValueError(
-                    f"{table} has other columns than this job writes: another model or another "
-                    "program made it. Choose another output."
-                )
+                raise ValueError(OTHER_COLUMNS.format(table))
             file.write(form.encode([row]))
     os.replace(part, journal)
 

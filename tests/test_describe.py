@@ -1,0 +1,97 @@
+"""A detector and a model together: described faces out of an image."""
+
+import numpy as np
+import pytest
+from use_toys import MOOD, ColourModel, GreenSquares, attributes, draw
+
+from faceattr.labelling.describe import FaceAttributes
+from faceattr.tasks import GENDER
+
+
+def test_an_image_without_a_face_gives_none_and_asks_nothing():
+    describe = attributes()
+    assert describe(draw(0)) == []
+    assert describe.model.shapes == []
+
+
+def test_faces_come_from_left_to_right_with_an_answer_to_every_task():
+    faces = attributes()(draw(3))
+    assert [face.box[0] for face in faces] == [10, 58, 106]
+    for face in faces:
+        assert set(face.predictions) == {"mood", "shade"}
+        mood = face["mood"]
+        assert mood.label in MOOD.classes and mood.probability == max(mood.probabilities.values())
+        assert list(mood.probabilities) == list(MOOD.classes)
+        assert sum(mood.probabilities.values()) == pytest.approx(1)
+
+
+def test_the_probabilities_are_those_of_the_crop():
+    describe, image = attributes(), draw(1, tint=50)
+    (face,) = describe(image)
+    crop = image[20:60, 10:50].mean((0, 1), keepdims=True).astype(np.uint8)
+    expected = ColourModel().predict_on_batch(crop[None])["mood"][0]
+    assert list(face["mood"].probabilities.values()) == pytest.approx(expected.tolist(), abs=0.01)
+
+
+def test_an_unknown_task_is_named():
+    (face,) = attributes()(draw(1))
+    with pytest.raises(KeyError, match=r"no task 'age'; it knows mood, shade"):
+        face["age"]
+
+
+def test_a_face_that_is_too_small_gets_no_answer():
+    (face,) = attributes(min_face=41)(draw(1, side=40))
+    assert face.too_small and face["mood"].label is None and face["mood"].probabilities == {}
+    (face,) = attributes(min_face=40)(draw(1, side=40))
+    assert not face.too_small and face["mood"].label is not None
+
+
+def test_the_smallest_face_comes_from_the_models_own_scores():
+    assert attributes().min_face == 12
+    assert attributes(scores={"min_face": 24}).min_face == 24
+    assert attributes(scores={"min_face": 24}, min_face=5).min_face == 5
+
+
+def test_a_weak_answer_is_withheld_and_its_probabilities_are_kept():
+    (sure,) = attributes()(draw(1))
+    limit = sure["mood"].probability + 0.001
+    (face,) = attributes(min_confidence=limit)(draw(1))
+    assert face["mood"].label is None
+    assert face["mood"].probabilities == sure["mood"].probabilities
+
+
+def test_faces_go_through_the_model_in_batches_of_few_shapes():
+    describe = attributes(batch_size=4)
+    answers = describe.predict([np.zeros((32, 32, 3), np.uint8)] * 11)
+    assert len(answers) == 11
+    assert [shape[0] for shape in describe.model.shapes] == [4, 4, 4]
+    describe.predict([np.zeros((32, 32, 3), np.uint8)] * 5)
+    assert [shape[0] for shape in describe.model.shapes[3:]] == [4, 1]
+    describe.predict([np.zeros((32, 32, 3), np.uint8)], full_batches=True)
+    assert describe.model.shapes[-1][0] == 4
+
+
+def test_no_crops_are_no_call():
+    describe = attributes()
+    assert describe.predict([]) == [] and describe.model.shapes == []
+
+
+@pytest.mark.parametrize("how", [{"min_confidence": 1.2}, {"batch_size": 0}])
+def test_impossible_settings_are_refused(how):
+    with pytest.raises(ValueError, match="Received"):
+        attributes(**how)
+
+
+def test_a_model_file_is_opened_and_used(toy_model_path):
+    describe = FaceAttributes.load(toy_model_path, GreenSquares())
+    faces = describe(draw(2))
+    assert len(faces) == 2 and faces[0]["gender"].label in GENDER.classes
+    assert describe.path == toy_model_path
+
+
+def test_a_wrong_model_file_is_told_before_anything_slow(tmp_path):
+    (tmp_path / "x.keras").write_text("no model")
+    with pytest.raises(ValueError, match=r"not a .keras model file"):
+        FaceAttributes.load(tmp_path / "x.keras")
+    with pytest.raises(FileNotFoundError, match="no model file"):
+        FaceAttributes.load(tmp_path / "y.keras")

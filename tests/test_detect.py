@@ -1,0 +1,187 @@
+"""Every detector keeps the contract: RGB in, faces with boxes inside the image out."""
+
+import numpy as np
+import pytest
+from skimage import data
+from use_toys import YUNET, GreenSquares, attributes, draw
+
+from faceattr.pictures import yunet_file
+from faceattr.pictures.choose import choose_detector
+from faceattr.pictures.crop import CropRule, crop
+from faceattr.pictures.detect import Face, WholePicture, find_upright, reduced
+
+ASTRONAUT = data.astronaut()
+
+needs_yunet = pytest.mark.skipif(not YUNET.exists(), reason=f"no YuNet file at {YUNET}")
+
+
+DETECTORS = [
+    pytest.param("centerface", id="centerface"),
+    pytest.param(str(YUNET), id="yunet", marks=needs_yunet),
+    pytest.param("mtcnn", id="mtcnn", marks=pytest.mark.slow),
+]
+
+
+def detector(name):
+    if name == "mtcnn":
+        pytest.importorskip("mtcnn", reason="the extra faceattr[mtcnn] is not installed")
+    return choose_detector(name)
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_nothing_is_found_where_there_is_nothing(name):
+    assert detector(name)(np.full((120, 160, 3), 128, np.uint8)) == []
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 400), (37, 3)])
+def test_tiny_images_are_no_reason_to_fail(name, shape):
+    assert isinstance(detector(name)(np.zeros((*shape, 3), np.uint8)), list)
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("enlarged", [1, 3])
+def test_the_astronaut_is_found_at_any_size(name, enlarged):
+    image = ASTRONAUT.repeat(enlarged, 0).repeat(enlarged, 1)
+    found = [f for f in detector(name)(image) if f.score > 0.8]
+    assert len(found) == 1
+    x0, y0, x1, y1 = (value / enlarged for value in found[0].box)
+    assert 160 < x0 < 200 and 40 < y0 < 100 and 250 < x1 < 290 and 160 < y1 < 210
+    left_eye, right_eye, nose, *_ = found[0].landmarks
+    assert left_eye[0] < nose[0] < right_eye[0] and left_eye[1] < nose[1]
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_boxes_stay_inside_the_image(name):
+    image = np.ascontiguousarray(ASTRONAUT[90:170, 200:290])  # a face cut off at the edges
+    for face in detector(name)(image):
+        x0, y0, x1, y1 = face.box
+        assert 0 <= x0 < x1 <= 90.01 and 0 <= y0 < y1 <= 80.01
+
+
+def test_red_and_blue_are_told_apart():
+    """A detector that was handed BGR for RGB would be a little less sure of itself."""
+    find = choose_detector("centerface")
+    right, wrong = find(ASTRONAUT), find(np.ascontiguousarray(ASTRONAUT[..., ::-1]))
+    assert right[0].score > wrong[0].score
+
+
+def test_the_whole_picture_is_one_face():
+    (face,) = WholePicture()(np.zeros((20, 30, 3), np.uint8))
+    assert face.box == (0, 0, 30, 20) and face.score == 1 and face.landmarks is None
+
+
+def test_a_small_image_is_not_enlarged_and_a_large_one_bounded():
+    assert reduced(np.zeros((20, 30, 3), np.uint8), 480)[0].shape == (20, 30, 3)
+    small, share = reduced(np.zeros((400, 800, 3), np.uint8), 480)
+    assert small.shape == (240, 480, 3) and share == 0.6
+
+
+class LooksUpOnly:
+    """Finds a green square only in images whose top left corner is white."""
+
+    def __call__(self, image):
+        return GreenSquares()(image) if image[0, 0].min() == 255 else []
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_a_face_that_lies_on_its_side_is_found_and_cut_upright(turns):
+    upright = draw(1, side=40, size=(90, 130))
+    upright[0, 0] = 255
+    upright[20:30, 10:50] = (10, 255, 10)  # a bright forehead
+    lying = np.ascontiguousarray(np.rot90(upright, -turns))
+    (face,) = find_upright(LooksUpOnly(), lying)
+    assert face.turn == turns
+    x0, y0, x1, y1 = map(int, face.box)
+    assert (x1 - x0, y1 - y0) == (40, 40) and (lying[y0:y1, x0:x1, 1] > 150).all()
+    rule = CropRule(40)
+    cut = attributes().cut(lying, face)
+    assert cut.shape == (32, 32, 3) and cut[:6].mean() > cut[-6:].mean()
+    assert (crop(lying, face.box, rule) == np.rot90(upright[20:60, 10:50], -turns)).all()
+
+
+def test_where_nothing_is_found_in_any_turn_there_is_nothing():
+    assert find_upright(GreenSquares(), draw(0)) == []
+
+
+def test_landmarks_turn_with_their_face():
+    class OnePoint:
+        def __call__(self, image):
+            wide = image.shape[1] > image.shape[0]
+            return [Face((0, 0, 4, 2), ((1.0, 2.0),), 1.0)] if wide else []
+
+    (face,) = find_upright(OnePoint(), np.zeros((30, 10, 3), np.uint8))
+    assert face.turn == 1 and face.landmarks == ((8.0, 1.0),) and face.box == (8, 0, 10, 4)
+
+
+# Which detector is meant
+
+
+def test_an_unknown_detector_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="centerface"):
+        choose_detector("haar")
+
+
+def test_a_detector_file_must_exist_and_be_one(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        choose_detector(str(tmp_path / "none.onnx"))
+    (tmp_path / "words.onnx").write_text("no network")
+    with pytest.raises(ValueError, match="not a YuNet file"):
+        choose_detector(str(tmp_path / "words.onnx"))
+
+
+def test_offline_never_asks_the_network(tmp_path, monkeypatch):
+    monkeypatch.setattr(yunet_file.platformdirs, "user_cache_dir", lambda name: str(tmp_path))
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    said = []
+    found = choose_detector("auto", offline=True, say=said.append)
+    assert found.about["name"] == "centerface" and len(said) == 1 and "--offline" in said[0]
+    with pytest.raises(OSError, match="--detector centerface"):
+        choose_detector("yunet", offline=True)
+
+
+def refuse(*_):
+    raise AssertionError("the network was asked")
+
+
+def test_without_a_network_auto_does_with_centerface(tmp_path, monkeypatch):
+    import pooch
+
+    def unreachable(*_, **__):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(yunet_file.platformdirs, "user_cache_dir", lambda name: str(tmp_path))
+    monkeypatch.setattr(pooch, "retrieve", unreachable)
+    said = []
+    assert choose_detector(say=said.append).about["name"] == "centerface"
+    assert "could not be fetched" in said[0]
+
+
+@needs_yunet
+def test_the_file_in_the_cache_is_used_when_it_is_the_right_one(tmp_path, monkeypatch):
+    content = YUNET.read_bytes()
+    monkeypatch.setattr(yunet_file.platformdirs, "user_cache_dir", lambda name: str(tmp_path))
+    monkeypatch.setattr(yunet_file, "SIZE", len(content))
+    monkeypatch.setattr(
+        yunet_file, "SHA256", "ebafce4e3c118d6554634be5c27ab333b4c047a9a8c3faf1d7cf93101c22f0f0"
+    )
+    (tmp_path / yunet_file.NAME).write_bytes(content[:-1] + b"x")
+    assert choose_detector(offline=True).about["name"] == "centerface"
+    (tmp_path / yunet_file.NAME).write_bytes(content)
+    assert choose_detector(offline=True).about["name"] == "yunet"
+
+
+@needs_yunet
+def test_a_download_is_checked_before_it_gets_its_name(tmp_path, monkeypatch):
+    """Served by a file address; the bytes are not the ones that are expected."""
+    import pooch
+
+    def download(url, output_file, pooch_object):
+        with open(output_file, "wb") as file:
+            file.write(b"half of it")
+
+    monkeypatch.setattr(yunet_file.platformdirs, "user_cache_dir", lambda name: str(tmp_path))
+    monkeypatch.setattr(pooch, "HTTPDownloader", lambda **_: download)
+    with pytest.raises(OSError, match="could not be fetched"):
+        yunet_file.cached_yunet()
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,217 @@
+"""The folder job: complete, resumable, honest about how it was made."""
+
+import json
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas
+import pytest
+from test_reading import jpeg_bytes, png_claiming
+from use_toys import attributes, save_pictures
+
+import faceattr.labelling.folder as folder_module
+from faceattr.labelling.folder import label, label_to
+
+FORMS = ["t.csv", "t.jsonl", "t.parquet"]
+
+
+def read(path):
+    readers = {".csv": pandas.read_csv, ".parquet": pandas.read_parquet}
+    if path.suffix == ".jsonl":
+        return pandas.read_json(path, lines=True)
+    return readers[path.suffix](path)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_folder_becomes_a_table_with_every_picture(tmp_path, name):
+    summary = label_to(tmp_path / name, save_pictures(tmp_path / "in", 10), attributes())
+    frame = read(tmp_path / name)
+    assert frame["path"].nunique() == 10 and len(frame) == 16
+    assert frame["status"].value_counts().to_dict() == {"ok": 13, "no_face": 3}
+    assert (summary.inputs, summary.faces, summary.resumed) == (10, 13, 0)
+    assert sum(summary.answers["mood"].values()) == 13
+
+
+def test_a_folder_without_pictures_is_told_and_nothing_is_written(tmp_path):
+    (tmp_path / "in").mkdir()
+    with pytest.raises(ValueError, match="no pictures in"):
+        label_to(tmp_path / "t.csv", tmp_path / "in", attributes())
+    assert not (tmp_path / "t.csv").exists()
+
+
+def test_rows_in_python_are_those_of_the_table(tmp_path, monkeypatch):
+    inputs = save_pictures(tmp_path / "in", 10)
+    monkeypatch.setattr(folder_module.FaceAttributes, "load", lambda **how: attributes(**how))
+    frame = pandas.DataFrame(label(inputs, min_face=5))
+    label_to(tmp_path / "t.csv", inputs, attributes(min_face=5))
+    frame.to_csv(tmp_path / "again.csv", index=False)
+    pandas.testing.assert_frame_equal(read(tmp_path / "again.csv"), read(tmp_path / "t.csv"))
+
+
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("after", [0, 1, 7, 19])
+def test_a_stopped_job_goes_on_to_the_same_table(tmp_path, name, after):
+    inputs = save_pictures(tmp_path / "in", 20)
+    label_to(tmp_path / name, inputs, attributes())
+    broken, seen = tmp_path / f"broken-{name}", []
+    how = {"on_input": seen.append, "stop": lambda: len(seen) >= after, "workers": 1}
+    first = label_to(broken, inputs, attributes(), **how)
+    assert (first.interrupted and first.inputs < 20) or after == 19
+    second = label_to(broken, inputs, attributes(), resume=True)
+    assert first.inputs + second.inputs == 20 and second.resumed == first.inputs
+    if name.endswith("parquet"):
+        pandas.testing.assert_frame_equal(read(broken), read(tmp_path / name))
+    else:
+        assert broken.read_bytes() == (tmp_path / name).read_bytes()
+
+
+def test_new_pictures_are_added_by_going_on(tmp_path):
+    inputs = save_pictures(tmp_path / "in", 5)
+    label_to(tmp_path / "t.csv", inputs, attributes())
+    save_pictures(tmp_path / "in", 8)
+    summary = label_to(tmp_path / "t.csv", inputs, attributes(), resume=True)
+    assert summary.inputs == 3 and read(tmp_path / "t.csv")["path"].nunique() == 8
+
+
+def test_going_on_where_there_is_nothing_yet_begins(tmp_path):
+    inputs = save_pictures(tmp_path / "in", 3)
+    assert label_to(tmp_path / "t.csv", inputs, attributes(), resume=True).inputs == 3
+
+
+# What the page beside the table says
+
+
+def test_the_page_beside_the_table_says_how_it_was_made(tmp_path):
+    inputs = save_pictures(tmp_path / "in", 5)
+    label_to(tmp_path / "t.csv", inputs, attributes(min_confidence=0.4))
+    page = json.loads((tmp_path / "t.csv.about.json").read_text())
+    assert page["settings"]["detector"]["name"] == "green squares"
+    assert page["settings"]["model"]["tasks"]["shade"] == ["dark", "light"]
+    assert page["settings"]["min_confidence"] == 0.4
+    assert page["faceattr"] and page["packages"]["keras"]
+    assert page["runs"][0]["rows"]["ok"] == 6 and page["runs"][0]["ended"]
+
+
+def test_each_run_into_a_table_is_on_the_page(tmp_path):
+    inputs = save_pictures(tmp_path / "in", 5)
+    label_to(tmp_path / "t.csv", inputs, attributes())
+    time.sleep(0.002)
+    label_to(tmp_path / "t.csv", inputs, attributes(), resume=True)
+    runs = json.loads((tmp_path / "t.csv.about.json").read_text())["runs"]
+    assert [run["looked_at"] for run in runs] == [5, 0] and runs[1]["there_before"] == 5
+
+
+def test_a_table_is_not_gone_on_with_under_other_settings(tmp_path):
+    inputs = save_pictures(tmp_path / "in", 5)
+    label_to(tmp_path / "t.csv", inputs, attributes())
+    with pytest.raises(ValueError, match="another min_face"):
+        label_to(tmp_path / "t.csv", inputs, attributes(min_face=30), resume=True)
+
+
+# Broken files
+
+
+def break_files(folder: Path, count: int) -> dict[str, str]:
+    """Broken files of every kind; by path what the reason must contain."""
+    good = jpeg_bytes()
+    kinds = {
+        "empty": (b"", "empty file"),
+        "words": (b"These are words.\n" * 40, "not a picture"),
+        "header": (good[:20], "not a picture"),
+        "half": (good[: len(good) // 2], "truncated"),
+        "zeros": (bytes(5000), "not a picture"),
+        "bomb": (png_claiming(60_000, 60_000), "too large"),
+        "torn-png": (png_claiming(64, 64), "damaged or truncated"),
+        "riff": (b"RIFF\x10\0\0\0WEBPVP8 " + bytes(20), ""),
+        "pdf": (b"%PDF-1.4 nothing", "not a picture"),
+        "gif": (b"GIF89a\x05", ""),
+    }
+    expected = {}
+    for number in range(count):
+        kind, (content, reason) = list(kinds.items())[number % len(kinds)]
+        path = folder / f"bad{number:03}-{kind}{('.jpg', '.png', '.webp')[number % 3]}"
+        path.write_bytes(content)
+        expected[str(path)] = reason
+    return expected
+
+
+def test_three_hundred_broken_files_among_good_ones_all_have_their_row(tmp_path):
+    inputs = save_pictures(tmp_path / "in", 40)
+    expected = break_files(inputs, 300)
+    (inputs / "gone.png").symlink_to(inputs / "nowhere.png")
+    expected[str(inputs / "gone.png")] = "No such file"
+    label_to(tmp_path / "t.csv", inputs, attributes())
+    frame = read(tmp_path / "t.csv")
+    bad = frame[frame["status"] == "unreadable"].set_index("path")
+    assert set(bad.index) == set(expected)
+    for path, reason in expected.items():
+        assert reason in bad.loc[path, "reason"] and bad.loc[path, "reason"].strip()
+    good = frame[frame["status"] != "unreadable"]
+    assert good["path"].nunique() == 40 and (good["status"] == "ok").sum() == 60
+
+
+# Crashes
+
+JOB = """
+import sys
+sys.path[:0] = [{tests!r}]
+from use_toys import attributes
+from faceattr.labelling.folder import label_to
+import time
+label_to({output!r}, {inputs!r}, attributes(batch_size=8), resume=True,
+         on_input=lambda labelled: time.sleep(0.002))
+"""
+
+
+def kill_again_and_again(inputs: Path, output: Path, kills: int) -> int:
+    """Start the job, kill it after a random time, `kills` times; returns how often it ran on."""
+    tests = str(Path(__file__).parent)
+    command = JOB.format(tests=tests, output=str(output), inputs=str(inputs))
+    dice, cut = random.Random(kills), 0
+    for _ in range(kills):
+        job = subprocess.Popen([sys.executable, "-c", command])
+        before = output.stat().st_size if output.exists() else 0
+        while job.poll() is None and (output.stat().st_size if output.exists() else 0) <= before:
+            time.sleep(0.002)
+        time.sleep(dice.uniform(0, 0.05))
+        cut += job.poll() is None
+        job.kill()
+        job.wait()
+    subprocess.run([sys.executable, "-c", command], check=True)
+    return cut
+
+
+@pytest.mark.parametrize("name", ["t.csv"])
+def test_a_job_that_is_killed_three_times_ends_with_the_same_table(tmp_path, name):
+    inputs = save_pictures(tmp_path / "in", 150)
+    label_to(tmp_path / name, inputs, attributes(batch_size=8))
+    assert kill_again_and_again(inputs, tmp_path / f"killed-{name}", 3) == 3
+    assert (tmp_path / f"killed-{name}").read_bytes() == (tmp_path / name).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl"])
+def test_a_job_that_is_killed_thirty_times_ends_with_the_same_table(tmp_path, name):
+    inputs = save_pictures(tmp_path / "in", 1500)
+    label_to(tmp_path / name, inputs, attributes(batch_size=8))
+    assert kill_again_and_again(inputs, tmp_path / f"killed-{name}", 30) >= 25
+    assert (tmp_path / f"killed-{name}").read_bytes() == (tmp_path / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path):
+    """Resident memory after 3000 pictures is what it was after 600."""
+    import resource
+
+    inputs, seen, peaks = save_pictures(tmp_path / "in", 3000), [], {}
+
+    def watch(labelled):
+        seen.append(1)
+        if len(seen) in (600, 3000):
+            peaks[len(seen)] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    label_to(tmp_path / "t.csv", inputs, attributes(), on_input=watch)
+    assert peaks[3000] - peaks[600] < 8 * 1024

@@ -1,0 +1,134 @@
+"""`faceattr label` as it is typed: exit codes, one clear sentence, a summary, Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas
+import pytest
+from PIL import Image
+from skimage import data
+from use_toys import save_pictures
+
+from faceattr.cli import main
+
+
+@pytest.fixture
+def team(tmp_path):
+    """Three astronauts, one of them twice in a picture, and a picture of nobody."""
+    folder = tmp_path / "team"
+    folder.mkdir()
+    astronaut = Image.fromarray(data.astronaut()).crop((100, 0, 400, 300)).resize((200, 200))
+    pair = Image.new("RGB", (400, 200))
+    pair.paste(astronaut, (0, 0))
+    pair.paste(astronaut, (200, 0))
+    astronaut.save(folder / "one.jpg")
+    pair.save(folder / "two.png")
+    Image.new("RGB", (200, 200), "grey").save(folder / "none.png")
+    return folder
+
+
+def label(*arguments):
+    return main(["label", "--offline", "--detector", "centerface", *map(str, arguments)])
+
+
+def test_a_folder_is_labelled(team, tmp_path, toy_model_path, capfd):
+    assert label(team, "-o", tmp_path / "faces.csv", "--model", toy_model_path) == 0
+    frame = pandas.read_csv(tmp_path / "faces.csv")
+    assert frame["path"].map(os.path.basename).tolist() == [
+        "none.png",
+        "one.jpg",
+        "two.png",
+        "two.png",
+    ]
+    assert frame["status"].tolist() == ["no_face", "ok", "ok", "ok"]
+    assert frame["expression"].notna().sum() == 3
+    printed = capfd.readouterr().err
+    assert "3 pictures, 3 faces described" in printed and "centerface" in printed
+    assert "pictures/s" in printed and "decode" in printed and "oneDNN" not in printed
+
+
+def test_quiet_prints_nothing(team, tmp_path, toy_model_path, capfd):
+    label(team, "-o", tmp_path / "faces.csv", "--model", toy_model_path, "--quiet")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_pictures_that_are_faces_need_no_detector(tmp_path, toy_model_path):
+    faces = save_pictures(tmp_path / "faces", 3)
+    how = ["--detector", "none", "--model", str(toy_model_path)]
+    main(["label", str(faces), "-o", str(tmp_path / "t.csv"), *how])
+    frame = pandas.read_csv(tmp_path / "t.csv")
+    assert frame["x1"].tolist() == [200, 200, 200] and frame["gender"].notna().all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["gone/", "-o", "t.csv"], "There is no file or folder gone/"),
+        (["empty", "-o", "t.csv"], "There are no pictures in empty."),
+        (["empty", "-o", "t.xlsx"], "A table's name ends in .csv, .jsonl, .parquet"),
+        (["empty", "-o", "there.csv"], "there.csv exists already. Go on with it (--resume)"),
+        (["empty", "-o", "t.csv", "--model", "gone.keras"], "There is no model file gone.keras"),
+        (["empty", "-o", "t.csv", "--model", "words.keras"], "not a .keras model file"),
+        (["empty", "-o", "t.csv", "--detector", "haar"], "A detector is one of"),
+        (["empty", "-o", "t.csv", "--every", "often"], "A time is written like 1s"),
+        (["empty", "-o", "there.csv/t.csv"], "there.csv"),
+        (["empty", "-o", "t.csv", "--min-confidence", "7"], "between 0 and 1"),
+    ],
+)
+def test_wrong_input_is_one_sentence_and_code_2(
+    tmp_path, monkeypatch, toy_model_path, capsys, arguments, sentence
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "there.csv").write_text("mine")
+    (tmp_path / "words.keras").write_text("words")
+    if "there.csv/t.csv" in arguments:
+        save_pictures(tmp_path / "empty", 1)
+    model = [] if "--model" in arguments else ["--model", str(toy_model_path)]
+    detector = [] if "--detector" in arguments else ["--detector", "none"]
+    assert main(["label", *arguments, *model, *detector]) == 2
+    printed = capsys.readouterr().err.strip()
+    assert sentence in printed and printed.startswith("faceattr: ") and "\n" not in printed
+    assert (tmp_path / "there.csv").read_text() == "mine" and not (tmp_path / "t.csv").exists()
+
+
+SLOW_JOB = """
+import sys, time
+sys.path[:0] = [{tests!r}]
+from use_toys import attributes
+from faceattr.labelling import console, folder
+from faceattr.labelling.describe import FaceAttributes
+FaceAttributes.load = classmethod(lambda cls, **how: attributes(batch_size=8))
+find = FaceAttributes.find
+FaceAttributes.find = lambda self, image: (time.sleep(0.01), find(self, image))[1]
+from faceattr.cli import main
+sys.exit(main(["label", {inputs!r}, "-o", {output!r}, "--detector", "none", *sys.argv[1:]]))
+"""
+
+
+def test_ctrl_c_finishes_what_is_begun_and_says_how_to_go_on(tmp_path):
+    inputs, output = save_pictures(tmp_path / "in", 400), tmp_path / "t.csv"
+    code = SLOW_JOB.format(tests=os.path.dirname(__file__), inputs=str(inputs), output=str(output))
+    job = subprocess.Popen(
+        [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, bufsize=1
+    )
+    while not output.exists() or output.read_bytes().count(b"\n") < 30:
+        time.sleep(0.01)
+    job.send_signal(signal.SIGINT)
+    _, printed = job.communicate(timeout=30)
+    assert job.returncode == 130 and "--resume" in printed and "Traceback" not in printed
+    frame = pandas.read_csv(output)
+    assert 10 < frame["path"].nunique() < 400
+    assert (frame.groupby("path").size() == frame.groupby("path")["faces"].max().clip(1)).all()
+    assert subprocess.run([sys.executable, "-c", code, "--resume", "--quiet"]).returncode == 0
+    assert pandas.read_csv(output)["path"].nunique() == 400
+
+
+def test_help_answers_without_keras():
+    code = "import sys; from faceattr.cli import main\ntry: main(['label', '--help'])\n"
+    code += "except SystemExit: print('keras' in sys.modules, 'cv2' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.rstrip().endswith("False False") and "--resume" in done.stdout

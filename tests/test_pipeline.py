@@ -1,0 +1,151 @@
+"""Pictures go through decoding, detecting and predicting at once, in order, in full batches."""
+
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from use_toys import GreenSquares, attributes, draw, save_pictures
+
+from faceattr.labelling.pipeline import Clock, Item, describe_items, items_of
+from faceattr.pictures.reading import read_image
+from faceattr.pictures.sources import Source, Sources
+
+
+def described(folder, describe, **how):
+    items = items_of(Sources(folder), every=1.0)
+    return [labelled for labelled, _ in describe_items(items, describe, **how)]
+
+
+def test_no_items_give_no_records():
+    assert list(describe_items([], attributes())) == []
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_every_item_comes_back_in_order_with_its_own_faces(tmp_path, workers):
+    records = described(save_pictures(tmp_path, 23), attributes(), workers=workers)
+    assert [r.source.path[-8:-4] for r in records] == [f"p{n:03}" for n in range(23)]
+    assert [len(r.faces) for r in records] == [n % 4 for n in range(23)]
+
+
+def test_answers_belong_to_their_faces(tmp_path):
+    folder, describe = save_pictures(tmp_path, 12), attributes()
+    for record in described(folder, attributes()):
+        alone = describe(read_image(record.source.path))
+        assert [f["mood"].probabilities for f in record.faces] == [
+            f["mood"].probabilities for f in alone
+        ]
+
+
+def test_n_faces_make_no_more_calls_than_full_batches(tmp_path):
+    folder, describe = save_pictures(tmp_path, 24), attributes(batch_size=8)
+    faces = sum(len(r.faces) for r in described(folder, describe))
+    assert faces == 36 and len(describe.model.shapes) == 5
+    assert {shape[0] for shape in describe.model.shapes} == {8}
+
+
+def test_one_picture_with_more_faces_than_a_batch(tmp_path):
+    Image.fromarray(draw(9, side=20, size=(60, 300))).save(tmp_path / "many.png")
+    (record,) = described(tmp_path, attributes(batch_size=4))
+    assert len(record.faces) == 9 and all(f["mood"].label for f in record.faces)
+
+
+def test_a_bad_file_is_a_record_and_the_others_go_on(tmp_path):
+    save_pictures(tmp_path, 6)
+    (tmp_path / "p002.png").write_bytes(b"")
+    (tmp_path / "p003.png").unlink()
+    (tmp_path / "p003.png").symlink_to(tmp_path / "gone.png")
+    records = described(tmp_path, attributes())
+    assert [r.reason for r in records] == [
+        None,
+        None,
+        "empty file",
+        "No such file or directory",
+        None,
+        None,
+    ]
+
+
+class HalfSize(GreenSquares):
+    """A detector that is content with 400 pixels."""
+
+    long_side = 400
+
+
+@pytest.mark.parametrize(("side", "decodes"), [(400, 1), (100, 2)])
+def test_boxes_are_those_of_the_full_picture_and_small_faces_are_cut_from_it(
+    tmp_path, side, decodes, monkeypatch
+):
+    from faceattr.labelling import pipeline
+
+    image = np.full((1200, 1600, 3), 230, np.uint8)
+    image[400 : 400 + side, 800 : 800 + side] = (10, 200, 10)
+    Image.fromarray(image).save(tmp_path / "large.jpg", quality=95)
+    read, sizes = pipeline.read_picture, []
+
+    def spy(path, at_least=None):
+        picture = read(path, at_least)
+        sizes.append(max(picture.image.shape))
+        return picture
+
+    monkeypatch.setattr(pipeline, "read_picture", spy)
+    (record,) = described(tmp_path, attributes(detector=HalfSize()))
+    assert sizes == [400, 1600][:decodes]
+    assert record.faces[0].box == pytest.approx((800, 400, 800 + side, 400 + side), abs=8)
+
+
+def test_what_is_in_flight_is_bounded(tmp_path):
+    """A consumer that stands still lets the producer run ahead only so far."""
+    taken = []
+
+    def endless():
+        for number in range(10_000):
+            taken.append(number)
+            yield Item(Source(f"{number}.png"), frame=draw(1), time=float(number))
+
+    records = describe_items(endless(), attributes(), workers=2)
+    for _ in range(50):
+        next(records)
+    time.sleep(0.2)
+    assert len(taken) <= 50 + 4 * 2 + 4 + 1
+    records.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith("look")]
+
+
+def test_memory_for_a_run_of_faceless_pictures_is_bounded_too():
+    items = (Item(Source("x"), frame=draw(number == 0)) for number in range(2_000))
+    records = describe_items(items, attributes(batch_size=64), workers=1)
+    next(records)  # would wait for a full batch of faces that never comes
+    records.close()
+
+
+def test_an_error_that_is_no_bad_file_is_not_hidden():
+    class Broken:
+        about, long_side = {"name": "broken"}, None
+
+        def __call__(self, image):
+            raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        list(describe_items([Item(Source("x"), frame=draw(1))], attributes(detector=Broken())))
+
+
+def test_the_clock_tells_where_the_time_went(tmp_path):
+    clock = Clock()
+    described(save_pictures(tmp_path, 5), attributes(), clock=clock)
+    assert {"decode", "detect", "crop", "predict"} <= clock.seconds.keys()
+
+
+@pytest.mark.parametrize("error", [cv2.error("odd shape"), MemoryError()])
+def test_a_picture_at_which_the_detector_gives_up_has_its_reason(error):
+    class GivesUp:
+        about, long_side = {"name": "gives up"}, None
+
+        def __call__(self, image):
+            raise error
+
+    items = [Item(Source("x"), frame=draw(1))]
+    ((record, _),) = describe_items(items, attributes(detector=GivesUp()))
+    assert record.reason

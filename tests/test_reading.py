@@ -1,0 +1,154 @@
+"""Whatever a picture file is like, an upright RGB uint8 array or one clear reason comes out."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from faceattr.pictures.reading import read_image, read_picture
+
+GRADIENT = np.dstack([np.tile(np.arange(0, 240, 4, dtype=np.uint8), (40, 1))] * 3)  # (40, 60, 3)
+
+
+def saved(tmp_path, image, name, **options):
+    path = tmp_path / name
+    image.save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "CMYK", "YCbCr", "1", "LA", "RGBA"])
+def test_every_mode_becomes_rgb_uint8(tmp_path, mode):
+    image = Image.fromarray(GRADIENT)
+    image = image.quantize(64) if mode == "P" else image.convert(mode)
+    path = saved(tmp_path, image, "x.tif" if mode not in ("LA", "P") else "x.png")
+    read = read_image(path)
+    assert read.shape == (40, 60, 3) and read.dtype == np.uint8
+    if mode != "1":
+        assert np.abs(read.astype(int) - GRADIENT).max() < 12
+
+
+def test_colours_keep_their_order(tmp_path):
+    path = saved(tmp_path, Image.new("RGB", (4, 4), (200, 10, 20)), "red.png")
+    assert read_image(path)[0, 0].tolist() == [200, 10, 20]
+
+
+def test_transparency_is_blended_over_white(tmp_path):
+    image = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
+    image.putpixel((1, 0), (100, 0, 0, 255))
+    read = read_image(saved(tmp_path, image, "x.png"))
+    assert read[0].tolist() == [[255, 255, 255], [100, 0, 0]]
+
+
+def test_a_palette_with_a_transparent_colour_is_blended_too(tmp_path):
+    image = Image.new("P", (2, 2), 0)
+    image.putpalette([9, 9, 9, 200, 0, 0])
+    assert (read_image(saved(tmp_path, image, "x.gif", transparency=0)) == 255).all()
+
+
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
+    deep = (np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)
+    read = read_image(saved(tmp_path, Image.fromarray(deep), "deep.png"))
+    assert read[..., 0].ravel().tolist() == list(range(256))
+
+
+def test_a_dark_sixteen_bit_picture_stays_dark(tmp_path):
+    dark = np.full((8, 8), 200, np.uint16)
+    assert read_image(saved(tmp_path, Image.fromarray(dark), "dark.png")).max() <= 1
+
+
+def test_floating_point_pixels_between_0_and_1_are_scaled(tmp_path):
+    grey = Image.fromarray(np.full((8, 8), 0.5, np.float32))
+    assert read_image(saved(tmp_path, grey, "x.tif"))[0, 0, 0] in (127, 128)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_turns_the_picture_upright(tmp_path, orientation):
+    upright = np.zeros((30, 50, 3), np.uint8)
+    upright[:15, :25] = 255
+    stored = {
+        1: lambda a: a,
+        2: np.fliplr,
+        3: lambda a: np.rot90(a, 2),
+        4: np.flipud,
+        5: lambda a: np.transpose(a, (1, 0, 2)),
+        6: lambda a: np.rot90(a, 1),
+        7: lambda a: np.rot90(np.transpose(a, (1, 0, 2)), 2),
+        8: lambda a: np.rot90(a, 3),
+    }[orientation](upright)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(tmp_path, Image.fromarray(np.ascontiguousarray(stored)), "x.png", exif=exif)
+    picture = read_picture(path)
+    assert (picture.image == upright).all()
+    assert picture.full_size == (30, 50)
+
+
+def test_the_first_frame_of_an_animation_is_read(tmp_path):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    path = saved(tmp_path, frames[0], "x.gif", save_all=True, append_images=frames[1:])
+    assert read_image(path)[0, 0].tolist() == [255, 0, 0]
+
+
+def test_a_large_jpeg_is_decoded_smaller_but_not_below_what_is_asked_for(tmp_path):
+    image = Image.effect_noise((1600, 1200), 40).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = read_picture(saved(tmp_path, image, "x.jpg", exif=exif), at_least=350)
+    assert picture.image.shape == (400, 300, 3)
+    assert picture.full_size == (1600, 1200) and picture.scale == 4
+
+
+def test_a_png_or_a_small_jpeg_is_read_whole(tmp_path):
+    image = Image.fromarray(GRADIENT)
+    for name in ("x.png", "x.jpg"):
+        picture = read_picture(saved(tmp_path, image, name), at_least=60)
+        assert picture.image.shape == (40, 60, 3) and picture.scale == 1
+
+
+def test_a_missing_file_is_an_os_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_image(tmp_path / "none.jpg")
+
+
+def png_claiming(width, height):
+    """A PNG whose header promises far more pixels than it has."""
+    out = io.BytesIO()
+    Image.new("L", (1, 1)).save(out, "PNG")
+    data = bytearray(out.getvalue())
+    data[16:24] = struct.pack(">II", width, height)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    return bytes(data)
+
+
+def jpeg_bytes():
+    out = io.BytesIO()
+    Image.fromarray(GRADIENT).resize((300, 200)).save(out, "JPEG", quality=95)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty file"),
+        (b"these are words", "not a picture"),
+        (b"\xff\xd8\xff\xe0 no more", "damaged or truncated"),
+        (jpeg_bytes()[:900], "truncated"),
+        (png_claiming(50_000, 50_000), "too large"),
+        (png_claiming(20, 20), "damaged or truncated"),
+    ],
+)
+def test_a_bad_file_is_one_clear_reason(tmp_path, content, reason):
+    path = tmp_path / "bad.jpg"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=reason) as caught:
+        read_image(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_folder_called_like_a_picture_is_refused(tmp_path):
+    (tmp_path / "x.jpg").mkdir()
+    with pytest.raises(ValueError, match="not a file"):
+        read_image(tmp_path / "x.jpg")

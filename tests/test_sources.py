@@ -1,0 +1,161 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import shaded
+
+from faceattr.tasks import EXPRESSION, GENDER, KNOWN_TASKS, Task
+from faceattr.training.sources import age_group, read_source, read_sources
+
+
+def draw(*paths):
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), shaded(128))
+
+
+def labels(manifest, task):
+    return [example.labels.get(task, "") for example in manifest.examples]
+
+
+def write(path, text, pictures=()):
+    draw(*(path.parent / picture for picture in pictures))
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_manifest_gives_every_column_of_class_names(tmp_path):
+    text = "path,split,glasses,gender,age\na.png,train,yes,male,31\nb.png,val,no,,45\n"
+    read = read_source(write(tmp_path / "m.csv", text, ["a.png", "b.png"]))
+    assert read.tasks == (Task("glasses", ("no", "yes")), GENDER)
+    assert labels(read, "gender") == ["male", ""]
+    assert [example.split for example in read.examples] == ["train", "val"]
+    assert "column age of numbers, not of class names" in read.left_out
+
+
+def test_numbers_are_classes_when_they_are_asked_for(tmp_path):
+    path = write(tmp_path / "m.csv", "path,stars\na.png,1\nb.png,2\n", ["a.png", "b.png"])
+    assert read_source(f"stars={path}").tasks == (Task("stars", ("1", "2")),)
+
+
+def test_a_source_takes_one_task_and_leaves_rows_without_it_out(tmp_path):
+    text = "path,expression,gender\na.png,happy,male\nb.png,,female\n"
+    path = write(tmp_path / "m.csv", text, ["a.png", "b.png"])
+    read = read_source(f"expression={path}")
+    assert read.tasks == (EXPRESSION,)
+    assert len(read.examples) == 1
+    assert read.left_out == {"no label for any task": 1}
+
+
+def test_boxes_groups_and_votes_are_read(tmp_path):
+    text = (
+        "path,x0,y0,x1,y1,group,gender:male,gender:female\n"
+        "a.png,1,2,11,12.5,ann,1,3\nb.png,,,,,,0,0\nc.png,,,,,,,2\n"
+    )
+    read = read_source(write(tmp_path / "m.csv", text, ["a.png", "b.png", "c.png"]))
+    first, last = read.examples
+    assert first.box == (1, 2, 11, 12.5)
+    assert first.group == "ann"
+    assert first.labels == {"gender": {"male": 1, "female": 3}}
+    assert last.box is None
+    assert last.labels == {"gender": {"female": 2}}
+
+
+def test_a_folder_with_a_manifest_is_read_through_it(tmp_path):
+    write(tmp_path / "manifest.csv", "path,gender\na.png,male\n", ["a.png"])
+    assert labels(read_source(f"gender={tmp_path}"), "gender") == ["male"]
+
+
+def test_class_folders_also_under_splits(tmp_path):
+    for place in ("train/cute/a.png", "train/crying/b.png", "val/cute/c.jpg"):
+        draw(tmp_path / place)
+    read = read_source(f"mood={tmp_path}")
+    assert read.tasks == (Task("mood", ("crying", "cute")),)
+    assert sorted((e.split, e.labels["mood"]) for e in read.examples) == [
+        ("train", "crying"),
+        ("train", "cute"),
+        ("val", "cute"),
+    ]
+
+
+def test_fer2013_s_own_csv(tmp_path):
+    pixels = " ".join(str(i % 256) for i in range(48 * 48))
+    text = f"emotion,pixels,Usage\n0,{pixels},Training\n6,{pixels},PublicTest\n4,{pixels},PrivateTest\n"
+    read = read_source(f"expression={write(tmp_path / 'fer2013.csv', text)}")
+    assert labels(read, "expression") == ["angry", "neutral", "sad"]
+    assert [example.split for example in read.examples] == ["train", "val", "test"]
+    face = read.examples[0].pixels
+    assert face.shape == (48, 48, 3)
+    np.testing.assert_array_equal(face[0, :3, 0], [0, 1, 2])
+
+
+def test_utkface_s_file_names(tmp_path):
+    names = ["34_1_2_20170109150557335.jpg.chip.jpg", "3_0_0_20170109150557336.jpg", "holiday.jpg"]
+    draw(*(tmp_path / name for name in names))
+    gender = read_source(f"gender={tmp_path}")
+    assert labels(gender, "gender") == ["female"]
+    assert gender.left_out == {
+        "gender is not read off faces under 6": 1,
+        "not one of UTKFace's file names": 1,
+    }
+    ages = read_source(f"age_group={tmp_path}")
+    assert sorted(labels(ages, "age_group")) == ["0-5", "30-39"]
+
+
+@pytest.mark.parametrize(
+    ("age", "group"), [(0, "0-5"), (5, "0-5"), (6, "6-12"), (69, "60-69"), (116, "70+")]
+)
+def test_age_groups_begin_where_their_names_say(age, group):
+    assert age_group(age) == group
+
+
+def test_sources_without_shared_labels_are_put_together(tmp_path):
+    draw(tmp_path / "fer/happy/a.png", tmp_path / "people/female/b.png")
+    draw(tmp_path / "people/male/c.png")
+    both = read_sources([f"expression={tmp_path / 'fer'}", f"gender={tmp_path / 'people'}"])
+    assert both.tasks == (EXPRESSION, GENDER)
+    assert len(both.examples) == 3
+
+
+def test_the_classes_of_a_given_task_hold(tmp_path):
+    draw(tmp_path / "cute/a.png")
+    mood = Task("mood", ("laughing", "cute"))
+    assert read_source(f"mood={tmp_path}", known={"mood": mood}).tasks == (mood,)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,gender\na.png,male\n", "has no column 'path'"),
+        ("path,split\na.png,train\n", "has no column of class names"),
+        ("path,gender\na.png,\n", "'gender' is empty in every row"),
+        ("path,mood\na.png,good\n", "needs at least two classes"),
+        ("path,gender\na.png,robot\n", r"m.csv line 2: 'robot' is not a class"),
+        ("path,gender\nnone.png,male\n", r"1 pictures of 1 that do not exist.*line 2.*none.png"),
+        ("path,x0,y0,x1,y1,gender\na.png,1,2,x,4,male\n", "line 2: a box is four numbers"),
+        ("path,split,gender\na.png,dev,male\n", "line 2: a split is one of"),
+        ("path,gender\na.png,male\na.png,female\n", "has two values for 'gender'"),
+        ("", "not a readable CSV"),
+    ],
+)
+def test_a_wrong_manifest_is_told_what_was_expected(tmp_path, text, message):
+    path = write(tmp_path / "m.csv", text, ["a.png"])
+    with pytest.raises((ValueError, OSError), match=message):
+        read_sources([path])
+
+
+def test_wrong_places_are_told_what_was_expected(tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is nothing at"):
+        read_source(f"gender={tmp_path / 'nowhere'}")
+    with pytest.raises(ValueError, match="holds no pictures"):
+        read_source(f"gender={tmp_path}")
+    draw(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="no class folders"):
+        read_source(f"gender={tmp_path}")
+    with pytest.raises(ValueError, match="say what its labels are: TASK="):
+        read_source(str(tmp_path))
+    draw(tmp_path / "male/a.png")
+    (tmp_path / "female").mkdir()
+    with pytest.raises(ValueError, match="class folders without a picture: female"):
+        read_source(f"gender={tmp_path}")
