@@ -7,7 +7,7 @@ normalisation on the way, `open_from` says which part of it learns.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import keras
@@ -41,7 +41,7 @@ def build(
         norm: Put batch normalisation behind every convolution while training from nothing;
             `transfer` folds it away again.
         dtype: ``"float32"`` or ``"mixed_bfloat16"``; the heads compute in float32 either way.
-        seed: For the start near the identity.
+        seed: For the start near the identity and for dropout.
 
     Returns:
         A model from RGB ``uint8`` crops of shape ``(n, height, width, 3)``, each side at
@@ -60,9 +60,9 @@ def build(
         trunk = _trunk(weights, pooling)
         if norm:
             trunk = _with_norm(trunk)
-        features = keras.layers.Dropout(dropout, name="dropout")(trunk.output)
+        features = keras.layers.Dropout(dropout, seed=seed, name="dropout")(trunk.output)
         heads = {task.name: _head(task)(features) for task in tasks}
-        model = keras.Model(trunk.input, heads, name="faceattr")
+        model = keras.Model(trunk.inputs[0], heads, name="faceattr")
     finally:
         keras.config.set_dtype_policy(policy_before)
     if weights is None:
@@ -142,22 +142,24 @@ def head_names(model: keras.Model) -> list[str]:
     return list(model.output)
 
 
-def transfer(source: keras.Model, target: keras.Model, *, heads: bool = True) -> None:
+def transfer(
+    source: keras.Model, target: keras.Model, heads: Collection[str] | None = None
+) -> None:
     """Copy the weights of `source` into `target`, folding batch normalisation on the way.
 
     Args:
         source: A model of `build`, with or without normalisation.
         target: A model of `build` without normalisation.
-        heads: Copy the heads as well; those that only one of the two has are left alone.
+        heads: Names of the heads to copy; None for all that both have.
 
     With kernel W, scale g, offset b, mean m and variance v, the folded convolution is
     ``W * g / sqrt(v + eps)`` with bias ``b - m * g / sqrt(v + eps)``.
     """
     for layer in convolutions(target):
         layer.set_weights(_folded(source, layer.name))
-    if heads:
-        for name in set(head_names(source)) & set(head_names(target)):
-            target.get_layer(name).set_weights(source.get_layer(name).get_weights())
+    common = set(head_names(source)) & set(head_names(target))
+    for name in common if heads is None else heads:
+        target.get_layer(name).set_weights(source.get_layer(name).get_weights())
 
 
 def _folded(source: keras.Model, name: str) -> list[np.ndarray]:

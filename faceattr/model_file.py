@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 MEMBER = "faceattr.json"
 WEIGHTS_MEMBER = "model.weights.h5"
+CONFIG_MEMBER = "config.json"
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Description:
     colour: str = "RGB uint8"
 
     def to_json(self) -> str:
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, sort_keys=True)
+        return json.dumps(plain({"format": FORMAT, **asdict(self)}), indent=1, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Description:
@@ -70,6 +72,17 @@ class Description:
         fields["crop"] = CropRule(**fields["crop"])
         fields["data"] = tuple(fields["data"])
         return cls(**fields)
+
+
+def plain(value: Any) -> Any:
+    """The same nested value as JSON can hold it: None for NaN, text for infinity."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
 
 
 def save(model: keras.Model, description: Description, path: str | Path) -> None:
@@ -90,20 +103,23 @@ def save(model: keras.Model, description: Description, path: str | Path) -> None
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}.") as folder:
         whole, slim = Path(folder, "whole.keras"), Path(folder, "slim.keras")
-        # The optimiser is three times the network and of no use to whoever applies it.
-        model.save(whole, include_optimizer=False)
+        model.save(whole)
         _rewrite(whole, slim, description)
         os.replace(slim, path)
 
 
 def _rewrite(whole: Path, slim: Path, description: Description) -> None:
-    """Copy the archive with half-precision weights and the description in it."""
+    """Copy the archive with half-precision weights, without how it was compiled, described."""
     halved = slim.with_suffix(".h5")
     with zipfile.ZipFile(whole) as source, zipfile.ZipFile(slim, "w") as target:
         for name in source.namelist():
             if name == WEIGHTS_MEMBER:
                 _halve(Path(source.extract(name, slim.parent)), halved)
                 target.write(halved, name)
+            elif name == CONFIG_MEMBER:
+                config = json.loads(source.read(name))
+                config.pop("compile_config", None)
+                target.writestr(name, json.dumps(config))
             else:
                 target.writestr(name, source.read(name))
         target.writestr(MEMBER, description.to_json())
@@ -122,10 +138,15 @@ def describe_anew(path: str | Path, description: Description) -> None:
 
 
 def _halve(source: Path, target: Path) -> None:
-    """Copy an HDF5 file with float32 arrays stored as float16."""
+    """Copy an HDF5 file of weights with float32 arrays stored as float16.
+
+    The optimiser stays behind: it is twice the network and of no use to whoever applies it.
+    """
     import h5py
 
     def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if name.split("/")[0] == "optimizer":
+            return
         if isinstance(item, h5py.Dataset):
             half = item.dtype == "float32"
             made = new.create_dataset(name, data=item[()], dtype="float16" if half else None)

@@ -64,7 +64,7 @@ def print_scores(scores: Mapping[str, Score]) -> None:
             score.task,
             f"{score.n:,}",
             f"{score.accuracy:.1%}",
-            f"{low:.1%} – {high:.1%}",
+            f"{low:.1%} to {high:.1%}",
             f"{score.balanced_accuracy:.1%}",
             f"{score.macro_f1:.3f}",
             f"{score.calibration_error:.1%}",
@@ -96,7 +96,7 @@ class TrainingProgress(keras.callbacks.Callback):
     def __enter__(self) -> TrainingProgress:
         self._bar.start()
         self._line = self._bar.add_task("steps", total=self._epochs * self._steps)
-        self._began, self._first = time.monotonic(), None
+        self._began, self._first = time.monotonic(), 0
         heads = "".join(f" | {name:>12}: loss   acc    val" for name in self._names)
         OUT.print(f"epoch phase    size{heads} | minutes  to go")
         return self
@@ -109,7 +109,7 @@ class TrainingProgress(keras.callbacks.Callback):
 
     def show(self, epoch: Epoch) -> None:
         """Print what an epoch brought."""
-        if self._first is None:
+        if not self._first:
             self._first = epoch.number
             self._bar.update(self._line, completed=epoch.number * self._steps)
         cells = "".join(_cell(name, epoch, len(self._names) == 1) for name in self._names)
@@ -125,5 +125,5 @@ def _cell(name: str, epoch: Epoch, alone: bool) -> str:
     loss = epoch.logs.get("loss" if alone else f"{name}_loss", float("nan"))
     accuracy = epoch.logs.get("accuracy" if alone else f"{name}_accuracy", float("nan"))
     score = epoch.scores.get(name)
-    val = f"{score.accuracy:6.1%}" if score and score.n else "     –"
+    val = f"{score.accuracy:6.1%}" if score and score.n else "     -"
     return f" | {'':>12} {loss:6.3f} {accuracy:6.1%} {val}"

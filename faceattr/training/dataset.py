@@ -6,6 +6,7 @@ targets before anything smooths or mixes them, and reaches the loss as Keras' sa
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -48,6 +49,15 @@ class Rows:
         masks = {name: mask(target) for name, target in chosen.items()}
         return self.crops[self.index[rows]], chosen, masks
 
+    def sha256(self) -> str:
+        """A hash of all crops and targets, independent of where the files lie."""
+        digest = hashlib.sha256()
+        for start in range(0, len(self), 4096):
+            digest.update(self.crops[self.index[start : start + 4096]].tobytes())
+        for name in sorted(self.targets):
+            digest.update(self.targets[name].tobytes())
+        return digest.hexdigest()
+
 
 def mask(target: np.ndarray) -> np.ndarray:
     """1 for target rows that know their task and 0 for all-zero ones, ``float32`` ``(n,)``."""
@@ -76,7 +86,7 @@ class Mix:
         temperature: Shares grow with the labelled rows to the power ``1 / temperature``:
             infinity (the default) gives every task the same number of labelled rows per
             batch, 1 the natural proportions.
-        shares: By task, shares that are used instead, for example ``{"expression": 3, "gender": 1}``.
+        shares: By task, used instead, for example ``{"expression": 3, "gender": 1}``.
     """
 
     temperature: float = np.inf
@@ -155,9 +165,11 @@ class MaskedBatches(keras.utils.PyDataset):
         self._augmentation = augmentation or Augmentation()
         self._seed, self._epoch = seed, epoch
         known = rows.known
+        names = [name for name, some in zip(rows.targets, known.any(axis=0), strict=True) if some]
+        known = known[:, known.any(axis=0)]
         kinds, kind_of, counts = np.unique(known, axis=0, return_inverse=True, return_counts=True)
         self._kinds = [np.flatnonzero(kind_of == kind) for kind in range(len(kinds))]
-        wanted = (mix or Mix()).wanted(list(rows.targets), known)
+        wanted = (mix or Mix()).wanted(names, known)
         self._shares = kind_shares(kinds.astype(float), counts, wanted)
         self._plan = self._planned()
 

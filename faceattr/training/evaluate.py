@@ -12,6 +12,7 @@ import numpy as np
 from scipy.stats import binomtest
 from sklearn import metrics
 
+from faceattr.model_file import plain
 from faceattr.tasks import Task
 from faceattr.training.dataset import Rows
 
@@ -140,16 +141,7 @@ def mean_accuracy(scores: Mapping[str, Score]) -> float:
 
 def write_json(scores: Mapping[str, Score], path: Path) -> None:
     """Write scores; a figure without a row behind it becomes null."""
-    path.write_text(json.dumps(without_nan({k: asdict(v) for k, v in scores.items()}), indent=1))
-
-
-def without_nan(value):
-    """The same nested value with None for NaN, which JSON does not know."""
-    if isinstance(value, Mapping):
-        return {key: without_nan(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and np.isnan(value) else value
+    path.write_text(json.dumps(plain({k: asdict(v) for k, v in scores.items()}), indent=1))
 
 
 def draw_confusions(scores: Mapping[str, Score], tasks: Sequence[Task], path: Path) -> None:

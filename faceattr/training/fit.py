@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from faceattr.model import open_from
+from faceattr.model_file import plain
 from faceattr.tasks import Task
 from faceattr.training.augment import Augmentation
 from faceattr.training.dataset import MaskedBatches, Mix, Rows
@@ -105,7 +106,7 @@ def fit(
         ValueError: `resume` finds a checkpoint of a run with other settings.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    keeper = _Keeper(model, tasks, val, settings, folder, after_epoch)
+    keeper = _Keeper(model, tasks, train, val, settings, folder, after_epoch)
     start_phase, start_epoch = keeper.begin(resume)
     for position in range(start_phase, len(settings.phases)):
         phase = settings.phases[position]
@@ -147,27 +148,29 @@ def fit(
 class _Keeper(keras.callbacks.Callback):
     """Scores, logs and checkpoints each epoch."""
 
-    def __init__(self, model, tasks, val, settings, folder, after_epoch) -> None:
+    def __init__(self, model, tasks, train, val, settings, folder, after_epoch) -> None:
         super().__init__()
         self._network, self._tasks, self._val = model, tasks, val
         self._settings, self._folder, self._after_epoch = settings, folder, after_epoch
+        self._identity = json.dumps(
+            plain({"train": train.sha256(), "val": val.sha256(), **asdict(settings)}), indent=1
+        )
         self._best = -np.inf
         self.size = 0
 
     def begin(self, resume: bool) -> tuple[int, int]:
         """Where to start: phase and epoch within it; (0, 0) unless a checkpoint is resumed."""
-        settings = json.dumps(asdict(self._settings), indent=1, default=str)
         settings_path = self._folder / SETTINGS
         checkpoint = self._folder / CHECKPOINT
         if not (resume and checkpoint.is_file()):
-            settings_path.write_text(settings)
+            settings_path.write_text(self._identity)
             (self._folder / LOG).unlink(missing_ok=True)
             checkpoint.unlink(missing_ok=True)
             return 0, 0
-        if settings_path.read_text() != settings:
+        if settings_path.read_text() != self._identity:
             raise ValueError(
-                f"The run in {self._folder} was started with other settings (see {SETTINGS} "
-                "there). Resume it with the same ones, or start anew without --resume."
+                f"The run in {self._folder} was started with other settings or other data (see "
+                f"{SETTINGS} there). Resume it with the same ones, or start anew."
             )
         with np.load(checkpoint) as state:
             phase, epochs_done, self._best = state["position"].tolist()
@@ -220,7 +223,7 @@ class _Keeper(keras.callbacks.Callback):
             for number, variable in enumerate(owner.variables):
                 state[f"{prefix}{number}"] = keras.ops.convert_to_numpy(variable)
         part = self._folder / f"part-{CHECKPOINT}"
-        np.savez(part, **state)
+        np.savez(part, allow_pickle=False, **state)
         os.replace(part, self._folder / CHECKPOINT)
 
     def _log(self, epoch: Epoch) -> None:

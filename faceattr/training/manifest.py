@@ -83,8 +83,8 @@ class Manifest:
 def _label_errors(tasks: Sequence[Task], example: Example) -> list[str]:
     errors = []
     for task in tasks:
-        label = example.labels.get(task.name)
-        for name in [label] if isinstance(label, str) else label or ():
+        label = example.labels.get(task.name) or ()
+        for name in [label] if isinstance(label, str) else label:
             try:
                 task.index(name)
             except ValueError as error:
@@ -142,8 +142,8 @@ def target(task: Task, label: Label | None) -> np.ndarray:
         ``float32`` of shape ``(classes,)``, summing to 1 or 0.
     """
     row = np.zeros(len(task.classes), "float32")
-    votes = {label: 1.0} if isinstance(label, str) else label or {}
-    for name, weight in votes.items():
+    votes = {label: 1.0} if isinstance(label, str) else label
+    for name, weight in votes.items() if label else ():
         row[task.index(name)] += weight
     return row / row.sum() if row.sum() > 0 else row
 

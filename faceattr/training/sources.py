@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -61,7 +62,8 @@ def read_source(
     path = Path(rest)
     if not path.exists():
         raise FileNotFoundError(
-            f"There is nothing at {path}. Expected a manifest CSV or a folder, as PATH or TASK=PATH."
+            f"There is nothing at {path}. Expected a manifest CSV or a folder, "
+            "as PATH or TASK=PATH."
         )
     if path.is_dir() and (path / "manifest.csv").is_file():
         path = path / "manifest.csv"
@@ -89,19 +91,22 @@ def _read_csv(path: Path, wanted: Collection[str] | None, known: Known) -> Manif
 def _read_fer2013(path: Path, table: pd.DataFrame) -> Manifest:
     """FER2013's own file: ``emotion`` 0-6, ``pixels`` 48*48 grey values, ``Usage``."""
     examples = []
-    for row in table.itertuples():
-        origin = f"{path.name} line {row.Index + 2}"
-        pixels = np.fromstring(row.pixels, dtype="uint8", sep=" ")
-        if pixels.size != 48 * 48 or not row.emotion.isdigit() or int(row.emotion) > 6:
+    usage = table.get("Usage", pd.Series([""] * len(table)))
+    for index, (emotion, text, use) in enumerate(
+        zip(table["emotion"], table["pixels"], usage, strict=True)
+    ):
+        origin = f"{path.name} line {index + 2}"
+        pixels = np.fromstring(text, dtype="uint8", sep=" ")
+        if pixels.size != 48 * 48 or emotion not in tuple("0123456"):
             raise ValueError(
                 f"{origin}: expected an emotion of 0-6 and {48 * 48} pixels. "
-                f"Received: {row.emotion!r} and {pixels.size} pixels"
+                f"Received: {emotion!r} and {pixels.size} pixels"
             )
         examples.append(
             Example(
-                path=Path(f"{path}#{row.Index}"),
-                labels={EXPRESSION.name: FER2013_CLASSES[int(row.emotion)]},
-                split=FER2013_SPLITS.get(getattr(row, "Usage", ""), ""),
+                path=Path(f"{path}#{index}"),
+                labels={EXPRESSION.name: FER2013_CLASSES[int(emotion)]},
+                split=FER2013_SPLITS.get(use.strip(), ""),
                 pixels=np.repeat(pixels.reshape(48, 48, 1), 3, axis=2),
                 origin=origin,
             )
@@ -185,7 +190,7 @@ def _task(path: Path, name: str, labels: Sequence[Label], known: Known) -> Task:
     return Task(name, tuple(sorted(classes)))
 
 
-def _example(path: Path, index: int, row: dict[str, str], labels: dict[str, Label]) -> Example:
+def _example(path: Path, index: int, row: Mapping[Any, str], labels: dict[str, Label]) -> Example:
     origin = f"{path.name} line {index + 2}"
     cells = [row.get(column, "").strip() for column in BOX_COLUMNS]
     try:

@@ -3,97 +3,25 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import importlib.metadata
 import platform
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import keras
-import numpy as np
-
 from faceattr import __version__, model_file
-from faceattr.model import build, transfer
 from faceattr.model_file import Description
-from faceattr.pictures.crop import CropRule
 from faceattr.tasks import Task
 from faceattr.training import console, curves
-from faceattr.training.dataset import Mix, Rows
-from faceattr.training.evaluate import Score, evaluate, without_nan
+from faceattr.training.dataset import Rows
+from faceattr.training.evaluate import Score, evaluate
 from faceattr.training.fit import CHECKPOINT, LOG, Epoch, Settings, fit
-from faceattr.training.phases import FINETUNE, FROZEN, SCRATCH, Phase
+from faceattr.training.network import Network
 from faceattr.training.report import read_rows, write_report
 from faceattr.training.sources import read_sources
 from faceattr.training.splitting import split_off_val
-
-SHIPPED = "shipped"
-IMAGENET = "imagenet"
-NOTHING = "none"
-
-
-@dataclass(frozen=True)
-class Network:
-    """What is trained.
-
-    Args:
-        weights: Where the trunk starts: ``"shipped"`` (the model that comes with the
-            package), ``"imagenet"``, ``"none"``, a model file of ours, or a weights file of
-            ``keras.applications.VGG16``.
-        crop: How faces are cut.
-        pooling: ``"max"`` or ``"avg"``.
-        dropout: Before the heads.
-        norm: Batch normalisation while training; None for wherever the trunk starts from nothing.
-        dtype: ``"float32"``, ``"mixed_bfloat16"``, or None for the faster one on this machine.
-    """
-
-    weights: str = SHIPPED
-    crop: CropRule = field(default_factory=CropRule)
-    pooling: str = "max"
-    dropout: float = 0.5
-    norm: bool | None = None
-    dtype: str | None = None
-
-    @property
-    def phases(self) -> tuple[Phase, ...]:
-        """The phases that suit the start."""
-        return (SCRATCH,) if self.weights == NOTHING else (FROZEN, FINETUNE)
-
-    def build(self, tasks: Sequence[Task], *, dtype: str | None = None, seed: int = 0):
-        """A new network for training, its trunk as `weights` says."""
-        norm = self.weights == NOTHING if self.norm is None else self.norm
-        make = {"pooling": self.pooling, "dropout": self.dropout, "seed": seed}
-        make["dtype"] = dtype or self.dtype or fastest_dtype()
-        if self.weights in (NOTHING, IMAGENET):
-            start = None if self.weights == NOTHING else IMAGENET
-            return build(tasks, weights=start, norm=norm, **make)
-        if norm:
-            raise ValueError("Batch normalisation is for a trunk that starts from nothing.")
-        path = model_file.shipped_model() if self.weights == SHIPPED else Path(self.weights)
-        if path.suffix == ".h5":
-            return build(tasks, weights=path, **make)
-        model = build(tasks, weights=None, **make)
-        transfer(model_file.load(path)[0], model, heads=False)
-        return model
-
-    def finished(self, trained: keras.Model, tasks: Sequence[Task]) -> keras.Model:
-        """The same network in float32, without normalisation and without an optimiser."""
-        plain = build(
-            tasks, weights=None, pooling=self.pooling, dropout=self.dropout, dtype="float32"
-        )
-        transfer(trained, plain)
-        return plain
-
-
-def fastest_dtype() -> str:
-    """``"mixed_bfloat16"`` where a GPU or the processor computes with it, else ``"float32"``."""
-    if keras.distribution.list_devices("gpu"):
-        return "mixed_bfloat16"
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = cpuinfo.read_text() if cpuinfo.is_file() else ""
-    return "mixed_bfloat16" if "amx_bf16" in flags or "avx512_bf16" in flags else "float32"
 
 
 def train(
@@ -141,12 +69,14 @@ def train(
     made = _made(sources, rows, network, settings)
     description = Description(manifest.tasks, network.crop, licence=licence, **made)
 
-    def keep_best(epoch: Epoch) -> None:
-        if epoch.is_best:
-            model_file.save(network.finished(model, manifest.tasks), description, output)
-
     model = network.build(manifest.tasks, seed=settings.seed)
     with console.TrainingProgress(manifest.tasks, settings, len(rows["train"])) as progress:
+
+        def keep_and_show(epoch: Epoch) -> None:
+            if epoch.is_best:
+                model_file.save(network.finished(model, manifest.tasks), description, output)
+            progress.show(epoch)
+
         fit(
             model,
             manifest.tasks,
@@ -155,7 +85,7 @@ def train(
             settings,
             folder,
             resume=resume,
-            after_epoch=lambda epoch: (keep_best(epoch), progress.show(epoch)),
+            after_epoch=keep_and_show,
             callbacks=[progress],
         )
     scores = _report(output, folder, rows["val"])
@@ -172,7 +102,8 @@ def _check_output(output: Path, folder: Path, *, resume: bool, overwrite: bool) 
         raise ValueError(f"{output} is finished, there is nothing to resume.")
     if unfinished and not (resume or overwrite):
         raise ValueError(
-            f"{folder} holds an unfinished run: go on with --resume, or start anew with --overwrite."
+            f"{folder} holds an unfinished run: go on with --resume, "
+            "or start anew with --overwrite."
         )
     if output.exists() and not (resume or overwrite):
         raise ValueError(f"{output} exists already: choose another name, or --overwrite.")
@@ -203,7 +134,7 @@ def _made(
     return {
         "network": {"trunk": "vgg16", "pooling": network.pooling, "dropout": network.dropout},
         "data": tuple(
-            {"split": split, "rows": len(part), "sha256": data_hash(part)}
+            {"split": split, "rows": len(part), "sha256": part.sha256()}
             for split, part in rows.items()
         ),
         "made": {
@@ -213,41 +144,17 @@ def _made(
             "date": datetime.date.today().isoformat(),
             "sources": list(sources),
             "weights": network.weights,
-            "settings": without_nan(_finite(asdict(settings))),
+            "settings": asdict(settings),
         },
     }
-
-
-def _finite(value: Any) -> Any:
-    """The same nested value with infinities as text, which JSON cannot hold as numbers."""
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return "infinite" if isinstance(value, float) and np.isinf(value) else value
-
-
-def data_hash(rows: Rows) -> str:
-    """SHA-256 of all crops and targets of a split, independent of where the files lie."""
-    digest = hashlib.sha256()
-    for start in range(0, len(rows), 4096):
-        digest.update(rows.crops[rows.index[start : start + 4096]].tobytes())
-    for name in sorted(rows.targets):
-        digest.update(rows.targets[name].tobytes())
-    return digest.hexdigest()
 
 
 def _report(output: Path, folder: Path, val: Rows) -> dict[str, Score]:
     """Score the finished file itself, write the scores into it, and draw."""
     model, description = model_file.load(output)
     scores = evaluate(model, description.tasks, val)
-    summary = without_nan(
-        {name: {"split": "val", **asdict(score)} for name, score in scores.items()}
-    )
+    summary = {name: {"split": "val", **asdict(score)} for name, score in scores.items()}
     model_file.describe_anew(output, replace(description, scores=summary))
     write_report(scores, description.tasks, folder)
     curves.draw_curves(folder / LOG, folder / "curves.png")
     return scores
-
-
-__all__ = ["Mix", "Network", "Phase", "Settings", "train"]

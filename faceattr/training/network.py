@@ -1,0 +1,92 @@
+"""Which network is trained, and where its trunk starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import keras
+
+from faceattr import model_file
+from faceattr.model import build, transfer
+from faceattr.pictures.crop import CropRule
+from faceattr.tasks import Task
+from faceattr.training.phases import FINETUNE, FROZEN, SCRATCH, Phase
+
+SHIPPED = "shipped"
+IMAGENET = "imagenet"
+NOTHING = "none"
+
+
+@dataclass(frozen=True)
+class Network:
+    """What is trained.
+
+    Args:
+        weights: Where the trunk starts: ``"shipped"`` (the model that comes with the
+            package), ``"imagenet"``, ``"none"``, a model file of ours, or a weights file of
+            ``keras.applications.VGG16``.
+        crop: How faces are cut.
+        pooling: ``"max"`` or ``"avg"``.
+        dropout: Before the heads.
+        norm: Batch normalisation while training; None for wherever the trunk starts from nothing.
+        dtype: ``"float32"``, ``"mixed_bfloat16"``, or None for the faster one on this machine.
+    """
+
+    weights: str = SHIPPED
+    crop: CropRule = field(default_factory=CropRule)
+    pooling: str = "max"
+    dropout: float = 0.5
+    norm: bool | None = None
+    dtype: str | None = None
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """The phases that suit the start."""
+        return (SCRATCH,) if self.weights == NOTHING else (FROZEN, FINETUNE)
+
+    def build(self, tasks: Sequence[Task], seed: int = 0) -> keras.Model:
+        """A new network for training, its trunk as `weights` says."""
+        from_nothing = self.weights == NOTHING
+        norm = from_nothing if self.norm is None else self.norm
+        if norm and not from_nothing:
+            raise ValueError("Batch normalisation is for a trunk that starts from nothing.")
+        keras_reads = self.weights == IMAGENET or self.weights.endswith(".h5")
+        if self.weights.endswith(".h5") and not Path(self.weights).is_file():
+            raise FileNotFoundError(f"There is no weights file {self.weights}.")
+        model = build(
+            tasks,
+            weights=self.weights if keras_reads else None,
+            pooling=self.pooling,
+            dropout=self.dropout,
+            norm=norm,
+            dtype=self.dtype or fastest_dtype(),
+            seed=seed,
+        )
+        if not (keras_reads or from_nothing):
+            self._start_from_model(model, tasks)
+        return model
+
+    def _start_from_model(self, model: keras.Model, tasks: Sequence[Task]) -> None:
+        """Take over the trunk of a model file, and its heads for tasks that are the same."""
+        path = model_file.shipped_model() if self.weights == SHIPPED else Path(self.weights)
+        source, description = model_file.load(path)
+        transfer(source, model, heads=[task.name for task in tasks if task in description.tasks])
+
+    def finished(self, trained: keras.Model, tasks: Sequence[Task]) -> keras.Model:
+        """The same network in float32, without normalisation and without an optimiser."""
+        plain = build(
+            tasks, weights=None, pooling=self.pooling, dropout=self.dropout, dtype="float32"
+        )
+        transfer(trained, plain)
+        return plain
+
+
+def fastest_dtype() -> str:
+    """``"mixed_bfloat16"`` where a GPU or the processor computes with it, else ``"float32"``."""
+    if keras.distribution.list_devices("gpu"):
+        return "mixed_bfloat16"
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text() if cpuinfo.is_file() else ""
+    return "mixed_bfloat16" if "amx_bf16" in flags or "avx512_bf16" in flags else "float32"

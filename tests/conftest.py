@@ -1,0 +1,51 @@
+"""Drawn faces, toy models and small manifests that the tests share."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import pytest
+
+from faceattr import model_file
+from faceattr.pictures.crop import CropRule
+from faceattr.tasks import EXPRESSION, GENDER, Task
+
+SHADE = Task("shade", ("dark", "light"))
+TINT = Task("tint", ("blue", "green", "red"))
+
+
+def toy_network(tasks=(EXPRESSION, GENDER), dtype="float32") -> keras.Model:
+    """A few hundred weights with the contract of the real network: named convolutions,
+    dropout, heads named after their tasks, RGB uint8 in, a dict of probabilities out."""
+    crops = keras.Input((None, None, 3), dtype="uint8")
+    x = keras.layers.Rescaling(1 / 127.5, -1, dtype="float32")(crops)
+    x = keras.layers.Conv2D(4, 3, strides=4, activation="relu", name="block1_conv1", dtype=dtype)(x)
+    x = keras.layers.Conv2D(8, 3, strides=2, activation="relu", name="block5_conv1", dtype=dtype)(x)
+    x = keras.layers.GlobalAveragePooling2D(dtype=dtype)(x)
+    x = keras.layers.Dropout(0.2, seed=0, dtype=dtype)(x)
+    heads = {
+        task.name: keras.layers.Dense(
+            len(task.classes), activation="softmax", name=task.name, dtype="float32"
+        )(x)
+        for task in tasks
+    }
+    return keras.Model(crops, heads)
+
+
+@pytest.fixture
+def toy_model_path(tmp_path):
+    """A saved toy model of expression and gender."""
+    keras.utils.set_random_seed(0)
+    description = model_file.Description((EXPRESSION, GENDER), CropRule())
+    model_file.save(toy_network(), description, tmp_path / "toy.keras")
+    return tmp_path / "toy.keras"
+
+
+def shaded(level: int, seed: int = 0, size: int = 40) -> np.ndarray:
+    """A square picture of one grey level with a little noise, RGB uint8."""
+    noise = np.random.default_rng([level, seed]).integers(-20, 21, (size, size, 3))
+    return np.clip(level + noise, 0, 255).astype("uint8")

@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+
+from faceattr.training.augment import NO_AUGMENTATION, Augmentation, augment
+
+CROPS = np.random.default_rng(0).integers(0, 256, (6, 48, 48, 3), dtype="uint8")
+
+
+def changed(seed=0, size=48, crops=CROPS, **amounts):
+    how = Augmentation(**{**vars(NO_AUGMENTATION), **amounts})
+    return augment(crops, size, how, np.random.default_rng(seed))
+
+
+def test_no_crops_stay_no_crops():
+    assert changed(crops=CROPS[:0]).shape == (0, 48, 48, 3)
+
+
+def test_without_amounts_nothing_changes():
+    np.testing.assert_array_equal(changed(), CROPS)
+
+
+def test_the_same_chance_gives_the_same_crops():
+    everything = vars(Augmentation())
+    np.testing.assert_array_equal(changed(3, **everything), changed(3, **everything))
+    assert (changed(3, **everything) != changed(4, **everything)).any()
+
+
+def test_a_flip_is_a_mirror_image():
+    np.testing.assert_array_equal(changed(flip=1), CROPS[:, :, ::-1])
+
+
+def test_grey_takes_the_colour_away():
+    grey = changed(grey=1)
+    assert (grey[..., :1] == grey).all()
+
+
+@pytest.mark.parametrize("size", [32, 40])
+def test_the_result_has_the_size_that_was_asked_for(size):
+    assert changed(size=size, **vars(Augmentation())).shape == (6, size, size, 3)
+
+
+def test_shrinking_keeps_the_picture_in_its_place():
+    ramp = np.broadcast_to(np.linspace(0, 240, 48)[None, :, None], (1, 48, 48, 3)).astype("uint8")
+    small = changed(crops=ramp, size=24)[0, :, :, 0].astype(float)
+    expected = ramp[0, :, :, 0].reshape(48, 24, 2).mean(axis=2)[::2]
+    assert np.abs(small - expected).max() <= 2
+
+
+@pytest.mark.parametrize("name", ["turn", "shift", "zoom", "blur", "light", "erase"])
+def test_each_amount_changes_something_on_its_own(name):
+    amount = {"turn": 20, "shift": 0.2, "zoom": 0.3, "blur": 1, "light": 0.3, "erase": 1}[name]
+    assert (changed(**{name: amount}) != CROPS).any()

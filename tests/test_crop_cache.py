@@ -1,0 +1,87 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import shaded
+
+from faceattr.pictures.crop import CropRule, crop
+from faceattr.training import crop_cache
+from faceattr.training.crop_cache import cache_crops
+from faceattr.training.manifest import Example
+
+RULE = CropRule(32)
+
+
+@pytest.fixture
+def examples(tmp_path):
+    made = []
+    for level in range(0, 250, 50):
+        path = tmp_path / f"{level}.png"
+        cv2.imwrite(str(path), shaded(level))
+        made.append(Example(path))
+    return made
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "cache"
+
+
+def test_no_examples_give_no_crops(folder):
+    cached = cache_crops([], RULE, folder)
+    assert cached.array.shape == (0, 32, 32, 3)
+    assert len(cached.rows) == 0
+
+
+def test_a_cached_crop_is_the_crop(examples, folder):
+    cached = cache_crops(examples, RULE, folder)
+    for row, level in zip(cached.rows, range(0, 250, 50), strict=True):
+        expected = crop(shaded(level)[..., ::-1], None, RULE)  # cv2 wrote it as BGR
+        np.testing.assert_array_equal(cached.array[row], expected)
+    assert isinstance(cached.array, np.memmap)
+
+
+def test_the_next_run_decodes_nothing(examples, folder, monkeypatch):
+    first = cache_crops(examples, RULE, folder)
+    monkeypatch.setattr(crop_cache, "read_image", lambda path: 1 / 0)
+    again = cache_crops(examples[::-1], RULE, folder)
+    np.testing.assert_array_equal(again.array[again.rows[::-1]], first.array[first.rows])
+
+
+def test_content_box_and_rule_decide_not_the_name(examples, folder, tmp_path):
+    copy = Example(Path(examples[0].path).rename(tmp_path / "renamed.png"))
+    boxed = Example(examples[1].path, box=(0, 0, 20, 20))
+    first = cache_crops([copy, *examples[1:]], RULE, folder)
+    again = cache_crops([copy, boxed, examples[1]], RULE, folder)
+    assert again.rows.tolist() == [first.rows[0], 5, first.rows[1]]
+    with_margin = cache_crops([boxed], CropRule(32, 0.5), folder)
+    assert with_margin.rows.tolist() == [6]
+
+
+def test_pictures_in_memory_are_cached_too(folder):
+    pixels = shaded(90)
+    cached = cache_crops([Example(Path("fer.csv#1"), pixels=pixels)], RULE, folder)
+    np.testing.assert_array_equal(cached.array[cached.rows[0]], crop(pixels, None, RULE))
+
+
+def test_unusable_pictures_are_left_out_and_counted(examples, folder, tmp_path):
+    (tmp_path / "text.png").write_text("hello")
+    outside = Example(examples[0].path, box=(90, 90, 99, 99))
+    cached = cache_crops([Example(tmp_path / "text.png"), outside, examples[1]], RULE, folder)
+    assert cached.rows.tolist() == [-1, -1, 0]
+    assert cached.left_out == {"unreadable picture": 1, "box outside the picture": 1}
+
+
+@pytest.mark.parametrize(("crops_lost", "keys_lost"), [(0, 0), (1, 0), (3000, 0), (0, 1), (0, 70)])
+def test_a_run_killed_while_writing_costs_only_the_last_crops(
+    examples, folder, crops_lost, keys_lost
+):
+    whole = cache_crops(examples, RULE, folder)
+    expected = np.array(whole.array[whole.rows])
+    del whole
+    for name, lost in (("32.crops", crops_lost), ("32.keys", keys_lost)):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: len(content) - lost])
+    again = cache_crops(examples, RULE, folder)
+    np.testing.assert_array_equal(again.array[again.rows], expected)

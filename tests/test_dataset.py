@@ -1,0 +1,141 @@
+import numpy as np
+import pytest
+
+from faceattr.tasks import EXPRESSION, GENDER
+from faceattr.training.augment import NO_AUGMENTATION
+from faceattr.training.crop_cache import CachedCrops
+from faceattr.training.dataset import MaskedBatches, Mix, Rows, kind_shares, mask, rows_of
+from faceattr.training.manifest import Example
+
+SIZE = 32
+
+
+def rows(*known):
+    """One row per argument; its first pixel tells which. ``"eg"`` knows both tasks."""
+    crops = np.zeros((len(known), SIZE, SIZE, 3), "uint8")
+    crops[:, ...] = np.arange(len(known))[:, None, None, None]
+    expression, gender = np.zeros((len(known), 7), "float32"), np.zeros((len(known), 2), "float32")
+    for row, tasks in enumerate(known):
+        expression[row, row % 7] = "e" in tasks
+        gender[row, row % 2] = "g" in tasks
+    return Rows(crops, np.arange(len(known)), {"expression": expression, "gender": gender})
+
+
+def batches(of, **settings):
+    settings = {"batch_size": 8, "augmentation": NO_AUGMENTATION, **settings}
+    return MaskedBatches(of, SIZE, **settings)
+
+
+def seen(epoch):
+    """Which rows the batches of an epoch show, in order."""
+    return [crops[:, 0, 0, 0].tolist() for crops, _, _ in (epoch[i] for i in range(len(epoch)))]
+
+
+def test_the_mask_is_one_where_the_target_is_not_all_zeros():
+    target = np.array([[0, 0], [1, 0], [0.5, 0.5]])
+    np.testing.assert_array_equal(mask(target), [0, 1, 1])
+    assert mask(np.zeros((0, 7))).shape == (0,)
+
+
+def test_a_batch_holds_crops_targets_and_masks():
+    crops, targets, masks = batches(rows(*["e"] * 8, *["g"] * 8))[0]
+    assert crops.shape == (8, SIZE, SIZE, 3)
+    assert crops.dtype == np.uint8
+    for name, classes in (("expression", 7), ("gender", 2)):
+        assert targets[name].shape == (8, classes)
+        np.testing.assert_array_equal(masks[name], targets[name].any(axis=1))
+    np.testing.assert_array_equal(masks["expression"] + masks["gender"], 1)
+
+
+def test_crops_and_targets_belong_together():
+    crops, targets, _ = batches(rows(*["e"] * 20))[0]
+    np.testing.assert_array_equal(targets["expression"].argmax(axis=1), crops[:, 0, 0, 0] % 7)
+
+
+def test_by_default_every_task_has_the_same_labelled_rows_in_every_batch():
+    epoch = batches(rows(*["e"] * 90, *["g"] * 10))
+    assert len(epoch) == 12
+    for step in range(len(epoch)):
+        _, _, masks = epoch[step]
+        assert masks["expression"].sum() == masks["gender"].sum() == 4
+
+
+def test_shares_and_natural_proportions_are_options():
+    both = rows(*["e"] * 90, *["g"] * 30)
+
+    def expression_rows(mix):
+        epoch = batches(both, batch_size=16, mix=mix)
+        return [epoch[i][2]["expression"].sum() for i in range(len(epoch))]
+
+    assert expression_rows(Mix(shares={"expression": 3, "gender": 5})) == [6] * 7
+    assert expression_rows(Mix(temperature=1)) == [12] * 7
+    assert np.mean(expression_rows(Mix(temperature=2))) == pytest.approx(16 * 0.634, abs=0.2)
+
+
+def test_shares_name_every_task():
+    with pytest.raises(ValueError, match="given for every task"):
+        batches(rows("e", "g"), mix=Mix(shares={"gender": 1}))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "counts"),
+    [
+        ([[1, 0], [0, 1]], [900, 3]),
+        ([[1, 1], [1, 0], [0, 1]], [1000, 500, 3000]),
+        ([[1, 0, 0], [0, 1, 1], [0, 1, 0], [0, 0, 1]], [50, 600, 70, 80]),
+    ],
+)
+def test_tasks_are_balanced_wherever_the_kinds_of_rows_allow_it(kinds, counts):
+    kinds, counts = np.array(kinds, float), np.array(counts, float)
+    wanted = np.full(kinds.shape[1], 1 / kinds.shape[1])
+    shares = kind_shares(kinds, counts, wanted)
+    labelled = shares @ kinds
+    assert shares.sum() == pytest.approx(1)
+    np.testing.assert_allclose(labelled / labelled.sum(), wanted, atol=1e-3)
+
+
+def test_balance_does_not_throw_a_kind_of_row_away():
+    # Every row knows gender: balance would need rows that know the expression alone.
+    shares = kind_shares(np.array([[1.0, 1], [0, 1]]), np.array([100.0, 100]), np.full(2, 0.5))
+    assert shares[1] > 0.1
+
+
+def test_fractions_of_a_row_are_carried_to_the_next_batch():
+    epoch = batches(rows(*["e"] * 60, *["g"] * 60), batch_size=5)
+    expression = [epoch[i][2]["expression"].sum() for i in range(len(epoch))]
+    assert set(expression) == {2, 3}
+    assert np.mean(expression) == pytest.approx(2.5, abs=0.05)
+
+
+def test_no_row_comes_twice_before_all_have_come():
+    counts = np.bincount(np.concatenate(seen(batches(rows(*["e"] * 16)))))
+    assert counts.tolist() == [1] * 16
+
+
+def test_order_and_augmentation_depend_on_seed_epoch_and_step_alone():
+    both = rows(*["e"] * 20, *["g"] * 20)
+    unbroken = batches(both, seed=5, augmentation=None)
+    for _ in range(3):
+        unbroken.on_epoch_end()
+    resumed = batches(both, seed=5, augmentation=None, epoch=3)
+    np.testing.assert_array_equal(unbroken[2][0], resumed[2][0])
+    assert seen(batches(both, seed=5)) != seen(batches(both, seed=6))
+    assert seen(batches(both, epoch=0)) != seen(batches(both, epoch=1))
+
+
+def test_rows_are_shuffled_once_always_alike_and_unusable_ones_left_out():
+    examples = [Example(f"{i}.jpg", {"gender": GENDER.classes[i % 2]}) for i in range(30)]
+    cached = CachedCrops(np.zeros((30, SIZE, SIZE, 3), "uint8"), np.arange(30) - (np.arange(30) == 4) * 5)
+    made, again = (rows_of((EXPRESSION, GENDER), examples, cached) for _ in range(2))
+    assert len(made) == 29
+    np.testing.assert_array_equal(made.index, again.index)
+    assert made.index.tolist() != sorted(made.index)
+    np.testing.assert_array_equal(made.targets["gender"].argmax(axis=1), made.index % 2)
+    assert not made.targets["expression"].any()
+
+
+def test_the_hash_tells_other_labels_and_other_pixels():
+    one, labels, pixels = rows("e", "g"), rows("e", "eg"), rows("e", "g")
+    pixels.crops[0, 0, 0, 0] = 77
+    assert one.sha256() == rows("e", "g").sha256()
+    assert len({one.sha256(), labels.sha256(), pixels.sha256()}) == 3

@@ -1,0 +1,107 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+from conftest import toy_network
+
+from faceattr.tasks import EXPRESSION, GENDER
+from faceattr.training.dataset import Rows
+from faceattr.training.evaluate import (
+    calibration_error,
+    draw_confusions,
+    evaluate,
+    mean_accuracy,
+    predict,
+    score,
+    write_json,
+)
+
+# Truth: male x4, female x2, unknown x2. Answers: m m m f, f m, and two that must not count.
+TARGET = np.array([[1, 0]] * 4 + [[0, 1]] * 2 + [[0, 0]] * 2, "float32")
+ANSWER = np.array(
+    [[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.3, 0.7], [0.1, 0.9], [0.7, 0.3], [1, 0], [0, 1]],
+    "float32",
+)
+
+
+def test_only_labelled_rows_count():
+    result = score(GENDER, TARGET, ANSWER)
+    assert result.n == 6
+    assert result.accuracy == pytest.approx(4 / 6)
+    assert result.balanced_accuracy == pytest.approx((3 / 4 + 1 / 2) / 2)
+    assert result.recall == {"male": 0.75, "female": 0.5}
+    assert result.confusion == ((3, 1), (1, 1))
+    # F1 of male: precision 3/4, recall 3/4; of female: precision 1/2, recall 1/2.
+    assert result.macro_f1 == pytest.approx((3 / 4 + 1 / 2) / 2)
+
+
+def test_the_interval_is_wilson_s():
+    low, high = score(GENDER, TARGET, ANSWER).interval
+    z, n, p = 1.959964, 6, 4 / 6
+    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    assert (low, high) == pytest.approx((centre - half, centre + half), abs=1e-6)
+
+
+def test_a_task_without_rows_has_no_figures():
+    result = score(EXPRESSION, np.zeros((3, 7)), np.full((3, 7), 1 / 7))
+    assert result.n == 0
+    assert np.isnan(result.accuracy)
+    assert np.isnan(mean_accuracy({"expression": result}))
+
+
+def test_a_class_without_rows_does_not_count_into_the_means():
+    target, answer = np.eye(7)[[0, 0, 3]], np.eye(7)[[0, 3, 3]]
+    result = score(EXPRESSION, target, answer)
+    assert np.isnan(result.recall["sad"])
+    assert result.balanced_accuracy == pytest.approx((0.5 + 1) / 2)
+
+
+def test_votes_are_scored_by_their_largest_class():
+    assert score(GENDER, np.array([[0.4, 0.6]]), np.array([[0.1, 0.9]])).accuracy == 1
+
+
+@pytest.mark.parametrize(
+    ("right", "confidence", "expected"),
+    [
+        ([1, 1, 1, 1], [1.0, 1.0, 1.0, 1.0], 0.0),
+        ([0, 0], [1.0, 1.0], 1.0),
+        ([1, 0, 1, 1], [0.75, 0.75, 0.75, 0.75], 0.0),
+        ([1, 1, 0, 0], [0.9, 0.9, 0.6, 0.6], (0.1 + 0.6) / 2),
+    ],
+)
+def test_the_calibration_error_is_the_mean_gap_over_bins(right, confidence, expected):
+    found = calibration_error(np.array(right, bool), np.array(confidence))
+    assert found == pytest.approx(expected)
+
+
+def test_every_row_is_predicted_once_and_in_order_whatever_the_batch_size():
+    crops = np.random.default_rng(0).integers(0, 256, (10, 32, 32, 3), dtype="uint8")
+    shuffled = np.random.default_rng(1).permutation(10)
+    targets = {"expression": np.zeros((10, 7)), "gender": np.eye(2)[np.arange(10) % 2]}
+    network = toy_network()
+    whole = network.predict(crops[shuffled], verbose=0)["gender"]
+    for batch_size in (3, 10, 64):
+        answers = predict(network, Rows(crops, shuffled, targets), batch_size)
+        np.testing.assert_allclose(answers["gender"], whole, rtol=1e-4)
+
+
+def test_a_model_is_scored_on_the_tasks_that_the_rows_have():
+    keras.utils.set_random_seed(0)
+    crops = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype="uint8")
+    scored = evaluate(toy_network(), (EXPRESSION, GENDER), Rows(crops, np.arange(6), {"gender": TARGET[:6]}))
+    assert list(scored) == ["gender"]
+
+
+def test_scores_are_written_as_json_and_as_a_picture(tmp_path):
+    scores = {
+        "gender": score(GENDER, TARGET, ANSWER),
+        "expression": score(EXPRESSION, np.zeros((3, 7)), np.full((3, 7), 1 / 7)),
+    }
+    write_json(scores, tmp_path / "scores.json")
+    read = json.loads((tmp_path / "scores.json").read_text())
+    assert read["gender"]["n"] == 6
+    assert read["expression"]["accuracy"] is None
+    draw_confusions(scores, (EXPRESSION, GENDER), tmp_path / "confusions.png")
+    assert (tmp_path / "confusions.png").stat().st_size > 5000

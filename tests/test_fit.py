@@ -1,0 +1,139 @@
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import SHADE, TINT, shaded, toy_network
+
+from faceattr.training.augment import NO_AUGMENTATION
+from faceattr.training.dataset import Rows
+from faceattr.training.fit import Settings, fit
+from faceattr.training.phases import Phase
+
+PHASES = (
+    Phase("frozen", epochs=2, learning_rate=0.1),
+    Phase("finetune", epochs=3, learning_rate=0.05, first="block5_conv1", sizes=(32, 40)),
+)
+SETTINGS = Settings(phases=PHASES, batch_size=16, augmentation=NO_AUGMENTATION, seed=3)
+
+
+def rows(count, seed):
+    """Half of the pictures know how light they are, half what colour they have."""
+    generator = np.random.default_rng(seed)
+    crops = np.stack([shaded(int(level), seed=i) for i, level in enumerate(generator.integers(0, 255, count))])
+    tint = generator.integers(3, size=count)
+    crops[np.arange(count), :, :, 2 - tint] //= 4
+    light = np.eye(2, dtype="float32")[(crops.max(axis=-1).mean(axis=(1, 2)) > 128).astype(int)]
+    tints = np.eye(3, dtype="float32")[tint]
+    light[: count // 2], tints[count // 2 :] = 0, 0
+    return Rows(crops, np.arange(count), {"shade": light, "tint": tints})
+
+
+TRAIN, VAL = rows(96, 0), rows(48, 1)
+
+
+class Killed(Exception):
+    pass
+
+
+def new_network():
+    keras.utils.set_random_seed(0)
+    return toy_network((SHADE, TINT))
+
+
+def run(folder, settings=SETTINGS, kill_after=None, resume=False, train=TRAIN):
+    network, epochs = new_network(), []
+
+    def after_epoch(epoch):
+        epochs.append(epoch)
+        if epoch.number == kill_after:
+            raise Killed
+
+    try:
+        fit(
+            network,
+            (SHADE, TINT),
+            train,
+            VAL,
+            settings,
+            folder,
+            resume=resume,
+            after_epoch=after_epoch,
+        )
+    except Killed:
+        pass
+    return network, epochs
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unbroken")
+    return folder, *run(folder)
+
+
+def test_disjoint_data_teach_both_heads(unbroken):
+    _, _, epochs = unbroken
+    assert epochs[-1].scores["tint"].accuracy > 0.6
+    assert epochs[-1].scores["tint"].n == epochs[-1].scores["shade"].n == 24
+
+
+def test_each_epoch_is_told_and_logged(unbroken):
+    folder, _, epochs = unbroken
+    assert [(epoch.number, epoch.phase, epoch.size) for epoch in epochs] == [
+        (1, "frozen", 40),
+        (2, "frozen", 40),
+        (3, "finetune", 32),
+        (4, "finetune", 32),
+        (5, "finetune", 40),
+    ]
+    log = pd.read_csv(folder / "log.csv")
+    assert log["epoch"].tolist() == [1, 2, 3, 4, 5]
+    assert {"shade_loss", "tint_accuracy", "val_shade_accuracy", "val_tint_accuracy"} <= set(log)
+
+
+def test_the_best_epoch_has_the_highest_mean_accuracy(unbroken):
+    _, _, epochs = unbroken
+    means = [np.mean([score.accuracy for score in epoch.scores.values()]) for epoch in epochs]
+    best = [means[i] > max(means[:i], default=-1) for i in range(len(means))]
+    assert [epoch.is_best for epoch in epochs] == best
+
+
+def test_a_frozen_trunk_does_not_move(tmp_path):
+    before = new_network().get_layer("block5_conv1").get_weights()
+    network, _ = run(tmp_path, Settings(phases=PHASES[:1], batch_size=16))
+    for old, new in zip(before, network.get_layer("block5_conv1").get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_fine_tuning_moves_the_trunk_from_the_named_layer_on(unbroken):
+    _, network, _ = unbroken
+    start = new_network()
+    for name, moved in (("block1_conv1", False), ("block5_conv1", True)):
+        difference = network.get_layer(name).kernel - start.get_layer(name).kernel
+        assert bool(np.abs(difference).max() > 0) == moved
+
+
+@pytest.mark.parametrize("kill_after", [1, 2, 3, 4])
+def test_a_killed_run_goes_on_as_if_it_had_not_been(unbroken, tmp_path, kill_after):
+    """Killed after the epoch, before its checkpoint: the worst moment."""
+    _, network, epochs = unbroken
+    run(tmp_path, kill_after=kill_after)
+    resumed, rest = run(tmp_path, resume=True)
+    assert [epoch.number for epoch in rest] == list(range(kill_after, 6))
+    for one, other in zip(network.variables, resumed.variables, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6, err_msg=one.path)
+    assert rest[-1].is_best == epochs[-1].is_best
+    assert pd.read_csv(tmp_path / "log.csv")["epoch"].tolist() == [1, 2, 3, 4, 5]
+
+
+def test_a_run_is_resumed_with_the_same_settings_and_data_only(tmp_path):
+    run(tmp_path, kill_after=3)
+    with pytest.raises(ValueError, match="other settings or other data"):
+        run(tmp_path, Settings(phases=PHASES, batch_size=8, seed=3), resume=True)
+    with pytest.raises(ValueError, match="other settings or other data"):
+        run(tmp_path, resume=True, train=rows(96, 7))
+
+
+def test_without_resume_a_run_starts_anew(tmp_path):
+    run(tmp_path, kill_after=3)
+    _, epochs = run(tmp_path)
+    assert [epoch.number for epoch in epochs] == [1, 2, 3, 4, 5]

@@ -1,0 +1,153 @@
+import keras
+import numpy as np
+import pytest
+
+from faceattr.model import build, convolutions, head_names, open_from, transfer, vgg16_of
+from faceattr.tasks import EXPRESSION, GENDER
+
+CROPS = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype="uint8")
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return with_lively_weights(build([EXPRESSION, GENDER], weights=None))
+
+
+@pytest.fixture(scope="module")
+def normed():
+    return with_lively_weights(build([EXPRESSION, GENDER], weights=None, norm=True))
+
+
+def with_lively_weights(model):
+    """Heads and norms away from their start, so that no comparison is of zeros."""
+    generator = np.random.default_rng(1)
+    for name in head_names(model):
+        kernel, bias = model.get_layer(name).get_weights()
+        model.get_layer(name).set_weights([generator.normal(0, 1e-3, kernel.shape), bias])
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            draw = [generator.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()]
+            layer.set_weights([draw[0], draw[1] - 1, draw[2] - 1, draw[3]])
+    return model
+
+
+def largest_difference(one, other):
+    return max(np.abs(one[name] - other[name]).max() for name in one)
+
+
+def test_one_softmax_head_per_task_and_uint8_crops_in(plain):
+    answers = plain.predict(CROPS, verbose=0)
+    assert {name: answer.shape for name, answer in answers.items()} == {
+        "expression": (4, 7),
+        "gender": (4, 2),
+    }
+    for answer in answers.values():
+        np.testing.assert_allclose(answer.sum(axis=1), 1, rtol=1e-5)
+    assert plain.input.dtype == "uint8"
+
+
+def test_the_trunk_is_keras_own_vgg16(plain):
+    reference = keras.applications.VGG16(include_top=False, weights=None)
+    ours = [(layer.name, layer.kernel.shape) for layer in convolutions(plain)]
+    assert ours == [(layer.name, layer.kernel.shape) for layer in convolutions(reference)]
+    assert len(ours) == 13
+
+
+def test_preprocessing_is_vgg_s_own_and_inside(plain):
+    first = keras.Model(plain.input, plain.get_layer("block1_conv1").output)
+    reference = keras.applications.vgg16.preprocess_input(CROPS.astype("float32"))
+    expected = plain.get_layer("block1_conv1")(reference)
+    np.testing.assert_allclose(first.predict(CROPS, verbose=0), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_a_new_network_answers_chance_for_everything():
+    answers = build([GENDER], weights=None).predict(CROPS, verbose=0)
+    np.testing.assert_array_equal(answers["gender"], 0.5)
+
+
+def test_folding_batch_normalisation_changes_predictions_by_less_than_a_thousandth(normed):
+    folded = build([EXPRESSION, GENDER], weights=None)
+    transfer(normed, folded)
+    before, after = (model.predict(CROPS, verbose=0) for model in (normed, folded))
+    assert np.abs(before["expression"] - 1 / 7).max() > 0.05
+    assert largest_difference(before, after) < 1e-3
+    assert not any("norm" in layer.name for layer in folded.layers)
+
+
+def test_the_folded_trunk_loads_as_weights_of_keras_vgg16(normed, tmp_path):
+    path = tmp_path / "trunk.weights.h5"
+    vgg16_of(normed).save_weights(path)
+    reference = keras.applications.VGG16(include_top=False, weights=str(path))
+    started = build([GENDER], weights=path)
+    folded = build([GENDER], weights=None)
+    transfer(normed, folded)
+    for layer in convolutions(reference):
+        for one, other in zip(
+            layer.get_weights(), started.get_layer(layer.name).get_weights(), strict=True
+        ):
+            np.testing.assert_array_equal(one, other)
+        np.testing.assert_array_equal(layer.kernel, folded.get_layer(layer.name).kernel)
+
+
+def test_transfer_takes_over_the_heads_that_are_asked_for(plain):
+    target = build([EXPRESSION, GENDER], weights=None)
+    transfer(plain, target, heads=["gender"])
+    assert not target.get_layer("expression").kernel.numpy().any()
+    np.testing.assert_array_equal(
+        target.get_layer("gender").kernel, plain.get_layer("gender").kernel
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "learning"), [(None, 0), ("block5_conv1", 3), ("block1_conv1", 13), ("trunk", 13)]
+)
+def test_open_from_says_what_learns(plain, first, learning):
+    open_from(plain, first)
+    assert sum(layer.trainable for layer in convolutions(plain)) == learning
+    assert all(plain.get_layer(name).trainable for name in head_names(plain))
+
+
+def test_batch_normalisation_stays_in_inference_mode_unless_it_shall_learn(normed):
+    norms = [x for x in normed.layers if isinstance(x, keras.layers.BatchNormalization)]
+    open_from(normed, "trunk")
+    before = norms[0].moving_mean.numpy()
+    normed(CROPS, training=True)
+    np.testing.assert_array_equal(norms[0].moving_mean, before)
+    open_from(normed, "trunk", norm_learns=True)
+    normed(CROPS, training=True)
+    assert np.abs(norms[0].moving_mean - before).max() > 0
+
+
+def test_the_fused_norm_computes_what_keras_norm_computes():
+    from faceattr.norm import FusedBatchNormalization
+
+    x = np.random.default_rng(0).normal(3, 2, (8, 4, 4, 5)).astype("float32")
+    fused, stock = FusedBatchNormalization(), keras.layers.BatchNormalization()
+    np.testing.assert_allclose(fused(x, training=True), stock(x, training=True), atol=1e-4)
+    np.testing.assert_allclose(fused.moving_mean, stock.moving_mean, rtol=1e-5)
+    # The fused kernel remembers the unbiased variance.
+    np.testing.assert_allclose(fused.moving_variance, stock.moving_variance, rtol=1e-2)
+
+
+def test_heads_compute_in_float32_under_half_precision():
+    model = build([GENDER], weights=None, dtype="mixed_bfloat16")
+    assert model.get_layer("block3_conv1").compute_dtype == "bfloat16"
+    assert model.output["gender"].dtype == "float32"
+    assert keras.config.dtype_policy().name == "float32"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"tasks": []}, "at least one task"),
+        ({"tasks": [GENDER], "pooling": "mean"}, "pooling is one of max, avg"),
+    ],
+)
+def test_wrong_arguments_are_told_what_was_expected(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        build(**wrong, weights=None)
+
+
+def test_fine_tuning_begins_at_a_layer_that_exists(plain):
+    with pytest.raises(ValueError, match=r"block5_conv3.*Received: 'block6'"):
+        open_from(plain, "block6")

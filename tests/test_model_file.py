@@ -1,0 +1,137 @@
+import json
+import subprocess
+import sys
+import zipfile
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from conftest import toy_network
+
+from faceattr import model_file
+from faceattr.model_file import Description
+from faceattr.pictures.crop import CropRule
+from faceattr.tasks import EXPRESSION, GENDER
+
+CROPS = np.random.default_rng(0).integers(0, 256, (6, 48, 48, 3), dtype="uint8")
+DESCRIPTION = Description(
+    tasks=(EXPRESSION, GENDER),
+    crop=CropRule(64, 0.2),
+    network={"pooling": "avg"},
+    data=({"split": "train", "rows": 3},),
+    scores={"gender": {"accuracy": 0.9, "interval": [0.8, float("nan")]}},
+    licence="research",
+)
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    network = toy_network()
+    model_file.save(network, DESCRIPTION, tmp_path / "a.keras")
+    loaded, description = model_file.load(tmp_path / "a.keras")
+    assert description.tasks == DESCRIPTION.tasks
+    assert description.crop == DESCRIPTION.crop
+    assert description.scores["gender"]["interval"] == [0.8, None]
+    before, after = network.predict(CROPS, verbose=0), loaded.predict(CROPS, verbose=0)
+    for name in before:
+        np.testing.assert_allclose(before[name], after[name], atol=1e-2)
+
+
+def test_weights_are_stored_in_half_precision_and_compute_in_float32(toy_model_path):
+    with zipfile.ZipFile(toy_model_path) as archive, archive.open("model.weights.h5") as file:
+        stored = []
+        h5py.File(file).visititems(
+            lambda _, item: stored.append(item.dtype) if isinstance(item, h5py.Dataset) else None
+        )
+    assert "float16" in stored
+    assert "float32" not in stored
+    model, _ = model_file.load(toy_model_path)
+    assert model.get_layer("gender").kernel.dtype == "float32"
+
+
+def test_no_optimiser_is_in_the_file(tmp_path):
+    network = toy_network([GENDER])
+    network.compile("adam", "categorical_crossentropy")
+    network.fit(CROPS, np.eye(2)[[0, 1] * 3], verbose=0)
+    model_file.save(network, DESCRIPTION, tmp_path / "a.keras")
+    with zipfile.ZipFile(tmp_path / "a.keras") as archive:
+        assert b"adam" not in archive.read("model.weights.h5").lower()
+
+
+@pytest.mark.slow
+def test_plain_keras_opens_it_without_this_package(toy_model_path):
+    code = (
+        "import sys, keras\n"
+        f"model = keras.saving.load_model({str(toy_model_path)!r})\n"
+        "print(sorted(model.output), 'faceattr' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "['expression', 'gender'] False"
+
+
+def test_renaming_changes_nothing(toy_model_path):
+    before, description = model_file.load(toy_model_path)
+    renamed = toy_model_path.rename(toy_model_path.with_name("gender_only_v2.bin"))
+    after, same = model_file.load(renamed)
+    assert same == description
+    assert list(after.output) == list(before.output)
+    np.testing.assert_array_equal(
+        after.predict(CROPS, verbose=0)["gender"], before.predict(CROPS, verbose=0)["gender"]
+    )
+
+
+def test_a_new_description_leaves_the_network_as_it_is(toy_model_path):
+    before = model_file.load(toy_model_path)[0].predict(CROPS, verbose=0)
+    model_file.describe_anew(toy_model_path, DESCRIPTION)
+    after, description = model_file.load(toy_model_path)
+    assert description.licence == "research"
+    np.testing.assert_array_equal(before["gender"], after.predict(CROPS, verbose=0)["gender"])
+
+
+def test_a_failed_save_leaves_the_old_file(toy_model_path, monkeypatch):
+    before = toy_model_path.read_bytes()
+    monkeypatch.setattr(model_file, "_halve", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model_file.save(toy_network(), DESCRIPTION, toy_model_path)
+    assert toy_model_path.read_bytes() == before
+    assert [path.name for path in toy_model_path.parent.iterdir()] == ["toy.keras"]
+
+
+def test_a_missing_file_says_how_to_make_one(tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no model file"):
+        model_file.load(tmp_path / "none.keras")
+
+
+def test_a_text_file_is_no_model(tmp_path):
+    (tmp_path / "a.keras").write_text("hello")
+    with pytest.raises(ValueError, match="is not a .keras model file"):
+        model_file.load(tmp_path / "a.keras")
+
+
+def test_a_model_that_keras_saved_does_not_say_what_it_is(tmp_path):
+    toy_network().save(tmp_path / "a.keras")
+    with pytest.raises(ValueError, match="does not say what it is"):
+        model_file.load(tmp_path / "a.keras")
+
+
+def test_another_format_is_told_apart(toy_model_path):
+    with zipfile.ZipFile(toy_model_path, "a") as archive:
+        newer = {**json.loads(DESCRIPTION.to_json()), "format": 9}
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr("faceattr.json", json.dumps(newer))
+    with pytest.raises(ValueError, match="format 9, and this faceattr reads format 1"):
+        model_file.load(toy_model_path)
+
+
+def test_a_truncated_network_is_called_damaged(toy_model_path, tmp_path):
+    damaged = tmp_path / "damaged.keras"
+    with zipfile.ZipFile(toy_model_path) as source, zipfile.ZipFile(damaged, "w") as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name)[: None if name.endswith("json") else 100])
+    with pytest.raises(ValueError, match="damaged or of another Keras"):
+        model_file.load(damaged)
+
+
+def test_a_model_file_ends_in_keras(tmp_path):
+    with pytest.raises(ValueError, match=r"ends in .keras"):
+        model_file.save(keras.Sequential(), DESCRIPTION, tmp_path / "a.h5")

@@ -1,0 +1,42 @@
+import pytest
+
+from faceattr.training.muon import ConvolutionMuon
+from faceattr.training.phases import FINETUNE, FROZEN, SCRATCH, Phase
+
+
+def test_the_defaults_freeze_then_fine_tune_or_start_from_nothing():
+    assert FROZEN.first is None
+    assert FINETUNE.first == "block4_conv1"
+    assert FINETUNE.learning_rate < FROZEN.learning_rate
+    assert SCRATCH.norm_learns and not FINETUNE.norm_learns
+
+
+def test_crop_sizes_take_equal_parts_of_the_epochs():
+    phase = Phase("a", epochs=8, learning_rate=1, sizes=(32, 32, 40, 48))
+    assert list(phase.stretches(48)) == [(0, 4, 32), (4, 6, 40), (6, 8, 48)]
+    assert list(phase.stretches(48, first_epoch=5)) == [(5, 6, 40), (6, 8, 48)]
+    assert list(phase.stretches(48, first_epoch=8)) == []
+
+
+def test_without_sizes_the_model_s_own_is_used():
+    assert list(Phase("a", epochs=3, learning_rate=1).stretches(64)) == [(0, 3, 64)]
+
+
+def test_the_rate_rises_and_falls_to_zero():
+    rate = Phase("a", 10, 0.5, warmup=0.1).make_optimizer(100)._learning_rate
+    assert float(rate(0)) == 0
+    assert float(rate(100)) == pytest.approx(0.5)
+    assert float(rate(50)) == pytest.approx(0.25)
+    assert float(rate(1000)) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_phase_names_its_optimiser():
+    assert isinstance(SCRATCH.make_optimizer(10), ConvolutionMuon)
+    with pytest.raises(ValueError, match="one of adam, muon"):
+        Phase("a", 1, 1, optimizer="sgd")
+
+
+@pytest.mark.parametrize(("epochs", "rate"), [(0, 1), (1, 0), (1, float("nan"))])
+def test_a_phase_needs_epochs_and_a_rate(epochs, rate):
+    with pytest.raises(ValueError, match="at least one epoch and a rate above 0"):
+        Phase("a", epochs, rate)
