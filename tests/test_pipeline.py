@@ -10,12 +10,12 @@ from PIL import Image
 from use_toys import GreenSquares, attributes, draw, save_pictures
 
 from faceattr.labelling.pipeline import Clock, Item, describe_items, items_of
+from faceattr.pictures.inputs import InputFile, Inputs
 from faceattr.pictures.reading import read_image
-from faceattr.pictures.sources import Source, Sources
 
 
 def described(folder, describe, **how):
-    items = items_of(Sources(folder), every=1.0)
+    items = items_of(Inputs(folder), every=1.0)
     return [labelled for labelled, _ in describe_items(items, describe, **how)]
 
 
@@ -26,14 +26,14 @@ def test_no_items_give_no_records():
 @pytest.mark.parametrize("workers", [1, 3])
 def test_every_item_comes_back_in_order_with_its_own_faces(tmp_path, workers):
     records = described(save_pictures(tmp_path, 23), attributes(), workers=workers)
-    assert [r.source.path[-8:-4] for r in records] == [f"p{n:03}" for n in range(23)]
+    assert [r.file.path[-8:-4] for r in records] == [f"p{n:03}" for n in range(23)]
     assert [len(r.faces) for r in records] == [n % 4 for n in range(23)]
 
 
 def test_answers_belong_to_their_faces(tmp_path):
     folder, describe = save_pictures(tmp_path, 12), attributes()
     for record in described(folder, attributes()):
-        alone = describe(read_image(record.source.path))
+        alone = describe(read_image(record.file.path))
         assert [f["mood"].probabilities for f in record.faces] == [
             f["mood"].probabilities for f in alone
         ]
@@ -103,7 +103,7 @@ def test_what_is_in_flight_is_bounded(tmp_path):
     def endless():
         for number in range(10_000):
             taken.append(number)
-            yield Item(Source(f"{number}.png"), frame=draw(1), time=float(number))
+            yield Item(InputFile(f"{number}.png"), frame=draw(1), time=float(number))
 
     records = describe_items(endless(), attributes(), workers=2)
     for _ in range(50):
@@ -115,7 +115,7 @@ def test_what_is_in_flight_is_bounded(tmp_path):
 
 
 def test_memory_for_a_run_of_faceless_pictures_is_bounded_too():
-    items = (Item(Source("x"), frame=draw(number == 0)) for number in range(2_000))
+    items = (Item(InputFile("x"), frame=draw(number == 0)) for number in range(2_000))
     records = describe_items(items, attributes(batch_size=64), workers=1)
     next(records)  # would wait for a full batch of faces that never comes
     records.close()
@@ -129,7 +129,7 @@ def test_an_error_that_is_no_bad_file_is_not_hidden():
             raise RuntimeError("a bug")
 
     with pytest.raises(RuntimeError, match="a bug"):
-        list(describe_items([Item(Source("x"), frame=draw(1))], attributes(detector=Broken())))
+        list(describe_items([Item(InputFile("x"), frame=draw(1))], attributes(detector=Broken())))
 
 
 def test_the_clock_tells_where_the_time_went(tmp_path):
@@ -146,6 +146,6 @@ def test_a_picture_at_which_the_detector_gives_up_has_its_reason(error):
         def __call__(self, image):
             raise error
 
-    items = [Item(Source("x"), frame=draw(1))]
+    items = [Item(InputFile("x"), frame=draw(1))]
     ((record, _),) = describe_items(items, attributes(detector=GivesUp()))
     assert record.reason

@@ -21,15 +21,16 @@ from rich.progress import (
 )
 
 from faceattr.labelling.describe import FaceAttributes
-from faceattr.labelling.folder import Summary, label_to
+from faceattr.labelling.folder import Extras, Summary, label_to
 from faceattr.labelling.rows import Labelled
 from faceattr.labelling.writers import must_be_writable
 from faceattr.pictures.capture import seconds
 from faceattr.pictures.choose import choose_detector
-from faceattr.pictures.sources import Sources
+from faceattr.pictures.inputs import Inputs
 
 LOAD = ("model", "upright", "min_face", "min_confidence", "batch_size")
 FIND = ("detector", "offline")
+EXTRAS = {"save_crops": "crops", "annotate": "annotated", "gallery": "gallery"}
 DONE, INTERRUPTED = 0, 130
 
 
@@ -47,7 +48,8 @@ def run(output: str, inputs: list[str], *, quiet: bool = False, **given) -> int:
         given["every"] = seconds(given["every"])
     # What is typed wrongly shall be told before the seconds that a model takes to load.
     must_be_writable(output, **{k: given[k] for k in ("resume", "overwrite") if k in given})
-    Sources(inputs)
+    Inputs(inputs)
+    extras = Extras(**{name: given.pop(typed) for typed, name in EXTRAS.items() if typed in given})
     attributes = _load(console, given)
     with _bar(console) as bar, _ctrl_c(console) as stopped:
         watch = _Watch(bar)
@@ -58,6 +60,7 @@ def run(output: str, inputs: list[str], *, quiet: bool = False, **given) -> int:
             on_start=watch.start,
             on_input=watch.advance,
             stop=stopped.is_set,
+            extras=extras,
             **given,
         )
     for line in report(summary, output, attributes):
@@ -147,8 +150,8 @@ class _Watch:
 
     def advance(self, labelled: Labelled) -> None:
         self._faces += len(labelled.faces)
-        step = labelled.source.path != self._last
-        self._last = labelled.source.path
+        step = labelled.file.path != self._last
+        self._last = labelled.file.path
         self._bar.update(self._task, advance=int(step), faces=self._faces)
 
 

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import takewhile
 from time import perf_counter
 from typing import Any
 
+from faceattr.labelling.copies import save_annotated, save_crops
 from faceattr.labelling.describe import FaceAttributes
-from faceattr.labelling.pipeline import Clock, describe_items, items_of
+from faceattr.labelling.gallery import write_gallery
+from faceattr.labelling.pipeline import (
+    Clock,
+    Item,
+    ahead,
+    default_workers,
+    describe_items,
+    items_of,
+)
 from faceattr.labelling.rows import STATUSES, Labelled, Row, columns, rows_of
 from faceattr.labelling.sidecar import must_agree, now, settings_of, write_sidecar
-from faceattr.labelling.writers import must_be_writable, open_table
+from faceattr.labelling.writers import must_be_writable, open_table, read_rows
+from faceattr.pictures.inputs import Inputs
 from faceattr.pictures.reading import PathLike
-from faceattr.pictures.sources import Sources
 
 
 def label(
@@ -28,7 +38,7 @@ def label(
     """Label pictures and videos: ``pandas.DataFrame(faceattr.label("photos/"))``.
 
     Args:
-        inputs: Folders, pictures, videos, patterns or lists, as `Sources` takes them.
+        inputs: Folders, pictures, videos, patterns or lists, as `Inputs` takes them.
         every: Seconds between two frames of a video.
         workers: Threads that decode and detect; by default one a processor.
         **load: `model`, `detector` and the other arguments of `FaceAttributes.load`.
@@ -40,10 +50,30 @@ def label(
     Raises:
         FileNotFoundError, ValueError: An input, the model or the detector cannot be had.
     """
-    sources = Sources(inputs)
+    files = Inputs(inputs)
     attributes = FaceAttributes.load(**load)
-    for labelled, _ in describe_items(items_of(sources, every), attributes, workers=workers):
+    for labelled, _ in describe_items(items_of(files, every), attributes, workers=workers):
         yield from rows_of(labelled, attributes.tasks)
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a job leaves beside its table; None leaves it out.
+
+    Args:
+        crops: A folder for every face, with some of what is around it.
+        annotated: A folder for copies of the pictures with boxes and answers.
+        gallery: An HTML page of faces by answer and confidence.
+    """
+
+    crops: PathLike | None = None
+    annotated: PathLike | None = None
+    gallery: PathLike | None = None
+
+    @property
+    def folders(self) -> list[PathLike]:
+        """Where the job itself writes pictures."""
+        return [folder for folder in (self.crops, self.annotated) if folder is not None]
 
 
 @dataclass
@@ -112,6 +142,7 @@ def label_to(
     workers: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    extras: Extras = Extras(),
     on_start: Callable[[int, int], None] = lambda files, done: None,
     on_input: Callable[[Labelled], None] = lambda labelled: None,
     stop: Callable[[], bool] = lambda: False,
@@ -126,6 +157,7 @@ def label_to(
         workers: Threads that decode and detect; by default one a processor.
         resume: Go on with the table that a stopped job left.
         overwrite: Replace a table that is there.
+        extras: What else to leave beside the table.
         on_start: Is told the number of files and how many of them are done already.
         on_input: Is told of each input whose rows are written.
         stop: Asked before each input; True finishes what is begun and ends the job.
@@ -136,20 +168,20 @@ def label_to(
         OSError: The table cannot be written any further; what it holds is whole.
     """
     must_be_writable(output, resume=resume, overwrite=overwrite)
-    sources = Sources(inputs)
-    if sources.count == 0:
-        raise ValueError(f"There are no pictures in {', '.join(sources.inputs)}.")
+    files = Inputs(inputs, without=extras.folders)
+    if files.count == 0:
+        raise ValueError(f"There are no pictures in {', '.join(files.inputs)}.")
     settings = settings_of(attributes, every)
     if resume:
         must_agree(output, settings)
     summary, clock = Summary(), Clock()
     with open_table(output, columns(attributes.tasks), resume=resume, overwrite=overwrite) as table:
-        run = {"started": now(), "inputs": sources.inputs, "files": sources.count}
+        run = {"started": now(), "inputs": files.inputs, "files": files.count}
         write_sidecar(output, settings, run)
         summary.resumed = sum(map(len, table.done.values()))
-        on_start(sources.count, len(table.done))
-        items = takewhile(lambda _: not stop(), items_of(sources, every, table.done))
-        for labelled, _ in describe_items(items, attributes, workers=workers, clock=clock):
+        on_start(files.count, len(table.done))
+        items = takewhile(lambda _: not stop(), items_of(files, every, table.done))
+        for labelled in _with_extras(items, attributes, extras, workers, clock):
             rows = rows_of(labelled, attributes.tasks)
             with clock.measure("write"):
                 table.write(rows)
@@ -158,4 +190,40 @@ def label_to(
         summary.end(clock, interrupted=stop())
         table.finished = not summary.interrupted
         write_sidecar(output, settings, run | {"ended": now()} | summary.counts())
+    if extras.gallery and not summary.interrupted:
+        names = columns(attributes.tasks)
+        with clock.measure("gallery"):
+            write_gallery(
+                extras.gallery,
+                lambda: read_rows(output, names),
+                attributes.tasks,
+                title=f"{summary.faces} faces",
+            )
     return summary
+
+
+def _with_extras(
+    items: Iterable[Item],
+    attributes: FaceAttributes,
+    extras: Extras,
+    workers: int | None,
+    clock: Clock,
+) -> Iterator[Labelled]:
+    """Describe items; what is to be left beside the table is there before a row is."""
+    crops, annotated = extras.crops, extras.annotated
+    described = describe_items(
+        items,
+        attributes,
+        workers=workers,
+        clock=clock,
+        keep=partial(save_crops, crops) if crops is not None else None,
+    )
+    if annotated is None:
+        return (labelled for labelled, _ in described)
+
+    def annotate(pair: tuple[Labelled, Item]) -> Labelled:
+        with clock.measure("annotate"):
+            save_annotated(annotated, *pair)
+        return pair[0]
+
+    return ahead(annotate, described, workers or default_workers())

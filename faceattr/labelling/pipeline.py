@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -21,19 +22,21 @@ from faceattr.labelling.describe import FaceAttributes
 from faceattr.labelling.rows import Labelled
 from faceattr.pictures.capture import frames
 from faceattr.pictures.detect import Face
+from faceattr.pictures.inputs import InputFile
 from faceattr.pictures.reading import Picture, read_picture
-from faceattr.pictures.sources import Source
 
 # Rows are held back for a full batch, but not for longer than this, nor for more inputs.
 PATIENCE_SECONDS = 10.0
 MOST_WAITING = 256
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
 class Item:
     """One picture to look at: a file, or a frame that was taken out of a video."""
 
-    source: Source
+    file: InputFile
     time: float | None = None
     frame: np.ndarray | None = None
     reason: str | None = None
@@ -75,37 +78,37 @@ def default_workers() -> int:
 
 
 def items_of(
-    sources: Iterable[Source], every: float, done: Mapping[str, set] | None = None
+    files: Iterable[InputFile], every: float, done: Mapping[str, set] | None = None
 ) -> Iterator[Item]:
     """The pictures, and the frames of the videos `every` so many seconds.
 
     Args:
-        sources: Files.
+        files: Files.
         every: Seconds between two frames.
         done: Inputs to leave out: by name the times that are done (None for a picture).
     """
     done = done or {}
-    for source in sources:
-        finished = done.get(source.name, set())
+    for file in files:
+        finished = done.get(file.name, set())
         if None in finished:
             continue
-        if source.is_video:
-            yield from _frames_of(source, every, finished)
+        if file.is_video:
+            yield from _frames_of(file, every, finished)
         else:
-            yield Item(source)
+            yield Item(file)
 
 
-def _frames_of(source: Source, every: float, finished: set) -> Iterator[Item]:
+def _frames_of(file: InputFile, every: float, finished: set) -> Iterator[Item]:
     try:
-        for second, frame in frames(source.path, every, start=max(finished, default=0.0)):
+        for second, frame in frames(file.path, every, start=max(finished, default=0.0)):
             if second not in finished:
-                yield Item(source, second, frame)
+                yield Item(file, second, frame)
     except (OSError, ValueError) as error:
-        yield Item(source, reason=_reason(error, source))
+        yield Item(file, reason=_reason(error, file))
 
 
-def _reason(error: Exception, source: Source) -> str:
-    text = getattr(error, "strerror", None) or str(error).removeprefix(f"{source.path}: ")
+def _reason(error: Exception, file: InputFile) -> str:
+    text = getattr(error, "strerror", None) or str(error).removeprefix(f"{file.path}: ")
     return " ".join(text.split()) or type(error).__name__
 
 
@@ -137,7 +140,7 @@ def describe_items(
         return _look(item, attributes, clock, keep)
 
     with _one_opencv_thread_each(workers):
-        for found in _ahead(look, items, workers):
+        for found in ahead(look, items, workers):
             batches.add(found)
             yield from batches.ready(at_once=batches.is_late)
         yield from batches.ready(at_once=True)
@@ -154,13 +157,13 @@ def _one_opencv_thread_each(workers: int) -> Iterator[None]:
         cv2.setNumThreads(before)
 
 
-def _ahead(look: Callable[[Item], Found], items: Iterable[Item], workers: int) -> Iterator[Found]:
+def ahead(work: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
     """Results in order, computed by threads that run a bounded distance ahead."""
-    window: deque[Future[Found]] = deque()
+    window: deque[Future[R]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="look")
     try:
         for item in items:
-            window.append(pool.submit(look, item))
+            window.append(pool.submit(work, item))
             if len(window) >= 4 * workers:
                 yield window.popleft().result()
         while window:
@@ -192,7 +195,7 @@ def _look(
             with clock.measure("decode"):
                 picture, near = _picture(item), list(faces)
     except (OSError, ValueError, MemoryError, cv2.error) as error:
-        return Found(item, reason=_reason(error, item.source))
+        return Found(item, reason=_reason(error, item.file))
     with clock.measure("crop"):
         crops = tuple(
             attributes.cut(picture.image, seen)
@@ -208,7 +211,7 @@ def _look(
 def _picture(item: Item, at_least: int | None = None) -> Picture:
     if item.frame is not None:
         return Picture(item.frame, item.frame.shape[:2])
-    return read_picture(item.source.path, at_least)
+    return read_picture(item.file.path, at_least)
 
 
 class _Batches:
@@ -244,4 +247,4 @@ class _Batches:
             answers = [self._answers.popleft() for _ in found.crops]
             faces = tuple(self._attributes.described(found.faces, answers))
             item = found.item
-            yield Labelled(item.source, item.time, faces, found.reason), item
+            yield Labelled(item.file, item.time, faces, found.reason), item

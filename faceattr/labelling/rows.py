@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from faceattr.labelling.describe import DescribedFace
-from faceattr.pictures.sources import Source
+from faceattr.pictures.inputs import InputFile
 from faceattr.tasks import Task
 
 OK, NO_FACE, UNREADABLE, TOO_SMALL = STATUSES = ("ok", "no_face", "unreadable", "too_small")
@@ -32,13 +32,13 @@ class Labelled:
     """One input and what was found in it.
 
     Args:
-        source: The file.
+        file: The file.
         time: Seconds into a video, None for a picture.
         faces: From left to right; empty without a face and for an unreadable file.
         reason: Why a file could not be read, else None.
     """
 
-    source: Source
+    file: InputFile
     time: float | None
     faces: tuple[DescribedFace, ...] = ()
     reason: str | None = None
@@ -68,7 +68,7 @@ def columns(tasks: Sequence[Task]) -> dict[str, type]:
 def rows_of(labelled: Labelled, tasks: Sequence[Task]) -> list[Row]:
     """The rows of one input: dicts with every column; None is an empty cell."""
     blank: Row = dict.fromkeys(columns(tasks))
-    blank.update(path=labelled.source.name, time=labelled.time, reason=labelled.reason)
+    blank.update(path=labelled.file.name, time=labelled.time, reason=labelled.reason)
     if labelled.reason is not None:
         return [blank | {"status": UNREADABLE}]
     if not labelled.faces:

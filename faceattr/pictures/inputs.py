@@ -32,7 +32,7 @@ STANDARD_INPUT = "-"
 
 
 @dataclass(frozen=True)
-class Source:
+class InputFile:
     """One input.
 
     Args:
@@ -49,7 +49,7 @@ class Source:
         return os.fsencode(self.path).decode("utf-8", "backslashreplace")
 
 
-class Sources:
+class Inputs:
     """The pictures and videos behind paths, in a fixed order, each once.
 
     Args:
@@ -73,24 +73,24 @@ class Sources:
         for path in self.inputs:
             _must_exist(path)
 
-    def __iter__(self) -> Iterator[Source]:
+    def __iter__(self) -> Iterator[InputFile]:
         seen: set[str] = set()
         # One folder cannot name a file twice; several inputs can.
         may_repeat = len(self.inputs) > 1 or not os.path.isdir(self.inputs[0])
         for path in self.inputs:
-            for source in self._behind(path):
+            for file in self._behind(path):
                 if may_repeat:
-                    if source.name in seen:
+                    if file.name in seen:
                         continue
-                    seen.add(source.name)
-                yield source
+                    seen.add(file.name)
+                yield file
 
     @cached_property
     def count(self) -> int:
         """How many there are."""
         return sum(1 for _ in self)
 
-    def _behind(self, path: str) -> Iterator[Source]:
+    def _behind(self, path: str) -> Iterator[InputFile]:
         if path == STANDARD_INPUT:
             for line in self._standard_input:
                 yield from self._behind_one(line)
@@ -104,13 +104,13 @@ class Sources:
         else:
             yield from self._behind_one(path)
 
-    def _behind_one(self, path: str, named: bool = True) -> Iterator[Source]:
+    def _behind_one(self, path: str, named: bool = True) -> Iterator[InputFile]:
         if os.path.isdir(path):
             yield from self._in_folder(path, set())
         elif named or _kind(path):
-            yield Source(path, _kind(path) == "video")
+            yield InputFile(path, _kind(path) == "video")
 
-    def _in_folder(self, folder: str, visited: set[str]) -> Iterator[Source]:
+    def _in_folder(self, folder: str, visited: set[str]) -> Iterator[InputFile]:
         real = os.path.realpath(folder)
         if real in visited or real in self._without:
             return
@@ -124,7 +124,7 @@ class Sources:
             if is_folder:
                 yield from self._in_folder(path, visited)
             elif kind := _kind(path):
-                yield Source(path, kind == "video")
+                yield InputFile(path, kind == "video")
 
     @cached_property
     def _standard_input(self) -> list[str]:

@@ -1,0 +1,61 @@
+"""Pictures that a job leaves beside its table: crops, and copies with what was found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+
+from faceattr.labelling.overlay import draw_faces
+from faceattr.labelling.pipeline import Found, Item
+from faceattr.labelling.rows import Labelled
+from faceattr.pictures.crop import CropRule, crop
+from faceattr.pictures.reading import PathLike, Picture, read_image
+
+KEPT = (".jpg", ".jpeg", ".png", ".webp")
+MARGIN = 0.25
+SMALLEST, LARGEST = 48, 512
+
+
+def place_of(folder: PathLike, item: Item, ending: str = "") -> Path:
+    """Where a copy of an item goes: the item's own path again, below `folder`.
+
+    ``../photos/a.jpg`` becomes ``FOLDER/_/photos/a.jpg``; a frame of a video carries its
+    second, ``FOLDER/clip.mp4.0012.500s.jpg``.
+    """
+    path = Path(item.file.path)
+    parts = ["_" if part == ".." else part for part in path.parts if part != path.anchor]
+    name = parts.pop()
+    if item.time is not None:
+        name += f".{item.time:08.3f}s"
+    if not (name + ending).lower().endswith(KEPT):
+        ending += ".jpg"
+    return Path(folder, *parts, name + ending)
+
+
+def save_crops(folder: PathLike, found: Found, picture: Picture) -> None:
+    """Write every face of a picture with some of what is around it, ``NAME.0.jpg`` and on.
+
+    Args:
+        folder: Where to; the input's own folders are repeated below it.
+        found: The faces, with boxes in pixels of `picture`.
+        picture: In full size.
+    """
+    for number, face in enumerate(found.faces):
+        side = round(face.side * (1 + MARGIN))
+        rule = CropRule(min(max(side, SMALLEST), LARGEST), MARGIN)
+        cut = Image.fromarray(crop(picture.image, face.box, rule))
+        _save(cut.rotate(90 * face.turn), place_of(folder, found.item, f".{number}.jpg"))
+
+
+def save_annotated(folder: PathLike, labelled: Labelled, item: Item) -> None:
+    """Write a copy of a picture with boxes and answers; nothing for an unreadable one."""
+    if labelled.reason is not None:
+        return
+    image = read_image(item.file.path) if item.frame is None else item.frame
+    _save(Image.fromarray(draw_faces(image, labelled.faces)), place_of(folder, item))
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, quality=92)

@@ -1,0 +1,111 @@
+"""What somebody types becomes files: in order, each once, and no loop is followed."""
+
+import io
+import os
+import sys
+
+import pytest
+
+from faceattr.pictures.inputs import Inputs
+
+
+def touch(folder, *names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    return folder
+
+
+def names(paths, start, **how):
+    return [os.path.relpath(each.path, start) for each in Inputs(paths, **how)]
+
+
+def test_an_empty_folder_has_no_pictures(tmp_path):
+    assert list(Inputs(tmp_path)) == [] and Inputs(tmp_path).count == 0
+
+
+def test_nothing_given_is_an_error():
+    with pytest.raises(ValueError, match="nothing to read"):
+        Inputs([])
+
+
+def test_a_folder_is_read_recursively_in_order_without_what_is_no_picture(tmp_path):
+    touch(tmp_path, "b.JPG", "a/z.png", "a/notes.txt", ".hidden.jpg", "c.heic", "._b.jpg")
+    assert names(tmp_path, tmp_path) == ["a/z.png", "b.JPG", "c.heic"]
+
+
+def test_videos_are_known_by_their_names(tmp_path):
+    touch(tmp_path, "a.jpg", "clip.MP4")
+    assert [each.is_video for each in Inputs(tmp_path)] == [False, True]
+
+
+def test_a_link_loop_ends(tmp_path):
+    touch(tmp_path, "a/x.jpg")
+    (tmp_path / "a/back").symlink_to(tmp_path)
+    (tmp_path / "self").symlink_to(tmp_path / "self")
+    assert names(tmp_path, tmp_path) == ["a/x.jpg"]
+
+
+def test_a_linked_folder_is_followed(tmp_path):
+    touch(tmp_path / "elsewhere", "x.jpg")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/link").symlink_to(tmp_path / "elsewhere")
+    assert names(tmp_path / "in", tmp_path) == ["in/link/x.jpg"]
+
+
+def test_paths_stay_as_they_were_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(touch(tmp_path, "photos/x.jpg"))
+    assert [each.name for each in Inputs("photos")] == ["photos/x.jpg"]
+    assert [each.name for each in Inputs("./photos/x.jpg")] == ["./photos/x.jpg"]
+
+
+def test_patterns_are_expanded_but_a_file_of_that_name_comes_first(tmp_path):
+    touch(tmp_path, "a/1.jpg", "a/b/2.jpg", "a/b/notes.md", "odd[1].jpg")
+    assert names(str(tmp_path / "a/**/*"), tmp_path) == ["a/1.jpg", "a/b/2.jpg"]
+    assert names(str(tmp_path / "odd[1].jpg"), tmp_path) == ["odd[1].jpg"]
+
+
+def test_a_text_file_lists_paths(tmp_path):
+    touch(tmp_path, "1.jpg", "two words.jpg", "odd.ending")
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{tmp_path}/two words.jpg\n\n{tmp_path}/odd.ending\r\n")
+    assert names(listed, tmp_path) == ["two words.jpg", "odd.ending"]
+
+
+def test_a_missing_file_in_a_list_keeps_its_place(tmp_path):
+    listed = tmp_path / "list.txt"
+    listed.write_text("gone.jpg\n")
+    assert [each.name for each in Inputs(listed)] == ["gone.jpg"]
+
+
+def test_standard_input_lists_paths_and_can_be_walked_twice(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a.jpg\nb.jpg\n"))
+    inputs = Inputs("-")
+    assert inputs.count == 2
+    assert [each.name for each in inputs] == ["a.jpg", "b.jpg"]
+
+
+def test_what_is_given_twice_comes_once(tmp_path):
+    touch(tmp_path, "a.jpg", "b.jpg")
+    assert names([tmp_path, tmp_path / "a.jpg"], tmp_path) == ["a.jpg", "b.jpg"]
+
+
+def test_folders_of_the_job_itself_are_left_out(tmp_path):
+    touch(tmp_path, "a.jpg", "out/a.jpg")
+    assert names(tmp_path, tmp_path, without=[tmp_path / "out"]) == ["a.jpg"]
+
+
+@pytest.mark.parametrize("path", ["gone.jpg", "gone/", "*.gone"])
+def test_a_missing_input_is_told_at_once(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="gone"):
+        Inputs(path)
+
+
+def test_a_name_that_is_no_utf8_is_still_text(tmp_path):
+    (tmp_path / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"x")
+    (found,) = Inputs(tmp_path)
+    assert found.name.endswith(r"caf\xe9.jpg")
+    found.name.encode("utf-8")
+    assert os.path.exists(found.path)
