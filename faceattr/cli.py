@@ -67,15 +67,28 @@ def _add_label(commands) -> None:
     )
     add("-o", "--output", required=True, metavar="TABLE", help=".csv, .jsonl or .parquet")
     add("--model", metavar="FILE", help="a .keras file that `faceattr train` made")
-    add("--detector", help="auto, yunet, centerface, mtcnn, none (each picture is one face) or "
-        "the path of a YuNet .onnx file")
+    add(
+        "--detector",
+        help="auto, yunet, centerface, mtcnn, none (each picture is one face) or "
+        "the path of a YuNet .onnx file",
+    )
     add("--offline", action="store_true", help="never download the detector's file")
-    add("--upright", action="store_true", help="where no face is found, look at the picture on "
-        "its sides and head as well")
+    add(
+        "--upright",
+        action="store_true",
+        help="where no face is found, look at the picture on its sides and head as well",
+    )
     add("--min-face", type=float, metavar="PIXELS", help="do not describe smaller faces")
-    add("--min-confidence", type=float, metavar="P", help="leave the answer empty where its "
-        "probability is lower")
+    add(
+        "--min-confidence",
+        type=float,
+        metavar="P",
+        help="leave the answer empty where its probability is lower",
+    )
     add("--every", metavar="TIME", help="distance between two frames of a video (1s)")
+    add("--save-crops", metavar="DIR", help="write every face there")
+    add("--annotate", metavar="DIR", help="write copies with boxes and answers there")
+    add("--gallery", metavar="PAGE.html", help="write a page of faces by answer and confidence")
     add("--workers", type=int, metavar="N", help="threads that decode and detect")
     add("--batch-size", type=int, metavar="N", help="faces that go through the model at once")
     add("--resume", action="store_true", help="go on with the table of a job that was stopped")
@@ -137,7 +150,7 @@ def _add_train(commands) -> None:
     add = course.add_argument
     add("--epochs", type=_pairs(int), metavar="PHASE=N,…", help="frozen=5,finetune=5 or scratch=10")
     add("--rate", type=_pairs(float), metavar="PHASE=X,…", help="highest learning rate")
-    add("--first", type=_pairs(str), metavar="PHASE=LAYER,…", help="where the trunk begins to learn")
+    add("--first", type=_pairs(str), metavar="PHASE=LAYER,…", help="first layer that learns")
     add("--batch-size", type=int)
     add("--mix", type=_mix, metavar="RULE", help="equal, natural, a temperature, or task=share,…")
     add("--label-smoothing", type=float)
@@ -148,23 +161,12 @@ def _add_train(commands) -> None:
 def train(sources, output, **given) -> int:
     """Train a model: TASK=PATH takes one task from a manifest CSV or a folder, PATH every task
     of a manifest CSV. Any number of sources train together, whichever labels they have."""
-    from faceattr.training import train as training
+    from faceattr.training.train import train as run
 
-    network, settings = _network(given), {}
-    phases = _phases(network.phases, given)
-    for name in ("batch_size", "label_smoothing", "loss_weights", "seed"):
-        if name in given:
-            settings[name] = given.pop(name)
-    if "mix" in given:
-        settings["mix"] = training.Mix(**given.pop("mix"))
+    network = _network(given)
+    settings = _settings(network.phases, given)
     try:
-        training.train(
-            sources,
-            output,
-            network=network,
-            settings=training.Settings(phases=phases, **settings),
-            **given,
-        )
+        run(sources, output, network=network, settings=settings, **given)
     except KeyboardInterrupt:
         print("faceattr: stopped. The same command with --resume goes on.", file=sys.stderr)
         return INTERRUPTED
@@ -173,7 +175,7 @@ def train(sources, output, **given) -> int:
 
 def _network(given: dict):
     from faceattr.pictures.crop import CropRule
-    from faceattr.training.train import Network
+    from faceattr.training.network import Network
 
     rule = {name: given.pop(name) for name in ("size", "margin") if name in given}
     names = ("weights", "pooling", "dropout", "dtype")
@@ -181,6 +183,17 @@ def _network(given: dict):
     if "norm" in given:
         fields["norm"] = given.pop("norm") == "batch"
     return Network(crop=CropRule(**rule), **fields)
+
+
+def _settings(phases, given: dict):
+    from faceattr.training.dataset import Mix
+    from faceattr.training.fit import Settings
+
+    names = ("batch_size", "label_smoothing", "loss_weights", "seed")
+    fields = {name: given.pop(name) for name in names if name in given}
+    if "mix" in given:
+        fields["mix"] = Mix(**given.pop("mix"))
+    return Settings(phases=_phases(phases, given), **fields)
 
 
 def _phases(phases, given: dict):
@@ -195,11 +208,12 @@ def _phases(phases, given: dict):
             raise ValueError(
                 f"This run has no phase {', '.join(strangers)}; it has {', '.join(names)}."
             )
-    kept = [phase for phase in phases if typed["epochs"].get(phase.name) != 0]
-    return tuple(
-        replace(phase, **{f: values[phase.name] for f, values in typed.items() if phase.name in values})
-        for phase in kept
-    )
+    changed = []
+    for phase in phases:
+        own = {field: values[phase.name] for field, values in typed.items() if phase.name in values}
+        if own.get("epochs") != 0:
+            changed.append(replace(phase, **own))
+    return tuple(changed)
 
 
 def _add_evaluate(commands) -> None:

@@ -105,6 +105,8 @@ def fit(
     Raises:
         ValueError: `resume` finds a checkpoint of a run with other settings.
     """
+    for phase in settings.phases:
+        open_from(model, phase.first)  # a wrong name shall not wait for its phase
     folder.mkdir(parents=True, exist_ok=True)
     keeper = _Keeper(model, tasks, train, val, settings, folder, after_epoch)
     start_phase, start_epoch = keeper.begin(resume)

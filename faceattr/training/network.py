@@ -17,6 +17,7 @@ from faceattr.training.phases import FINETUNE, FROZEN, SCRATCH, Phase
 SHIPPED = "shipped"
 IMAGENET = "imagenet"
 NOTHING = "none"
+CPUINFO = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,5 @@ def fastest_dtype() -> str:
     """``"mixed_bfloat16"`` where a GPU or the processor computes with it, else ``"float32"``."""
     if keras.distribution.list_devices("gpu"):
         return "mixed_bfloat16"
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = cpuinfo.read_text() if cpuinfo.is_file() else ""
+    flags = CPUINFO.read_text() if CPUINFO.is_file() else ""
     return "mixed_bfloat16" if "amx_bf16" in flags or "avx512_bf16" in flags else "float32"

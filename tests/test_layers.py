@@ -1,0 +1,52 @@
+"""Imports point one way: each layer knows only the ones that stand before it."""
+
+import ast
+from pathlib import Path
+
+import faceattr
+
+PACKAGE = Path(faceattr.__file__).parent
+LAYERS = ("tasks", "pictures", "norm", "model", "model_file", "training", "labelling", "cli")
+APART = {("training", "labelling"), ("labelling", "training")}
+
+
+def layer_of(module: str) -> str | None:
+    """``faceattr.training.fit`` is of layer training; None for the package itself."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[0] == "faceattr" else None
+
+
+def imported_modules(path: Path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from (
+                [f"faceattr.{alias.name}" for alias in node.names]
+                if node.module == "faceattr"
+                else [node.module]
+            )
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def edges():
+    for path in PACKAGE.rglob("*.py"):
+        layer = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        for module in imported_modules(path):
+            target = layer_of(module)
+            if layer != "__init__" and target in LAYERS and target != layer:
+                yield layer, target, path.name
+
+
+def test_every_file_belongs_to_a_layer():
+    found = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in PACKAGE.rglob("*.py")}
+    assert found - {"__init__"} == set(LAYERS)
+
+
+def test_imports_point_one_way():
+    wrong = [
+        f"{name} ({layer}) imports {target}"
+        for layer, target, name in edges()
+        if LAYERS.index(target) > LAYERS.index(layer) or (layer, target) in APART
+    ]
+    assert not wrong
+    assert ("training", "pictures") in {(layer, target) for layer, target, _ in edges()}

@@ -1,0 +1,171 @@
+"""`faceattr train` and `faceattr evaluate` from the command line, on drawn pictures."""
+
+import json
+
+import cv2
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import shaded, toy_network
+
+from faceattr import cli, model_file
+from faceattr.model import build
+from faceattr.model_file import Description
+from faceattr.pictures.crop import CropRule
+from faceattr.tasks import GENDER
+from faceattr.training import network as network_module
+from faceattr.training.network import Network
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Two disjoint sets: class folders of light and dark, a manifest of blue, green and red."""
+    for i in range(20):
+        name = "light" if i % 2 else "dark"
+        path = tmp_path / "shades" / name / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), shaded(60 + 130 * (i % 2), seed=i))
+    rows = []
+    for i in range(30):
+        picture = shaded(200, seed=i)
+        picture[..., 2 - i % 3] //= 4  # cv2 writes BGR
+        cv2.imwrite(str(tmp_path / f"tint{i}.png"), picture)
+        rows.append({"path": f"tint{i}.png", "tint": ("red", "green", "blue")[i % 3], "age": i})
+    pd.DataFrame(rows).to_csv(tmp_path / "tints.csv", index=False)
+    return tmp_path
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """Train the toy network in place of VGG16."""
+    monkeypatch.setattr(Network, "build", lambda self, tasks, seed=0: toy_network(tasks))
+    monkeypatch.setattr(Network, "finished", lambda self, trained, tasks: trained)
+
+
+def train(data, *options, sources=None):
+    sources = sources or [f"shade={data / 'shades'}", str(data / "tints.csv")]
+    return cli.main([
+        "train", *sources, "-o", str(data / "my.keras"), "--cache", str(data / "cache"),
+        "--batch-size", "8", *options,
+    ])
+
+
+def test_disjoint_sets_make_one_self_describing_model(data, toy, capsys):
+    assert train(data, "--epochs", "frozen=2,finetune=1", "--first", "finetune=block5_conv1") == 0
+    printed = capsys.readouterr().out
+    for told in ("50 faces: 40 train, 10 val", "shade", "blue", "frozen", "finetune",
+                 "left out: 1 (column age of numbers, not of class names)"):
+        assert told in printed
+    model, description = model_file.load(data / "my.keras")
+    assert [task.name for task in description.tasks] == ["shade", "tint"]
+    assert list(model.output) == ["shade", "tint"]
+    assert description.scores["shade"]["n"] + description.scores["tint"]["n"] == 10
+    assert description.data[0]["rows"] == 40
+    assert description.made["settings"]["batch_size"] == 8
+    made = {path.name for path in (data / "my.training").iterdir()}
+    assert made == {"log.csv", "settings.json", "scores.json", "confusions.png", "curves.png"}
+
+
+def test_evaluate_scores_a_file_and_writes_what_it_found(data, toy, capsys):
+    train(data, "--epochs", "frozen=1,finetune=0")
+    arguments = ["evaluate", str(data / "my.keras"), str(data / "tints.csv"), "--cache",
+                 str(data / "cache"), "-o", str(data / "report")]
+    capsys.readouterr()
+    assert cli.main(arguments) == 0
+    assert "tint" in capsys.readouterr().out
+    scores = json.loads((data / "report/scores.json").read_text())
+    assert list(scores) == ["tint"]
+    assert scores["tint"]["n"] == 30  # no row says of which split it is, so all are scored
+
+
+def test_an_interrupted_run_says_how_to_go_on(data, toy, monkeypatch, capsys):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("faceattr.training.train.fit", interrupt)
+        assert train(data) == 130
+    assert "--resume goes on" in capsys.readouterr().err
+    assert train(data, "--epochs", "frozen=1,finetune=0", "--resume") == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--epochs", "scratch=1"], "no phase scratch; it has frozen, finetune"),
+        (["--first", "finetune=block9"], "Received: 'block9'"),
+        (["--loss-weights", "age=2"], "no task age to weigh"),
+        (["--mix", "shade=1"], "given for every task"),
+        (["--size", "16"], "at least 32 pixels"),
+        (["--weights", "missing.keras"], "no model file missing.keras"),
+        (["--weights", "missing.h5"], "no weights file missing.h5"),
+    ],
+)
+def test_wrong_options_are_one_sentence_and_exit_code_2(data, monkeypatch, capsys, options, message):
+    if "--weights" not in options:
+        monkeypatch.setattr(Network, "build", lambda self, tasks, seed=0: toy_network(tasks))
+    assert train(data, *options) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_a_class_without_a_training_row_stops_before_training(data, capsys):
+    (data / "people").mkdir()
+    rows = [{"path": f"../tint{i}.png", "gender": "male"} for i in range(6)]
+    pd.DataFrame(rows).to_csv(data / "people/manifest.csv", index=False)
+    assert train(data, sources=[str(data / "people")]) == 2
+    assert "no training row of female" in capsys.readouterr().err
+
+
+def test_nothing_that_is_there_is_overwritten_unless_asked(data, toy, capsys):
+    (data / "my.keras").write_text("precious")
+    assert train(data) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert (data / "my.keras").read_text() == "precious"
+    assert train(data, "--epochs", "frozen=1,finetune=0", "--overwrite") == 0
+    assert train(data, "--resume") == 2
+    assert "is finished" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_told_before_any_work(data, capsys):
+    (data / "file").write_text("")
+    code = cli.main(["train", str(data / "tints.csv"), "-o", str(data / "file/my.keras")])
+    assert code == 2
+    assert "faceattr:" in capsys.readouterr().err
+
+
+def test_training_starts_from_the_trunk_of_a_model_and_takes_over_its_equal_heads(tmp_path):
+    keras.utils.set_random_seed(0)
+    source = build([GENDER], weights=None)
+    head = source.get_layer("gender")
+    head.set_weights([np.random.default_rng(0).normal(size=w.shape) for w in head.get_weights()])
+    path = tmp_path / "faces.keras"
+    model_file.save(source, Description((GENDER,), CropRule()), path)
+    started = Network(weights=str(path), dtype="float32").build([GENDER])
+    for name in ("block3_conv2", "gender"):
+        np.testing.assert_allclose(
+            started.get_layer(name).kernel, source.get_layer(name).kernel, rtol=1e-3, atol=1e-6
+        )
+
+
+def test_half_precision_is_used_where_the_processor_has_it(tmp_path, monkeypatch):
+    flags = tmp_path / "cpuinfo"
+    monkeypatch.setattr(network_module, "CPUINFO", flags)
+    assert network_module.fastest_dtype() == "float32"
+    flags.write_text("flags: fpu avx2")
+    assert network_module.fastest_dtype() == "float32"
+    flags.write_text("flags: fpu avx512_bf16")
+    assert network_module.fastest_dtype() == "mixed_bfloat16"
+
+
+@pytest.mark.slow
+def test_vgg16_itself_trains_from_nothing_to_a_plain_half_precision_file(data, capsys):
+    assert train(data, "--weights", "none", "--epochs", "scratch=1", "--size", "32") == 0
+    model, description = model_file.load(data / "my.keras")
+    assert not [layer.name for layer in model.layers if "norm" in layer.name]
+    assert description.network["trunk"] == "vgg16"
+    assert 28e6 < (data / "my.keras").stat().st_size < 32e6
+    assert train(data, "--weights", str(data / "my.keras"), "--overwrite",
+                 "--epochs", "frozen=1,finetune=1") == 0
