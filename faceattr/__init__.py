@@ -1,3 +1,58 @@
-"""Read attributes off faces with a model of your own."""
+"""Read attributes off faces with a model of your own.
+
+The public names, each imported when it is first used, so that `import faceattr` is instant:
+
+Labelling: `FaceAttributes`, `DescribedFace`, `Prediction`, `Face`, `read_image`, `crop`,
+`CropRule`, `label`.
+Training: `train`, `evaluate`, `Network`, `Settings`, `Phase`, `FROZEN`, `FINETUNE`,
+`SCRATCH`, `Mix`, `Augmentation`.
+Both: `Task`, `EXPRESSION`, `GENDER`, `AGE_GROUP`, `load_model`, `save_model`, `Description`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
 
 __version__ = "0.1.0"
+
+# name: where it is, and what it is called there
+_PLACES = {
+    "AGE_GROUP": ("tasks", "AGE_GROUP"),
+    "EXPRESSION": ("tasks", "EXPRESSION"),
+    "GENDER": ("tasks", "GENDER"),
+    "Task": ("tasks", "Task"),
+    "CropRule": ("pictures.crop", "CropRule"),
+    "crop": ("pictures.crop", "crop"),
+    "Face": ("pictures.detect", "Face"),
+    "read_image": ("pictures.reading", "read_image"),
+    "Description": ("model_file", "Description"),
+    "load_model": ("model_file", "load"),
+    "save_model": ("model_file", "save"),
+    "Augmentation": ("training.augment", "Augmentation"),
+    "Mix": ("training.dataset", "Mix"),
+    "Network": ("training.network", "Network"),
+    "FINETUNE": ("training.phases", "FINETUNE"),
+    "FROZEN": ("training.phases", "FROZEN"),
+    "Phase": ("training.phases", "Phase"),
+    "SCRATCH": ("training.phases", "SCRATCH"),
+    "Settings": ("training.fit", "Settings"),
+    "train": ("training.train", "train"),
+    "evaluate": ("training.report", "report"),
+    "DescribedFace": ("labelling.describe", "DescribedFace"),
+    "FaceAttributes": ("labelling.describe", "FaceAttributes"),
+    "Prediction": ("labelling.describe", "Prediction"),
+    "label": ("labelling.folder", "label"),
+}
+__all__ = sorted(_PLACES)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"faceattr has no {name!r}; its public names are {__all__}")
+    module, own_name = _PLACES[name]
+    return getattr(importlib.import_module(f"faceattr.{module}"), own_name)
+
+
+def __dir__() -> list[str]:
+    return __all__
