@@ -197,7 +197,7 @@ def label_to(
                 extras.gallery,
                 lambda: read_rows(output, names),
                 attributes.tasks,
-                title=f"{summary.faces} faces",
+                title=f"Faces of {', '.join(files.inputs)}",
             )
     return summary
 

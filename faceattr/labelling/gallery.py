@@ -170,8 +170,8 @@ body{font:15px/1.45 system-ui,sans-serif;color:var(--ink);background:var(--groun
 max-width:1100px;margin:0 auto;padding:24px}
 h1{font-size:22px}h2{margin:40px 0 8px;border-bottom:1px solid var(--line);padding-bottom:6px}
 h3{margin:28px 0 8px}small{font-weight:400;color:var(--soft)}
-nav{display:flex;flex-wrap:wrap;gap:8px}
-nav a{position:relative;flex:1 1 110px;padding:6px 10px 9px;border:1px solid var(--line);
+nav{display:grid;grid-template-columns:repeat(auto-fill,minmax(120px,1fr));gap:8px}
+nav a{position:relative;padding:6px 10px 9px;border:1px solid var(--line);
 border-radius:6px;color:inherit;text-decoration:none;display:flex;justify-content:space-between}
 nav i{font-style:normal;color:var(--soft)}
 nav s{position:absolute;left:0;bottom:0;height:3px;background:var(--bar);

@@ -1,0 +1,178 @@
+"""What a job leaves beside its table: crops, annotated copies, a gallery; videos as input."""
+
+import re
+
+import cv2
+import numpy as np
+import pandas
+import pytest
+from PIL import Image
+from use_toys import MOOD, SHADE, GreenSquares, attributes, draw, save_pictures
+
+from faceattr.labelling import gallery
+from faceattr.labelling.copies import place_of
+from faceattr.labelling.folder import Extras, label_to
+from faceattr.labelling.gallery import write_gallery
+from faceattr.labelling.pipeline import Item
+from faceattr.labelling.rows import columns
+from faceattr.pictures.inputs import InputFile
+
+
+@pytest.mark.parametrize(
+    ("path", "time", "expected"),
+    [
+        ("a.jpg", None, "a.jpg"),
+        ("in/a.PNG", None, "in/a.PNG"),
+        ("/abs/a.bmp", None, "abs/a.bmp.jpg"),
+        ("../up/a.jpg", None, "_/up/a.jpg"),
+        ("clip.mp4", 12.5, "clip.mp4.0012.500s.jpg"),
+    ],
+)
+def test_copies_keep_their_names_below_the_folder(path, time, expected):
+    assert str(place_of("out", Item(InputFile(path), time))) == f"out/{expected}"
+
+
+def test_every_face_is_saved_with_what_is_around_it(tmp_path, monkeypatch):
+    save_pictures(tmp_path / "in", 4)
+    monkeypatch.chdir(tmp_path)
+    label_to("t.csv", "in", attributes(), extras=Extras(crops="crops"))
+    saved = sorted(str(p.relative_to(tmp_path / "crops")) for p in tmp_path.glob("crops/**/*.jpg"))
+    assert saved == [
+        f"in/p00{picture}.png.{face}.jpg" for picture in range(4) for face in range(picture)
+    ]
+    crop = np.asarray(Image.open(tmp_path / "crops/in/p001.png.0.jpg"))
+    assert crop.shape == (50, 50, 3)
+    assert crop[25, 25, 1] > 150 and crop[25, 25, 0] < 120 and crop[1, 1].min() > 200
+
+
+def test_annotated_copies_have_the_boxes_of_their_own_picture(tmp_path, monkeypatch):
+    save_pictures(tmp_path / "in", 9)
+    (tmp_path / "in/bad.png").write_text("words")
+    monkeypatch.chdir(tmp_path)
+    label_to("t.csv", "in", attributes(), extras=Extras(annotated="out"))
+    for number in range(9):
+        before = np.asarray(Image.open(f"in/p{number:03}.png")).astype(int)
+        after = np.asarray(Image.open(f"out/in/p{number:03}.png")).astype(int)
+        assert (before != after).any() == (number % 4 > 0)
+    assert not (tmp_path / "out/in/bad.png.jpg").exists()
+
+
+def test_what_the_job_wrote_is_not_read_by_the_next_one(tmp_path):
+    inputs = save_pictures(tmp_path / "in", 3)
+    extras = Extras(crops=inputs / "crops", annotated=inputs / "out")
+    first = label_to(tmp_path / "a.csv", inputs, attributes(), extras=extras)
+    again = label_to(tmp_path / "b.csv", inputs, attributes(), extras=extras)
+    assert first.inputs == again.inputs == 3
+
+
+def test_a_face_on_its_side_is_saved_upright(tmp_path):
+    upright = draw(1, size=(90, 130))
+    upright[0, 0] = 255
+    upright[20:30, 10:50] = (10, 255, 10)
+    (tmp_path / "in").mkdir()
+    Image.fromarray(np.rot90(upright, -1)).save(tmp_path / "in/a.png")
+
+    class LooksUpOnly(GreenSquares):
+        def __call__(self, image):
+            return super().__call__(image) if image[0, 0].min() == 255 else []
+
+    describe = attributes(detector=LooksUpOnly(), upright=True)
+    label_to(tmp_path / "t.csv", tmp_path / "in", describe, extras=Extras(crops=tmp_path / "out"))
+    (path,) = (tmp_path / "out").rglob("*.jpg")
+    face = np.asarray(Image.open(path))[8:-8, 8:-8]
+    assert face[:6, :, 1].mean() > face[-6:, :, 1].mean() + 30
+    assert pandas.read_csv(tmp_path / "t.csv")["turn"].tolist() == [1]
+
+
+# The gallery
+
+
+@pytest.fixture
+def labelled(tmp_path, monkeypatch):
+    save_pictures(tmp_path / "in & out", 12)
+    monkeypatch.chdir(tmp_path)
+    summary = label_to("t.csv", "in & out", attributes(), extras=Extras(gallery="page.html"))
+    return (tmp_path / "page.html").read_text(), summary
+
+
+def test_the_page_shows_every_face_under_its_answer(labelled):
+    page, summary = labelled
+    assert page.count('class="face"') == 2 * summary.faces
+    for task, answers in summary.answers.items():
+        for name, count in answers.items():
+            assert f'id="{task}-{name}">{name} <small>{count} face' in page
+
+
+def test_the_page_loads_nothing_and_escapes_names(labelled):
+    page, _ = labelled
+    assert "http" not in page and "<script" not in page and "Faces of in &amp; out" in page
+    assert 'href="in%20%26%20out/p001.png"' in page
+    assert all(src.startswith("data:image/jpeg") for src in re.findall(r'src="([^"]+)', page))
+
+
+def test_the_surest_come_first(labelled):
+    page, _ = labelled
+    section = page.split('id="mood-')[2]
+    shown = [float(p) for p in re.findall(r"--p:([\d.]+)", section)]
+    assert shown == sorted(shown, reverse=True)
+
+
+def test_of_very_many_faces_an_even_choice_is_shown(tmp_path, monkeypatch):
+    monkeypatch.setattr(gallery, "MOST_A_CLASS", 5)
+    names = columns((MOOD, SHADE))
+    rows = [
+        dict.fromkeys(names)
+        | {"path": "gone.jpg", "status": "ok", "mood": "calm", "mood_prob": n / 100}
+        | {"shade": None, "shade_prob": 0.5}
+        for n in range(100)
+    ]
+    write_gallery(tmp_path / "p.html", lambda: iter(rows), (MOOD, SHADE), title="x")
+    page = (tmp_path / "p.html").read_text()
+    calm = page.split('id="mood-calm"')[1].split("<h3")[0]
+    assert "100 faces, 5 of them shown evenly" in calm
+    shown = re.findall(r"--p:([\d.]+)", calm)
+    assert len(shown) == 5 and shown[0] == "0.990" and shown[-1] == "0.000"
+    assert 'id="shade-unsure"' in page and "<em>gone</em>" in page
+
+
+# Videos
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """Four seconds: a face from the second one on."""
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "in/clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 5, (200, 90))
+    for number in range(20):
+        writer.write(draw(number >= 10)[..., ::-1].copy())
+    writer.release()
+    return path
+
+
+def test_a_video_has_rows_for_each_of_its_seconds(tmp_path, clip):
+    extras = Extras(crops=tmp_path / "crops", annotated=tmp_path / "out", gallery=tmp_path / "g")
+    label_to(tmp_path / "t.csv", clip, attributes(), extras=extras)
+    frame = pandas.read_csv(tmp_path / "t.csv")
+    assert frame["time"].tolist() == [0, 1, 2, 3]
+    assert frame["status"].tolist() == ["no_face", "no_face", "ok", "ok"]
+    assert len(list((tmp_path / "crops").rglob("*.jpg"))) == 2
+    assert len(list((tmp_path / "out").rglob("*.jpg"))) == 4
+    assert (tmp_path / "g").read_text().count("data:image") == 4
+
+
+def test_a_video_is_gone_on_with_in_its_middle(tmp_path, clip):
+    save_pictures(tmp_path / "in", 2)
+    label_to(tmp_path / "t.csv", tmp_path / "in", attributes(), every=0.4)
+    whole = (tmp_path / "t.csv").read_bytes()
+    for length in range(0, len(whole), 97):
+        (tmp_path / "t.csv").write_bytes(whole[:length])
+        label_to(tmp_path / "t.csv", tmp_path / "in", attributes(), every=0.4, resume=True)
+        assert (tmp_path / "t.csv").read_bytes() == whole
+
+
+def test_a_broken_video_has_a_row(tmp_path):
+    (tmp_path / "x.mp4").write_text("words")
+    label_to(tmp_path / "t.csv", tmp_path, attributes())
+    row = pandas.read_csv(tmp_path / "t.csv").iloc[0]
+    assert row["status"] == "unreadable" and "not a video" in row["reason"]
