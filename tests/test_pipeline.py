@@ -74,7 +74,7 @@ class HalfSize(GreenSquares):
     long_side = 400
 
 
-@pytest.mark.parametrize(("side", "decodes"), [(400, 1), (100, 2)])
+@pytest.mark.parametrize(("side", "decodes"), [(400, 1), (50, 2)])
 def test_boxes_are_those_of_the_full_picture_and_small_faces_are_cut_from_it(
     tmp_path, side, decodes, monkeypatch
 ):
@@ -92,7 +92,7 @@ def test_boxes_are_those_of_the_full_picture_and_small_faces_are_cut_from_it(
 
     monkeypatch.setattr(pipeline, "read_picture", spy)
     (record,) = described(tmp_path, attributes(detector=HalfSize()))
-    assert sizes == [400, 1600][:decodes]
+    assert sizes == [800, 1600][:decodes]
     assert record.faces[0].box == pytest.approx((800, 400, 800 + side, 400 + side), abs=8)
 
 

@@ -21,13 +21,17 @@ import numpy as np
 from faceattr.labelling.describe import FaceAttributes
 from faceattr.labelling.rows import Labelled
 from faceattr.pictures.capture import frames
-from faceattr.pictures.detect import Face
+from faceattr.pictures.detect import Detector, Face
 from faceattr.pictures.inputs import InputFile
 from faceattr.pictures.reading import Picture, read_picture
 
 # Rows are held back for a full batch, but not for longer than this, nor for more inputs.
 PATIENCE_SECONDS = 10.0
 MOST_WAITING = 256
+# Pictures of 4000 pixels, decoded at no less than 1.5 times what the detector looks at: the same
+# 67 faces as in the whole picture with both detectors, boxes at a mean IoU of 0.99; at 1.0 times
+# 0.97 with CenterFace. A tenth of the time of decoding the whole.
+SPARE = 1.5
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -183,7 +187,7 @@ def _look(
         return Found(item, reason=item.reason)
     try:
         with clock.measure("decode"):
-            picture = _picture(item, None if keep else attributes.detector.long_side)
+            picture = _picture(item, None if keep else _enough(attributes.detector))
         with clock.measure("detect"):
             near = attributes.find(picture.image)
         faces = tuple(face.scaled(picture.scale) for face in near)
@@ -206,6 +210,11 @@ def _look(
     if keep:
         keep(found, picture)
     return found
+
+
+def _enough(detector: Detector) -> int | None:
+    """The longer side at which a JPEG may be decoded without another face being found."""
+    return detector.long_side and round(detector.long_side * SPARE)
 
 
 def _picture(item: Item, at_least: int | None = None) -> Picture:
