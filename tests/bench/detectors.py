@@ -1,0 +1,89 @@
+"""Recall, precision and speed of every detector on photographs with known boxes.
+
+    python tests/bench/detectors.py FACES.csv [--yunet FILE.onnx]
+
+`FACES.csv` has ``path,x0,y0,x1,y1`` with paths relative to itself; a row without a box stands for
+a picture without a face. A detection is right when its centre lies in a box that no other
+detection has taken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import statistics
+import time
+from collections import defaultdict
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+
+from faceattr.pictures.choose import choose_detector
+from faceattr.pictures.detect import Face
+from faceattr.pictures.reading import read_image
+
+Boxes = list[tuple[float, ...]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("faces", type=Path)
+    parser.add_argument("--yunet", help="a YuNet file")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    truth = read_truth(options.faces)
+    images = {path: read_image(options.faces.parent / path) for path in truth}
+    names = ["centerface", "mtcnn", *([options.yunet] if options.yunet else [])]
+    detectors = {name: choose_detector(name) for name in names}
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for detector in detectors.values():
+        detector(next(iter(images.values())))
+    for _ in range(options.rounds):
+        for name, detector in detectors.items():
+            start = time.perf_counter()
+            found = {path: detector(image) for path, image in images.items()}
+            seconds[name].append(time.perf_counter() - start)
+            if len(seconds[name]) == options.rounds:
+                print_line(detector.about, score(found, truth), seconds[name], found)
+
+
+def read_truth(table: Path) -> dict[str, Boxes]:
+    truth: dict[str, Boxes] = defaultdict(list)
+    with open(table, newline="") as file:
+        for row in csv.DictReader(file):
+            boxes = truth[row["path"]]
+            if row["x0"]:
+                boxes.append(tuple(float(row[name]) for name in ("x0", "y0", "x1", "y1")))
+    return dict(truth)
+
+
+def score(found: dict[str, list[Face]], truth: dict[str, Boxes]) -> tuple[int, int, int]:
+    """Right detections, wrong ones, faces that there are."""
+    right = 0
+    for path, boxes in truth.items():
+        free = list(boxes)
+        for face in sorted(found[path], key=lambda face: -face.score):
+            x, y = np.reshape(face.box, (2, 2)).mean(0)
+            hit = next((b for b in free if b[0] <= x <= b[2] and b[1] <= y <= b[3]), None)
+            if hit:
+                free.remove(hit)
+                right += 1
+    total = sum(map(len, found.values()))
+    return right, total - right, sum(map(len, truth.values()))
+
+
+def print_line(about, counts, seconds, found) -> None:
+    right, wrong, faces = counts
+    spent = statistics.median(seconds)
+    print(
+        f"{about['name']:<11} {about['long_side']} px  recall {right / faces:6.1%}  "
+        f"precision {right / max(1, right + wrong):6.1%}  {spent / len(found) * 1e3:6.1f} ms a "
+        f"picture  {(right + wrong) / spent:6.1f} faces/s"
+    )
+
+
+if __name__ == "__main__":
+    main()
