@@ -1,0 +1,298 @@
+"""Faces in moving pictures: ``for frame, faces in live.watch(0): ...``.
+
+Capture, recognition and whoever draws go each at their own pace. A thread reads frames and
+keeps only the newest, another looks at whichever is newest when it is ready, and the caller
+gets every new frame at once, with the newest answers carried on to where the faces are now.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+from faceattr.labelling.describe import FaceAttributes
+from faceattr.labelling.recognise import Effort, Recogniser, Seen
+from faceattr.labelling.tracks import LiveFace, Settling
+from faceattr.pictures.feed import SILENT_SECONDS, Feed, Frame, Source, always, is_live, open_feed
+
+LATE = 0.05  # a file's frame that is later than this is passed over without decoding it
+Moment = tuple[Frame, tuple[LiveFace, ...]]
+T = TypeVar("T")
+
+
+def watch(
+    source: Source | Feed,
+    attributes: FaceAttributes | None = None,
+    *,
+    every_frame: bool | None = None,
+    rate: float | None = None,
+    effort: Effort | None = None,
+    settling: Settling | None = None,
+) -> Watch:
+    """Watch faces in a camera, a video file, a stream or a folder of frames.
+
+    Args:
+        source: As for `faceattr.pictures.feed.open_feed`: ``0``, ``"clip.mp4"``,
+            ``"rtsp://..."``, ``"frames/"``.
+        attributes: Detector and model, by default `FaceAttributes.load()`.
+        every_frame: Give every frame in order, however long it takes, with its own answers;
+            else go with the clock and drop frames rather than fall behind. By default the
+            former for files, the latter for cameras and streams.
+        rate: Frames a second of a folder.
+        effort: How much is done for a frame.
+        settling: How a track's answers are averaged.
+
+    Returns:
+        An iterator of ``(frame, faces)``: `frame.image` is RGB ``uint8``, each face a
+        `LiveFace` with its track number and averaged answers. It closes the source at its
+        end; to stop earlier, use it as a context manager.
+
+    Raises:
+        OSError, ValueError: The source cannot be opened (now) or breaks off (while iterating).
+    """
+    live = is_live(source)
+    if live and every_frame:
+        raise ValueError(f"{source} goes on by itself: it cannot wait until a frame is done.")
+    opening = open_feed(source, rate=rate)
+    feed = opening.__enter__()
+    try:
+        recogniser = Recogniser(attributes or FaceAttributes.load(), effort, settling)
+    except BaseException:
+        opening.__exit__(None, None, None)
+        raise
+    kind = Watch if (every_frame if every_frame is not None else not live) else LiveWatch
+    return kind(feed, recogniser, opening)
+
+
+class Watch:
+    """Every frame of a source in order, each with its own answers.
+
+    `feed` is what is watched, `seen` what was last known of a frame.
+    """
+
+    def __init__(self, feed: Feed, recogniser: Recogniser, opening) -> None:
+        self.feed = feed
+        self.recogniser = recogniser
+        self.seen: Seen | None = None
+        self.looks = 0  # frames looked at
+        self._opening = opening
+        self._frames: Iterator[Frame] | None = None
+
+    def __iter__(self) -> Watch:
+        return self
+
+    def __next__(self) -> Moment:
+        try:
+            moment = self.next()
+            while moment is None:
+                moment = self.next()
+        except BaseException:
+            self.close()
+            raise
+        return moment
+
+    def next(self, patience: float = 1.0) -> Moment | None:
+        """The next frame, or None if there is none within `patience` seconds.
+
+        Raises:
+            StopIteration: The source has ended.
+            OSError: The source broke off.
+        """
+        if self._frames is None:
+            self.recogniser.warm_up()
+            self._frames = self.feed.frames()
+        frame = next(self._frames)
+        self.seen = self.recogniser.look(frame)
+        self.looks += 1
+        return frame, self.seen.faces
+
+    def pause(self) -> None:
+        """Let the source wait."""
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+
+    def close(self) -> None:
+        """Give the source back."""
+        self._opening.__exit__(None, None, None)
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class LiveWatch(Watch):
+    """The newest frame of a source with the newest answers: late rather than slow."""
+
+    def __init__(self, feed: Feed, recogniser: Recogniser, opening) -> None:
+        super().__init__(feed, recogniser, opening)
+        self._newest: _Newest[Frame] = _Newest()
+        self._known: _Newest[Seen] = _Newest()
+        self._clock = _Clock()
+        self._given = 0
+        self._is_warm = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._guarded, args=(work, place), daemon=True)
+            for work, place in ((self._capture, self._newest), (self._recognise, self._known))
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def next(self, patience: float = 1.0) -> Moment | None:
+        self._known.raise_error()
+        taken = self._newest.after(self._given, patience)
+        if taken is None:
+            self._must_not_be_silent()
+            return None
+        self._given, frame = taken
+        self.seen = self._known.value
+        if self.seen is None:
+            return frame, ()
+        return frame, self.seen.faces_in(frame.image, frame.time)
+
+    def _must_not_be_silent(self) -> None:
+        silent = time.monotonic() - self._newest.moment
+        if silent > SILENT_SECONDS and not self._clock.is_paused:
+            raise OSError(f"{self.feed.name} has given no picture for {silent:.0f} s.")
+
+    def pause(self) -> None:
+        self._clock.pause()
+
+    def resume(self) -> None:
+        self._clock.resume()
+
+    def close(self) -> None:
+        self._newest.end()
+        self._is_warm.set()
+        self._clock.stop()
+        for thread in self._threads:
+            thread.join(timeout=5)
+        # OpenCV crashes when a capture is released under the thread that reads it.
+        if not self._threads[0].is_alive():
+            super().close()
+
+    def _guarded(self, work: Callable[[], None], place: _Newest) -> None:
+        try:
+            work()
+        except StopIteration:
+            place.end()
+        except Exception as error:  # handed to whoever iterates
+            place.end(error)
+        else:
+            place.end()
+
+    def _capture(self) -> None:
+        if not self.feed.is_live:
+            self._is_warm.wait()  # a file can wait for the model, a camera's picture need not
+        wanted = always if self.feed.is_live else self._in_time
+        for frame in self.feed.frames(wanted):
+            if self._newest.is_ended:
+                return
+            if not self.feed.is_live:
+                self._clock.wait_until(frame.time)
+            self._newest.put(frame)
+
+    def _in_time(self, second: float) -> bool:
+        return self._newest.is_ended or self._clock.now() <= second + LATE
+
+    def _recognise(self) -> None:
+        try:
+            self.recogniser.warm_up()
+        finally:
+            self._is_warm.set()
+        number = 0
+        while not self._newest.is_ended:
+            taken = self._newest.after(number, 0.2)
+            if taken is not None:
+                number, frame = taken
+                self._known.put(self.recogniser.look(frame))
+                self.looks += 1
+
+
+class _Newest(Generic[T]):
+    """A place for one value that a thread replaces and others wait for."""
+
+    def __init__(self) -> None:
+        self.value: T | None = None
+        self.moment = time.monotonic()
+        self.is_ended = False
+        self._count = 0
+        self._error: Exception | None = None
+        self._changed = threading.Condition()
+
+    def put(self, value: T) -> None:
+        with self._changed:
+            self.value, self.moment = value, time.monotonic()
+            self._count += 1
+            self._changed.notify_all()
+
+    def after(self, count: int, patience: float) -> tuple[int, T] | None:
+        """A value newer than the `count`-th with its own count; None after `patience` seconds.
+
+        Raises:
+            StopIteration: There will be none.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._count > count or self.is_ended, patience)
+            if self._count > count and self.value is not None:
+                return self._count, self.value
+            self.raise_error()
+            if self.is_ended:
+                raise StopIteration
+            return None
+
+    def raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def end(self, error: Exception | None = None) -> None:
+        with self._changed:
+            self.is_ended = True
+            self._error = self._error or error
+            self._changed.notify_all()
+
+
+class _Clock:
+    """Seconds since the first frame, standing still while paused."""
+
+    def __init__(self) -> None:
+        self._start: float | None = None
+        self._paused_at: float | None = None
+        self._stopped = False
+        self._changed = threading.Condition()
+
+    @property
+    def is_paused(self) -> bool:
+        return self._paused_at is not None
+
+    def now(self) -> float:
+        if self._start is None:
+            return 0.0
+        return (self._paused_at or time.monotonic()) - self._start
+
+    def pause(self) -> None:
+        with self._changed:
+            self._paused_at = self._paused_at or time.monotonic()
+
+    def resume(self) -> None:
+        with self._changed:
+            if self._paused_at is not None and self._start is not None:
+                self._start += time.monotonic() - self._paused_at
+            self._paused_at = None
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def wait_until(self, second: float) -> None:
+        with self._changed:
+            if self._start is None:
+                self._start = time.monotonic() - second
+            while not self._stopped and (self.is_paused or self.now() < second):
+                self._changed.wait(None if self.is_paused else second - self.now())

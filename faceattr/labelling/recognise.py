@@ -1,0 +1,146 @@
+"""From one frame after another to tracked, described faces: what `watch` does with a frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from faceattr.labelling.describe import FaceAttributes
+from faceattr.labelling.motion import Sketch, carried, is_cut, sketch
+from faceattr.labelling.tracks import LiveFace, Settling, Tracks
+from faceattr.pictures.feed import Frame
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is done for a frame.
+
+    Args:
+        detect_every: Faces are searched in every so many-th frame that is looked at, and
+            carried along in between. While there is no face, every frame is searched.
+        ask_at_once: Most faces that the model is asked about in one frame; those of whom it
+            was asked longest ago come first. This bounds the time that a crowd takes.
+    """
+
+    detect_every: int = 3
+    ask_at_once: int = 4
+
+    def __post_init__(self) -> None:
+        if self.detect_every < 1 or self.ask_at_once < 1:
+            raise ValueError(
+                "Faces are searched in every 1st frame or less often, and at least 1 is asked "
+                f"about. Received: {self.detect_every}, {self.ask_at_once}"
+            )
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is known of one frame.
+
+    Args:
+        number, time, captured: The frame's.
+        sketch: To carry the faces on to later frames.
+        faces: From left to right.
+        asked: How many of them the model was asked about in this frame.
+    """
+
+    number: int
+    time: float
+    captured: float
+    sketch: Sketch
+    faces: tuple[LiveFace, ...]
+    asked: int = 0
+
+    def faces_in(self, image: np.ndarray, time: float) -> tuple[LiveFace, ...]:
+        """The faces where they are in a later frame; none if the scene was cut between.
+
+        Args:
+            image: The later frame, RGB ``uint8``, ``(height, width, 3)``.
+            time: Its second.
+        """
+        if not self.faces:
+            return ()
+        now = sketch(image)
+        if is_cut(self.sketch, now):
+            return ()
+        boxes = carried(self.sketch, now, [face.box for face in self.faces])
+        return tuple(
+            face.at(box or _expected(face, time - self.time))
+            for face, box in zip(self.faces, boxes, strict=True)
+        )
+
+
+def _expected(face: LiveFace, elapsed: float) -> tuple[float, float, float, float]:
+    x, y = (speed * elapsed for speed in face.velocity)
+    x0, y0, x1, y1 = face.box
+    return x0 + x, y0 + y, x1 + x, y1 + y
+
+
+class Recogniser:
+    """Looks at the frames of one source, one after another.
+
+    Args:
+        attributes: Detector and model.
+        effort: How much is done for a frame.
+        settling: How answers settle.
+    """
+
+    def __init__(
+        self,
+        attributes: FaceAttributes,
+        effort: Effort | None = None,
+        settling: Settling | None = None,
+    ) -> None:
+        self.attributes = attributes
+        self.effort = effort or Effort()
+        settling = settling or Settling(min_confidence=attributes.min_confidence)
+        self.tracks = Tracks(attributes.tasks, settling, attributes.min_face)
+        self._sketch: Sketch | None = None
+        self._since_search = 0
+
+    def warm_up(self) -> None:
+        """Compile the model for every size of batch there will be, so that no frame waits."""
+        size, count = self.attributes.crop_rule.size, 1
+        while count < 2 * self.effort.ask_at_once:
+            self.attributes.predict(np.zeros((count, size, size, 3), np.uint8))
+            count *= 2
+
+    def look(self, frame: Frame) -> Seen:
+        """Follow, find and describe the faces of the next frame."""
+        now = sketch(frame.image)
+        self._follow(frame, now)
+        self._sketch = now
+        self._since_search += 1
+        if self._since_search >= self.effort.detect_every or not len(self.tracks):
+            self.tracks.find(frame.time, self.attributes.find(frame.image), frame.image)
+            self._since_search = 0
+        due = self._ask(frame)
+        faces = tuple(self.tracks.shown())
+        return Seen(frame.number, frame.time, frame.captured, now, faces, due)
+
+    def _follow(self, frame: Frame, now: Sketch) -> None:
+        if self._sketch is None:
+            return
+        if is_cut(self._sketch, now):
+            self.tracks.clear()
+        else:
+            boxes = carried(self._sketch, now, self.tracks.boxes)
+            self.tracks.carry(frame.time, boxes)
+
+    def _ask(self, frame: Frame) -> int:
+        due = [
+            face
+            for face in self.tracks.due(self.effort.ask_at_once)
+            if _touches(face, frame.image.shape)
+        ]
+        crops = [self.attributes.cut(frame.image, face.face) for face in due]
+        for face, answer in zip(due, self.attributes.predict(crops), strict=True):
+            self.tracks.answer(face.track, frame.time, answer)
+        return len(due)
+
+
+def _touches(face: LiveFace, shape: tuple[int, ...]) -> bool:
+    """Whether a carried box still lies in the picture, whose shape is (h, w, 3)."""
+    x0, y0, x1, y1 = face.box
+    return x1 > 1 and y1 > 1 and x0 < shape[1] - 1 and y0 < shape[0] - 1

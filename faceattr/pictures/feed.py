@@ -1,0 +1,229 @@
+"""Moving pictures of any kind behind one contract: camera, video file, stream, folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from faceattr.pictures.inputs import Inputs
+from faceattr.pictures.reading import PathLike, read_image
+
+RATE = 25.0  # of a folder of frames, and of a source that does not say
+OPEN_SECONDS, SILENT_SECONDS = 10, 10
+# Containers estimate their number of frames; what misses more than this share broke off.
+BROKEN_OFF = 0.95
+Source = int | PathLike
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture of a moving one.
+
+    Args:
+        image: RGB ``uint8``, ``(height, width, 3)``.
+        number: Counted from 0 in the source; frames that were passed over are counted, too.
+        time: Seconds since the source began.
+        captured: When it was read, in seconds of `time.monotonic`.
+    """
+
+    image: np.ndarray
+    number: int
+    time: float
+    captured: float = field(default_factory=monotonic)
+
+
+def always(second: float) -> bool:
+    """Take every frame."""
+    return True
+
+
+class Feed(Protocol):
+    """Where frames come from.
+
+    `name` is what people call it, `rate` its frames a second, `is_live` whether what is not
+    taken now is gone (camera, stream).
+    """
+
+    name: str
+    rate: float
+    is_live: bool
+
+    def frames(self, wanted: Callable[[float], bool] = always) -> Iterator[Frame]:
+        """The frames in order; those whose second is not `wanted` are passed over undecoded.
+
+        Raises:
+            OSError: The source broke off.
+        """
+
+
+@contextmanager
+def open_feed(source: Source | Feed, *, rate: float | None = None) -> Iterator[Feed]:
+    """Open a camera, a video, a stream or a folder of frames.
+
+    Args:
+        source: A camera's number (``0`` or ``"0"``), a video file, a stream's URL
+            (``rtsp://``, ``http://`` and so on), a folder of pictures in the order of their
+            names, or a feed of your own.
+        rate: Frames a second of a folder.
+
+    Raises:
+        FileNotFoundError, OSError: There is no such source, or it is busy.
+        ValueError: It cannot be read as moving pictures.
+    """
+    if hasattr(source, "frames"):
+        yield source  # type: ignore[misc]
+        return
+    name = os.fspath(source) if not isinstance(source, int) else str(source)
+    if os.path.isdir(name):
+        yield _Folder(name, rate or RATE)
+        return
+    feed = _open(name)
+    try:
+        yield feed
+    finally:
+        feed.video.release()
+
+
+def is_live(source: Source | Feed) -> bool:
+    """Whether a source is a camera or a stream, told without opening it."""
+    if hasattr(source, "frames"):
+        return bool(source.is_live)  # type: ignore[union-attr]
+    return _is_camera(str(source)) or _is_url(str(source))
+
+
+def _is_camera(name: str) -> bool:
+    return name.isdecimal()
+
+
+def _is_url(name: str) -> bool:
+    return re.match(r"[a-z][a-z0-9+.-]+://", name, re.IGNORECASE) is not None
+
+
+def _open(name: str) -> _Video:
+    # Else OpenCV and FFmpeg add their own lines to the one sentence that follows.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    loud = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        if _is_camera(name):
+            return _camera(int(name))
+        return _stream(name) if _is_url(name) else _file(name)
+    finally:
+        cv2.utils.logging.setLogLevel(loud)
+
+
+def _camera(number: int) -> _Video:
+    video = cv2.VideoCapture(number)
+    if not video.isOpened():
+        raise OSError(_why_no_camera(number))
+    # Uncompressed, most USB cameras reach 10 frames/s at this size; a driver that cannot do
+    # one of these keeps what it has.
+    video.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
+    video.set(cv2.CAP_PROP_FRAME_WIDTH, 1280)
+    video.set(cv2.CAP_PROP_FRAME_HEIGHT, 720)
+    video.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+    return _Video(f"camera {number}", video, is_live=True)
+
+
+def _why_no_camera(number: int) -> str:
+    if not sys.platform.startswith("linux"):
+        return (
+            f"Camera {number} cannot be opened: there is none, another program uses it, or "
+            "the system's privacy settings forbid it."
+        )
+    if not os.path.exists(f"/dev/video{number}"):
+        found = sorted(int(path.name[5:]) for path in Path("/dev").glob("video[0-9]*"))
+        there = f"there are {', '.join(map(str, found))}" if found else "this machine has none"
+        return f"There is no camera {number}; {there}. A video file or a stream will do as well."
+    if not os.access(f"/dev/video{number}", os.R_OK | os.W_OK):
+        return (
+            f"Camera {number} may not be used by this user; `sudo usermod -aG video $USER` "
+            "and a new login permit it."
+        )
+    return f"Camera {number} cannot be opened: another program uses it, or it is no camera."
+
+
+def _stream(url: str) -> _Video:
+    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, 1000 * OPEN_SECONDS]
+    limits += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, 1000 * SILENT_SECONDS]
+    video = cv2.VideoCapture(url, cv2.CAP_FFMPEG, limits)
+    if not video.isOpened():
+        raise OSError(
+            f"The stream {url} does not answer within {OPEN_SECONDS} s, or is none that "
+            "FFmpeg reads."
+        )
+    return _Video(url, video, is_live=True)
+
+
+def _file(path: str) -> _Video:
+    if not os.path.exists(path):
+        raise FileNotFoundError(
+            f"There is no video {path}. A source is a camera's number, a video file, a folder "
+            "of frames or a stream's URL."
+        )
+    with open(path, "rb"):
+        pass
+    video = cv2.VideoCapture(path, cv2.CAP_FFMPEG)
+    if not video.isOpened():
+        raise ValueError(f"{path} is not a video that OpenCV reads, or it broke off early.")
+    return _Video(path, video, is_live=False)
+
+
+class _Video:
+    """Anything that OpenCV opens."""
+
+    def __init__(self, name: str, video: cv2.VideoCapture, is_live: bool) -> None:
+        self.name = name
+        self.video = video
+        self.is_live = is_live
+        rate = video.get(cv2.CAP_PROP_FPS)
+        self.rate = rate if 1 <= rate <= 240 else RATE
+        self._expected = 0 if is_live else int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+
+    def frames(self, wanted: Callable[[float], bool] = always) -> Iterator[Frame]:
+        start, number = monotonic(), 0
+        while self.video.grab():
+            second = monotonic() - start if self.is_live else number / self.rate
+            if wanted(second):
+                readable, image = self.video.retrieve()
+                if readable:
+                    yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), number, second)
+            number += 1
+        self._must_be_the_end(number)
+
+    def _must_be_the_end(self, number: int) -> None:
+        if self.is_live:
+            raise OSError(
+                f"{self.name} gives no more pictures: it was unplugged or broke off after "
+                f"{number} frames."
+            )
+        if number == 0:
+            raise ValueError(f"{self.name} has no frame that can be read.")
+        if number < BROKEN_OFF * self._expected - 2:
+            raise OSError(f"{self.name} breaks off after {number} of {self._expected} frames.")
+
+
+class _Folder:
+    """The pictures of a folder as frames, each as large as the first."""
+
+    def __init__(self, folder: str, rate: float) -> None:
+        self.name = folder
+        self.rate = rate
+        self.is_live = False
+        self._paths = [file.path for file in Inputs(folder) if not file.is_video]
+        if not self._paths:
+            raise ValueError(f"There are no pictures in {folder}.")
+
+    def frames(self, wanted: Callable[[float], bool] = always) -> Iterator[Frame]:
+        for number, path in enumerate(self._paths):
+            if wanted(number / self.rate):
+                yield Frame(read_image(path), number, number / self.rate)

@@ -1,0 +1,167 @@
+"""Sources of moving pictures: one contract, and one sentence when one fails."""
+
+import http.server
+import threading
+
+import cv2
+import imageio_ffmpeg
+import numpy as np
+import pytest
+from PIL import Image
+from use_scenes import Person, Scene
+
+from faceattr.pictures import feed as feed_module
+from faceattr.pictures.feed import is_live, open_feed
+
+
+def write_video(path, images, rate=25, **how):
+    height, width = images[0].shape[:2]
+    writer = imageio_ffmpeg.write_frames(
+        str(path), (width, height), fps=rate, codec="libx264", macro_block_size=1, **how
+    )
+    writer.send(None)
+    for image in images:
+        writer.send(np.ascontiguousarray(image))
+    writer.close()
+    return path
+
+
+@pytest.fixture(scope="module")
+def images():
+    scene = Scene(Person(0, lambda n: (40 + 4 * n, 90)), count=30)
+    return [scene.image(number) for number in range(30)]
+
+
+def taken(source, **how):
+    with open_feed(source, **how) as feed:
+        return list(feed.frames())
+
+
+def test_a_video_gives_every_frame_in_rgb_with_its_second(tmp_path, images):
+    frames = taken(write_video(tmp_path / "walk.mp4", images))
+    assert [frame.number for frame in frames] == list(range(30))
+    assert frames[10].time == pytest.approx(0.4)
+    red, green, blue = frames[5].image[90, 60].astype(int)
+    assert red > 150 and green < 120 and blue < 120
+
+
+def test_frames_that_are_not_wanted_are_passed_over_but_counted(tmp_path, images):
+    with open_feed(write_video(tmp_path / "walk.mp4", images)) as feed:
+        numbers = [frame.number for frame in feed.frames(lambda second: second >= 0.8)]
+    assert numbers == list(range(20, 30))
+
+
+def test_a_folder_gives_its_pictures_by_name_at_the_rate_that_is_asked_for(tmp_path, images):
+    for number, image in enumerate(images[:3]):
+        Image.fromarray(image).save(tmp_path / f"{number:03}.png")
+    frames = taken(tmp_path, rate=10)
+    assert [frame.time for frame in frames] == [0, 0.1, 0.2]
+    np.testing.assert_array_equal(frames[2].image, images[2])
+
+
+def test_a_video_that_breaks_off_gives_what_it_has_and_says_so(tmp_path, images):
+    how = {"output_params": ["-movflags", "+faststart", "-g", "5", "-crf", "10"]}
+    whole = write_video(tmp_path / "walk.mp4", images, **how).read_bytes()
+    (tmp_path / "broken.mp4").write_bytes(whole[: len(whole) * 6 // 10])
+    frames = []
+    with (
+        open_feed(tmp_path / "broken.mp4") as feed,
+        pytest.raises(OSError, match=r"broken.mp4 breaks off after \d+ of 30 frames"),
+    ):
+        for frame in feed.frames():
+            frames.append(frame)
+    assert 5 < len(frames) < 28
+
+
+def test_what_is_no_source_is_named_in_one_sentence(tmp_path):
+    (tmp_path / "text.mp4").write_text("no video")
+    (tmp_path / "empty").mkdir()
+    for source, error, sentence in [
+        ("gone.mp4", FileNotFoundError, "There is no video gone.mp4. A source is a camera"),
+        (tmp_path / "text.mp4", ValueError, "not a video that OpenCV reads"),
+        (tmp_path / "empty", ValueError, "There are no pictures in"),
+        (97, OSError, "camera 97"),
+        ("98", OSError, "camera 98"),
+    ]:
+        with pytest.raises(error, match=r"(?i)" + sentence):
+            taken(source)
+
+
+def test_a_stream_that_does_not_answer_is_named():
+    with pytest.raises(OSError, match=r"The stream http://127.0.0.1:9/x does not answer"):
+        taken("http://127.0.0.1:9/x")
+
+
+def test_cameras_and_streams_are_live_and_files_are_not():
+    assert is_live(0) and is_live("1") and is_live("rtsp://host/a") and is_live("http://h/v.mjpg")
+    assert not is_live("clip.mp4") and not is_live("frames/") and not is_live("C:\\clip.mp4")
+
+
+def test_a_stream_over_http_is_read_until_it_ends(images):
+    jpegs = [cv2.imencode(".jpg", image[:, :, ::-1])[1].tobytes() for image in images]
+
+    class Mjpeg(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+            self.end_headers()
+            for jpeg in jpegs:
+                head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+                self.wfile.write(head.encode() + jpeg + b"\r\n")
+
+        def log_message(self, *arguments):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mjpeg)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    frames = []
+    try:
+        url = f"http://127.0.0.1:{server.server_port}/live.mjpg"
+        with open_feed(url) as feed, pytest.raises(OSError, match="unplugged or broke off after"):
+            for frame in feed.frames():
+                frames.append(frame)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert feed.is_live and len(frames) >= 28
+
+
+class FakeCamera:
+    """Gives five pictures, then is unplugged."""
+
+    left = 5
+
+    def __init__(self, *_):
+        pass
+
+    def isOpened(self):
+        return True
+
+    def set(self, *_):
+        return False
+
+    def get(self, _):
+        return 0.0
+
+    def grab(self):
+        self.left -= 1
+        return self.left >= 0
+
+    def retrieve(self):
+        return True, np.full((48, 64, 3), (250, 0, 0), np.uint8)
+
+    def release(self):
+        self.is_released = True
+
+
+def test_a_camera_that_is_unplugged_says_so_and_is_released(monkeypatch):
+    monkeypatch.setattr(feed_module.cv2, "VideoCapture", FakeCamera)
+    frames = []
+    with (
+        open_feed(0) as feed,
+        pytest.raises(OSError, match="camera 0 gives no more pictures: it was unplugged"),
+    ):
+        for frame in feed.frames():
+            frames.append(frame)
+    assert len(frames) == 5 and frames[0].image[0, 0].tolist() == [0, 0, 250]
+    assert feed.video.is_released and feed.rate == feed_module.RATE

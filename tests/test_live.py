@@ -1,0 +1,159 @@
+"""`watch`: files frame by frame, cameras by the clock; nothing freezes, all threads end."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from use_scenes import ByColour, Person, Scene, attributes
+
+from faceattr.labelling import live
+from faceattr.labelling.live import watch
+
+
+def walker(count=40):
+    return Scene(Person(0, lambda n: (40 + 4 * n, 90)), count=count)
+
+
+class Camera(Scene):
+    """A scene that goes on whether it is watched or not, at 50 frames a second."""
+
+    is_live = True
+    rate = 50.0
+    name = "camera 7"
+    broken_after = 10**9
+
+    def frames(self, wanted=lambda second: True):
+        start = time.monotonic()
+        for frame in super().frames():
+            time.sleep(max(0, start + frame.time - time.monotonic()))
+            if frame.number == self.broken_after:
+                raise OSError("camera 7 was unplugged.")
+            yield type(frame)(frame.image, frame.number, frame.time)
+
+
+def test_every_frame_of_a_file_comes_in_order_with_its_own_answers():
+    scene = walker()
+    moments = list(watch(scene, attributes(scene)))
+    assert [frame.number for frame, _ in moments] == list(range(40))
+    for frame, (face,) in moments:
+        assert abs(face.box[0] - scene.people[0].box(frame.number)[0]) < 6
+        assert face.track == 1 and face["person"].label == "red"
+
+
+def test_the_same_file_gives_the_same_answers_twice():
+    def answers():
+        scene = walker(20)
+        moments = watch(scene, attributes(scene))
+        return [(face.track, face.box, face["person"]) for _, faces in moments for face in faces]
+
+    assert answers() == answers()
+
+
+def test_an_empty_source_ends_at_once():
+    scene = walker(0)
+    assert list(watch(scene, attributes(scene))) == []
+
+
+def test_a_slow_model_drops_frames_and_never_delays_the_picture():
+    scene = Camera(Person(1, lambda n: (60 + n, 90)), count=120)
+    slow = ByColour(wait=lambda: time.sleep(0.15))
+    delays, shown = [], []
+    with watch(scene, attributes(scene, slow)) as watching:
+        for frame, faces in watching:
+            delays.append(time.monotonic() - frame.captured)
+            shown.append(faces)
+    assert watching.looks < 25
+    assert len(delays) > 90 and np.percentile(delays, 90) < 0.04
+    assert any(shown), "answers did come"
+
+
+def test_answers_of_a_slow_model_are_drawn_where_the_face_is_now():
+    scene = Camera(Person(1, lambda n: (60 + 1.5 * n, 90)), count=120)
+    slow = ByColour(wait=lambda: time.sleep(0.1))
+    errors = [
+        abs(face.box[0] - scene.people[0].box(frame.number)[0])
+        for frame, faces in watch(scene, attributes(scene, slow))
+        for face in faces
+    ]
+    # 0.1 s are 7 pixels of this walk
+    assert len(errors) > 50 and np.median(errors) < 2
+
+
+def test_a_slow_viewer_gets_the_newest_frame():
+    scene = Camera(Person(0, lambda n: (100, 90)), count=100)
+    ages, numbers = [], []
+    for frame, _ in watch(scene, attributes(scene)):
+        ages.append(time.monotonic() - frame.captured)
+        numbers.append(frame.number)
+        time.sleep(0.1)
+    assert max(ages) < 0.08 and len(numbers) < 25 and numbers == sorted(numbers)
+
+
+def test_a_file_that_is_watched_by_the_clock_takes_its_time():
+    scene = walker(25)
+    started = time.monotonic()
+    moments = list(watch(scene, attributes(scene), every_frame=False))
+    assert 0.8 < time.monotonic() - started < 2.5 and len(moments) > 15
+
+
+def test_a_file_waits_while_paused_and_goes_on_where_it_was():
+    scene = walker(40)
+    with watch(scene, attributes(scene), every_frame=False) as watching:
+        before = [next(watching)[0].number for _ in range(5)][-1]
+        watching.pause()
+        time.sleep(0.6)
+        watching.resume()
+        after = next(watching)[0].number
+    assert after - before <= 4
+
+
+def test_what_breaks_the_source_reaches_the_viewer_after_its_last_frame():
+    scene = Camera(Person(0, lambda n: (100, 90)), count=60)
+    scene.broken_after = 20
+    numbers = []
+    with pytest.raises(OSError, match="unplugged"), watch(scene, attributes(scene)) as watching:
+        for frame, _ in watching:
+            numbers.append(frame.number)
+    assert numbers[-1] == 19
+
+
+def test_what_breaks_the_model_reaches_the_viewer():
+    def fail():
+        raise ValueError("the model is broken")
+
+    scene = Camera(Person(0, lambda n: (100, 90)), count=200)
+    with pytest.raises(ValueError, match="the model is broken"):
+        for _ in watch(scene, attributes(scene, ByColour(wait=fail))):
+            pass
+
+
+def test_a_camera_that_falls_silent_is_reported(monkeypatch):
+    class Silent(Camera):
+        def frames(self, wanted=None):
+            yield from super().frames()
+            time.sleep(1)
+
+    monkeypatch.setattr(live, "SILENT_SECONDS", 0.3)
+    scene = Silent(count=3)
+    with (
+        watch(scene, attributes(scene)) as watching,
+        pytest.raises(OSError, match="camera 7 has given no picture for"),
+    ):
+        while True:
+            watching.next(0.05)
+
+
+def test_leaving_ends_all_threads():
+    before = threading.active_count()
+    scene = Camera(Person(0, lambda n: (100, 90)), count=10_000)
+    with watch(scene, attributes(scene)) as watching:
+        next(watching)
+        assert threading.active_count() == before + 2
+    assert threading.active_count() == before
+
+
+def test_every_frame_of_a_camera_cannot_be_had():
+    scene = Camera(count=1)
+    with pytest.raises(ValueError, match="cannot wait"):
+        watch(scene, attributes(scene), every_frame=True)

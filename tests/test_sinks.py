@@ -1,0 +1,142 @@
+"""Videos that play, even half written, and timelines that keep every row."""
+
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pandas
+import pytest
+from use_scenes import PERSON, Person, Scene, attributes
+
+from faceattr.labelling.live import watch
+from faceattr.labelling.sinks import (
+    Timeline,
+    VideoFile,
+    must_be_a_sink,
+    save_snapshot,
+    timeline_columns,
+)
+
+
+def frames_of(path):
+    video = cv2.VideoCapture(str(path))
+    images = []
+    while (read := video.read())[0]:
+        images.append(read[1][:, :, ::-1])
+    return images
+
+
+def grey(level, size=(90, 160)):
+    return np.full((*size, 3), level, np.uint8)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.mov"])
+def test_a_video_plays_with_the_frames_that_were_written(tmp_path, name):
+    with VideoFile(tmp_path / name, 25) as video:
+        for number in range(30):
+            video.write(grey(8 * number), number / 25)
+    levels = [image.mean() for image in frames_of(tmp_path / name)]
+    assert len(levels) == 30
+    np.testing.assert_allclose(levels, [8 * n for n in range(30)], atol=4)
+
+
+def test_no_frame_leaves_no_file(tmp_path):
+    with VideoFile(tmp_path / "a.mp4", 25):
+        pass
+    assert not (tmp_path / "a.mp4").exists()
+
+
+def test_an_uneven_source_becomes_an_even_video_that_keeps_its_time(tmp_path):
+    seconds = [3.0, 3.01, 3.5, 3.52, 4.0]
+    with VideoFile(tmp_path / "a.mp4", 20) as video:
+        for number, second in enumerate(seconds):
+            video.write(grey(50 * number), second)
+    assert abs(len(frames_of(tmp_path / "a.mp4")) - 21) <= 1
+
+
+def test_a_long_pause_does_not_fill_the_video(tmp_path):
+    with VideoFile(tmp_path / "a.mp4", 20) as video:
+        for second in (0.0, 0.05, 600.0, 600.05):
+            video.write(grey(90), second)
+    assert video.written <= 5
+
+
+def test_frames_of_another_or_an_odd_size_are_fitted(tmp_path):
+    with VideoFile(tmp_path / "a.mp4", 25) as video:
+        video.write(grey(200, (91, 161)), 0)
+        video.write(grey(200, (400, 100)), 1 / 25)
+    first, second = frames_of(tmp_path / "a.mp4")
+    assert first.shape == second.shape == (90, 160, 3)
+    assert second[:, 80].mean() > 180 and second[:, 5].mean() < 20
+
+
+KILLED = """
+import os, sys, time
+import numpy as np
+from faceattr.labelling.sinks import VideoFile
+video = VideoFile(sys.argv[1], 25)
+for number in range(300):
+    noise = np.random.default_rng(number).integers(0, 255, (90, 160, 3))
+    video.write(noise.astype("uint8"), number / 25)
+print(video._writer.gi_frame.f_locals["p"].pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_video_plays_although_everything_that_wrote_it_was_killed(tmp_path):
+    job = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(tmp_path / "a.mp4")], stdout=subprocess.PIPE, text=True
+    )
+    encoder = int(job.stdout.readline())
+    subprocess.run(["kill", "-9", str(encoder), str(job.pid)], check=True)
+    job.communicate()
+    assert len(frames_of(tmp_path / "a.mp4")) >= 150
+
+
+def test_a_timeline_has_a_row_a_face_and_frame(tmp_path):
+    scene = Scene(Person(0, lambda n: (60, 90)), Person(2, lambda n: (200, 90)), count=12)
+    with Timeline(tmp_path / "t.csv", [PERSON]) as timeline:
+        for frame, faces in watch(scene, attributes(scene)):
+            timeline.write(frame, faces)
+    table = pandas.read_csv(tmp_path / "t.csv")
+    assert list(table.columns) == timeline_columns([PERSON])
+    assert len(table) == timeline.rows == 24 and table["track"].tolist() == [1, 2] * 12
+    assert table["person"].tolist() == ["red", "blue"] * 12
+    assert table["time"].iloc[-1] == pytest.approx(11 / 25)
+    sums = table[["person:red", "person:green", "person:blue"]].sum(axis=1)
+    np.testing.assert_allclose(sums, 1, atol=0.01)
+
+
+def test_a_timeline_without_faces_is_its_header(tmp_path):
+    with Timeline(tmp_path / "t.csv", [PERSON]):
+        pass
+    assert (tmp_path / "t.csv").read_text() == ",".join(timeline_columns([PERSON])) + "\n"
+
+
+def test_a_face_that_was_not_asked_about_has_empty_cells(tmp_path):
+    scene = Scene(Person(0, lambda n: (60, 90), side=6), count=3)
+    with Timeline(tmp_path / "t.csv", [PERSON]) as timeline:
+        for frame, faces in watch(scene, attributes(scene)):
+            timeline.write(frame, faces)
+    table = pandas.read_csv(tmp_path / "t.csv")
+    assert len(table) == 3 and table["person"].isna().all() and table["person:red"].isna().all()
+
+
+def test_outputs_are_checked_before_anything_is_opened(tmp_path):
+    (tmp_path / "there.mp4").write_text("mine")
+    must_be_a_sink(tmp_path / "new.mp4")
+    must_be_a_sink(tmp_path / "there.mp4", overwrite=True)
+    for path, error, sentence in [
+        ("a.avi", ValueError, "An output is a video"),
+        (tmp_path / "there.mp4", FileExistsError, "exists already"),
+        (tmp_path / "gone" / "a.csv", FileNotFoundError, "There is no folder"),
+    ]:
+        with pytest.raises(error, match=sentence):
+            must_be_a_sink(path)
+
+
+def test_a_snapshot_is_the_picture(tmp_path):
+    image = np.random.default_rng(0).integers(0, 255, (20, 30, 3)).astype(np.uint8)
+    path = save_snapshot(image, tmp_path)
+    np.testing.assert_array_equal(cv2.imread(str(path))[:, :, ::-1], image)
