@@ -44,7 +44,7 @@ _PLACES = {
     "Prediction": ("labelling.describe", "Prediction"),
     "label": ("labelling.folder", "label"),
 }
-__all__ = sorted(_PLACES)  # noqa: PLE0605
+__all__ = sorted(_PLACES)
 
 
 def __getattr__(name: str) -> Any:

@@ -24,7 +24,7 @@ def toy_network(tasks=(EXPRESSION, GENDER), dtype="float32") -> keras.Model:
     crops = keras.Input((None, None, 3), dtype="uint8")
     x = keras.layers.Rescaling(1 / 127.5, -1, dtype="float32")(crops)
     x = keras.layers.Conv2D(4, 3, strides=4, activation="relu", name="block1_conv1", dtype=dtype)(x)
-    x = keras.layers.Conv2D(8, 3, strides=2, activation="relu", name="block5_conv1", dtype=dtype)(x)
+    x = keras.layers.Conv2D(8, 3, strides=2, activation="relu", name="block4_conv1", dtype=dtype)(x)
     x = keras.layers.GlobalAveragePooling2D(dtype=dtype)(x)
     x = keras.layers.Dropout(0.2, seed=0, dtype=dtype)(x)
     heads = {

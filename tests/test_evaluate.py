@@ -90,7 +90,8 @@ def test_every_row_is_predicted_once_and_in_order_whatever_the_batch_size():
 def test_a_model_is_scored_on_the_tasks_that_the_rows_have():
     keras.utils.set_random_seed(0)
     crops = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype="uint8")
-    scored = evaluate(toy_network(), (EXPRESSION, GENDER), Rows(crops, np.arange(6), {"gender": TARGET[:6]}))
+    rows = Rows(crops, np.arange(6), {"gender": TARGET[:6]})
+    scored = evaluate(toy_network(), (EXPRESSION, GENDER), rows)
     assert list(scored) == ["gender"]
 
 

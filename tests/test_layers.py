@@ -38,7 +38,9 @@ def edges():
 
 
 def test_every_file_belongs_to_a_layer():
-    found = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in PACKAGE.rglob("*.py")}
+    found = {
+        path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in PACKAGE.rglob("*.py")
+    }
     assert found - {"__init__"} == set(LAYERS)
 
 

@@ -104,7 +104,7 @@ def test_a_missing_file_says_how_to_make_one(tmp_path):
 
 def test_a_text_file_is_no_model(tmp_path):
     (tmp_path / "a.keras").write_text("hello")
-    with pytest.raises(ValueError, match="is not a .keras model file"):
+    with pytest.raises(ValueError, match=r"is not a \.keras model file"):
         model_file.load(tmp_path / "a.keras")
 
 

@@ -1,11 +1,9 @@
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
 from conftest import shaded
 
-from faceattr.tasks import EXPRESSION, GENDER, KNOWN_TASKS, Task
+from faceattr.tasks import EXPRESSION, GENDER, Task
 from faceattr.training.sources import age_group, read_source, read_sources
 
 
@@ -81,7 +79,8 @@ def test_class_folders_also_under_splits(tmp_path):
 
 def test_fer2013_s_own_csv(tmp_path):
     pixels = " ".join(str(i % 256) for i in range(48 * 48))
-    text = f"emotion,pixels,Usage\n0,{pixels},Training\n6,{pixels},PublicTest\n4,{pixels},PrivateTest\n"
+    rows = [f"0,{pixels},Training", f"6,{pixels},PublicTest", f"4,{pixels},PrivateTest"]
+    text = "\n".join(["emotion,pixels,Usage", *rows])
     read = read_source(f"expression={write(tmp_path / 'fer2013.csv', text)}")
     assert labels(read, "expression") == ["angry", "neutral", "sad"]
     assert [example.split for example in read.examples] == ["train", "val", "test"]
