@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 from use_toys import MOOD, ColourModel, GreenSquares, attributes, draw
 
+from faceattr import model, model_file
 from faceattr.labelling.describe import FaceAttributes
-from faceattr.tasks import GENDER
+from faceattr.model_file import Description
+from faceattr.pictures.crop import CropRule
+from faceattr.tasks import EXPRESSION, GENDER
 
 
 def test_an_image_without_a_face_gives_none_and_asks_nothing():
@@ -95,3 +98,25 @@ def test_a_wrong_model_file_is_told_before_anything_slow(tmp_path):
         FaceAttributes.load(tmp_path / "x.keras")
     with pytest.raises(FileNotFoundError, match="no model file"):
         FaceAttributes.load(tmp_path / "y.keras")
+
+
+@pytest.mark.slow
+def test_bfloat16_gives_the_same_answers_to_within_a_hundredth(tmp_path):
+    network = model.build((EXPRESSION, GENDER), weights=None)
+    for task in (EXPRESSION, GENDER):
+        kernel, bias = network.get_layer(task.name).get_weights()
+        generator = np.random.default_rng(0)
+        kernel = generator.normal(0, 0.001, kernel.shape)
+        network.get_layer(task.name).set_weights([kernel, bias])
+    description = Description((EXPRESSION, GENDER), CropRule(), network={"pooling": "max"})
+    model_file.save(network, description, tmp_path / "m.keras")
+    crops = list(np.random.default_rng(1).integers(0, 255, (8, 48, 48, 3), dtype=np.uint8))
+    answers = [
+        FaceAttributes.load(tmp_path / "m.keras", "none", precision=precision).predict(crops)
+        for precision in ("float32", "bfloat16")
+    ]
+    for exact, rough in zip(*answers, strict=True):
+        assert np.ptp(exact["expression"]) > 0.02
+        assert rough["expression"] == pytest.approx(exact["expression"], abs=0.01)
+    with pytest.raises(ValueError, match="precision is one of"):
+        FaceAttributes.load(tmp_path / "m.keras", "none", precision="int4")

@@ -28,7 +28,7 @@ from faceattr.pictures.capture import seconds
 from faceattr.pictures.choose import choose_detector
 from faceattr.pictures.inputs import Inputs
 
-LOAD = ("model", "upright", "min_face", "min_confidence", "batch_size")
+LOAD = ("model", "precision", "upright", "min_face", "min_confidence", "batch_size")
 FIND = ("detector", "offline")
 EXTRAS = {"save_crops": "crops", "annotate": "annotated", "gallery": "gallery"}
 DONE, INTERRUPTED = 0, 130

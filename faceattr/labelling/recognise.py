@@ -43,6 +43,7 @@ class Seen:
         sketch: To carry the faces on to later frames.
         faces: From left to right.
         asked: How many of them the model was asked about in this frame.
+        lost: Faces that were there a moment ago and may come back.
     """
 
     number: int
@@ -51,6 +52,7 @@ class Seen:
     sketch: Sketch
     faces: tuple[LiveFace, ...]
     asked: int = 0
+    lost: tuple[LiveFace, ...] = ()
 
     def faces_in(self, image: np.ndarray, time: float) -> tuple[LiveFace, ...]:
         """The faces where they are in a later frame; none if the scene was cut between.
@@ -116,8 +118,8 @@ class Recogniser:
             self.tracks.find(frame.time, self.attributes.find(frame.image), frame.image)
             self._since_search = 0
         due = self._ask(frame)
-        faces = tuple(self.tracks.shown())
-        return Seen(frame.number, frame.time, frame.captured, now, faces, due)
+        shown, lost = tuple(self.tracks.shown()), tuple(self.tracks.lost())
+        return Seen(frame.number, frame.time, frame.captured, now, shown, due, lost)
 
     def _follow(self, frame: Frame, now: Sketch) -> None:
         if self._sketch is None:

@@ -36,6 +36,7 @@ def settings_of(attributes: FaceAttributes, every: float) -> dict[str, Any]:
             "crop": asdict(attributes.crop_rule),
             "licence": attributes.description.licence,
         },
+        "precision": attributes.precision,
         "detector": dict(attributes.detector.about),
         "upright": attributes.upright,
         "min_face": attributes.min_face,

@@ -155,6 +155,10 @@ class Tracks:
         faces = [self._shown(track) for track in self._tracks if not track.missed]
         return sorted(faces, key=lambda face: face.box[:2])
 
+    def lost(self) -> list[LiveFace]:
+        """The faces that were there a moment ago and may come back."""
+        return [self._shown(track) for track in self._tracks if track.missed]
+
     def _shown(self, track: _Track) -> LiveFace:
         too_small = track.face.side < self._min_face
         answers = {

@@ -1,0 +1,266 @@
+"""`faceattr live` as somebody at a screen or a terminal sees it: window, keys, outputs, figures."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from faceattr.labelling.console import load_typed
+from faceattr.labelling.live import Moment, Watch, watch
+from faceattr.labelling.recognise import Effort
+from faceattr.labelling.screen import View, draw_live
+from faceattr.labelling.sinks import (
+    TABLE_SUFFIXES,
+    Timeline,
+    VideoFile,
+    must_be_a_sink,
+    save_snapshot,
+)
+from faceattr.labelling.tracks import Settling
+from faceattr.labelling.window import Window, must_have_screen
+from faceattr.pictures.feed import Source, is_live, open_feed
+
+DONE, BROKE_OFF, INTERRUPTED = 0, 1, 130
+SWITCHES = {"b": "bars", "p": "blur", "m": "mirror", "i": "figures", "h": "help"}
+QUIT = ("q", "\x1b")
+SIZES = {Effort: ("detect_every", "ask_at_once"), Settling: ("memory", "margin", "min_confidence")}
+PACE_SECONDS = 2.0
+
+
+def run(source: Source = 0, *, quiet: bool = False, **given: Any) -> int:
+    """Watch a source in a window, into files, or both; returns the exit code.
+
+    Args:
+        source: As for `faceattr.pictures.feed.open_feed`.
+        quiet: Print nothing but errors.
+        **given: What was typed, for `Outputs`, `View`, `Effort`, `Settling`, `watch` and
+            `FaceAttributes.load`.
+    """
+    say = (lambda line: None) if quiet else (lambda line: print(line, file=sys.stderr))
+    outputs = Outputs(**_taken(given, ("output", "headless", "overwrite", "snapshots")))
+    view = View(**_taken(given, ("bars", "blur", "mirror")))
+    how = {
+        kind.__name__.lower(): kind(**found)
+        for kind, names in SIZES.items()
+        if (found := _taken(given, names))
+    }
+    how |= _taken(given, ("rate",))
+    with open_feed(source, **_taken(dict(how), ("rate",))):
+        pass  # what is typed wrongly shall be told before the seconds that a model takes to load
+    if outputs.headless:
+        how["every_frame"] = not is_live(source)
+    else:
+        how["every_frame"] = False
+    attributes = load_typed(given, say)
+    with watch(source, attributes, **how) as watching, _ctrl_c() as stopped:
+        return Show(watching, outputs, view, say).run(stopped)
+
+
+def _taken(given: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: given.pop(name) for name in names if name in given}
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where to.
+
+    Args:
+        output: Videos (``.mp4``, ``.mkv``, ``.mov``) and timelines (``.csv``) to write.
+        headless: Open no window.
+        overwrite: Replace outputs that exist.
+        snapshots: The folder for snapshots.
+
+    Raises:
+        ValueError, OSError: An output cannot be written, or there is no screen for a window.
+    """
+
+    output: Sequence[str | Path] = ()
+    headless: bool = False
+    overwrite: bool = False
+    snapshots: str | Path = "."
+
+    def __post_init__(self) -> None:
+        for path in self.output:
+            must_be_a_sink(path, self.overwrite)
+        if not self.headless:
+            must_have_screen()
+
+
+class Show:
+    """The loop that takes moments from a `Watch` and shows and writes them."""
+
+    def __init__(self, watching: Watch, outputs: Outputs, view: View, say) -> None:
+        self.watching = watching
+        self.outputs = outputs
+        self.view = view
+        self.pace = Pace(watching)
+        self._effort = watching.recogniser.effort
+        self._say = say
+        self._drawn: np.ndarray | None = None
+        self._is_paused = False
+        self._frames = self._faces = 0
+
+    def run(self, stopped: threading.Event) -> int:
+        """Until the source ends, a key ends it or `stopped` is set; returns the exit code."""
+        with ExitStack() as stack:
+            window = None if self.outputs.headless else stack.enter_context(Window())
+            videos, timelines = self._opened(stack)
+            try:
+                code = self._loop(window, videos, timelines, stopped)
+            except OSError as error:
+                if not self._frames:
+                    raise
+                print(f"faceattr: {error} What was written so far is whole.", file=sys.stderr)
+                code = BROKE_OFF
+        self._say_what_was_done()
+        return code
+
+    def _opened(self, stack: ExitStack) -> tuple[list[VideoFile], list[Timeline]]:
+        videos, timelines = [], []
+        for path in map(Path, self.outputs.output):
+            if path.suffix.lower() in TABLE_SUFFIXES:
+                tasks = self.watching.recogniser.attributes.tasks
+                timelines.append(stack.enter_context(Timeline(path, tasks)))
+            else:
+                videos.append(stack.enter_context(VideoFile(path, self.watching.feed.rate)))
+        return videos, timelines
+
+    def _loop(self, window, videos, timelines, stopped: threading.Event) -> int:
+        while not stopped.is_set():
+            try:
+                moment = None if self._is_paused else self.watching.next(0.02)
+            except StopIteration:
+                return DONE
+            if moment is not None:
+                self._take(moment, window, videos, timelines)
+            if window is not None and not self._obey(window):
+                return DONE
+        return INTERRUPTED
+
+    def _take(self, moment: Moment, window, videos, timelines) -> None:
+        frame, faces = moment
+        self._frames += 1
+        self._faces += len(faces)
+        self.pace.tick(frame.captured)
+        for timeline in timelines:
+            timeline.write(frame, faces)
+        if window is None and not videos:
+            return
+        seen = self.watching.seen
+        figures = self.pace.line() if window is not None else ""
+        self._drawn = draw_live(frame.image, faces, self.view, figures, seen.lost if seen else ())
+        for video in videos:
+            video.write(self._drawn, frame.time)
+        if window is not None:
+            window.show(self._drawn)
+
+    def _obey(self, window: Window) -> bool:
+        """Do what the pressed key asks for; False ends the show."""
+        key = window.key(0.02 if self._is_paused else 0.001)
+        if key in QUIT:
+            return False
+        if key in SWITCHES:
+            name = SWITCHES[key]
+            self.view = replace(self.view, **{name: not getattr(self.view, name)})
+            self._search_more()
+        elif key == " ":
+            self._is_paused = not self._is_paused
+            (self.watching.pause if self._is_paused else self.watching.resume)()
+        elif key == "s" and self._drawn is not None:
+            self._say(f"saved {save_snapshot(self._drawn, self.outputs.snapshots)}")
+        return True
+
+    def _search_more(self) -> None:
+        """While faces are blurred a new one must not be seen for long: search every frame."""
+        effort = replace(self._effort, detect_every=1) if self.view.blur else self._effort
+        self.watching.recogniser.effort = effort
+
+    def _say_what_was_done(self) -> None:
+        tracks = self.watching.recogniser.tracks.count
+        self._say(f"{self._frames} frames, {tracks} people; {self.pace.line()}")
+        for path in self.outputs.output:
+            if Path(path).exists():
+                self._say(f"  -> {path}")
+
+
+class Pace:
+    """How fast it goes: frames shown and looked at a second, how late picture and answers are."""
+
+    def __init__(self, watching: Watch) -> None:
+        self._watching = watching
+        self._shown: deque[float] = deque()
+        self._looks: deque[tuple[float, int]] = deque()
+        self._picture = 0.0
+        self._answer = 0.0
+        self._last_look = -1
+
+    def tick(self, captured: float) -> None:
+        """Count a frame that is being shown, captured at that moment of `time.monotonic`."""
+        now = time.monotonic()
+        self._shown.append(now)
+        self._looks.append((now, self._watching.looks))
+        while now - self._shown[0] > PACE_SECONDS:
+            self._shown.popleft()
+            self._looks.popleft()
+        self._picture = 0.9 * self._picture + 0.1 * (now - captured)
+        seen = self._watching.seen
+        if seen is not None and seen.number != self._last_look:
+            late = now - seen.captured
+            self._answer = late if self._last_look < 0 else 0.8 * self._answer + 0.2 * late
+            self._last_look = seen.number
+
+    @property
+    def frames_per_second(self) -> float:
+        """Frames shown, over the last two seconds."""
+        return _rate([(moment, number) for number, moment in enumerate(self._shown)])
+
+    @property
+    def looks_per_second(self) -> float:
+        """Frames in which faces were looked for, over the last two seconds."""
+        return _rate(list(self._looks))
+
+    def line(self) -> str:
+        """All of it in one line."""
+        detector = self._watching.recogniser.attributes.detector.about["name"]
+        return (
+            f"{self.frames_per_second:.0f} frames/s   {self.looks_per_second:.0f} looks/s   "
+            f"picture {1000 * self._picture:.0f} ms   answers {1000 * self._answer:.0f} ms   "
+            f"{detector}"
+        )
+
+
+def _rate(counts: Sequence[tuple[float, int]]) -> float:
+    if len(counts) < 2 or counts[-1][0] == counts[0][0]:
+        return 0.0
+    return (counts[-1][1] - counts[0][1]) / (counts[-1][0] - counts[0][0])
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C (or a request to end) sets; a second one stops at once."""
+    stopped = threading.Event()
+
+    def interrupt(*_: object) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        stopped.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
