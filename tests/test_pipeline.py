@@ -121,6 +121,28 @@ def test_memory_for_a_run_of_faceless_pictures_is_bounded_too():
     records.close()
 
 
+@pytest.mark.parametrize("keep_frames", [False, True])
+def test_frames_wait_only_where_they_are_needed_and_then_few(keep_frames):
+    alive, most = [0], [0]
+
+    class Frame(np.ndarray):
+        def __del__(self):
+            if self.base is not None and self.shape == (90, 200, 3):
+                alive[0] -= 1
+
+    def taken():
+        for number in range(600):
+            alive[0] += 1
+            most[0] = max(most[0], alive[0])
+            yield Item(InputFile("x"), float(number), draw(number == 0).view(Frame))
+
+    describe = attributes(batch_size=16)
+    records = describe_items(taken(), describe, workers=1, keep_frames=keep_frames)
+    for _, item in records:
+        assert (item.frame is not None) == keep_frames
+    assert most[0] < 16 + 4 + 8
+
+
 def test_an_error_that_is_no_bad_file_is_not_hidden():
     class Broken:
         about, long_side = {"name": "broken"}, None

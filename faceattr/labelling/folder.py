@@ -217,6 +217,7 @@ def _with_extras(
         workers=workers,
         clock=clock,
         keep=partial(save_crops, crops) if crops is not None else None,
+        keep_frames=annotated is not None,
     )
     if annotated is None:
         return (labelled for labelled, _ in described)

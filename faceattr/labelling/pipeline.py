@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import cv2
@@ -123,6 +123,7 @@ def describe_items(
     workers: int | None = None,
     clock: Clock | None = None,
     keep: Callable[[Found, Picture], None] | None = None,
+    keep_frames: bool = False,
 ) -> Iterator[tuple[Labelled, Item]]:
     """Find and describe the faces of many pictures.
 
@@ -132,16 +133,18 @@ def describe_items(
         workers: Threads that decode and detect; by default one a processor.
         clock: Is told where the time goes.
         keep: Called in the worker with what was found and the whole picture.
+        keep_frames: Give a video's frames back with their records; fewer of them wait then.
 
     Yields:
         One record an item, in the order of the items.
     """
     clock = clock or Clock()
     workers = workers or default_workers()
-    batches = _Batches(attributes, clock)
+    batches = _Batches(attributes, clock, attributes.batch_size if keep_frames else MOST_WAITING)
 
     def look(item: Item) -> Found:
-        return _look(item, attributes, clock, keep)
+        found = _look(item, attributes, clock, keep)
+        return found if keep_frames else replace(found, item=replace(item, frame=None))
 
     with _one_opencv_thread_each(workers):
         for found in ahead(look, items, workers):
@@ -226,9 +229,10 @@ def _picture(item: Item, at_least: int | None = None) -> Picture:
 class _Batches:
     """Collects crops over pictures until a batch is full; gives records back in order."""
 
-    def __init__(self, attributes: FaceAttributes, clock: Clock) -> None:
+    def __init__(self, attributes: FaceAttributes, clock: Clock, most_waiting: int) -> None:
         self._attributes = attributes
         self._clock = clock
+        self._most_waiting = most_waiting
         self._waiting: deque[Found] = deque()
         self._crops: list[np.ndarray] = []
         self._answers: deque[dict[str, np.ndarray]] = deque()
@@ -237,7 +241,7 @@ class _Batches:
     @property
     def is_late(self) -> bool:
         waited = time.monotonic() - self._since
-        return len(self._waiting) >= MOST_WAITING or waited > PATIENCE_SECONDS
+        return len(self._waiting) >= self._most_waiting or waited > PATIENCE_SECONDS
 
     def add(self, found: Found) -> None:
         self._waiting.append(found)
