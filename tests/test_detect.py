@@ -80,6 +80,8 @@ def test_a_small_image_is_not_enlarged_and_a_large_one_bounded():
 class LooksUpOnly:
     """Finds a green square only in images whose top left corner is white."""
 
+    sure = 0.95
+
     def __call__(self, image):
         return GreenSquares()(image) if image[0, 0].min() == 255 else []
 
@@ -104,14 +106,59 @@ def test_where_nothing_is_found_in_any_turn_there_is_nothing():
     assert find_upright(GreenSquares(), draw(0)) == []
 
 
+def marks(down):
+    """Eyes, nose and mouth of a face whose mouth is that many pixels below its eyes."""
+    return ((1.0, 2.0), (3.0, 2.0), (2.0, 2.5), (1.0, 2.0 + down), (3.0, 2.0 + down))
+
+
 def test_landmarks_turn_with_their_face():
-    class OnePoint:
+    class WideOnly:
+        sure = 0.9
+
         def __call__(self, image):
             wide = image.shape[1] > image.shape[0]
-            return [Face((0, 0, 4, 2), ((1.0, 2.0),), 1.0)] if wide else []
+            return [Face((0, 0, 4, 2), marks(2), 1.0)] if wide else []
 
-    (face,) = find_upright(OnePoint(), np.zeros((30, 10, 3), np.uint8))
-    assert face.turn == 1 and face.landmarks == ((8.0, 1.0),) and face.box == (8, 0, 10, 4)
+    (face,) = find_upright(WideOnly(), np.zeros((30, 10, 3), np.uint8))
+    assert face.turn == 1 and face.landmarks[0] == (8.0, 1.0) and face.box == (8, 0, 10, 4)
+
+
+def test_a_face_that_lies_does_not_count_as_upright():
+    """CenterFace finds faces on their heads too; their landmarks give them away."""
+
+    class FindsLying:
+        sure = 0.9
+
+        def __call__(self, image):
+            upright = image[0, 0, 0] == 255
+            return [Face((0, 0, 4, 6), marks(2 if upright else -2), 0.8 if upright else 0.95)]
+
+    image = np.zeros((30, 20, 3), np.uint8)
+    image[-1, -1] = 255
+    (face,) = find_upright(FindsLying(), image)
+    assert face.turn == 2
+
+
+def test_a_face_that_is_surely_upright_is_looked_at_once():
+    looks = []
+
+    class Sure:
+        sure = 0.9
+
+        def __call__(self, image):
+            looks.append(image.shape)
+            return [Face((0, 0, 4, 6), marks(2), 0.95)]
+
+    find_upright(Sure(), np.zeros((30, 20, 3), np.uint8))
+    assert len(looks) == 1
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("turns", range(4))
+def test_the_astronaut_is_set_upright(name, turns):
+    lying = np.ascontiguousarray(np.rot90(ASTRONAUT, -turns))
+    faces = find_upright(detector(name), lying)
+    assert max(faces, key=lambda face: face.score).turn == turns
 
 
 # Which detector is meant

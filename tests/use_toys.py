@@ -26,6 +26,7 @@ class GreenSquares:
 
     about = MappingProxyType({"name": "green squares"})
     long_side = None
+    sure = 0.95
 
     def __call__(self, image: np.ndarray) -> list[Face]:
         red, green, blue = np.moveaxis(image.astype(int), 2, 0)

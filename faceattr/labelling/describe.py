@@ -84,7 +84,7 @@ class FaceAttributes:
             ``(n, classes)`` by task name.
         description: Its tasks, crop rule and scores.
         detector: What finds faces.
-        upright: Look at an image on its sides and head where no face is found.
+        upright: An image may lie on its side or head: find out, as `find_upright` does.
         min_face: Faces whose longer side has fewer pixels are not described. By default what
             the model's own scores by face size say, else 12.
         min_confidence: Answers of a lower probability are withheld, 0-1.

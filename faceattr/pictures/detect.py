@@ -54,11 +54,12 @@ class Detector(Protocol):
 
     `about` tells how it finds them, for the record: at least its ``"name"``. `long_side` is
     the size in pixels to which it reduces a larger image before it looks, or None where it
-    takes every pixel.
+    takes every pixel. `sure` is a score that a face on its side or head does not reach.
     """
 
     about: Mapping[str, Any]
     long_side: int | None
+    sure: float
 
     def __call__(self, image: np.ndarray) -> list[Face]:
         """Find the faces of an RGB ``uint8`` image ``(h, w, 3)``, from left to right."""
@@ -69,6 +70,7 @@ class WholePicture:
 
     about: Mapping[str, Any] = MappingProxyType({"name": "none"})
     long_side: int | None = None
+    sure = 0.9
 
     def __call__(self, image: np.ndarray) -> list[Face]:
         height, width = image.shape[:2]
@@ -86,7 +88,11 @@ def reduced(image: np.ndarray, long_side: int) -> tuple[np.ndarray, float]:
 
 
 def find_upright(detector: Detector, image: np.ndarray) -> list[Face]:
-    """Find faces; where there are none, look again with the image on its sides and head.
+    """Find faces in a picture that may lie on its side or head.
+
+    Unless a face is surely upright as the image is, the image is looked at in all four turns,
+    and the turn with the most certainty in upright faces counts. Landmarks tell which faces
+    are upright: CenterFace also finds lying ones, YuNet finds them with lower scores.
 
     Args:
         detector: What to look with.
@@ -95,11 +101,26 @@ def find_upright(detector: Detector, image: np.ndarray) -> list[Face]:
     Returns:
         Faces with boxes in pixels of `image` as it was given; `Face.turn` says how they lie.
     """
+    best: list[Face] = []
+    most = -1.0
     for turn in (0, 1, 3, 2):
         faces = detector(np.ascontiguousarray(np.rot90(image, turn)))
-        if faces:
-            return [_turned_back(face, turn, image.shape[:2]) for face in faces]
-    return []
+        scores = [face.score for face in faces if _is_upright(face)]
+        if faces and sum(scores) > most:
+            best = [_turned_back(face, turn, image.shape[:2]) for face in faces]
+            most = sum(scores)
+        if turn == 0 and max(scores, default=0.0) > detector.sure:
+            break
+    return best
+
+
+def _is_upright(face: Face) -> bool:
+    """Whether the mouth lies below the eyes, as far as landmarks tell."""
+    if face.landmarks is None:
+        return True
+    points = np.array(face.landmarks)
+    right, down = points[3:].mean(0) - points[:2].mean(0)
+    return bool(down > abs(right))
 
 
 def _turned_back(face: Face, turn: int, size: tuple[int, int]) -> Face:

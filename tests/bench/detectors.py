@@ -1,10 +1,11 @@
 """Recall, precision and speed of every detector on photographs with known boxes.
 
-    python tests/bench/detectors.py FACES.csv [--yunet FILE.onnx]
+    python tests/bench/detectors.py FACES.csv [--yunet FILE.onnx] [--turned]
 
 `FACES.csv` has ``path,x0,y0,x1,y1`` with paths relative to itself; a row without a box stands for
 a picture without a face. A detection is right when its centre lies in a box that no other
-detection has taken.
+detection has taken. `--turned` sets every picture on its sides and head and compares plain
+looking with `find_upright`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import statistics
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -22,22 +24,27 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 from faceattr.pictures.choose import choose_detector
-from faceattr.pictures.detect import Face
+from faceattr.pictures.detect import Detector, Face, find_upright
 from faceattr.pictures.reading import read_image
 
 Boxes = list[tuple[float, ...]]
+Images = dict[str, np.ndarray]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("faces", type=Path)
     parser.add_argument("--yunet", help="a YuNet file")
+    parser.add_argument("--turned", action="store_true")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     truth = read_truth(options.faces)
     images = {path: read_image(options.faces.parent / path) for path in truth}
     names = ["centerface", "mtcnn", *([options.yunet] if options.yunet else [])]
     detectors = {name: choose_detector(name) for name in names}
+    if options.turned:
+        print_turned(detectors.values(), images, truth)
+        return
     seconds: dict[str, list[float]] = defaultdict(list)
     for detector in detectors.values():
         detector(next(iter(images.values())))
@@ -73,6 +80,32 @@ def score(found: dict[str, list[Face]], truth: dict[str, Boxes]) -> tuple[int, i
                 right += 1
     total = sum(map(len, found.values()))
     return right, total - right, sum(map(len, truth.values()))
+
+
+def print_turned(detectors: Iterable[Detector], images: Images, truth: dict[str, Boxes]) -> None:
+    for detector in detectors:
+        for turn in range(4):
+            lying = {p: np.ascontiguousarray(np.rot90(image, turn)) for p, image in images.items()}
+            boxes = {p: [turned(box, turn, images[p].shape) for box in truth[p]] for p in images}
+            plain = score({p: detector(image) for p, image in lying.items()}, boxes)
+            found = {p: find_upright(detector, image) for p, image in lying.items()}
+            right, wrong, faces = score(found, boxes)
+            upright = [(face.turn + turn) % 4 == 0 for faces in found.values() for face in faces]
+            print(
+                f"{detector.about['name']:<11} turned by {90 * turn:>3}  plain recall "
+                f"{plain[0] / faces:6.1%}  upright recall {right / faces:6.1%}, precision "
+                f"{right / (right + wrong):6.1%}, set upright {np.mean(upright):6.1%}"
+            )
+
+
+def turned(box: tuple[float, ...], turn: int, shape: tuple[int, ...]) -> tuple[float, ...]:
+    """A box of an image of `shape` in that image turned counter-clockwise."""
+    height, width = shape[:2]
+    for _ in range(turn):
+        x0, y0, x1, y1 = box
+        box = (y0, width - x1, y1, width - x0)
+        height, width = width, height
+    return box
 
 
 def print_line(about, counts, seconds, found) -> None:
