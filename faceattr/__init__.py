@@ -36,7 +36,7 @@ _PLACES = {
     "FROZEN": ("training.phases", "FROZEN"),
     "Phase": ("training.phases", "Phase"),
     "SCRATCH": ("training.phases", "SCRATCH"),
-    "Settings": ("training.fit", "Settings"),
+    "Settings": ("training.settings", "Settings"),
     "train": ("training.train", "train"),
     "evaluate": ("training.report", "report"),
     "DescribedFace": ("labelling.describe", "DescribedFace"),

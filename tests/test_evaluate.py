@@ -5,15 +5,18 @@ import numpy as np
 import pytest
 from conftest import toy_network
 
+from faceattr.pictures.crop import CropRule
 from faceattr.tasks import EXPRESSION, GENDER
 from faceattr.training.dataset import Rows
 from faceattr.training.evaluate import (
+    accuracy_by_size,
     calibration_error,
     draw_confusions,
     evaluate,
     mean_accuracy,
     predict,
     score,
+    smallest_face,
     write_json,
 )
 
@@ -106,3 +109,39 @@ def test_scores_are_written_as_json_and_as_a_picture(tmp_path):
     assert read["expression"]["accuracy"] is None
     draw_confusions(scores, (EXPRESSION, GENDER), tmp_path / "confusions.png")
     assert (tmp_path / "confusions.png").stat().st_size > 5000
+
+
+def test_the_smallest_face_keeps_nine_tenths_of_every_accuracy():
+    table = {
+        12: {"gender": 0.6, "expression": 0.2},
+        16: {"gender": 0.9, "expression": 0.5},
+        24: {"gender": 0.91, "expression": 0.62},
+        48: {"gender": 0.95, "expression": 0.65},
+    }
+    assert smallest_face(table) == 24
+    assert smallest_face({12: {}, 48: {}}) == 12
+
+
+def test_accuracy_by_size_shrinks_the_faces():
+    """Fine stripes are seen at full size and are gone at a quarter of it."""
+
+    class StripesOrNot(keras.layers.Layer):
+        def call(self, crops):
+            step = keras.ops.abs(
+                keras.ops.cast(crops[:, :, 1:, :1] - crops[:, :, :-1, :1], "float32")
+            )
+            striped = keras.ops.mean(step, axis=(1, 2, 3))
+            answer = keras.ops.cast(striped > 50, "float32")
+            return keras.ops.stack([1 - answer, answer], axis=1)
+
+    crops = np.full((20, 48, 48, 3), 100, "uint8")
+    crops[::2, :, ::2] = 240
+    pixels = keras.Input((None, None, 3), dtype="int32")
+    network = keras.Model(pixels, {"gender": StripesOrNot()(pixels)})
+    rows = Rows(
+        crops.astype("uint8"), np.arange(20), {"gender": np.eye(2)[np.arange(20) % 2][:, ::-1]}
+    )
+    table = accuracy_by_size(network, (GENDER,), rows, CropRule(48))
+    assert list(table) == [12, 16, 24, 32, 48]
+    assert table[48] == {"gender": 1.0}
+    assert table[12] == {"gender": 0.5}

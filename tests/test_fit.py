@@ -8,8 +8,9 @@ from conftest import SHADE, TINT, shaded, toy_network
 
 from faceattr.training.augment import NO_AUGMENTATION
 from faceattr.training.dataset import Rows
-from faceattr.training.fit import Settings, fit
+from faceattr.training.fit import fit
 from faceattr.training.phases import Phase
+from faceattr.training.settings import Settings
 
 PHASES = (
     Phase("frozen", epochs=2, learning_rate=0.1),

@@ -15,8 +15,9 @@ from rich.table import Table
 
 from faceattr.tasks import Task
 from faceattr.training.evaluate import Score
-from faceattr.training.fit import Epoch, Settings
+from faceattr.training.fit import Epoch
 from faceattr.training.manifest import SPLITS, Manifest, targets
+from faceattr.training.settings import Settings
 
 T = TypeVar("T")
 OUT = Console(highlight=False)

@@ -49,6 +49,11 @@ class Rows:
         masks = {name: mask(target) for name, target in chosen.items()}
         return self.crops[self.index[rows]], chosen, masks
 
+    def only(self, task: str) -> Rows:
+        """The rows that know a task, with its targets alone."""
+        known = np.flatnonzero(mask(self.targets[task]))
+        return Rows(self.crops, self.index[known], {task: self.targets[task][known]})
+
     def sha256(self) -> str:
         """A hash of all crops and targets, independent of where the files lie."""
         digest = hashlib.sha256()
@@ -147,6 +152,7 @@ class MaskedBatches(keras.utils.PyDataset):
         augmentation: What happens to the crops.
         seed: Decides the order and the augmentation.
         epoch: Number of the first epoch.
+        steps: Batches in an epoch; by default as many as draw each row once on average.
     """
 
     def __init__(
@@ -159,14 +165,16 @@ class MaskedBatches(keras.utils.PyDataset):
         augmentation: Augmentation | None = None,
         seed: int = 0,
         epoch: int = 0,
+        steps: int | None = None,
     ) -> None:
         super().__init__()
+        self._steps = max(1, len(rows) // batch_size) if steps is None else steps
         self._rows, self._size, self._batch_size = rows, size, batch_size
         self._augmentation = augmentation or Augmentation()
         self._seed, self._epoch = seed, epoch
-        known = rows.known
-        names = [name for name, some in zip(rows.targets, known.any(axis=0), strict=True) if some]
-        known = known[:, known.any(axis=0)]
+        present = rows.known.any(axis=0)
+        names = [name for name, some in zip(rows.targets, present.tolist(), strict=True) if some]
+        known = rows.known[:, present]
         kinds, kind_of, counts = np.unique(known, axis=0, return_inverse=True, return_counts=True)
         self._kinds = [np.flatnonzero(kind_of == kind) for kind in range(len(kinds))]
         wanted = (mix or Mix()).wanted(names, known)
@@ -174,7 +182,7 @@ class MaskedBatches(keras.utils.PyDataset):
         self._plan = self._planned()
 
     def __len__(self) -> int:
-        return max(1, len(self._rows) // self._batch_size)
+        return self._steps
 
     def __getitem__(self, step: int) -> Batch:
         crops, chosen, masks = self._rows.batch(self._plan[step])

@@ -7,16 +7,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import cv2
 import keras
 import numpy as np
 from scipy.stats import binomtest
 from sklearn import metrics
 
 from faceattr.model_file import plain
+from faceattr.pictures.crop import CropRule, crop
 from faceattr.tasks import Task
 from faceattr.training.dataset import Rows
 
 ECE_BINS = 15
+SIDES = (12, 16, 24, 32, 48, 64, 96)
+ROWS_BY_SIZE = 1000
+KEPT = 0.9
 
 
 @dataclass(frozen=True)
@@ -131,6 +136,43 @@ def evaluate(
         for task in tasks
         if task.name in answers and task.name in rows.targets
     }
+
+
+def accuracy_by_size(
+    model: keras.Model, tasks: Sequence[Task], rows: Rows, rule: CropRule
+) -> dict[int, dict[str, float]]:
+    """How accurate the model is on faces of fewer pixels.
+
+    Args:
+        model: The model.
+        tasks: Its tasks.
+        rows: Labelled crops; the first 1,000 are used.
+        rule: The model's crop rule. Crops are shrunk and then cut as a small face would be.
+
+    Returns:
+        By the face's side in pixels, from 12 to the model's own size, the accuracy by task.
+    """
+    few = np.arange(min(len(rows), ROWS_BY_SIZE))
+    crops = rows.crops[rows.index[few]]
+    targets = {name: target[few] for name, target in rows.targets.items()}
+    table = {}
+    for side in [size for size in SIDES if size < rule.size] + [rule.size]:
+        small = [cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA) for face in crops]
+        again = np.stack([crop(face, None, rule) for face in small])
+        scores = evaluate(model, tasks, Rows(again, few, targets))
+        table[side] = {name: score.accuracy for name, score in scores.items() if score.n}
+    return table
+
+
+def smallest_face(table: Mapping[int, Mapping[str, float]]) -> int:
+    """The smallest side at which every task keeps nine tenths of its full accuracy."""
+    full = table[max(table)]
+    kept = [
+        side
+        for side, found in table.items()
+        if all(found[name] >= KEPT * accuracy for name, accuracy in full.items())
+    ]
+    return min(kept)
 
 
 def mean_accuracy(scores: Mapping[str, Score]) -> float:

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import keras
@@ -16,38 +16,14 @@ import pandas as pd
 from faceattr.model import open_from
 from faceattr.model_file import plain
 from faceattr.tasks import Task
-from faceattr.training.augment import Augmentation
-from faceattr.training.dataset import MaskedBatches, Mix, Rows
+from faceattr.training.course import course_of
+from faceattr.training.dataset import Rows
 from faceattr.training.evaluate import Score, evaluate, mean_accuracy
-from faceattr.training.objective import compile_masked
-from faceattr.training.phases import Phase
+from faceattr.training.settings import Settings
 
 CHECKPOINT = "checkpoint.npz"
 LOG = "log.csv"
 SETTINGS = "settings.json"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Everything that decides a training run apart from its rows and its network.
-
-    Args:
-        phases: One after the other.
-        batch_size: Rows in a batch.
-        mix: How much of a batch each task gets.
-        augmentation: What happens to training crops.
-        label_smoothing: Share of each known target that is spread over the classes.
-        loss_weights: By task, the weight of its loss; 1 where not given.
-        seed: Decides order, augmentation, dropout and the start of the network.
-    """
-
-    phases: tuple[Phase, ...]
-    batch_size: int = 64
-    mix: Mix = field(default_factory=Mix)
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    label_smoothing: float = 0.0
-    loss_weights: Mapping[str, float] = field(default_factory=dict)
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -114,37 +90,11 @@ def fit(
         phase = settings.phases[position]
         first_epoch = start_epoch if position == start_phase else 0
         epochs_before = sum(earlier.epochs for earlier in settings.phases[:position])
-
-        def batches(epoch: int, size: int, epochs_before: int = epochs_before) -> MaskedBatches:
-            return MaskedBatches(
-                train,
-                size,
-                batch_size=settings.batch_size,
-                mix=settings.mix,
-                augmentation=settings.augmentation,
-                seed=settings.seed,
-                epoch=epochs_before + epoch,
-            )
-
-        open_from(model, phase.first, norm_learns=phase.norm_learns)
-        compile_masked(
-            model,
-            phase.make_optimizer(len(batches(0, train.crops.shape[1]))),
-            label_smoothing=settings.label_smoothing,
-            weights=settings.loss_weights,
-        )
-        model.optimizer.build(model.trainable_variables)
-        keeper.enter(position, restore=first_epoch > 0)
+        course = course_of(model, phase, settings, train, epochs_before)
+        keeper.enter(position, course.state, restore=first_epoch > 0)
         for start, end, size in phase.stretches(train.crops.shape[1], first_epoch):
             keeper.size = size
-            model.fit(
-                batches(start, size),
-                initial_epoch=start,
-                epochs=end,
-                shuffle=False,
-                verbose=0,
-                callbacks=[keeper, *callbacks],
-            )
+            course.run(start, end, size, [keeper, *callbacks])
 
 
 class _Keeper(keras.callbacks.Callback):
@@ -176,24 +126,22 @@ class _Keeper(keras.callbacks.Callback):
             )
         with np.load(checkpoint) as state:
             phase, epochs_done, self._best = state["position"].tolist()
-        self._restore_network(checkpoint)
+        self._restore("network", self._network.variables)
         phase, epochs_done = int(phase), int(epochs_done)
         if epochs_done == self._settings.phases[phase].epochs:
             return phase + 1, 0
         return phase, epochs_done
 
-    def enter(self, position: int, *, restore: bool) -> None:
+    def enter(self, position: int, state: list[keras.Variable], *, restore: bool) -> None:
         """Enter a phase, with the optimiser's state of the checkpoint if it is resumed."""
-        self._position = position
+        self._position, self._state = position, state
         if restore:
-            with np.load(self._folder / CHECKPOINT) as state:
-                for number, variable in enumerate(self._network.optimizer.variables):
-                    variable.assign(state[f"optimizer{number}"])
+            self._restore("optimizer", state)
 
-    def _restore_network(self, checkpoint: Path) -> None:
-        with np.load(checkpoint) as state:
-            for number, variable in enumerate(self._network.variables):
-                variable.assign(state[f"network{number}"])
+    def _restore(self, prefix: str, variables: list[keras.Variable]) -> None:
+        with np.load(self._folder / CHECKPOINT) as checkpoint:
+            for number, variable in enumerate(variables):
+                variable.assign(checkpoint[f"{prefix}{number}"])
 
     def on_epoch_begin(self, epoch: int, logs=None) -> None:
         self._started = time.monotonic()
@@ -221,8 +169,9 @@ class _Keeper(keras.callbacks.Callback):
 
     def _save(self, epochs_done: int) -> None:
         state = {"position": np.array([self._position, epochs_done, self._best], "float64")}
-        for prefix, owner in (("network", self._network), ("optimizer", self._network.optimizer)):
-            for number, variable in enumerate(owner.variables):
+        both = (("network", self._network.variables), ("optimizer", self._state))
+        for prefix, variables in both:
+            for number, variable in enumerate(variables):
                 state[f"{prefix}{number}"] = keras.ops.convert_to_numpy(variable)
         part = self._folder / f"part-{CHECKPOINT}"
         np.savez(part, allow_pickle=False, **state)

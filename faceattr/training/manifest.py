@@ -142,8 +142,9 @@ def target(task: Task, label: Label | None) -> np.ndarray:
         ``float32`` of shape ``(classes,)``, summing to 1 or 0.
     """
     row = np.zeros(len(task.classes), "float32")
-    votes = {label: 1.0} if isinstance(label, str) else label
-    for name, weight in votes.items() if label else ():
+    if not label:
+        return row
+    for name, weight in {label: 1.0}.items() if isinstance(label, str) else label.items():
         row[task.index(name)] += weight
     return row / row.sum() if row.sum() > 0 else row
 

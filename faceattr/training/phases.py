@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import keras
 
@@ -30,6 +30,8 @@ class Phase:
             model's own. Smaller crops are cheaper and teach most of it.
         warmup: Share of the phase's steps.
         weight_decay: Decoupled, times the rate.
+        rates: By branch another highest rate than `learning_rate`: a task, a block of the trunk
+            (``"block5"``) or a layer. Each branch has an optimiser of its own.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Phase:
     sizes: tuple[int, ...] = ()
     warmup: float = 0.03
     weight_decay: float = 0.0
+    rates: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or not self.learning_rate > 0:
@@ -70,11 +73,19 @@ class Phase:
             start = end
 
     def make_optimizer(self, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+        """A new optimiser for this phase, with one inside for every branch of `rates`."""
         steps = self.epochs * steps_per_epoch
+        everything = self._optimizer(self.learning_rate, steps)
+        if not self.rates:
+            return everything
+        branches = {f"{name}.*": self._optimizer(rate, steps) for name, rate in self.rates.items()}
+        return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(everything, branches))
+
+    def _optimizer(self, highest_rate: float, steps: int) -> keras.optimizers.Optimizer:
         warmup = max(1, round(self.warmup * steps))
         rate = keras.optimizers.schedules.CosineDecay(
             initial_learning_rate=0.0,
-            warmup_target=self.learning_rate,
+            warmup_target=highest_rate,
             warmup_steps=warmup,
             decay_steps=max(1, steps - warmup),
         )

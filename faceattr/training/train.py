@@ -15,11 +15,13 @@ from faceattr import __version__, model_file
 from faceattr.model_file import Description
 from faceattr.tasks import Task
 from faceattr.training import console, curves
+from faceattr.training.calibrate import calibrate
 from faceattr.training.dataset import Rows
-from faceattr.training.evaluate import Score, evaluate
-from faceattr.training.fit import CHECKPOINT, LOG, Epoch, Settings, fit
+from faceattr.training.evaluate import Score, accuracy_by_size, evaluate, smallest_face
+from faceattr.training.fit import CHECKPOINT, LOG, Epoch, fit
 from faceattr.training.network import Network
 from faceattr.training.report import read_rows, write_report
+from faceattr.training.settings import Settings
 from faceattr.training.sources import read_sources
 from faceattr.training.splitting import split_off_val
 
@@ -88,7 +90,7 @@ def train(
             after_epoch=keep_and_show,
             callbacks=[progress],
         )
-    scores = _report(output, folder, rows["val"])
+    scores = finish(output, folder, rows["val"])
     (folder / CHECKPOINT).unlink()
     return scores
 
@@ -149,12 +151,26 @@ def _made(
     }
 
 
-def _report(output: Path, folder: Path, val: Rows) -> dict[str, Score]:
-    """Score the finished file itself, write the scores into it, and draw."""
-    model, description = model_file.load(output)
+def finish(output: Path, folder: Path, val: Rows) -> dict[str, Score]:
+    """Calibrate the best model of a run, score the finished file itself, and write all down.
+
+    Args:
+        output: The model file; it is replaced by its calibrated self.
+        folder: The folder of the run, with its log.
+        val: The validation rows.
+    """
+    best, description = model_file.load(output)
+    calibration = calibrate(best, val)
+    model_file.save(best, description, output)
+    model = model_file.load(output)[0]
     scores = evaluate(model, description.tasks, val)
-    summary = {name: {"split": "val", **asdict(score)} for name, score in scores.items()}
-    model_file.describe_anew(output, replace(description, scores=summary))
+    by_size = accuracy_by_size(model, description.tasks, val, description.crop)
+    found: dict[str, Any] = {
+        name: {"split": "val", **asdict(score), "calibrated": asdict(calibration[name])}
+        for name, score in scores.items()
+    }
+    found |= {"by_size": by_size, "min_face": smallest_face(by_size)}
+    model_file.describe_anew(output, replace(description, scores=found))
     write_report(scores, description.tasks, folder)
     curves.draw_curves(folder / LOG, folder / "curves.png")
     return scores

@@ -1,0 +1,99 @@
+"""Temperature scaling: probabilities that mean what they say (Guo et al. 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from faceattr.training.dataset import Rows
+from faceattr.training.evaluate import calibration_error, predict
+
+FEWEST = 20  # labelled rows; fewer say more about themselves than about the model
+
+
+def temperature(target: np.ndarray, probabilities: np.ndarray) -> float:
+    """The temperature that makes one head's answers most likely.
+
+    Args:
+        target: Target rows ``(n, classes)``; all-zero rows do not count.
+        probabilities: What the head answered, ``(n, classes)``.
+
+    Returns:
+        Above 1 for a head that is too sure of itself, below 1 for one that is not sure
+        enough; 1 where fewer than 20 rows know the task.
+    """
+    known = target.sum(axis=-1) > 0
+    if known.sum() < FEWEST:
+        return 1.0
+    truth, logits = target[known], np.log(np.clip(probabilities[known], 1e-12, 1).astype(float))
+
+    def mean_loss(log_temperature: float) -> float:
+        tempered = logits / np.exp(log_temperature)
+        normaliser = np.log(np.exp(tempered - tempered.max(-1, keepdims=True)).sum(-1))
+        return float((normaliser + tempered.max(-1) - (truth * tempered).sum(-1)).mean())
+
+    best = minimize_scalar(mean_loss, bounds=(np.log(0.1), np.log(10)), method="bounded")
+    return float(np.exp(best.x))
+
+
+def tempered(probabilities: np.ndarray, by: float) -> np.ndarray:
+    """The same answers at another temperature, ``(n, classes)``; the order stays."""
+    powers = np.power(probabilities.astype(float), 1 / by)
+    return (powers / powers.sum(axis=-1, keepdims=True)).astype("float32")
+
+
+def held_out_error(target: np.ndarray, probabilities: np.ndarray) -> float:
+    """The calibration error on rows that the temperature was not fitted on.
+
+    Each half of the labelled rows is judged with the temperature of the other half.
+
+    Args:
+        target: Target rows ``(n, classes)``; all-zero rows do not count.
+        probabilities: What the head answered before it was calibrated, ``(n, classes)``.
+    """
+    known = np.flatnonzero(target.sum(axis=-1) > 0)
+    errors = []
+    for judged, fitted in ((known[::2], known[1::2]), (known[1::2], known[::2])):
+        answer = tempered(probabilities[judged], temperature(target[fitted], probabilities[fitted]))
+        right = target[judged].argmax(axis=-1) == answer.argmax(axis=-1)
+        errors.append(calibration_error(right, answer.max(axis=-1)) if len(judged) else np.nan)
+    return float(np.mean(errors))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How one head was calibrated.
+
+    Args:
+        temperature: By which its weights were divided.
+        held_out_error: Expected calibration error on rows that did not fit the temperature.
+    """
+
+    temperature: float
+    held_out_error: float
+
+
+def calibrate(model: keras.Model, val: Rows) -> Mapping[str, Calibration]:
+    """Fit a temperature for every head and divide its weights by it, in place.
+
+    The division happens in the head's kernel and bias, so whoever opens the model gets
+    calibrated probabilities, and no answer changes.
+
+    Args:
+        model: A model of `faceattr.model.build`.
+        val: Rows that did not train it.
+
+    Returns:
+        By task, how it was calibrated.
+    """
+    found = {}
+    for name, answers in predict(model, val).items():
+        target = val.targets[name]
+        found[name] = Calibration(temperature(target, answers), held_out_error(target, answers))
+        head = model.get_layer(name)
+        head.set_weights([weights / found[name].temperature for weights in head.get_weights()])
+    return found

@@ -1,0 +1,129 @@
+"""How the losses of several heads become one: by name, all respecting what a batch lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import keras
+from keras import ops
+
+from faceattr.training.objective import masked_losses
+
+LOSS_FLOOR = 1e-2  # below it the logarithm's pull, 1 / loss, would explode
+
+
+class Sum(keras.layers.Layer):
+    """The weighted sum, the default: hard to beat with well chosen weights (Xin et al. 2022).
+
+    Args:
+        weights: By task, 1 where not given.
+    """
+
+    def __init__(self, weights: Mapping[str, float]) -> None:
+        super().__init__(dtype="float32")
+        self._weights = dict(weights)
+
+    def call(self, losses, present):
+        """One scalar of the mean masked losses by task.
+
+        Args:
+            losses: By task, the mean over the rows that know it, 0 without any.
+            present: By task, 1 where some row knows it, else 0.
+        """
+        names = list(losses)
+        terms = self.terms(ops.stack([losses[name] for name in names]), names)
+        weights = [self._weights.get(name, 1.0) for name in names]
+        return ops.sum(terms * ops.stack([present[name] for name in names]) * ops.array(weights))
+
+    def terms(self, losses, names):
+        """What each task adds, ``(tasks,)``, before weights and presence."""
+        return losses
+
+
+class LogSum(Sum):
+    """The sum of logarithms, that is the product: no task dominates by its scale."""
+
+    def terms(self, losses, names):
+        return ops.log(ops.maximum(losses, LOSS_FLOOR))
+
+
+class Uncertainty(Sum):
+    """Learned weights ``exp(-s) * loss + s / 2`` (Kendall et al. 2018, for classification).
+
+    Args:
+        weights: As for `Sum`.
+        tasks: How many tasks there are.
+    """
+
+    def __init__(self, weights: Mapping[str, float], tasks: int) -> None:
+        super().__init__(weights)
+        self.log_variance = self.add_weight(shape=(tasks,), initializer="zeros", name="uncertainty")
+
+    def terms(self, losses, names):
+        return ops.exp(-self.log_variance) * losses + self.log_variance / 2
+
+
+class RandomWeights(Sum):
+    """New random weights at every step (Lin et al. 2022): the baseline to beat.
+
+    Args:
+        weights: As for `Sum`.
+        seed: Decides the draws.
+    """
+
+    def __init__(self, weights: Mapping[str, float], seed: int) -> None:
+        super().__init__(weights)
+        self._generator = keras.random.SeedGenerator(seed)
+
+    def terms(self, losses, names):
+        drawn = keras.random.normal((len(names),), seed=self._generator)
+        return ops.softmax(drawn) * len(names) * losses
+
+
+COMBINATIONS = ("sum", "log", "uncertainty", "random")
+
+
+def combination(name: str, weights: Mapping[str, float], tasks: int, seed: int) -> Sum:
+    """The combination called `name`.
+
+    Raises:
+        ValueError: There is none of that name.
+    """
+    if name not in COMBINATIONS:
+        raise ValueError(
+            f"Losses are combined by one of {', '.join(COMBINATIONS)}. Received: {name!r}"
+        )
+    if name == "uncertainty":
+        return Uncertainty(weights, tasks)
+    if name == "random":
+        return RandomWeights(weights, seed)
+    return LogSum(weights) if name == "log" else Sum(weights)
+
+
+class CombinedLosses(keras.Model):
+    """A network whose heads' masked losses are combined by a layer; it shares all weights.
+
+    Keras sums the losses of the heads and multiplies them with constants; anything else needs
+    `compute_loss`. The loss by task that it reports is the mean over all labelled rows of an
+    epoch, not over batches.
+
+    Args:
+        network: A model of `faceattr.model.build`.
+        combine: Makes one loss of several.
+        label_smoothing: Share of every known target that is spread over the classes.
+    """
+
+    def __init__(self, network: keras.Model, combine: Sum, label_smoothing: float = 0.0) -> None:
+        super().__init__(network.input, network.output)
+        self.combine = combine
+        self._losses_by_task = masked_losses(network.output, label_smoothing)
+        self._means = [keras.metrics.Mean(f"{name}_loss") for name in network.output]
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        losses, present = {}, {}
+        for (name, loss), mean in zip(self._losses_by_task.items(), self._means, strict=True):
+            labelled = ops.sum(sample_weight[name])
+            losses[name] = loss(y[name], y_pred[name], sample_weight=sample_weight[name])
+            present[name] = ops.cast(labelled > 0, "float32")
+            mean.update_state(losses[name], sample_weight=labelled)
+        return self.combine(losses, present)

@@ -1,0 +1,172 @@
+"""The course of a phase: all tasks in every step, or one task at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import keras
+import numpy as np
+
+from faceattr.model import open_from
+from faceattr.training.combine import CombinedLosses, combination
+from faceattr.training.dataset import MaskedBatches, Rows
+from faceattr.training.objective import compile_masked
+from faceattr.training.phases import Phase
+from faceattr.training.settings import Settings
+
+Callbacks = Sequence[keras.callbacks.Callback]
+MakeBatches = Callable[..., MaskedBatches]
+
+
+def course_of(
+    network: keras.Model, phase: Phase, settings: Settings, train: Rows, epochs_before: int
+) -> Joint | Alternating:
+    """Prepare a phase.
+
+    Args:
+        network: A model of `faceattr.model.build`; from here on only what the phase says learns.
+        phase: The phase.
+        settings: Of the run.
+        train: Training rows.
+        epochs_before: Epochs of earlier phases, which count for the order of the batches.
+    """
+    open_from(network, phase.first, norm_learns=phase.norm_learns)
+
+    def batches(rows: Rows, epoch: int, size: int, **more) -> MaskedBatches:
+        return MaskedBatches(
+            rows,
+            size,
+            batch_size=settings.batch_size,
+            augmentation=settings.augmentation,
+            seed=settings.seed,
+            epoch=epochs_before + epoch,
+            **more,
+        )
+
+    kind = Alternating if settings.schedule == "alternating" else Joint
+    return kind(network, phase, settings, train, batches)
+
+
+class Joint:
+    """Every step is one on the combined losses of all heads, through Keras' `fit`."""
+
+    def __init__(
+        self,
+        network: keras.Model,
+        phase: Phase,
+        settings: Settings,
+        train: Rows,
+        batches: MakeBatches,
+    ) -> None:
+        self._train, self._batches, self._mix = train, batches, settings.mix
+        optimizer = phase.make_optimizer(
+            len(batches(train, 0, train.crops.shape[1], mix=self._mix))
+        )
+        weights, smoothing = settings.loss_weights, settings.label_smoothing
+        self._trainee = network
+        if settings.combine == "sum":
+            compile_masked(network, optimizer, label_smoothing=smoothing, weights=weights)
+        else:
+            combine = combination(settings.combine, weights, len(network.output), settings.seed)
+            self._trainee = CombinedLosses(network, combine, smoothing)
+            accuracy = {name: ["accuracy"] for name in network.output}
+            self._trainee.compile(optimizer, weighted_metrics=accuracy)
+        optimizer.build(self._trainee.trainable_variables)
+
+    @property
+    def state(self) -> list[keras.Variable]:
+        """What a checkpoint needs besides the network."""
+        combine = getattr(self._trainee, "combine", None)
+        return [*self._trainee.optimizer.variables, *(combine.variables if combine else ())]
+
+    def run(self, start: int, end: int, size: int, callbacks: Callbacks) -> None:
+        """Train the epochs from `start` up to `end`, with crops of one size."""
+        self._trainee.fit(
+            self._batches(self._train, start, size, mix=self._mix),
+            initial_epoch=start,
+            epochs=end,
+            shuffle=False,
+            verbose=0,
+            callbacks=list(callbacks),
+        )
+
+
+class Alternating:
+    """Every step is one task's, on rows that know it, with an optimiser of its own.
+
+    The trunk is trained by all. A step leaves the other heads as they are to the last bit,
+    weight decay and momentum included, because their optimisers do not step. The tasks'
+    steps are shuffled within an epoch, so that none is always last.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        phase: Phase,
+        settings: Settings,
+        train: Rows,
+        batches: MakeBatches,
+    ) -> None:
+        self._network, self._batches, self._seed = network, batches, settings.seed
+        self._rows = {name: train.only(name) for name in train.targets}
+        names = list(self._rows)
+        shares = settings.mix.wanted(names, train.known)
+        steps = len(train) / settings.batch_size
+        self._steps = {n: max(1, round(s * steps)) for n, s in zip(names, shares, strict=True)}
+        self._members = {name: self._member(name, phase, settings) for name in names}
+
+    def _member(self, name: str, phase: Phase, settings: Settings) -> keras.Model:
+        """The network with one head; its layers are the network's own."""
+        member = keras.Model(self._network.input, {name: self._network.output[name]})
+        compile_masked(
+            member,
+            phase.make_optimizer(self._steps[name]),
+            label_smoothing=settings.label_smoothing,
+            weights={name: settings.loss_weights.get(name, 1.0)},
+        )
+        member.optimizer.build(member.trainable_variables)
+        return member
+
+    @property
+    def state(self) -> list[keras.Variable]:
+        """What a checkpoint needs besides the network."""
+        return [v for member in self._members.values() for v in member.optimizer.variables]
+
+    def run(self, start: int, end: int, size: int, callbacks: Callbacks) -> None:
+        """Train the epochs from `start` up to `end`, with crops of one size."""
+        told = keras.callbacks.CallbackList(list(callbacks), model=self._network)
+        told.on_train_begin()
+        for epoch in range(start, end):
+            told.on_epoch_begin(epoch)
+            told.on_epoch_end(epoch, self._epoch(epoch, size, told))
+        told.on_train_end()
+
+    def _epoch(
+        self, epoch: int, size: int, told: keras.callbacks.CallbackList
+    ) -> Mapping[str, float]:
+        logs: dict[str, float] = {}
+        for member in self._members.values():
+            member.reset_metrics()
+        for step, (name, batch) in enumerate(self._turns(epoch, size)):
+            told.on_train_batch_begin(step)
+            found = self._members[name].train_on_batch(*batch, return_dict=True)
+            logs |= {f"{name}_{what}": float(value) for what, value in found.items()}
+            told.on_train_batch_end(step, logs)
+        return logs
+
+    def _turns(self, epoch: int, size: int) -> Iterator[tuple[str, tuple]]:
+        """Each step's task and batch; the next batch is made while a step is computed."""
+        order = np.repeat(list(self._steps), list(self._steps.values()))
+        np.random.default_rng([self._seed, epoch]).shuffle(order)
+        batches = {
+            name: iter(self._batches(rows, epoch, size, steps=self._steps[name]))
+            for name, rows in self._rows.items()
+        }
+        with ThreadPoolExecutor(1) as pool:
+            coming = [pool.submit(next, batches[name]) for name in order[:1]]
+            for name, following in zip(order, [*order[1:], None], strict=True):
+                batch = coming.pop().result()
+                if following is not None:
+                    coming.append(pool.submit(next, batches[following]))
+                yield str(name), batch

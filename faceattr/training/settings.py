@@ -1,0 +1,54 @@
+"""Everything that decides a training run apart from its rows and its network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from faceattr.training.augment import Augmentation
+from faceattr.training.combine import COMBINATIONS
+from faceattr.training.dataset import Mix
+from faceattr.training.phases import Phase
+
+SCHEDULES = ("joint", "alternating")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides a training run apart from its rows and its network.
+
+    Args:
+        phases: One after the other.
+        batch_size: Rows in a batch.
+        mix: How much of a batch each task gets.
+        augmentation: What happens to training crops.
+        label_smoothing: Share of each known target that is spread over the classes.
+        loss_weights: By task, the weight of its loss; 1 where not given.
+        schedule: ``"joint"``, all tasks in every step, or ``"alternating"``, one task at a time.
+        combine: How the losses of a joint step become one: ``"sum"``, ``"log"``,
+            ``"uncertainty"`` or ``"random"``, see `faceattr.training.combine`.
+        seed: Decides order, augmentation, dropout and the start of the network.
+    """
+
+    phases: tuple[Phase, ...]
+    batch_size: int = 64
+    mix: Mix = field(default_factory=Mix)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    label_smoothing: float = 0.0
+    loss_weights: Mapping[str, float] = field(default_factory=dict)
+    schedule: str = "joint"
+    combine: str = "sum"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise ValueError(
+                f"A schedule is one of {', '.join(SCHEDULES)}. Received: {self.schedule!r}"
+            )
+        if self.combine not in COMBINATIONS:
+            raise ValueError(
+                f"Losses are combined by one of {', '.join(COMBINATIONS)}. "
+                f"Received: {self.combine!r}"
+            )
+        if self.schedule == "alternating" and self.combine != "sum":
+            raise ValueError("A step of one task has one loss: there is nothing to combine.")

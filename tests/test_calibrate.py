@@ -1,0 +1,60 @@
+import keras
+import numpy as np
+import pytest
+from conftest import toy_network
+
+from faceattr.training.calibrate import calibrate, held_out_error, temperature, tempered
+from faceattr.training.dataset import Rows
+from faceattr.training.evaluate import calibration_error, predict
+
+GENERATOR = np.random.default_rng(0)
+CHANCES = GENERATOR.dirichlet(np.ones(4), 4000)
+TRUTH = np.eye(4)[[GENERATOR.choice(4, p=p) for p in CHANCES]]
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 2.5])
+def test_the_temperature_undoes_a_sharpening_or_a_flattening(factor):
+    wrong = tempered(CHANCES, factor)
+    assert temperature(TRUTH, wrong) == pytest.approx(1 / factor, rel=0.05)
+
+
+def test_a_tempered_answer_is_calibrated_and_keeps_its_order():
+    wrong = tempered(CHANCES, 0.4)
+    mended = tempered(wrong, temperature(TRUTH, wrong))
+    right = TRUTH.argmax(axis=1) == wrong.argmax(axis=1)
+    assert calibration_error(right, wrong.max(axis=1)) > 0.1
+    assert calibration_error(right, mended.max(axis=1)) < 0.03
+    np.testing.assert_array_equal(mended.argmax(axis=1), wrong.argmax(axis=1))
+
+
+def test_unlabelled_rows_do_not_count_and_few_rows_say_nothing():
+    half = TRUTH * (np.arange(4000) % 2)[:, None]
+    wrong = tempered(CHANCES, 2.0)
+    assert temperature(half, wrong) == pytest.approx(temperature(TRUTH[1::2], wrong[1::2]))
+    assert temperature(TRUTH[:19], wrong[:19]) == 1.0
+
+
+def test_the_held_out_error_is_small_when_one_temperature_mends_all():
+    assert held_out_error(TRUTH, tempered(CHANCES, 0.4)) < 0.03
+    noise = np.eye(4)[GENERATOR.integers(4, size=30)]
+    assert held_out_error(noise, tempered(CHANCES[:30], 0.2)) > 0.05
+
+
+def test_calibration_goes_into_the_weights_of_the_heads():
+    keras.utils.set_random_seed(0)
+    network = toy_network()
+    head = network.get_layer("gender")
+    head.set_weights([weights * 50 for weights in head.get_weights()])
+    crops = GENERATOR.integers(0, 256, (60, 32, 32, 3), dtype="uint8")
+    labels = np.eye(2)[GENERATOR.integers(2, size=60)].astype("float32")
+    rows = Rows(crops, np.arange(60), {"expression": np.zeros((60, 7)), "gender": labels})
+    before = predict(network, rows)
+    found = calibrate(network, rows)
+    after = predict(network, rows)
+    assert found["expression"].temperature == 1.0
+    assert np.isnan(found["expression"].held_out_error)
+    assert found["gender"].temperature > 1.2
+    np.testing.assert_allclose(
+        after["gender"], tempered(before["gender"], found["gender"].temperature), atol=1e-4
+    )
+    np.testing.assert_array_equal(after["expression"], before["expression"])
