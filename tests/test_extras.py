@@ -84,6 +84,18 @@ def test_a_face_on_its_side_is_saved_upright(tmp_path):
     assert pandas.read_csv(tmp_path / "t.csv")["turn"].tolist() == [1]
 
 
+def test_a_copy_that_cannot_be_written_is_one_sentence_and_the_table_stays(tmp_path):
+    inputs = save_pictures(tmp_path / "in", 6)
+    (tmp_path / "out").write_text("a file, not a folder")
+    for extras in (Extras(crops=tmp_path / "out"), Extras(annotated=tmp_path / "out")):
+        with pytest.raises(OSError, match=r"cannot be written: .*--resume"):
+            label_to(tmp_path / "t.csv", inputs, attributes(), extras=extras, overwrite=True)
+    (tmp_path / "out").unlink()
+    label_to(tmp_path / "t.csv", inputs, attributes(), extras=extras, resume=True)
+    assert pandas.read_csv(tmp_path / "t.csv")["path"].nunique() == 6
+    assert len(list((tmp_path / "out").rglob("p*.png"))) == 6
+
+
 # The gallery
 
 

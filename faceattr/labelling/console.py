@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -51,7 +52,9 @@ def run(output: str, inputs: list[str], *, quiet: bool = False, **given) -> int:
     Inputs(inputs)
     extras = Extras(**{name: given.pop(typed) for typed, name in EXTRAS.items() if typed in given})
     attributes = _load(console, given)
-    with _bar(console) as bar, _ctrl_c(console) as stopped:
+    with _bar(console) as bar, _ctrl_c(console) as stopped, warnings.catch_warnings():
+        # What Pillow thinks of a file's metadata would tear the bar and change nothing.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
         watch = _Watch(bar)
         summary = label_to(
             output,

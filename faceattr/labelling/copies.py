@@ -9,6 +9,7 @@ from PIL import Image
 from faceattr.labelling.overlay import draw_faces
 from faceattr.labelling.pipeline import Found, Item
 from faceattr.labelling.rows import Labelled
+from faceattr.labelling.writers import whole_file
 from faceattr.pictures.crop import CropRule, crop
 from faceattr.pictures.reading import PathLike, Picture, read_image
 
@@ -57,5 +58,5 @@ def save_annotated(folder: PathLike, labelled: Labelled, item: Item) -> None:
 
 
 def _save(image: Image.Image, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, quality=92)
+    with whole_file(path) as part:
+        image.save(part, quality=92)

