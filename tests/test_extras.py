@@ -13,7 +13,7 @@ from faceattr.labelling import gallery
 from faceattr.labelling.copies import place_of
 from faceattr.labelling.folder import Extras, label_to
 from faceattr.labelling.gallery import write_gallery
-from faceattr.labelling.pipeline import Item
+from faceattr.labelling.looking import Item
 from faceattr.labelling.rows import columns
 from faceattr.pictures.inputs import InputFile
 

@@ -104,6 +104,14 @@ def test_each_run_into_a_table_is_on_the_page(tmp_path):
     assert [run["looked_at"] for run in runs] == [5, 0] and runs[1]["there_before"] == 5
 
 
+def test_the_page_of_a_table_that_is_replaced_is_forgotten(tmp_path):
+    inputs = save_pictures(tmp_path / "in", 2)
+    for size in (10, 20):
+        label_to(tmp_path / "t.csv", inputs, attributes(min_face=size), overwrite=True)
+    page = json.loads((tmp_path / "t.csv.about.json").read_text())
+    assert len(page["runs"]) == 1 and page["settings"]["min_face"] == 20
+
+
 def test_a_table_is_not_gone_on_with_under_other_settings(tmp_path):
     inputs = save_pictures(tmp_path / "in", 5)
     label_to(tmp_path / "t.csv", inputs, attributes())

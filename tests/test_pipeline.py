@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 from use_toys import GreenSquares, attributes, draw, save_pictures
 
-from faceattr.labelling.pipeline import Clock, Item, describe_items, items_of
+from faceattr.labelling import looking
+from faceattr.labelling.looking import Clock, Item, items_of
+from faceattr.labelling.pipeline import describe_items
 from faceattr.pictures.inputs import InputFile, Inputs
 from faceattr.pictures.reading import read_image
 
@@ -78,19 +80,17 @@ class HalfSize(GreenSquares):
 def test_boxes_are_those_of_the_full_picture_and_small_faces_are_cut_from_it(
     tmp_path, side, decodes, monkeypatch
 ):
-    from faceattr.labelling import pipeline
-
     image = np.full((1200, 1600, 3), 230, np.uint8)
     image[400 : 400 + side, 800 : 800 + side] = (10, 200, 10)
     Image.fromarray(image).save(tmp_path / "large.jpg", quality=95)
-    read, sizes = pipeline.read_picture, []
+    read, sizes = looking.read_picture, []
 
     def spy(path, at_least=None):
         picture = read(path, at_least)
         sizes.append(max(picture.image.shape))
         return picture
 
-    monkeypatch.setattr(pipeline, "read_picture", spy)
+    monkeypatch.setattr(looking, "read_picture", spy)
     (record,) = described(tmp_path, attributes(detector=HalfSize()))
     assert sizes == [800, 1600][:decodes]
     assert record.faces[0].box == pytest.approx((800, 400, 800 + side, 400 + side), abs=8)

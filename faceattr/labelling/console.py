@@ -22,8 +22,9 @@ from rich.progress import (
 )
 
 from faceattr.labelling.describe import FaceAttributes
-from faceattr.labelling.folder import Extras, Summary, label_to
+from faceattr.labelling.folder import Extras, label_to
 from faceattr.labelling.rows import Labelled
+from faceattr.labelling.summary import Summary
 from faceattr.labelling.writers import must_be_writable
 from faceattr.pictures.capture import seconds
 from faceattr.pictures.choose import choose_detector

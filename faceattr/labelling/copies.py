@@ -6,8 +6,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from faceattr.labelling.looking import Found, Item
 from faceattr.labelling.overlay import draw_faces
-from faceattr.labelling.pipeline import Found, Item
 from faceattr.labelling.rows import Labelled
 from faceattr.labelling.writers import whole_file
 from faceattr.pictures.crop import CropRule, crop

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
-from time import perf_counter
-from typing import Any
 
 from faceattr.labelling.copies import save_annotated, save_crops
 from faceattr.labelling.describe import FaceAttributes
 from faceattr.labelling.gallery import write_gallery
-from faceattr.labelling.pipeline import (
-    Clock,
-    Item,
-    ahead,
-    default_workers,
-    describe_items,
-    items_of,
-)
-from faceattr.labelling.rows import STATUSES, Labelled, Row, columns, rows_of
-from faceattr.labelling.sidecar import must_agree, now, settings_of, write_sidecar
+from faceattr.labelling.looking import Clock, Item, items_of
+from faceattr.labelling.pipeline import ahead, default_workers, describe_items
+from faceattr.labelling.rows import Labelled, Row, columns, rows_of
+from faceattr.labelling.sidecar import begin_sidecar, now, settings_of, write_sidecar
+from faceattr.labelling.summary import Summary
 from faceattr.labelling.writers import must_be_writable, open_table, read_rows
 from faceattr.pictures.inputs import Inputs
 from faceattr.pictures.reading import PathLike
+from faceattr.tasks import Task
 
 
 def label(
@@ -76,63 +69,6 @@ class Extras:
         return [folder for folder in (self.crops, self.annotated) if folder is not None]
 
 
-@dataclass
-class Summary:
-    """What a job did.
-
-    Args:
-        inputs: Pictures and frames that were looked at.
-        statuses: Rows by status.
-        answers: By task, rows by answer; None counts the unsure.
-        resumed: Inputs that the table held already.
-        seconds: From the first picture to the last row.
-        stages: Seconds by stage, summed over threads.
-        interrupted: Whether the job was stopped before its end.
-    """
-
-    inputs: int = 0
-    statuses: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(STATUSES, 0)))
-    answers: dict[str, Counter[str | None]] = field(default_factory=dict)
-    resumed: int = 0
-    seconds: float = 0.0
-    stages: Mapping[str, float] = field(default_factory=dict)
-    interrupted: bool = False
-    _start: float = field(default_factory=perf_counter)
-
-    def add(self, labelled: Labelled, rows: Sequence[Row]) -> None:
-        """Count one input."""
-        self.inputs += 1
-        self.statuses.update(row["status"] for row in rows)
-        for face in labelled.faces:
-            for task, prediction in face.predictions.items():
-                if not face.too_small:
-                    self.answers.setdefault(task, Counter())[prediction.label] += 1
-
-    def end(self, clock: Clock, *, interrupted: bool) -> None:
-        """Stop the clock."""
-        self.seconds = perf_counter() - self._start
-        self.stages, self.interrupted = clock.seconds, interrupted
-
-    def counts(self) -> dict[str, Any]:
-        """What the page beside the table keeps."""
-        return {
-            "interrupted": self.interrupted,
-            "looked_at": self.inputs,
-            "there_before": self.resumed,
-            "rows": dict(self.statuses),
-            "answers": {
-                task: {name or "unsure": n for name, n in answers.items()}
-                for task, answers in self.answers.items()
-            },
-            "seconds": round(self.seconds, 1),
-        }
-
-    @property
-    def faces(self) -> int:
-        """Faces that were described."""
-        return self.statuses["ok"]
-
-
 def label_to(
     output: PathLike,
     inputs: PathLike | Sequence[PathLike],
@@ -172,11 +108,10 @@ def label_to(
     if files.count == 0:
         raise ValueError(f"There are no pictures in {', '.join(files.inputs)}.")
     settings = settings_of(attributes, every)
-    if resume:
-        must_agree(output, settings)
+    begin_sidecar(output, settings, resume=resume)
     summary, clock = Summary(), Clock()
+    run = {"started": now(), "inputs": files.inputs, "files": files.count}
     with open_table(output, columns(attributes.tasks), resume=resume, overwrite=overwrite) as table:
-        run = {"started": now(), "inputs": files.inputs, "files": files.count}
         write_sidecar(output, settings, run)
         summary.resumed = sum(map(len, table.done.values()))
         on_start(files.count, len(table.done))
@@ -190,16 +125,16 @@ def label_to(
         summary.end(clock, interrupted=stop())
         table.finished = not summary.interrupted
         write_sidecar(output, settings, run | {"ended": now()} | summary.counts())
-    if extras.gallery and not summary.interrupted:
-        names = columns(attributes.tasks)
+    if extras.gallery and table.finished:
         with clock.measure("gallery"):
-            write_gallery(
-                extras.gallery,
-                lambda: read_rows(output, names),
-                attributes.tasks,
-                title=f"Faces of {', '.join(files.inputs)}",
-            )
+            _gallery_of(output, extras.gallery, attributes.tasks, files)
     return summary
+
+
+def _gallery_of(table: PathLike, page: PathLike, tasks: Sequence[Task], files: Inputs) -> None:
+    names = columns(tasks)
+    title = f"Faces of {', '.join(files.inputs)}"
+    write_gallery(page, lambda: read_rows(table, names), tasks, title=title)
 
 
 def _with_extras(

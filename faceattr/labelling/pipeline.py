@@ -6,72 +6,27 @@ What is in flight is bounded, so memory does not grow with the number of picture
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import cv2
 import numpy as np
 
 from faceattr.labelling.describe import FaceAttributes
+from faceattr.labelling.looking import Clock, Found, Item, look
 from faceattr.labelling.rows import Labelled
-from faceattr.pictures.capture import frames
-from faceattr.pictures.detect import Detector, Face
-from faceattr.pictures.inputs import InputFile
-from faceattr.pictures.reading import Picture, read_picture
+from faceattr.pictures.reading import Picture
 
 # Rows are held back for a full batch, but not for longer than this, nor for more inputs.
 PATIENCE_SECONDS = 10.0
 MOST_WAITING = 256
-# Pictures of 4000 pixels, decoded at no less than 1.5 times what the detector looks at: the same
-# 67 faces as in the whole picture with both detectors, boxes at a mean IoU of 0.99; at 1.0 times
-# 0.97 with CenterFace. A tenth of the time of decoding the whole.
-SPARE = 1.5
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True)
-class Item:
-    """One picture to look at: a file, or a frame that was taken out of a video."""
-
-    file: InputFile
-    time: float | None = None
-    frame: np.ndarray | None = None
-    reason: str | None = None
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a worker hands over: the faces of an item and the crops of the large ones."""
-
-    item: Item
-    faces: tuple[Face, ...] = ()
-    crops: tuple[np.ndarray, ...] = ()
-    reason: str | None = None
-
-
-@dataclass
-class Clock:
-    """Seconds by stage, summed over threads."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    @contextmanager
-    def measure(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            with self._lock:
-                spent = self.seconds.get(stage, 0.0) + time.perf_counter() - start
-                self.seconds[stage] = spent
 
 
 def default_workers() -> int:
@@ -79,41 +34,6 @@ def default_workers() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def items_of(
-    files: Iterable[InputFile], every: float, done: Mapping[str, set] | None = None
-) -> Iterator[Item]:
-    """The pictures, and the frames of the videos `every` so many seconds.
-
-    Args:
-        files: Files.
-        every: Seconds between two frames.
-        done: Inputs to leave out: by name the times that are done (None for a picture).
-    """
-    done = done or {}
-    for file in files:
-        finished = done.get(file.name, set())
-        if None in finished:
-            continue
-        if file.is_video:
-            yield from _frames_of(file, every, finished)
-        else:
-            yield Item(file)
-
-
-def _frames_of(file: InputFile, every: float, finished: set) -> Iterator[Item]:
-    try:
-        for second, frame in frames(file.path, every, start=max(finished, default=0.0)):
-            if second not in finished:
-                yield Item(file, second, frame)
-    except (OSError, ValueError) as error:
-        yield Item(file, reason=_reason(error, file))
-
-
-def _reason(error: Exception, file: InputFile) -> str:
-    text = getattr(error, "strerror", None) or str(error).removeprefix(f"{file.path}: ")
-    return " ".join(text.split()) or type(error).__name__
 
 
 def describe_items(
@@ -142,12 +62,14 @@ def describe_items(
     workers = workers or default_workers()
     batches = _Batches(attributes, clock, attributes.batch_size if keep_frames else MOST_WAITING)
 
-    def look(item: Item) -> Found:
-        found = _look(item, attributes, clock, keep)
+    def work(item: Item) -> Found:
+        found, picture = look(item, attributes, clock, whole=keep is not None)
+        if keep and picture is not None:
+            keep(found, picture)
         return found if keep_frames else replace(found, item=replace(item, frame=None))
 
     with _one_opencv_thread_each(workers):
-        for found in ahead(look, items, workers):
+        for found in ahead(work, items, workers):
             batches.add(found)
             yield from batches.ready(at_once=batches.is_late)
         yield from batches.ready(at_once=True)
@@ -177,53 +99,6 @@ def ahead(work: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[
             yield window.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _look(
-    item: Item,
-    attributes: FaceAttributes,
-    clock: Clock,
-    keep: Callable[[Found, Picture], None] | None,
-) -> Found:
-    """Decode, detect and crop one item."""
-    if item.reason is not None:
-        return Found(item, reason=item.reason)
-    try:
-        with clock.measure("decode"):
-            picture = _picture(item, None if keep else _enough(attributes.detector))
-        with clock.measure("detect"):
-            near = attributes.find(picture.image)
-        faces = tuple(face.scaled(picture.scale) for face in near)
-        if picture.scale > 1 and any(
-            attributes.is_large(face) and seen.side < attributes.crop_rule.size
-            for face, seen in zip(faces, near, strict=True)
-        ):
-            # A small face in a large picture: the reduced one would blur its crop.
-            with clock.measure("decode"):
-                picture, near = _picture(item), list(faces)
-    except (OSError, ValueError, MemoryError, cv2.error) as error:
-        return Found(item, reason=_reason(error, item.file))
-    with clock.measure("crop"):
-        crops = tuple(
-            attributes.cut(picture.image, seen)
-            for face, seen in zip(faces, near, strict=True)
-            if attributes.is_large(face)
-        )
-    found = Found(item, faces, crops)
-    if keep:
-        keep(found, picture)
-    return found
-
-
-def _enough(detector: Detector) -> int | None:
-    """The longer side at which a JPEG may be decoded without another face being found."""
-    return detector.long_side and round(detector.long_side * SPARE)
-
-
-def _picture(item: Item, at_least: int | None = None) -> Picture:
-    if item.frame is not None:
-        return Picture(item.frame, item.frame.shape[:2])
-    return read_picture(item.file.path, at_least)
 
 
 class _Batches:

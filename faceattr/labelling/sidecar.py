@@ -45,12 +45,14 @@ def settings_of(attributes: FaceAttributes, every: float) -> dict[str, Any]:
     }
 
 
-def must_agree(table: PathLike, settings: Mapping[str, Any]) -> None:
-    """Refuse to go on with a table that was begun with other settings.
+def begin_sidecar(table: PathLike, settings: Mapping[str, Any], *, resume: bool) -> None:
+    """Forget the page of a table that is replaced; refuse to go on under other settings.
 
     Raises:
-        ValueError: The sidecar tells of another model, detector or limit.
+        ValueError: The table was begun with another model, detector or limit.
     """
+    if not resume:
+        sidecar_of(table).unlink(missing_ok=True)
     before = _read(sidecar_of(table)).get("settings")
     if before is None or before == _plain(settings):
         return

@@ -32,7 +32,8 @@ import numpy as np
 
 from faceattr.labelling.describe import FaceAttributes
 from faceattr.labelling.folder import label_to
-from faceattr.labelling.pipeline import SPARE, default_workers
+from faceattr.labelling.looking import SPARE
+from faceattr.labelling.pipeline import default_workers
 from faceattr.pictures.choose import choose_detector
 from faceattr.pictures.crop import crop
 from faceattr.pictures.detect import Detector, Face
