@@ -71,10 +71,10 @@ def test_pictures_that_are_faces_need_no_detector(tmp_path, toy_model_path):
         (["empty", "-o", "t.xlsx"], "A table's name ends in .csv, .jsonl, .parquet"),
         (["empty", "-o", "there.csv"], "there.csv exists already. Go on with it (--resume)"),
         (["empty", "-o", "t.csv", "--model", "gone.keras"], "There is no model file gone.keras"),
-        (["empty", "-o", "t.csv", "--model", "words.keras"], "not a .keras model file"),
+        (["empty", "-o", "t.csv", "--model", "words.keras"], ".keras model file"),
         (["empty", "-o", "t.csv", "--detector", "haar"], "A detector is one of"),
         (["empty", "-o", "t.csv", "--every", "often"], "A time is written like 1s"),
-        (["empty", "-o", "there.csv/t.csv"], "there.csv"),
+        (["empty", "-o", "there.csv/t.csv"], "there.csv is not a folder that takes files."),
         (["empty", "-o", "t.csv", "--min-confidence", "7"], "between 0 and 1"),
     ],
 )

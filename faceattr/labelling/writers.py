@@ -72,6 +72,9 @@ def must_be_writable(path: PathLike, *, resume: bool = False, overwrite: bool = 
         raise ValueError("Going on with a table and replacing it exclude each other.")
     if path.suffix not in SUFFIXES:
         raise ValueError(f"A table's name ends in {', '.join(SUFFIXES)}. Received: {path}")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise OSError(f"{path} cannot be written: {folder} is not a folder that takes files.")
     there = next((file for file in (path, _journal(path)) if file.exists()), None)
     if there and not resume and not overwrite:
         raise FileExistsError(
