@@ -53,7 +53,7 @@ def columns(tasks: Sequence[Task]) -> dict[str, type]:
     into a video) and ``reason`` (why a file could not be read).
 
     Raises:
-        ValueError: A task is called like one of the fixed columns.
+        ValueError: A task is called like another column.
     """
     names: dict[str, type] = dict(PLACE)
     for task in tasks:
