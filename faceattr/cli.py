@@ -215,6 +215,9 @@ def _add_train(commands) -> None:
     add("--mix", type=_mix, metavar="RULE", help="equal, natural, a temperature, or task=share,…")
     add("--label-smoothing", type=float)
     add("--loss-weights", type=_pairs(float), metavar="TASK=W,…")
+    add("--schedule", choices=("joint", "alternating"), help="all tasks in a step, or one")
+    add("--combine", choices=("sum", "log", "uncertainty", "random"), help="losses into one")
+    add("--branch-rates", type=_pairs(float), metavar="BRANCH=X,…", help="task, block5, …")
     add("--seed", type=int)
 
 
@@ -249,7 +252,7 @@ def _settings(phases, given: dict):
     from faceattr.training.dataset import Mix
     from faceattr.training.settings import Settings
 
-    names = ("batch_size", "label_smoothing", "loss_weights", "seed")
+    names = ("batch_size", "label_smoothing", "loss_weights", "schedule", "combine", "seed")
     fields = {name: given.pop(name) for name in names if name in given}
     if "mix" in given:
         fields["mix"] = Mix(**given.pop("mix"))
@@ -262,6 +265,7 @@ def _phases(phases, given: dict):
 
     changes = {"epochs": "epochs", "rate": "learning_rate", "first": "first"}
     typed = {fields: given.pop(name, {}) for name, fields in changes.items()}
+    branches = given.pop("branch_rates", {})
     names = [phase.name for phase in phases]
     for values in typed.values():
         if strangers := sorted(set(values) - set(names)):
@@ -272,7 +276,7 @@ def _phases(phases, given: dict):
     for phase in phases:
         own = {field: values[phase.name] for field, values in typed.items() if phase.name in values}
         if own.get("epochs") != 0:
-            changed.append(replace(phase, **own))
+            changed.append(replace(phase, rates=branches, **own))
     return tuple(changed)
 
 
@@ -281,7 +285,8 @@ def _add_evaluate(commands) -> None:
     add = parser.add_argument
     add("model", help="a .keras file, or 'shipped'")
     add("sources", nargs="+", metavar="[TASK=]PATH", help="manifest CSV or folder")
-    add("--split", choices=("train", "val", "test", "all"), help="rows to score (default: val)")
+    splits = ("train", "val", "test", "all")
+    add("--split", choices=splits, help="rows to score (val where there are some, else all)")
     add("-o", "--output", metavar="DIR", help="where scores.json and confusions.png go")
     add("--cache", metavar="DIR", help="folder of the crop cache")
 

@@ -79,7 +79,7 @@ video = VideoFile(sys.argv[1], 25)
 for number in range(300):
     noise = np.random.default_rng(number).integers(0, 255, (90, 160, 3))
     video.write(noise.astype("uint8"), number / 25)
-print(video._writer.gi_frame.f_locals["p"].pid, flush=True)
+print(video._encoder.pid, flush=True)
 time.sleep(60)
 """
 
@@ -140,3 +140,15 @@ def test_a_snapshot_is_the_picture(tmp_path):
     image = np.random.default_rng(0).integers(0, 255, (20, 30, 3)).astype(np.uint8)
     path = save_snapshot(image, tmp_path)
     np.testing.assert_array_equal(cv2.imread(str(path))[:, :, ::-1], image)
+
+
+def test_a_video_that_cannot_be_written_says_why(tmp_path):
+    (tmp_path / "a.mp4").mkdir()
+    with pytest.raises(OSError, match=r"a.mp4 cannot be written: .*Is a directory"):
+        write_until_it_fails(tmp_path / "a.mp4")
+
+
+def write_until_it_fails(path):
+    with VideoFile(path, 25) as video:
+        for number in range(200):
+            video.write(grey(0, (360, 640)), number / 25)

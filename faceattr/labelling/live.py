@@ -156,7 +156,8 @@ class LiveWatch(Watch):
 
     def _must_not_be_silent(self) -> None:
         silent = time.monotonic() - self._newest.moment
-        if silent > SILENT_SECONDS and not self._clock.is_paused:
+        is_waiting = self._clock.is_paused or not self._is_warm.is_set()
+        if silent > SILENT_SECONDS and not is_waiting:
             raise OSError(f"{self.feed.name} has given no picture for {silent:.0f} s.")
 
     def pause(self) -> None:
@@ -170,10 +171,8 @@ class LiveWatch(Watch):
         self._is_warm.set()
         self._clock.stop()
         for thread in self._threads:
-            thread.join(timeout=5)
-        # OpenCV crashes when a capture is released under the thread that reads it.
-        if not self._threads[0].is_alive():
-            super().close()
+            thread.join(timeout=2)
+        super().close()
 
     def _guarded(self, work: Callable[[], None], place: _Newest) -> None:
         try:
@@ -203,6 +202,7 @@ class LiveWatch(Watch):
         try:
             self.recogniser.warm_up()
         finally:
+            self._newest.moment = time.monotonic()
             self._is_warm.set()
         number = 0
         while not self._newest.is_ended:

@@ -11,6 +11,8 @@ from faceattr.labelling.motion import Sketch, carried, is_cut, sketch
 from faceattr.labelling.tracks import LiveFace, Settling, Tracks
 from faceattr.pictures.feed import Frame
 
+SEARCH_SECONDS = 0.25  # faces are searched at least this often
+
 
 @dataclass(frozen=True)
 class Effort:
@@ -100,9 +102,11 @@ class Recogniser:
         self.tracks = Tracks(attributes.tasks, settling, attributes.min_face)
         self._sketch: Sketch | None = None
         self._since_search = 0
+        self._searched = 0.0
 
     def warm_up(self) -> None:
-        """Compile the model for every size of batch there will be, so that no frame waits."""
+        """Open the detector and compile the model for every size of batch there will be."""
+        self.attributes.find(np.zeros((360, 640, 3), np.uint8))
         size, count = self.attributes.crop_rule.size, 1
         while count < 2 * self.effort.ask_at_once:
             self.attributes.predict(np.zeros((count, size, size, 3), np.uint8))
@@ -114,12 +118,20 @@ class Recogniser:
         self._follow(frame, now)
         self._sketch = now
         self._since_search += 1
-        if self._since_search >= self.effort.detect_every or not len(self.tracks):
+        if self._must_search(frame):
             self.tracks.find(frame.time, self.attributes.find(frame.image), frame.image)
-            self._since_search = 0
+            self._since_search, self._searched = 0, frame.time
         due = self._ask(frame)
         shown, lost = tuple(self.tracks.shown()), tuple(self.tracks.lost())
         return Seen(frame.number, frame.time, frame.captured, now, shown, due, lost)
+
+    def _must_search(self, frame: Frame) -> bool:
+        # Where few frames are looked at, carrying along becomes a guess.
+        return (
+            self._since_search >= self.effort.detect_every
+            or frame.time - self._searched > SEARCH_SECONDS
+            or not len(self.tracks)
+        )
 
     def _follow(self, frame: Frame, now: Sketch) -> None:
         if self._sketch is None:

@@ -24,6 +24,7 @@ COLOURS = (
     *((255, 140, 60), (200, 225, 80), (180, 160, 255), (120, 230, 230)),
 )
 PLATE_OPACITY = 0.68
+WEIGHT = 500  # of the letters; 400 is regular, 700 bold
 HELP = (
     ("b", "bars for every class"),
     ("p", "blur faces"),
@@ -278,14 +279,14 @@ class Pen:
     def _plate_size(self, lines: Sequence[str], size: int) -> tuple[int, int]:
         pad, step = round(0.4 * size), round(1.3 * size)
         width = max(self._width(line, size) for line in lines)
-        return width + round(2.5 * pad), step * len(lines) + 2 * pad - round(0.2 * size)
+        return width + 2 * pad, step * len(lines) + 2 * pad - round(0.2 * size)
 
-    def _width(self, text: str, size: int) -> int:
-        _, _, width, _ = cv2.getTextSize((0, 0), text, (0, 0), self._font, size)
+    def _width(self, text: str, size: int, weight: int = WEIGHT) -> int:
+        _, _, width, _ = cv2.getTextSize((0, 0), text, (0, 0), self._font, size, weight)
         return int(width)
 
     def _text(
-        self, text: str, place: tuple[int, int], size: int, colour: Colour, weight: int = 500
+        self, text: str, place: tuple[int, int], size: int, colour: Colour, weight: int = WEIGHT
     ) -> None:
         cv2.putText(self.canvas, text, place, colour, self._font, size, weight)
 

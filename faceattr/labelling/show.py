@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from faceattr.labelling.console import load_typed
 from faceattr.labelling.live import Moment, Watch, watch
+from faceattr.labelling.opening import open_typed
 from faceattr.labelling.recognise import Effort
 from faceattr.labelling.screen import View, draw_live
 from faceattr.labelling.sinks import (
@@ -54,16 +54,12 @@ def run(source: Source = 0, *, quiet: bool = False, **given: Any) -> int:
         for kind, names in SIZES.items()
         if (found := _taken(given, names))
     }
-    how |= _taken(given, ("rate",))
-    with open_feed(source, **_taken(dict(how), ("rate",))):
-        pass  # what is typed wrongly shall be told before the seconds that a model takes to load
-    if outputs.headless:
-        how["every_frame"] = not is_live(source)
-    else:
-        how["every_frame"] = False
-    attributes = load_typed(given, say)
-    with watch(source, attributes, **how) as watching, _ctrl_c() as stopped:
-        return Show(watching, outputs, view, say).run(stopped)
+    every_frame = given.pop("every_frame", outputs.headless and not is_live(source))
+    # What is typed wrongly shall be told before the seconds that a model takes to load.
+    with open_feed(source, **_taken(given, ("rate",))) as feed, _ctrl_c() as stopped:
+        attributes = open_typed(given, say)
+        with watch(feed, attributes, every_frame=every_frame, **how) as watching:
+            return Show(watching, outputs, view, say).run(stopped)
 
 
 def _taken(given: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -258,7 +254,9 @@ def _ctrl_c() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield stopped
         return
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield stopped
     finally:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +23,7 @@ from faceattr.tasks import Task
 VIDEO_SUFFIXES, TABLE_SUFFIXES = (".mp4", ".mkv", ".mov"), (".csv",)
 GAP = 1.0  # seconds without a frame beyond which the video goes on rather than stands still
 FLUSH_SECONDS = 1.0
-H264 = ("-preset", "ultrafast", "-crf", "21", "-pix_fmt", "yuv420p")
+H264 = ("-c:v", "libx264", "-preset", "ultrafast", "-crf", "21", "-pix_fmt", "yuv420p")
 # A file in fragments plays up to its last second even when the whole machine stops.
 FRAGMENTS = ("-movflags", "+frag_keyframe+empty_moov+default_base_moof", "-g", "50")
 
@@ -58,7 +62,8 @@ class VideoFile:
         self.path = Path(path)
         self.written = 0
         self._rate = rate
-        self._writer: Generator[None, np.ndarray | None, None] | None = None
+        self._encoder: subprocess.Popen | None = None
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115
         self._size = (0, 0)
         self._shift = self._last = 0.0
 
@@ -69,15 +74,21 @@ class VideoFile:
             image: RGB ``uint8``, ``(height, width, 3)``; one of another size than the first
                 is fitted into it.
             second: When, in seconds of the source.
+
+        Raises:
+            OSError: It cannot be written.
         """
-        if self._writer is None:
+        if self._encoder is None:
             self._open(image, second)
         if second - self._last > GAP:
             self._shift += second - self._last - 1 / self._rate
         self._last = second
-        fitted = _fitted(image, self._size)
+        pixels = _fitted(image, self._size).data
         for _ in range(round((second - self._shift) * self._rate) + 1 - self.written):
-            self._writer.send(fitted)  # type: ignore[union-attr]
+            try:
+                self._encoder.stdin.write(pixels)  # type: ignore[union-attr]
+            except BrokenPipeError:
+                raise OSError(f"{self.path} cannot be written: {self._complaint()}") from None
             self.written += 1
 
     def _open(self, image: np.ndarray, second: float) -> None:
@@ -86,25 +97,40 @@ class VideoFile:
         # H.264 stores colour for pixels by twos.
         self._size = image.shape[1] // 2 * 2, image.shape[0] // 2 * 2
         fragments = FRAGMENTS if self.path.suffix.lower() != ".mkv" else ()
-        self._writer = imageio_ffmpeg.write_frames(
-            str(self.path),
-            self._size,
-            fps=self._rate,
-            codec="libx264",
-            quality=None,
-            macro_block_size=1,
-            ffmpeg_log_level="error",
-            output_params=[*H264, *fragments],
+        raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{self._size[0]}x{self._size[1]}"]
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", *raw]
+        command += ["-r", str(self._rate), "-i", "-", *H264, *fragments, str(self.path)]
+        # imageio_ffmpeg.write_frames would fork under a window's threads and hang.
+        self._encoder = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=self._complaints,
+            stderr=self._complaints,
+            **_apart(),
         )
-        self._writer.send(None)
         self._shift = self._last = second
+
+    def _complaint(self) -> str:
+        self._complaints.seek(0)
+        lines = self._complaints.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "the encoder ended"
 
     def __enter__(self) -> VideoFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        if self._encoder is not None:
+            with suppress(BrokenPipeError):
+                self._encoder.stdin.close()  # type: ignore[union-attr]
+            self._encoder.wait()
+        self._complaints.close()
+
+
+def _apart() -> dict[str, Any]:
+    """Ctrl-C shall reach this process only, which then closes its videos in order."""
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    return {"process_group": 0}
 
 
 def _fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -86,6 +86,11 @@ class Tracks:
     def __len__(self) -> int:
         return len(self._tracks)
 
+    @property
+    def count(self) -> int:
+        """How many there have been."""
+        return self._number
+
     def clear(self) -> None:
         """Forget all faces, as at a scene cut; their numbers are not given again."""
         self._tracks.clear()
@@ -117,7 +122,7 @@ class Tracks:
             image: RGB ``uint8``, ``(height, width, 3)``.
         """
         looks = [looks_of(image, face.box) for face in faces]
-        pairs = dict(_pairs(self._tracks, faces, looks))
+        pairs = dict(_pairs(self._tracks, time, faces, looks))
         for number, track in enumerate(self._tracks):
             if number in pairs:
                 track.found(time, faces[pairs[number]], looks[pairs[number]])
@@ -269,13 +274,13 @@ def looks_of(image: np.ndarray, box: Box) -> np.ndarray:
 
 
 def _pairs(
-    tracks: Sequence[_Track], faces: Sequence[Face], looks: Sequence[np.ndarray]
+    tracks: Sequence[_Track], time: float, faces: Sequence[Face], looks: Sequence[np.ndarray]
 ) -> Iterator[tuple[int, int]]:
     """Which track continues with which face: the cheapest pairs in all."""
     if not tracks or not faces:
         return
     costs = np.array(
-        [[_cost(t, f, look) for f, look in zip(faces, looks, strict=True)] for t in tracks]
+        [[_cost(t, time, f, look) for f, look in zip(faces, looks, strict=True)] for t in tracks]
     )
     for row, column in zip(*linear_sum_assignment(costs), strict=True):
         if costs[row, column] < IMPOSSIBLE:
@@ -285,14 +290,14 @@ def _pairs(
 IMPOSSIBLE = 1e6
 
 
-def _cost(track: _Track, face: Face, looks: np.ndarray) -> float:
+def _cost(track: _Track, time: float, face: Face, looks: np.ndarray) -> float:
     """How badly a face fits a track: overlap, distance and looks; 0 is the same."""
     a, b = track.face.box, face.box
     side = (track.face.side + face.side) / 2
     ratio = track.face.side / face.side
     distance = float(np.linalg.norm(_centre(a) - _centre(b))) / side
-    # The longer a face was gone, the further it may have come.
-    reach = 0.8 + min(track.missed, 4) * 0.2
+    # The longer ago it was seen, the further it may have come, in widths of itself.
+    reach = min(2.0, 0.6 + 2 * (time - track.seen))
     if distance > reach or not 0.5 < ratio < 2:
         return IMPOSSIBLE
     return (1 - overlap(a, b)) / 2 + distance / 2 + _unlike(track.looks, looks)

@@ -12,7 +12,7 @@ import numpy as np
 TITLE = "faceattr"
 NO_KEY = -1
 # Opens a window and is gone; what would abort this process aborts only that one.
-ATTEMPT = "import cv2; cv2.namedWindow('faceattr'); cv2.waitKey(1); cv2.destroyAllWindows()"
+ATTEMPT = "import cv2; cv2.namedWindow('…'); cv2.waitKey(1); cv2.destroyAllWindows()"
 INSTEAD = "Use --headless with -o out.mp4 or -o faces.csv, or --web to watch in the browser."
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from faceattr.pictures.inputs import Inputs
 from faceattr.pictures.reading import PathLike, read_image
 
 RATE = 25.0  # of a folder of frames, and of a source that does not say
-OPEN_SECONDS, SILENT_SECONDS = 10, 10
+OPEN_SECONDS, SILENT_SECONDS, CLOSE_SECONDS = 10, 10, 2
 # Containers estimate their number of frames; what misses more than this share broke off.
 BROKEN_OFF = 0.95
 Source = int | PathLike
@@ -91,7 +92,7 @@ def open_feed(source: Source | Feed, *, rate: float | None = None) -> Iterator[F
     try:
         yield feed
     finally:
-        feed.video.release()
+        feed.close()
 
 
 def is_live(source: Source | Feed) -> bool:
@@ -187,11 +188,12 @@ class _Video:
         self.is_live = is_live
         rate = video.get(cv2.CAP_PROP_FPS)
         self.rate = rate if 1 <= rate <= 240 else RATE
+        self._reading = threading.Lock()
         self._expected = 0 if is_live else int(video.get(cv2.CAP_PROP_FRAME_COUNT))
 
     def frames(self, wanted: Callable[[float], bool] = always) -> Iterator[Frame]:
         start, number = monotonic(), 0
-        while self.video.grab():
+        while self._grab():
             second = monotonic() - start if self.is_live else number / self.rate
             if wanted(second):
                 readable, image = self.video.retrieve()
@@ -199,6 +201,18 @@ class _Video:
                     yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), number, second)
             number += 1
         self._must_be_the_end(number)
+
+    def _grab(self) -> bool:
+        with self._reading:
+            return bool(self.video.grab())
+
+    def close(self) -> None:
+        """Give the device or file back."""
+        # OpenCV crashes when a capture is released under a thread that waits for a picture;
+        # one that waits for ever keeps it until the process ends.
+        if self._reading.acquire(timeout=CLOSE_SECONDS):
+            self.video.release()
+            self._reading.release()
 
     def _must_be_the_end(self, number: int) -> None:
         if self.is_live:

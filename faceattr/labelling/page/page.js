@@ -1,0 +1,227 @@
+"use strict";
+// One frame is under way at a time: sent, looked at, answered; then the newest one follows.
+// What is shown is the newest frame with the newest answer, so the picture never waits.
+
+const byId = id => document.getElementById(id);
+const [canvas, video, stage] = ["canvas", "video", "stage"].map(byId);
+const pen = canvas.getContext("2d"), sending = document.createElement("canvas");
+const MOST_ROWS = 200000;
+const state = {
+  about: null, socket: null, source: null, stream: null, answer: null, answeredFrame: null,
+  isWaiting: false, isPaused: false, sentAt: 0, rows: [], shown: [], answered: [], delay: 0,
+};
+window.faceattr = state; // for tests
+
+async function begin() {
+  state.about = await (await fetch("about")).json();
+  for (const look of state.about.looks) byId(look).checked = true;
+  connect();
+}
+
+function connect() {
+  const socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/look`);
+  socket.onmessage = event => take(JSON.parse(event.data));
+  socket.onclose = () => {
+    state.isWaiting = false;
+    say("faceattr does not answer; trying again …");
+    setTimeout(connect, 1000);
+  };
+  socket.onopen = () => say("");
+  state.socket = socket;
+}
+
+function say(text) { byId("message").textContent = text; }
+
+function take(answer) {
+  state.isWaiting = false;
+  if (answer.error) return say(answer.error);
+  if (state.isStale) { state.isStale = false; return; }
+  const scale = canvas.width / sending.width;
+  for (const face of answer.faces) face.box = face.box.map(value => value * scale);
+  answer.lost = answer.lost.map(box => box.map(value => value * scale));
+  state.answer = answer;
+  state.delay = 0.8 * state.delay + 0.2 * (performance.now() - state.sentAt);
+  count(state.answered);
+  keepRows(answer);
+  if (state.source instanceof ImageBitmap) {
+    // A picture is asked about until every face has its answer.
+    if (answer.faces.every(face => face.too_small || Object.values(face.answers).every(a => a.probability !== null)))
+      state.isStill = true;
+  }
+}
+
+function keepRows(answer) {
+  for (const face of answer.faces) {
+    if (state.rows.length >= MOST_ROWS) state.rows.shift();
+    const row = [answer.time.toFixed(3), answer.frame, face.track,
+      ...face.box.map(value => value.toFixed(1)), face.detection];
+    for (const task of state.about.tasks) {
+      const given = face.answers[task.name];
+      row.push(given.label ?? "", given.probability?.toFixed(4) ?? "");
+      for (const name of task.classes) row.push(given.probabilities[name] ?? "");
+    }
+    state.rows.push(row.join(","));
+  }
+  byId("table").disabled = !state.rows.length;
+}
+
+// ---- sources
+
+function open(source, width, height) {
+  if (state.isWaiting) state.isStale = true; // the answer under way is about the last source
+  Object.assign(state, { source, answer: null, rows: [], isStill: false, isPaused: false, startedAt: performance.now() });
+  [canvas.width, canvas.height] = [width, height];
+  const share = Math.min(1, state.about.long_side / Math.max(width, height));
+  [sending.width, sending.height] = [Math.round(width * share), Math.round(height * share)];
+  canvas.classList.add("shown");
+  byId("hint").hidden = true;
+  for (const id of ["pause", "snapshot"]) byId(id).disabled = false;
+  byId("pause").textContent = "Pause";
+  if (state.socket.readyState === WebSocket.OPEN) state.socket.send("new");
+}
+
+function closeSource() {
+  for (const track of state.stream?.getTracks() ?? []) track.stop();
+  if (state.url) URL.revokeObjectURL(state.url);
+  Object.assign(state, { stream: null, url: null, source: null });
+  video.pause();
+  video.srcObject = null;
+  video.removeAttribute("src");
+  byId("camera").textContent = "Start camera";
+}
+
+async function startCamera() {
+  try {
+    const wished = { width: { ideal: 1280 }, height: { ideal: 720 }, facingMode: "user" };
+    state.stream = await navigator.mediaDevices.getUserMedia({ video: wished });
+  } catch (error) {
+    return say(`The camera cannot be used: ${error.message}`);
+  }
+  state.stream.getVideoTracks()[0].onended = () => { closeSource(); say("The camera was unplugged."); };
+  video.srcObject = state.stream;
+  await video.play();
+  open(video, video.videoWidth, video.videoHeight);
+  byId("camera").textContent = "Stop camera";
+}
+
+async function openFile(file) {
+  closeSource();
+  say("");
+  try {
+    if (file.type.startsWith("image/")) {
+      const picture = await createImageBitmap(file);
+      open(picture, picture.width, picture.height);
+    } else if (file.type.startsWith("video/")) {
+      state.url = URL.createObjectURL(file);
+      video.src = state.url;
+      video.loop = false;
+      await video.play();
+      open(video, video.videoWidth, video.videoHeight);
+    } else {
+      say(`${file.name} is neither a picture nor a video.`);
+    }
+  } catch {
+    say(`${file.name} is nothing that this browser can show.`);
+  }
+}
+
+// ---- the loop
+
+function tick() {
+  requestAnimationFrame(tick);
+  const { source } = state;
+  if (!source || state.isPaused || (source === video && video.readyState < 2)) return;
+  send();
+  draw();
+  count(state.shown);
+  byId("figures").textContent = `${rate(state.shown)} frames/s   ${rate(state.answered)} looks/s   `
+    + `answers ${Math.round(state.delay)} ms   ${state.about.detector}`;
+}
+
+function send() {
+  if (state.isWaiting || state.isStill || state.socket?.readyState !== WebSocket.OPEN) return;
+  if (state.source === video && video.ended) return;
+  state.isWaiting = true;
+  const isFile = state.source === video && !state.stream;
+  const second = isFile ? video.currentTime : (performance.now() - state.startedAt) / 1000;
+  sending.getContext("2d").drawImage(state.source, 0, 0, sending.width, sending.height);
+  sending.toBlob(async blob => {
+    if (!blob || blob.size + 8 > state.about.most_bytes) {
+      state.isWaiting = false;
+      return say("The picture is too large to be sent.");
+    }
+    const head = new DataView(new ArrayBuffer(8));
+    head.setFloat64(0, second, true);
+    state.sentAt = performance.now();
+    if (state.socket.readyState === WebSocket.OPEN) state.socket.send(new Blob([head.buffer, blob]));
+    else state.isWaiting = false;
+  }, "image/jpeg", 0.88);
+}
+
+function draw() {
+  const isMirrored = byId("mirror").checked, width = canvas.width;
+  const flip = ([x0, y0, x1, y1]) => isMirrored ? [width - x1, y0, width - x0, y1] : [x0, y0, x1, y1];
+  pen.save();
+  if (isMirrored) { pen.translate(width, 0); pen.scale(-1, 1); }
+  pen.drawImage(state.source, 0, 0, width, canvas.height);
+  pen.restore();
+  if (!state.answer) return;
+  const faces = state.answer.faces.map(face => ({ ...face, box: flip(face.box) }));
+  const lost = state.answer.lost.map(flip);
+  if (byId("blur").checked) blurFaces(pen, [...faces.map(face => face.box), ...lost], canvas);
+  drawFaces(pen, faces, { bars: byId("bars").checked }, state.about.colours);
+}
+
+function count(moments) {
+  const now = performance.now();
+  moments.push(now);
+  while (now - moments[0] > 2000) moments.shift();
+}
+
+function rate(moments) {
+  const span = moments.length > 1 ? moments[moments.length - 1] - moments[0] : 0;
+  return span ? Math.round(1000 * (moments.length - 1) / span) : 0;
+}
+
+// ---- buttons
+
+function download(name, blob) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+
+byId("camera").onclick = () => {
+  const wasOn = state.stream;
+  closeSource();
+  if (!wasOn) startCamera();
+};
+byId("file").onchange = event => { if (event.target.files[0]) openFile(event.target.files[0]); event.target.value = ""; };
+byId("pause").onclick = () => {
+  state.isPaused = !state.isPaused;
+  byId("pause").textContent = state.isPaused ? "Go on" : "Pause";
+  if (state.source === video && !state.stream) state.isPaused ? video.pause() : video.play();
+};
+byId("snapshot").onclick = () => canvas.toBlob(blob => download("faceattr.png", blob));
+byId("table").onclick = () => {
+  const lines = [state.about.columns.join(","), ...state.rows, ""];
+  download("faceattr.csv", new Blob([lines.join("\n")], { type: "text/csv" }));
+};
+stage.ondragover = event => { event.preventDefault(); stage.classList.add("over"); };
+stage.ondragleave = () => stage.classList.remove("over");
+stage.ondrop = event => {
+  event.preventDefault();
+  stage.classList.remove("over");
+  if (event.dataTransfer.files[0]) openFile(event.dataTransfer.files[0]);
+};
+document.onkeydown = event => {
+  const keys = { b: "bars", p: "blur", m: "mirror", s: "snapshot", " ": "pause" };
+  if (event.target.matches("input, button, .button") && event.key === " ") return;
+  const id = keys[event.key];
+  if (id && !byId(id).disabled && !event.ctrlKey && !event.metaKey) { event.preventDefault(); byId(id).click(); }
+};
+
+begin();
+requestAnimationFrame(tick);

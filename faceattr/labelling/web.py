@@ -1,0 +1,337 @@
+"""`faceattr live --web`: one page on this machine; camera, pictures and videos from the browser.
+
+Starlette and uvicorn, because all that is needed is a page and a websocket: the browser
+sends a JPEG frame, waits for its faces and sends the newest frame next. So at most one frame is
+ever under way, whatever the model's speed. Frames are looked at and forgotten.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import cv2
+import numpy as np
+
+from faceattr.labelling.describe import FaceAttributes
+from faceattr.labelling.opening import open_typed
+from faceattr.labelling.recognise import Effort, Recogniser, Seen
+from faceattr.labelling.screen import COLOURS
+from faceattr.labelling.sinks import timeline_columns
+from faceattr.labelling.tracks import LiveFace, Settling
+from faceattr.pictures.feed import Frame
+
+HOST, PORT = "127.0.0.1", 8760
+LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
+PAGE = Path(__file__).parent / "page"
+MOST_BYTES, MOST_PIXELS, MOST_PAGES = 4 << 20, 16_000_000, 4
+TOO_BIG, NO_PICTURE = "is larger than the page sends", "is no JPEG picture"
+# Nothing from elsewhere is loaded, and nothing goes anywhere else.
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' blob: data:; media-src blob:; connect-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+CANNOT = (
+    "--web has no use for {}: the page in the browser has the camera, the files and the buttons."
+)
+NOT_HERE = ("source", "output", "headless", "every_frame", "rate", "snapshots", "overwrite")
+LOOKS = ("bars", "blur", "mirror")
+
+
+def run(*, host: str = HOST, port: int = PORT, quiet: bool = False, **given: Any) -> int:
+    """Serve the page until Ctrl-C; returns the exit code.
+
+    Args:
+        host: The address to serve on; only this machine reaches the usual one.
+        port: The port.
+        quiet: Do not say where the page is.
+        **given: What was typed, for `Effort`, `Settling` and `FaceAttributes.load`.
+
+    Raises:
+        ValueError: The extra ``web`` is not installed, or an option has no use here.
+        OSError: The port is taken.
+    """
+    if typed := [name for name in NOT_HERE if name in given]:
+        raise ValueError(CANNOT.format(", ".join(typed)))
+    uvicorn = _uvicorn()
+    say: Callable[[str], None] = (lambda line: None) if quiet else _say
+    how = _how(given)
+    looks = [name for name in LOOKS if given.pop(name, False)]
+    _must_be_free(host, port)
+    attributes = open_typed(given, say)
+    app = application(attributes, hosts=_names(host), looks=looks, **how)
+    say(f"http://{'localhost' if host == HOST else host}:{port}  (Ctrl-C ends it)")
+    uvicorn.run(app, host=host, port=port, log_level="error", ws_max_size=MOST_BYTES)
+    return 0
+
+
+def _uvicorn():
+    try:
+        import starlette  # noqa: F401
+        import uvicorn
+        import websockets  # noqa: F401
+    except ImportError as error:
+        raise ValueError(
+            f"The page needs {error.name}; `pip install faceattr[web]` installs it."
+        ) from None
+    return uvicorn
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _how(given: dict[str, Any]) -> dict[str, Any]:
+    sizes = {name: given.pop(name) for name in ("detect_every", "ask_at_once") if name in given}
+    names = ("memory", "margin", "min_confidence")
+    steadiness = {name: given.pop(name) for name in names if name in given}
+    how: dict[str, Any] = {"effort": Effort(**sizes)} if sizes else {}
+    return how | ({"settling": Settling(**steadiness)} if steadiness else {})
+
+
+def _must_be_free(host: str, port: int) -> None:
+    import socket
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as attempt:
+        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            attempt.bind((host, port))
+        except OSError as error:
+            raise OSError(
+                f"The page cannot be served on {host}:{port}: {error.strerror or error}. "
+                "Choose another --port."
+            ) from None
+
+
+def _names(host: str) -> tuple[str, ...] | None:
+    """The names by which a browser may ask for the page; None for any."""
+    if host in ("127.0.0.1", "localhost", "::1"):
+        return LOCAL_NAMES
+    return None if host in ("0.0.0.0", "::") else (*LOCAL_NAMES, host)
+
+
+def application(
+    attributes: FaceAttributes,
+    *,
+    hosts: tuple[str, ...] | None = LOCAL_NAMES,
+    effort: Effort | None = None,
+    settling: Settling | None = None,
+    looks: list[str] | None = None,
+):
+    """The ASGI application: the page at ``/`` and its websocket at ``/look``.
+
+    Args:
+        attributes: Detector and model, asked by one frame at a time.
+        hosts: Names under which it answers; None for any.
+        effort: How much is done for a frame.
+        settling: How a track's answers are averaged.
+        looks: What is switched on when the page opens: ``bars``, ``blur``, ``mirror``.
+    """
+    from starlette.applications import Starlette
+    from starlette.responses import FileResponse, JSONResponse
+    from starlette.routing import Route, WebSocketRoute
+
+    def file(name: str):
+        async def answer(request) -> FileResponse:
+            return FileResponse(PAGE / name, headers=HEADERS)
+
+        return answer
+
+    async def about(request) -> JSONResponse:
+        return JSONResponse(_about(attributes, looks or []), headers=HEADERS)
+
+    rooms = _Rooms(attributes, hosts, effort, settling)
+    routes = [
+        Route("/", file("index.html")),
+        Route("/page.js", file("page.js")),
+        Route("/draw.js", file("draw.js")),
+        Route("/page.css", file("page.css")),
+        Route("/about", about),
+        WebSocketRoute("/look", rooms.look),
+    ]
+    app = Starlette(routes=routes)
+    return app if hosts is None else _named(app, hosts)
+
+
+def _named(app, hosts: tuple[str, ...]):
+    """Answer under these names only, or any site could lead its own name here."""
+    from starlette.responses import PlainTextResponse
+
+    async def guarded(scope, receive, send) -> None:
+        # Websockets look at the name themselves, together with their origin.
+        if scope["type"] == "http" and not _is_named(_header(scope, b"host"), hosts):
+            refusal = PlainTextResponse("This page has another name.", status_code=400)
+            await refusal(scope, receive, send)
+            return
+        await app(scope, receive, send)
+
+    return guarded
+
+
+def _header(scope, name: bytes) -> str:
+    return dict(scope["headers"]).get(name, b"").decode("latin-1")
+
+
+def _is_named(host: str, hosts: tuple[str, ...]) -> bool:
+    return host.rsplit(":", 1)[0] in hosts or host in hosts
+
+
+def _about(attributes: FaceAttributes, looks: list[str]) -> dict[str, Any]:
+    return {
+        "tasks": [{"name": task.name, "classes": task.classes} for task in attributes.tasks],
+        "detector": attributes.detector.about["name"],
+        "long_side": max(640, attributes.detector.long_side or 0),
+        "columns": timeline_columns(attributes.tasks),
+        "colours": [f"rgb{colour}" for colour in COLOURS],
+        "looks": looks,
+        "most_bytes": MOST_BYTES,
+    }
+
+
+class _Rooms:
+    """A recogniser for every page that is open, and one model for all of them."""
+
+    def __init__(
+        self,
+        attributes: FaceAttributes,
+        hosts: tuple[str, ...] | None,
+        effort: Effort | None,
+        settling: Settling | None,
+    ) -> None:
+        self._attributes = attributes
+        self._hosts = hosts
+        self._how = (effort, settling)
+        self._one_at_a_time = asyncio.Lock()
+        self._is_warm = False
+        self._open = 0
+
+    async def look(self, socket) -> None:
+        """Answer every frame of one page with its faces, until the page is closed."""
+        from starlette.websockets import WebSocketDisconnect
+
+        if not self._may_enter(socket):
+            await socket.close(code=1008)
+            return
+        await socket.accept()
+        self._open += 1
+        try:
+            await self._converse(socket)
+        except WebSocketDisconnect:
+            pass
+        finally:
+            self._open -= 1
+
+    def _may_enter(self, socket) -> bool:
+        """Whether the page that asks is ours: any site may open a websocket to this machine."""
+        host = socket.headers.get("host", "")
+        origin = socket.headers.get("origin")
+        is_ours = origin is None or urlsplit(origin).netloc == host
+        is_named = self._hosts is None or _is_named(host, self._hosts)
+        return is_ours and is_named and self._open < MOST_PAGES
+
+    async def _converse(self, socket) -> None:
+        recogniser = Recogniser(self._attributes, *self._how)
+        number = 0
+        while True:
+            message = await socket.receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            if message.get("bytes") is None:
+                # Any text begins a new source: nobody of the last one is expected in it.
+                recogniser, number = Recogniser(self._attributes, *self._how), 0
+                continue
+            try:
+                second, image = frame_of(message["bytes"])
+            except ValueError as error:
+                await socket.send_json({"error": str(error)})
+                continue
+            async with self._one_at_a_time:
+                answer = await asyncio.to_thread(self._seen, recogniser, image, number, second)
+            number += 1
+            await socket.send_json(answer)
+
+    def _seen(
+        self, recogniser: Recogniser, image: np.ndarray, number: int, second: float
+    ) -> dict[str, Any]:
+        if not self._is_warm:
+            recogniser.warm_up()
+            self._is_warm = True
+        start = time.monotonic()
+        seen = recogniser.look(Frame(image, number, second))
+        return _answer(seen, time.monotonic() - start)
+
+
+def frame_of(message: bytes) -> tuple[float, np.ndarray]:
+    """Read a page's message: eight bytes with the second (float64, little endian), a JPEG.
+
+    Returns:
+        The second and the RGB ``uint8`` image.
+
+    Raises:
+        ValueError: It is none, or too large.
+    """
+    second = float(np.frombuffer(message[:8], "<f8")[0]) if len(message) > 8 else math.nan
+    size = _jpeg_size(message[8:])
+    if size is None or not math.isfinite(second) or second < 0:
+        raise ValueError(f"What was sent {NO_PICTURE}.")
+    if size[0] * size[1] > MOST_PIXELS:
+        raise ValueError(f"The picture {TOO_BIG}: {size[0]}x{size[1]} pixels.")
+    image = cv2.imdecode(np.frombuffer(message, np.uint8, offset=8), cv2.IMREAD_COLOR_RGB)
+    if image is None:
+        raise ValueError(f"What was sent {NO_PICTURE}.")
+    return second, image
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height out of a JPEG's head, before its pixels take any memory."""
+    import io
+
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+            return image.size
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
+        return None
+
+
+def _answer(seen: Seen, seconds: float) -> dict[str, Any]:
+    return {
+        "time": seen.time,
+        "frame": seen.number,
+        "milliseconds": round(1000 * seconds, 1),
+        "faces": [_plain(face) for face in seen.faces],
+        "lost": [_box(face) for face in seen.lost],
+    }
+
+
+def _plain(face: LiveFace) -> dict[str, Any]:
+    return {
+        "track": face.track,
+        "box": _box(face),
+        "detection": round(face.score, 4),
+        "too_small": face.too_small,
+        "answers": {
+            task: {
+                "label": answer.label,
+                "probability": answer.probability,
+                "probabilities": {name: round(p, 4) for name, p in answer.probabilities.items()},
+            }
+            for task, answer in face.predictions.items()
+        },
+    }
+
+
+def _box(face: LiveFace) -> list[float]:
+    return [round(value, 1) for value in face.box]

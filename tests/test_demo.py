@@ -1,0 +1,209 @@
+"""The live demo as it is typed: files without a window, a real window under Xvfb, its keys."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas
+import pytest
+from use_display import Screen
+from use_scenes import astronaut_video
+
+from faceattr.cli import main
+from faceattr.labelling import show
+from faceattr.labelling.screen import COLOURS
+from faceattr.labelling.sinks import VideoFile
+from faceattr.labelling.window import must_have_screen
+
+DEMO = Path(__file__).parent.parent / "demo.py"
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    with VideoFile(path, 25) as video:
+        for number, image in enumerate(astronaut_video(50)):
+            video.write(image, number / 25)
+    return path
+
+
+def live(*arguments):
+    return main(["live", "--offline", "--detector", "centerface", *map(str, arguments)])
+
+
+def frames_in(path):
+    video = cv2.VideoCapture(str(path))
+    count = 0
+    while video.read()[0]:
+        count += 1
+    return count
+
+
+def test_a_video_is_annotated_and_written_to_a_timeline(clip, tmp_path, toy_model_path, capfd):
+    outputs = ["-o", tmp_path / "out.mp4", "-o", tmp_path / "out.csv"]
+    assert live(clip, "--headless", *outputs, "--model", toy_model_path, "--bars") == 0
+    assert frames_in(tmp_path / "out.mp4") == 50
+    table = pandas.read_csv(tmp_path / "out.csv")
+    assert table["frame"].nunique() == 50 and set(table["track"]) == {1}
+    assert table["expression"].notna().all()
+    printed = capfd.readouterr().err
+    assert "50 frames, 1 people" in printed and "out.mp4" in printed and "oneDNN" not in printed
+
+
+def test_headless_without_outputs_only_tells_the_figures(clip, toy_model_path, capfd):
+    assert live(clip, "--headless", "--model", toy_model_path) == 0
+    assert "looks/s" in capfd.readouterr().err
+    assert live(clip, "--headless", "--model", toy_model_path, "--quiet") == 0
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["gone.mp4", "--headless"], "There is no video gone.mp4"),
+        (["97", "--headless"], "camera 97"),
+        (["clip", "--headless", "-o", "a.avi"], "An output is a video"),
+        (["clip", "--headless", "-o", "gone/a.csv"], "There is no folder gone"),
+        (["clip", "--headless", "--model", "gone.keras"], "There is no model file gone.keras"),
+        (["clip", "--headless", "--detect-every", "0"], "at least 1"),
+        (["clip", "--headless", "--memory", "-1"], "not negative"),
+        (["clip"], "There is no screen for a window"),
+    ],
+)
+def test_wrong_input_is_one_sentence_and_code_2(
+    clip, tmp_path, monkeypatch, capsys, toy_model_path, arguments, sentence
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    model = [] if "--model" in arguments else ["--model", toy_model_path]
+    typed = [str(clip) if part == "clip" else part for part in arguments]
+    assert live(*typed, *model) == 2
+    printed = capsys.readouterr().err.strip()
+    assert sentence in printed and printed.startswith("faceattr: ") and "\n" not in printed
+
+
+def test_a_screen_that_does_not_answer_is_reported_rather_than_aborting(monkeypatch):
+    monkeypatch.setenv("DISPLAY", ":4711")
+    with pytest.raises(OSError, match=r"No window can be opened on the screen :4711.*--headless"):
+        must_have_screen()
+
+
+def test_a_video_that_breaks_off_leaves_whole_outputs_and_code_1(
+    tmp_path, clip, toy_model_path, capsys
+):
+    # Frames at the end are missing while the file's index still names them.
+    whole = tmp_path / "whole.mp4"
+    subprocess.run([*_ffmpeg(), "-i", clip, "-c", "copy", "-movflags", "+faststart", whole])
+    content = whole.read_bytes()
+    (tmp_path / "broken.mp4").write_bytes(content[: len(content) * 6 // 10])
+    outputs = ["-o", tmp_path / "out.mp4", "-o", tmp_path / "out.csv"]
+    how = ["--headless", "--model", toy_model_path]
+    assert live(tmp_path / "broken.mp4", *how, *outputs) == show.BROKE_OFF == 1
+    printed = capsys.readouterr().err
+    assert "breaks off after" in printed and "Traceback" not in printed
+    assert frames_in(tmp_path / "out.mp4") == pandas.read_csv(tmp_path / "out.csv").frame.max() + 1
+
+
+def _ffmpeg():
+    import imageio_ffmpeg
+
+    return [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y"]
+
+
+@contextmanager
+def job(clip, model, *arguments, environment=None):
+    given = ["--detector", "centerface", "--model", str(model), *map(str, arguments)]
+    running = subprocess.Popen(
+        [sys.executable, str(DEMO), str(clip), *given],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **(environment or {}), "PYTHONPATH": str(DEMO.parent)},
+    )
+    try:
+        yield running
+    finally:
+        running.kill()
+        running.communicate()
+
+
+@pytest.fixture(scope="module")
+def long_clip(tmp_path_factory, clip):
+    path = tmp_path_factory.mktemp("long") / "long.mp4"
+    loop = ["-stream_loop", "60", "-i", clip, "-c", "copy", path]
+    subprocess.run([*_ffmpeg(), *loop], check=True)
+    return path
+
+
+def test_ctrl_c_ends_it_with_playable_outputs(long_clip, tmp_path, toy_model_path):
+    outputs = ["-o", tmp_path / "out.mp4", "-o", tmp_path / "out.csv"]
+    with job(long_clip, toy_model_path, "--headless", *outputs) as running:
+        video = tmp_path / "out.mp4"
+        while not video.exists() or video.stat().st_size < 30_000:
+            time.sleep(0.05)
+        running.send_signal(signal.SIGINT)
+        _, printed = running.communicate(timeout=30)
+    assert running.returncode == 130 and "Traceback" not in printed
+    written = frames_in(tmp_path / "out.mp4")
+    assert 20 < written < 3000
+    assert pandas.read_csv(tmp_path / "out.csv")["frame"].max() == written - 1
+
+
+@pytest.fixture
+def screen():
+    screen = Screen()
+    yield screen
+    screen.end()
+
+
+def photograph(screen, path):
+    grab = ["-f", "x11grab", "-video_size", "1400x900", "-i", screen.display, "-frames:v", "1"]
+    subprocess.run([*_ffmpeg(), *grab, path], check=True)
+    return cv2.imread(str(path)).astype(int)
+
+
+def test_the_window_shows_faces_and_obeys_its_keys(screen, long_clip, tmp_path, toy_model_path):
+    where = ["--snapshots", tmp_path, "-o", tmp_path / "out.mp4", "--bars"]
+    with job(long_clip, toy_model_path, *where, environment=screen.environment) as running:
+        _watch_and_press(screen, running, tmp_path)
+    (snapshot,) = tmp_path.glob("faceattr-*.png")
+    assert cv2.imread(str(snapshot)).shape == (270, 480, 3)
+    assert frames_in(tmp_path / "out.mp4") > 20
+
+
+def _watch_and_press(screen, running, tmp_path):
+    window = screen.window("faceattr")
+    time.sleep(1)
+    playing = [photograph(screen, tmp_path / f"{n}.png") for n in range(2)]
+    assert (playing[0] != playing[1]).any(axis=2).mean() > 0.005, "the picture moves"
+    framed = [(np.abs(playing[0] - colour[::-1]).max(axis=2) < 12).sum() for colour in COLOURS]
+    assert max(framed) > 100, "a face is framed"
+    screen.press(window, "space")
+    time.sleep(0.5)
+    paused = [photograph(screen, tmp_path / f"{n}.png") for n in (2, 3)]
+    assert (paused[0] == paused[1]).all(), "the picture stands still"
+    screen.press(window, "space")
+    for key in ("h", "m", "p", "s", "i", "x"):
+        screen.press(window, key)
+        time.sleep(0.2)
+    helped = photograph(screen, tmp_path / "5.png")
+    middle = helped[120:150, 180:300]
+    assert middle.mean() < playing[0][120:150, 180:300].mean(), "help covers the middle"
+    screen.press(window, "q")
+    _, printed = running.communicate(timeout=30)
+    assert running.returncode == 0 and "saved " in printed
+
+
+def test_escape_ends_it(screen, long_clip, toy_model_path):
+    with job(long_clip, toy_model_path, environment=screen.environment) as running:
+        window = screen.window("faceattr")
+        time.sleep(0.5)
+        screen.press(window, "Escape")
+        _, printed = running.communicate(timeout=30)
+    assert running.returncode == 0 and "Traceback" not in printed

@@ -1,0 +1,295 @@
+"""The page: who may ask, what may be sent, and what a real browser makes of it."""
+
+import json
+import struct
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from contextlib import ExitStack, contextmanager
+
+import cv2
+import numpy as np
+import pytest
+from use_browser import Browser, wait_for
+from use_scenes import Person, Scene, astronaut_video, attributes
+
+from faceattr.cli import main
+from faceattr.labelling import web
+from faceattr.labelling.describe import FaceAttributes
+from faceattr.labelling.sinks import VideoFile
+
+uvicorn = pytest.importorskip("uvicorn", reason="needs faceattr[web]")
+pytest.importorskip("websockets", reason="needs faceattr[web]")
+from websockets.exceptions import ConnectionClosed, InvalidStatus  # noqa: E402
+from websockets.sync.client import connect  # noqa: E402
+
+
+@contextmanager
+def served(attributes, **how):
+    app = web.application(attributes, **how)
+    settings = uvicorn.Config(app, port=0, log_level="error", ws_max_size=web.MOST_BYTES)
+    server = uvicorn.Server(settings)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    wait_for(lambda: server.started, 20)
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join(20)
+
+
+class Squares:
+    """Finds people of `use_scenes` by their colour, through JPEG and without a truth."""
+
+    about = {"name": "squares"}  # noqa: RUF012
+    long_side = None
+
+    def __call__(self, image):
+        from faceattr.pictures.detect import Face
+
+        found = []
+        for channel in range(3):
+            others = np.delete(image, channel, axis=2).max(axis=2).astype(int)
+            strong = image[:, :, channel] - others > 60
+            _, _, stats, _ = cv2.connectedComponentsWithStats(strong.astype(np.uint8))
+            found += [
+                Face((float(x), float(y), float(x + w), float(y + h)), None, 0.9)
+                for x, y, w, h, _ in stats[1:]
+                if min(w, h) > 20
+            ]
+        return found
+
+
+@pytest.fixture(scope="module")
+def port():
+    scene = Scene()
+    attributes_of_scene = attributes(scene)
+    attributes_of_scene.detector = Squares()
+    with served(attributes_of_scene) as port:
+        yield port
+
+
+def packed(image, second=0.0):
+    jpeg = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
+    return struct.pack("<d", second) + jpeg.tobytes()
+
+
+def answer_to(socket, message):
+    socket.send(message)
+    return json.loads(socket.recv(timeout=20))
+
+
+def fetch(port, path="/", **headers):
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers)
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return answer.read(), answer.headers
+
+
+def test_the_page_loads_nothing_from_elsewhere(port):
+    page, headers = fetch(port)
+    assert b"faceattr" in page and b"http" not in page
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    about = json.loads(fetch(port, "/about")[0])
+    assert about["tasks"][0]["name"] == "person" and about["columns"][:3] == [
+        "time",
+        "frame",
+        "track",
+    ]
+
+
+def test_a_walking_face_keeps_its_number_over_the_websocket(port):
+    scene = Scene(Person(0, lambda n: (60 + 4 * n, 90)), count=20)
+    with connect(f"ws://127.0.0.1:{port}/look") as socket:
+        answers = [answer_to(socket, packed(frame.image, frame.time)) for frame in scene.frames()]
+    assert {face["track"] for answer in answers for face in answer["faces"]} == {1}
+    last = answers[-1]["faces"][0]
+    assert abs(last["box"][0] - scene.people[0].box(19)[0]) < 8
+    assert last["answers"]["person"]["label"] == "red"
+
+
+def test_nobody_in_the_picture_is_an_answer(port):
+    with connect(f"ws://127.0.0.1:{port}/look") as socket:
+        assert answer_to(socket, packed(Scene().image(0)))["faces"] == []
+
+
+def test_a_new_source_begins_anew(port):
+    image = Scene(Person(1, lambda n: (100, 90))).image(0)
+    with connect(f"ws://127.0.0.1:{port}/look") as socket:
+        for second in (0, 0.1):
+            first = answer_to(socket, packed(image, second))
+        socket.send("new")
+        again = answer_to(socket, packed(image, 0))
+    assert first["frame"] == 1 and again["frame"] == 0 and again["faces"][0]["track"] == 1
+
+
+def png(size=(8, 8)):
+    return cv2.imencode(".png", np.zeros((*size, 3), np.uint8))[1].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("message", "sentence"),
+    [
+        (b"", "no JPEG"),
+        (b"words", "no JPEG"),
+        (struct.pack("<d", 0) + b"<svg onload=alert(1)>", "no JPEG"),
+        (struct.pack("<d", 0) + png(), "no JPEG"),
+        (struct.pack("<d", float("nan")) + packed(np.zeros((8, 8, 3), np.uint8))[8:], "no JPEG"),
+        (packed(np.zeros((40, 40, 3), np.uint8))[:60], "no JPEG"),
+        (packed(np.zeros((4001, 4000, 3), np.uint8)), "is larger"),
+    ],
+)
+def test_what_is_no_picture_is_refused_and_the_next_one_is_answered(port, message, sentence):
+    with connect(f"ws://127.0.0.1:{port}/look") as socket:
+        assert sentence in answer_to(socket, message)["error"]
+        assert "faces" in answer_to(socket, packed(Scene().image(0)))
+
+
+def test_a_message_beyond_the_limit_closes_the_line(port):
+    with connect(f"ws://127.0.0.1:{port}/look") as socket, pytest.raises(ConnectionClosed):
+        answer_to(socket, b"x" * (web.MOST_BYTES + 1))
+
+
+def test_other_sites_may_neither_open_the_page_nor_the_websocket(port):
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        fetch(port, Host="evil.example")
+    refused.value.close()
+    assert refused.value.code == 400
+    for headers in ({"Origin": "http://evil.example"}, {"Origin": "null"}):
+        with (
+            pytest.raises(InvalidStatus),
+            connect(f"ws://127.0.0.1:{port}/look", additional_headers=headers),
+        ):
+            pass
+    own = {"Origin": f"http://127.0.0.1:{port}"}
+    with connect(f"ws://127.0.0.1:{port}/look", additional_headers=own):
+        pass
+
+
+def test_only_so_many_pages_are_answered_at_once(port):
+    time.sleep(0.3)
+    address = f"ws://127.0.0.1:{port}/look"
+    with ExitStack() as stack:
+        for _ in range(web.MOST_PAGES):
+            stack.enter_context(connect(address))
+        with pytest.raises(InvalidStatus):
+            stack.enter_context(connect(address))
+
+
+def test_wrong_input_is_one_sentence_and_code_2(capsys, toy_model_path):
+    assert main(["live", "--web", "clip.mp4"]) == 2
+    assert "--web has no use for source" in capsys.readouterr().err
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        number = str(taken.getsockname()[1])
+        assert main(["live", "--web", "--port", number, "--model", str(toy_model_path)]) == 2
+    assert "Choose another --port" in capsys.readouterr().err
+
+
+def test_without_the_extra_its_name_is_told(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert main(["live", "--web"]) == 2
+    assert "pip install faceattr[web]" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """A browser whose camera shows two people who change places, and a video of a real face."""
+    folder = tmp_path_factory.mktemp("camera")
+    for number, image in enumerate(camera_images()):
+        cv2.imwrite(str(folder / f"{number:03}.jpg"), image[:, :, ::-1])
+    import imageio_ffmpeg
+
+    make = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-r", "20", "-i", folder / "%03d.jpg"]
+    subprocess.run([*make, "-c", "copy", folder / "camera.mjpeg"], check=True)
+    browser = Browser(folder / "camera.mjpeg")
+    yield browser
+    browser.end()
+
+
+def camera_images():
+    """Red and blue for two seconds, then green and red: labels change."""
+    for number in range(80):
+        colours = (0, 2) if number < 40 else (1, 0)
+        people = [
+            Person(colour, lambda n, left=left: (left + 0.5 * (n % 40), 90), 50)
+            for colour, left in zip(colours, (70, 220), strict=True)
+        ]
+        image = Scene(*people, cut_at=40).image(number)
+        yield cv2.resize(image, (1280, 720), interpolation=cv2.INTER_LINEAR)
+
+
+LABELS = "window.faceattr.answer?.faces.map(face => face.answers.person.label).sort().join()"
+
+
+def test_a_browser_shows_its_camera_with_faces_whose_labels_change(port, browser, tmp_path):
+    browser.errors.clear()
+    browser.open(f"http://127.0.0.1:{port}/")
+    browser.click("camera")
+    browser.wait(f"{LABELS} === 'blue,red'")
+    browser.wait(f"{LABELS} === 'green,red'")
+    for box in ("bars", "mirror"):
+        browser.click(box)
+    time.sleep(1)
+    browser.photograph(tmp_path / "page.png")
+    assert browser.ask("document.getElementById('figures').textContent").count("/s") == 2
+    pixel = "[...document.getElementById('canvas').getContext('2d').getImageData(640,360,1,1).data]"
+    assert sum(browser.ask(pixel)[:3]) > 60
+    assert browser.ask("window.faceattr.rows.length") > 5
+    rows = browser.ask("window.faceattr.rows[0].split(',').length")
+    assert rows == browser.ask("window.faceattr.about.columns.length")
+    browser.click("camera")
+    assert browser.ask("window.faceattr.source === null")
+    assert browser.errors == []
+
+
+def test_a_browser_takes_pictures_and_videos_and_refuses_other_files(port, browser, tmp_path):
+    image = Scene(Person(1, lambda n: (160, 90), 60)).image(0)
+    cv2.imwrite(str(tmp_path / "one.png"), image[:, :, ::-1])
+    with VideoFile(tmp_path / "walk.mp4", 25) as video:
+        scene = Scene(Person(2, lambda n: (40 + n, 90), 60), count=100)
+        for frame in scene.frames():
+            video.write(frame.image, frame.time)
+    (tmp_path / "notes.txt").write_text("words")
+    browser.errors.clear()
+    browser.open(f"http://127.0.0.1:{port}/")
+    browser.give_file("file", tmp_path / "one.png")
+    browser.wait(f"{LABELS} === 'green'")
+    browser.give_file("file", tmp_path / "walk.mp4")
+    browser.wait(f"{LABELS} === 'blue'")
+    browser.give_file("file", tmp_path / "notes.txt")
+    browser.wait("document.getElementById('message').textContent.includes('neither a picture')")
+    assert browser.errors == []
+
+
+def test_a_blurred_face_is_gone_from_the_page(port, browser, tmp_path):
+    image = Scene(Person(0, lambda n: (160, 90), 80)).image(0)
+    cv2.imwrite(str(tmp_path / "one.png"), image[:, :, ::-1])
+    browser.open(f"http://127.0.0.1:{port}/")
+    browser.click("blur")
+    browser.give_file("file", tmp_path / "one.png")
+    browser.wait(f"{LABELS} === 'red'")
+    time.sleep(0.3)
+    read = "[...document.getElementById('canvas').getContext('2d')"
+    pixels = np.array(browser.ask(f"{read}.getImageData(135, 70, 50, 25).data]")).reshape(-1, 4)
+    assert len(np.unique(pixels, axis=0)) <= 20
+
+
+@pytest.mark.slow
+def test_a_real_face_is_found_by_the_page_from_the_command_line(browser, tmp_path, toy_model_path):
+    with VideoFile(tmp_path / "face.mp4", 25) as video:
+        for number, image in enumerate(astronaut_video(100)):
+            video.write(image, number / 25)
+    attributes = FaceAttributes.load(toy_model_path, "centerface")
+    with served(attributes) as port:
+        browser.errors.clear()
+        browser.open(f"http://localhost:{port}/")
+        browser.give_file("file", tmp_path / "face.mp4")
+        browser.wait("window.faceattr.answer?.faces[0]?.answers.gender.label", 60)
+        assert browser.errors == []
