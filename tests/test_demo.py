@@ -28,7 +28,7 @@ DEMO = Path(__file__).parent.parent / "demo.py"
 def clip(tmp_path_factory):
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
     with VideoFile(path, 25) as video:
-        for number, image in enumerate(astronaut_video(50)):
+        for number, image in enumerate(astronaut_video()):
             video.write(image, number / 25)
     return path
 
@@ -48,12 +48,12 @@ def frames_in(path):
 def test_a_video_is_annotated_and_written_to_a_timeline(clip, tmp_path, toy_model_path, capfd):
     outputs = ["-o", tmp_path / "out.mp4", "-o", tmp_path / "out.csv"]
     assert live(clip, "--headless", *outputs, "--model", toy_model_path, "--bars") == 0
-    assert frames_in(tmp_path / "out.mp4") == 50
+    assert frames_in(tmp_path / "out.mp4") == 100
     table = pandas.read_csv(tmp_path / "out.csv")
-    assert table["frame"].nunique() == 50 and set(table["track"]) == {1}
+    assert table["frame"].nunique() == 100 and set(table["track"]) == {1}
     assert table["expression"].notna().all()
     printed = capfd.readouterr().err
-    assert "50 frames, 1 people" in printed and "out.mp4" in printed and "oneDNN" not in printed
+    assert "100 frames, 1 people" in printed and "out.mp4" in printed and "oneDNN" not in printed
 
 
 def test_headless_without_outputs_only_tells_the_figures(clip, toy_model_path, capfd):
@@ -136,7 +136,7 @@ def job(clip, model, *arguments, environment=None):
 @pytest.fixture(scope="module")
 def long_clip(tmp_path_factory, clip):
     path = tmp_path_factory.mktemp("long") / "long.mp4"
-    loop = ["-stream_loop", "60", "-i", clip, "-c", "copy", path]
+    loop = ["-stream_loop", "30", "-i", clip, "-c", "copy", path]
     subprocess.run([*_ffmpeg(), *loop], check=True)
     return path
 

@@ -4,8 +4,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from use_scenes import PERSON, ByColour, Person, Scene, attributes, background
+from use_scenes import PERSON, ByColour, Person, Scene, attributes, background, texture
 
+from faceattr.labelling.motion import carried, is_cut, sketch
 from faceattr.labelling.recognise import Effort, Recogniser
 from faceattr.labelling.tracks import Settling, Tracks, overlap
 from faceattr.pictures.detect import Face
@@ -111,7 +112,8 @@ def test_a_face_that_was_away_for_a_second_keeps_its_number_and_after_a_long_tim
 
 
 def test_a_scene_cut_ends_all_tracks_and_light_that_fades_does_not():
-    scene = Scene(Person(0, lambda n: (100, 90) if n < 30 else (110, 90)), count=60, cut_at=30)
+    first = Person(0, lambda n: (100, 90) if n < 30 else None)
+    scene = Scene(first, Person(1, lambda n: None if n < 30 else (105, 90)), count=60, cut_at=30)
     seens = seen_by(scene)
     assert {face.track for seen in seens[:30] for face in seen.faces} == {1}
     assert {face.track for seen in seens[30:] for face in seen.faces} == {2}
@@ -208,3 +210,25 @@ def test_wrong_settings_are_refused(wrong):
         Settling(**wrong)
     with pytest.raises(ValueError, match="at least 1"):
         Effort(detect_every=0)
+
+
+def test_a_fast_face_is_followed_although_few_frames_are_looked_at():
+    scene = Scene(Person(0, lambda n: (160 + 60 * np.sin(n / 12), 90)), count=90)
+    recogniser = Recogniser(attributes(scene))
+    seens = [recogniser.look(frame) for frame in scene.frames() if frame.number % 4 == 0]
+    assert {face.track for seen in seens for face in seen.faces} == {1}
+    assert recogniser.tracks.count == 1
+
+
+def test_a_face_that_fills_much_of_the_picture_and_moves_fast_is_no_cut():
+    def image(left):
+        image = np.full((180, 320, 3), 200, np.uint8)
+        image[20:160, left : left + 140] = texture(0, 140)
+        return sketch(image)
+
+    before, after = image(20), image(70)
+    box = (20.0, 20.0, 160.0, 160.0)
+    moved = carried(before, after, [box])
+    assert overlap(moved[0], (70, 20, 210, 160)) > 0.9
+    assert not is_cut(before, after, [box], moved)
+    assert is_cut(image(20), sketch(background(seed=4)), [box], [box])

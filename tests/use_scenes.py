@@ -137,13 +137,14 @@ def attributes(scene: Scene, model=None, **how) -> FaceAttributes:
     )
 
 
-def astronaut_video(count: int = 50, size: tuple[int, int] = (270, 480)) -> Iterator[np.ndarray]:
-    """A real face that moves, grows, turns and is dimmed before a coloured ground."""
+def astronaut_video(count: int = 100, size: tuple[int, int] = (270, 480)) -> Iterator[np.ndarray]:
+    """A real face that moves, grows, turns and is dimmed before a coloured ground; a round
+    takes 100 frames."""
     height, width = size
     portrait = cv2.resize(data.astronaut()[0:240, 100:340], (height // 2, height // 2))
     side = len(portrait)
     for number in range(count):
-        phase = 2 * np.pi * number / 50
+        phase = 2 * np.pi * number / 100
         scale = 1 + 0.25 * np.sin(phase)
         turn = cv2.getRotationMatrix2D((side / 2, side / 2), 12 * np.sin(phase), scale)
         turn[:, 2] += (width / 2 - side / 2 + width / 6 * np.sin(phase), height / 2 - side / 2)

@@ -40,19 +40,47 @@ def sketch(image: np.ndarray) -> Sketch:
     return Sketch(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), share)
 
 
-def is_cut(before: Sketch, after: Sketch) -> bool:
-    """Whether two frames show different scenes; light that changes is no cut."""
+def is_cut(
+    before: Sketch, after: Sketch, boxes: Sequence[Box] = (), moved: Sequence[Box | None] = ()
+) -> bool:
+    """Whether two frames show different scenes.
+
+    Light that changes is no cut, nor is anything through which a face goes on.
+
+    Args:
+        before, after: The frames.
+        boxes: Faces in the earlier one, in pixels of the whole frame.
+        moved: Where `carried` brought them.
+    """
     if before.grey.shape != after.grey.shape:
         return True
     a, b = (
         cv2.resize(s.grey, THUMB, interpolation=cv2.INTER_AREA).astype(float)
         for s in (before, after)
     )
-    if np.abs(a - b).mean() < 12:
+    if np.abs(a - b).mean() < 12 or _likeness(a, b) > 0.4:
         return False
+    return not any(
+        box is not None and _is_same(before, after, old, box)
+        for old, box in zip(boxes, moved, strict=True)
+    )
+
+
+def _is_same(before: Sketch, after: Sketch, old: Box, new: Box) -> bool:
+    a, b = _patch(before, old), _patch(after, new)
+    return a is not None and b is not None and _likeness(a, b) > 0.7
+
+
+def _patch(sketch: Sketch, box: Box) -> np.ndarray | None:
+    x0, y0, x1, y1 = (max(0, round(value * sketch.share)) for value in box)
+    part = sketch.grey[y0:y1, x0:x1]
+    return cv2.resize(part, (16, 16)).astype(float) if min(part.shape) >= 4 else None
+
+
+def _likeness(a: np.ndarray, b: np.ndarray) -> float:
+    """The correlation of two pictures of one size, at most 1."""
     a, b = a - a.mean(), b - b.mean()
-    likeness = (a * b).sum() / (np.sqrt((a * a).sum() * (b * b).sum()) + 1e-9)
-    return bool(likeness < 0.4)
+    return float((a * b).sum() / (np.sqrt((a * a).sum() * (b * b).sum()) + 1e-9))
 
 
 def carried(before: Sketch, after: Sketch, boxes: Sequence[Box]) -> list[Box | None]:

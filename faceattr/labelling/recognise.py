@@ -65,10 +65,10 @@ class Seen:
         """
         if not self.faces:
             return ()
-        now = sketch(image)
-        if is_cut(self.sketch, now):
+        now, before = sketch(image), [face.box for face in self.faces]
+        boxes = carried(self.sketch, now, before)
+        if is_cut(self.sketch, now, before, boxes):
             return ()
-        boxes = carried(self.sketch, now, [face.box for face in self.faces])
         return tuple(
             face.at(box or _expected(face, time - self.time))
             for face, box in zip(self.faces, boxes, strict=True)
@@ -136,10 +136,10 @@ class Recogniser:
     def _follow(self, frame: Frame, now: Sketch) -> None:
         if self._sketch is None:
             return
-        if is_cut(self._sketch, now):
+        boxes = carried(self._sketch, now, self.tracks.boxes)
+        if is_cut(self._sketch, now, self.tracks.boxes, boxes):
             self.tracks.clear()
         else:
-            boxes = carried(self._sketch, now, self.tracks.boxes)
             self.tracks.carry(frame.time, boxes)
 
     def _ask(self, frame: Frame) -> int:

@@ -297,7 +297,7 @@ def _cost(track: _Track, time: float, face: Face, looks: np.ndarray) -> float:
     ratio = track.face.side / face.side
     distance = float(np.linalg.norm(_centre(a) - _centre(b))) / side
     # The longer ago it was seen, the further it may have come, in widths of itself.
-    reach = min(2.0, 0.6 + 2 * (time - track.seen))
+    reach = min(2.5, 0.8 + 4 * (time - track.seen))
     if distance > reach or not 0.5 < ratio < 2:
         return IMPOSSIBLE
     return (1 - overlap(a, b)) / 2 + distance / 2 + _unlike(track.looks, looks)

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from faceattr.labelling.describe import FaceAttributes
-from faceattr.labelling.opening import open_typed
+from faceattr.labelling.opening import open_typed, silence
 from faceattr.labelling.recognise import Effort, Recogniser, Seen
 from faceattr.labelling.screen import COLOURS
 from faceattr.labelling.sinks import timeline_columns
@@ -69,6 +69,8 @@ def run(*, host: str = HOST, port: int = PORT, quiet: bool = False, **given: Any
     looks = [name for name in LOOKS if given.pop(name, False)]
     _must_be_free(host, port)
     attributes = open_typed(given, say)
+    with silence():
+        Recogniser(attributes, how.get("effort")).warm_up()
     app = application(attributes, hosts=_names(host), looks=looks, **how)
     say(f"http://{'localhost' if host == HOST else host}:{port}  (Ctrl-C ends it)")
     uvicorn.run(app, host=host, port=port, log_level="error", ws_max_size=MOST_BYTES)
@@ -320,6 +322,7 @@ def _plain(face: LiveFace) -> dict[str, Any]:
     return {
         "track": face.track,
         "box": _box(face),
+        "velocity": [round(speed, 1) for speed in face.velocity],
         "detection": round(face.score, 4),
         "too_small": face.too_small,
         "answers": {

@@ -37,7 +37,11 @@ function take(answer) {
   if (answer.error) return say(answer.error);
   if (state.isStale) { state.isStale = false; return; }
   const scale = canvas.width / sending.width;
-  for (const face of answer.faces) face.box = face.box.map(value => value * scale);
+  for (const face of answer.faces) {
+    face.box = face.box.map(value => value * scale);
+    face.velocity = face.velocity.map(value => value * scale);
+  }
+  answer.sentAt = state.sentAt;
   answer.lost = answer.lost.map(box => box.map(value => value * scale));
   state.answer = answer;
   state.delay = 0.8 * state.delay + 0.2 * (performance.now() - state.sentAt);
@@ -166,10 +170,19 @@ function draw() {
   pen.drawImage(state.source, 0, 0, width, canvas.height);
   pen.restore();
   if (!state.answer) return;
-  const faces = state.answer.faces.map(face => ({ ...face, box: flip(face.box) }));
+  const faces = state.answer.faces.map(face => ({ ...face, box: flip(movedOn(face)) }));
   const lost = state.answer.lost.map(flip);
   if (byId("blur").checked) blurFaces(pen, [...faces.map(face => face.box), ...lost], canvas);
   drawFaces(pen, faces, { bars: byId("bars").checked }, state.about.colours);
+}
+
+// Where a face is by now if it went on as before; still pictures have no velocity.
+function movedOn(face) {
+  const elapsed = Math.min(0.3, (performance.now() - state.answer.sentAt) / 1000);
+  const isMoving = state.source === video && !video.paused && !video.ended;
+  const [x, y] = face.velocity.map(speed => isMoving ? speed * elapsed : 0);
+  const [x0, y0, x1, y1] = face.box;
+  return [x0 + x, y0 + y, x1 + x, y1 + y];
 }
 
 function count(moments) {
