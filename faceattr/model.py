@@ -74,12 +74,18 @@ def _trunk(weights: str | Path | None, pooling: str) -> keras.Model:
     pixels = keras.Input((None, None, 3), dtype="uint8", name="crops")
     # Whole numbers up to 255 stay exact in float32; VGG's BGR order and means follow.
     floats = keras.layers.Rescaling(1.0, dtype="float32", name="to_float")(pixels)
-    return keras.applications.VGG16(
-        include_top=False,
-        weights=str(weights) if weights is not None else None,
-        input_tensor=keras.applications.vgg16.preprocess_input(floats),
-        pooling=pooling,
-    )
+    prepared = keras.applications.vgg16.preprocess_input(floats)
+    start = None if weights is None else str(weights)
+    try:
+        return keras.applications.VGG16(
+            include_top=False, weights=start, input_tensor=prepared, pooling=pooling
+        )
+    except Exception as error:
+        if weights is None:
+            raise
+        # A failed download is a bare Exception in Keras.
+        reason = str(error).strip().split("\n")[0]
+        raise OSError(f"VGG16's weights {start!r} cannot be had: {reason}") from error
 
 
 def _head(task: Task) -> keras.layers.Layer:

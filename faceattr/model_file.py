@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from faceattr.pictures.crop import CropRule
 from faceattr.tasks import Task
 
@@ -39,7 +41,7 @@ class Description:
         tasks: The heads and their class orders.
         crop: How a face must be cut for this model.
         network: How the network was built: ``{"pooling": "max", "dropout": 0.5}``.
-        data: One record per data set that trained it: name, rows, SHA-256 of labels and pixels.
+        data: One record per split: rows and SHA-256 of labels and pixels.
         scores: By task, what `faceattr evaluate` measured on the validation rows.
         made: By which versions, when, with which recipe.
         licence: Terms of the weights; a model inherits those of its data.
@@ -62,7 +64,7 @@ class Description:
     def from_json(cls, text: str | bytes) -> Description:
         """Raises ValueError where the text is not a description of this format."""
         fields = json.loads(text)
-        version = fields.pop("format", None)
+        version = fields.pop("format", None) if isinstance(fields, dict) else None
         if version != FORMAT:
             raise ValueError(
                 f"its description has format {version}, and this faceattr reads format {FORMAT}; "
@@ -85,16 +87,19 @@ def plain(value: Any) -> Any:
     return value
 
 
-def save(model: keras.Model, description: Description, path: str | Path) -> None:
+def save(
+    model: keras.Model, description: Description, path: str | Path, *, half: bool = True
+) -> None:
     """Write a model and its description as one ``.keras`` file.
 
     Args:
         model: A model of `faceattr.model.build` without batch normalisation.
         description: What the file shall say about it.
         path: Ends in ``.keras``. An existing file is replaced only when the new one is whole.
+        half: Store the weights in half precision.
 
     Raises:
-        ValueError: The path does not end in ``.keras``.
+        ValueError: The path does not end in ``.keras``, or a weight is not a finite number.
         OSError: It cannot be written.
     """
     path = Path(path)
@@ -104,18 +109,18 @@ def save(model: keras.Model, description: Description, path: str | Path) -> None
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}.") as folder:
         whole, slim = Path(folder, "whole.keras"), Path(folder, "slim.keras")
         model.save(whole)
-        _rewrite(whole, slim, description)
+        _rewrite(whole, slim, description, "float16" if half else "float32")
         os.replace(slim, path)
 
 
-def _rewrite(whole: Path, slim: Path, description: Description) -> None:
-    """Copy the archive with half-precision weights, without how it was compiled, described."""
-    halved = slim.with_suffix(".h5")
+def _rewrite(whole: Path, slim: Path, description: Description, dtype: str) -> None:
+    """Copy the archive with weights of `dtype`, without how it was compiled, described."""
+    weights = slim.with_suffix(".h5")
     with zipfile.ZipFile(whole) as source, zipfile.ZipFile(slim, "w") as target:
         for name in source.namelist():
             if name == WEIGHTS_MEMBER:
-                _halve(Path(source.extract(name, slim.parent)), halved)
-                target.write(halved, name)
+                _convert(Path(source.extract(name, slim.parent)), weights, dtype)
+                target.write(weights, name)
             elif name == CONFIG_MEMBER:
                 config = json.loads(source.read(name))
                 config.pop("compile_config", None)
@@ -137,8 +142,8 @@ def describe_anew(path: str | Path, description: Description) -> None:
     os.replace(part, path)
 
 
-def _halve(source: Path, target: Path) -> None:
-    """Copy an HDF5 file of weights with float32 arrays stored as float16.
+def _convert(source: Path, target: Path, dtype: str) -> None:
+    """Copy an HDF5 file of weights with float32 arrays stored as `dtype`.
 
     The optimiser stays behind: it is twice the network and of no use to whoever applies it.
     """
@@ -148,8 +153,12 @@ def _halve(source: Path, target: Path) -> None:
         if name.split("/")[0] == "optimizer":
             return
         if isinstance(item, h5py.Dataset):
-            half = item.dtype == "float32"
-            made = new.create_dataset(name, data=item[()], dtype="float16" if half else None)
+            is_weight = item.dtype == "float32"
+            with np.errstate(over="ignore"):
+                values = item[()].astype(dtype) if is_weight else item[()]
+            if is_weight and not np.isfinite(values).all():
+                raise ValueError(f"The weights {name} are not finite numbers in {dtype}.")
+            made = new.create_dataset(name, data=values)
         else:
             made = new.require_group(name)
         made.attrs.update(item.attrs)
@@ -173,15 +182,17 @@ def describe(path: str | Path) -> Description:
         )
     try:
         with zipfile.ZipFile(path) as archive:
-            return Description.from_json(archive.read(MEMBER))
-    except zipfile.BadZipFile:
-        raise ValueError(f"{path} is not a .keras model file: it is no zip archive.") from None
-    except KeyError:
+            text = archive.read(MEMBER) if MEMBER in archive.namelist() else None
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path} is not a whole .keras model file: {error}.") from None
+    if text is None:
         raise ValueError(
             f"{path} does not say what it is: it has no {MEMBER} inside. Expected a model "
             "that `faceattr train` saved, not one saved again by Keras or by another program."
-        ) from None
-    except (TypeError, ValueError) as error:
+        )
+    try:
+        return Description.from_json(text)
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} cannot be used: {error}.") from None
 
 
@@ -232,6 +243,6 @@ def shipped_model() -> Path:
         if path.is_file():
             return path
     raise FileNotFoundError(
-        "This installation of faceattr carries no model. Give one with --model, "
-        "or make one with `faceattr train`."
+        "This installation of faceattr carries no model: give one yourself (--model for label, "
+        "--weights for train)."
     )

@@ -6,7 +6,14 @@ the order it was trained with, and everything else reads it from there.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+# Columns of the manifest and of the folder's table, and layers of the network.
+TASK_NAME = (
+    r"(?!(path|split|group|status|faces?|[xy][01]|detection|turn|time|reason|"
+    r"crops|to_float|dropout|trunk|block\d.*)$)[A-Za-z][A-Za-z0-9_-]*"
+)
 
 
 @dataclass(frozen=True)
@@ -24,10 +31,12 @@ class Task:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
-        if not self.name or any(c in self.name for c in ":=,/ "):
+        if not re.fullmatch(TASK_NAME, self.name):
             raise ValueError(
-                "A task needs a name without spaces and without any of ':=,/', because "
-                f"columns and layers are called after it. Received: {self.name!r}"
+                "A task's name is made of plain letters, digits, '_' and '-', begins with a "
+                "letter, and is none that the table or the network uses itself (such as path, "
+                "face or block1), because columns and layers are called after it. "
+                f"Received: {self.name!r}"
             )
         if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
             raise ValueError(

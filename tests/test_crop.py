@@ -52,10 +52,27 @@ def test_the_result_is_uint8_rgb_of_the_rule_s_size():
     assert face.dtype == np.uint8
 
 
-@pytest.mark.parametrize("box", [(10, 10, 10, 20), (20, 10, 10, 20), (90, 0, 99, 9), (-9, 0, 0, 9)])
+@pytest.mark.parametrize(
+    "box",
+    [
+        (10, 10, 10, 20),
+        (20, 10, 10, 20),
+        (90, 0, 99, 9),
+        (-9, 0, 0, 9),
+        (79.9, 0, 90, 10),
+        (0, 0, 1e6, 1e6),
+        (0, 0, float("inf"), 9),
+        (0, 0, float("nan"), 9),
+    ],
+)
 def test_an_empty_or_outside_box_is_refused(box):
     with pytest.raises(ValueError, match="must touch the image"):
         crop(picture(), box, RULE)
+
+
+def test_a_negative_margin_never_wraps_around():
+    with pytest.raises(ValueError, match="must touch"):
+        crop(picture(), (-10, 0, 2, 12), CropRule(32, margin=-0.4))
 
 
 @pytest.mark.parametrize(("size", "margin"), [(31, 0), (48, -0.5), (48, 3)])

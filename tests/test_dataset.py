@@ -4,7 +4,7 @@ import pytest
 from faceattr.tasks import EXPRESSION, GENDER
 from faceattr.training.augment import NO_AUGMENTATION
 from faceattr.training.crop_cache import CachedCrops
-from faceattr.training.dataset import MaskedBatches, Mix, Rows, kind_shares, mask, rows_of
+from faceattr.training.dataset import MaskedBatches, Mix, Rows, kind_shares, mask, rows_of, spread
 from faceattr.training.manifest import Example
 
 SIZE = 32
@@ -53,8 +53,8 @@ def test_crops_and_targets_belong_together():
 
 
 def test_by_default_every_task_has_the_same_labelled_rows_in_every_batch():
-    epoch = batches(rows(*["e"] * 90, *["g"] * 10))
-    assert len(epoch) == 12
+    epoch = batches(rows(*["e"] * 190, *["g"] * 10))
+    assert len(epoch) == 25
     for step in range(len(epoch)):
         _, _, masks = epoch[step]
         assert masks["expression"].sum() == masks["gender"].sum() == 4
@@ -67,8 +67,8 @@ def test_shares_and_natural_proportions_are_options():
         epoch = batches(both, batch_size=16, mix=mix)
         return [epoch[i][2]["expression"].sum() for i in range(len(epoch))]
 
-    assert expression_rows(Mix(shares={"expression": 3, "gender": 5})) == [6] * 7
-    assert expression_rows(Mix(temperature=1)) == [12] * 7
+    assert expression_rows(Mix(shares={"expression": 3, "gender": 5})) == [6] * 20
+    assert expression_rows(Mix(temperature=1)) == [12] * 20
     assert np.mean(expression_rows(Mix(temperature=2))) == pytest.approx(16 * 0.634, abs=0.2)
 
 
@@ -100,16 +100,52 @@ def test_balance_does_not_throw_a_kind_of_row_away():
     assert shares[1] > 0.1
 
 
+@pytest.mark.parametrize("tasks", [1, 4, 7])
+def test_many_kinds_of_rows_fill_every_batch(tasks):
+    generator = np.random.default_rng(tasks)
+    known = generator.random((200, tasks)) < 0.5
+    targets = {f"t{i}": np.eye(2)[[0] * 200] * known[:, i : i + 1] for i in range(tasks)}
+    everything = Rows(np.zeros((200, SIZE, SIZE, 3), "uint8"), np.arange(200), targets)
+    epoch = batches(everything, batch_size=16)
+    labelled = np.array([[m.sum() for m in epoch[i][2].values()] for i in range(len(epoch))])
+    assert epoch[0][0].shape[0] == 16
+    np.testing.assert_allclose(labelled.mean(axis=0), labelled.mean(), rtol=0.15)
+    assert labelled.min() >= 1
+
+
+@pytest.mark.parametrize(("shares", "slots"), [([1.0], 5), ([0.9, 0.1], 7), ([1 / 3] * 3, 64)])
+def test_kinds_are_spread_evenly_over_the_slots(shares, slots):
+    kinds = spread(np.array(shares), slots)
+    assert len(kinds) == slots
+    for kind, share in enumerate(shares):
+        for end in range(1, slots + 1):
+            assert abs((kinds[:end] == kind).sum() - share * end) <= 1.5
+
+
+def test_a_set_smaller_than_a_batch_still_teaches():
+    epoch = batches(rows("e", "g", "e"))
+    assert len(epoch) == 20
+    assert epoch[19][0].shape[0] == 8
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"temperature": 0}, {"temperature": float("nan")}, {"shares": {"a": 0, "b": 1}}]
+)
+def test_a_mix_checks_itself(wrong):
+    with pytest.raises(ValueError, match="above 0"):
+        Mix(**wrong)
+
+
 def test_fractions_of_a_row_are_carried_to_the_next_batch():
-    epoch = batches(rows(*["e"] * 60, *["g"] * 60), batch_size=5)
+    epoch = batches(rows(*["e"] * 60, *["g"] * 60), batch_size=5, steps=24)
     expression = [epoch[i][2]["expression"].sum() for i in range(len(epoch))]
     assert set(expression) == {2, 3}
     assert np.mean(expression) == pytest.approx(2.5, abs=0.05)
 
 
 def test_no_row_comes_twice_before_all_have_come():
-    counts = np.bincount(np.concatenate(seen(batches(rows(*["e"] * 16)))))
-    assert counts.tolist() == [1] * 16
+    counts = np.bincount(np.concatenate(seen(batches(rows(*["e"] * 16), steps=5))))
+    assert sorted(counts.tolist()) == [2] * 8 + [3] * 8
 
 
 def test_order_and_augmentation_depend_on_seed_epoch_and_step_alone():

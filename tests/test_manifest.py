@@ -4,24 +4,23 @@ import numpy as np
 import pytest
 
 from faceattr.tasks import EXPRESSION, GENDER, Task
-from faceattr.training.manifest import Example, Manifest, join, target, targets
+from faceattr.training.manifest import Example, Manifest, Source, target, targets, unite
 
 
-def manifest(task, *rows):
-    return Manifest(
-        (task,),
-        tuple(Example(Path(path), {task.name: label}, origin=path) for path, label in rows),
+def source(task, *rows):
+    return Source(
+        (task,), tuple(Example(Path(path), {task: label}, origin=path) for path, label in rows)
     )
 
 
 def test_a_manifest_without_rows_is_refused():
-    with pytest.raises(ValueError, match="without a single row"):
+    with pytest.raises(ValueError, match="not a single labelled picture"):
         Manifest((GENDER,), ())
 
 
 def test_unknown_classes_stop_with_their_rows():
     with pytest.raises(ValueError, match=r"b.jpg: 'robot' is not a class of task 'gender'"):
-        manifest(GENDER, ("a.jpg", "male"), ("b.jpg", "robot"))
+        unite([source("gender", ("a.jpg", "male"), ("b.jpg", "robot"))])
 
 
 def test_a_split_is_train_val_or_test():
@@ -29,11 +28,11 @@ def test_a_split_is_train_val_or_test():
         Example(Path("a.jpg"), split="dev")
 
 
-def test_joined_manifests_have_the_tasks_of_both_and_one_row_per_face():
-    both = join(
+def test_united_sources_have_the_tasks_of_all_and_one_row_per_face():
+    both = unite(
         [
-            manifest(EXPRESSION, ("a.jpg", "happy"), ("b.jpg", "sad")),
-            manifest(GENDER, ("b.jpg", "male"), ("c.jpg", "female")),
+            source("expression", ("a.jpg", "happy"), ("b.jpg", "sad")),
+            source("gender", ("./b.jpg", "male"), ("c.jpg", "female")),
         ]
     )
     assert both.tasks == (EXPRESSION, GENDER)
@@ -44,15 +43,22 @@ def test_joined_manifests_have_the_tasks_of_both_and_one_row_per_face():
     ]
 
 
-def test_one_face_with_two_labels_is_refused():
+def test_one_face_with_two_labels_is_refused_but_not_with_two_spellings():
     with pytest.raises(ValueError, match=r"a.jpg has two values for 'gender': male .* female"):
-        join([manifest(GENDER, ("a.jpg", "male")), manifest(GENDER, ("a.jpg", "female"))])
+        unite([source("gender", ("a.jpg", "male")), source("gender", ("a.jpg", "female"))])
+    assert unite([source("gender", ("a.jpg", "male"), ("a.jpg", "M"))]).examples
 
 
-def test_one_task_with_two_class_lists_is_refused():
-    one, other = Task("mood", ("good", "bad")), Task("mood", ("good", "ugly"))
-    with pytest.raises(ValueError, match="good, bad in one data set and good, ugly"):
-        join([manifest(one, ("a.jpg", "good")), manifest(other, ("b.jpg", "ugly"))])
+def test_classes_of_an_own_task_are_those_of_all_sources():
+    united = unite([source("mood", ("a.jpg", "good")), source("mood", ("b.jpg", "bad"))])
+    assert united.tasks == (Task("mood", ("bad", "good")),)
+    with pytest.raises(ValueError, match=r"at least two classes.*\['good'\]"):
+        unite([source("mood", ("a.jpg", "good"))])
+
+
+def test_the_classes_of_a_known_task_hold():
+    mood = Task("mood", ("laughing", "cute"))
+    assert unite([source("mood", ("a.jpg", "cute"))], {"mood": mood}).tasks == (mood,)
 
 
 @pytest.mark.parametrize(

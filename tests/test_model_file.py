@@ -49,6 +49,15 @@ def test_weights_are_stored_in_half_precision_and_compute_in_float32(toy_model_p
     assert model.get_layer("gender").kernel.dtype == "float32"
 
 
+def test_weights_that_half_precision_cannot_hold_are_refused(tmp_path):
+    network = toy_network([GENDER])
+    network.get_layer("gender").bias.assign([1e6, 0])
+    with pytest.raises(ValueError, match="not finite numbers in float16"):
+        model_file.save(network, DESCRIPTION, tmp_path / "a.keras")
+    model_file.save(network, DESCRIPTION, tmp_path / "a.keras", half=False)
+    assert model_file.load(tmp_path / "a.keras")[0].get_layer("gender").bias[0] == 1e6
+
+
 def test_no_optimiser_is_in_the_file(tmp_path):
     network = toy_network([GENDER])
     network.compile("adam", "categorical_crossentropy")
@@ -90,7 +99,7 @@ def test_a_new_description_leaves_the_network_as_it_is(toy_model_path):
 
 def test_a_failed_save_leaves_the_old_file(toy_model_path, monkeypatch):
     before = toy_model_path.read_bytes()
-    monkeypatch.setattr(model_file, "_halve", lambda *_: 1 / 0)
+    monkeypatch.setattr(model_file, "_convert", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         model_file.save(toy_network(), DESCRIPTION, toy_model_path)
     assert toy_model_path.read_bytes() == before
@@ -104,7 +113,7 @@ def test_a_missing_file_says_how_to_make_one(tmp_path):
 
 def test_a_text_file_is_no_model(tmp_path):
     (tmp_path / "a.keras").write_text("hello")
-    with pytest.raises(ValueError, match=r"is not a \.keras model file"):
+    with pytest.raises(ValueError, match=r"is not a whole \.keras model file"):
         model_file.load(tmp_path / "a.keras")
 
 

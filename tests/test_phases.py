@@ -12,10 +12,15 @@ def test_the_defaults_freeze_then_fine_tune_or_start_from_nothing():
 
 
 def test_crop_sizes_take_equal_parts_of_the_epochs():
-    phase = Phase("a", epochs=8, learning_rate=1, sizes=(32, 32, 40, 48))
+    phase = Phase("a", epochs=8, learning_rate=1, sizes=(2 / 3, 2 / 3, 5 / 6, 1))
     assert list(phase.stretches(48)) == [(0, 4, 32), (4, 6, 40), (6, 8, 48)]
     assert list(phase.stretches(48, first_epoch=5)) == [(5, 6, 40), (6, 8, 48)]
     assert list(phase.stretches(48, first_epoch=8)) == []
+
+
+def test_crops_are_shares_of_the_model_s_size_and_never_too_small_for_vgg16():
+    assert {size for _, _, size in SCRATCH.stretches(96)} == {64, 80, 96}
+    assert {size for _, _, size in SCRATCH.stretches(32)} == {32}
 
 
 def test_without_sizes_the_model_s_own_is_used():
@@ -24,9 +29,9 @@ def test_without_sizes_the_model_s_own_is_used():
 
 def test_the_rate_rises_and_falls_to_zero():
     rate = Phase("a", 10, 0.5, warmup=0.1).make_optimizer(100)._learning_rate
-    assert float(rate(0)) == 0
+    assert 0 < float(rate(0)) < 0.01
     assert float(rate(100)) == pytest.approx(0.5)
-    assert float(rate(50)) == pytest.approx(0.25)
+    assert float(rate(50)) == pytest.approx(0.25, rel=0.05)
     assert float(rate(1000)) == pytest.approx(0, abs=1e-6)
 
 
@@ -36,7 +41,7 @@ def test_a_phase_names_its_optimiser():
         Phase("a", 1, 1, optimizer="sgd")
 
 
-@pytest.mark.parametrize(("epochs", "rate"), [(0, 1), (1, 0), (1, float("nan"))])
+@pytest.mark.parametrize(("epochs", "rate"), [(0, 1), (1, 0), (1, float("nan")), (1, float("inf"))])
 def test_a_phase_needs_epochs_and_a_rate(epochs, rate):
     with pytest.raises(ValueError, match="at least one epoch and a rate above 0"):
         Phase("a", epochs, rate)

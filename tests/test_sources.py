@@ -3,8 +3,10 @@ import numpy as np
 import pytest
 from conftest import shaded
 
-from faceattr.tasks import EXPRESSION, GENDER, Task
-from faceattr.training.sources import age_group, read_source, read_sources
+from faceattr.tasks import EXPRESSION, GENDER, KNOWN_TASKS, Task
+from faceattr.training.folders import age_group
+from faceattr.training.manifest import unite
+from faceattr.training.sources import read_for_training, read_labelled, read_source
 
 
 def draw(*paths):
@@ -26,22 +28,22 @@ def write(path, text, pictures=()):
 def test_a_manifest_gives_every_column_of_class_names(tmp_path):
     text = "path,split,glasses,gender,age\na.png,train,yes,male,31\nb.png,val,no,,45\n"
     read = read_source(write(tmp_path / "m.csv", text, ["a.png", "b.png"]))
-    assert read.tasks == (Task("glasses", ("no", "yes")), GENDER)
+    assert read.tasks == ("glasses", "gender")
     assert labels(read, "gender") == ["male", ""]
     assert [example.split for example in read.examples] == ["train", "val"]
-    assert "column age of numbers, not of class names" in read.left_out
+    assert "column age: numbers, not class names" in read.left_out
 
 
 def test_numbers_are_classes_when_they_are_asked_for(tmp_path):
     path = write(tmp_path / "m.csv", "path,stars\na.png,1\nb.png,2\n", ["a.png", "b.png"])
-    assert read_source(f"stars={path}").tasks == (Task("stars", ("1", "2")),)
+    assert labels(read_source(f"stars={path}"), "stars") == ["1", "2"]
 
 
 def test_a_source_takes_one_task_and_leaves_rows_without_it_out(tmp_path):
     text = "path,expression,gender\na.png,happy,male\nb.png,,female\n"
     path = write(tmp_path / "m.csv", text, ["a.png", "b.png"])
     read = read_source(f"expression={path}")
-    assert read.tasks == (EXPRESSION,)
+    assert read.tasks == ("expression",)
     assert len(read.examples) == 1
     assert read.left_out == {"no label for any task": 1}
 
@@ -69,7 +71,7 @@ def test_class_folders_also_under_splits(tmp_path):
     for place in ("train/cute/a.png", "train/crying/b.png", "val/cute/c.jpg"):
         draw(tmp_path / place)
     read = read_source(f"mood={tmp_path}")
-    assert read.tasks == (Task("mood", ("crying", "cute")),)
+    assert read.tasks == ("mood",)
     assert sorted((e.split, e.labels["mood"]) for e in read.examples) == [
         ("train", "crying"),
         ("train", "cute"),
@@ -110,26 +112,72 @@ def test_age_groups_begin_where_their_names_say(age, group):
 
 
 def test_sources_without_shared_labels_are_put_together(tmp_path):
-    draw(tmp_path / "fer/happy/a.png", tmp_path / "people/female/b.png")
+    for i in range(5):
+        draw(tmp_path / f"fer/happy/{i}.png", tmp_path / f"people/female/{i}.png")
     draw(tmp_path / "people/male/c.png")
-    both = read_sources([f"expression={tmp_path / 'fer'}", f"gender={tmp_path / 'people'}"])
+    both = read_for_training([f"expression={tmp_path / 'fer'}", f"gender={tmp_path / 'people'}"])
     assert both.tasks == (EXPRESSION, GENDER)
-    assert len(both.examples) == 3
+    assert len(both.examples) == 11
+    assert {next(iter(e.labels)) for e in both.only("val")} == {"expression", "gender"}
 
 
-def test_the_classes_of_a_given_task_hold(tmp_path):
+def test_rows_to_score_stay_as_they_are_and_follow_the_model_s_classes(tmp_path):
     draw(tmp_path / "cute/a.png")
     mood = Task("mood", ("laughing", "cute"))
-    assert read_source(f"mood={tmp_path}", known={"mood": mood}).tasks == (mood,)
+    read = read_labelled([f"mood={tmp_path}"], {"mood": mood})
+    assert read.tasks == (mood,)
+    assert read.examples[0].split == ""
+
+
+def test_hidden_and_foreign_things_do_not_count_and_links_are_followed(tmp_path):
+    draw(tmp_path / "far/a.png", tmp_path / "root/cute/b.png", tmp_path / "root/.git/c.png")
+    draw(tmp_path / "root/__MACOSX/._b.png")
+    (tmp_path / "root/cute/notes.txt").write_text("hello")
+    (tmp_path / "root/crying").symlink_to(tmp_path / "far")
+    assert sorted(labels(read_source(f"mood={tmp_path / 'root'}"), "mood")) == ["crying", "cute"]
+
+
+@pytest.mark.parametrize("name", ["Train", "training", "TRAIN"])
+def test_usual_spellings_of_splits_are_understood(tmp_path, name):
+    draw(tmp_path / name / "cute/a.png", tmp_path / "Validation/crying/b.png")
+    read = read_source(f"mood={tmp_path}")
+    assert sorted(example.split for example in read.examples) == ["train", "val"]
+
+
+def test_odd_but_honest_csv_files_are_read(tmp_path):
+    text = "\ufeff,path , gender,\r\n0, a.png, Woman,\r\n\r\n1,b.png,m,\r\n"
+    read = read_source(write(tmp_path / "m.csv", text, ["a.png", "b.png"]))
+    assert read.tasks == ("gender",)
+    assert labels(read, "gender") == ["Woman", "m"]
+    assert [example.origin for example in read.examples] == ["m.csv line 2", "m.csv line 4"]
+
+
+def test_columns_that_hold_no_classes_are_left_out_of_a_bare_manifest(tmp_path):
+    pictures = [f"{i}.png" for i in range(30)]
+    rows = [f"{name},male,remark {i},,x" for i, name in enumerate(pictures)]
+    text = "\n".join(["path,gender,notes,later,hair colour", *rows])
+    read = read_source(write(tmp_path / "m.csv", text, pictures))
+    assert read.tasks == ("gender",)
+    assert set(read.left_out) == {
+        "column notes: texts, not class names",
+        "column later: empty",
+        "column hair colour: its name cannot be a task's",
+    }
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("file,gender\na.png,male\n", "has no column 'path'"),
-        ("path,split\na.png,train\n", "has no column of class names"),
-        ("path,gender\na.png,\n", "'gender' is empty in every row"),
+        ("path,split\na.png,train\n", "has no column age_group or expression or gender"),
+        ("path,gender:male,gender:female\na.png,,\n", "single labelled picture"),
         ("path,mood\na.png,good\n", "needs at least two classes"),
+        ("path;gender\na.png;male\n", "by semicolons; expected commas"),
+        ("path,gender,gender\na.png,male,male\n", "two columns called gender"),
+        ("path,gender\na.png,male,9,9\n", "not a readable CSV"),
+        ("path,gender:male,gender:female\na.png,1,x\n", "line 2: votes are numbers"),
+        ("path,gender:male,gender:female\na.png,inf,1\n", "line 2: votes are numbers"),
+        ("emotion,pixels\n0,1 2 3\n", "line 2: expected an emotion of 0-6 and 2304"),
         ("path,gender\na.png,robot\n", r"m.csv line 2: 'robot' is not a class"),
         ("path,gender\nnone.png,male\n", r"1 pictures of 1 that do not exist.*line 2.*none.png"),
         ("path,x0,y0,x1,y1,gender\na.png,1,2,x,4,male\n", "line 2: a box is four numbers"),
@@ -141,12 +189,14 @@ def test_the_classes_of_a_given_task_hold(tmp_path):
 def test_a_wrong_manifest_is_told_what_was_expected(tmp_path, text, message):
     path = write(tmp_path / "m.csv", text, ["a.png"])
     with pytest.raises((ValueError, OSError), match=message):
-        read_sources([path])
+        read_labelled([path], KNOWN_TASKS) if "mood" not in text else unite([read_source(path)])
 
 
 def test_wrong_places_are_told_what_was_expected(tmp_path):
     with pytest.raises(FileNotFoundError, match="There is nothing at"):
         read_source(f"gender={tmp_path / 'nowhere'}")
+    with pytest.raises(FileNotFoundError, match="There is nothing at"):
+        read_source("gender=")
     with pytest.raises(ValueError, match="holds no pictures"):
         read_source(f"gender={tmp_path}")
     draw(tmp_path / "a.png")

@@ -9,10 +9,17 @@ def test_a_task_needs_two_classes_each_named_once(classes):
         Task("mood", classes)
 
 
-@pytest.mark.parametrize("name", ["", "my mood", "a=b", "a:b", "a/b"])
+@pytest.mark.parametrize(
+    "name", ["", "my mood", "a=b", "a:b", "a/b", "größe", "path", "x0", "block5", "1st"]
+)
 def test_a_task_name_must_serve_as_column_and_layer(name):
     with pytest.raises(ValueError, match="Received"):
         Task(name, ("a", "b"))
+
+
+def test_names_that_merely_contain_a_taken_one_are_free():
+    assert Task("faceted", ("a", "b")).name == "faceted"
+    assert Task("age_group-2", ("a", "b")).name == "age_group-2"
 
 
 def test_the_class_orders_are_these():

@@ -43,6 +43,10 @@ def toy(monkeypatch):
     monkeypatch.setattr(Network, "finished", lambda self, trained, tasks: trained)
 
 
+def interrupt(*args, **kwargs):
+    raise KeyboardInterrupt
+
+
 def train(data, *options, sources=None):
     sources = sources or [f"shade={data / 'shades'}", str(data / "tints.csv")]
     always = f"-o {data / 'my.keras'} --cache {data / 'cache'} --batch-size 8".split()
@@ -52,7 +56,7 @@ def train(data, *options, sources=None):
 def test_disjoint_sets_make_one_self_describing_model(data, toy, capsys):
     assert train(data, "--epochs", "frozen=2,finetune=1", "--first", "finetune=block4_conv1") == 0
     printed = capsys.readouterr().out
-    left_out = "left out: 1 (column age of numbers, not of class names)"
+    left_out = "left out: 1 (column age: numbers, not class names)"
     for told in ("50 faces: 40 train, 10 val", "shade", "blue", "frozen", "finetune", left_out):
         assert told in printed
     model, description = model_file.load(data / "my.keras")
@@ -77,9 +81,6 @@ def test_evaluate_scores_a_file_and_writes_what_it_found(data, toy, capsys):
 
 
 def test_an_interrupted_run_says_how_to_go_on(data, toy, monkeypatch, capsys):
-    def interrupt(*args, **kwargs):
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
         patch.setattr("faceattr.training.train.fit", interrupt)
         assert train(data) == 130
@@ -94,8 +95,13 @@ def test_an_interrupted_run_says_how_to_go_on(data, toy, monkeypatch, capsys):
         (["--first", "finetune=block9"], "Received: 'block9'"),
         (["--loss-weights", "age=2"], "no task age to weigh"),
         (["--mix", "shade=1"], "given for every task"),
+        (["--mix", "shade=1,age=2"], "no task age to mix"),
+        (["--batch-size", "0"], "at least one row"),
+        (["--label-smoothing", "2"], "between 0 and 1"),
+        (["--mix", "0"], "above 0"),
         (["--size", "16"], "at least 32 pixels"),
         (["--weights", "missing.keras"], "no model file missing.keras"),
+        (["--schedule", "alternating", "--combine", "log"], "nothing to combine"),
         (["--weights", "missing.h5"], "no weights file missing.h5"),
     ],
 )
@@ -110,7 +116,7 @@ def test_wrong_options_are_one_sentence_and_exit_code_2(
     assert "Traceback" not in error
 
 
-def test_a_class_without_a_training_row_stops_before_training(data, capsys):
+def test_a_class_without_a_training_row_stops_before_training(data, toy, capsys):
     (data / "people").mkdir()
     rows = [{"path": f"../tint{i}.png", "gender": "male"} for i in range(6)]
     pd.DataFrame(rows).to_csv(data / "people/manifest.csv", index=False)
@@ -157,6 +163,51 @@ def test_half_precision_is_used_where_the_processor_has_it(tmp_path, monkeypatch
     assert network_module.fastest_dtype() == "float32"
     flags.write_text("flags: fpu avx512_bf16")
     assert network_module.fastest_dtype() == "mixed_bfloat16"
+
+
+def test_a_run_stopped_in_its_first_epoch_is_not_taken_for_finished(data, toy, monkeypatch):
+    train(data, "--epochs", "frozen=1,finetune=0")
+    with monkeypatch.context() as patch:
+        patch.setattr("faceattr.training.fit.evaluate", interrupt)
+        assert train(data, "--epochs", "frozen=1,finetune=0", "--overwrite") == 130
+    assert train(data, "--epochs", "frozen=1,finetune=0", "--resume") == 0
+
+
+def test_a_resumed_run_has_the_same_network(data, toy, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr("faceattr.training.train.finish", interrupt)
+        assert train(data, "--epochs", "frozen=1,finetune=0") == 130
+    assert train(data, "--epochs", "frozen=1,finetune=0", "--resume", "--pooling", "avg") == 2
+    assert "another network" in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_is_told(data, toy, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr("faceattr.training.train.finish", interrupt)
+        train(data, "--epochs", "frozen=1,finetune=0")
+    checkpoint = data / "my.training/checkpoint.npz"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:500])
+    assert train(data, "--epochs", "frozen=1,finetune=0", "--resume") == 2
+    assert "is damaged" in capsys.readouterr().err
+
+
+def test_validation_pictures_that_cannot_be_read_stop_before_training(data, toy, capsys):
+    for picture in (data / "shades").rglob("*.png"):
+        split = "val" if picture.stem in ("0", "1") else "train"
+        target = data / "split" / split / picture.parent.name / picture.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(b"no picture" if split == "val" else picture.read_bytes())
+    assert train(data, sources=[f"shade={data / 'split'}"]) == 2
+    assert "no usable validation row" in capsys.readouterr().err
+
+
+def test_repeated_faces_are_counted(data, toy, capsys):
+    copy = data / "shades/dark/0.png"
+    for name in ("dark/copy1.png", "dark/copy2.png", "dark/copy3.png", "light/copy4.png"):
+        (data / "shades" / name).write_bytes(copy.read_bytes())
+    train(data, "--epochs", "frozen=1,finetune=0")
+    printed = capsys.readouterr().out
+    assert "in train as well, pixel for pixel" in printed or "different labels" in printed
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 Box = tuple[float, float, float, float]
+LARGEST = 50_000  # pixels; a longer box is a slip of the pen and would take gigabytes
 
 
 @dataclass(frozen=True)
@@ -44,23 +45,30 @@ def crop(image: np.ndarray, box: Box | None, rule: CropRule) -> np.ndarray:
         RGB ``uint8`` array of shape ``(rule.size, rule.size, 3)``.
 
     Raises:
-        ValueError: The box is empty or lies wholly outside the image.
+        ValueError: The box is empty, endless, or lies wholly outside the image.
     """
     height, width = image.shape[:2]
     x0, y0, x1, y1 = (0, 0, width, height) if box is None else box
-    if not (x1 > x0 and y1 > y0 and x1 > 0 and y1 > 0 and x0 < width and y0 < height):
-        raise ValueError(
-            f"A box needs x0 < x1 and y0 < y1 and must touch the image of {width}x{height} "
-            f"pixels. Received: {tuple(round(float(v), 1) for v in (x0, y0, x1, y1))}"
-        )
     margin = 0.0 if box is None else rule.margin
-    side = max(1, round(max(x1 - x0, y1 - y0) * (1 + margin)))
+    longer = max(x1 - x0, y1 - y0)
+    if not (x1 > x0 and y1 > y0 and longer <= LARGEST):
+        raise ValueError(_refusal(image, (x0, y0, x1, y1)))
+    side = max(1, round(longer * (1 + margin)))
     left, top = round((x0 + x1 - side) / 2), round((y0 + y1 - side) / 2)
+    if left >= width or top >= height or left + side <= 0 or top + side <= 0:
+        raise ValueError(_refusal(image, (x0, y0, x1, y1)))
     square = _window(image, left, top, side)
     # INTER_AREA averages what it drops; when enlarging it would only repeat pixels.
-    shrinking = side > rule.size
-    method = cv2.INTER_AREA if shrinking else cv2.INTER_CUBIC
+    method = cv2.INTER_AREA if side > rule.size else cv2.INTER_CUBIC
     return cv2.resize(square, (rule.size, rule.size), interpolation=method)
+
+
+def _refusal(image: np.ndarray, box: Box) -> str:
+    height, width = image.shape[:2]
+    return (
+        f"A box needs x0 < x1 and y0 < y1 and must touch the image of {width}x{height} "
+        f"pixels. Received: {', '.join(f'{float(value):g}' for value in box)}"
+    )
 
 
 def _window(image: np.ndarray, left: int, top: int, side: int) -> np.ndarray:

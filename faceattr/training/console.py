@@ -11,16 +11,19 @@ import keras
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.progress import track as rich_track
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from faceattr.tasks import Task
+from faceattr.training.calibrate import Calibration
+from faceattr.training.dataset import Rows, steps_per_epoch
 from faceattr.training.evaluate import Score
 from faceattr.training.fit import Epoch
-from faceattr.training.manifest import SPLITS, Manifest, targets
 from faceattr.training.settings import Settings
 
 T = TypeVar("T")
-OUT = Console(highlight=False)
+# Names of classes may look like markup, and lines are for reading, not for wrapping.
+OUT = Console(highlight=False, markup=False, soft_wrap=True)
 ERR = Console(stderr=True, highlight=False)
 
 
@@ -29,25 +32,37 @@ def track(items: Sequence[T], what: str) -> Iterable[T]:
     return rich_track(items, what, console=ERR, transient=True, disable=not ERR.is_terminal)
 
 
-def print_manifest(manifest: Manifest, unusable: Mapping[str, int]) -> None:
-    """Print what was read: labelled rows by task, class and split, and what was left out."""
-    sizes = {split: len(manifest.only(split)) for split in SPLITS}
-    OUT.print(
-        f"[bold]{len(manifest.examples):,} faces[/]: "
-        + ", ".join(f"{count:,} {split}" for split, count in sizes.items() if count)
-    )
-    table = Table("task", "class", *(f"{split}" for split in SPLITS if sizes[split]))
-    counts = {
-        split: targets(manifest.tasks, manifest.only(split)) for split in SPLITS if sizes[split]
-    }
-    for task in manifest.tasks:
-        known = [f"{int(t[task.name].any(axis=1).sum()):,}" for t in counts.values()]
-        table.add_row(f"[bold]{task.name}", "all known", *known, style="bold")
+def print_rows(rows: Mapping[str, Rows], tasks: Sequence[Task]) -> None:
+    """Print the faces that can be used, by split, task and class (votes count as shares)."""
+    total = sum(map(len, rows.values()))
+    counts = ", ".join(f"{len(part):,} {split}" for split, part in rows.items())
+    OUT.print(f"{total:,} faces: {counts}")
+    table = Table("task", "class", *(Column(split, justify="right") for split in rows))
+    for task in tasks:
+        targets = [part.targets[task.name] for part in rows.values()]
+        known = [f"{int(target.any(axis=1).sum()):,}" for target in targets]
+        table.add_row(task.name, "(all)", *known)
         for position, name in enumerate(task.classes):
-            cells = [f"{t[task.name][:, position].sum():,.0f}" for t in counts.values()]
-            table.add_row("", name, *cells)
+            shares = [f"{target[:, position].sum():,.0f}" for target in targets]
+            table.add_row("", Text(name), *shares)
     OUT.print(table)
-    print_left_out({**manifest.left_out, **unusable})
+
+
+def print_repeats(in_both: int, contradicting: int) -> None:
+    """Print how many faces occur again, if any do."""
+    if in_both:
+        OUT.print(f"note: {in_both:,} val faces are in train as well, pixel for pixel")
+    if contradicting:
+        OUT.print(f"note: {contradicting:,} train faces occur with different labels")
+
+
+def print_calibration(calibration: Mapping[str, Calibration]) -> None:
+    """Print by task the temperature and the calibration error on rows that did not fit it."""
+    for name, found in calibration.items():
+        OUT.print(
+            f"{name}: calibrated with temperature {found.temperature:.2f}, calibration error "
+            f"{found.held_out_error:.1%} on the half of val that did not fit it"
+        )
 
 
 def print_left_out(left_out: Mapping[str, int]) -> None:
@@ -83,7 +98,7 @@ class TrainingProgress(keras.callbacks.Callback):
         super().__init__()
         self._names = [task.name for task in tasks]
         self._epochs = sum(phase.epochs for phase in settings.phases)
-        self._steps = max(1, rows // settings.batch_size)
+        self._steps = steps_per_epoch(rows, settings.batch_size)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

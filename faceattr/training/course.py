@@ -10,7 +10,7 @@ import numpy as np
 
 from faceattr.model import open_from
 from faceattr.training.combine import CombinedLosses, combination
-from faceattr.training.dataset import MaskedBatches, Rows
+from faceattr.training.dataset import MaskedBatches, Rows, steps_per_epoch
 from faceattr.training.objective import compile_masked
 from faceattr.training.phases import Phase
 from faceattr.training.settings import Settings
@@ -112,7 +112,7 @@ class Alternating:
         self._rows = {name: train.only(name) for name in train.targets}
         names = list(self._rows)
         shares = settings.mix.wanted(names, train.known)
-        steps = len(train) / settings.batch_size
+        steps = steps_per_epoch(len(train), settings.batch_size)
         self._steps = {n: max(1, round(s * steps)) for n, s in zip(names, shares, strict=True)}
         self._members = {name: self._member(name, phase, settings) for name in names}
 

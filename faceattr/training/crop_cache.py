@@ -8,22 +8,25 @@ key is written, so a kill at any moment costs at most the crops of the last mome
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import platformdirs
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from faceattr.pictures.crop import CropRule, crop
 from faceattr.pictures.reading import read_image
 from faceattr.training.manifest import Example
 
 KEY_LENGTH = 64  # hexadecimal digits of a SHA-256
+CROP_VERSION = 1  # of the function that cuts; another one needs other crops
 TOGETHER = 512  # crops between two flushes
 
 
@@ -64,7 +67,7 @@ def cache_crops(
     folder = folder or default_folder()
     folder.mkdir(parents=True, exist_ok=True)
     keys: list[str] = []
-    with FileLock(folder / f"{rule.size}.lock"), _Store(folder, rule.size) as store:
+    with _alone(folder / f"{rule.size}.lock"), _Store(folder, rule.size) as store:
         found = _prepared(progress or examples, rule, store.index)
         while batch := list(islice(found, TOGETHER)):
             store.append([(key, face) for key, face, _ in batch if face is not None])
@@ -73,6 +76,21 @@ def cache_crops(
         array = store.array()
     left_out = Counter(key[1:] for key in keys if key.startswith("!"))
     return CachedCrops(array, rows, left_out)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait, and say so, while another process writes to the same cache."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0.5)
+    except Timeout:
+        print(f"waiting for another faceattr that uses {path.parent}", file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 Prepared = tuple[str, np.ndarray | None, str]
@@ -89,10 +107,12 @@ def _prepared(
             if key in known:
                 return key, None, ""
             image = example.pixels if example.pixels is not None else read_image(example.path)
+        except (OSError, ValueError):
+            return "", None, "unreadable picture"
+        try:
             return key, crop(image, example.box, rule), ""
-        except (OSError, ValueError) as error:
-            kind = "box outside the picture" if "box" in str(error) else "unreadable picture"
-            return "", None, kind
+        except ValueError:
+            return "", None, "box outside the picture"
 
     # Decoding and resizing release the GIL. The pool works a bounded way ahead.
     iterator = iter(examples)
@@ -105,7 +125,7 @@ def _key(example: Example, rule: CropRule) -> str:
     pixels = example.pixels
     content = example.path.read_bytes() if pixels is None else pixels.tobytes()
     digest = hashlib.sha256(content)
-    digest.update(f"{example.box} {rule.size} {rule.margin}".encode())
+    digest.update(f"{CROP_VERSION} {example.box} {rule.size} {rule.margin}".encode())
     return digest.hexdigest()
 
 

@@ -23,10 +23,10 @@ def draw_curves(log: Path, path: Path) -> None:
     colours: dict[str, str] = {}
     for column in table.columns:
         if column.endswith("loss"):
-            losses.plot(table["epoch"], table[column], label=column)
+            losses.plot(table["epoch"], table[column], marker=".", label=column)
         elif column.endswith("accuracy"):
             name = column.removeprefix("val_").removesuffix("_accuracy")
-            style = "-" if column.startswith("val_") else ":"
+            style = ".-" if column.startswith("val_") else ".:"
             colour = colours.setdefault(name, f"C{len(colours)}")
             accuracies.plot(table["epoch"], 100 * table[column], style, color=colour, label=column)
     stretch = table["phase"] + table["size"].astype(str)

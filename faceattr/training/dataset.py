@@ -18,6 +18,7 @@ from faceattr.training.augment import Augmentation, augment
 from faceattr.training.crop_cache import CachedCrops
 from faceattr.training.manifest import Example, targets
 
+FEWEST_STEPS = 20
 Batch = tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]
 
 
@@ -97,6 +98,14 @@ class Mix:
     temperature: float = np.inf
     shares: Mapping[str, float] | None = None
 
+    def __post_init__(self) -> None:
+        amounts = [self.temperature, *(self.shares or {}).values()]
+        if not all(amount > 0 for amount in amounts) or not all(map(np.isfinite, amounts[1:])):
+            raise ValueError(
+                "A mix has a temperature above 0, or shares above 0 by task. "
+                f"Received: {self.shares or self.temperature}"
+            )
+
     def wanted(self, names: Sequence[str], known: np.ndarray) -> np.ndarray:
         """The labelled rows that each task shall have, in proportion: ``(tasks,)``, sum 1."""
         if self.shares is not None:
@@ -109,6 +118,11 @@ class Mix:
         else:
             weights = known.sum(axis=0).astype(float) ** (1 / self.temperature)
         return weights / weights.sum()
+
+
+def steps_per_epoch(rows: int, batch_size: int) -> int:
+    """As many batches as draw each row once on average; a tiny set gets more."""
+    return max(FEWEST_STEPS, round(rows / batch_size))
 
 
 def kind_shares(kinds: np.ndarray, counts: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -139,10 +153,10 @@ def kind_shares(kinds: np.ndarray, counts: np.ndarray, wanted: np.ndarray) -> np
 class MaskedBatches(keras.utils.PyDataset):
     """Endless training batches, each epoch's order fixed by seed and epoch number.
 
-    Every batch holds the same number of rows of each kind (give or take the fraction that
-    is carried to the next), every kind is gone through without repetition before it starts
-    anew, and an epoch draws as many rows as there are. A batch depends on seed, epoch and
-    step alone, so a resumed run sees what an unbroken one would have seen.
+    Every batch holds the same number of rows of each kind, give or take one or two. An epoch
+    draws as many rows as there are, but at least 20 batches, and repeats no row of a kind
+    before it has drawn them all. A batch depends on seed, epoch and step alone, so a resumed run
+    sees what an unbroken one would have seen.
 
     Args:
         rows: The training rows.
@@ -152,7 +166,7 @@ class MaskedBatches(keras.utils.PyDataset):
         augmentation: What happens to the crops.
         seed: Decides the order and the augmentation.
         epoch: Number of the first epoch.
-        steps: Batches in an epoch; by default as many as draw each row once on average.
+        steps: Batches in an epoch, if not `steps_per_epoch`.
     """
 
     def __init__(
@@ -168,13 +182,12 @@ class MaskedBatches(keras.utils.PyDataset):
         steps: int | None = None,
     ) -> None:
         super().__init__()
-        self._steps = max(1, len(rows) // batch_size) if steps is None else steps
+        self._steps = steps_per_epoch(len(rows), batch_size) if steps is None else steps
         self._rows, self._size, self._batch_size = rows, size, batch_size
         self._augmentation = augmentation or Augmentation()
         self._seed, self._epoch = seed, epoch
-        present = rows.known.any(axis=0)
-        names = [name for name, some in zip(rows.targets, present.tolist(), strict=True) if some]
-        known = rows.known[:, present]
+        names = [name for name, target in rows.targets.items() if target.any()]
+        known = rows.known[:, rows.known.any(axis=0)]
         kinds, kind_of, counts = np.unique(known, axis=0, return_inverse=True, return_counts=True)
         self._kinds = [np.flatnonzero(kind_of == kind) for kind in range(len(kinds))]
         wanted = (mix or Mix()).wanted(names, known)
@@ -195,34 +208,29 @@ class MaskedBatches(keras.utils.PyDataset):
 
     def _planned(self) -> np.ndarray:
         """The rows of every batch of this epoch, shape ``(steps, batch_size)``."""
-        steps = len(self)
         generator = np.random.default_rng([self._seed, self._epoch])
-        # Cumulated and rounded, so that fractions of a row are carried, not lost.
-        ends = np.round(np.outer(np.arange(steps + 1), self._shares) * self._batch_size)
-        quotas = np.diff(ends, axis=0).astype(int)
-        quotas[:, np.argmax(self._shares)] += self._batch_size - quotas.sum(axis=1)
-        drawn = [
-            self._drawn(kind, int(quota.sum()), generator)
-            for kind, quota in zip(self._kinds, quotas.T, strict=True)
-        ]
-        starts = np.cumsum(quotas, axis=0) - quotas
-        return np.stack(
-            [
-                np.concatenate(
-                    [
-                        rows[start : start + quota]
-                        for rows, start, quota in zip(
-                            drawn, starts[step], quotas[step], strict=True
-                        )
-                    ]
-                )
-                for step in range(steps)
-            ]
-        )
+        drawn = np.empty(self._steps * self._batch_size, int)
+        slots = spread(self._shares, len(drawn))
+        for kind, rows in enumerate(self._kinds):
+            own = np.flatnonzero(slots == kind)
+            passes = [generator.permutation(rows) for _ in range(1 + len(own) // len(rows))]
+            drawn[own] = np.concatenate(passes)[: len(own)]
+        return drawn.reshape(self._steps, self._batch_size)
 
-    @staticmethod
-    def _drawn(rows: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
-        passes = -(-count // len(rows))
-        return np.concatenate([generator.permutation(rows) for _ in range(passes)] or [rows])[
-            :count
-        ]
+
+def spread(shares: np.ndarray, slots: int) -> np.ndarray:
+    """Which kind of row each slot gets: every kind as evenly over the slots as can be.
+
+    Args:
+        shares: Probabilities of the kinds, ``(kinds,)``, sum 1.
+        slots: How many slots there are.
+
+    Returns:
+        Numbers of kinds, ``(slots,)``.
+    """
+    counts = np.floor(shares * slots).astype(int)
+    short = slots - counts.sum()
+    counts[np.argsort(counts - shares * slots, kind="stable")[:short]] += 1
+    kinds = np.repeat(np.arange(len(shares)), counts)
+    places = np.concatenate([(np.arange(count) + 0.5) / count for count in counts if count])
+    return kinds[np.argsort(places, kind="stable")]

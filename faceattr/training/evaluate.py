@@ -138,6 +138,23 @@ def evaluate(
     }
 
 
+def difference(
+    one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, float]]:
+    """How far two networks' answers are apart, by task.
+
+    Returns:
+        The largest difference of a probability, and the share of rows with the same answer.
+    """
+    return {
+        name: {
+            "largest": float(np.abs(answers - other[name]).max()),
+            "same_answer": float((answers.argmax(-1) == other[name].argmax(-1)).mean()),
+        }
+        for name, answers in one.items()
+    }
+
+
 def accuracy_by_size(
     model: keras.Model, tasks: Sequence[Task], rows: Rows, rule: CropRule
 ) -> dict[int, dict[str, float]]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 import time
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pandas as pd
 
-from faceattr.model import open_from
+from faceattr.model import head_names, open_from
 from faceattr.model_file import plain
 from faceattr.tasks import Task
 from faceattr.training.course import course_of
@@ -24,6 +26,7 @@ from faceattr.training.settings import Settings
 CHECKPOINT = "checkpoint.npz"
 LOG = "log.csv"
 SETTINGS = "settings.json"
+SCORES = "scores.json"  # its absence tells that a run is not finished
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,22 @@ class Epoch:
     is_best: bool
 
 
+def check(model: keras.Model, settings: Settings) -> None:
+    """Refuse settings that do not fit the network, before anything slow begins."""
+    for phase in settings.phases:
+        open_from(model, phase.first)
+    heads = head_names(model)
+    for what, by_task in (
+        ("weigh", settings.loss_weights),
+        ("mix", settings.mix.shares or dict.fromkeys(heads)),
+    ):
+        if strangers := sorted(set(by_task) - set(heads)):
+            raise ValueError(
+                f"There is no task {', '.join(strangers)} to {what}. "
+                f"The tasks are {', '.join(heads)}."
+            )
+
+
 def fit(
     model: keras.Model,
     tasks: Sequence[Task],
@@ -57,6 +76,7 @@ def fit(
     settings: Settings,
     folder: Path,
     *,
+    identity: Mapping[str, Any] | None = None,
     resume: bool = False,
     after_epoch: Callable[[Epoch], None] = lambda epoch: None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -74,6 +94,8 @@ def fit(
         val: Validation rows; they choose the best epoch.
         settings: How to train.
         folder: Where checkpoint, log and settings go.
+        identity: What else a resumed run must have in common, for example how the network is
+            built.
         resume: Go on from the checkpoint in `folder`, if there is one.
         after_epoch: Called after every epoch, with the model in the state of that epoch.
         callbacks: More Keras callbacks, for example a progress bar.
@@ -81,10 +103,15 @@ def fit(
     Raises:
         ValueError: `resume` finds a checkpoint of a run with other settings.
     """
-    for phase in settings.phases:
-        open_from(model, phase.first)  # a wrong name shall not wait for its phase
     folder.mkdir(parents=True, exist_ok=True)
-    keeper = _Keeper(model, tasks, train, val, settings, folder, after_epoch)
+    keeper = _Keeper(model, tasks, val, settings, folder, after_epoch)
+    keeper.identify(
+        tasks=[asdict(task) for task in tasks],
+        network=identity,
+        train=train.sha256(),
+        val=val.sha256(),
+        settings=asdict(settings),
+    )
     start_phase, start_epoch = keeper.begin(resume)
     for position in range(start_phase, len(settings.phases)):
         phase = settings.phases[position]
@@ -100,32 +127,32 @@ def fit(
 class _Keeper(keras.callbacks.Callback):
     """Scores, logs and checkpoints each epoch."""
 
-    def __init__(self, model, tasks, train, val, settings, folder, after_epoch) -> None:
+    def __init__(self, model, tasks, val, settings, folder, after_epoch) -> None:
         super().__init__()
         self._network, self._tasks, self._val = model, tasks, val
         self._settings, self._folder, self._after_epoch = settings, folder, after_epoch
-        self._identity = json.dumps(
-            plain({"train": train.sha256(), "val": val.sha256(), **asdict(settings)}), indent=1
-        )
         self._best = -np.inf
         self.size = 0
+
+    def identify(self, **facts: Any) -> None:
+        """Say what a resumed run must have in common with the one that it goes on with."""
+        self._identity = json.dumps(plain(facts), indent=1)
 
     def begin(self, resume: bool) -> tuple[int, int]:
         """Where to start: phase and epoch within it; (0, 0) unless a checkpoint is resumed."""
         settings_path = self._folder / SETTINGS
         checkpoint = self._folder / CHECKPOINT
         if not (resume and checkpoint.is_file()):
+            for name in (LOG, SCORES, CHECKPOINT):
+                (self._folder / name).unlink(missing_ok=True)
             settings_path.write_text(self._identity)
-            (self._folder / LOG).unlink(missing_ok=True)
-            checkpoint.unlink(missing_ok=True)
             return 0, 0
         if settings_path.read_text() != self._identity:
             raise ValueError(
-                f"The run in {self._folder} was started with other settings or other data (see "
+                f"The run in {self._folder} has other settings, another network or other data (see "
                 f"{SETTINGS} there). Resume it with the same ones, or start anew."
             )
-        with np.load(checkpoint) as state:
-            phase, epochs_done, self._best = state["position"].tolist()
+        phase, epochs_done, self._best = self._read("position").tolist()
         self._restore("network", self._network.variables)
         phase, epochs_done = int(phase), int(epochs_done)
         if epochs_done == self._settings.phases[phase].epochs:
@@ -139,14 +166,29 @@ class _Keeper(keras.callbacks.Callback):
             self._restore("optimizer", state)
 
     def _restore(self, prefix: str, variables: list[keras.Variable]) -> None:
-        with np.load(self._folder / CHECKPOINT) as checkpoint:
-            for number, variable in enumerate(variables):
-                variable.assign(checkpoint[f"{prefix}{number}"])
+        for number, variable in enumerate(variables):
+            variable.assign(self._read(f"{prefix}{number}"))
+
+    def _read(self, name: str) -> np.ndarray:
+        """One array of the checkpoint."""
+        path = self._folder / CHECKPOINT
+        try:
+            with open(path, "rb") as file, np.load(file) as checkpoint:
+                return checkpoint[name]
+        except (zipfile.BadZipFile, EOFError, ValueError, KeyError) as error:
+            raise ValueError(
+                f"{path} is damaged ({error}). Start the run anew with --overwrite."
+            ) from None
 
     def on_epoch_begin(self, epoch: int, logs=None) -> None:
         self._started = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs=None) -> None:
+        if not all(np.isfinite(value) for value in (logs or {}).values()):
+            raise ValueError(
+                f"The loss of epoch {epoch + 1} is not a number: the rate is too high. Start "
+                "anew with a lower --rate."
+            )
         scores = evaluate(self._network, self._tasks, self._val)
         mean = mean_accuracy(scores)
         is_best = mean > self._best or not np.isfinite(self._best)
@@ -190,4 +232,6 @@ class _Keeper(keras.callbacks.Callback):
         old = pd.read_csv(path) if path.is_file() else pd.DataFrame()
         # A killed run may have logged an epoch whose checkpoint it did not finish.
         old = old[old["epoch"] < epoch.number] if len(old) else old
-        pd.concat([old, pd.DataFrame([row])]).to_csv(path, index=False)
+        part = self._folder / f"part-{LOG}"
+        pd.concat([old, pd.DataFrame([row])]).to_csv(part, index=False)
+        os.replace(part, path)

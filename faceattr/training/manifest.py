@@ -1,12 +1,12 @@
 """Labelled pictures as checked records, whatever layout they came in.
 
-An `Example` is one picture (or one face of it) with the labels that are known; a
-`Manifest` is a tuple of them with the tasks that they answer. `sources` reads manifests
-from files and folders, `join` puts any number of them together.
+An `Example` is one picture (or one face of it) with the labels that are known, a `Source` is
+what one file or folder holds, and a `Manifest` unites any number of sources.
 """
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,10 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from faceattr.pictures.crop import Box
-from faceattr.tasks import Task
+from faceattr.tasks import KNOWN_TASKS, Task
 
 SPLITS = ("train", "val", "test")
+SPLIT_NAMES = {
+    **{name: name for name in SPLITS},
+    **{"training": "train", "valid": "val", "validation": "val", "testing": "test"},
+}
 Label = str | Mapping[str, float]
+Known = Mapping[str, Task]
 
 
 @dataclass(frozen=True)
@@ -27,8 +32,8 @@ class Example:
 
     Args:
         path: The picture's file, or a name for it where `pixels` holds the picture.
-        labels: By task, a class name, or votes (weights by class name) that sum to more
-            than 0. A task that is not in it is unknown.
+        labels: By task, a class name, or votes (weights by class name). A task that is not in
+            it, or has an empty label, is unknown.
         box: ``(x0, y0, x1, y1)`` in pixels of the upright picture; None: it is the face.
         split: ``"train"``, ``"val"``, ``"test"``, or ``""`` where nobody has said.
         group: Whatever must not sit in two splits, for example an identity.
@@ -53,11 +58,27 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Source:
+    """What one file or folder holds.
+
+    Args:
+        tasks: Names of the tasks that its labels answer.
+        examples: Its labelled faces.
+        left_out: How many rows were not taken, by reason.
+    """
+
+    tasks: tuple[str, ...]
+    examples: tuple[Example, ...]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Examples and the tasks that their labels answer.
 
     Raises:
-        ValueError: A label is no class of its task; every such row is named.
+        ValueError: There is no example, or a label is no class of its task; the first such
+            rows are named.
     """
 
     tasks: tuple[Task, ...]
@@ -66,7 +87,7 @@ class Manifest:
 
     def __post_init__(self) -> None:
         if not self.examples:
-            raise ValueError("A manifest without a single row cannot be used.")
+            raise ValueError("There is not a single labelled picture.")
         strangers = [
             f"{example.origin or example.path}: {error}"
             for example in self.examples
@@ -77,14 +98,18 @@ class Manifest:
             raise ValueError("; ".join(strangers[:5]) + more)
 
     def only(self, split: str) -> tuple[Example, ...]:
+        """The examples of one split."""
         return tuple(example for example in self.examples if example.split == split)
+
+
+def _names_in(label: Label | None) -> Iterable[str]:
+    return ([label] if isinstance(label, str) else label) if label else ()
 
 
 def _label_errors(tasks: Sequence[Task], example: Example) -> list[str]:
     errors = []
     for task in tasks:
-        label = example.labels.get(task.name) or ()
-        for name in [label] if isinstance(label, str) else label:
+        for name in _names_in(example.labels.get(task.name)):
             try:
                 task.index(name)
             except ValueError as error:
@@ -92,46 +117,55 @@ def _label_errors(tasks: Sequence[Task], example: Example) -> list[str]:
     return errors
 
 
-def join(manifests: Sequence[Manifest]) -> Manifest:
-    """Unite manifests: the tasks of all, and one row for a face that stands in several.
+def unite(sources: Sequence[Source], known: Known = KNOWN_TASKS) -> Manifest:
+    """Put sources together: the tasks of all, one row for a face that stands in several.
+
+    Args:
+        sources: Any number of them.
+        known: Tasks whose classes are fixed; the classes of others are the labels that
+            occur in any source, sorted.
 
     Raises:
-        ValueError: A task has different classes in two of them, or one face has two labels
-            for the same task.
+        ValueError: One face has two labels for the same task, or a task has but one class.
     """
-    tasks: dict[str, Task] = {}
-    for task in (task for manifest in manifests for task in manifest.tasks):
-        if tasks.setdefault(task.name, task) != task:
-            raise ValueError(
-                f"Task {task.name!r} has the classes {', '.join(tasks[task.name].classes)} in one "
-                f"data set and {', '.join(task.classes)} in another; map them to the same names."
-            )
+    names = dict.fromkeys(name for source in sources for name in source.tasks)
+    examples = [example for source in sources for example in source.examples]
+    tasks = {name: known.get(name) or _own_task(name, examples) for name in names}
     faces: dict[tuple, Example] = {}
-    for example in (example for manifest in manifests for example in manifest.examples):
-        key = (example.path, example.box)
-        faces[key] = _united(faces[key], example) if key in faces else example
+    for example in examples:
+        key = (os.path.abspath(example.path), example.box)
+        faces[key] = _united(faces[key], example, tasks) if key in faces else example
     left_out: Counter[str] = Counter()
-    for manifest in manifests:
-        left_out.update(manifest.left_out)
+    for source in sources:
+        left_out.update(source.left_out)
     return Manifest(tuple(tasks.values()), tuple(faces.values()), left_out)
 
 
-def _united(first: Example, second: Example) -> Example:
+def _own_task(name: str, examples: Iterable[Example]) -> Task:
+    classes = {label for example in examples for label in _names_in(example.labels.get(name))}
+    return Task(name, tuple(sorted(classes)))
+
+
+def _united(first: Example, second: Example, tasks: Mapping[str, Task]) -> Example:
     """One example with the labels of both."""
-    for what, one, other in [
-        *((name, label, second.labels.get(name)) for name, label in first.labels.items()),
-        ("split", first.split, second.split),
-    ]:
-        if one and other and one != other:
-            raise ValueError(
-                f"{first.path} has two values for {what!r}: {one} ({first.origin}) and "
-                f"{other} ({second.origin}). Keep one of the rows."
-            )
+    for name in first.labels.keys() & second.labels.keys():
+        one, other = (target(tasks[name], e.labels[name]) for e in (first, second))
+        if one.any() and other.any() and not np.array_equal(one, other):
+            _refuse(name, first, first.labels[name], second, second.labels[name])
+    if first.split and second.split and first.split != second.split:
+        _refuse("split", first, first.split, second, second.split)
     return replace(
         first,
-        labels={**first.labels, **second.labels},
+        labels={**second.labels, **{k: v for k, v in first.labels.items() if v}},
         split=first.split or second.split,
         group=first.group or second.group,
+    )
+
+
+def _refuse(what: str, first: Example, one: Label, second: Example, other: Label) -> None:
+    raise ValueError(
+        f"{first.path} has two values for {what!r}: {one} ({first.origin}) and "
+        f"{other} ({second.origin}). Keep one of the rows."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ from faceattr.model import TRUNK
 from faceattr.training.muon import ConvolutionMuon
 
 OPTIMIZERS = ("adam", "muon")
+SMALLEST = 32  # VGG16 halves a crop five times
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,8 @@ class Phase:
             the heads alone.
         optimizer: ``"adam"``, or ``"muon"`` for convolutions that start from nothing.
         norm_learns: Batch normalisation follows the batches; otherwise it is in inference mode.
-        sizes: Crop sizes in pixels, each for an equal part of the epochs; empty for the
-            model's own. Smaller crops are cheaper and teach most of it.
+        sizes: Crop sizes as shares of the model's own, each for an equal part of the epochs.
+            Smaller crops are cheaper and teach most of it.
         warmup: Share of the phase's steps.
         weight_decay: Decoupled, times the rate.
         rates: By branch another highest rate than `learning_rate`: a task, a block of the trunk
@@ -40,16 +42,17 @@ class Phase:
     first: str | None = None
     optimizer: str = "adam"
     norm_learns: bool = False
-    sizes: tuple[int, ...] = ()
+    sizes: tuple[float, ...] = (1.0,)
     warmup: float = 0.03
     weight_decay: float = 0.0
     rates: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or not self.learning_rate > 0:
+        rates = (self.learning_rate, *self.rates.values())
+        if self.epochs < 1 or not all(0 < rate < math.inf for rate in rates):
             raise ValueError(
                 f"Phase {self.name!r} needs at least one epoch and a rate above 0. "
-                f"Received: {self.epochs} epochs at {self.learning_rate}"
+                f"Received: {self.epochs} epochs at {', '.join(map(str, rates))}"
             )
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(
@@ -58,9 +61,8 @@ class Phase:
 
     def size_of(self, epoch: int, model_size: int) -> int:
         """The crop size of an epoch of this phase, counted from 0."""
-        if not self.sizes:
-            return model_size
-        return self.sizes[epoch * len(self.sizes) // self.epochs]
+        share = self.sizes[epoch * len(self.sizes) // self.epochs]
+        return max(SMALLEST, round(model_size * share))
 
     def stretches(self, model_size: int, first_epoch: int = 0) -> Iterator[tuple[int, int, int]]:
         """Runs of epochs with one crop size: ``(start, end, size)``, from `first_epoch` on."""
@@ -84,7 +86,7 @@ class Phase:
     def _optimizer(self, highest_rate: float, steps: int) -> keras.optimizers.Optimizer:
         warmup = max(1, round(self.warmup * steps))
         rate = keras.optimizers.schedules.CosineDecay(
-            initial_learning_rate=0.0,
+            initial_learning_rate=highest_rate / (warmup + 1),
             warmup_target=highest_rate,
             warmup_steps=warmup,
             decay_steps=max(1, steps - warmup),
@@ -113,6 +115,6 @@ SCRATCH = Phase(
     first=TRUNK,
     optimizer="muon",
     norm_learns=True,
-    sizes=(32, 32, 40, 48),
+    sizes=(2 / 3, 2 / 3, 5 / 6, 1),
     weight_decay=0.05,
 )

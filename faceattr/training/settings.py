@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -49,6 +50,16 @@ class Settings:
             raise ValueError(
                 f"Losses are combined by one of {', '.join(COMBINATIONS)}. "
                 f"Received: {self.combine!r}"
+            )
+        if self.batch_size < 1 or self.seed < 0 or not 0 <= self.label_smoothing < 1:
+            raise ValueError(
+                "A batch has at least one row, a seed is not negative and label smoothing lies "
+                f"between 0 and 1. Received: batch size {self.batch_size}, seed {self.seed}, "
+                f"label smoothing {self.label_smoothing}"
+            )
+        if not all(0 <= weight < math.inf for weight in self.loss_weights.values()):
+            raise ValueError(
+                f"A weight is a finite number from 0 on. Received: {dict(self.loss_weights)}"
             )
         if self.schedule == "alternating" and self.combine != "sum":
             raise ValueError("A step of one task has one loss: there is nothing to combine.")

@@ -7,40 +7,77 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from faceattr.training.manifest import Manifest
+from faceattr.training.manifest import Example, Source
+
+FEWEST = 5  # of which one can be set aside
 
 
-def split_off_val(manifest: Manifest, *, seed: int = 0) -> Manifest:
-    """Give rows without a split one: a fifth goes to val, stratified, groups kept whole.
+def set_val_aside(source: Source, *, seed: int = 0) -> Source:
+    """Give every row a split, and the source validation rows.
 
-    A manifest that has val rows of its own keeps them; then rows without a split train.
+    Rows without a split follow their group's. Where the source has val rows of its own the
+    rest of them trains; else a fifth of all that is not test is set aside for val, stratified
+    by answer and with groups kept whole.
+
+    Raises:
+        ValueError: A group is stated in two splits, or there are too few rows.
     """
-    loose = [i for i, example in enumerate(manifest.examples) if not example.split]
-    if not loose:
-        return manifest
-    has_val = any(example.split == "val" for example in manifest.examples)
-    chosen = set() if has_val else _stratified_fifth(manifest, loose, seed)
-    examples = list(manifest.examples)
-    for i in loose:
-        examples[i] = replace(examples[i], split="val" if i in chosen else "train")
-    return replace(manifest, examples=tuple(examples))
+    splits = _splits_of_groups(source.examples)
+    examples = [
+        replace(example, split=example.split or splits.get(example.group, ""))
+        for example in source.examples
+    ]
+    if any(example.split == "val" for example in examples):
+        chosen: set[int] = set()
+    else:
+        usable = [i for i, example in enumerate(examples) if example.split != "test"]
+        chosen = _stratified_fifth(examples, usable, seed)
+    for i, example in enumerate(examples):
+        split = "val" if i in chosen else example.split or "train"
+        examples[i] = replace(example, split=split)
+    return replace(source, examples=tuple(examples))
 
 
-def _stratified_fifth(manifest: Manifest, rows: Sequence[int], seed: int) -> set[int]:
-    examples = [manifest.examples[i] for i in rows]
-    answers = [str(sorted(example.labels.items(), key=str)) for example in examples]
-    groups = [example.group or str(i) for i, example in enumerate(examples)]
-    if len(set(groups)) < 5:
+def _splits_of_groups(examples: Sequence[Example]) -> dict[str, str]:
+    splits: dict[str, str] = {}
+    for example in examples:
+        if example.group and example.split:
+            first = splits.setdefault(example.group, example.split)
+            if first != example.split:
+                raise ValueError(
+                    f"{example.origin}: group {example.group!r} is in {first} and in "
+                    f"{example.split}; one identity must not sit in two splits."
+                )
+    return splits
+
+
+def _stratified_fifth(examples: Sequence[Example], rows: Sequence[int], seed: int) -> set[int]:
+    groups = [(examples[i].group and f"group {examples[i].group}") or f"row {i}" for i in rows]
+    if len(set(groups)) < FEWEST:
         raise ValueError(
             f"{len(set(groups))} pictures (or groups) are too few to set a fifth aside for "
-            "validation: give at least 5, or a column 'split' with train and val."
+            f"validation: give at least {FEWEST}, or a column 'split' with train and val."
         )
+    answers = np.array([_answer(examples[i]) for i in rows])
+    _, counts = np.unique(answers, return_counts=True)
+    if counts.max() < FEWEST:
+        answers[:] = "any"
+    grouped = len(set(groups)) < len(rows)
+    kind = StratifiedGroupKFold if grouped else StratifiedKFold
+    folds = kind(FEWEST, shuffle=True, random_state=seed)
     # Rare answers may miss from val; the summary before training shows the counts.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The least populated class")
-        common = answers if max(map(answers.count, set(answers))) >= 5 else ["any"] * len(rows)
-        folds = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
-        _, val = next(folds.split(np.zeros(len(rows)), common, groups))
+        _, val = next(folds.split(np.zeros(len(rows)), answers, groups if grouped else None))
     return {rows[i] for i in val}
+
+
+def _answer(example: Example) -> str:
+    """All that is known of an example in one word; of votes the strongest."""
+    return " ".join(
+        f"{task}={label if isinstance(label, str) else max(label, key=lambda k: label[k])}"
+        for task, label in sorted(example.labels.items())
+        if label
+    )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import os
 import platform
+import tempfile
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -17,13 +19,22 @@ from faceattr.tasks import Task
 from faceattr.training import console, curves
 from faceattr.training.calibrate import calibrate
 from faceattr.training.dataset import Rows
-from faceattr.training.evaluate import Score, accuracy_by_size, evaluate, smallest_face
-from faceattr.training.fit import CHECKPOINT, LOG, Epoch, fit
+from faceattr.training.evaluate import (
+    Score,
+    accuracy_by_size,
+    difference,
+    evaluate,
+    predict,
+    smallest_face,
+)
+from faceattr.training.fit import CHECKPOINT, LOG, SCORES, SETTINGS, Epoch, check, fit
+from faceattr.training.manifest import Manifest
 from faceattr.training.network import Network
-from faceattr.training.report import read_rows, write_report
+from faceattr.training.report import read_rows, repeats, write_report
 from faceattr.training.settings import Settings
-from faceattr.training.sources import read_sources
-from faceattr.training.splitting import split_off_val
+from faceattr.training.sources import read_for_training
+
+BEST = "best.keras"
 
 
 def train(
@@ -34,14 +45,14 @@ def train(
     network: Network | None = None,
     settings: Settings | None = None,
     licence: str = "not stated",
-    cache: Path | None = None,
+    cache: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
 ) -> dict[str, Score]:
     """Train a model on any number of sources and write it with log, curves and report.
 
     Args:
-        sources: See `faceattr.training.sources.read_sources`.
+        sources: See `faceattr.training.sources.read_source`.
         output: The model file, ending in ``.keras``. Beside it comes a folder
             ``NAME.training`` with checkpoint, log, curves and report.
         tasks: Columns to take from bare manifests.
@@ -60,23 +71,19 @@ def train(
     settings = settings or Settings(phases=network.phases)
     folder = output.with_suffix(".training")
     _check_output(output, folder, resume=resume, overwrite=overwrite)
-    manifest = split_off_val(read_sources(sources, tasks))
-    rows, left_out = {}, Counter[str]()
-    for split in ("train", "val"):
-        part = replace(manifest, examples=manifest.only(split))
-        rows[split], unusable = read_rows(part, network.crop, cache)
-        left_out.update(unusable)
-    console.print_manifest(manifest, left_out)
-    check_classes(manifest.tasks, rows["train"])
-    made = _made(sources, rows, network, settings)
-    description = Description(manifest.tasks, network.crop, licence=licence, **made)
-
+    manifest = read_for_training(sources, tasks)
     model = network.build(manifest.tasks, seed=settings.seed)
+    check(model, settings)
+    rows = _cut(manifest, network, cache)
+    description = Description(
+        manifest.tasks, network.crop, licence=licence, **_made(sources, rows, network, settings)
+    )
     with console.TrainingProgress(manifest.tasks, settings, len(rows["train"])) as progress:
 
         def keep_and_show(epoch: Epoch) -> None:
             if epoch.is_best:
-                model_file.save(network.finished(model, manifest.tasks), description, output)
+                best = network.finished(model, manifest.tasks)
+                model_file.save(best, description, folder / BEST, half=False)
             progress.show(epoch)
 
         fit(
@@ -86,20 +93,19 @@ def train(
             rows["val"],
             settings,
             folder,
+            identity=asdict(network),
             resume=resume,
             after_epoch=keep_and_show,
             callbacks=[progress],
         )
-    scores = finish(output, folder, rows["val"])
-    (folder / CHECKPOINT).unlink()
-    return scores
+    return finish(folder, output, rows["val"])
 
 
 def _check_output(output: Path, folder: Path, *, resume: bool, overwrite: bool) -> None:
     """Refuse, before any work, what could not be written or would destroy something."""
-    if output.suffix != ".keras":
-        raise ValueError(f"A model file's name ends in .keras. Received: {output}")
-    unfinished = (folder / CHECKPOINT).is_file()
+    if output.suffix != ".keras" or output.is_dir():
+        raise ValueError(f"A model is a file whose name ends in .keras. Received: {output}")
+    unfinished = (folder / SETTINGS).is_file() and not (folder / SCORES).is_file()
     if resume and not unfinished and output.exists():
         raise ValueError(f"{output} is finished, there is nothing to resume.")
     if unfinished and not (resume or overwrite):
@@ -109,10 +115,29 @@ def _check_output(output: Path, folder: Path, *, resume: bool, overwrite: bool) 
         )
     if output.exists() and not (resume or overwrite):
         raise ValueError(f"{output} exists already: choose another name, or --overwrite.")
-    folder.mkdir(parents=True, exist_ok=True)
-    probe = folder / ".probe"
-    probe.touch()
-    probe.unlink()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=output.parent):
+        pass
+
+
+def _cut(manifest: Manifest, network: Network, cache: str | Path | None) -> dict[str, Rows]:
+    """Cut the faces of both splits, print what was read, and refuse what cannot teach."""
+    rows, left_out = {}, Counter[str]()
+    for split in ("train", "val"):
+        part = manifest.only(split)
+        rows[split], unusable = read_rows(part, manifest.tasks, network.crop, cache)
+        left_out.update(unusable)
+    console.print_rows(rows, manifest.tasks)
+    console.print_left_out({**manifest.left_out, **left_out})
+    console.print_repeats(*repeats(rows["train"], rows["val"]))
+    check_classes(manifest.tasks, rows["train"])
+    for task in manifest.tasks:
+        if not rows["val"].targets[task.name].any():
+            raise ValueError(
+                f"Task {task.name!r} has no usable validation row, so nothing could tell how "
+                "good it becomes. Give some rows the split val."
+            )
+    return rows
 
 
 def check_classes(tasks: Sequence[Task], train: Rows) -> None:
@@ -144,33 +169,48 @@ def _made(
             "with": {name: importlib.metadata.version(name) for name in libraries},
             "on": f"{platform.system()} {platform.machine()}",
             "date": datetime.date.today().isoformat(),
-            "sources": list(sources),
-            "weights": network.weights,
+            "sources": [_without_folders(source) for source in sources],
+            "weights": _without_folders(network.weights),
             "settings": asdict(settings),
         },
     }
 
 
-def finish(output: Path, folder: Path, val: Rows) -> dict[str, Score]:
-    """Calibrate the best model of a run, score the finished file itself, and write all down.
+def _without_folders(spec: str) -> str:
+    """A source or a file as it may be told to others: without where it lies on this machine."""
+    task, equals, path = spec.rpartition("=")
+    return f"{task}{equals}{Path(path).name}"
+
+
+def finish(folder: Path, output: Path, val: Rows) -> dict[str, Score]:
+    """Make the model file out of the best epoch of a run, and write down what it is worth.
+
+    The heads are calibrated, the weights stored in half precision, and the stored file itself
+    is scored.
 
     Args:
-        output: The model file; it is replaced by its calibrated self.
-        folder: The folder of the run, with its log.
+        folder: The folder of the run, with its log and best epoch.
+        output: The model file to write.
         val: The validation rows.
     """
-    best, description = model_file.load(output)
+    best, description = model_file.load(folder / BEST)
     calibration = calibrate(best, val)
-    model_file.save(best, description, output)
-    model = model_file.load(output)[0]
-    scores = evaluate(model, description.tasks, val)
-    by_size = accuracy_by_size(model, description.tasks, val, description.crop)
+    part = folder / "part.keras"
+    model_file.save(best, description, part)
+    stored = model_file.load(part)[0]
+    scores = evaluate(stored, description.tasks, val)
+    by_size = accuracy_by_size(stored, description.tasks, val, description.crop)
     found: dict[str, Any] = {
         name: {"split": "val", **asdict(score), "calibrated": asdict(calibration[name])}
         for name, score in scores.items()
     }
     found |= {"by_size": by_size, "min_face": smallest_face(by_size)}
-    model_file.describe_anew(output, replace(description, scores=found))
-    write_report(scores, description.tasks, folder)
+    found["half_precision"] = difference(predict(best, val), predict(stored, val))
+    model_file.describe_anew(part, replace(description, scores=found))
+    os.replace(part, output)
+    console.print_calibration(calibration)
     curves.draw_curves(folder / LOG, folder / "curves.png")
+    write_report(scores, description.tasks, folder)
+    for leftover in (BEST, CHECKPOINT):
+        (folder / leftover).unlink(missing_ok=True)
     return scores

@@ -1,0 +1,104 @@
+"""Labels in the names of folders and files: class folders, and UTKFace."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from faceattr.pictures.inputs import Inputs
+from faceattr.tasks import AGE_GROUP, GENDER
+from faceattr.training.manifest import SPLIT_NAMES, Example, Source
+
+# UTKFace (Zhang et al. 2017): age_gender_race_date.jpg, gender 0 male and 1 female.
+UTKFACE_NAME = re.compile(r"^(?P<age>\d{1,3})_(?P<gender>[01])_\d_\d{8,}")
+GENDER_FROM_AGE = 6  # younger faces do not show it
+
+
+def read_folder(root: Path, task: str) -> Source:
+    """Read a tree of class folders, or of UTKFace's file names for gender and age group.
+
+    Args:
+        root: ``root/<class>/…`` or ``root/<train, val or test>/<class>/…``; hidden files and
+            folders do not count, links are followed.
+        task: What the folders' names answer.
+
+    Raises:
+        ValueError: There are no pictures, no class folders, or a class folder is empty.
+    """
+    pictures = [Path(file.path) for file in Inputs(root) if not file.is_video]
+    if not pictures:
+        raise ValueError(f"{root} holds no pictures.")
+    if task in (GENDER.name, AGE_GROUP.name) and any(map(_is_utkface, pictures)):
+        return _read_utkface(root, pictures, task)
+    return _read_class_folders(root, pictures, task)
+
+
+def _is_utkface(path: Path) -> bool:
+    return UTKFACE_NAME.match(path.name) is not None
+
+
+def _split_of(relative: Path) -> str:
+    """The split that the first folder is called after; empty if it is none."""
+    return SPLIT_NAMES.get(relative.parts[0].lower(), "") if len(relative.parts) > 1 else ""
+
+
+def _read_class_folders(root: Path, pictures: Sequence[Path], task: str) -> Source:
+    examples, left_out = [], Counter[str]()
+    for path in pictures:
+        relative = path.relative_to(root)
+        split = _split_of(relative)
+        folders = relative.parts[1 if split else 0 : -1]
+        if folders:
+            examples.append(Example(path, {task: folders[0]}, split=split, origin=str(relative)))
+        else:
+            left_out["not in a class folder"] += 1
+    if not examples:
+        raise ValueError(f"{root} has pictures but no class folders: expected {root}/<class>/*.jpg")
+    if empty := _empty_folders(root, examples, task):
+        raise ValueError(f"{root}: class folders without a picture: {', '.join(empty)}.")
+    return Source((task,), tuple(examples), left_out)
+
+
+def _empty_folders(root: Path, examples: Sequence[Example], task: str) -> list[str]:
+    filled = {str(example.labels[task]) for example in examples}
+    tops = [f for f in root.iterdir() if f.is_dir() and f.name.lower() in SPLIT_NAMES] or [root]
+    folders = {f.name for top in tops for f in top.iterdir() if f.is_dir()}
+    return sorted(f for f in folders - filled if not f.startswith((".", "__MACOSX")))
+
+
+def _read_utkface(root: Path, pictures: Sequence[Path], task: str) -> Source:
+    examples, left_out = [], Counter[str]()
+    for path in pictures:
+        relative = path.relative_to(root)
+        label, why_not = _utkface_label(path, task)
+        if label:
+            split = _split_of(relative)
+            examples.append(Example(path, {task: label}, split=split, origin=str(relative)))
+        else:
+            left_out[why_not] += 1
+    if not examples:
+        raise ValueError(f"{root}: no picture tells its {task}: {', '.join(left_out)}.")
+    return Source((task,), tuple(examples), left_out)
+
+
+def _utkface_label(path: Path, task: str) -> tuple[str, str]:
+    """The label that a file name tells, or why it tells none."""
+    match = UTKFACE_NAME.match(path.name)
+    if match is None:
+        return "", "not one of UTKFace's file names"
+    age = int(match["age"])
+    if task == AGE_GROUP.name:
+        return age_group(age), ""
+    if age < GENDER_FROM_AGE:
+        return "", f"{task} is not read off faces under {GENDER_FROM_AGE}"
+    return GENDER.classes[int(match["gender"])], ""
+
+
+def age_group(age: int) -> str:
+    """The class of `AGE_GROUP` into which an age in years falls."""
+    starts = [int(name.rstrip("+").split("-")[0]) for name in AGE_GROUP.classes]
+    return AGE_GROUP.classes[int(np.searchsorted(starts, age, side="right")) - 1]
