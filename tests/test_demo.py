@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pandas
 import pytest
+from test_feed import FakeCamera
 from use_display import Screen
 from use_scenes import astronaut_video
 
@@ -20,6 +21,7 @@ from faceattr.labelling import show
 from faceattr.labelling.screen import COLOURS
 from faceattr.labelling.sinks import VideoFile
 from faceattr.labelling.window import must_have_screen
+from faceattr.pictures import feed
 
 DEMO = Path(__file__).parent.parent / "demo.py"
 
@@ -74,6 +76,7 @@ def test_headless_without_outputs_only_tells_the_figures(clip, toy_model_path, c
         (["clip", "--headless", "--detect-every", "0"], "at least 1"),
         (["clip", "--headless", "--memory", "-1"], "not negative"),
         (["clip"], "There is no screen for a window"),
+        (["clip", "--headless", "-o", "clip", "--overwrite"], "is the source itself"),
     ],
 )
 def test_wrong_input_is_one_sentence_and_code_2(
@@ -93,6 +96,26 @@ def test_a_screen_that_does_not_answer_is_reported_rather_than_aborting(monkeypa
     monkeypatch.setenv("DISPLAY", ":4711")
     with pytest.raises(OSError, match=r"No window can be opened on the screen :4711.*--headless"):
         must_have_screen()
+
+
+def test_a_camera_that_is_unplugged_leaves_whole_outputs_and_code_1(
+    tmp_path, monkeypatch, toy_model_path, capsys
+):
+    class Slow(FakeCamera):
+        left = 20
+
+        def grab(self):
+            time.sleep(0.04)
+            return super().grab()
+
+    monkeypatch.setattr(feed.cv2, "VideoCapture", Slow)
+    outputs = ["-o", tmp_path / "out.mp4", "-o", tmp_path / "out.csv"]
+    assert live("0", "--headless", "--model", toy_model_path, *outputs) == 1
+    printed = capsys.readouterr().err
+    assert "unplugged" in printed and "What was written so far is whole" in printed
+    monkeypatch.undo()
+    assert frames_in(tmp_path / "out.mp4") >= 15
+    assert len(pandas.read_csv(tmp_path / "out.csv")) == 0
 
 
 def test_a_video_that_breaks_off_leaves_whole_outputs_and_code_1(
@@ -200,6 +223,7 @@ def _watch_and_press(screen, running, tmp_path):
     assert running.returncode == 0 and "saved " in printed
 
 
+@pytest.mark.slow
 def test_escape_ends_it(screen, long_clip, toy_model_path):
     with job(long_clip, toy_model_path, environment=screen.environment) as running:
         window = screen.window("faceattr")

@@ -7,13 +7,14 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from faceattr.labelling.live import Moment, Watch, watch
 from faceattr.labelling.opening import open_typed
@@ -28,13 +29,13 @@ from faceattr.labelling.sinks import (
 )
 from faceattr.labelling.tracks import Settling
 from faceattr.labelling.window import Window, must_have_screen
-from faceattr.pictures.feed import Source, is_live, open_feed
+from faceattr.pictures.feed import Frame, Source, is_live, open_feed
 
 DONE, BROKE_OFF, INTERRUPTED = 0, 1, 130
 SWITCHES = {"b": "bars", "p": "blur", "m": "mirror", "i": "figures", "h": "help"}
 QUIT = ("q", "\x1b")
 SIZES = {Effort: ("detect_every", "ask_at_once"), Settling: ("memory", "margin", "min_confidence")}
-PACE_SECONDS = 2.0
+PACE_SECONDS, TELL_SECONDS = 2.0, 0.5
 
 
 def run(source: Source = 0, *, quiet: bool = False, **given: Any) -> int:
@@ -46,7 +47,9 @@ def run(source: Source = 0, *, quiet: bool = False, **given: Any) -> int:
         **given: What was typed, for `Outputs`, `View`, `Effort`, `Settling`, `watch` and
             `FaceAttributes.load`.
     """
-    say = (lambda line: None) if quiet else (lambda line: print(line, file=sys.stderr))
+    say: Callable[[str], None] = (
+        (lambda line: None) if quiet else (lambda line: print(line, file=sys.stderr))
+    )
     outputs = Outputs(**_taken(given, ("output", "headless", "overwrite", "snapshots")))
     view = View(**_taken(given, ("bars", "blur", "mirror")))
     how = {
@@ -54,12 +57,15 @@ def run(source: Source = 0, *, quiet: bool = False, **given: Any) -> int:
         for kind, names in SIZES.items()
         if (found := _taken(given, names))
     }
+    for path in outputs.output:
+        if not isinstance(source, int) and Path(path).absolute() == Path(source).absolute():
+            raise ValueError(f"{path} is the source itself. Choose another output.")
     every_frame = given.pop("every_frame", outputs.headless and not is_live(source))
     # What is typed wrongly shall be told before the seconds that a model takes to load.
     with open_feed(source, **_taken(given, ("rate",))) as feed, _ctrl_c() as stopped:
         attributes = open_typed(given, say)
         with watch(feed, attributes, every_frame=every_frame, **how) as watching:
-            return Show(watching, outputs, view, say).run(stopped)
+            return Show(watching, outputs, view, say, quiet).run(stopped)
 
 
 def _taken(given: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -95,21 +101,32 @@ class Outputs:
 class Show:
     """The loop that takes moments from a `Watch` and shows and writes them."""
 
-    def __init__(self, watching: Watch, outputs: Outputs, view: View, say) -> None:
+    def __init__(
+        self,
+        watching: Watch,
+        outputs: Outputs,
+        view: View,
+        say: Callable[[str], None],
+        quiet: bool = False,
+    ) -> None:
         self.watching = watching
         self.outputs = outputs
         self.view = view
         self.pace = Pace(watching)
         self._effort = watching.recogniser.effort
         self._say = say
+        self._status = Console(stderr=True, quiet=quiet, highlight=False).status("watching")
+        self._told = 0.0
         self._drawn: np.ndarray | None = None
         self._is_paused = False
-        self._frames = self._faces = 0
+        self._frames = 0
 
     def run(self, stopped: threading.Event) -> int:
         """Until the source ends, a key ends it or `stopped` is set; returns the exit code."""
         with ExitStack() as stack:
             window = None if self.outputs.headless else stack.enter_context(Window())
+            if window is None:
+                stack.enter_context(self._status)
             videos, timelines = self._opened(stack)
             try:
                 code = self._loop(window, videos, timelines, stopped)
@@ -146,8 +163,8 @@ class Show:
     def _take(self, moment: Moment, window, videos, timelines) -> None:
         frame, faces = moment
         self._frames += 1
-        self._faces += len(faces)
         self.pace.tick(frame.captured)
+        self._tell(frame)
         for timeline in timelines:
             timeline.write(frame, faces)
         if window is None and not videos:
@@ -159,6 +176,12 @@ class Show:
             video.write(self._drawn, frame.time)
         if window is not None:
             window.show(self._drawn)
+
+    def _tell(self, frame: Frame) -> None:
+        """Keep somebody at a terminal without a window informed."""
+        if self.outputs.headless and time.monotonic() - self._told > TELL_SECONDS:
+            self._status.update(f"second {frame.time:.0f}   {self.pace.line()}")
+            self._told = time.monotonic()
 
     def _obey(self, window: Window) -> bool:
         """Do what the pressed key asks for; False ends the show."""

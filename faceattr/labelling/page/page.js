@@ -95,6 +95,8 @@ function closeSource() {
 }
 
 async function startCamera() {
+  if (!navigator.mediaDevices)
+    return say("Browsers give the camera only to pages of this machine (localhost) or over https.");
   try {
     const wished = { width: { ideal: 1280 }, height: { ideal: 720 }, facingMode: "user" };
     state.stream = await navigator.mediaDevices.getUserMedia({ video: wished });
