@@ -1,5 +1,6 @@
 """The page: who may ask, what may be sent, and what a real browser makes of it."""
 
+import base64
 import json
 import struct
 import subprocess
@@ -12,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 
 import cv2
 import numpy as np
+import pandas
 import pytest
 from use_browser import Browser, wait_for
 from use_scenes import Person, Scene, astronaut_video, attributes
@@ -279,6 +281,45 @@ def test_a_blurred_face_is_gone_from_the_page(port, browser, tmp_path):
     read = "[...document.getElementById('canvas').getContext('2d')"
     pixels = np.array(browser.ask(f"{read}.getImageData(135, 70, 50, 25).data]")).reshape(-1, 4)
     assert len(np.unique(pixels, axis=0)) <= 20
+
+
+def drop(browser, data, name="one.png", kind="image/png"):
+    """Let a file fall on the page, as a mouse would."""
+    encoded = base64.b64encode(data).decode()
+    browser.ask(
+        f"""{{
+          const bytes = Uint8Array.from(atob("{encoded}"), letter => letter.charCodeAt(0));
+          const dataTransfer = new DataTransfer();
+          dataTransfer.items.add(new File([bytes], "{name}", {{ type: "{kind}" }}));
+          document.getElementById("stage").dispatchEvent(new DragEvent("drop", {{ dataTransfer }}));
+        }}"""
+    )
+
+
+def test_a_dropped_picture_is_described_and_its_table_downloaded(port, browser, tmp_path):
+    browser.errors.clear()
+    browser.open(f"http://127.0.0.1:{port}/")
+    browser.do("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    image = Scene(Person(0, lambda n: (90, 90), 60), Person(2, lambda n: (230, 90), 60)).image(0)
+    drop(browser, cv2.imencode(".png", image[:, :, ::-1])[1].tobytes())
+    browser.wait(f"{LABELS} === 'blue,red'")
+    browser.click("table")
+    wait_for((tmp_path / "faceattr.csv").exists, 20)
+    table = pandas.read_csv(tmp_path / "faceattr.csv")
+    assert set(table["person"]) == {"red", "blue"} and set(table["track"]) == {1, 2}
+    assert list(table.columns) == json.loads(fetch(port, "/about")[0])["columns"]
+    assert abs(table["x0"].min() - 60) < 8
+    browser.click("snapshot")
+    wait_for((tmp_path / "faceattr.png").exists, 20)
+    assert browser.errors == []
+
+
+def test_a_dropped_file_that_pretends_to_be_a_picture_is_refused_on_the_page(port, browser):
+    browser.errors.clear()
+    browser.open(f"http://127.0.0.1:{port}/")
+    drop(browser, b"no picture at all")
+    browser.wait("document.getElementById('message').textContent.includes('nothing that this')")
+    assert browser.errors == [] and browser.ask("window.faceattr.source === null")
 
 
 @pytest.mark.slow

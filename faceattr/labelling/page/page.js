@@ -5,7 +5,7 @@
 const byId = id => document.getElementById(id);
 const [canvas, video, stage] = ["canvas", "video", "stage"].map(byId);
 const pen = canvas.getContext("2d"), sending = document.createElement("canvas");
-const MOST_ROWS = 200000;
+const MOST_ROWS = 200000, LARGEST_STILL = 1920;
 const state = {
   about: null, socket: null, source: null, stream: null, answer: null, answeredFrame: null,
   isWaiting: false, isPaused: false, sentAt: 0, rows: [], shown: [], answered: [], delay: 0,
@@ -75,7 +75,8 @@ function open(source, width, height) {
   if (state.isWaiting) state.isStale = true; // the answer under way is about the last source
   Object.assign(state, { source, answer: null, rows: [], isStill: false, isPaused: false, startedAt: performance.now() });
   [canvas.width, canvas.height] = [width, height];
-  const share = Math.min(1, state.about.long_side / Math.max(width, height));
+  const most = source instanceof ImageBitmap ? LARGEST_STILL : state.about.long_side;
+  const share = Math.min(1, most / Math.max(width, height));
   [sending.width, sending.height] = [Math.round(width * share), Math.round(height * share)];
   canvas.classList.add("shown");
   byId("hint").hidden = true;
