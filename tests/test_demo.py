@@ -18,7 +18,7 @@ from use_scenes import astronaut_video
 
 from faceattr.cli import main
 from faceattr.labelling import show
-from faceattr.labelling.screen import COLOURS
+from faceattr.labelling.pen import COLOURS
 from faceattr.labelling.sinks import VideoFile
 from faceattr.labelling.window import must_have_screen
 from faceattr.pictures import feed

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from faceattr.labelling.describe import NO_ANSWER, Prediction
-from faceattr.labelling.screen import COLOURS, View, colour_of, draw_live, line_of
+from faceattr.labelling.pen import COLOURS, colour_of, line_of
+from faceattr.labelling.screen import View, draw_live
 from faceattr.labelling.tracks import LiveFace
 from faceattr.pictures.detect import Face
 

@@ -21,6 +21,7 @@ from use_scenes import Person, Scene, astronaut_video, attributes
 from faceattr.cli import main
 from faceattr.labelling import web
 from faceattr.labelling.describe import FaceAttributes
+from faceattr.labelling.messages import MOST_BYTES
 from faceattr.labelling.sinks import VideoFile
 
 uvicorn = pytest.importorskip("uvicorn", reason="needs faceattr[web]")
@@ -32,7 +33,7 @@ from websockets.sync.client import connect  # noqa: E402
 @contextmanager
 def served(attributes, **how):
     app = web.application(attributes, **how)
-    settings = uvicorn.Config(app, port=0, log_level="error", ws_max_size=web.MOST_BYTES)
+    settings = uvicorn.Config(app, port=0, log_level="error", ws_max_size=MOST_BYTES)
     server = uvicorn.Server(settings)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -152,7 +153,7 @@ def test_what_is_no_picture_is_refused_and_the_next_one_is_answered(port, messag
 
 def test_a_message_beyond_the_limit_closes_the_line(port):
     with connect(f"ws://127.0.0.1:{port}/look") as socket, pytest.raises(ConnectionClosed):
-        answer_to(socket, b"x" * (web.MOST_BYTES + 1))
+        answer_to(socket, b"x" * (MOST_BYTES + 1))
 
 
 def test_other_sites_may_neither_open_the_page_nor_the_websocket(port):

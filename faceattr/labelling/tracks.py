@@ -6,20 +6,18 @@ it looks like. Between detections its box is carried on (`faceattr.labelling.mot
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from faceattr.labelling.describe import NO_ANSWER, DescribedFace, Prediction
-from faceattr.pictures.crop import Box, CropRule, crop
+from faceattr.labelling.matching import centre_of, cheapest_pairs, covered, looks_of
+from faceattr.pictures.crop import Box
 from faceattr.pictures.detect import Face
 from faceattr.tasks import Task
 
 HIDDEN_BY = 0.25  # share of the smaller box under another from which it is not asked about
-LOOKS_RULE = CropRule(32)
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,7 @@ class Tracks:
             image: RGB ``uint8``, ``(height, width, 3)``.
         """
         looks = [looks_of(image, face.box) for face in faces]
-        pairs = dict(_pairs(self._tracks, time, faces, looks))
+        pairs = dict(cheapest_pairs(self._tracks, time, faces, looks))
         for number, track in enumerate(self._tracks):
             if number in pairs:
                 track.found(time, faces[pairs[number]], looks[pairs[number]])
@@ -184,7 +182,7 @@ class Tracks:
 
     def _hidden(self, track: _Track) -> bool:
         return any(
-            _covered(track.face.box, other.face.box) > HIDDEN_BY
+            covered(track.face.box, other.face.box) > HIDDEN_BY
             for other in self._tracks
             if other is not track
         )
@@ -196,7 +194,7 @@ class _Track:
         self.face = face
         self.looks = looks
         self.time = self.seen = time
-        self.seen_at = _centre(face.box)
+        self.seen_at = centre_of(face.box)
         self.sightings = 1
         self.missed = 0
         self.velocity = np.zeros(2)
@@ -219,11 +217,11 @@ class _Track:
     def found(self, time: float, face: Face, looks: np.ndarray) -> None:
         elapsed = time - self.seen
         if elapsed > 0:
-            now = (_centre(face.box) - self.seen_at) / elapsed
+            now = (centre_of(face.box) - self.seen_at) / elapsed
             share = 1.0 if self.sightings == 1 else 0.5
             self.velocity = (1 - share) * self.velocity + share * now
         self.face, self.time, self.seen = face, time, time
-        self.seen_at = _centre(face.box)
+        self.seen_at = centre_of(face.box)
         self.looks = 0.8 * self.looks + 0.2 * looks
         self.sightings += 1
         self.missed = 0
@@ -263,72 +261,3 @@ def moved_to(face: Face, box: Box) -> Face:
     if points is not None:
         points = tuple((a0 + (x - x0) * x_scale, b0 + (y - y0) * y_scale) for x, y in points)
     return replace(face, box=box, landmarks=points)
-
-
-def looks_of(image: np.ndarray, box: Box) -> np.ndarray:
-    """How a face looks, to tell it from others: roots of a colour histogram, ``(128,)``."""
-    small = crop(image, box, LOOKS_RULE)
-    hsv = cv2.cvtColor(small, cv2.COLOR_RGB2HSV)
-    counts = cv2.calcHist([hsv], [0, 1, 2], None, [8, 4, 4], [0, 180, 0, 256, 0, 256])
-    return np.sqrt(counts.ravel() / counts.sum())
-
-
-def _pairs(
-    tracks: Sequence[_Track], time: float, faces: Sequence[Face], looks: Sequence[np.ndarray]
-) -> Iterator[tuple[int, int]]:
-    """Which track continues with which face: the cheapest pairs in all."""
-    if not tracks or not faces:
-        return
-    costs = np.array(
-        [[_cost(t, time, f, look) for f, look in zip(faces, looks, strict=True)] for t in tracks]
-    )
-    for row, column in zip(*linear_sum_assignment(costs), strict=True):
-        if costs[row, column] < IMPOSSIBLE:
-            yield int(row), int(column)
-
-
-IMPOSSIBLE = 1e6
-
-
-def _cost(track: _Track, time: float, face: Face, looks: np.ndarray) -> float:
-    """How badly a face fits a track: overlap, distance and looks; 0 is the same."""
-    a, b = track.face.box, face.box
-    side = (track.face.side + face.side) / 2
-    ratio = track.face.side / face.side
-    distance = float(np.linalg.norm(_centre(a) - _centre(b))) / side
-    # The longer ago it was seen, the further it may have come, in widths of itself.
-    reach = min(2.5, 0.8 + 4 * (time - track.seen))
-    if distance > reach or not 0.5 < ratio < 2:
-        return IMPOSSIBLE
-    return (1 - overlap(a, b)) / 2 + distance / 2 + _unlike(track.looks, looks)
-
-
-def _unlike(a: np.ndarray, b: np.ndarray) -> float:
-    """Bhattacharyya's distance of two histograms' roots, 0-1."""
-    likeness = float(a @ b) / float(np.linalg.norm(a) * np.linalg.norm(b) + 1e-9)
-    return float(np.sqrt(max(0.0, 1.0 - likeness)))
-
-
-def overlap(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes, 0-1."""
-    shared = _shared(a, b)
-    return shared / (_area(a) + _area(b) - shared)
-
-
-def _covered(a: Box, b: Box) -> float:
-    """The shared part of two boxes as a share of the smaller one."""
-    return _shared(a, b) / min(_area(a), _area(b))
-
-
-def _shared(a: Box, b: Box) -> float:
-    wide = min(a[2], b[2]) - max(a[0], b[0])
-    high = min(a[3], b[3]) - max(a[1], b[1])
-    return max(0.0, wide) * max(0.0, high)
-
-
-def _area(box: Box) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])
-
-
-def _centre(box: Box) -> np.ndarray:
-    return np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2])

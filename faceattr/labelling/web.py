@@ -8,7 +8,6 @@ ever under way, whatever the model's speed. Frames are looked at and forgotten.
 from __future__ import annotations
 
 import asyncio
-import math
 import sys
 import time
 from collections.abc import Callable
@@ -16,22 +15,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import cv2
 import numpy as np
 
 from faceattr.labelling.describe import FaceAttributes
+from faceattr.labelling.messages import MOST_BYTES, about_page, answer_of, frame_of
 from faceattr.labelling.opening import open_typed, silence
-from faceattr.labelling.recognise import Effort, Recogniser, Seen
-from faceattr.labelling.screen import COLOURS
-from faceattr.labelling.sinks import timeline_columns
-from faceattr.labelling.tracks import LiveFace, Settling
+from faceattr.labelling.recognise import Effort, Recogniser
+from faceattr.labelling.tracks import Settling
 from faceattr.pictures.feed import Frame
 
 HOST, PORT = "127.0.0.1", 8760
 LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
 PAGE = Path(__file__).parent / "page"
-MOST_BYTES, MOST_PIXELS, MOST_PAGES = 4 << 20, 16_000_000, 4
-TOO_BIG, NO_PICTURE = "is larger than the page sends", "is no JPEG picture"
+MOST_PAGES = 4
 # Nothing from elsewhere is loaded, and nothing goes anywhere else.
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -151,7 +147,7 @@ def application(
         return answer
 
     async def about(request) -> JSONResponse:
-        return JSONResponse(_about(attributes, looks or []), headers=HEADERS)
+        return JSONResponse(about_page(attributes, looks or []), headers=HEADERS)
 
     rooms = _Rooms(attributes, hosts, effort, settling)
     routes = [
@@ -187,18 +183,6 @@ def _header(scope, name: bytes) -> str:
 
 def _is_named(host: str, hosts: tuple[str, ...]) -> bool:
     return host.rsplit(":", 1)[0] in hosts or host in hosts
-
-
-def _about(attributes: FaceAttributes, looks: list[str]) -> dict[str, Any]:
-    return {
-        "tasks": [{"name": task.name, "classes": task.classes} for task in attributes.tasks],
-        "detector": attributes.detector.about["name"],
-        "long_side": max(640, attributes.detector.long_side or 0),
-        "columns": timeline_columns(attributes.tasks),
-        "colours": [f"rgb{colour}" for colour in COLOURS],
-        "looks": looks,
-        "most_bytes": MOST_BYTES,
-    }
 
 
 class _Rooms:
@@ -271,70 +255,4 @@ class _Rooms:
             self._is_warm = True
         start = time.monotonic()
         seen = recogniser.look(Frame(image, number, second))
-        return _answer(seen, time.monotonic() - start)
-
-
-def frame_of(message: bytes) -> tuple[float, np.ndarray]:
-    """Read a page's message: eight bytes with the second (float64, little endian), a JPEG.
-
-    Returns:
-        The second and the RGB ``uint8`` image.
-
-    Raises:
-        ValueError: It is none, or too large.
-    """
-    second = float(np.frombuffer(message[:8], "<f8")[0]) if len(message) > 8 else math.nan
-    size = _jpeg_size(message[8:])
-    if size is None or not math.isfinite(second) or second < 0:
-        raise ValueError(f"What was sent {NO_PICTURE}.")
-    if size[0] * size[1] > MOST_PIXELS:
-        raise ValueError(f"The picture {TOO_BIG}: {size[0]}x{size[1]} pixels.")
-    image = cv2.imdecode(np.frombuffer(message, np.uint8, offset=8), cv2.IMREAD_COLOR_RGB)
-    if image is None:
-        raise ValueError(f"What was sent {NO_PICTURE}.")
-    return second, image
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height out of a JPEG's head, before its pixels take any memory."""
-    import io
-
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
-            return image.size
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
-        return None
-
-
-def _answer(seen: Seen, seconds: float) -> dict[str, Any]:
-    return {
-        "time": seen.time,
-        "frame": seen.number,
-        "milliseconds": round(1000 * seconds, 1),
-        "faces": [_plain(face) for face in seen.faces],
-        "lost": [_box(face) for face in seen.lost],
-    }
-
-
-def _plain(face: LiveFace) -> dict[str, Any]:
-    return {
-        "track": face.track,
-        "box": _box(face),
-        "velocity": [round(speed, 1) for speed in face.velocity],
-        "detection": round(face.score, 4),
-        "too_small": face.too_small,
-        "answers": {
-            task: {
-                "label": answer.label,
-                "probability": answer.probability,
-                "probabilities": {name: round(p, 4) for name, p in answer.probabilities.items()},
-            }
-            for task, answer in face.predictions.items()
-        },
-    }
-
-
-def _box(face: LiveFace) -> list[float]:
-    return [round(value, 1) for value in face.box]
+        return answer_of(seen, time.monotonic() - start)
