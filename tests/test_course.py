@@ -1,0 +1,115 @@
+import keras
+import numpy as np
+import pytest
+from conftest import SHADE, TINT, toy_network
+from test_fit import TRAIN, VAL
+
+from faceattr.training.augment import NO_AUGMENTATION
+from faceattr.training.course import Alternating, course_of
+from faceattr.training.fit import fit
+from faceattr.training.phases import Phase
+from faceattr.training.settings import Settings
+
+PHASE = Phase("finetune", epochs=5, learning_rate=0.1, first="trunk", weight_decay=0.1)
+
+
+def settings(**other):
+    how = {"batch_size": 16, "augmentation": NO_AUGMENTATION, "schedule": "alternating", **other}
+    return Settings(phases=(PHASE,), **how)
+
+
+@pytest.fixture
+def network():
+    keras.utils.set_random_seed(0)
+    return toy_network((SHADE, TINT))
+
+
+def values(variables):
+    return [variable.numpy() for variable in variables]
+
+
+def same(before, after):
+    return all(np.array_equal(old, new) for old, new in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_a_step_of_one_task_leaves_the_other_head_as_it_is_to_the_bit(network, optimizer):
+    """With momentum and weight decay, and after the other head has gathered momentum."""
+    phase = Phase("a", 3, 0.05, first="trunk", optimizer=optimizer, weight_decay=0.1)
+    course = course_of(network, phase, settings(), TRAIN, 0)
+    assert isinstance(course, Alternating)
+    shade, tint = (course._members[name] for name in ("shade", "tint"))
+    batch = next(batch for name, batch in course._turns(0, 40) if name == "shade")
+    other = next(batch for name, batch in course._turns(0, 40) if name == "tint")
+    tint.train_on_batch(*other)
+    head = values(network.get_layer("tint").weights)
+    state = values(tint.optimizer.variables)
+    trunk = values(network.get_layer("block1_conv1").weights)
+    for _ in range(3):
+        shade.train_on_batch(*batch)
+    assert same(head, values(network.get_layer("tint").weights))
+    assert same(state, values(tint.optimizer.variables))
+    assert not same(trunk, values(network.get_layer("block1_conv1").weights))
+
+
+def test_the_batches_of_a_turn_know_its_task_and_no_task_is_always_last(network):
+    course = course_of(network, PHASE, settings(), TRAIN, 0)
+    orders = []
+    for epoch in range(3):
+        turns = list(course._turns(epoch, 32))
+        orders.append([name for name, _ in turns])
+        for name, (crops, targets, masks) in turns:
+            assert list(targets) == [name]
+            assert masks[name].all()
+            assert crops.shape == (16, 32, 32, 3)
+    assert sorted(orders[0]) == sorted(orders[1]) == ["shade"] * 10 + ["tint"] * 10
+    assert len({tuple(order) for order in orders}) == 3
+
+
+@pytest.mark.parametrize("other", [{}, {"schedule": "joint", "combine": "uncertainty"}])
+def test_such_runs_learn_and_are_resumed(tmp_path, other):
+    def run(folder, stop_after=None, **more):
+        keras.utils.set_random_seed(0)
+        network, seen = toy_network((SHADE, TINT)), []
+
+        def after_epoch(epoch):
+            seen.append(epoch)
+            if epoch.number == stop_after:
+                raise KeyboardInterrupt
+
+        fit(
+            network,
+            (SHADE, TINT),
+            TRAIN,
+            VAL,
+            settings(**other),
+            folder,
+            after_epoch=after_epoch,
+            **more,
+        )
+        return network, seen
+
+    whole, seen = run(tmp_path / "whole")
+    assert seen[-1].scores["shade"].accuracy > 0.7
+    assert {"shade_loss", "tint_loss", "tint_accuracy"} <= set(seen[-1].logs)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "part", stop_after=2)
+    resumed, rest = run(tmp_path / "part", resume=True)
+    assert [epoch.number for epoch in rest] == [2, 3, 4, 5]
+    for one, two in zip(whole.variables, resumed.variables, strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-5, err_msg=one.path)
+
+
+def test_each_branch_has_its_own_rate(network):
+    phase = Phase("a", 1, 1e-3, first="trunk", rates={"shade": 1e-2, "block4": 1e-4})
+    optimizer = phase.make_optimizer(10)
+    optimizer.build(network.trainable_variables)
+    peak = {
+        path: max(float(inner._learning_rate(step)) for step in range(10))
+        for path, inner in (
+            (v.path, optimizer._optimizer_map(v)) for v in network.trainable_variables
+        )
+    }
+    assert peak["shade/kernel"] == pytest.approx(1e-2)
+    assert peak["block4_conv1/kernel"] == pytest.approx(1e-4)
+    assert peak["tint/bias"] == peak["block1_conv1/kernel"] == pytest.approx(1e-3)
