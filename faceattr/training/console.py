@@ -65,6 +65,16 @@ def print_calibration(calibration: Mapping[str, Calibration]) -> None:
         )
 
 
+def print_half_precision(differences: Mapping[str, Mapping[str, float]]) -> None:
+    """Print by task how far the stored file's answers on val are from those in float32."""
+    for name, found in differences.items():
+        OUT.print(
+            f"{name}: stored in half precision; on val the same answer for "
+            f"{found['same_answer']:.2%}, largest difference of a probability "
+            f"{found['largest']:.4f}"
+        )
+
+
 def print_left_out(left_out: Mapping[str, int]) -> None:
     """Print a line for every reason for which something was left out."""
     for reason, count in left_out.items():

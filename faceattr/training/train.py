@@ -209,6 +209,7 @@ def finish(folder: Path, output: Path, val: Rows) -> dict[str, Score]:
     model_file.describe_anew(part, replace(description, scores=found))
     os.replace(part, output)
     console.print_calibration(calibration)
+    console.print_half_precision(found["half_precision"])
     curves.draw_curves(folder / LOG, folder / "curves.png")
     write_report(scores, description.tasks, folder)
     for leftover in (BEST, CHECKPOINT):
