@@ -35,7 +35,7 @@ class Screen:
         quiet = {"QT_LOGGING_RULES": "*=false", "TF_CPP_MIN_LOG_LEVEL": "3"}
         return {**os.environ, **quiet, "DISPLAY": self.display}
 
-    def window(self, title: str, patience: float = 60) -> str:
+    def window(self, title: str, patience: float = 120) -> str:
         """The id of a window, once it is there."""
         end = time.monotonic() + patience
         while time.monotonic() < end:

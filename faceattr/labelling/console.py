@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -23,15 +20,13 @@ from rich.progress import (
 
 from faceattr.labelling.describe import FaceAttributes
 from faceattr.labelling.folder import Extras, label_to
+from faceattr.labelling.opening import open_typed
 from faceattr.labelling.rows import Labelled
 from faceattr.labelling.summary import Summary
 from faceattr.labelling.writers import must_be_writable
 from faceattr.pictures.capture import seconds
-from faceattr.pictures.choose import choose_detector
 from faceattr.pictures.inputs import Inputs
 
-LOAD = ("model", "precision", "upright", "min_face", "min_confidence", "batch_size")
-FIND = ("detector", "offline")
 EXTRAS = {"save_crops": "crops", "annotate": "annotated", "gallery": "gallery"}
 DONE, INTERRUPTED = 0, 130
 
@@ -52,7 +47,9 @@ def run(output: str, inputs: list[str], *, quiet: bool = False, **given) -> int:
     must_be_writable(output, **{k: given[k] for k in ("resume", "overwrite") if k in given})
     Inputs(inputs)
     extras = Extras(**{name: given.pop(typed) for typed, name in EXTRAS.items() if typed in given})
-    attributes = _load(console, given)
+    attributes = open_typed(
+        given, say=lambda line: console.print(line, markup=False, soft_wrap=True)
+    )
     with _bar(console) as bar, _ctrl_c(console) as stopped, warnings.catch_warnings():
         # What Pillow thinks of a file's metadata would tear the bar and change nothing.
         warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -70,33 +67,6 @@ def run(output: str, inputs: list[str], *, quiet: bool = False, **given) -> int:
     for line in report(summary, output, attributes):
         console.print(line, markup=False, soft_wrap=True)
     return INTERRUPTED if summary.interrupted else DONE
-
-
-def _load(console: Console, given: dict[str, Any]) -> FaceAttributes:
-    """Open model and detector as typed; takes their options out of `given`."""
-    find = {name: given.pop(name) for name in FIND if name in given}
-    how = {name: given.pop(name) for name in LOAD if name in given}
-    detector = choose_detector(
-        find.get("detector", "auto"),
-        offline=find.get("offline", False),
-        say=lambda line: console.print(line, markup=False, soft_wrap=True),
-    )
-    with _silence():
-        return FaceAttributes.load(detector=detector, **how)
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """TensorFlow greets on the process' own standard error, which Python cannot intercept."""
-    sys.stderr.flush()
-    before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(before, 2)
-        os.close(before)
-        os.close(nowhere)
 
 
 def report(summary: Summary, output: str, attributes: FaceAttributes) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import Any
 from faceattr.labelling.describe import FaceAttributes
 from faceattr.pictures.choose import choose_detector
 
-LOAD = ("model", "upright", "min_face", "min_confidence", "batch_size")
+LOAD = ("model", "precision", "upright", "min_face", "min_confidence", "batch_size")
 
 
 def open_typed(given: dict[str, Any], say: Callable[[str], None]) -> FaceAttributes:

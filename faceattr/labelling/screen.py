@@ -67,8 +67,7 @@ def draw_live(
     taken = [area_of(face) for face in faces]
     for face in faces:
         if not face.too_small:
-            rest = [area for area in taken if area != area_of(face)]
-            taken.append(pen.bars(face, rest) if view.bars else pen.answers(face, rest))
+            taken.append(pen.bars(face, taken) if view.bars else pen.answers(face, taken))
     if view.figures and figures:
         pen.plate([figures], (pen.gap, pen.gap), pen.small)
     if view.help:
