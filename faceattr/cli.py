@@ -160,10 +160,10 @@ def _add_live(commands) -> None:
 def live(**given) -> int:
     """Watch faces live: boxes, answers averaged over each face's track, figures of the pace."""
     if given.pop("web", False):
-        from faceattr.labelling.web import run as serve
+        from faceattr.live.web import run as serve
 
         return serve(**given)
-    from faceattr.labelling.show import run
+    from faceattr.live.show import run
 
     return run(**given)
 
@@ -229,6 +229,7 @@ def _add_train(commands) -> None:
 def train(sources, output, **given) -> int:
     """Train a model: TASK=PATH takes one task from a manifest CSV or a folder, PATH every task
     of a manifest CSV. Any number of sources train together, whichever labels they have."""
+    _start_keras()
     from faceattr.training.train import train as run
 
     network = _network(given)
@@ -239,6 +240,16 @@ def train(sources, output, **given) -> int:
         print("faceattr: stopped. The same command with --resume goes on.", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+def _start_keras() -> None:
+    """Import Keras and let TensorFlow say its greetings unheard."""
+    from faceattr.labelling.opening import silence
+
+    with silence():
+        import keras
+
+        keras.ops.zeros(1)
 
 
 def _network(given: dict):
@@ -298,6 +309,7 @@ def _add_evaluate(commands) -> None:
 
 def evaluate(model, sources, **given) -> int:
     """Score a model on labelled faces: exact figures over the rows that know each task."""
+    _start_keras()
     from faceattr.training.report import report
 
     report(model, sources, **given)

@@ -17,10 +17,10 @@ from use_display import Screen
 from use_scenes import astronaut_video
 
 from faceattr.cli import main
-from faceattr.labelling import show
-from faceattr.labelling.pen import COLOURS
-from faceattr.labelling.sinks import VideoFile
-from faceattr.labelling.window import must_have_screen
+from faceattr.live import show
+from faceattr.live.pen import COLOURS
+from faceattr.live.sinks import VideoFile
+from faceattr.live.window import must_have_screen
 from faceattr.pictures import feed
 
 DEMO = Path(__file__).parent.parent / "demo.py"

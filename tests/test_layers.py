@@ -6,8 +6,18 @@ from pathlib import Path
 import faceattr
 
 PACKAGE = Path(faceattr.__file__).parent
-LAYERS = ("tasks", "pictures", "norm", "model", "model_file", "training", "labelling", "cli")
-APART = {("training", "labelling"), ("labelling", "training")}
+LAYERS = (
+    "tasks",
+    "pictures",
+    "norm",
+    "model",
+    "model_file",
+    "training",
+    "labelling",
+    "live",
+    "cli",
+)
+APART = {("labelling", "training"), ("live", "training")}
 
 
 def layer_of(module: str) -> str | None:

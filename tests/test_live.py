@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from use_scenes import ByColour, Person, Scene, attributes
 
-from faceattr.labelling import live
-from faceattr.labelling.live import watch
+from faceattr import live
+from faceattr.live.watching import watch
 
 
 def walker(count=40):

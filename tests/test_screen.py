@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from faceattr.labelling.describe import NO_ANSWER, Prediction
-from faceattr.labelling.pen import COLOURS, colour_of, line_of
-from faceattr.labelling.screen import View, draw_live
-from faceattr.labelling.tracks import LiveFace
+from faceattr.live.pen import COLOURS, colour_of, line_of
+from faceattr.live.screen import View, draw_live
+from faceattr.live.tracks import LiveFace
 from faceattr.pictures.detect import Face
 
 HAPPY = Prediction("happy", 0.87, {"happy": 0.87, "sad": 0.13})

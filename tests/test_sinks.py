@@ -9,14 +9,14 @@ import pandas
 import pytest
 from use_scenes import PERSON, Person, Scene, attributes
 
-from faceattr.labelling.live import watch
-from faceattr.labelling.sinks import (
+from faceattr.live.sinks import (
     Timeline,
     VideoFile,
     must_be_a_sink,
     save_snapshot,
     timeline_columns,
 )
+from faceattr.live.watching import watch
 
 
 def frames_of(path):
@@ -74,7 +74,7 @@ def test_frames_of_another_or_an_odd_size_are_fitted(tmp_path):
 KILLED = """
 import os, sys, time
 import numpy as np
-from faceattr.labelling.sinks import VideoFile
+from faceattr.live.sinks import VideoFile
 video = VideoFile(sys.argv[1], 25)
 for number in range(300):
     noise = np.random.default_rng(number).integers(0, 255, (90, 160, 3))

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from use_scenes import PERSON, ByColour, Person, Scene, attributes, background, texture
 
-from faceattr.labelling.matching import overlap
-from faceattr.labelling.motion import carried, is_cut, sketch
-from faceattr.labelling.recognise import Effort, Recogniser
-from faceattr.labelling.tracks import Settling, Tracks
+from faceattr.live.matching import overlap
+from faceattr.live.motion import carried, is_cut, sketch
+from faceattr.live.recognise import Effort, Recogniser
+from faceattr.live.tracks import Settling, Tracks
 from faceattr.pictures.detect import Face
 
 

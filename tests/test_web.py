@@ -19,10 +19,10 @@ from use_browser import Browser, wait_for
 from use_scenes import Person, Scene, astronaut_video, attributes
 
 from faceattr.cli import main
-from faceattr.labelling import web
 from faceattr.labelling.describe import FaceAttributes
-from faceattr.labelling.messages import MOST_BYTES
-from faceattr.labelling.sinks import VideoFile
+from faceattr.live import web
+from faceattr.live.messages import MOST_BYTES
+from faceattr.live.sinks import VideoFile
 
 uvicorn = pytest.importorskip("uvicorn", reason="needs faceattr[web]")
 pytest.importorskip("websockets", reason="needs faceattr[web]")

@@ -18,9 +18,9 @@ import numpy as np
 from skimage import data
 
 from faceattr.labelling.describe import FaceAttributes
-from faceattr.labelling.live import watch
 from faceattr.labelling.overlay import draw_faces
-from faceattr.labelling.screen import View, draw_live
+from faceattr.live.screen import View, draw_live
+from faceattr.live.watching import watch
 from faceattr.pictures.feed import Frame
 
 RATE, SIZE = 30.0, (720, 1280)

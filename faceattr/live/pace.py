@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from faceattr.labelling.live import Watch
+from faceattr.live.watching import Watch
 
 PACE_SECONDS = 2.0
 

@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from faceattr.labelling.describe import FaceAttributes
-from faceattr.labelling.messages import MOST_BYTES, about_page, answer_of, frame_of
 from faceattr.labelling.opening import open_typed, silence
-from faceattr.labelling.recognise import Effort, Recogniser
-from faceattr.labelling.tracks import Settling
+from faceattr.live.messages import MOST_BYTES, about_page, answer_of, frame_of
+from faceattr.live.recognise import Effort, Recogniser
+from faceattr.live.tracks import Settling
 from faceattr.pictures.feed import Frame
 
 HOST, PORT = "127.0.0.1", 8760

@@ -15,20 +15,20 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from faceattr.labelling.live import Moment, Watch, watch
 from faceattr.labelling.opening import open_typed
-from faceattr.labelling.pace import Pace
-from faceattr.labelling.recognise import Effort
-from faceattr.labelling.screen import View, draw_live
-from faceattr.labelling.sinks import (
+from faceattr.live.pace import Pace
+from faceattr.live.recognise import Effort
+from faceattr.live.screen import View, draw_live
+from faceattr.live.sinks import (
     TABLE_SUFFIXES,
     Timeline,
     VideoFile,
     must_be_a_sink,
     save_snapshot,
 )
-from faceattr.labelling.tracks import Settling
-from faceattr.labelling.window import Window, must_have_screen
+from faceattr.live.tracks import Settling
+from faceattr.live.watching import Moment, Watch, watch
+from faceattr.live.window import Window, must_have_screen
 from faceattr.pictures.feed import Frame, Source, is_live, open_feed
 
 DONE, BROKE_OFF, INTERRUPTED = 0, 1, 130

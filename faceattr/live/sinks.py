@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from faceattr.labelling.tracks import LiveFace
+from faceattr.live.tracks import LiveFace
 from faceattr.pictures.feed import Frame
 from faceattr.pictures.reading import PathLike
 from faceattr.tasks import Task

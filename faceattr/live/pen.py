@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from faceattr.labelling.describe import Prediction
-from faceattr.labelling.tracks import LiveFace
+from faceattr.live.tracks import LiveFace
 
 Area = tuple[int, int, int, int]
 Colour = tuple[int, int, int]

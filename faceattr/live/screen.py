@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from faceattr.labelling.pen import Pen, area_of
-from faceattr.labelling.tracks import LiveFace
+from faceattr.live.pen import Pen, area_of
+from faceattr.live.tracks import LiveFace
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Iterator
 
 from faceattr.labelling.describe import FaceAttributes
-from faceattr.labelling.newest import Clock, Newest
-from faceattr.labelling.recognise import Effort, Recogniser, Seen
-from faceattr.labelling.tracks import LiveFace, Settling
+from faceattr.live.newest import Clock, Newest
+from faceattr.live.recognise import Effort, Recogniser, Seen
+from faceattr.live.tracks import LiveFace, Settling
 from faceattr.pictures.feed import SILENT_SECONDS, Feed, Frame, Source, always, is_live, open_feed
 
 LATE = 0.05  # a file's frame that is later than this is passed over without decoding it

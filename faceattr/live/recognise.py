@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from faceattr.labelling.describe import FaceAttributes
-from faceattr.labelling.motion import Sketch, carried, is_cut, sketch
-from faceattr.labelling.tracks import LiveFace, Settling, Tracks
+from faceattr.live.motion import Sketch, carried, is_cut, sketch
+from faceattr.live.tracks import LiveFace, Settling, Tracks
 from faceattr.pictures.feed import Frame
 
 SEARCH_SECONDS = 0.25  # faces are searched at least this often

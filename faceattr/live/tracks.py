@@ -1,7 +1,7 @@
 """Faces that keep their number, and answers that settle: one average a track.
 
 A track is followed from detection to detection by where it is, where it was going and what
-it looks like. Between detections its box is carried on (`faceattr.labelling.motion`).
+it looks like. Between detections its box is carried on (`faceattr.live.motion`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from faceattr.labelling.describe import NO_ANSWER, DescribedFace, Prediction
-from faceattr.labelling.matching import centre_of, cheapest_pairs, covered, looks_of
+from faceattr.live.matching import centre_of, cheapest_pairs, covered, looks_of
 from faceattr.pictures.crop import Box
 from faceattr.pictures.detect import Face
 from faceattr.tasks import Task
