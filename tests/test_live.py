@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from use_scenes import ByColour, Person, Scene, attributes
 
-from faceattr import live
 from faceattr.live.watching import watch
 
 
@@ -134,7 +133,7 @@ def test_a_camera_that_falls_silent_is_reported(monkeypatch):
             yield from super().frames()
             time.sleep(1)
 
-    monkeypatch.setattr(live, "SILENT_SECONDS", 0.3)
+    monkeypatch.setattr("faceattr.live.watching.SILENT_SECONDS", 0.3)
     scene = Silent(count=3)
     with (
         watch(scene, attributes(scene)) as watching,
