@@ -191,6 +191,7 @@ def photograph(screen, path):
     return cv2.imread(str(path)).astype(int)
 
 
+@pytest.mark.slow
 def test_the_window_shows_faces_and_obeys_its_keys(screen, long_clip, tmp_path, toy_model_path):
     where = ["--snapshots", tmp_path, "-o", tmp_path / "out.mp4", "--bars"]
     with job(long_clip, toy_model_path, *where, environment=screen.environment) as running:
@@ -202,15 +203,19 @@ def test_the_window_shows_faces_and_obeys_its_keys(screen, long_clip, tmp_path, 
 
 def _watch_and_press(screen, running, tmp_path):
     window = screen.window("faceattr")
-    time.sleep(1)
-    playing = [photograph(screen, tmp_path / f"{n}.png") for n in range(2)]
-    assert (playing[0] != playing[1]).any(axis=2).mean() > 0.005, "the picture moves"
+    for _ in range(20):  # the window is there before its first picture
+        playing = [photograph(screen, tmp_path / f"{n}.png") for n in range(2)]
+        if moves := (playing[0] != playing[1]).any(axis=2).mean() > 0.005:
+            break
+    assert moves, "the picture moves"
     framed = [(np.abs(playing[0] - colour[::-1]).max(axis=2) < 12).sum() for colour in COLOURS]
     assert max(framed) > 100, "a face is framed"
     screen.press(window, "space")
-    time.sleep(0.5)
-    paused = [photograph(screen, tmp_path / f"{n}.png") for n in (2, 3)]
-    assert (paused[0] == paused[1]).all(), "the picture stands still"
+    for _ in range(20):  # a key takes as long as a frame that is being drawn
+        paused = [photograph(screen, tmp_path / f"{n}.png") for n in (2, 3)]
+        if still := (paused[0] == paused[1]).all():
+            break
+    assert still, "the picture stands still"
     screen.press(window, "space")
     for key in ("h", "m", "p", "s", "i", "x"):
         screen.press(window, key)
