@@ -130,7 +130,13 @@ def evaluate(
     model: keras.Model, tasks: Iterable[Task], rows: Rows, batch_size: int = 128
 ) -> dict[str, Score]:
     """Score every task that the model and the rows share."""
-    answers = predict(model, rows, batch_size)
+    return scores_of(predict(model, rows, batch_size), tasks, rows)
+
+
+def scores_of(
+    answers: Mapping[str, np.ndarray], tasks: Iterable[Task], rows: Rows
+) -> dict[str, Score]:
+    """Score what `predict` answered for the rows, for every task that both have."""
     return {
         task.name: score(task, rows.targets[task.name], answers[task.name])
         for task in tasks

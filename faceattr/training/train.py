@@ -23,8 +23,8 @@ from faceattr.training.evaluate import (
     Score,
     accuracy_by_size,
     difference,
-    evaluate,
     predict,
+    scores_of,
     smallest_face,
 )
 from faceattr.training.fit import CHECKPOINT, LOG, SCORES, SETTINGS, Epoch, check, fit
@@ -198,14 +198,15 @@ def finish(folder: Path, output: Path, val: Rows) -> dict[str, Score]:
     part = folder / "part.keras"
     model_file.save(best, description, part)
     stored = model_file.load(part)[0]
-    scores = evaluate(stored, description.tasks, val)
+    answers = predict(stored, val)
+    scores = scores_of(answers, description.tasks, val)
     by_size = accuracy_by_size(stored, description.tasks, val, description.crop)
     found: dict[str, Any] = {
         name: {"split": "val", **asdict(score), "calibrated": asdict(calibration[name])}
         for name, score in scores.items()
     }
     found |= {"by_size": by_size, "min_face": smallest_face(by_size)}
-    found["half_precision"] = difference(predict(best, val), predict(stored, val))
+    found["half_precision"] = difference(predict(best, val), answers)
     model_file.describe_anew(part, replace(description, scores=found))
     os.replace(part, output)
     console.print_calibration(calibration)
