@@ -1,0 +1,65 @@
+"""`faceattr live`."""
+
+from __future__ import annotations
+
+from faceattr.cli.options import command
+
+
+def addcommand(commands) -> None:
+    parser = command(commands, live, "watch faces in a camera, video, stream or in the browser")
+    add = parser.add_argument
+    add(
+        "source",
+        nargs="?",
+        help="camera number (0), video file, stream URL (rtsp://, http://) or folder of frames",
+    )
+    add(
+        "-o",
+        "--output",
+        action="append",
+        metavar="FILE",
+        help="write the picture as drawn (.mp4, .mkv, .mov) or a timeline of all faces (.csv); "
+        "may be given several times",
+    )
+    add("--headless", action="store_true", help="open no window; every frame of a file is used")
+    add("--overwrite", action="store_true", help="replace outputs that are there")
+    add("--model", metavar="FILE", help="a .keras file that `faceattr train` made")
+    add("--detector", help="auto, yunet, centerface, mtcnn, none or a YuNet .onnx file")
+    add(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        help="bfloat16 is twice as fast where the processor has it (float32)",
+    )
+    add("--offline", action="store_true", help="never download the detector's file")
+    add("--upright", action="store_true", help="look at the picture on its sides and head as well")
+    add("--min-face", type=float, metavar="PIXELS", help="do not describe smaller faces")
+    add("--min-confidence", type=float, metavar="P", help="say 'unsure' below this probability")
+    add("--rate", type=float, metavar="FPS", help="frames a second of a folder of frames (25)")
+    add("--every-frame", action="store_true", help="show every frame of a file, however slowly")
+    look = parser.add_argument_group("what is drawn (keys: b, p, m, h for help)")
+    look.add_argument("--bars", action="store_true", help="bars for every class")
+    look.add_argument("--blur", action="store_true", help="make faces unrecognisable")
+    look.add_argument("--mirror", action="store_true", help="turn left and right round")
+    look.add_argument("--snapshots", metavar="DIR", help="where key s saves pictures (here)")
+    pace = parser.add_argument_group("effort and steadiness")
+    add = pace.add_argument
+    add("--detect-every", type=int, metavar="N", help="search faces in every N-th frame (3)")
+    add("--ask-at-once", type=int, metavar="N", help="most faces described in one frame (4)")
+    add("--memory", type=float, metavar="S", help="seconds over which answers are averaged (0.7)")
+    add("--margin", type=float, metavar="P", help="lead another answer needs to be shown (0.1)")
+    web = parser.add_argument_group("in the browser")
+    web.add_argument("--web", action="store_true", help="serve a page with camera and drop field")
+    web.add_argument("--host", help="address to serve on (127.0.0.1: this machine only)")
+    web.add_argument("--port", type=int, help="port to serve on (8760)")
+    parser.add_argument("--quiet", action="store_true", help="print errors only")
+
+
+def live(**given) -> int:
+    """Watch faces live: boxes, answers averaged over each face's track, figures of the pace."""
+    if given.pop("web", False):
+        from faceattr.live.web import run as serve
+
+        return serve(**given)
+    from faceattr.live.show import run
+
+    return run(**given)

@@ -1,0 +1,110 @@
+"""`faceattr train`."""
+
+from __future__ import annotations
+
+import sys
+
+from faceattr.cli.options import INTERRUPTED, command, pairs, start_keras
+
+
+def _mix(text: str):
+    """``equal``, ``natural``, a temperature, or shares by task."""
+    if text == "equal":
+        return {"temperature": float("inf")}
+    if text == "natural":
+        return {"temperature": 1.0}
+    return {"shares": pairs(float)(text)} if "=" in text else {"temperature": float(text)}
+
+
+def addcommand(commands) -> None:
+    parser = command(commands, train, "train or fine-tune a model on labelled faces")
+    add = parser.add_argument
+    add("sources", nargs="+", metavar="[TASK=]PATH", help="manifest CSV or folder")
+    add("-o", "--output", required=True, metavar="MODEL", help="the .keras file to write")
+    add("--tasks", type=lambda text: text.split(","), help="columns to take from bare manifests")
+    add("--resume", action="store_true", help="go on with an interrupted run")
+    add("--overwrite", action="store_true", help="replace a model that is already there")
+    add("--cache", metavar="DIR", help="folder of the crop cache")
+    add("--licence", metavar="TEXT", help="terms of the new weights, kept in the file")
+    network = parser.add_argument_group("network")
+    add = network.add_argument
+    add("--weights", metavar="START", help="shipped, imagenet, none, or a file")
+    add("--size", type=int, help="side of the crops in pixels")
+    add("--margin", type=float, help="added around a face's box, as a share of its side")
+    add("--pooling", choices=("max", "avg"))
+    add("--dropout", type=float)
+    add("--norm", choices=("batch", "none"), help="while training; folded away when saved")
+    add("--dtype", choices=("float32", "mixed_bfloat16"), help="default: the faster one here")
+    course = parser.add_argument_group("course of the training")
+    add = course.add_argument
+    add("--epochs", type=pairs(int), metavar="PHASE=N,…", help="frozen=5,finetune=5 or scratch=10")
+    add("--rate", type=pairs(float), metavar="PHASE=X,…", help="highest learning rate")
+    add("--first", type=pairs(str), metavar="PHASE=LAYER,…", help="first layer that learns")
+    add("--batch-size", type=int)
+    add("--mix", type=_mix, metavar="RULE", help="equal, natural, a temperature, or task=share,…")
+    add("--label-smoothing", type=float)
+    add("--loss-weights", type=pairs(float), metavar="TASK=W,…")
+    add("--schedule", choices=("joint", "alternating"), help="all tasks in a step, or one")
+    add("--combine", choices=("sum", "log", "uncertainty", "random"), help="losses into one")
+    add("--branch-rates", type=pairs(float), metavar="BRANCH=X,…", help="task, block5, …")
+    add("--seed", type=int)
+
+
+def train(sources, output, **given) -> int:
+    """Train a model: TASK=PATH takes one task from a manifest CSV or a folder, PATH every task
+    of a manifest CSV. Any number of sources train together, whichever labels they have."""
+    start_keras()
+    from faceattr.training.train import train as run
+
+    network = _network(given)
+    settings = _settings(network.phases, given)
+    try:
+        run(sources, output, network=network, settings=settings, **given)
+    except KeyboardInterrupt:
+        print("faceattr: stopped. The same command with --resume goes on.", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def _network(given: dict):
+    from faceattr.pictures.crop import CropRule
+    from faceattr.training.network import Network
+
+    rule = {name: given.pop(name) for name in ("size", "margin") if name in given}
+    names = ("weights", "pooling", "dropout", "dtype")
+    fields = {name: given.pop(name) for name in names if name in given}
+    if "norm" in given:
+        fields["norm"] = given.pop("norm") == "batch"
+    return Network(crop=CropRule(**rule), **fields)
+
+
+def _settings(phases, given: dict):
+    from faceattr.training.dataset import Mix
+    from faceattr.training.settings import Settings
+
+    names = ("batch_size", "label_smoothing", "loss_weights", "schedule", "combine", "seed")
+    fields = {name: given.pop(name) for name in names if name in given}
+    if "mix" in given:
+        fields["mix"] = Mix(**given.pop("mix"))
+    return Settings(phases=_phases(phases, given), **fields)
+
+
+def _phases(phases, given: dict):
+    """The default phases with what was typed for them; a phase of 0 epochs is left out."""
+    from dataclasses import replace
+
+    changes = {"epochs": "epochs", "rate": "learning_rate", "first": "first"}
+    typed = {fields: given.pop(name, {}) for name, fields in changes.items()}
+    branches = given.pop("branch_rates", {})
+    names = [phase.name for phase in phases]
+    for values in typed.values():
+        if strangers := sorted(set(values) - set(names)):
+            raise ValueError(
+                f"This run has no phase {', '.join(strangers)}; it has {', '.join(names)}."
+            )
+    changed = []
+    for phase in phases:
+        own = {field: values[phase.name] for field, values in typed.items() if phase.name in values}
+        if own.get("epochs") != 0:
+            changed.append(replace(phase, rates=branches, **own))
+    return tuple(changed)
