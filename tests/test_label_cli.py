@@ -115,11 +115,12 @@ def test_ctrl_c_finishes_what_is_begun_and_says_how_to_go_on(tmp_path):
     job = subprocess.Popen(
         [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, bufsize=1
     )
-    while not output.exists() or output.read_bytes().count(b"\n") < 30:
+    while job.poll() is None and (not output.exists() or output.read_bytes().count(b"\n") < 30):
         time.sleep(0.01)
     job.send_signal(signal.SIGINT)
     _, printed = job.communicate(timeout=30)
-    assert job.returncode == 130 and "--resume" in printed and "Traceback" not in printed
+    assert job.returncode == 130, printed
+    assert "--resume" in printed and "Traceback" not in printed
     frame = pandas.read_csv(output)
     assert 10 < frame["path"].nunique() < 400
     assert (frame.groupby("path").size() == frame.groupby("path")["faces"].max().clip(1)).all()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from faceattr.cli.options import command, start_keras
 
 
-def addcommand(commands) -> None:
+def add_command(commands) -> None:
     parser = command(commands, evaluate, "score a model on labelled faces")
     add = parser.add_argument
     add("model", help="a .keras file, or 'shipped'")

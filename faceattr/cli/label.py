@@ -5,7 +5,7 @@ from __future__ import annotations
 from faceattr.cli.options import command
 
 
-def addcommand(commands) -> None:
+def add_command(commands) -> None:
     parser = command(commands, label, "label the faces of a folder of pictures")
     add = parser.add_argument
     add(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from faceattr.cli.options import command
 
 
-def addcommand(commands) -> None:
+def add_command(commands) -> None:
     parser = command(commands, live, "watch faces in a camera, video, stream or in the browser")
     add = parser.add_argument
     add(

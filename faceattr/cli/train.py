@@ -16,7 +16,7 @@ def _mix(text: str):
     return {"shares": pairs(float)(text)} if "=" in text else {"temperature": float(text)}
 
 
-def addcommand(commands) -> None:
+def add_command(commands) -> None:
     parser = command(commands, train, "train or fine-tune a model on labelled faces")
     add = parser.add_argument
     add("sources", nargs="+", metavar="[TASK=]PATH", help="manifest CSV or folder")
