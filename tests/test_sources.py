@@ -208,3 +208,22 @@ def test_wrong_places_are_told_what_was_expected(tmp_path):
     (tmp_path / "female").mkdir()
     with pytest.raises(ValueError, match="class folders without a picture: female"):
         read_source(f"gender={tmp_path}")
+
+
+# What is known besides the labels
+
+
+def test_columns_that_are_no_task_travel_with_the_example(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((4, 4, 3), "uint8"))
+    lines = "path,split,gender,age,ethnicity,mood:calm\na.png,val,male,31,asian,\n"
+    (tmp_path / "people.csv").write_text(lines)
+    (example,) = read_source(f"gender={tmp_path / 'people.csv'}").examples
+    assert example.about == {"age": "31", "ethnicity": "asian"}
+
+
+def test_utkface_file_names_tell_what_reports_group_by(tmp_path):
+    for name in ("31_1_2_20170112213500903.jpg", "4_0_9_20170112213500904.jpg"):
+        cv2.imwrite(str(tmp_path / name), np.zeros((4, 4, 3), "uint8"))
+    old, young = read_source(f"age_group={tmp_path}").examples
+    assert old.about == {"gender": "female", "age": "31", "ethnicity": "asian"}
+    assert young.about == {"age": "4"}

@@ -30,11 +30,13 @@ class Rows:
         crops: RGB ``uint8`` of shape ``(kept, size, size, 3)``.
         index: For each row its place in `crops`, shape ``(n,)``.
         targets: By task ``float32`` of shape ``(n, classes)``, all zeros where unknown.
+        examples: For each row what it was read from; empty where nobody will ask.
     """
 
     crops: np.ndarray
     index: np.ndarray
     targets: Mapping[str, np.ndarray]
+    examples: Sequence[Example] = ()
 
     def __len__(self) -> int:
         return len(self.index)
@@ -53,7 +55,8 @@ class Rows:
     def only(self, task: str) -> Rows:
         """The rows that know a task, with its targets alone."""
         known = np.flatnonzero(mask(self.targets[task]))
-        return Rows(self.crops, self.index[known], {task: self.targets[task][known]})
+        examples = [self.examples[i] for i in known] if self.examples else ()
+        return Rows(self.crops, self.index[known], {task: self.targets[task][known]}, examples)
 
     def sha256(self) -> str:
         """A hash of all crops and targets, independent of where the files lie."""
@@ -78,7 +81,7 @@ def rows_of(tasks: Sequence[Task], examples: Sequence[Example], cached: CachedCr
     usable = np.flatnonzero(cached.rows >= 0)
     order = np.random.default_rng(0).permutation(usable)
     kept = [examples[i] for i in order]
-    return Rows(cached.array, cached.rows[order], targets(tasks, kept))
+    return Rows(cached.array, cached.rows[order], targets(tasks, kept), kept)
 
 
 @dataclass(frozen=True)

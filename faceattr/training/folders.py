@@ -14,7 +14,8 @@ from faceattr.tasks import AGE_GROUP, GENDER
 from faceattr.training.manifest import SPLIT_NAMES, Example, Source
 
 # UTKFace (Zhang et al. 2017): age_gender_race_date.jpg, gender 0 male and 1 female.
-UTKFACE_NAME = re.compile(r"^(?P<age>\d{1,3})_(?P<gender>[01])_\d_\d{8,}")
+UTKFACE_NAME = re.compile(r"^(?P<age>\d{1,3})_(?P<gender>[01])_(?P<ethnicity>\d)_\d{8,}")
+UTKFACE_ETHNICITIES = ("white", "black", "asian", "indian", "others")
 GENDER_FROM_AGE = 6  # younger faces do not show it
 
 
@@ -77,7 +78,9 @@ def _read_utkface(root: Path, pictures: Sequence[Path], task: str) -> Source:
         label, why_not = _utkface_label(path, task)
         if label:
             split = _split_of(relative)
-            examples.append(Example(path, {task: label}, split=split, origin=str(relative)))
+            about = _utkface_about(path, task)
+            origin = str(relative)
+            examples.append(Example(path, {task: label}, split=split, about=about, origin=origin))
         else:
             left_out[why_not] += 1
     if not examples:
@@ -96,6 +99,20 @@ def _utkface_label(path: Path, task: str) -> tuple[str, str]:
     if age < GENDER_FROM_AGE:
         return "", f"{task} is not read off faces under {GENDER_FROM_AGE}"
     return GENDER.classes[int(match["gender"])], ""
+
+
+def _utkface_about(path: Path, task: str) -> dict[str, str]:
+    """What else a file name tells, by the name of a column."""
+    match = UTKFACE_NAME.match(path.name)
+    if match is None:
+        return {}
+    about = {name: _utkface_label(path, name)[0] for name in (GENDER.name, AGE_GROUP.name)}
+    about |= {"age": match["age"], "ethnicity": _ethnicity(int(match["ethnicity"]))}
+    return {name: value for name, value in about.items() if value and name != task}
+
+
+def _ethnicity(number: int) -> str:
+    return UTKFACE_ETHNICITIES[number] if number < len(UTKFACE_ETHNICITIES) else ""
 
 
 def age_group(age: int) -> str:

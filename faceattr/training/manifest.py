@@ -37,6 +37,7 @@ class Example:
         box: ``(x0, y0, x1, y1)`` in pixels of the upright picture; None: it is the face.
         split: ``"train"``, ``"val"``, ``"test"``, or ``""`` where nobody has said.
         group: Whatever must not sit in two splits, for example an identity.
+        about: What else is known of it, by column; nothing learns from it, reports group by it.
         pixels: The picture itself, RGB ``uint8`` ``(height, width, 3)``, or None.
         origin: Where the row came from, for messages.
     """
@@ -46,6 +47,7 @@ class Example:
     box: Box | None = None
     split: str = ""
     group: str = ""
+    about: Mapping[str, str] = field(default_factory=dict)
     pixels: np.ndarray | None = None
     origin: str = ""
 
@@ -159,6 +161,7 @@ def _united(first: Example, second: Example, tasks: Mapping[str, Task]) -> Examp
         labels={**second.labels, **{k: v for k, v in first.labels.items() if v}},
         split=first.split or second.split,
         group=first.group or second.group,
+        about={**second.about, **first.about},
     )
 
 

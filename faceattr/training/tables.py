@@ -119,11 +119,13 @@ def _read_manifest(
             f"Its columns are: {', '.join(table.columns)}"
         )
     labels = {name: _labels(path, table, name) for name in names}
+    others = [c for c in table.columns if c not in OWN_COLUMNS and c.split(":")[0] not in names]
     examples = []
     for row, (index, cells) in enumerate(zip(table.index, table.to_dict("records"), strict=True)):
         answers = {name: labels[name][row] for name in names if labels[name][row]}
         if answers:
-            examples.append(_example(path, index, cells, answers))
+            about = {name: cells[name].strip() for name in others if cells[name].strip()}
+            examples.append(_example(path, index, cells, answers, about))
         else:
             left_out["no label for any task"] += 1
     _check_files(path, examples)
@@ -170,7 +172,11 @@ def _labels(path: Path, table: pd.DataFrame, name: str) -> list[Label]:
 
 
 def _example(
-    path: Path, index: int, cells: Mapping[Any, str], labels: Mapping[str, Label]
+    path: Path,
+    index: int,
+    cells: Mapping[Any, str],
+    labels: Mapping[str, Label],
+    about: Mapping[str, str],
 ) -> Example:
     origin = f"{path.name} line {index + 2}"
     corners = [cells.get(column, "").strip() for column in BOX_COLUMNS]
@@ -187,6 +193,7 @@ def _example(
         box=box,  # type: ignore[arg-type]
         split=SPLIT_NAMES.get(split.lower(), split),
         group=cells.get("group", "").strip(),
+        about=about,
         origin=origin,
     )
 
