@@ -13,6 +13,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import keras
+
 from faceattr import __version__, model_file
 from faceattr.model_file import Description
 from faceattr.tasks import Task
@@ -157,7 +159,7 @@ def _made(
     sources: Sequence[str], rows: Mapping[str, Rows], network: Network, settings: Settings
 ) -> dict[str, Any]:
     """What the model file will say about how it was made."""
-    libraries = ("tensorflow", "keras", "numpy", "opencv-python")
+    libraries = (keras.backend.backend(), "keras", "numpy", "opencv-python")
     return {
         "network": {"trunk": "vgg16", "pooling": network.pooling, "dropout": network.dropout},
         "data": tuple(
