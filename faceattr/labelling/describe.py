@@ -11,8 +11,8 @@ import numpy as np
 
 from faceattr import model_file
 from faceattr.pictures.choose import choose_detector
-from faceattr.pictures.crop import Box, CropRule, crop
-from faceattr.pictures.detect import Detector, Face, Landmarks, find_upright
+from faceattr.pictures.crop import Box, CropRule, Landmarks, crop
+from faceattr.pictures.detect import Detector, Face, find_upright
 from faceattr.pictures.reading import PathLike
 from faceattr.tasks import Task
 
@@ -183,8 +183,8 @@ class FaceAttributes:
         return face.side >= self.min_face
 
     def cut(self, image: np.ndarray, face: Face) -> np.ndarray:
-        """The crop of one face, upright: RGB ``uint8``, ``(size, size, 3)``."""
-        return np.rot90(crop(image, face.box, self.crop_rule), face.turn)
+        """The crop of one face, upright and level: RGB ``uint8``, ``(size, size, 3)``."""
+        return crop(image, face.box, self.crop_rule, face.landmarks, face.turn)
 
     def predict(
         self, crops: Sequence[np.ndarray] | np.ndarray, *, full_batches: bool = False

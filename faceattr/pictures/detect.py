@@ -10,9 +10,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from faceattr.pictures.crop import Box
-
-Landmarks = tuple[tuple[float, float], ...]
+from faceattr.pictures.crop import Box, Landmarks
 
 
 @dataclass(frozen=True)
