@@ -1,31 +1,27 @@
 """Crops that were decoded, cut and resized once, kept on disk for every later epoch and run.
 
-One append-only file of raw crops per crop size and, beside it, one line per crop with its
-key: the SHA-256 of the picture's content, the box and the crop rule. A crop counts once its
-key is written, so a kill at any moment costs at most the crops of the last moment.
+One store per crop size; a crop's key is the SHA-256 of the picture's content, the box and the
+crop rule.
 """
 
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import platformdirs
-from filelock import FileLock, Timeout
 
 from faceattr.pictures.crop import CropRule, crop
 from faceattr.pictures.reading import read_image
 from faceattr.training.manifest import Example
+from faceattr.training.store import Store, alone
 
-KEY_LENGTH = 64  # hexadecimal digits of a SHA-256
 CROP_VERSION = 1  # of the function that cuts; another one needs other crops
 TOGETHER = 512  # crops between two flushes
 
@@ -67,7 +63,8 @@ def cache_crops(
     folder = folder or default_folder()
     folder.mkdir(parents=True, exist_ok=True)
     keys: list[str] = []
-    with _alone(folder / f"{rule.size}.lock"), _Store(folder, rule.size) as store:
+    path, shape = folder / f"{rule.size}.crops", (rule.size, rule.size, 3)
+    with alone(path.with_suffix(".lock")), Store(path, shape, "uint8") as store:
         found = _prepared(progress or examples, rule, store.index)
         while batch := list(islice(found, TOGETHER)):
             store.append([(key, face) for key, face, _ in batch if face is not None])
@@ -76,21 +73,6 @@ def cache_crops(
         array = store.array()
     left_out = Counter(key[1:] for key in keys if key.startswith("!"))
     return CachedCrops(array, rows, left_out)
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Wait, and say so, while another process writes to the same cache."""
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0.5)
-    except Timeout:
-        print(f"waiting for another faceattr that uses {path.parent}", file=sys.stderr)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 Prepared = tuple[str, np.ndarray | None, str]
@@ -127,49 +109,3 @@ def _key(example: Example, rule: CropRule) -> str:
     digest = hashlib.sha256(content)
     digest.update(f"{CROP_VERSION} {example.box} {rule.size} {rule.margin}".encode())
     return digest.hexdigest()
-
-
-class _Store:
-    """The two append-only files, repaired on opening if their last writer was killed."""
-
-    def __init__(self, folder: Path, size: int) -> None:
-        self._shape = (size, size, 3)
-        self._crop_bytes = size * size * 3
-        self._crops_path = folder / f"{size}.crops"
-        self._keys_path = folder / f"{size}.keys"
-        self.index: dict[str, int] = {}
-
-    def __enter__(self) -> _Store:
-        self._crops = open(self._crops_path, "ab")
-        self._keys = open(self._keys_path, "a+b")
-        self._keys.seek(0)
-        lines = self._keys.read()
-        whole = min(len(lines) // (KEY_LENGTH + 1), self._crops.tell() // self._crop_bytes)
-        self._keys.truncate(whole * (KEY_LENGTH + 1))
-        self._crops.truncate(whole * self._crop_bytes)
-        for row, key in enumerate(lines[: whole * (KEY_LENGTH + 1)].split()):
-            self.index[key.decode()] = row
-        self._count = whole
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._crops.close()
-        self._keys.close()
-
-    def append(self, batch: Sequence[tuple[str, np.ndarray]]) -> None:
-        """Write crops first and their keys second, so that a key always has its crop."""
-        new = {key: face for key, face in batch if key not in self.index}
-        for face in new.values():
-            self._crops.write(face.tobytes())
-        self._crops.flush()
-        for key in new:
-            self._keys.write(f"{key}\n".encode())
-            self.index[key] = self._count
-            self._count += 1
-        self._keys.flush()
-
-    def array(self) -> np.ndarray:
-        if not self._count:
-            return np.zeros((0, *self._shape), "uint8")
-        shape = (self._count, *self._shape)
-        return np.memmap(self._crops_path, dtype="uint8", mode="r", shape=shape)
