@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import keras
@@ -77,8 +77,10 @@ class Calibration:
     held_out_error: float
 
 
-def calibrate(model: keras.Model, val: Rows) -> Mapping[str, Calibration]:
-    """Fit a temperature for every head and divide its weights by it, in place.
+def calibrate(
+    model: keras.Model, val: Rows, heads: Collection[str] | None = None
+) -> Mapping[str, Calibration]:
+    """Fit a temperature per head and divide its weights by it, in place.
 
     The division happens in the head's kernel and bias, so whoever opens the model gets
     calibrated probabilities, and no answer changes.
@@ -86,12 +88,15 @@ def calibrate(model: keras.Model, val: Rows) -> Mapping[str, Calibration]:
     Args:
         model: A model of `faceattr.model.build`.
         val: Rows that did not train it.
+        heads: Names of the heads to calibrate, None for all; the others are left as they are.
 
     Returns:
         By task, how it was calibrated.
     """
     found = {}
     for name, answers in predict(model, val).items():
+        if heads is not None and name not in heads:
+            continue
         target = val.targets[name]
         found[name] = Calibration(temperature(target, answers), held_out_error(target, answers))
         head = model.get_layer(name)

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import keras
 import numpy as np
 
-from faceattr.model import open_from
 from faceattr.training.combine import CombinedLosses, combination
-from faceattr.training.dataset import MaskedBatches, Rows, steps_per_epoch
+from faceattr.training.dataset import MaskedBatches, Rows, mask, steps_per_epoch
+from faceattr.training.frozen import Frozen
 from faceattr.training.objective import compile_masked
 from faceattr.training.phases import Phase
 from faceattr.training.settings import Settings
@@ -20,7 +20,12 @@ MakeBatches = Callable[..., MaskedBatches]
 
 
 def course_of(
-    network: keras.Model, phase: Phase, settings: Settings, train: Rows, epochs_before: int
+    network: keras.Model,
+    phase: Phase,
+    settings: Settings,
+    train: Rows,
+    epochs_before: int,
+    frozen: Frozen | None = None,
 ) -> Joint | Alternating:
     """Prepare a phase.
 
@@ -30,8 +35,9 @@ def course_of(
         settings: Of the run.
         train: Training rows.
         epochs_before: Epochs of earlier phases, which count for the order of the batches.
+        frozen: What was computed of the network's lower part; None trains on crops.
     """
-    open_from(network, phase.first, norm_learns=phase.norm_learns)
+    phase.open(network)
 
     def batches(rows: Rows, epoch: int, size: int, **more) -> MaskedBatches:
         return MaskedBatches(
@@ -41,11 +47,12 @@ def course_of(
             augmentation=settings.augmentation,
             seed=settings.seed,
             epoch=epochs_before + epoch,
+            features=frozen and frozen.copies[size],
             **more,
         )
 
     kind = Alternating if settings.schedule == "alternating" else Joint
-    return kind(network, phase, settings, train, batches)
+    return kind(frozen.learning if frozen else network, phase, settings, train, batches)
 
 
 class Joint:
@@ -109,9 +116,11 @@ class Alternating:
         batches: MakeBatches,
     ) -> None:
         self._network, self._batches, self._seed = network, batches, settings.seed
-        self._rows = {name: train.only(name) for name in train.targets}
-        names = list(self._rows)
-        shares = settings.mix.wanted(names, train.known)
+        names = [name for name, target in train.targets.items() if target.any()]
+        names = [name for name in names if network.get_layer(name).trainable]
+        self._rows = {name: train.only(name) for name in names}
+        known = np.stack([mask(train.targets[name]) > 0 for name in names], axis=1)
+        shares = settings.mix.wanted(names, known)
         steps = steps_per_epoch(len(train), settings.batch_size)
         self._steps = {n: max(1, round(s * steps)) for n, s in zip(names, shares, strict=True)}
         self._members = {name: self._member(name, phase, settings) for name in names}
@@ -136,10 +145,13 @@ class Alternating:
     def run(self, start: int, end: int, size: int, callbacks: Callbacks) -> None:
         """Train the epochs from `start` up to `end`, with crops of one size."""
         told = keras.callbacks.CallbackList(list(callbacks), model=self._network)
+        self._network.stop_training = False
         told.on_train_begin()
         for epoch in range(start, end):
             told.on_epoch_begin(epoch)
             told.on_epoch_end(epoch, self._epoch(epoch, size, told))
+            if self._network.stop_training:
+                break
         told.on_train_end()
 
     def _epoch(

@@ -55,7 +55,7 @@ class Epoch:
 def check(model: keras.Model, settings: Settings) -> None:
     """Refuse settings that do not fit the network, before anything slow begins."""
     for phase in settings.phases:
-        open_from(model, phase.first)
+        open_from(model, phase.first, heads=phase.heads)
     heads = head_names(model)
     for what, by_task in (
         ("weigh", settings.loss_weights),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import keras
 
-from faceattr.model import TRUNK
+from faceattr.model import TRUNK, open_from
 from faceattr.training.muon import ConvolutionMuon
 
 OPTIMIZERS = ("adam", "muon")
@@ -26,12 +26,15 @@ class Phase:
             falls to 0 along half a cosine.
         first: The first layer of the trunk that learns, ``"trunk"`` for all of it, None for
             the heads alone.
+        heads: Names of the heads that learn, None for all; the others stay as they are to the
+            last bit.
         optimizer: ``"adam"``, or ``"muon"`` for convolutions that start from nothing.
         norm_learns: Batch normalisation follows the batches; otherwise it is in inference mode.
         sizes: Crop sizes as shares of the model's own, each for an equal part of the epochs.
             Smaller crops are cheaper and teach most of it.
         warmup: Share of the phase's steps.
         weight_decay: Decoupled, times the rate.
+        patience: The phase ends after so many epochs without a new best; None never does.
         rates: By branch another highest rate than `learning_rate`: a task, a block of the trunk
             (``"block5"``) or a layer. Each branch has an optimiser of its own.
     """
@@ -40,11 +43,13 @@ class Phase:
     epochs: int
     learning_rate: float
     first: str | None = None
+    heads: tuple[str, ...] | None = None
     optimizer: str = "adam"
     norm_learns: bool = False
     sizes: tuple[float, ...] = (1.0,)
     warmup: float = 0.03
     weight_decay: float = 0.0
+    patience: int | None = None
     rates: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -54,10 +59,16 @@ class Phase:
                 f"Phase {self.name!r} needs at least one epoch and a rate above 0. "
                 f"Received: {self.epochs} epochs at {', '.join(map(str, rates))}"
             )
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"Patience is at least one epoch. Received: {self.patience}")
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(
                 f"An optimiser is one of {', '.join(OPTIMIZERS)}. Received: {self.optimizer!r}"
             )
+
+    def open(self, network: keras.Model) -> None:
+        """Let that part of a network learn which this phase names, and nothing else."""
+        open_from(network, self.first, heads=self.heads, norm_learns=self.norm_learns)
 
     def size_of(self, epoch: int, model_size: int) -> int:
         """The crop size of an epoch of this phase, counted from 0."""
@@ -105,8 +116,8 @@ class Phase:
 
 
 # Defaults for a trunk that has already learnt something (ImageNet, or faces).
-FROZEN = Phase("frozen", epochs=5, learning_rate=1e-3)
-FINETUNE = Phase("finetune", epochs=5, learning_rate=5e-5, first="block4_conv1")
+FROZEN = Phase("frozen", epochs=5, learning_rate=1e-3, patience=3)
+FINETUNE = Phase("finetune", epochs=5, learning_rate=5e-5, first="block4_conv1", patience=3)
 # For a trunk that starts from nothing; many more epochs make a good one.
 SCRATCH = Phase(
     "scratch",
