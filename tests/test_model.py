@@ -151,3 +151,15 @@ def test_wrong_arguments_are_told_what_was_expected(wrong, message):
 def test_fine_tuning_begins_at_a_layer_that_exists(plain):
     with pytest.raises(ValueError, match=r"block5_conv3.*Received: 'block6'"):
         open_from(plain, "block6")
+
+
+def test_the_slim_trunk_has_a_quarter_of_the_channels_and_starts_from_nothing(plain):
+    slim = build([GENDER], trunk="vgg16-slim", weights=None)
+    assert [layer.filters * 4 for layer in convolutions(slim)] == [
+        layer.filters for layer in convolutions(plain)
+    ]
+    assert slim.predict(CROPS, verbose=0)["gender"].shape == (4, 2)
+    with pytest.raises(ValueError, match="starts from nothing"):
+        build([GENDER], trunk="vgg16-slim", weights="imagenet")
+    with pytest.raises(ValueError, match="other channels"):
+        transfer(plain, slim)

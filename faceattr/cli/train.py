@@ -29,6 +29,7 @@ def add_command(commands) -> None:
     network = parser.add_argument_group("network")
     add = network.add_argument
     add("--weights", metavar="START", help="shipped, imagenet, none, or a file")
+    add("--trunk", choices=("vgg16", "vgg16-slim"), help="slim: a quarter of the channels")
     add("--size", type=int, help="side of the crops in pixels")
     add("--margin", type=float, help="added around a face's box, as a share of its side")
     add("--pooling", choices=("max", "avg"))
@@ -71,7 +72,7 @@ def _network(given: dict):
     from faceattr.training.network import Network
 
     rule = {name: given.pop(name) for name in ("size", "margin") if name in given}
-    names = ("weights", "pooling", "dropout", "dtype")
+    names = ("weights", "trunk", "pooling", "dropout", "dtype")
     fields = {name: given.pop(name) for name in names if name in given}
     if "norm" in given:
         fields["norm"] = given.pop("norm") == "batch"

@@ -240,8 +240,9 @@ def _in_bfloat16(network: keras.Model, description: model_file.Description) -> k
     """The same network with its convolutions in half the bits; the heads stay in float32."""
     from faceattr import model
 
-    pooling = description.network.get("pooling", "max")
-    halved = model.build(description.tasks, weights=None, pooling=pooling, dtype="mixed_bfloat16")
+    halved = model.build(
+        description.tasks, weights=None, dtype="mixed_bfloat16", **description.network
+    )
     model.transfer(network, halved)
     return halved
 

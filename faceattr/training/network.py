@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -29,6 +30,9 @@ class Network:
             package), ``"imagenet"``, ``"none"``, a model file of ours, or a weights file of
             ``keras.applications.VGG16``.
         crop: How faces are cut.
+        trunk: ``"vgg16"``, or ``"vgg16-slim"`` with a quarter of the channels.
+        sharing: ``"hard"``, one trunk for all tasks, or ``"soft"``, one for each.
+        taps: By task, the layer that its head reads if not the last one.
         pooling: ``"max"`` or ``"avg"``.
         dropout: Before the heads.
         norm: Batch normalisation while training; None for wherever the trunk starts from nothing.
@@ -37,6 +41,9 @@ class Network:
 
     weights: str = SHIPPED
     crop: CropRule = field(default_factory=CropRule)
+    trunk: str = "vgg16"
+    sharing: str = "hard"
+    taps: Mapping[str, str] = field(default_factory=dict)
     pooling: str = "max"
     dropout: float = 0.5
     norm: bool | None = None
@@ -46,6 +53,12 @@ class Network:
     def phases(self) -> tuple[Phase, ...]:
         """The phases that suit the start."""
         return (SCRATCH,) if self.weights == NOTHING else (FROZEN, FINETUNE)
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """What `faceattr.model.build` needs to make the same network, and a model file keeps."""
+        names = ("trunk", "sharing", "taps", "pooling", "dropout")
+        return {name: getattr(self, name) for name in names}
 
     def build(self, tasks: Sequence[Task], seed: int = 0) -> keras.Model:
         """A new network for training, its trunk as `weights` says."""
@@ -59,11 +72,10 @@ class Network:
         model = build(
             tasks,
             weights=self.weights if keras_reads else None,
-            pooling=self.pooling,
-            dropout=self.dropout,
             norm=norm,
             dtype=self.dtype or fastest_dtype(),
             seed=seed,
+            **self.architecture,
         )
         if not (keras_reads or from_nothing):
             self._start_from_model(model, tasks)
@@ -73,13 +85,17 @@ class Network:
         """Take over the trunk of a model file, and its heads for tasks that are the same."""
         path = model_file.shipped_model() if self.weights == SHIPPED else Path(self.weights)
         source, description = model_file.load(path)
-        transfer(source, model, heads=[task.name for task in tasks if task in description.tasks])
+        taps = description.network.get("taps", {})
+        same = [
+            task.name
+            for task in tasks
+            if task in description.tasks and taps.get(task.name) == self.taps.get(task.name)
+        ]
+        transfer(source, model, heads=same)
 
     def finished(self, trained: keras.Model, tasks: Sequence[Task]) -> keras.Model:
         """The same network in float32, without normalisation and without an optimiser."""
-        plain = build(
-            tasks, weights=None, pooling=self.pooling, dropout=self.dropout, dtype="float32"
-        )
+        plain = build(tasks, weights=None, dtype="float32", **self.architecture)
         transfer(trained, plain)
         return plain
 

@@ -1,0 +1,118 @@
+"""Build the network: preprocessing, one trunk or one per task, one softmax head per task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+import keras
+
+from faceattr.model.heads import POOLINGS, check_layers, head, pool
+from faceattr.model.trunk import LAST, TRUNKS, add_trunk, owned, start_near_identity, vgg16
+from faceattr.tasks import Task
+
+SHARINGS = ("hard", "soft")
+
+
+def build(
+    tasks: Sequence[Task],
+    *,
+    trunk: str = "vgg16",
+    sharing: str = "hard",
+    taps: Mapping[str, str] | None = None,
+    weights: str | Path | None = "imagenet",
+    pooling: str = "max",
+    dropout: float = 0.5,
+    norm: bool = False,
+    dtype: str = "float32",
+    seed: int = 0,
+) -> keras.Model:
+    """Build VGG16 with one softmax head per task.
+
+    Args:
+        tasks: One ``Dense`` softmax head each, named after the task.
+        trunk: ``"vgg16"``, or ``"vgg16-slim"`` with a quarter of the channels, for quick
+            experiments; it starts from nothing.
+        sharing: ``"hard"``, one trunk for all tasks, or ``"soft"``, one for each task, their
+            layers called like ``"block1_conv1_of_gender"``.
+        taps: By task, the layer that its head reads if not the last one, for example
+            ``{"colour": "block2_pool"}``.
+        weights: Where the 13 convolutions start: ``"imagenet"`` (Keras downloads them),
+            a file that ``keras.applications.VGG16(include_top=False)`` loads, or None for a
+            start near the identity.
+        pooling: ``"max"`` or ``"avg"`` over the feature map that a head reads.
+        dropout: Share of the pooled features that is dropped while training.
+        norm: Put batch normalisation behind every convolution while training from nothing;
+            `transfer` folds it away again.
+        dtype: ``"float32"`` or ``"mixed_bfloat16"``; the heads compute in float32 either way.
+        seed: For the start near the identity and for dropout.
+
+    Returns:
+        A model from RGB ``uint8`` crops of shape ``(n, height, width, 3)``, each side at
+        least 32, to a dict of ``float32`` probabilities of shape ``(n, classes)`` by task name.
+
+    Raises:
+        ValueError: An argument is none of those above.
+        OSError: The weights cannot be had.
+
+    Source: Simonyan and Zisserman 2014, "Very Deep Convolutional Networks for Large-Scale
+    Image Recognition".
+    """
+    taps = dict(taps or {})
+    _check(tasks, trunk, sharing, taps, weights, pooling)
+    policy_before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(dtype)
+    try:
+        crops, prepared = _entrance()
+        like = vgg16(weights)
+
+        @cache
+        def trunk_of(owner: str | None) -> dict[str, keras.KerasTensor]:
+            return add_trunk(prepared, like, TRUNKS[trunk], norm=norm, owner=owner)
+
+        @cache
+        def features(owner: str | None, layer: str) -> keras.KerasTensor:
+            pooled = pool(trunk_of(owner)[layer], pooling, owned(layer, owner))
+            name = owned(f"{layer}_dropout", owner)
+            return keras.layers.Dropout(dropout, seed=seed, name=name)(pooled)
+
+        heads = {}
+        for task in tasks:
+            owner = task.name if sharing == "soft" else None
+            read = features(owner, taps.get(task.name, LAST))
+            heads[task.name] = head(task.name, len(task.classes))(read)
+        model = keras.Model(crops, heads, name="faceattr")
+    finally:
+        keras.config.set_dtype_policy(policy_before)
+    if weights is None:
+        start_near_identity(model, seed)
+    return model
+
+
+def _check(tasks, trunk, sharing, taps, weights, pooling) -> None:
+    if not tasks:
+        raise ValueError("A model needs at least one task. Received: none")
+    for what, given, known in (
+        ("trunk", trunk, TRUNKS),
+        ("sharing", sharing, SHARINGS),
+        ("pooling", pooling, POOLINGS),
+    ):
+        if given not in known:
+            raise ValueError(f"{what} is one of {', '.join(known)}. Received: {given!r}")
+    names = [task.name for task in tasks]
+    if strangers := sorted(set(taps) - set(names)):
+        raise ValueError(
+            f"There is no task {', '.join(strangers)} to tap. The tasks are {', '.join(names)}."
+        )
+    check_layers(taps.values())
+    if weights is not None and TRUNKS[trunk] != 1:
+        raise ValueError(f"{trunk} starts from nothing (weights None). Received: {weights}")
+
+
+def _entrance() -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """The input, and the same crops as VGG16 wants them."""
+    crops = keras.Input((None, None, 3), dtype="uint8", name="crops")
+    # Whole numbers up to 255 stay exact in float32; VGG's BGR order and means follow.
+    floats = keras.layers.Rescaling(1.0, dtype="float32", name="to_float")(crops)
+    return crops, keras.applications.vgg16.preprocess_input(floats)

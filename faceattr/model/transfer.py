@@ -1,0 +1,78 @@
+"""Weights from one network to another, batch normalisation folded on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import keras
+import numpy as np
+
+from faceattr.model.learning import head_names
+from faceattr.model.trunk import convolutions, norm_name, owned, shared_name, vgg16
+
+
+def transfer(
+    source: keras.Model, target: keras.Model, heads: Collection[str] | None = None
+) -> None:
+    """Copy the weights of `source` into `target`, folding batch normalisation on the way.
+
+    Args:
+        source: A model of `build`, with or without normalisation. A trunk that its tasks share
+            goes into every trunk of `target`.
+        target: A model of `build` without normalisation.
+        heads: Names of the heads to copy; None for all that both have.
+
+    Raises:
+        ValueError: `source` has no such convolution, or of another shape.
+
+    With kernel W, scale g, offset b, mean m and variance v, the folded convolution is
+    ``W * g / sqrt(v + eps)`` with bias ``b - m * g / sqrt(v + eps)``.
+    """
+    for layer in convolutions(target):
+        layer.set_weights(_folded(source, layer.name, layer.kernel.shape))
+    common = set(head_names(source)) & set(head_names(target))
+    for name in common if heads is None else heads:
+        target.get_layer(name).set_weights(source.get_layer(name).get_weights())
+
+
+def _folded(source: keras.Model, name: str, shape: tuple[int, ...]) -> list[np.ndarray]:
+    """Kernel and bias of a convolution, from the trunk of the same task or from the shared one."""
+    layers = {layer.name: layer for layer in source.layers}
+    name = name if name in layers else shared_name(name)
+    if name not in layers:
+        raise ValueError(
+            f"There is no {name} to take over: the network's convolutions are "
+            f"{', '.join(layer.name for layer in convolutions(source))}."
+        )
+    weights = layers[name].get_weights()
+    if weights[0].shape != shape:
+        raise ValueError(
+            f"A trunk with other channels cannot be taken over: {name} has a kernel of "
+            f"{weights[0].shape}. Expected: {shape}."
+        )
+    return weights if len(weights) == 2 else _without_norm(weights[0], layers[norm_name(name)])
+
+
+def _without_norm(kernel: np.ndarray, norm: keras.layers.Layer) -> list[np.ndarray]:
+    gamma, beta, mean, variance = (np.float64(w) for w in norm.get_weights())
+    scale = gamma / np.sqrt(variance + norm.epsilon)
+    return [kernel * scale, beta - mean * scale]
+
+
+def vgg16_of(model: keras.Model, task: str | None = None) -> keras.Model:
+    """The trunk of `model` as ``keras.applications.VGG16(include_top=False)`` builds it.
+
+    Its ``save_weights("trunk.weights.h5")`` writes a file that Keras' VGG16 and `build`
+    take as ``weights=``.
+
+    Args:
+        model: A model of `build` with VGG16's own channels.
+        task: Whose trunk, where every task has one.
+
+    Raises:
+        ValueError: The model has no such trunk.
+    """
+    trunk = vgg16(None)
+    for layer in convolutions(trunk):
+        layer.set_weights(_folded(model, owned(layer.name, task), layer.kernel.shape))
+    return trunk
