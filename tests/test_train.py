@@ -66,7 +66,9 @@ def test_disjoint_sets_make_one_self_describing_model(data, toy, capsys):
     assert description.data[0]["rows"] == 40
     assert description.made["settings"]["batch_size"] == 8
     made = {path.name for path in (data / "my.training").iterdir()}
-    assert made == {"log.csv", "settings.json", "scores.json", "confusions.png", "curves.png"}
+    kept = {"log.csv", "settings.json", "scores.json"}
+    pictures = {"confusions.png", "curves.png", "calibration.png", "mistakes.png"}
+    assert made == kept | pictures | {"report.html", "card.md", "mistakes.csv"}
 
 
 def test_evaluate_scores_a_file_and_writes_what_it_found(data, toy, capsys):

@@ -5,14 +5,26 @@ from __future__ import annotations
 from faceattr.cli.options import command, start_keras
 
 
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
 def add_command(commands) -> None:
     parser = command(commands, evaluate, "score a model on labelled faces")
     add = parser.add_argument
     add("model", help="a .keras file, or 'shipped'")
     add("sources", nargs="+", metavar="[TASK=]PATH", help="manifest CSV or folder")
+    add("--tasks", type=_names, metavar="TASK,…", help="which of the model's tasks to score")
     splits = ("train", "val", "test", "all")
     add("--split", choices=splits, help="rows to score (val where there are some, else all)")
-    add("-o", "--output", metavar="DIR", help="where scores.json and confusions.png go")
+    add(
+        "--by",
+        type=_names,
+        metavar="COLUMN,…",
+        help="accuracy by group: columns of the manifest, a+b for two crossed, or another task, "
+        "whose answers make the groups where it is no column",
+    )
+    add("-o", "--output", metavar="DIR", help="where the report goes: report.html and its parts")
     add("--cache", metavar="DIR", help="folder of the crop cache")
 
 

@@ -16,9 +16,11 @@ from rich.text import Text
 
 from faceattr.tasks import Task
 from faceattr.training.calibrate import Calibration
+from faceattr.training.confidence import Offer
 from faceattr.training.dataset import Rows, steps_per_epoch
 from faceattr.training.evaluate import Score
 from faceattr.training.fit import Epoch
+from faceattr.training.groups import Groups
 from faceattr.training.settings import Settings
 
 T = TypeVar("T")
@@ -99,6 +101,38 @@ def print_scores(scores: Mapping[str, Score]) -> None:
     for score in scores.values():
         recalls = ", ".join(f"{name} {value:.0%}" for name, value in score.recall.items())
         OUT.print(f"{score.task} recall: {recalls}")
+
+
+def print_warnings(sentences: Iterable[str]) -> None:
+    """Print what the figures cannot tell, a line each."""
+    for sentence in sentences:
+        OUT.print(f"note: {sentence}")
+
+
+def print_offers(by_task: Mapping[str, Sequence[Offer]]) -> None:
+    """Print, by task, which accuracy a smallest confidence buys for how many answers."""
+    for task, found in by_task.items():
+        table = Table("--min-confidence", "answered", "right of these", "95 % interval")
+        for offer in found:
+            low, high = offer.interval
+            right = f"{offer.accuracy:.1%}" if offer.n else "-"
+            interval = f"{low:.1%} to {high:.1%}" if offer.n else "-"
+            table.add_row(f"{offer.min_confidence:g}", f"{offer.coverage:.1%}", right, interval)
+        OUT.print(f"{task}: what label --min-confidence buys")
+        OUT.print(table)
+
+
+def print_groups(groups: Iterable[Groups]) -> None:
+    """Print the accuracy of every group, the gap and the worst; small groups are marked."""
+    for found in groups:
+        table = Table(Column(Text(found.heading)), "n", "accuracy", "95 % interval", "")
+        for group in found.groups:
+            low, high = group.interval
+            mark = "few rows" if group.is_small else "worst" if group == found.worst else ""
+            cells = f"{group.n:,}", f"{group.accuracy:.1%}", f"{low:.1%} to {high:.1%}", mark
+            table.add_row(Text(group.name), *cells)
+        OUT.print(f"{found.task} by {found.heading}: {found.summary}")
+        OUT.print(table)
 
 
 class TrainingProgress(keras.callbacks.Callback):

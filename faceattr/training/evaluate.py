@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import keras
 import numpy as np
-from scipy.stats import binomtest
 from sklearn import metrics
 
 from faceattr.model_file import plain
 from faceattr.pictures.crop import CropRule, crop
 from faceattr.tasks import Task
+from faceattr.training.answers import Interval, answers_to, wilson
 from faceattr.training.dataset import Rows
 
 ECE_BINS = 15
+FEW_OF_A_CLASS = 20  # rows
 SIDES = (12, 16, 24, 32, 48, 64, 96)
 ROWS_BY_SIZE = 1000
 KEPT = 0.9
@@ -44,12 +46,62 @@ class Score:
     task: str
     n: int
     accuracy: float
-    interval: tuple[float, float]
+    interval: Interval
     balanced_accuracy: float
     macro_f1: float
     recall: Mapping[str, float]
     confusion: tuple[tuple[int, ...], ...]
     calibration_error: float
+
+    @property
+    def shares(self) -> np.ndarray:
+        """The confusion as shares of the true class, 0-1; zeros for a class without a row."""
+        counts = np.array(self.confusion, float)
+        return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+    @property
+    def classes(self) -> tuple[ClassScore, ...]:
+        """What the confusion says of every class."""
+        counts = np.array(self.confusion)
+        totals, answered = counts.sum(axis=1), counts.sum(axis=0)
+        return tuple(
+            _class_score(name, int(n), int(hits), int(said))
+            for name, n, hits, said in zip(
+                self.recall, totals, counts.diagonal(), answered, strict=True
+            )
+        )
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """How well a head tells one class.
+
+    Args:
+        name: The class.
+        n: Rows of it.
+        recall: The share of them that is found; NaN without a row.
+        interval: 95 % Wilson interval of the recall.
+        precision: The share of right ones among the answers of this class; NaN without one.
+        f1: Harmonic mean of both; NaN without a row.
+    """
+
+    name: str
+    n: int
+    recall: float
+    interval: Interval
+    precision: float
+    f1: float
+
+    @property
+    def has_few(self) -> bool:
+        """Whether it has so few rows that its figures say little."""
+        return self.n < FEW_OF_A_CLASS
+
+
+def _class_score(name: str, n: int, hits: int, said: int) -> ClassScore:
+    recall, precision = hits / n if n else np.nan, hits / said if said else np.nan
+    f1 = 2 * hits / (n + said) if n else np.nan
+    return ClassScore(name, n, recall, wilson(hits, n), precision, f1)
 
 
 def predict(model: keras.Model, rows: Rows, batch_size: int = 128) -> dict[str, np.ndarray]:
@@ -74,12 +126,11 @@ def score(task: Task, target: np.ndarray, probabilities: np.ndarray) -> Score:
         target: Target rows ``(n, classes)``; all-zero rows do not count.
         probabilities: What the head answered, ``(n, classes)``.
     """
-    known = target.sum(axis=-1) > 0
-    truth, chances = target[known].argmax(axis=-1), probabilities[known]
-    answer = chances.argmax(axis=-1)
-    right, n = int((truth == answer).sum()), len(truth)
+    answers = answers_to(task, target, probabilities)
+    truth, answer, n = answers.truth, answers.answer, len(answers)
     if not n:
         return _nothing_scored(task)
+    right = int(answers.right.sum())
     confusion = metrics.confusion_matrix(truth, answer, labels=range(len(task.classes)))
     occurring = np.flatnonzero(confusion.sum(axis=1))
     with np.errstate(invalid="ignore"):
@@ -88,14 +139,14 @@ def score(task: Task, target: np.ndarray, probabilities: np.ndarray) -> Score:
         task=task.name,
         n=n,
         accuracy=right / n,
-        interval=tuple(binomtest(right, n).proportion_ci(method="wilson")),
+        interval=wilson(right, n),
         balanced_accuracy=float(recall[occurring].mean()),
         macro_f1=float(
             metrics.f1_score(truth, answer, labels=occurring, average="macro", zero_division=0)
         ),
         recall=dict(zip(task.classes, recall.tolist(), strict=True)),
         confusion=tuple(map(tuple, confusion.tolist())),
-        calibration_error=calibration_error(truth == answer, chances.max(axis=-1)),
+        calibration_error=calibration_error(answers.right, answers.confidence),
     )
 
 
@@ -204,27 +255,6 @@ def mean_accuracy(scores: Mapping[str, Score]) -> float:
     return float(np.mean(known)) if known else float("nan")
 
 
-def write_json(scores: Mapping[str, Score], path: Path) -> None:
+def write_json(scores: Mapping[str, Any], path: Path) -> None:
     """Write scores; a figure without a row behind it becomes null."""
-    path.write_text(json.dumps(plain({k: asdict(v) for k, v in scores.items()}), indent=1))
-
-
-def draw_confusions(scores: Mapping[str, Score], tasks: Sequence[Task], path: Path) -> None:
-    """Draw one confusion matrix per task side by side: shares of the true class, in per cent."""
-    from matplotlib.figure import Figure
-
-    drawn = [task for task in tasks if task.name in scores and scores[task.name].n]
-    widths = [1.6 + 0.55 * len(task.classes) for task in drawn]
-    figure = Figure(figsize=(sum(widths) + 0.5, max(widths)), layout="constrained")
-    axes = figure.subplots(1, len(drawn), width_ratios=widths, squeeze=False)[0]
-    for axis, task in zip(axes, drawn, strict=True):
-        result = scores[task.name]
-        counts = np.array(result.confusion, float)
-        shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        display = metrics.ConfusionMatrixDisplay(shares, display_labels=task.classes)
-        display.plot(ax=axis, cmap="Blues", values_format=".0f", colorbar=False)
-        display.im_.set_clim(0, 100)
-        axis.tick_params(axis="x", rotation=60)
-        axis.set(title=f"{task.name}: {result.accuracy:.1%} of {result.n}")
-        axis.set(xlabel="answered", ylabel="true")
-    figure.savefig(path, dpi=130)
+    path.write_text(json.dumps(plain(dict(scores)), indent=1))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +12,28 @@ import numpy as np
 from faceattr import model_file
 from faceattr.pictures.crop import CropRule
 from faceattr.tasks import Task
-from faceattr.training import console
+from faceattr.training import console, plots
+from faceattr.training.answers import all_answers
+from faceattr.training.confidence import offers, reliability
 from faceattr.training.crop_cache import cache_crops
 from faceattr.training.dataset import Rows, rows_of
-from faceattr.training.evaluate import Score, draw_confusions, evaluate, write_json
+from faceattr.training.evaluate import Score, predict, write_json
+from faceattr.training.findings import Findings
 from faceattr.training.fit import SCORES
+from faceattr.training.groups import by_groups, check_columns
 from faceattr.training.manifest import Example, Manifest
-from faceattr.training.sources import read_labelled
+from faceattr.training.mistakes import SHOWN, draw_mistakes, write_mistakes
+from faceattr.training.pages import write_card, write_page
+from faceattr.training.sources import read_labelled, without_folders
 
 
 def report(
     model: str | Path,
     sources: Sequence[str],
     *,
+    tasks: Collection[str] | None = None,
     split: str | None = None,
+    by: Sequence[str] = (),
     output: str | Path | None = None,
     cache: str | Path | None = None,
 ) -> dict[str, Score]:
@@ -33,47 +42,64 @@ def report(
     Args:
         model: A model file, or ``"shipped"`` for the one that comes with the package.
         sources: See `faceattr.training.sources.read_source`.
+        tasks: Which of the model's tasks to score; None for all that the sources know.
         split: ``"train"``, ``"val"``, ``"test"`` or ``"all"``; None for val where some row
             is of it, else all.
-        output: A folder for ``scores.json`` and ``confusions.png``; None writes neither.
+        by: Columns by which to group, see `faceattr.training.groups.by_groups`.
+        output: A folder for the report, see `write_report`; None writes none.
         cache: Folder of the crop cache.
 
     Raises:
-        ValueError: Model and sources share no task, or the split has no row.
+        ValueError: Model and sources share no task, the split has no row, or there is nothing
+            of the kind to group by.
     """
     path = model_file.shipped_model() if model == "shipped" else Path(model)
     description = model_file.describe(path)
-    known = {task.name: task for task in description.tasks}
-    manifest = _of_split(read_labelled(sources, known), split)
+    known = _asked_for(path, description.tasks, tasks)
+    whole = read_labelled(sources, known)
+    chosen, manifest = _of_split(whole, split)
     if not set(known) & {task.name for task in manifest.tasks}:
         raise ValueError(
             f"{path} answers {', '.join(known)}, and the labels are of "
             f"{', '.join(task.name for task in manifest.tasks)}: there is nothing to score."
         )
+    check_columns(by, manifest.examples, description.tasks)
     rows, left_out = read_rows(manifest.examples, manifest.tasks, description.crop, cache)
     console.print_left_out(left_out)
     if not len(rows):
         raise ValueError("None of these pictures can be read, so there is nothing to score.")
-    scores = evaluate(model_file.load(path)[0], description.tasks, rows)
-    if output is None:
-        console.print_scores(scores)
-    else:
-        write_report(scores, description.tasks, Path(output))
-    return scores
+    probabilities = predict(model_file.load(path)[0], rows)
+    answers = all_answers(description.tasks, rows, probabilities)
+    groups = by_groups(answers, rows, probabilities, description.tasks, by)
+    names = tuple(map(without_folders, sources))
+    findings = Findings(path.name, description, chosen, names, rows, probabilities, groups)
+    print_findings(findings)
+    if output is not None:
+        write_report(findings, Path(output))
+    return findings.scores
 
 
-def _of_split(manifest: Manifest, split: str | None) -> Manifest:
+def _asked_for(path: Path, tasks: Sequence[Task], names: Collection[str] | None) -> dict[str, Task]:
+    known = {task.name: task for task in tasks}
+    if strangers := sorted(set(names or ()) - set(known)):
+        raise ValueError(
+            f"{path} has no task {', '.join(strangers)}; its tasks are {', '.join(known)}."
+        )
+    return {name: task for name, task in known.items() if names is None or name in names}
+
+
+def _of_split(manifest: Manifest, split: str | None) -> tuple[str, Manifest]:
     """The rows of one split; without a name those of val, or all where no row is of val."""
     splits = {example.split for example in manifest.examples}
     chosen = split or ("val" if "val" in splits else "all")
     if chosen == "all":
-        return manifest
+        return chosen, manifest
     if chosen not in splits:
         raise ValueError(
             f"There is no row of split {chosen!r}. The splits are: "
             f"{', '.join(sorted(s or 'none given' for s in splits))}"
         )
-    return replace(manifest, examples=manifest.only(chosen))
+    return chosen, replace(manifest, examples=manifest.only(chosen))
 
 
 def read_rows(
@@ -104,9 +130,51 @@ def repeats(train: Rows, val: Rows) -> tuple[int, int]:
     return int(np.isin(val.index, train.index).sum()), len(contradicting)
 
 
-def write_report(scores: Mapping[str, Score], tasks: Sequence[Task], folder: Path) -> None:
-    """Print the scores and write ``scores.json`` and ``confusions.png`` into a folder."""
-    console.print_scores(scores)
+def print_findings(findings: Findings) -> None:
+    """Print the scores, what they cannot tell, what confidence buys, and the groups."""
+    console.print_scores(findings.scores)
+    console.print_warnings(findings.warnings())
+    console.print_offers({answers.task.name: offers(answers) for answers in findings.answers})
+    console.print_groups(findings.groups)
+
+
+def write_report(findings: Findings, folder: Path) -> None:
+    """Write a report into a folder.
+
+    ``report.html`` has everything on a page, ``card.md`` the same in words and tables,
+    ``mistakes.csv`` every wrong answer and ``mistakes.png`` the surest of them; beside them
+    ``confusions.png``, ``calibration.png``, ``curves.png`` of a training run, and, at last,
+    ``scores.json``.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    draw_confusions(scores, tasks, folder / "confusions.png")
-    write_json(scores, folder / SCORES)
+    for name, draw in _pictures(findings).items():
+        plots.save_png(draw, folder / name)
+    wrong = findings.mistakes.values()
+    write_mistakes((one for some in wrong for one in some), findings.rows, folder / "mistakes.csv")
+    surest = [one for some in wrong for one in some[:SHOWN]]
+    draw_mistakes(surest, findings.rows, folder / "mistakes.png")
+    write_card(findings, folder / "card.md")
+    write_page(findings, folder / "report.html")
+    write_json(_as_json(findings), folder / SCORES)
+
+
+def _pictures(findings: Findings) -> dict[str, plots.Draw]:
+    drawn: dict[str, plots.Draw] = {
+        "confusions.png": partial(plots.confusions, findings.scores, findings.tasks),
+        "calibration.png": partial(plots.calibration, findings.answers),
+    }
+    if findings.log is not None:
+        drawn["curves.png"] = partial(plots.curves, findings.log)
+    return drawn
+
+
+def _as_json(findings: Findings) -> dict[str, dict]:
+    """By task its score, and what else was counted."""
+    found = {name: asdict(score) for name, score in findings.scores.items()}
+    for answers in findings.answers:
+        name = answers.task.name
+        found[name]["classes"] = [asdict(one) for one in findings.scores[name].classes]
+        found[name]["reliability"] = [asdict(one) for one in reliability(answers)]
+        found[name]["min_confidence"] = [asdict(one) for one in offers(answers)]
+        found[name]["groups"] = [asdict(one) for one in findings.groups if one.task == name]
+    return found

@@ -12,6 +12,12 @@ from faceattr.training.splitting import set_val_aside
 from faceattr.training.tables import read_csv
 
 
+def without_folders(spec: str) -> str:
+    """A source or a file as it may be told to others: without where it lies on this machine."""
+    task, equals, path = spec.rpartition("=")
+    return f"{task}{equals}{Path(path).name}"
+
+
 def read_for_training(specs: Sequence[str], columns: Collection[str] | None = None) -> Manifest:
     """Read sources and unite them; each gets validation rows if it has none of its own.
 

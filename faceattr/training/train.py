@@ -18,7 +18,7 @@ import keras
 from faceattr import __version__, model_file
 from faceattr.model_file import Description
 from faceattr.tasks import Task
-from faceattr.training import console, curves
+from faceattr.training import console
 from faceattr.training.calibrate import calibrate
 from faceattr.training.dataset import Rows
 from faceattr.training.evaluate import (
@@ -29,12 +29,13 @@ from faceattr.training.evaluate import (
     scores_of,
     smallest_face,
 )
+from faceattr.training.findings import Findings
 from faceattr.training.fit import CHECKPOINT, LOG, SCORES, SETTINGS, Epoch, check, fit
 from faceattr.training.manifest import Manifest
 from faceattr.training.network import Network
-from faceattr.training.report import read_rows, repeats, write_report
+from faceattr.training.report import print_findings, read_rows, repeats, write_report
 from faceattr.training.settings import Settings
-from faceattr.training.sources import read_for_training
+from faceattr.training.sources import read_for_training, without_folders
 
 BEST = "best.keras"
 
@@ -161,7 +162,7 @@ def _made(
     """What the model file will say about how it was made."""
     libraries = (keras.backend.backend(), "keras", "numpy", "opencv-python")
     return {
-        "network": {"trunk": "vgg16", "pooling": network.pooling, "dropout": network.dropout},
+        "network": network.architecture,
         "data": tuple(
             {"split": split, "rows": len(part), "sha256": part.sha256()}
             for split, part in rows.items()
@@ -171,17 +172,11 @@ def _made(
             "with": {name: importlib.metadata.version(name) for name in libraries},
             "on": f"{platform.system()} {platform.machine()}",
             "date": datetime.date.today().isoformat(),
-            "sources": [_without_folders(source) for source in sources],
-            "weights": _without_folders(network.weights),
+            "sources": [without_folders(source) for source in sources],
+            "weights": without_folders(network.weights),
             "settings": asdict(settings),
         },
     }
-
-
-def _without_folders(spec: str) -> str:
-    """A source or a file as it may be told to others: without where it lies on this machine."""
-    task, equals, path = spec.rpartition("=")
-    return f"{task}{equals}{Path(path).name}"
 
 
 def finish(folder: Path, output: Path, val: Rows) -> dict[str, Score]:
@@ -209,12 +204,15 @@ def finish(folder: Path, output: Path, val: Rows) -> dict[str, Score]:
     }
     found |= {"by_size": by_size, "min_face": smallest_face(by_size)}
     found["half_precision"] = difference(predict(best, val), answers)
-    model_file.describe_anew(part, replace(description, scores=found))
+    described = replace(description, scores=found)
+    model_file.describe_anew(part, described)
     os.replace(part, output)
     console.print_calibration(calibration)
     console.print_half_precision(found["half_precision"])
-    curves.draw_curves(folder / LOG, folder / "curves.png")
-    write_report(scores, description.tasks, folder)
+    sources = tuple(description.made["sources"])
+    findings = Findings(output.name, described, "val", sources, val, answers, log=folder / LOG)
+    print_findings(findings)
+    write_report(findings, folder)
     for leftover in (BEST, CHECKPOINT):
         (folder / leftover).unlink(missing_ok=True)
     return scores
