@@ -69,6 +69,52 @@ AGE_GROUP = Task(
 )
 KNOWN_TASKS = {task.name: task for task in (EXPRESSION, GENDER, AGE_GROUP)}
 
+
+@dataclass(frozen=True)
+class Order:
+    """How a data set numbers its classes.
+
+    Args:
+        first: The number of the first class.
+        classes: In the order of their numbers, named as this package names them.
+    """
+
+    first: int
+    classes: tuple[str, ...]
+
+    def name_of(self, number: int) -> str:
+        """The class of a number.
+
+        Raises:
+            ValueError: No class has that number.
+        """
+        if not 0 <= number - self.first < len(self.classes):
+            raise ValueError(f"{number} is no number of this order: {self}.")
+        return self.classes[number - self.first]
+
+    def __str__(self) -> str:
+        return ", ".join(f"{i} {name}" for i, name in enumerate(self.classes, self.first))
+
+
+# Every data set numbers its classes in its own way, so a number alone says nothing.
+ORDERS: dict[str, dict[str, Order]] = {
+    "expression": {
+        "fer2013": Order(0, ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")),
+        "fer+": Order(
+            0, ("neutral", "happy", "surprise", "sad", "angry", "disgust", "fear", "contempt")
+        ),
+        "raf-db": Order(1, ("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral")),
+        "affectnet": Order(
+            0, ("neutral", "happy", "sad", "surprise", "fear", "disgust", "angry", "contempt")
+        ),
+        "imagefolder": Order(0, EXPRESSION.classes),
+    },
+    "gender": {
+        "utkface": Order(0, ("male", "female")),
+        "imdb-wiki": Order(0, ("female", "male")),
+    },
+}
+
 # Spellings used by FER+, RAF-DB, AffectNet, FairFace and others (lower case) for our classes.
 CLASS_ALIASES: dict[str, dict[str, str]] = {
     "expression": {

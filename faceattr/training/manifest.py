@@ -78,6 +78,12 @@ class Source:
 class Manifest:
     """Examples and the tasks that their labels answer.
 
+    Args:
+        tasks: With their classes.
+        examples: The labelled faces.
+        left_out: How many rows were not taken, by reason.
+        notes: What was changed in reading them, for people.
+
     Raises:
         ValueError: There is no example, or a label is no class of its task; the first such
             rows are named.
@@ -86,6 +92,7 @@ class Manifest:
     tasks: tuple[Task, ...]
     examples: tuple[Example, ...]
     left_out: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.examples:
@@ -97,21 +104,23 @@ class Manifest:
         ]
         if strangers:
             more = f" (and {len(strangers) - 5} rows more)" if len(strangers) > 5 else ""
-            raise ValueError("; ".join(strangers[:5]) + more)
+            cure = " Rename such labels with --map NAME=CLASS, or leave them out with --map NAME=."
+            raise ValueError("; ".join(strangers[:5]) + more + cure)
 
     def only(self, split: str) -> tuple[Example, ...]:
         """The examples of one split."""
         return tuple(example for example in self.examples if example.split == split)
 
 
-def _names_in(label: Label | None) -> Iterable[str]:
+def names_in(label: Label | None) -> Iterable[str]:
+    """The names of classes in a label: one, those that got votes, or none."""
     return ([label] if isinstance(label, str) else label) if label else ()
 
 
 def _label_errors(tasks: Sequence[Task], example: Example) -> list[str]:
     errors = []
     for task in tasks:
-        for name in _names_in(example.labels.get(task.name)):
+        for name in names_in(example.labels.get(task.name)):
             try:
                 task.index(name)
             except ValueError as error:
@@ -144,7 +153,7 @@ def unite(sources: Sequence[Source], known: Known = KNOWN_TASKS) -> Manifest:
 
 
 def _own_task(name: str, examples: Iterable[Example]) -> Task:
-    classes = {label for example in examples for label in _names_in(example.labels.get(name))}
+    classes = {label for example in examples for label in names_in(example.labels.get(name))}
     return Task(name, tuple(sorted(classes)))
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from faceattr.tasks import KNOWN_TASKS
 from faceattr.training.folders import read_folder
 from faceattr.training.manifest import Known, Manifest, Source, unite
+from faceattr.training.spelling import AS_WRITTEN, Spelling, respell
 from faceattr.training.splitting import set_val_aside
 from faceattr.training.tables import read_csv
 
@@ -18,20 +20,32 @@ def without_folders(spec: str) -> str:
     return f"{task}{equals}{Path(path).name}"
 
 
-def read_for_training(specs: Sequence[str], columns: Collection[str] | None = None) -> Manifest:
+def read_for_training(
+    specs: Sequence[str],
+    columns: Collection[str] | None = None,
+    spelling: Spelling = AS_WRITTEN,
+    known: Known = KNOWN_TASKS,
+) -> Manifest:
     """Read sources and unite them; each gets validation rows if it has none of its own.
 
     Args:
         specs: ``"task=path"`` or ``"path"`` each, see `read_source`.
         columns: What bare manifest CSVs contribute, as far as they have it; None for every
             column of class names.
+        spelling: How the labels are to be understood.
+        known: Tasks whose classes are fixed.
     """
-    return unite([set_val_aside(read_source(spec, columns)) for spec in specs])
+    read = [read_source(spec, columns, known) for spec in specs]
+    sources, notes = respell(read, spelling, known)
+    return replace(unite([set_val_aside(source) for source in sources], known), notes=notes)
 
 
-def read_labelled(specs: Sequence[str], known: Known) -> Manifest:
+def read_labelled(specs: Sequence[str], known: Known, spelling: Spelling = AS_WRITTEN) -> Manifest:
     """Read sources as they are, for the tasks (and class orders) that a model knows."""
-    return unite([read_source(spec, known, known) for spec in specs], {**KNOWN_TASKS, **known})
+    every = {**KNOWN_TASKS, **known}
+    read = [read_source(spec, known, known) for spec in specs]
+    sources, notes = respell(read, spelling, every)
+    return replace(unite(sources, every), notes=notes)
 
 
 def read_source(

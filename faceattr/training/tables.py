@@ -12,15 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from faceattr.tasks import EXPRESSION, TASK_NAME
+from faceattr.tasks import EXPRESSION, ORDERS, TASK_NAME
 from faceattr.training.manifest import SPLIT_NAMES, Example, Known, Label, Source
 
 BOX_COLUMNS = ("x0", "y0", "x1", "y1")
 OWN_COLUMNS = ("path", "split", "group", *BOX_COLUMNS)
 MANY_TEXTS = 12  # a bare column with more, most of them different, holds no classes
 
-# FER2013 (Goodfellow et al. 2013) numbers its classes in this order.
-FER2013_CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 FER2013_SPLITS = {"": "", "training": "train", "publictest": "val", "privatetest": "test"}
 FER2013_PIXELS = 48 * 48
 
@@ -91,7 +89,7 @@ def _fer2013_example(path: Path, index: int, emotion: str, text: str, usage: str
     pixels = np.array(numbers, dtype="uint8").reshape(48, 48, 1)
     return Example(
         path=Path(f"{path}#{index}"),
-        labels={EXPRESSION.name: FER2013_CLASSES[int(emotion)]},
+        labels={EXPRESSION.name: ORDERS[EXPRESSION.name]["fer2013"].name_of(int(emotion))},
         split=FER2013_SPLITS[usage.strip().lower()],
         pixels=np.repeat(pixels, 3, axis=2),
         origin=origin,

@@ -1,0 +1,166 @@
+"""How somebody's data spells its labels: other names for classes, and numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from faceattr.tasks import ORDERS
+from faceattr.training.manifest import Known, Label, Source, names_in
+
+EVERY_TASK = ""
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """How labels are to be understood.
+
+    Args:
+        renamed: By task (``""`` for every task), the class that a name in the data stands for.
+            Several names may stand for one class; an empty class leaves the label unknown.
+        orders: By task, the name of the order that its numbers follow, see
+            `faceattr.tasks.ORDERS`.
+
+    Raises:
+        ValueError: There is no such order.
+    """
+
+    renamed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    orders: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for task, name in self.orders.items():
+            if name not in ORDERS.get(task, {}):
+                raise ValueError(
+                    f"There is no order {name!r} of task {task!r}. The known ones are: "
+                    f"{_known_orders()}. Numbers of another order are named one by one, "
+                    f"as in --map {task}:0=NAME."
+                )
+
+    def renaming_of(self, task: str) -> Mapping[str, str]:
+        """The classes that names in the data stand for."""
+        return {**self.renamed.get(EVERY_TASK, {}), **self.renamed.get(task, {})}
+
+    def named(self, task: str, name: str) -> str:
+        """The class that a number stands for, if an order was stated; any other name as it is."""
+        number = _number(name)
+        if task not in self.orders or number is None:
+            return name
+        return ORDERS[task][self.orders[task]].name_of(number)
+
+    def renamed_to(self, task: str, name: str) -> str:
+        """The class that a name stands for, empty where it stands for none."""
+        return self.renaming_of(task).get(name, name)
+
+
+AS_WRITTEN = Spelling()
+
+
+def _known_orders() -> str:
+    return "; ".join(f"{task}: {', '.join(orders)}" for task, orders in ORDERS.items())
+
+
+def respell(
+    sources: Sequence[Source], spelling: Spelling, known: Known
+) -> tuple[list[Source], tuple[str, ...]]:
+    """Give every label the name of its class.
+
+    Args:
+        sources: As they were read.
+        spelling: How their labels are to be understood.
+        known: Tasks whose classes are fixed.
+
+    Returns:
+        The sources with the classes' own names, and a note for each name that was replaced.
+
+    Raises:
+        ValueError: Labels are numbers of which nobody has said what they mean, or a name that
+            shall be replaced occurs nowhere.
+    """
+    numbered = [_mapped(source, spelling.named) for source in sources]
+    met: Counter[tuple[str, str]] = Counter()
+    for source in numbered:
+        met.update(_names_met(source))
+    _refuse_unmet(met, spelling)
+    _refuse_numbers(met, spelling, known)
+    return [_mapped(source, spelling.renamed_to) for source in numbered], _notes(met, spelling)
+
+
+def _mapped(source: Source, class_of: Callable[[str, str], str]) -> Source:
+    """The source with every name of a class replaced."""
+    examples, left_out = [], Counter(source.left_out)
+    for example in source.examples:
+        try:
+            labels = {
+                task: _mapped_label(task, label, class_of) for task, label in example.labels.items()
+            }
+        except ValueError as error:
+            raise ValueError(f"{example.origin or example.path}: {error}") from None
+        if any(labels.values()):
+            examples.append(replace(example, labels=labels))
+        else:
+            left_out["label that stands for no class"] += 1
+    return replace(source, examples=tuple(examples), left_out=left_out)
+
+
+def _mapped_label(task: str, label: Label, class_of: Callable[[str, str], str]) -> Label:
+    if isinstance(label, str):
+        return class_of(task, label.strip()) if label else ""
+    votes: dict[str, float] = {}
+    for name, weight in label.items():
+        answer = class_of(task, name.strip())
+        votes[answer] = votes.get(answer, 0) + weight
+    return {name: weight for name, weight in votes.items() if name}
+
+
+def _names_met(source: Source) -> Iterator[tuple[str, str]]:
+    for example in source.examples:
+        for task, label in example.labels.items():
+            yield from ((task, name) for name in names_in(label))
+
+
+def _number(name: str) -> int | None:
+    """The whole number that a label is, also where a table made 3.0 of it."""
+    try:
+        number = float(name)
+    except ValueError:
+        return None
+    return int(number) if number.is_integer() else None
+
+
+def _refuse_numbers(met: Iterable[tuple[str, str]], spelling: Spelling, known: Known) -> None:
+    for task, name in met:
+        if task not in ORDERS or name in spelling.renaming_of(task) or _number(name) is None:
+            continue
+        if task in known and name in known[task].classes:
+            continue
+        orders = "; ".join(f"{title}: {order}" for title, order in ORDERS[task].items())
+        raise ValueError(
+            f"The label {name!r} of task {task!r} is a number, and data sets number their classes "
+            f"differently ({orders}): say which with --order {task}=NAME, or name the "
+            f"numbers yourself with --map {task}:{name}=CLASS."
+        )
+
+
+def _refuse_unmet(met: Iterable[tuple[str, str]], spelling: Spelling) -> None:
+    for task, renaming in spelling.renamed.items():
+        there = {name for of, name in met if task in (EVERY_TASK, of)}
+        if strangers := sorted(set(renaming) - there):
+            raise ValueError(
+                f"There is no label {', '.join(strangers)}{' of task ' if task else ''}{task} to "
+                f"be renamed. The labels are: {', '.join(sorted(there)) or 'none'}."
+            )
+
+
+def _notes(met: Mapping[tuple[str, str], int], spelling: Spelling) -> tuple[str, ...]:
+    """What became of the names that were replaced, a line per class."""
+    stood_for: dict[tuple[str, str], list[str]] = {}
+    for task, name in sorted(met):
+        stood_for.setdefault((task, spelling.renamed_to(task, name)), []).append(name)
+    return tuple(
+        f"{task}: {' and '.join(f'{one} ({met[task, one]:,})' for one in names)} "
+        f"{'count' if len(names) > 1 else 'counts'} as {name or 'unknown'}"
+        for (task, name), names in stood_for.items()
+        if names != [name]
+    )
