@@ -1,10 +1,10 @@
 """The network: VGG16, its preprocessing inside, one softmax head per task."""
 
 from faceattr.model.build import SHARINGS, build
-from faceattr.model.heads import POOLINGS
+from faceattr.model.heads import POOLINGS, feature_map, head, pool
 from faceattr.model.learning import TRUNK, head_names, open_from
 from faceattr.model.transfer import transfer, vgg16_of
-from faceattr.model.trunk import TRUNKS, convolutions
+from faceattr.model.trunk import TRUNKS, convolutions, shared_name
 
 __all__ = [
     "POOLINGS",
@@ -13,8 +13,12 @@ __all__ = [
     "TRUNKS",
     "build",
     "convolutions",
+    "feature_map",
+    "head",
     "head_names",
     "open_from",
+    "pool",
+    "shared_name",
     "transfer",
     "vgg16_of",
 ]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import keras
 
-from faceattr.model.trunk import LAST
+from faceattr.model.trunk import LAST, norm_name, owned
 
 POOLINGS = ("max", "avg")
 
@@ -29,6 +29,21 @@ def pool(output: keras.KerasTensor, pooling: str, layer: str) -> keras.KerasTens
         center=False, scale=False, dtype="float32", name=f"{layer}_scaled"
     )
     return scaled(pooled)
+
+
+def feature_map(model: keras.Model, layer: str, task: str) -> keras.KerasTensor:
+    """What a layer of VGG16 puts out in a model of `build`, in the task's own trunk if it has one.
+
+    Raises:
+        ValueError: The model has no such layer.
+    """
+    check_layers([layer])
+    outputs = {part.name: part.output for part in model.layers}
+    for name in (owned(layer, task), layer):
+        for last in (f"{norm_name(name)}_relu", name):
+            if last in outputs:
+                return outputs[last]
+    raise ValueError(f"The network has no layer {layer}; no head reads as high as that.")
 
 
 def head(name: str, classes: int) -> keras.layers.Dense:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import keras
 from keras import ops
 
-from faceattr.training.objective import masked_losses
+from faceattr.training.auxiliary import Auxiliary
+from faceattr.training.objective import compile_masked, masked_losses
+
+if TYPE_CHECKING:
+    from faceattr.training.settings import Settings
 
 LOSS_FLOOR = 1e-2  # below it the logarithm's pull, 1 / loss, would explode
 
@@ -104,26 +109,72 @@ class CombinedLosses(keras.Model):
     """A network whose heads' masked losses are combined by a layer; it shares all weights.
 
     Keras sums the losses of the heads and multiplies them with constants; anything else needs
-    `compute_loss`. The loss by task that it reports is the mean over all labelled rows of an
-    epoch, not over batches.
+    `compute_loss`. The loss by task that it reports is that of the task's own head, the mean
+    over all labelled rows of an epoch, not over batches.
 
     Args:
-        network: A model of `faceattr.model.build`.
+        network: A model of `faceattr.model.build`, maybe with heads of auxiliary losses.
         combine: Makes one loss of several.
         label_smoothing: Share of every known target that is spread over the classes.
+        auxiliary: Losses to add to those of their tasks before they are combined.
     """
 
-    def __init__(self, network: keras.Model, combine: Sum, label_smoothing: float = 0.0) -> None:
+    def __init__(
+        self,
+        network: keras.Model,
+        combine: Sum,
+        label_smoothing: float = 0.0,
+        auxiliary: Sequence[Auxiliary] = (),
+    ) -> None:
         super().__init__(network.input, network.output)
         self.combine = combine
-        self._losses_by_task = masked_losses(network.output, label_smoothing)
-        self._means = [keras.metrics.Mean(f"{name}_loss") for name in network.output]
+        self._auxiliary = tuple(auxiliary)
+        self._losses_by_head = masked_losses(network.output, label_smoothing)
+        self._means = {
+            name: keras.metrics.Mean(f"{name}_loss") for name in own_heads(network, auxiliary)
+        }
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        def loss_of(head: str, task: str):
+            loss = self._losses_by_head[head]
+            return loss(y[task], y_pred[head], sample_weight=sample_weight[task])
+
         losses, present = {}, {}
-        for (name, loss), mean in zip(self._losses_by_task.items(), self._means, strict=True):
-            labelled = ops.sum(sample_weight[name])
-            losses[name] = loss(y[name], y_pred[name], sample_weight=sample_weight[name])
-            present[name] = ops.cast(labelled > 0, "float32")
-            mean.update_state(losses[name], sample_weight=labelled)
+        for task, mean in self._means.items():
+            labelled = ops.sum(sample_weight[task])
+            losses[task] = loss_of(task, task)
+            present[task] = ops.cast(labelled > 0, "float32")
+            mean.update_state(losses[task], sample_weight=labelled)
+        for extra in self._auxiliary:
+            losses[extra.task] += extra.weight * loss_of(extra.head, extra.task)
         return self.combine(losses, present)
+
+
+def own_heads(network: keras.Model, auxiliary: Sequence[Auxiliary]) -> list[str]:
+    """The names of the heads that are no auxiliary ones."""
+    extra = {one.head for one in auxiliary}
+    return [name for name in network.output if name not in extra]
+
+
+def compiled(
+    network: keras.Model, optimizer: keras.optimizers.Optimizer, settings: Settings
+) -> keras.Model:
+    """What is to be fitted: the network itself where Keras' own sum will do, or a model around it.
+
+    Args:
+        network: All heads of a joint step, or the one head of a task, with auxiliary ones.
+        optimizer: For everything in it that learns.
+        settings: Of the run.
+    """
+    auxiliary = [one for one in settings.auxiliary if one.head in network.output]
+    tasks = own_heads(network, auxiliary)
+    weights = {name: settings.loss_weights.get(name, 1.0) for name in tasks}
+    if settings.combine == "sum" and not auxiliary:
+        compile_masked(
+            network, optimizer, label_smoothing=settings.label_smoothing, weights=weights
+        )
+        return network
+    combine = combination(settings.combine, weights, len(tasks), settings.seed)
+    model = CombinedLosses(network, combine, settings.label_smoothing, auxiliary)
+    model.compile(optimizer, weighted_metrics={name: ["accuracy"] for name in tasks})
+    return model
