@@ -1,22 +1,26 @@
-"""A page of faces sorted by answer and confidence: people look rather than read.
+"""A page of faces sorted by answer and confidence: people look rather than read, and correct.
 
-One HTML file with the crops inside it; it opens offline and loads nothing.
+One HTML file with the crops inside it; it opens offline and loads nothing. Whoever marks wrong
+answers in it saves them as a CSV file that `faceattr train` reads.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
+import json
 import os
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from faceattr.labelling.rows import OK, Row
@@ -67,12 +71,30 @@ def write_gallery(
     answers = _by_answer(rows(), tasks)
     shown = {number for group in answers.values() for number in group.shown()}
     chosen = {number: row for number, row in enumerate(rows()) if number in shown}
-    thumbs = _thumbs(chosen)
     page = Path(page)
-    body = "".join(_section(task, answers, chosen, thumbs, page.parent) for task in tasks)
-    text = PAGE.format(title=escape(title), style=STYLE, body=body)
+    sections = {task.name: _section(task, answers) for task in tasks}
+    about: dict[str, Any] = {
+        "tasks": {task.name: task.classes for task in tasks},
+        "faces": {number: _face(row, sections, page.parent) for number, row in chosen.items()},
+    }
+    # Marks are remembered by the browser, and must not come back on other faces.
+    about["key"] = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+    text = _template().render(
+        title=title, sections=sections, rows=chosen, about=about, thumbs=_thumbs(chosen)
+    )
     with whole_file(page) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def _template():
+    pages = Environment(
+        loader=PackageLoader("faceattr", "labelling/page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return pages.get_template("gallery.html")
 
 
 def _by_answer(rows: Iterable[Row], tasks: Sequence[Task]) -> dict[tuple[str, str], _Answers]:
@@ -117,69 +139,40 @@ def _thumb(image: np.ndarray, row: Row) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()
 
 
-def _section(
-    task: Task,
-    answers: Mapping[tuple[str, str], _Answers],
-    rows: Mapping[int, Row],
-    thumbs: Mapping[int, str],
-    here: Path,
-) -> str:
+@dataclass(frozen=True)
+class _Group:
+    """The faces of one answer, as a section shows them."""
+
+    name: str
+    count: int
+    share: float
+    numbers: list[int]
+
+    @property
+    def note(self) -> str:
+        some = f", {len(self.numbers)} of them shown evenly" if self.count > MOST_A_CLASS else ""
+        faces = "face" if self.count == 1 else "faces"
+        return f"{self.count:,} {faces}{some}, surest first" if self.count else "no face"
+
+
+def _section(task: Task, answers: Mapping[tuple[str, str], _Answers]) -> list[_Group]:
     groups = {name: answers[task.name, name] for name in (*task.classes, UNSURE)}
     total = sum(len(group.numbers) for group in groups.values()) or 1
-    links, blocks = [], []
-    for name, group in groups.items():
-        count = len(group.numbers)
-        if count == 0 and name == UNSURE:
-            continue
-        anchor = escape(f"{task.name}-{name}", quote=True)
-        links.append(
-            f'<a href="#{anchor}"><b>{escape(name)}</b><i>{count:,}</i>'
-            f'<s style="width:{count / total:.1%}"></s></a>'
-        )
-        faces = "".join(_figure(rows[n], task, thumbs.get(n), here) for n in group.shown())
-        some = f", {MOST_A_CLASS} of them shown evenly" if count > MOST_A_CLASS else ""
-        note = f"{count:,} faces{some}, surest first" if count else "no face"
-        blocks.append(
-            f'<h3 id="{anchor}">{escape(name)} <small>{note}</small></h3>'
-            f'<div class="faces">{faces}</div>'
-        )
-    return f"<h2>{escape(task.name)}</h2><nav>{''.join(links)}</nav>{''.join(blocks)}"
+    return [
+        _Group(name, len(group.numbers), len(group.numbers) / total, group.shown())
+        for name, group in groups.items()
+        if group.numbers or name != UNSURE
+    ]
 
 
-def _figure(row: Row, task: Task, thumb: str | None, here: Path) -> str:
-    place = row["path"] + (f" at {row['time']:g} s" if row["time"] is not None else "")
-    probability = row[f"{task.name}_prob"]
-    picture = f'<img src="{thumb}" alt="" loading="lazy">' if thumb else "<em>gone</em>"
-    # The page may stand anywhere: what leads to the picture starts at the page.
-    target = quote(os.path.relpath(row["path"], here).replace(os.sep, "/"))
-    return (
-        f'<a class="face" href="{target}" title="{escape(place, quote=True)}">{picture}'
-        f'<span style="--p:{probability:.3f}">{probability:.0%}</span></a>'
-    )
-
-
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<meta name="viewport" content="width=device-width,initial-scale=1"><style>{style}</style></head>
-<body><h1>{title}</h1>{body}</body></html>
-"""
-STYLE = """
-:root{color-scheme:light dark;--ink:#1b1d22;--soft:#667;--ground:#fafafa;--line:#dde;--bar:#d89b00}
-@media(prefers-color-scheme:dark){:root{--ink:#e8e8ec;--soft:#99a;--ground:#16171b;--line:#334}}
-body{font:15px/1.45 system-ui,sans-serif;color:var(--ink);background:var(--ground);
-max-width:1100px;margin:0 auto;padding:24px}
-h1{font-size:22px}h2{margin:40px 0 8px;border-bottom:1px solid var(--line);padding-bottom:6px}
-h3{margin:28px 0 8px}small{font-weight:400;color:var(--soft)}
-nav{display:grid;grid-template-columns:repeat(auto-fill,minmax(120px,1fr));gap:8px}
-nav a{position:relative;padding:6px 10px 9px;border:1px solid var(--line);
-border-radius:6px;color:inherit;text-decoration:none;display:flex;justify-content:space-between}
-nav i{font-style:normal;color:var(--soft)}
-nav s{position:absolute;left:0;bottom:0;height:3px;background:var(--bar);
-border-radius:0 2px 2px 6px}
-.faces{display:grid;grid-template-columns:repeat(auto-fill,minmax(96px,1fr));gap:8px}
-.face{color:inherit;text-decoration:none;font-size:12px;text-align:center}
-.face img{width:96px;height:96px;border-radius:5px;display:block;margin:0 auto 3px}
-.face em{display:block;height:96px;line-height:96px;color:var(--soft)}
-.face span{display:block;width:96px;margin:0 auto;background:linear-gradient(var(--bar),var(--bar))
-0 100%/calc(var(--p)*100%) 3px no-repeat;padding-bottom:4px}
-"""
+def _face(row: Row, sections: Mapping[str, Sequence[_Group]], here: Path) -> dict[str, Any]:
+    """What the page knows of one face, and writes into the file of corrections."""
+    # A manifest has no place for a second of a video, nor for a quarter turn.
+    can_be_learnt = row["time"] is None and not row["turn"]
+    return {
+        # The page may stand anywhere: what leads to the picture starts at the page.
+        "link": quote(os.path.relpath(row["path"], here).replace(os.sep, "/")),
+        "box": [row[name] for name in ("x0", "y0", "x1", "y1")],
+        "answers": {task: row[task] or "" for task in sections},
+        "correctable": can_be_learnt,
+    }
