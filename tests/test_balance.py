@@ -1,0 +1,86 @@
+"""Rare classes count as much as frequent ones, and the masked loss stays exact."""
+
+import keras
+import numpy as np
+import pytest
+from conftest import SHADE, TINT, toy_network
+
+from faceattr.training.augment import NO_AUGMENTATION
+from faceattr.training.balance import chances, class_weights, draw, row_weights
+from faceattr.training.dataset import MaskedBatches, Rows
+from faceattr.training.objective import compile_masked
+
+RARE = np.eye(2, dtype="float32")[[0] * 15 + [1] * 5]
+UNKNOWN = np.zeros((4, 2), "float32")
+
+
+def rows(balance="none", shade=RARE):
+    crops = np.random.default_rng(0).integers(0, 255, (len(shade), 32, 32, 3)).astype("uint8")
+    tint = np.zeros((len(shade), 3), "float32")
+    tint[::2, 0] = tint[1::4, 1] = 1
+    return Rows(crops, np.arange(len(shade)), {"shade": shade, "tint": tint}, balance=balance)
+
+
+def batches(of, **how):
+    return MaskedBatches(of, 32, augmentation=NO_AUGMENTATION, **how)
+
+
+def test_a_class_weighs_the_more_the_rarer_it_is_and_a_row_weighs_1_on_average():
+    np.testing.assert_allclose(class_weights(RARE), [20 / 30, 20 / 10])
+    weights = row_weights(np.concatenate([RARE, UNKNOWN]))
+    assert weights[:20].mean() == pytest.approx(1)
+    np.testing.assert_array_equal(weights[20:], 0)
+
+
+def test_a_class_without_a_row_and_a_task_without_a_row_weigh_nothing():
+    np.testing.assert_allclose(class_weights(np.eye(3)[[0, 0, 1]]), [0.75, 1.5, 0])
+    np.testing.assert_array_equal(class_weights(UNKNOWN), 0)
+
+
+def test_votes_weigh_by_their_shares():
+    votes = np.array([[1, 0], [0.5, 0.5]])
+    np.testing.assert_allclose(row_weights(votes), votes @ [2 / 3, 2])
+
+
+def test_the_weighted_loss_is_the_mean_of_the_classes_means():
+    model, of = toy_network((SHADE, TINT)), rows("weights")
+    compile_masked(model, keras.optimizers.SGD(0.0))
+    found = model.test_on_batch(*of.batch(np.arange(20)), return_dict=True)
+    answers = model.predict_on_batch(of.crops)["shade"]
+    losses = -np.log((answers * RARE).sum(axis=1))
+    expected = (losses[:15].mean() + losses[15:].mean()) / 2
+    assert found["shade_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_sampling_shows_all_classes_equally_often_in_every_epoch():
+    for balance, rare in (("none", 0.25), ("sampling", 0.5)):
+        epoch = batches(rows(balance).only("shade"), batch_size=8)
+        shown = np.concatenate([epoch[i][1]["shade"] for i in range(len(epoch))])
+        assert shown.mean(axis=0)[1] == pytest.approx(rare, abs=0.02)
+
+
+def test_sampling_keeps_the_shares_of_tasks_that_share_no_row():
+    shade = np.concatenate([RARE, np.zeros((20, 2), "float32")])
+    of = rows("sampling", shade)
+    of.targets["tint"][:20] = 0
+    epoch = batches(of, batch_size=8)
+    known = [[mask.sum() for mask in epoch[i][2].values()] for i in range(len(epoch))]
+    np.testing.assert_array_equal(known, 4)
+
+
+def test_a_row_of_several_tasks_is_drawn_for_each_of_them():
+    both = {"shade": RARE, "tint": np.eye(2, dtype="float32")[[0, 1] * 10]}
+    np.testing.assert_allclose(chances(both), (row_weights(RARE) + 1) / 2)
+
+
+def test_draws_follow_the_shares_give_or_take_one_and_the_seed_alone():
+    shares = np.array([1.0, 2.0, 5.0])
+    drawn = draw(np.array([7, 8, 9]), shares, 16, np.random.default_rng(1))
+    assert np.abs(np.bincount(drawn, minlength=10)[7:] - 2 * shares).max() <= 1
+    again = draw(np.array([7, 8, 9]), shares, 16, np.random.default_rng(1))
+    np.testing.assert_array_equal(drawn, again)
+
+
+def test_one_task_s_rows_keep_the_balance():
+    only = rows("weights").only("shade")
+    np.testing.assert_allclose(only.masks["shade"], row_weights(RARE))
