@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
@@ -14,8 +15,7 @@ from faceattr.pictures.crop import CropRule, crop
 from faceattr.pictures.reading import PathLike, Picture, read_image
 
 KEPT = (".jpg", ".jpeg", ".png", ".webp")
-MARGIN = 0.25
-SMALLEST, LARGEST = 48, 512
+LARGEST = 512
 
 
 def place_of(folder: PathLike, item: Item, ending: str = "") -> Path:
@@ -34,19 +34,23 @@ def place_of(folder: PathLike, item: Item, ending: str = "") -> Path:
     return Path(folder, *parts, name + ending)
 
 
-def save_crops(folder: PathLike, found: Found, picture: Picture) -> None:
-    """Write every face of a picture with some of what is around it, ``NAME.0.jpg`` and on.
+def save_crops(folder: PathLike, rule: CropRule, found: Found, picture: Picture) -> None:
+    """Write every face as the model's own rule cuts it, ``NAME.0.jpg`` and on.
+
+    Only the size is the picture's own, from that of the rule to 512 pixels, so that people
+    see more. As class folders for `faceattr train` they are cut like what is labelled later.
 
     Args:
         folder: Where to; the input's own folders are repeated below it.
+        rule: How the model wants a face to be cut.
         found: The faces, with boxes in pixels of `picture`.
         picture: In full size.
     """
     for number, face in enumerate(found.faces):
-        side = round(face.side * (1 + MARGIN))
-        rule = CropRule(min(max(side, SMALLEST), LARGEST), MARGIN)
-        cut = Image.fromarray(crop(picture.image, face.box, rule))
-        _save(cut.rotate(90 * face.turn), place_of(folder, found.item, f".{number}.jpg"))
+        side = round(face.side * (1 + rule.margin))
+        large = replace(rule, size=max(rule.size, min(side, LARGEST)))
+        cut = crop(picture.image, face.box, large, face.landmarks, face.turn)
+        _save(Image.fromarray(cut), place_of(folder, found.item, f".{number}.jpg"))
 
 
 def save_annotated(folder: PathLike, labelled: Labelled, item: Item) -> None:

@@ -54,7 +54,7 @@ class Extras:
     """What a job leaves beside its table; None leaves it out.
 
     Args:
-        crops: A folder for every face, with some of what is around it.
+        crops: A folder for every face, as the model's own rule cuts it.
         annotated: A folder for copies of the pictures with boxes and answers.
         gallery: An HTML page of faces by answer and confidence.
     """
@@ -151,7 +151,7 @@ def _with_extras(
         attributes,
         workers=workers,
         clock=clock,
-        keep=partial(save_crops, crops) if crops is not None else None,
+        keep=partial(save_crops, crops, attributes.crop_rule) if crops is not None else None,
         keep_frames=annotated is not None,
     )
     if annotated is None:

@@ -13,7 +13,7 @@ LARGEST = 50_000  # pixels; a longer box is a slip of the pen and would take gig
 LEVEL_ENOUGH = 1.0  # degrees; landmarks are not more certain than that
 LEANS_TOO_MUCH = 45.0  # degrees; more is a mistake, or a face on its side
 EYES_APART = 0.15  # of the box's longer side; nearer they are a profile's, and tell no tilt
-FINE = 4  # samples a pixel of a levelled crop, in each direction, are as good as all
+FINE = 4  # pixels for one of the crop, in each direction: no more are turned before averaging
 
 
 @dataclass(frozen=True)
@@ -117,38 +117,38 @@ def _levelled(
     image: np.ndarray, left: int, top: int, side: int, tilt: float, size: int
 ) -> np.ndarray:
     """The square turned about its centre by `tilt` degrees: sampled finely, then averaged."""
-    window, x, y = _around(image, left + side / 2, top + side / 2, side)
-    share = min(1.0, FINE * size / side)
-    if share < 1:
-        window, share_x, share_y = _shrunk(window, share)
-        x, y = x * share_x, y * share_y
-    fine = size * min(FINE, -(-side // size))
-    return _resized(_turned(window, x, y, side * share / fine, tilt, fine), size)
+    window, centre = _around(image, complex(left + side / 2, top + side / 2), side)
+    whole = max(1, side // (size * FINE))
+    if whole > 1:
+        window, centre = _shrunk(window, whole), centre / whole
+    fine = size * -(-side // (size * whole))
+    along = side / whole / fine * np.exp(1j * np.radians(tilt))
+    method = cv2.INTER_LINEAR if fine > size else cv2.INTER_CUBIC
+    return _resized(_turned(window, centre, along, fine, method), size)
 
 
-def _around(image: np.ndarray, x: float, y: float, side: int) -> tuple[np.ndarray, float, float]:
-    """What of the image a turned square about (x, y) can touch, and (x, y) in it."""
-    reach = side * np.sqrt(0.5) + 2
+def _around(image: np.ndarray, centre: complex, side: int) -> tuple[np.ndarray, complex]:
+    """What of the image a turned square can touch, and the square's centre in it."""
+    x, y, reach = centre.real, centre.imag, side * 0.75
     left, top = max(0, int(x - reach)), max(0, int(y - reach))
-    return image[top : int(y + reach) + 1, left : int(x + reach) + 1], x - left, y - top
+    window = image[top : int(y + reach) + 2, left : int(x + reach) + 2]
+    return window, centre - complex(left, top)
 
 
-def _shrunk(window: np.ndarray, share: float) -> tuple[np.ndarray, float, float]:
-    height, width = window.shape[:2]
-    size = max(1, round(width * share)), max(1, round(height * share))
-    small = cv2.resize(window, size, interpolation=cv2.INTER_AREA)
-    return small, size[0] / width, size[1] / height
+def _shrunk(window: np.ndarray, times: int) -> np.ndarray:
+    height, width = (max(1, length // times) for length in window.shape[:2])
+    whole = window[: height * times, : width * times]
+    return cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def _turned(
-    window: np.ndarray, x: float, y: float, step: float, tilt: float, size: int
+    window: np.ndarray, centre: complex, along: complex, size: int, method: int
 ) -> np.ndarray:
-    """`size` by `size` samples, `step` apart, about (x, y) along axes turned by `tilt`."""
-    along = step * np.exp(1j * np.radians(tilt))
-    # Coordinates count from corners of pixels, OpenCV's from their centres.
-    first = complex(x, y) - along * (1 + 1j) * (size - 1) / 2 - (0.5 + 0.5j)
+    """`size` by `size` samples about `centre`; `along` is the step from one to its right."""
+    # Here coordinates count from the corners of pixels, in OpenCV from their centres.
+    first = centre - along * (1 + 1j) * (size - 1) / 2 - (0.5 + 0.5j)
     matrix = np.array([[along.real, -along.imag, first.real], [along.imag, along.real, first.imag]])
-    how = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    how = method | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(window, matrix, (size, size), flags=how, borderMode=cv2.BORDER_REPLICATE)
 
 
