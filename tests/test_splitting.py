@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,8 @@ import pytest
 from faceattr.tasks import GENDER
 from faceattr.training.manifest import Example, Source
 from faceattr.training.splitting import set_val_aside
+
+SIDES = ("train", "val")
 
 
 def people(count, **fields):
@@ -78,3 +81,48 @@ def test_train_and_test_without_val_give_a_fifth_of_train():
 def test_too_few_rows_to_split_are_refused():
     with pytest.raises(ValueError, match="give at least 5"):
         set_val_aside(people(4))
+
+
+def test_twins_sit_on_one_side():
+    def pairs_of_three(examples):
+        return [int(example.path.stem) // 3 for example in examples]
+
+    split = set_val_aside(people(60), pairs_of_three)
+    train, val = ({int(e.path.stem) // 3 for e in rows_of(split, name)} for name in SIDES)
+    assert len(rows_of(split, "val")) == 12
+    assert not train & val
+
+
+def test_faces_of_one_picture_sit_on_one_side():
+    read = people(60)
+    crowd = [
+        replace(example, path=Path(f"photo{i // 4}.jpg"), box=(i, 0, i + 9, 9))
+        for i, example in enumerate(read.examples)
+    ]
+    split = set_val_aside(replace(read, examples=tuple(crowd)))
+    train, val = ({e.path for e in rows_of(split, name)} for name in SIDES)
+    assert train and val
+    assert not train & val
+
+
+def test_two_groups_with_a_twin_in_common_hang_together():
+    def ends_meet(examples):
+        return [number % (len(examples) - 1) for number in range(len(examples))]
+
+    for seed in range(5):
+        read = people(40, group=lambda i: str(i // 4))
+        sides = [e.split for e in set_val_aside(read, ends_meet, seed=seed).examples]
+        assert sides[0] == sides[3] == sides[36] == sides[39]
+
+
+def test_nobody_looks_at_pictures_where_val_rows_are_given():
+    def never(examples):
+        raise AssertionError("asked without need")
+
+    read = people(10, split=lambda i: "val" if i == 3 else "")
+    assert len(rows_of(set_val_aside(read, never), "val")) == 1
+
+
+def test_copies_of_one_picture_are_too_few_to_split():
+    with pytest.raises(ValueError, match="9 pictures, of which 1 remain"):
+        set_val_aside(people(9), lambda examples: [0] * len(examples))

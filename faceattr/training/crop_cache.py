@@ -33,12 +33,17 @@ class CachedCrops:
     Args:
         array: Memory-mapped RGB ``uint8`` of shape ``(kept, size, size, 3)``; read-only.
         rows: For each example its row in `array`, -1 where the picture could not be used.
-        left_out: How many pictures could not be used, by reason.
+        reasons: Why a picture could not be used, by its place among the examples.
     """
 
     array: np.ndarray
     rows: np.ndarray
-    left_out: Mapping[str, int] = field(default_factory=dict)
+    reasons: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """How many pictures could not be used, by reason."""
+        return Counter(self.reasons.values())
 
 
 def default_folder() -> Path:
@@ -71,8 +76,8 @@ def cache_crops(
             keys.extend(key or f"!{reason}" for key, _, reason in batch)
         rows = np.array([store.index.get(key, -1) for key in keys], dtype=np.int64)
         array = store.array()
-    left_out = Counter(key[1:] for key in keys if key.startswith("!"))
-    return CachedCrops(array, rows, left_out)
+    reasons = {place: key[1:] for place, key in enumerate(keys) if key.startswith("!")}
+    return CachedCrops(array, rows, reasons)
 
 
 Prepared = tuple[str, np.ndarray | None, str]
@@ -92,7 +97,7 @@ def _prepared(
         except (OSError, ValueError):
             return "", None, "unreadable picture"
         try:
-            return key, crop(image, example.box, rule), ""
+            return key, crop(image, example.box, rule, example.landmarks), ""
         except ValueError:
             return "", None, "box outside the picture"
 
@@ -108,4 +113,6 @@ def _key(example: Example, rule: CropRule) -> str:
     content = example.path.read_bytes() if pixels is None else pixels.tobytes()
     digest = hashlib.sha256(content)
     digest.update(f"{CROP_VERSION} {example.box} {rule.size} {rule.margin}".encode())
+    if rule.level and example.landmarks is not None:
+        digest.update(f" level {example.landmarks}".encode())
     return digest.hexdigest()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from faceattr.pictures.crop import Box
+from faceattr.pictures.crop import Box, Landmarks
 from faceattr.tasks import KNOWN_TASKS, Task
 
 SPLITS = ("train", "val", "test")
@@ -35,6 +35,7 @@ class Example:
         labels: By task, a class name, or votes (weights by class name). A task that is not in
             it, or has an empty label, is unknown.
         box: ``(x0, y0, x1, y1)`` in pixels of the upright picture; None: it is the face.
+        landmarks: Points ``(x, y)`` that level the face, the eyes first, as `crop` takes them.
         split: ``"train"``, ``"val"``, ``"test"``, or ``""`` where nobody has said.
         group: Whatever must not sit in two splits, for example an identity.
         about: What else is known of it, by column; nothing learns from it, reports group by it.
@@ -45,6 +46,7 @@ class Example:
     path: Path
     labels: Mapping[str, Label] = field(default_factory=dict)
     box: Box | None = None
+    landmarks: Landmarks | None = None
     split: str = ""
     group: str = ""
     about: Mapping[str, str] = field(default_factory=dict)

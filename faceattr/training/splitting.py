@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from faceattr.training.manifest import Example, Source
+from faceattr.training.ties import connected, ties
 
 FEWEST = 5  # of which one can be set aside
+Alike = Callable[[Sequence[Example]], Sequence[int] | np.ndarray]
 
 
-def set_val_aside(source: Source, *, seed: int = 0) -> Source:
+def set_val_aside(source: Source, alike: Alike | None = None, *, seed: int = 0) -> Source:
     """Give every row a split, and the source validation rows.
 
     Rows without a split follow their group's. Where the source has val rows of its own the
     rest of them trains; else a fifth of all that is not test is set aside for val, stratified
-    by answer and with groups kept whole.
+    by answer, with groups, faces of one picture and twins kept on one side.
+
+    Args:
+        source: Labelled faces.
+        alike: Numbers faces so that twins share one, as `faceattr.training.twins.photographs`
+            does; it is asked only where val is set aside. None: nobody looks at the pictures.
+        seed: Decides which rows.
 
     Raises:
         ValueError: A group is stated in two splits, or there are too few rows.
@@ -33,7 +42,7 @@ def set_val_aside(source: Source, *, seed: int = 0) -> Source:
         chosen: set[int] = set()
     else:
         usable = [i for i, example in enumerate(examples) if example.split != "test"]
-        chosen = _stratified_fifth(examples, usable, seed)
+        chosen = _stratified_fifth([examples[i] for i in usable], usable, alike, seed)
     for i, example in enumerate(examples):
         split = "val" if i in chosen else example.split or "train"
         examples[i] = replace(example, split=split)
@@ -53,25 +62,38 @@ def _splits_of_groups(examples: Sequence[Example]) -> dict[str, str]:
     return splits
 
 
-def _stratified_fifth(examples: Sequence[Example], rows: Sequence[int], seed: int) -> set[int]:
-    groups = [(examples[i].group and f"group {examples[i].group}") or f"row {i}" for i in rows]
-    if len(set(groups)) < FEWEST:
+def _stratified_fifth(
+    examples: Sequence[Example], places: Sequence[int], alike: Alike | None, seed: int
+) -> set[int]:
+    sides = _one_side(examples, alike)
+    if len(set(sides)) < FEWEST:
+        few = f"{len(examples)} pictures"
+        if len(set(sides)) < len(examples):
+            few += f", of which {len(set(sides))} remain where groups and copies count once,"
         raise ValueError(
-            f"{len(set(groups))} pictures (or groups) are too few to set a fifth aside for "
-            f"validation: give at least {FEWEST}, or a column 'split' with train and val."
+            f"{few} are too few to set a fifth aside for validation: give at least {FEWEST}, "
+            "or a column 'split' with train and val."
         )
-    answers = np.array([_answer(examples[i]) for i in rows])
+    answers = np.array([_answer(example) for example in examples])
     _, counts = np.unique(answers, return_counts=True)
     if counts.max() < FEWEST:
         answers[:] = "any"
-    grouped = len(set(groups)) < len(rows)
+    grouped = len(set(sides)) < len(examples)
     kind = StratifiedGroupKFold if grouped else StratifiedKFold
     folds = kind(FEWEST, shuffle=True, random_state=seed)
     # Rare answers may miss from val; the summary before training shows the counts.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The least populated class")
-        _, val = next(folds.split(np.zeros(len(rows)), answers, groups if grouped else None))
-    return {rows[i] for i in val}
+        _, val = next(folds.split(np.zeros(len(examples)), answers, sides if grouped else None))
+    return {places[i] for i in val}
+
+
+def _one_side(examples: Sequence[Example], alike: Alike | None) -> np.ndarray:
+    """Numbers of the sets that must not be divided: groups, pictures, twins."""
+    stated = [example.group for example in examples]
+    pictures = [os.path.abspath(example.path) for example in examples]
+    seen = list(alike(examples)) if alike else []
+    return connected(len(examples), ties(stated), ties(pictures), ties(seen))
 
 
 def _answer(example: Example) -> str:

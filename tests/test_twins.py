@@ -1,0 +1,120 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from faceattr.pictures.crop import CropRule
+from faceattr.training.dataset import Rows
+from faceattr.training.manifest import Example
+from faceattr.training.ties import connected, ties
+from faceattr.training.twins import (
+    NEAR,
+    have_twins,
+    looks_of,
+    near_pairs,
+    photographs,
+    prints_of,
+)
+
+SIZE = 48
+
+
+def portraits(count, size=SIZE):
+    """Smooth patterns, no two alike."""
+    generator = np.random.default_rng(0)
+    return [
+        cv2.resize(
+            generator.integers(0, 256, (7, 7, 3)).astype("uint8"),
+            (size, size),
+            interpolation=cv2.INTER_CUBIC,
+        )
+        for _ in range(count)
+    ]
+
+
+def brighter(face):
+    """The same photograph from another editor: lighter, flatter, saved as JPEG."""
+    changed = (face * 0.7 + 50).astype("uint8")
+    return cv2.imdecode(cv2.imencode(".jpg", changed)[1], cv2.IMREAD_COLOR)
+
+
+def rows(faces):
+    return Rows(np.stack(faces), np.arange(len(faces)), {})
+
+
+def looks(faces):
+    return looks_of(np.stack(faces), np.arange(len(faces)))
+
+
+def test_no_faces_have_no_twins():
+    nothing = looks_of(np.zeros((0, SIZE, SIZE, 3), "uint8"), np.arange(0))
+    assert len(near_pairs(nothing).first) == 0
+    assert len(near_pairs(looks(portraits(2)), nothing).first) == 0
+
+
+def test_a_copy_saved_again_is_a_near_twin_and_no_exact_one():
+    faces = portraits(6)
+    faces.append(brighter(faces[2]))
+    pairs = near_pairs(looks(faces))
+    assert pairs.first.tolist() == [2]
+    assert pairs.second.tolist() == [6]
+    assert NEAR < pairs.similarity[0] < 1.001
+    assert len(set(prints_of(np.stack(faces), np.arange(7)))) == 7
+
+
+def test_the_shortcut_misses_no_pair_and_invents_none(monkeypatch):
+    generator = np.random.default_rng(1)
+    base = portraits(40)
+    faces = [
+        np.clip(face + generator.normal(0, spread, face.shape), 0, 255).astype("uint8")
+        for face in base
+        for spread in (5, 40, 90)
+    ]
+    seen = looks(faces)
+    monkeypatch.setattr("faceattr.training.twins.TOGETHER", 16)
+    pairs = near_pairs(seen, above=0.9)
+    expected = np.argwhere(np.triu(seen.fine @ seen.fine.T, 1) > 0.9)
+    assert len(expected) > 20
+    found = sorted(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True))
+    assert found == [tuple(pair) for pair in expected.tolist()]
+
+
+def test_blank_pictures_are_twins_only_pixel_for_pixel():
+    black, grey = np.zeros((SIZE, SIZE, 3), "uint8"), np.full((SIZE, SIZE, 3), 90, "uint8")
+    assert len(near_pairs(looks([black, grey, black])).first) == 0
+    assert have_twins(rows([black, grey]), rows([black])).tolist() == [True, False]
+
+
+def test_rows_with_twins_among_others_are_told_exactly_or_nearly():
+    faces = portraits(5)
+    val = rows([faces[0], brighter(faces[1]), faces[4]])
+    train = rows(faces[:4])
+    assert have_twins(val, train).tolist() == [True, True, False]
+    assert have_twins(val, train, above=1).tolist() == [True, False, False]
+    assert have_twins(val, rows([faces[3]])).tolist() == [False, False, False]
+
+
+@pytest.mark.parametrize("size", [32, 96])
+def test_twins_are_found_at_other_crop_sizes(size):
+    faces = portraits(4, size)
+    assert near_pairs(looks([*faces, brighter(faces[3])])).second.tolist() == [4]
+
+
+def test_what_hangs_together_through_others_is_one_set():
+    sets = connected(6, ties(["ann", "", "ann", "", None, None]), ties("abcbcd"))
+    assert sets[0] == sets[2] == sets[4]
+    assert sets[1] == sets[3]
+    assert len(set(sets.tolist())) == 3
+
+
+def test_twins_in_files_share_a_number_and_unreadable_files_stand_alone(tmp_path):
+    faces = portraits(3)
+    for name, face in {"a": faces[0], "b": faces[1], "c": brighter(faces[0])}.items():
+        cv2.imwrite(str(tmp_path / f"{name}.png"), face)
+    for name in ("d", "e"):
+        (tmp_path / f"{name}.png").write_text("no picture")
+    examples = [Example(Path(tmp_path / f"{name}.png")) for name in "abcde"]
+    a, b, c, d, e = photographs(examples, CropRule(), tmp_path / "cache")
+    assert a == c
+    assert len({a, b, d, e}) == 4
