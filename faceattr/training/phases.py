@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import keras
 
 from faceattr.model import TRUNK, open_from
+from faceattr.training.branches import branch_pattern
 from faceattr.training.muon import ConvolutionMuon
 
 OPTIMIZERS = ("adam", "muon")
@@ -35,8 +36,9 @@ class Phase:
         warmup: Share of the phase's steps.
         weight_decay: Decoupled, times the rate.
         patience: The phase ends after so many epochs without a new best; None never does.
-        rates: By branch another highest rate than `learning_rate`: a task, a block of the trunk
-            (``"block5"``) or a layer. Each branch has an optimiser of its own.
+        rates: By branch another highest rate than `learning_rate`: a task, ``"trunk"``, a block
+            of it (``"block5"``) or a layer; the narrowest counts. Each branch has an optimiser
+            of its own.
     """
 
     name: str
@@ -91,17 +93,26 @@ class Phase:
         everything = self._optimizer(self.learning_rate, steps)
         if not self.rates:
             return everything
-        branches = {f"{name}.*": self._optimizer(rate, steps) for name, rate in self.rates.items()}
+        branches = {
+            branch_pattern(name, self.rates): self._optimizer(rate, steps)
+            for name, rate in self.rates.items()
+        }
         return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(everything, branches))
 
-    def _optimizer(self, highest_rate: float, steps: int) -> keras.optimizers.Optimizer:
+    def schedule(
+        self, highest_rate: float, steps: int
+    ) -> keras.optimizers.schedules.LearningRateSchedule:
+        """The rate by step, for a phase of so many steps."""
         warmup = max(1, round(self.warmup * steps))
-        rate = keras.optimizers.schedules.CosineDecay(
+        return keras.optimizers.schedules.CosineDecay(
             initial_learning_rate=highest_rate / (warmup + 1),
             warmup_target=highest_rate,
             warmup_steps=warmup,
             decay_steps=max(1, steps - warmup),
         )
+
+    def _optimizer(self, highest_rate: float, steps: int) -> keras.optimizers.Optimizer:
+        rate = self.schedule(highest_rate, steps)
         if self.optimizer == "adam":
             return keras.optimizers.AdamW(rate, weight_decay=self.weight_decay)
         # Rates of methods that were measured side by side: Adam gets a thirtieth of Muon's.

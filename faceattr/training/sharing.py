@@ -17,6 +17,8 @@ import keras
 from keras import ops
 
 from faceattr.model import shared_name
+from faceattr.training.phases import Phase
+from faceattr.training.settings import Settings
 
 
 def ties(network: keras.Model) -> list[list[keras.Variable]]:
@@ -27,6 +29,21 @@ def ties(network: keras.Model) -> list[list[keras.Variable]]:
             for variable in layer.trainable_variables:
                 by_place[shared_name(layer.name), variable.name].append(variable)
     return list(by_place.values())
+
+
+def ties_of(network: keras.Model, phase: Phase, settings: Settings, steps: int) -> list[Tie]:
+    """What ties the trunks in a phase; nothing where tasks share one or it does not learn.
+
+    Args:
+        network: What the phase trains, after it was opened.
+        phase: The phase.
+        settings: Of the run.
+        steps: Of an epoch.
+    """
+    if not (settings.tie and ties(network)):
+        return []
+    schedule = phase.schedule(1.0, phase.epochs * steps)
+    return [Tie(network, settings.tie, lambda step: float(schedule(step)), steps)]
 
 
 def pull(tied: list[keras.Variable], strength: float) -> None:
