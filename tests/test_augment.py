@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from faceattr.training.augment import NO_AUGMENTATION, Augmentation, augment
+from faceattr.training.augment import changed as usual_but
 
 CROPS = np.random.default_rng(0).integers(0, 256, (6, 48, 48, 3), dtype="uint8")
 
@@ -50,3 +51,9 @@ def test_shrinking_keeps_the_picture_in_its_place():
 def test_each_amount_changes_something_on_its_own(name):
     amount = {"turn": 20, "shift": 0.2, "zoom": 0.3, "blur": 1, "light": 0.3, "erase": 1}[name]
     assert (changed(**{name: amount}) != CROPS).any()
+
+
+def test_single_amounts_may_be_other_than_a_face_needs():
+    assert usual_but({"flip": 0.0}) == Augmentation(flip=0)
+    with pytest.raises(ValueError, match="no augmentation flips; there are flip, turn"):
+        usual_but({"flips": 0.0})

@@ -5,15 +5,13 @@ from __future__ import annotations
 import sys
 
 from faceattr.cli.options import INTERRUPTED, command, pairs, start_keras
+from faceattr.cli.recipe import read_recipe
+from faceattr.cli.ways import add_ways
 
 
-def _mix(text: str):
-    """``equal``, ``natural``, a temperature, or shares by task."""
-    if text == "equal":
-        return {"temperature": float("inf")}
-    if text == "natural":
-        return {"temperature": 1.0}
-    return {"shares": pairs(float)(text)} if "=" in text else {"temperature": float(text)}
+def _augment(text: str):
+    """``none``, or amounts by name."""
+    return None if text == "none" else pairs(float)(text)
 
 
 def add_command(commands) -> None:
@@ -26,6 +24,12 @@ def add_command(commands) -> None:
     add("--overwrite", action="store_true", help="replace a model that is already there")
     add("--cache", metavar="DIR", help="folder of the crop cache")
     add("--licence", metavar="TEXT", help="terms of the new weights, kept in the file")
+    add("--recipe", metavar="FILE[:NAME]", help="options out of a TOML file; typed ones win")
+    add_options(parser)
+
+
+def add_options(parser) -> None:
+    """The options that a recipe may hold: what is trained, and how."""
     network = parser.add_argument_group("network")
     add = network.add_argument
     add("--weights", metavar="START", help="shipped, imagenet, none, or a file")
@@ -42,13 +46,18 @@ def add_command(commands) -> None:
     add("--rate", type=pairs(float), metavar="PHASE=X,…", help="highest learning rate")
     add("--first", type=pairs(str), metavar="PHASE=LAYER,…", help="first layer that learns")
     add("--batch-size", type=int)
-    add("--mix", type=_mix, metavar="RULE", help="equal, natural, a temperature, or task=share,…")
     add("--label-smoothing", type=float)
-    add("--loss-weights", type=pairs(float), metavar="TASK=W,…")
-    add("--schedule", choices=("joint", "alternating"), help="all tasks in a step, or one")
-    add("--combine", choices=("sum", "log", "uncertainty", "random"), help="losses into one")
-    add("--branch-rates", type=pairs(float), metavar="BRANCH=X,…", help="task, block5, …")
+    add(
+        "--augment",
+        type=_augment,
+        metavar="CHANGE=X,…",
+        help="none, or other amounts than a face's: flip=0,erase=0 (flip, turn, shift, zoom, "
+        "grey, blur, smallest, light, erase)",
+    )
+    add("--patience", type=pairs(int), metavar="PHASE=N,…", help="epochs without a new best")
+    add("--copies", type=int, help="augmented copies of a face in the feature cache; 0: none")
     add("--seed", type=int)
+    add_ways(parser)
 
 
 def train(sources, output, **given) -> int:
@@ -57,8 +66,10 @@ def train(sources, output, **given) -> int:
     start_keras()
     from faceattr.training.train import train as run
 
-    network = _network(given)
-    settings = _settings(network.phases, given)
+    if "recipe" in given:
+        given = read_recipe(given.pop("recipe"), add_options) | given
+    network = network_of(given)
+    settings = settings_of(network.phases, given)
     try:
         run(sources, output, network=network, settings=settings, **given)
     except KeyboardInterrupt:
@@ -67,26 +78,46 @@ def train(sources, output, **given) -> int:
     return 0
 
 
-def _network(given: dict):
+def network_of(given: dict):
+    """The network that options ask for; takes them out of `given`."""
     from faceattr.pictures.crop import CropRule
     from faceattr.training.network import Network
 
     rule = {name: given.pop(name) for name in ("size", "margin") if name in given}
-    names = ("weights", "trunk", "pooling", "dropout", "dtype")
+    if "tie" in given and given.get("sharing") != "soft":
+        raise ValueError("--tie ties the trunks of --sharing soft, and there is but one trunk.")
+    names = ("weights", "trunk", "sharing", "taps", "pooling", "dropout", "dtype")
     fields = {name: given.pop(name) for name in names if name in given}
     if "norm" in given:
         fields["norm"] = given.pop("norm") == "batch"
     return Network(crop=CropRule(**rule), **fields)
 
 
-def _settings(phases, given: dict):
+def settings_of(phases, given: dict):
+    """The settings that options ask for; takes them out of `given`."""
+    from faceattr.training.augment import NO_AUGMENTATION, changed
+    from faceattr.training.auxiliary import Auxiliary
     from faceattr.training.dataset import Mix
     from faceattr.training.settings import Settings
 
-    names = ("batch_size", "label_smoothing", "loss_weights", "schedule", "combine", "seed")
+    names = (
+        "batch_size",
+        "label_smoothing",
+        "loss_weights",
+        "schedule",
+        "combine",
+        "tie",
+        "copies",
+        "seed",
+    )
     fields = {name: given.pop(name) for name in names if name in given}
+    if "auxiliary" in given:
+        fields["auxiliary"] = tuple(Auxiliary(*one) for one in given.pop("auxiliary"))
     if "mix" in given:
         fields["mix"] = Mix(**given.pop("mix"))
+    if "augment" in given:
+        amounts = given.pop("augment")
+        fields["augmentation"] = NO_AUGMENTATION if amounts is None else changed(amounts)
     return Settings(phases=_phases(phases, given), **fields)
 
 
@@ -94,7 +125,12 @@ def _phases(phases, given: dict):
     """The default phases with what was typed for them; a phase of 0 epochs is left out."""
     from dataclasses import replace
 
-    changes = {"epochs": "epochs", "rate": "learning_rate", "first": "first"}
+    changes = {
+        "epochs": "epochs",
+        "rate": "learning_rate",
+        "first": "first",
+        "patience": "patience",
+    }
     typed = {fields: given.pop(name, {}) for name, fields in changes.items()}
     branches = given.pop("branch_rates", {})
     names = [phase.name for phase in phases]

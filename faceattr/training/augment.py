@@ -6,7 +6,8 @@ gets random grey, resolution, margin and shift, a shared trunk learns which set 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 
 import cv2
 import numpy as np
@@ -40,6 +41,20 @@ class Augmentation:
 
 
 NO_AUGMENTATION = Augmentation(0, 0, 0, 0, 0, 0, 16, 0, 0)
+
+
+def changed(amounts: Mapping[str, float]) -> Augmentation:
+    """The usual augmentation with other amounts of some changes.
+
+    Raises:
+        ValueError: There is no such change.
+    """
+    names = [field.name for field in fields(Augmentation)]
+    if strangers := sorted(set(amounts) - set(names)):
+        raise ValueError(
+            f"There is no augmentation {', '.join(strangers)}; there are {', '.join(names)}."
+        )
+    return replace(Augmentation(), **amounts)  # type: ignore[arg-type]
 
 
 def augment(

@@ -1,0 +1,52 @@
+"""`faceattr compare`."""
+
+from __future__ import annotations
+
+from faceattr.cli.options import command, start_keras
+from faceattr.cli.recipe import read_recipes
+from faceattr.cli.train import add_options, network_of, settings_of
+
+
+def add_command(commands) -> None:
+    parser = command(commands, compare, "train in several ways and compare what comes out")
+    add = parser.add_argument
+    add(
+        "recipes",
+        nargs="+",
+        metavar="RECIPE",
+        help="TOML files of options of `faceattr train`, FILE for all sections or FILE:NAME; the "
+        "first one is also trained on each task alone, the baseline",
+    )
+    add("--on", nargs="+", required=True, metavar="[TASK=]PATH", help="what all are trained on")
+    add("--tasks", type=lambda text: text.split(","), help="columns to take from bare manifests")
+    add("--seeds", type=int, metavar="N", help="how many trainings of each (3)")
+    add("-o", "--output", required=True, metavar="TABLE.csv", help="keeps what is finished")
+    add("--cache", metavar="DIR", help="folder of the crop cache")
+
+
+def compare(recipes, on, output, tasks=None, cache=None, **given) -> int:
+    """Train in every way on the same rows, for the same number of pictures, with several
+    seeds. The same command goes on behind what TABLE.csv holds."""
+    options = [one for spec in recipes for one in read_recipes(spec, add_options).items()]
+    start_keras()
+    from faceattr.training.compare import compare as run
+    from faceattr.training.standings import RunProgress, print_standings
+    from faceattr.training.trial import Data
+
+    ways = [_way(name, dict(own)) for name, own in options]
+    data = Data(tuple(on), tasks and tuple(tasks), cache)
+    with RunProgress() as progress:
+        told = {"on_begin": progress.begin, "on_end": progress.end}
+        results = run(ways, data, output, **told, **given)
+    print_standings(results)
+    return 0
+
+
+def _way(name: str, given: dict):
+    from faceattr.training.trial import Way
+
+    network = network_of(given)
+    way = Way(name, network, settings_of(network.phases, given))
+    if given:
+        raise ValueError(f"Recipe {name!r}: {', '.join(given)} cannot be compared.")
+    return way

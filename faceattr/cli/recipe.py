@@ -1,0 +1,89 @@
+"""Recipes: what to train and how, in a TOML file of the long options of `faceattr train`.
+
+Keys are option names without their dashes, values are what one would type. A section is a
+recipe of its own, on top of what stands above all sections::
+
+    epochs = "finetune=2"
+
+    [log]
+    combine = "log"
+"""
+
+from __future__ import annotations
+
+import argparse
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+AddOptions = Callable[[argparse.ArgumentParser], None]
+
+
+class _Words(argparse.ArgumentParser):
+    """A parser that raises instead of leaving the program; `prog` says where the words stand."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{self.prog}: {message}")
+
+
+def read_recipe(spec: str, add_options: AddOptions) -> dict[str, Any]:
+    """The one recipe that `spec` names; see `read_recipes`."""
+    recipes = read_recipes(spec, add_options)
+    if len(recipes) != 1:
+        raise ValueError(f"{spec} has recipes {', '.join(recipes)}: name one, as {spec}:NAME.")
+    return next(iter(recipes.values()))
+
+
+def read_recipes(spec: str, add_options: AddOptions) -> dict[str, dict[str, Any]]:
+    """Read recipes.
+
+    Args:
+        spec: ``FILE`` for all of its recipes (one, called like the file, if it has no section),
+            or ``FILE:NAME`` for one of them.
+        add_options: Declares on a parser which options there are.
+
+    Returns:
+        By name, the parsed options.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no TOML, has no such recipe, or something in it is no option.
+    """
+    path, name = _split(spec)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a TOML file: {error}") from None
+    shared = {key: value for key, value in content.items() if not isinstance(value, dict)}
+    sections = {key: value for key, value in content.items() if isinstance(value, dict)}
+    recipes = {key: shared | own for key, own in sections.items()} or {path.stem: shared}
+    if name and name not in recipes:
+        raise ValueError(f"{path} has no recipe {name!r}; it has {', '.join(recipes)}.")
+    chosen = {name: recipes[name]} if name else recipes
+    return {key: _parsed(own, f"{path} [{key}]", add_options) for key, own in chosen.items()}
+
+
+def _split(spec: str) -> tuple[Path, str]:
+    file, _, name = spec.rpartition(":")
+    if Path(spec).is_file() or not file:
+        file, name = spec, ""
+    if not Path(file).is_file():
+        raise FileNotFoundError(f"There is no recipe file {file}.")
+    return Path(file), name
+
+
+def _parsed(recipe: Mapping[str, Any], where: str, add_options: AddOptions) -> dict[str, Any]:
+    parser = _Words(
+        prog=where, add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS
+    )
+    add_options(parser)
+    return vars(parser.parse_args([_word(key, value, where) for key, value in recipe.items()]))
+
+
+def _word(key: str, value: Any, where: str) -> str:
+    if value is True:
+        return f"--{key}"
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"{where}: {key} is a text or a number, as one would type it.")
+    return f"--{key}={value}"

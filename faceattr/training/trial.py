@@ -1,0 +1,204 @@
+"""One training of a comparison, in a process of its own: its memory can be told, and nothing is
+left for the next one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import keras
+
+from faceattr.model_file import plain
+from faceattr.tasks import Task
+from faceattr.training.dataset import Rows, steps_per_epoch
+from faceattr.training.features import default_folder
+from faceattr.training.fit import Epoch, fit
+from faceattr.training.network import Network
+from faceattr.training.report import read_rows
+from faceattr.training.settings import Settings
+from faceattr.training.sources import read_for_training
+
+ALONE = "alone"
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way of training several tasks, by name."""
+
+    name: str
+    network: Network
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Data:
+    """What all ways are trained and judged on.
+
+    Args:
+        sources: See `faceattr.training.sources.read_source`.
+        tasks: Columns to take from bare manifests.
+        cache: Folder of the crop cache.
+    """
+
+    sources: tuple[str, ...]
+    tasks: tuple[str, ...] | None = None
+    cache: str | Path | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: a way, a seed, and the task that is trained alone, or None for all."""
+
+    way: Way
+    seed: int
+    data: Data
+    alone: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What table and messages call its way."""
+        return ALONE if self.alone else self.way.name
+
+    @property
+    def settings(self) -> Settings:
+        """Its way's, with its seed; every phase goes to its end, so that all see as much."""
+        phases = tuple(replace(phase, patience=None) for phase in self.way.settings.phases)
+        return replace(self.way.settings, phases=phases, seed=self.seed)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that was asked for."""
+        facts = {"network": asdict(self.way.network), "settings": asdict(self.settings)}
+        facts |= {"sources": self.data.sources, "tasks": self.data.tasks, "alone": self.alone}
+        return hashlib.sha256(json.dumps(plain(facts)).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run brought for one task: a line of the file.
+
+    Args:
+        way: The way's name, or `ALONE`.
+        seed: The run's.
+        task: The task.
+        n: Validation rows that know it.
+        accuracy: On them, after the last epoch; no epoch is chosen by them.
+        balanced_accuracy: Likewise.
+        pictures: How many the run trained on, repeats counted.
+        minutes: That its training steps took, without reading, features and validation.
+        megabytes: The most memory that its process held.
+        rows: A hash of its training and validation rows.
+        run: Its fingerprint.
+    """
+
+    way: str
+    seed: int
+    task: str
+    n: int
+    accuracy: float
+    balanced_accuracy: float
+    pictures: int
+    minutes: float
+    megabytes: float
+    rows: str
+    run: str
+
+
+def train_apart(run: Run) -> list[Result]:
+    """`train_once` in a new process.
+
+    Raises:
+        OSError: The process was killed.
+    """
+    fresh = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(1, mp_context=fresh) as pool:
+            return pool.submit(train_once, run).result()
+    except BrokenProcessPool:
+        raise OSError(
+            f"The process of {run.name}, seed {run.seed}, was killed, most likely for want of "
+            "memory. The same command goes on behind what is finished."
+        ) from None
+
+
+def train_once(run: Run) -> list[Result]:
+    """Train once and judge the last epoch."""
+    tasks, rows = _read(run)
+    clock, epochs = _Clock(), list[Epoch]()
+    cache = run.data.cache
+    with tempfile.TemporaryDirectory() as folder:
+        fit(
+            run.way.network.build(tasks, seed=run.seed),
+            tasks,
+            rows["train"],
+            rows["val"],
+            run.settings,
+            Path(folder),
+            after_epoch=epochs.append,
+            callbacks=[clock],
+            features=Path(cache, "features") if cache else default_folder(),
+        )
+    steps = len(epochs) * steps_per_epoch(len(rows["train"]), run.settings.batch_size)
+    of_run = {
+        "way": run.name,
+        "seed": run.seed,
+        "pictures": steps * run.settings.batch_size,
+        "minutes": clock.seconds / 60,
+        "megabytes": _peak_megabytes(),
+        "rows": rows["train"].sha256()[:8] + rows["val"].sha256()[:8],
+        "run": run.fingerprint,
+    }
+    return [
+        Result(
+            task=task,
+            n=score.n,
+            accuracy=score.accuracy,
+            balanced_accuracy=score.balanced_accuracy,
+            **of_run,
+        )
+        for task, score in epochs[-1].scores.items()
+    ]
+
+
+def _read(run: Run) -> tuple[list[Task], dict[str, Rows]]:
+    """The tasks that the run trains, and the rows that know one of them, by split."""
+    manifest = read_for_training(run.data.sources, run.data.tasks)
+    tasks = [task for task in manifest.tasks if run.alone in (None, task.name)]
+    rows = {}
+    for split in ("train", "val"):
+        examples, rule = manifest.only(split), run.way.network.crop
+        rows[split], _ = read_rows(examples, manifest.tasks, rule, run.data.cache)
+        if run.alone:
+            rows[split] = rows[split].only(run.alone)
+    return tasks, rows
+
+
+class _Clock(keras.callbacks.Callback):
+    """Seconds spent in training steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds = 0.0
+
+    def on_train_batch_begin(self, batch: int, logs=None) -> None:
+        self._began = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs=None) -> None:
+        self.seconds += time.perf_counter() - self._began
+
+
+def _peak_megabytes() -> float:
+    """The most memory that this process held; NaN where the system does not tell."""
+    # getrusage would tell the parent's peak where that is higher.
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.is_file() else []
+    found = [float(line.split()[1]) for line in lines if line.startswith("VmHWM")]
+    return found[0] * 1024 / 1e6 if found else float("nan")

@@ -1,0 +1,148 @@
+"""`faceattr compare` on drawn pictures."""
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from conftest import toy_network
+from test_train import data  # noqa: F401
+
+from faceattr import cli
+from faceattr.cli import compare as command
+from faceattr.training import compare as module
+from faceattr.training.compare import compare
+from faceattr.training.network import Network
+from faceattr.training.phases import FROZEN
+from faceattr.training.settings import Settings
+from faceattr.training.standings import certainty, standings
+from faceattr.training.trial import ALONE, Data, Way, train_once
+
+PHASE = replace(FROZEN, epochs=2, patience=1)
+JOINT = Way("joint", Network(), Settings((PHASE,), batch_size=8))
+LOG = replace(JOINT, name="log", settings=replace(JOINT.settings, combine="log"))
+
+
+@pytest.fixture
+def sets(data, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(Network, "build", lambda self, tasks, seed=0: toy_network(tasks))
+    return Data((f"shade={data / 'shades'}", str(data / "tints.csv")), cache=data / "cache")
+
+
+def results(**cells):
+    """A table of two seeds: a way that is two points better than alone, on one of two tasks."""
+    lines = [
+        {"way": way, "seed": seed, "task": task, "n": 100, "run": f"{way}{seed}"}
+        | {"accuracy": 0.5 + (way != ALONE and task == "shade") * 0.02 + seed / 10}
+        | {"pictures": 10, "minutes": 1.0, "megabytes": 5.0}
+        for way in (ALONE, "joint")
+        for seed in (0, 1)
+        for task in ("shade", "tint")
+    ]
+    return pd.DataFrame(lines)
+
+
+def test_every_way_sees_the_same_rows_as_often_and_the_baseline_comes_first(sets, tmp_path):
+    table = compare([JOINT, LOG], sets, tmp_path / "c.csv", seeds=1, perform=train_once)
+    assert list(table["way"].unique()) == [ALONE, "joint", "log"]
+    assert table.groupby(["way", "seed"])["task"].apply(list).map(sorted).map(tuple).nunique() == 1
+    together = table[table["way"] != ALONE]
+    assert together["rows"].nunique() == 1
+    assert set(together["pictures"]) == {2 * 20 * 8}  # 20 steps at least, patience or not
+    assert table["accuracy"].between(0, 1).all() and (table["minutes"] > 0).all()
+
+
+def test_a_comparison_goes_on_behind_what_is_finished(sets, tmp_path):
+    done = []
+
+    def perform(run):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(run)
+        return train_once(run)
+
+    with pytest.raises(KeyboardInterrupt):
+        compare([JOINT], sets, tmp_path / "c.csv", seeds=1, perform=perform)
+    assert len(pd.read_csv(tmp_path / "c.csv")) == 2
+    rest = []
+    table = compare(
+        [JOINT],
+        sets,
+        tmp_path / "c.csv",
+        seeds=1,
+        perform=train_once,
+        on_begin=lambda run, number, of: rest.append((run.name, number, of)),
+    )
+    assert rest == [("joint", 3, 3)]
+    assert len(table) == 4
+
+
+def test_other_settings_are_another_run(sets):
+    names = {
+        module.Run(way, seed, sets, alone).fingerprint
+        for way in (JOINT, LOG)
+        for seed in (0, 1)
+        for alone in (None, "shade")
+    }
+    assert len(names) == 8
+
+
+@pytest.mark.parametrize(
+    ("ways", "told"),
+    [
+        ([], "no way"),
+        ([JOINT, JOINT], "joint, joint"),
+        ([replace(LOG, name=ALONE)], "called alone"),
+    ],
+)
+def test_ways_need_names_of_their_own(sets, tmp_path, ways, told):
+    with pytest.raises(ValueError, match=told):
+        compare(ways, sets, tmp_path / "c.csv", perform=train_once)
+
+
+def test_a_setting_that_does_not_fit_stops_it_before_any_training(sets, tmp_path):
+    odd = replace(LOG, settings=replace(LOG.settings, loss_weights={"age": 2.0}))
+    with pytest.raises(ValueError, match="no task age to weigh"):
+        compare([JOINT, odd], sets, tmp_path / "c.csv", perform=pytest.fail)
+
+
+def test_another_table_is_left_alone(sets, tmp_path):
+    (tmp_path / "c.csv").write_text("path,mood\na.png,calm\n")
+    with pytest.raises(ValueError, match="no table of a comparison"):
+        compare([JOINT], sets, tmp_path / "c.csv", perform=pytest.fail)
+    assert (tmp_path / "c.csv").read_text() == "path,mood\na.png,calm\n"
+
+
+def test_the_table_says_what_sharing_gave():
+    columns = {column.header: list(column.cells) for column in standings(results()).columns}
+    assert columns["way"] == [ALONE, "joint"]
+    assert columns["shade"] == ["55.0 ± 7.1", "57.0 ± 7.1"]
+    assert columns["minutes"] == ["1.0 ± 0.0", "1.0 ± 0.0"]
+    first, second = (
+        list(column.cells) for column in standings(results()).columns if column.header == "gain"
+    )
+    assert first == ["-", "+2.0 ± 0.0"]
+    assert second == ["-", "+0.0 ± 0.0"]
+
+
+def test_few_rows_are_said_to_leave_much_open():
+    assert next(certainty(results())).startswith("shade: judged on 100 rows; an accuracy of 56.0%")
+
+
+def test_the_command_reads_recipes_and_prints_a_table(sets, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(module, "train_apart", train_once)
+    (tmp_path / "ways.toml").write_text(
+        'epochs = "frozen=1,finetune=0"\nbatch-size = 8\n'
+        '[joint]\n[by-turns]\nschedule = "alternating"\n'
+    )
+    places = f"--on {' '.join(sets.sources)} --cache {sets.cache} -o {tmp_path / 'c.csv'}"
+    assert cli.main(["compare", str(tmp_path / "ways.toml"), "--seeds", "1", *places.split()]) == 0
+    printed = capsys.readouterr().out
+    assert "| by-turns |" in printed and "joint, seed 0: shade" in printed
+    assert command.__doc__
+
+
+@pytest.mark.slow
+def test_each_training_has_a_process_of_its_own(sets, tmp_path):
+    way = replace(JOINT, network=Network(weights="none", trunk="vgg16-slim"))
+    table = compare([way], sets, tmp_path / "c.csv", seeds=1)
+    assert (table["megabytes"] > 100).all() and len(table) == 4

@@ -1,0 +1,59 @@
+"""Recipes in TOML files."""
+
+import pytest
+
+from faceattr.cli.recipe import read_recipe, read_recipes
+
+
+def options(parser):
+    parser.add_argument("--combine", choices=("sum", "log"))
+    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--resume", action="store_true")
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(text):
+        (tmp_path / "ways.toml").write_text(text)
+        return str(tmp_path / "ways.toml")
+
+    return write
+
+
+def test_an_empty_file_is_a_recipe_of_defaults(written):
+    assert read_recipes(written(""), options) == {"ways": {}}
+
+
+def test_a_section_stands_on_top_of_what_all_share(written):
+    file = written('batch-size = 8\n[plain]\n[log]\ncombine = "log"\nbatch-size = 4')
+    assert read_recipes(file, options) == {
+        "plain": {"batch_size": 8},
+        "log": {"batch_size": 4, "combine": "log"},
+    }
+    assert read_recipe(f"{file}:log", options) == {"batch_size": 4, "combine": "log"}
+
+
+def test_true_is_an_option_without_a_value(written):
+    assert read_recipe(written("resume = true"), options) == {"resume": True}
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "told"),
+    [
+        ("batch-size = ", "", "not a TOML file"),
+        ("batch = 8", "", "unrecognized arguments: --batch=8"),
+        ('[odd]\nbatch-size = "many"', "", r"ways.toml \[odd\]: argument --batch-size: invalid"),
+        ('[odd]\ncombine = "product"', "", "invalid choice: 'product'"),
+        ("[odd]\ncombine = {log = 1}", "", "combine is a text or a number"),
+        ("[odd]\n[even]", ":third", "no recipe 'third'; it has odd, even"),
+        ("[odd]\n[even]", "", "has recipes odd, even: name one"),
+    ],
+)
+def test_what_cannot_be_meant_is_told(written, text, name, told):
+    with pytest.raises(ValueError, match=told):
+        read_recipe(written(text) + name, options)
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no recipe file"):
+        read_recipes(str(tmp_path / "none.toml"), options)
