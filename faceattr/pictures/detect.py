@@ -12,6 +12,11 @@ import numpy as np
 
 from faceattr.pictures.crop import Box, Landmarks
 
+# Pictures of 4000 pixels, decoded at no less than 1.5 times what the detector looks at: the same
+# 67 faces as in the whole picture with both detectors, boxes at a mean IoU of 0.99; at 1.0 times
+# 0.97 with CenterFace. A tenth of the time of decoding the whole.
+SPARE = 1.5
+
 
 @dataclass(frozen=True)
 class Face:
@@ -61,6 +66,11 @@ class Detector(Protocol):
 
     def __call__(self, image: np.ndarray) -> list[Face]:
         """Find the faces of an RGB ``uint8`` image ``(h, w, 3)``, from left to right."""
+
+
+def enough(detector: Detector) -> int | None:
+    """The longer side at which a JPEG may be decoded without another face being found."""
+    return detector.long_side and round(detector.long_side * SPARE)
 
 
 class WholePicture:
