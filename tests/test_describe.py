@@ -49,6 +49,27 @@ def test_a_face_that_is_too_small_gets_no_answer():
     assert not face.too_small and face["mood"].label is not None
 
 
+def test_a_face_that_is_answered_otherwise_than_required_is_dropped_with_all_its_answers():
+    (face,) = attributes()(draw(1))
+    answer, others = face["shade"].label, {"dark", "light"} - {face["shade"].label}
+    (kept,) = attributes(require={"shade": answer.upper()})(draw(1))
+    (gone,) = attributes(require={"shade": others.pop()})(draw(1))
+    assert not kept.dropped and gone.dropped
+    assert gone.predictions == face.predictions
+
+
+@pytest.mark.parametrize(
+    ("require", "told"),
+    [
+        ({"age": "old"}, "no task age to require"),
+        ({"shade": "grey"}, "not a class of task 'shade'"),
+    ],
+)
+def test_only_what_the_model_knows_can_be_required(require, told):
+    with pytest.raises(ValueError, match=told):
+        attributes(require=require)
+
+
 def test_the_smallest_face_comes_from_the_models_own_scores():
     assert attributes().min_face == 12
     assert attributes(scores={"min_face": 24}).min_face == 24

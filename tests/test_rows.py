@@ -55,6 +55,13 @@ def test_a_face_that_is_too_small_keeps_its_place_but_has_no_answer():
     assert row["mood_prob"] is None and row["mood:calm"] is None
 
 
+def test_a_dropped_face_keeps_its_place_and_its_answers():
+    (face,) = rows(1)
+    other = next(name for name in MOOD.classes if name != face["mood"])
+    (row,) = rows(1, require={"mood": other})
+    assert row == face | {"status": "dropped"}
+
+
 def test_an_unsure_answer_is_empty_beside_its_probabilities():
     (row,) = rows(1, min_confidence=1.0)
     assert row["status"] == "ok" and row["mood"] is None and row["mood_prob"] > 0.3

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from faceattr.cli.options import command
+from faceattr.cli.options import command, pairs
 
 
 def add_command(commands) -> None:
@@ -39,6 +39,12 @@ def add_command(commands) -> None:
         type=float,
         metavar="P",
         help="leave the answer empty where its probability is lower",
+    )
+    add(
+        "--require",
+        type=pairs(str),
+        metavar="TASK=CLASS,…",
+        help="faces that the model answers otherwise get the status dropped (is_face=yes)",
     )
     add("--every", metavar="TIME", help="distance between two frames of a video (1s)")
     add("--save-crops", metavar="DIR", help="write every face there")

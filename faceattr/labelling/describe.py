@@ -48,11 +48,13 @@ class DescribedFace:
         face: Where it is.
         predictions: By task name.
         too_small: Whether it was too small to be asked about.
+        dropped: Whether the model's answer is not the one that was required of a face.
     """
 
     face: Face
     predictions: Mapping[str, Prediction] = field(default_factory=dict)
     too_small: bool = False
+    dropped: bool = False
 
     def __getitem__(self, task: str) -> Prediction:
         if task not in self.predictions:
@@ -88,6 +90,8 @@ class FaceAttributes:
         min_face: Faces whose longer side has fewer pixels are not described. By default what
             the model's own scores by face size say, else 12.
         min_confidence: Answers of a lower probability are withheld, 0-1.
+        require: By task the class that a face must most probably be of, else it is dropped: for
+            a detector that finds too much and a head that knows better.
         batch_size: Most crops that go through the model at once.
     """
 
@@ -100,6 +104,7 @@ class FaceAttributes:
         upright: bool = False,
         min_face: float | None = None,
         min_confidence: float = 0.0,
+        require: Mapping[str, str] | None = None,
         batch_size: int = 32,
     ) -> None:
         if not 0 <= min_confidence <= 1:
@@ -113,6 +118,7 @@ class FaceAttributes:
         own = description.scores.get("min_face", MIN_FACE)
         self.min_face = float(own if min_face is None else min_face)
         self.min_confidence = min_confidence
+        self.require = _checked(require or {}, description.tasks)
         self.batch_size = batch_size
         # Where the model came from and how it computes; `load` knows.
         self.path: Path | None = None
@@ -219,11 +225,16 @@ class FaceAttributes:
         """Join faces with the answers about those of them that are large enough."""
         remaining = iter(answers)
         return [
-            DescribedFace(face, self._predictions(next(remaining)))
+            self._described(face, next(remaining))
             if self.is_large(face)
             else DescribedFace(face, {task.name: NO_ANSWER for task in self.tasks}, True)
             for face in faces
         ]
+
+    def _described(self, face: Face, answer: Mapping[str, np.ndarray]) -> DescribedFace:
+        best = {task.name: task.classes[int(np.argmax(answer[task.name]))] for task in self.tasks}
+        dropped = any(best[task] != label for task, label in self.require.items())
+        return DescribedFace(face, self._predictions(answer), dropped=dropped)
 
     def _predictions(self, answer: Mapping[str, np.ndarray]) -> dict[str, Prediction]:
         return {task.name: self._prediction(task, answer[task.name]) for task in self.tasks}
@@ -234,6 +245,17 @@ class FaceAttributes:
         label = task.classes[best] if top >= self.min_confidence else None
         by_class = dict(zip(task.classes, map(float, probabilities), strict=True))
         return Prediction(label, top, by_class)
+
+
+def _checked(require: Mapping[str, str], tasks: Iterable[Task]) -> dict[str, str]:
+    """The classes that are required, in the model's own spelling."""
+    known = {task.name: task for task in tasks}
+    if strangers := sorted(set(require) - set(known)):
+        raise ValueError(
+            f"The model has no task {', '.join(strangers)} to require something of; it knows "
+            f"{', '.join(known)}."
+        )
+    return {name: known[name].classes[known[name].index(label)] for name, label in require.items()}
 
 
 def _in_bfloat16(network: keras.Model, description: model_file.Description) -> keras.Model:

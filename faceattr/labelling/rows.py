@@ -10,7 +10,8 @@ from faceattr.labelling.describe import DescribedFace
 from faceattr.pictures.inputs import InputFile
 from faceattr.tasks import Task
 
-OK, NO_FACE, UNREADABLE, TOO_SMALL = STATUSES = ("ok", "no_face", "unreadable", "too_small")
+STATUSES = ("ok", "no_face", "unreadable", "too_small", "dropped")
+OK, NO_FACE, UNREADABLE, TOO_SMALL, DROPPED = STATUSES
 Row = dict[str, Any]
 
 PLACE: dict[str, type] = {
@@ -80,7 +81,7 @@ def rows_of(labelled: Labelled, tasks: Sequence[Task]) -> list[Row]:
 
 
 def _cells_of(face: DescribedFace) -> Row:
-    cells: Row = {"status": TOO_SMALL if face.too_small else OK}
+    cells: Row = {"status": TOO_SMALL if face.too_small else DROPPED if face.dropped else OK}
     cells |= {name: round(v, 1) for name, v in zip(("x0", "y0", "x1", "y1"), face.box, strict=True)}
     cells |= {"detection": round(face.score, 4), "turn": face.face.turn}
     for task, prediction in face.predictions.items():

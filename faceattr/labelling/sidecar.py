@@ -41,6 +41,7 @@ def settings_of(attributes: FaceAttributes, every: float) -> dict[str, Any]:
         "upright": attributes.upright,
         "min_face": attributes.min_face,
         "min_confidence": attributes.min_confidence,
+        "require": attributes.require,
         "every": every,
     }
 

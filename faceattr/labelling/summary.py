@@ -41,7 +41,7 @@ class Summary:
         self.statuses.update(row["status"] for row in rows)
         for face in labelled.faces:
             for task, prediction in face.predictions.items():
-                if not face.too_small:
+                if not (face.too_small or face.dropped):
                     self.answers.setdefault(task, Counter())[prediction.label] += 1
 
     def end(self, clock: Clock, *, interrupted: bool) -> None:
