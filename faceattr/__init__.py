@@ -6,7 +6,8 @@ Labelling: `FaceAttributes`, `DescribedFace`, `Prediction`, `Face`, `read_image`
 `CropRule`, `label`.
 Training: `train`, `evaluate`, `Network`, `Settings`, `Phase`, `FROZEN`, `FINETUNE`,
 `SCRATCH`, `Mix`, `Augmentation`.
-Both: `Task`, `EXPRESSION`, `GENDER`, `AGE_GROUP`, `load_model`, `save_model`, `Description`.
+Both: `Task`, `EXPRESSION`, `GENDER`, `AGE_GROUP`, `load_model`, `save_model`, `Description`,
+`export`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ _PLACES = {
     "Description": ("model_file", "Description"),
     "load_model": ("model_file", "load"),
     "save_model": ("model_file", "save"),
+    "export": ("exporting.export", "export"),
     "Augmentation": ("training.augment", "Augmentation"),
     "Mix": ("training.dataset", "Mix"),
     "Network": ("training.network", "Network"),

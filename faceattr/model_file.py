@@ -31,6 +31,7 @@ FORMAT = 1
 MEMBER = "faceattr.json"
 WEIGHTS_MEMBER = "model.weights.h5"
 CONFIG_MEMBER = "config.json"
+EXPORTED = (".onnx", ".tflite", ".xml")  # what `faceattr export` writes beside folders
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,11 @@ def describe(path: str | Path) -> Description:
         ValueError: The file is not a faceattr model, or of another format.
     """
     path = Path(path)
+    if path.is_dir() or (path.suffix in EXPORTED and path.is_file()):
+        raise ValueError(
+            f"{path} is an exported model: it labels and can be evaluated. Everything else needs "
+            "the .keras file that it was made from."
+        )
     if not path.is_file():
         raise FileNotFoundError(
             f"There is no model file {path}. `faceattr train … -o {path.name}` makes one."
@@ -220,6 +226,20 @@ def load(path: str | Path) -> tuple[keras.Model, Description]:
     except (OSError, KeyError, TypeError, zipfile.BadZipFile, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"{path} is damaged or of another Keras: {reason}") from error
+
+
+def is_stored_in_half(path: str | Path) -> bool:
+    """Whether a model file's weights are in half precision."""
+    import h5py
+
+    found: list[bool] = []
+
+    def look(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        found.append(isinstance(item, h5py.Dataset) and item.dtype == "float16")
+
+    with zipfile.ZipFile(path) as archive, h5py.File(archive.open(WEIGHTS_MEMBER)) as weights:
+        weights.visititems(look)
+    return any(found)
 
 
 def sha256_of(path: str | Path) -> str:

@@ -12,9 +12,11 @@ LAYERS = (
     "norm",
     "model",
     "model_file",
+    "engines",
     "training",
     "labelling",
     "live",
+    "exporting",
     "cli",
 )
 APART = {("labelling", "training"), ("live", "training")}

@@ -16,7 +16,7 @@ def add_command(commands) -> None:
         "text files of paths, or - for paths on standard input",
     )
     add("-o", "--output", required=True, metavar="TABLE", help=".csv, .jsonl or .parquet")
-    add("--model", metavar="FILE", help="a .keras file that `faceattr train` made")
+    add("--model", metavar="FILE", help="a file of `faceattr train` or `faceattr export`")
     add(
         "--precision",
         choices=("float32", "bfloat16"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from faceattr import model_file
+from faceattr import engines, model_file
 from faceattr.pictures.choose import choose_detector
 from faceattr.pictures.crop import Box, CropRule, Landmarks, crop
 from faceattr.pictures.detect import Detector, Face, find_upright
@@ -137,7 +137,7 @@ class FaceAttributes:
         """Open a model file, by default the one that comes with faceattr.
 
         Args:
-            model: A ``.keras`` file that `faceattr train` made.
+            model: A ``.keras`` file that `faceattr train` made, or one of `faceattr export`.
             detector: ``"auto"``, ``"centerface"``, ``"yunet"``, ``"mtcnn"``, ``"none"`` (the
                 picture is the face), the path of a YuNet ``.onnx`` file, or a detector of your own.
             offline: Forbid the one download there is, YuNet's file.
@@ -154,11 +154,15 @@ class FaceAttributes:
                 f"A precision is one of {', '.join(PRECISIONS)}. Received: {precision!r}"
             )
         path = Path(model) if model is not None else model_file.shipped_model()
-        model_file.describe(path)  # a wrong file fails before the slow import of Keras
+        if precision == "bfloat16" and engines.is_exported(path):
+            raise ValueError(f"{path} computes as it was exported: leave the precision away.")
+        engines.describe(path)  # a wrong file fails before the slow import of Keras
         if isinstance(detector, str):
             detector = choose_detector(detector, offline=offline)
-        network, description = model_file.load(path)
-        if precision == "bfloat16":
+        network, description = engines.load(path)
+        if isinstance(network, engines.Engine):
+            precision = network.precision
+        elif precision == "bfloat16":
             network = _in_bfloat16(network, description)
         attributes = cls(network, description, detector, **how)
         attributes.path, attributes.precision = path, precision

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from faceattr import __version__, model_file
+from faceattr import __version__, engines
 from faceattr.labelling.describe import FaceAttributes
 from faceattr.labelling.writers import whole_file
 from faceattr.pictures.reading import PathLike
@@ -31,7 +31,7 @@ def settings_of(attributes: FaceAttributes, every: float) -> dict[str, Any]:
     return {
         "model": {
             "file": path.name if path else None,
-            "sha256": model_file.sha256_of(path) if path else None,
+            "sha256": engines.sha256_of(path) if path else None,
             "tasks": {task.name: list(task.classes) for task in attributes.tasks},
             "crop": asdict(attributes.crop_rule),
             "licence": attributes.description.licence,

@@ -115,7 +115,7 @@ def predict(model: keras.Model, rows: Rows, batch_size: int = 128) -> dict[str, 
         full = np.resize(index, batch_size) if len(index) < batch_size < len(rows) else index
         answers = model.predict_on_batch(rows.crops[full])
         parts.append({name: answer[: len(index)] for name, answer in answers.items()})
-    return {name: np.concatenate([part[name] for part in parts]) for name in model.output}
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def score(task: Task, target: np.ndarray, probabilities: np.ndarray) -> Score:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from faceattr import model_file
+from faceattr import engines, model_file
 from faceattr.pictures.crop import CropRule
 from faceattr.tasks import Task
 from faceattr.training import console, plots
@@ -40,7 +40,7 @@ def report(
     """Score a model file on labelled faces: what `faceattr evaluate` does.
 
     Args:
-        model: A model file, or ``"shipped"`` for the one that comes with the package.
+        model: A model file or an exported one, or ``"shipped"`` for the one of the package.
         sources: See `faceattr.training.sources.read_source`.
         tasks: Which of the model's tasks to score; None for all that the sources know.
         split: ``"train"``, ``"val"``, ``"test"`` or ``"all"``; None for val where some row
@@ -54,10 +54,10 @@ def report(
             of the kind to group by.
     """
     path = model_file.shipped_model() if model == "shipped" else Path(model)
-    description = model_file.describe(path)
+    description = engines.describe(path)
     known = _asked_for(path, description.tasks, tasks)
     whole = read_labelled(sources, known)
-    chosen, manifest = _of_split(whole, split)
+    chosen, manifest = of_split(whole, split)
     if not set(known) & {task.name for task in manifest.tasks}:
         raise ValueError(
             f"{path} answers {', '.join(known)}, and the labels are of "
@@ -68,7 +68,7 @@ def report(
     console.print_left_out(left_out)
     if not len(rows):
         raise ValueError("None of these pictures can be read, so there is nothing to score.")
-    probabilities = predict(model_file.load(path)[0], rows)
+    probabilities = predict(engines.load(path)[0], rows)
     answers = all_answers(description.tasks, rows, probabilities)
     groups = by_groups(answers, rows, probabilities, description.tasks, by)
     names = tuple(map(without_folders, sources))
@@ -88,7 +88,7 @@ def _asked_for(path: Path, tasks: Sequence[Task], names: Collection[str] | None)
     return {name: task for name, task in known.items() if names is None or name in names}
 
 
-def _of_split(manifest: Manifest, split: str | None) -> tuple[str, Manifest]:
+def of_split(manifest: Manifest, split: str | None) -> tuple[str, Manifest]:
     """The rows of one split; without a name those of val, or all where no row is of val."""
     splits = {example.split for example in manifest.examples}
     chosen = split or ("val" if "val" in splits else "all")

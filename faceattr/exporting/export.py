@@ -1,0 +1,157 @@
+"""`faceattr export`: write, prove, and only then keep."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from faceattr import __version__, engines, model_file
+from faceattr.exporting import targets
+from faceattr.exporting.console import print_proof, say
+from faceattr.exporting.crops import choose_crops
+from faceattr.exporting.proof import Proof, prove
+from faceattr.model_file import Description
+
+ROWS = 1000
+LIBRARIES = (
+    "tensorflow",
+    "keras",
+    "tf2onnx",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "nncf",
+    "ai-edge-litert",
+)
+
+
+def export(
+    model: str | Path,
+    to: str,
+    output: str | Path | None = None,
+    *,
+    on: Sequence[str] = (),
+    int8: bool = False,
+    rows: int = ROWS,
+    cache: str | Path | None = None,
+    overwrite: bool = False,
+) -> Proof:
+    """Write a model for another runtime and prove that the file answers alike.
+
+    The file takes RGB ``uint8`` crops ``crops`` ``(n, size, size, 3)`` and returns ``float32``
+    probabilities by task name. Beside it stands ``<file>.json``: tasks, class orders, crop rule,
+    licence, hashes and the proof.
+
+    Args:
+        model: A model file, or ``"shipped"`` for the one that comes with the package.
+        to: ``"onnx"``, ``"litert"``, ``"openvino"`` or ``"saved_model"``.
+        output: The file to write (a folder for ``"saved_model"``); by default the model's name
+            with the target's ending, in the current folder.
+        on: Labelled faces to prove it on, as for `faceattr.evaluate`; rows of val, or a fifth
+            where no row is of val. Without, float files are proved on made pictures.
+        int8: Compute in 8 bits. Needs `on`: ranges are measured on its train rows.
+        rows: Most rows for each task that the proof looks at.
+        cache: Folder of the crop cache.
+        overwrite: Replace a file that is there.
+
+    Returns:
+        The proof.
+
+    Raises:
+        ValueError: The file fails the proof and was not kept; or the target, the model or the
+            pictures cannot be used, or an optional package is missing.
+        OSError: Something cannot be read or written.
+    """
+    path = model_file.shipped_model() if model == "shipped" else Path(model)
+    description = model_file.describe(path)
+    target = targets.target_called(to, int8=int8)
+    output = Path(output) if output is not None else _usual_name(path, to, int8)
+    _check_output(output, target.ending, overwrite)
+    shown = choose_crops(on, description, rows, cache, int8=int8)
+    network = model_file.load(path)[0]
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
+        part = Path(folder, output.name)
+        say(f"exporting {path.name} to {to}")
+        targets.write(to, network, part, description.crop.size, shown.calibrating)
+        file = engines.open_exported(part, "int8" if int8 else "float32")
+        proof = prove(network, file, description.tasks, shown)
+        print_proof(proof)
+        if failures := proof.failures():
+            raise ValueError(f"{output} was not kept: {'; '.join(failures)}.{_cure(int8)}")
+        _keep(part, output, _page(path, description, part, to, file.precision, proof))
+    say(f"wrote {output} and {engines.page_beside(output)}")
+    return proof
+
+
+def _usual_name(path: Path, to: str, int8: bool) -> Path:
+    ending = targets.TARGETS[to].ending or "_saved_model"
+    return Path(f"{path.stem}{'.int8' if int8 else ''}{ending}")
+
+
+def _check_output(output: Path, ending: str, overwrite: bool) -> None:
+    if output.suffix != ending:
+        wanted = f"a name ending in {ending}" if ending else "a folder's name without an ending"
+        raise ValueError(f"This target needs {wanted}. Received: {output}")
+    if output.exists() and not overwrite:
+        raise FileExistsError(
+            f"{output} exists. Give another -o, or --overwrite to replace it once the new one is "
+            "proved."
+        )
+
+
+def _cure(int8: bool) -> str:
+    return (
+        " Another target may keep more of the answers, more rows judge more exactly, and without "
+        "--int8 nothing is rounded."
+        if int8
+        else ""
+    )
+
+
+def _page(
+    path: Path, description: Description, part: Path, to: str, precision: str, proof: Proof
+) -> dict[str, Any]:
+    """What stands beside the file; `faceattr.engines` reads it."""
+    return {
+        "target": to,
+        "precision": precision,
+        "sha256": engines.sha256_of(part),
+        "bytes": sum(file.stat().st_size for file in engines.parts_of(part)),
+        "made": {
+            "by": f"faceattr {__version__}",
+            "with": {name: _version(name) for name in LIBRARIES if _version(name)},
+            "on": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
+            "date": datetime.now(UTC).date().isoformat(),
+            "from": {"file": path.name, "sha256": model_file.sha256_of(path)},
+        },
+        "proof": asdict(proof),
+        "description": json.loads(description.to_json()),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _keep(part: Path, output: Path, page: Mapping[str, Any]) -> None:
+    """Move everything to its place, the page last: a file without it is not taken for whole."""
+    engines.page_beside(output).unlink(missing_ok=True)
+    if output.is_dir():
+        shutil.rmtree(output)
+    for file in sorted(part.parent.iterdir()):
+        os.replace(file, output.with_name(file.name))
+    text = json.dumps(model_file.plain(page), indent=1, ensure_ascii=False)
+    engines.page_beside(output).write_text(text + "\n", encoding="utf-8")

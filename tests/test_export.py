@@ -1,0 +1,224 @@
+"""Exported files: one input, heads by name, answers alike, and nothing kept that fails."""
+
+import json
+from dataclasses import replace
+from importlib.util import find_spec
+
+import keras
+import numpy as np
+import pytest
+from conftest import shaded
+from PIL import Image
+
+from faceattr import engines, model_file
+from faceattr.cli import main
+from faceattr.exporting import targets
+from faceattr.exporting.export import export
+from faceattr.exporting.proof import FLOAT, INT8, Agreement
+from faceattr.labelling.describe import FaceAttributes
+from faceattr.model_file import Description
+from faceattr.pictures.crop import CropRule
+from faceattr.tasks import Task
+from faceattr.training.report import report
+
+SHADE = Task("shade", ("dark", "light"))
+TINT = Task("a_tint", ("blue", "green", "red"))
+SIZE = 32
+ENDINGS = {name: target.ending for name, target in targets.TARGETS.items()}
+
+
+def needs(name):
+    missing = [package for package in targets.TARGETS[name].packages if not find_spec(package)]
+    return pytest.mark.skipif(bool(missing), reason=f"needs the packages {missing}")
+
+
+ALL = [pytest.param(name, marks=needs(name)) for name in ENDINGS]
+INTEGER = [pytest.param(n, marks=needs(n)) for n in ENDINGS if targets.TARGETS[n].write_int8]
+
+
+def small_vgg(tasks):
+    """VGG16's own preprocessing, whose means an exporter captures, before a toy of a trunk."""
+    crops = keras.Input((None, None, 3), dtype="uint8")
+    floats = keras.layers.Rescaling(1.0, dtype="float32")(crops)
+    prepared = keras.applications.vgg16.preprocess_input(floats)
+    x = keras.layers.Conv2D(8, 3, strides=4, activation="relu")(prepared)
+    x = keras.layers.Conv2D(16, 3, strides=2, activation="relu")(x)
+    x = keras.layers.GlobalMaxPooling2D()(keras.layers.Rescaling(0.002)(x))
+    heads = {
+        t.name: keras.layers.Dense(len(t.classes), activation="softmax", name=t.name)(x)
+        for t in tasks
+    }
+    return keras.Model(crops, heads)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A saved model; its head that comes first by name was built last."""
+    keras.utils.set_random_seed(1)
+    path = tmp_path_factory.mktemp("model") / "toy.keras"
+    description = Description((SHADE, TINT), CropRule(SIZE), licence="research")
+    model_file.save(small_vgg((SHADE, TINT)), description, path, half=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def shades(tmp_path_factory):
+    """120 pictures to calibrate on and 120 to prove on, each grey of its class."""
+    folder = tmp_path_factory.mktemp("shades")
+    for split in ("train", "val"):
+        for name, middle in (("dark", 60), ("light", 190)):
+            (folder / split / name).mkdir(parents=True)
+            for seed in range(60):
+                picture = shaded(middle + seed % 50 - 25, seed)
+                Image.fromarray(picture).save(folder / split / name / f"{seed}.png")
+    return f"shade={folder}"
+
+
+CROPS = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE, 3), dtype="uint8")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_file_answers_like_its_model_and_says_what_it_is(name, model, tmp_path):
+    path = tmp_path / f"faces{ENDINGS[name]}"
+    proof = export(model, name, path)
+    assert proof.heads["shade"].crops == 256 and not proof.failures()
+    assert set(proof.milliseconds) == {1, 32}
+    network, description = model_file.load(model)
+    file, same = engines.load(path)
+    assert same == description
+    before, after = network.predict_on_batch(CROPS), file.predict_on_batch(CROPS)
+    assert before["shade"].shape == (5, 2) and before["a_tint"].shape == (5, 3)
+    for task in before:
+        np.testing.assert_allclose(after[task], before[task], atol=1e-4)
+    page = json.loads((tmp_path / f"{path.name}.json").read_text())
+    assert page["description"]["licence"] == "research"
+    assert page["made"]["from"]["sha256"] == model_file.sha256_of(model)
+    assert page["proof"]["heads"]["shade"]["accuracy_before"] is None
+    assert {p.name for p in tmp_path.iterdir()} <= {path.name, f"{path.name}.json", "faces.bin"}
+    if name == "onnx":
+        _has_one_input(path)
+
+
+def _has_one_input(path):
+    """tf2onnx makes VGG16's means a second one unless they are constants."""
+    import onnx
+
+    graph = onnx.load(path).graph
+    assert [given.name for given in graph.input] == ["crops"]
+    assert {head.name for head in graph.output} == {"shade", "a_tint"}
+
+
+@pytest.mark.parametrize("name", INTEGER)
+def test_int8_is_measured_on_real_crops_and_proved_on_others(name, model, shades, tmp_path):
+    path = tmp_path / f"small{ENDINGS[name]}"
+    proof = export(model, name, path, on=[shades], int8=True, cache=tmp_path / "cache")
+    assert proof.limits == INT8 and proof.heads["shade"].labelled == 120
+    assert 0 < proof.heads["shade"].difference < 0.2
+    assert engines.load(path)[0].precision == "int8"
+
+
+def test_what_a_broken_converter_wrote_is_not_kept(model, tmp_path, monkeypatch):
+    def with_another_weight(*args):
+        network = args[0]
+        kernel = network.get_layer("shade").kernel
+        kernel.assign(-kernel)
+        target.write(*args)
+        kernel.assign(-kernel)
+
+    target = targets.TARGETS["saved_model"]
+    broken = replace(target, write=with_another_weight)
+    monkeypatch.setitem(targets.TARGETS, "saved_model", broken)
+    with pytest.raises(ValueError, match="was not kept: shade: a probability differs by"):
+        export(model, "saved_model", tmp_path / "faces")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("agreement", "limits", "failures"),
+    [
+        (Agreement(100, 0.0, 1.0, 0, np.nan, np.nan), FLOAT, 0),
+        (Agreement(100, 2e-3, 1.0, 0, np.nan, np.nan), FLOAT, 1),
+        (Agreement(100, np.nan, 1.0, 0, np.nan, np.nan), INT8, 1),
+        (Agreement(1000, 0.3, 0.991, 1000, 0.7, 0.698), INT8, 0),
+        (Agreement(1000, 0.3, 0.989, 1000, 0.7, 0.698), INT8, 1),
+        (Agreement(1000, 0.3, 0.989, 1000, 0.7, 0.696), INT8, 2),
+    ],
+)
+def test_limits_of_a_proof(agreement, limits, failures):
+    assert len(agreement.failures(limits)) == failures
+
+
+def test_accuracy_is_compared_on_the_rows_that_know_the_task(model, shades, tmp_path):
+    proof = export(model, "saved_model", tmp_path / "a", on=[shades], rows=50, cache=tmp_path / "c")
+    assert proof.heads["shade"].labelled == 50 and proof.heads["a_tint"].labelled == 0
+    assert proof.heads["shade"].accuracy_before == proof.heads["shade"].accuracy_after
+
+
+def test_labelling_and_evaluating_take_the_file(model, shades, tmp_path):
+    path = tmp_path / "faces"
+    export(model, "saved_model", path)
+    image = shaded(60)
+    (before,), (after,) = (FaceAttributes.load(p, "none")(image) for p in (model, path))
+    assert after["shade"].label == before["shade"].label
+    assert after["shade"].probability == pytest.approx(before["shade"].probability, abs=1e-4)
+    with pytest.raises(ValueError, match="computes as it was exported"):
+        FaceAttributes.load(path, "none", precision="bfloat16")
+    scores = [report(p, [shades], cache=tmp_path / "c")["shade"] for p in (model, path)]
+    assert scores[0].accuracy == scores[1].accuracy and scores[1].n == 120
+
+
+def test_a_file_that_was_changed_or_left_alone_is_refused(model, tmp_path):
+    path = tmp_path / "faces"
+    export(model, "saved_model", path)
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        export(model, "saved_model", path)
+    with pytest.raises(ValueError, match="is an exported model"):
+        model_file.load(path)
+    (path / "more").write_text("x")
+    with pytest.raises(ValueError, match="was changed since it was exported"):
+        engines.load(path)
+    export(model, "saved_model", path, overwrite=True)
+    assert engines.load(path)[1].crop.size == SIZE
+    engines.page_beside(path).unlink()
+    with pytest.raises(FileNotFoundError, match=r"needs everything.*faces.json"):
+        engines.load(path)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"to": "coreml"}, "A target is one of onnx"),
+        ({"to": "saved_model", "int8": True}, "saved_model has no int8"),
+        ({"to": "saved_model", "output": "faces.onnx"}, "without an ending"),
+    ],
+)
+def test_what_cannot_be_written_is_told_first(how, message, model):
+    with pytest.raises(ValueError, match=message):
+        export(model, **how)
+
+
+def test_int8_without_enough_faces_is_refused(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: True)
+    with pytest.raises(ValueError, match="give labelled ones, for example --on shade=FOLDER"):
+        export(model, "litert", tmp_path / "a.tflite", int8=True)
+    for name in ("dark", "light"):
+        (tmp_path / "few" / name).mkdir(parents=True)
+        for seed in range(10):
+            Image.fromarray(shaded(90, seed)).save(tmp_path / "few" / name / f"{seed}.png")
+    few = {"on": [f"shade={tmp_path}/few"], "cache": tmp_path / "cache"}
+    with pytest.raises(ValueError, match="int8 needs at least 100 faces"):
+        export(model, "litert", tmp_path / "a.tflite", int8=True, **few)
+
+
+def test_a_missing_package_is_one_sentence_with_its_cure(model, capsys, monkeypatch):
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
+    assert main(["export", str(model), "--to", "onnx"]) == 2
+    assert "pip install 'faceattr[onnx]'" in capsys.readouterr().err
+
+
+def test_the_command_says_what_it_proved(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", str(model), "--to", "saved_model"]) == 0
+    said = capsys.readouterr().out
+    assert "256 made pictures" in said and "wrote toy_saved_model" in said
+    assert (tmp_path / "toy_saved_model.json").is_file()
