@@ -36,10 +36,15 @@ def data(tmp_path):
     return tmp_path
 
 
+def built(network, tasks, seed=0):
+    keras.utils.set_random_seed(seed)
+    return toy_network(tasks)
+
+
 @pytest.fixture
 def toy(monkeypatch):
     """Train the toy network in place of VGG16."""
-    monkeypatch.setattr(Network, "build", lambda self, tasks, seed=0: toy_network(tasks))
+    monkeypatch.setattr(Network, "build", built)
     monkeypatch.setattr(Network, "finished", lambda self, trained, tasks: trained)
 
 
@@ -111,7 +116,7 @@ def test_wrong_options_are_one_sentence_and_exit_code_2(
     data, monkeypatch, capsys, options, message
 ):
     if "--weights" not in options:
-        monkeypatch.setattr(Network, "build", lambda self, tasks, seed=0: toy_network(tasks))
+        monkeypatch.setattr(Network, "build", built)
     assert train(data, *options) == 2
     error = capsys.readouterr().err
     assert message in error

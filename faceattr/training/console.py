@@ -83,6 +83,12 @@ def print_left_out(left_out: Mapping[str, int]) -> None:
         OUT.print(f"left out: {count:,} ({reason})")
 
 
+def print_notes(notes: Iterable[str]) -> None:
+    """Print a line for everything that was changed in reading."""
+    for note in notes:
+        OUT.print(f"note: {note}")
+
+
 def print_scores(scores: Mapping[str, Score]) -> None:
     """Print one row of figures per task, and the recall of every class."""
     table = Table("task", "n", "accuracy", "95 % interval", "balanced", "macro F1", "ECE")
@@ -164,15 +170,20 @@ class TrainingProgress(keras.callbacks.Callback):
     def __exit__(self, *_) -> None:
         self._bar.stop()
 
+    def track(self, items: Sequence[int], what: str) -> Iterable[int]:
+        """The items, with a bar of their own while they last."""
+        line = self._bar.add_task(what, total=len(items), visible=len(items) > 0)
+        yield from self._bar.track(items, task_id=line)
+        self._bar.remove_task(line)
+
     def on_train_batch_end(self, batch: int, logs=None) -> None:
         self._bar.advance(self._line)
 
     def show(self, epoch: Epoch) -> None:
         """Print what an epoch brought."""
-        if not self._first:
-            self._first = epoch.number
-            self._bar.update(self._line, completed=epoch.number * self._steps)
-        cells = "".join(_cell(name, epoch, len(self._names) == 1) for name in self._names)
+        self._first = self._first or epoch.number
+        self._bar.update(self._line, completed=epoch.number * self._steps)
+        cells = "".join(_cell(name, epoch) for name in self._names)
         done = epoch.number - self._first + 1
         left = (time.monotonic() - self._began) / done * (self._epochs - epoch.number)
         OUT.print(
@@ -181,9 +192,11 @@ class TrainingProgress(keras.callbacks.Callback):
         )
 
 
-def _cell(name: str, epoch: Epoch, alone: bool) -> str:
-    loss = epoch.logs.get("loss" if alone else f"{name}_loss", float("nan"))
-    accuracy = epoch.logs.get("accuracy" if alone else f"{name}_accuracy", float("nan"))
+def _cell(name: str, epoch: Epoch) -> str:
+    # Keras names a figure after its head only where there are several.
+    unnamed = {what: epoch.logs.get(what, float("nan")) for what in ("loss", "accuracy")}
+    loss = epoch.logs.get(f"{name}_loss", unnamed["loss"])
+    accuracy = epoch.logs.get(f"{name}_accuracy", unnamed["accuracy"])
     score = epoch.scores.get(name)
     val = f"{score.accuracy:6.1%}" if score and score.n else "     -"
     return f" | {'':>12} {loss:6.3f} {accuracy:6.1%} {val}"

@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 import keras
 import numpy as np
 
-from faceattr.training.combine import CombinedLosses, combination
+from faceattr.training.combine import compiled
 from faceattr.training.dataset import MaskedBatches, Rows, mask, steps_per_epoch
 from faceattr.training.frozen import Frozen
-from faceattr.training.objective import compile_masked
 from faceattr.training.phases import Phase
 from faceattr.training.settings import Settings
+from faceattr.training.sharing import ties_of
 
 Callbacks = Sequence[keras.callbacks.Callback]
 MakeBatches = Callable[..., MaskedBatches]
@@ -67,18 +67,10 @@ class Joint:
         batches: MakeBatches,
     ) -> None:
         self._train, self._batches, self._mix = train, batches, settings.mix
-        optimizer = phase.make_optimizer(
-            len(batches(train, 0, train.crops.shape[1], mix=self._mix))
-        )
-        weights, smoothing = settings.loss_weights, settings.label_smoothing
-        self._trainee = network
-        if settings.combine == "sum":
-            compile_masked(network, optimizer, label_smoothing=smoothing, weights=weights)
-        else:
-            combine = combination(settings.combine, weights, len(network.output), settings.seed)
-            self._trainee = CombinedLosses(network, combine, smoothing)
-            accuracy = {name: ["accuracy"] for name in network.output}
-            self._trainee.compile(optimizer, weighted_metrics=accuracy)
+        steps = steps_per_epoch(len(train), settings.batch_size)
+        optimizer = phase.make_optimizer(steps)
+        self._ties = ties_of(network, phase, settings, steps)
+        self._trainee = compiled(network, optimizer, settings)
         optimizer.build(self._trainee.trainable_variables)
 
     @property
@@ -95,7 +87,7 @@ class Joint:
             epochs=end,
             shuffle=False,
             verbose=0,
-            callbacks=list(callbacks),
+            callbacks=[*self._ties, *callbacks],
         )
 
 
@@ -124,15 +116,16 @@ class Alternating:
         steps = steps_per_epoch(len(train), settings.batch_size)
         self._steps = {n: max(1, round(s * steps)) for n, s in zip(names, shares, strict=True)}
         self._members = {name: self._member(name, phase, settings) for name in names}
+        self._ties = ties_of(network, phase, settings, sum(self._steps.values()))
 
     def _member(self, name: str, phase: Phase, settings: Settings) -> keras.Model:
-        """The network with one head; its layers are the network's own."""
-        member = keras.Model(self._network.input, {name: self._network.output[name]})
-        compile_masked(
-            member,
+        """The network with one task's heads; its layers are the network's own."""
+        own = [name, *(one.head for one in settings.auxiliary if one.task == name)]
+        outputs = {head: self._network.output[head] for head in own}
+        member = compiled(
+            keras.Model(self._network.input, outputs),
             phase.make_optimizer(self._steps[name]),
-            label_smoothing=settings.label_smoothing,
-            weights={name: settings.loss_weights.get(name, 1.0)},
+            settings,
         )
         member.optimizer.build(member.trainable_variables)
         return member
@@ -144,7 +137,7 @@ class Alternating:
 
     def run(self, start: int, end: int, size: int, callbacks: Callbacks) -> None:
         """Train the epochs from `start` up to `end`, with crops of one size."""
-        told = keras.callbacks.CallbackList(list(callbacks), model=self._network)
+        told = keras.callbacks.CallbackList([*self._ties, *callbacks], model=self._network)
         self._network.stop_training = False
         told.on_train_begin()
         for epoch in range(start, end):

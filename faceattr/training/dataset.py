@@ -9,12 +9,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
 
 import keras
 import numpy as np
 
 from faceattr.tasks import Task
 from faceattr.training.augment import Augmentation, augment
+from faceattr.training.balance import chances, draw, row_weights
 from faceattr.training.crop_cache import CachedCrops
 from faceattr.training.manifest import Example, targets
 
@@ -31,12 +34,15 @@ class Rows:
         index: For each row its place in `crops`, shape ``(n,)``.
         targets: By task ``float32`` of shape ``(n, classes)``, all zeros where unknown.
         examples: For each row what it was read from; empty where nobody will ask.
+        balance: ``"weights"`` lets all classes of a task count the same in its loss,
+            ``"sampling"`` shows them equally often, ``"none"`` takes rows as they are.
     """
 
     crops: np.ndarray
     index: np.ndarray
     targets: Mapping[str, np.ndarray]
     examples: Sequence[Example] = ()
+    balance: str = "none"
 
     def __len__(self) -> int:
         return len(self.index)
@@ -46,17 +52,24 @@ class Rows:
         """Which task each row knows, ``bool`` of shape ``(n, tasks)``."""
         return np.stack([mask(target) > 0 for target in self.targets.values()], axis=1)
 
+    @cached_property
+    def masks(self) -> Mapping[str, np.ndarray]:
+        """By task, what each row counts in its loss, ``(n,)``: 0 where the task is unknown."""
+        weigh = row_weights if self.balance == "weights" else mask
+        return {name: weigh(target) for name, target in self.targets.items()}
+
     def batch(self, rows: np.ndarray) -> Batch:
         """Crops, targets by task and masks by task of some rows."""
         chosen = {name: target[rows] for name, target in self.targets.items()}
-        masks = {name: mask(target) for name, target in chosen.items()}
+        masks = {name: known[rows] for name, known in self.masks.items()}
         return self.crops[self.index[rows]], chosen, masks
 
     def only(self, task: str) -> Rows:
         """The rows that know a task, with its targets alone."""
         known = np.flatnonzero(mask(self.targets[task]))
         examples = [self.examples[i] for i in known] if self.examples else ()
-        return Rows(self.crops, self.index[known], {task: self.targets[task][known]}, examples)
+        targets = {task: self.targets[task][known]}
+        return Rows(self.crops, self.index[known], targets, examples, self.balance)
 
     def sha256(self) -> str:
         """A hash of all crops and targets, independent of where the files lie."""
@@ -82,6 +95,16 @@ def rows_of(tasks: Sequence[Task], examples: Sequence[Example], cached: CachedCr
     order = np.random.default_rng(0).permutation(usable)
     kept = [examples[i] for i in order]
     return Rows(cached.array, cached.rows[order], targets(tasks, kept), kept)
+
+
+class Drawn(Protocol):
+    """What batches hold in place of crops: features that were computed beforehand."""
+
+    def prepare(self, epoch: int) -> None:
+        """Have ready what an epoch draws from, its number counted over all phases."""
+
+    def draw(self, index: np.ndarray, epoch: int, generator: np.random.Generator) -> np.ndarray:
+        """Features of rows, given by their places among the crops."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +193,7 @@ class MaskedBatches(keras.utils.PyDataset):
         seed: Decides the order and the augmentation.
         epoch: Number of the first epoch.
         steps: Batches in an epoch, if not `steps_per_epoch`.
+        features: What batches hold in place of augmented crops.
     """
 
     def __init__(
@@ -183,27 +207,38 @@ class MaskedBatches(keras.utils.PyDataset):
         seed: int = 0,
         epoch: int = 0,
         steps: int | None = None,
+        features: Drawn | None = None,
     ) -> None:
         super().__init__()
         self._steps = steps_per_epoch(len(rows), batch_size) if steps is None else steps
         self._rows, self._size, self._batch_size = rows, size, batch_size
         self._augmentation = augmentation or Augmentation()
-        self._seed, self._epoch = seed, epoch
+        self._seed, self._epoch, self._features = seed, epoch, features
         names = [name for name, target in rows.targets.items() if target.any()]
         known = rows.known[:, rows.known.any(axis=0)]
         kinds, kind_of, counts = np.unique(known, axis=0, return_inverse=True, return_counts=True)
         self._kinds = [np.flatnonzero(kind_of == kind) for kind in range(len(kinds))]
         wanted = (mix or Mix()).wanted(names, known)
         self._shares = kind_shares(kinds.astype(float), counts, wanted)
+        self._chances = chances(rows.targets)
         self._plan = self._planned()
+        self.on_epoch_begin()
 
     def __len__(self) -> int:
         return self._steps
 
     def __getitem__(self, step: int) -> Batch:
-        crops, chosen, masks = self._rows.batch(self._plan[step])
+        rows = self._plan[step]
+        crops, chosen, masks = self._rows.batch(rows)
         generator = np.random.default_rng([self._seed, self._epoch, step])
+        if self._features:
+            drawn = self._features.draw(self._rows.index[rows], self._epoch, generator)
+            return drawn, chosen, masks
         return augment(crops, self._size, self._augmentation, generator), chosen, masks
+
+    def on_epoch_begin(self) -> None:
+        if self._features:
+            self._features.prepare(self._epoch)
 
     def on_epoch_end(self) -> None:
         self._epoch += 1
@@ -216,6 +251,9 @@ class MaskedBatches(keras.utils.PyDataset):
         slots = spread(self._shares, len(drawn))
         for kind, rows in enumerate(self._kinds):
             own = np.flatnonzero(slots == kind)
+            if self._rows.balance == "sampling":
+                drawn[own] = draw(rows, self._chances[rows], len(own), generator)
+                continue
             passes = [generator.permutation(rows) for _ in range(1 + len(own) // len(rows))]
             drawn[own] = np.concatenate(passes)[: len(own)]
         return drawn.reshape(self._steps, self._batch_size)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,22 @@ import keras
 import numpy as np
 import pandas as pd
 
-from faceattr.model import head_names, open_from
+from faceattr.model import head_names
 from faceattr.model_file import plain
 from faceattr.tasks import Task
+from faceattr.training import checkpoint
+from faceattr.training.auxiliary import with_auxiliary
+from faceattr.training.boundary import changing
+from faceattr.training.branches import check_branches
+from faceattr.training.checkpoint import CHECKPOINT, Position
 from faceattr.training.course import course_of
 from faceattr.training.dataset import Rows
 from faceattr.training.evaluate import Score, evaluate, mean_accuracy
+from faceattr.training.features import Track
+from faceattr.training.frozen import FeatureCache, Frozen
+from faceattr.training.phases import Phase
 from faceattr.training.settings import Settings
 
-CHECKPOINT = "checkpoint.npz"
 LOG = "log.csv"
 SETTINGS = "settings.json"
 SCORES = "scores.json"  # its absence tells that a run is not finished
@@ -54,8 +60,10 @@ class Epoch:
 
 def check(model: keras.Model, settings: Settings) -> None:
     """Refuse settings that do not fit the network, before anything slow begins."""
+    trainee = with_auxiliary(model, settings.auxiliary)
     for phase in settings.phases:
-        open_from(model, phase.first, heads=phase.heads)
+        check_branches(trainee, phase.rates)
+        phase.open(trainee)
     heads = head_names(model)
     for what, by_task in (
         ("weigh", settings.loss_weights),
@@ -80,12 +88,16 @@ def fit(
     resume: bool = False,
     after_epoch: Callable[[Epoch], None] = lambda epoch: None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    features: Path | None = None,
+    track: Track = lambda items, what: items,
+    tell: Callable[[str], None] = print,
 ) -> None:
-    """Train a model in place.
+    """Train a model in place; it ends with the weights of its best epoch.
 
-    After each epoch `folder` holds a checkpoint (network, optimiser, dropout's state, best
-    score) and the log so far. A resumed run goes on behind the last whole epoch with the same
-    state and the same batches as an unbroken one.
+    Each phase begins with the best epoch of those before. After each epoch `folder` holds a
+    checkpoint (network, optimiser, dropout's state, best score), the best weights and the log
+    so far. A resumed run goes on behind the last whole epoch with the same state and the same
+    batches as an unbroken one.
 
     Args:
         model: A model of `faceattr.model.build`.
@@ -99,39 +111,53 @@ def fit(
         resume: Go on from the checkpoint in `folder`, if there is one.
         after_epoch: Called after every epoch, with the model in the state of that epoch.
         callbacks: More Keras callbacks, for example a progress bar.
+        features: Folder for features of what does not learn (`faceattr.training.features`);
+            without one every crop is computed anew.
+        track: Shows how far the computing of features is.
+        tell: Takes a sentence for the user.
 
     Raises:
         ValueError: `resume` finds a checkpoint of a run with other settings.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    train = replace(train, balance=settings.balance)
+    model = with_auxiliary(model, settings.auxiliary)
     keeper = _Keeper(model, tasks, val, settings, folder, after_epoch)
     keeper.identify(
         tasks=[asdict(task) for task in tasks],
         network=identity,
+        start=checkpoint.sha256_of(model.variables),
         train=train.sha256(),
         val=val.sha256(),
         settings=asdict(settings),
     )
+    cache = None
+    if features is not None and settings.copies:
+        cache = FeatureCache(features, settings, train, val, track, tell)
     start_phase, start_epoch = keeper.begin(resume)
     for position in range(start_phase, len(settings.phases)):
         phase = settings.phases[position]
         first_epoch = start_epoch if position == start_phase else 0
         epochs_before = sum(earlier.epochs for earlier in settings.phases[:position])
-        course = course_of(model, phase, settings, train, epochs_before)
-        keeper.enter(position, course.state, restore=first_epoch > 0)
+        keeper.enter(position, resumed=first_epoch > 0)
+        frozen = cache.enter(model, position) if cache else None
+        course = course_of(model, phase, settings, train, epochs_before, frozen)
+        keeper.follow(course.state, frozen)
         for start, end, size in phase.stretches(train.crops.shape[1], first_epoch):
-            keeper.size = size
-            course.run(start, end, size, [keeper, *callbacks])
+            if not keeper.gave_up:
+                keeper.size = size
+                course.run(start, end, size, [keeper, *callbacks])
+    keeper.restore_best()
 
 
 class _Keeper(keras.callbacks.Callback):
-    """Scores, logs and checkpoints each epoch."""
+    """Scores, logs and checkpoints each epoch, and ends a phase that brings nothing more."""
 
     def __init__(self, model, tasks, val, settings, folder, after_epoch) -> None:
         super().__init__()
         self._network, self._tasks, self._val = model, tasks, val
         self._settings, self._folder, self._after_epoch = settings, folder, after_epoch
-        self._best = -np.inf
+        self._at = Position()
         self.size = 0
 
     def identify(self, **facts: Any) -> None:
@@ -141,10 +167,13 @@ class _Keeper(keras.callbacks.Callback):
     def begin(self, resume: bool) -> tuple[int, int]:
         """Where to start: phase and epoch within it; (0, 0) unless a checkpoint is resumed."""
         settings_path = self._folder / SETTINGS
-        checkpoint = self._folder / CHECKPOINT
-        if not (resume and checkpoint.is_file()):
-            for name in (LOG, SCORES, CHECKPOINT):
+        weights = set(map(id, self._network.weights))
+        changed = changing(self._network, self._settings.phases)
+        self._weights = [variable for variable in changed if id(variable) in weights]
+        if not (resume and (self._folder / CHECKPOINT).is_file()):
+            for name in (LOG, SCORES):
                 (self._folder / name).unlink(missing_ok=True)
+            checkpoint.remove(self._folder)
             settings_path.write_text(self._identity)
             return 0, 0
         if settings_path.read_text() != self._identity:
@@ -152,33 +181,44 @@ class _Keeper(keras.callbacks.Callback):
                 f"The run in {self._folder} has other settings, another network or other data (see "
                 f"{SETTINGS} there). Resume it with the same ones, or start anew."
             )
-        phase, epochs_done, self._best = self._read("position").tolist()
-        self._restore("network", self._network.variables)
-        phase, epochs_done = int(phase), int(epochs_done)
-        if epochs_done == self._settings.phases[phase].epochs:
-            return phase + 1, 0
-        return phase, epochs_done
+        self._at = checkpoint.read_position(self._folder)
+        checkpoint.restore(self._folder / CHECKPOINT, "network", self._changed(self._at.phase))
+        done = self.gave_up or self._at.epochs == self._phase.epochs
+        return (self._at.phase + 1, 0) if done else (self._at.phase, self._at.epochs)
 
-    def enter(self, position: int, state: list[keras.Variable], *, restore: bool) -> None:
-        """Enter a phase, with the optimiser's state of the checkpoint if it is resumed."""
-        self._position, self._state = position, state
-        if restore:
-            self._restore("optimizer", state)
+    @property
+    def _phase(self) -> Phase:
+        return self._settings.phases[self._at.phase]
 
-    def _restore(self, prefix: str, variables: list[keras.Variable]) -> None:
-        for number, variable in enumerate(variables):
-            variable.assign(self._read(f"{prefix}{number}"))
+    @property
+    def gave_up(self) -> bool:
+        """Whether the phase has waited for a new best as long as it may."""
+        return self._phase.patience is not None and self._at.waited >= self._phase.patience
 
-    def _read(self, name: str) -> np.ndarray:
-        """One array of the checkpoint."""
-        path = self._folder / CHECKPOINT
-        try:
-            with open(path, "rb") as file, np.load(file) as checkpoint:
-                return checkpoint[name]
-        except (zipfile.BadZipFile, EOFError, ValueError, KeyError) as error:
-            raise ValueError(
-                f"{path} is damaged ({error}). Start the run anew with --overwrite."
-            ) from None
+    def _changed(self, position: int) -> list[keras.Variable]:
+        return changing(self._network, self._settings.phases[: position + 1])
+
+    def enter(self, position: int, *, resumed: bool) -> None:
+        """Enter a phase: from the best epoch so far, or where its checkpoint was written."""
+        self._resumed = resumed
+        if not resumed:
+            self._at = replace(self._at, phase=position, epochs=0, waited=0)
+            self.restore_best()
+        self._variables = self._changed(position)
+
+    def follow(self, state: list[keras.Variable], frozen: Frozen | None) -> None:
+        """Say what a checkpoint needs besides the network, and how epochs are judged."""
+        self._state = state
+        if self._resumed:
+            checkpoint.restore(self._folder / CHECKPOINT, "optimizer", state)
+        # The rows' features and what learns above them give the whole network's answers.
+        self._judged = (frozen.learning, frozen.val) if frozen else (self._network, self._val)
+
+    def restore_best(self) -> None:
+        """Give the network the weights of the best epoch so far, if there is one."""
+        if self._at.number:
+            path = checkpoint.best_path(self._folder, self._at)
+            checkpoint.restore(path, "weight", self._weights)
 
     def on_epoch_begin(self, epoch: int, logs=None) -> None:
         self._started = time.monotonic()
@@ -189,35 +229,36 @@ class _Keeper(keras.callbacks.Callback):
                 f"The loss of epoch {epoch + 1} is not a number: the rate is too high. Start "
                 "anew with a lower --rate."
             )
-        scores = evaluate(self._network, self._tasks, self._val)
-        mean = mean_accuracy(scores)
-        is_best = mean > self._best or not np.isfinite(self._best)
-        self._best = mean if is_best else self._best
-        phases = self._settings.phases
+        network, rows = self._judged
+        scores = evaluate(network, self._tasks, rows)
+        number = 1 + epoch + sum(p.epochs for p in self._settings.phases[: self._at.phase])
+        is_best = self._move_on(epoch + 1, number, mean_accuracy(scores))
         result = Epoch(
-            number=1 + epoch + sum(phase.epochs for phase in phases[: self._position]),
-            phase=phases[self._position].name,
+            number=number,
+            phase=self._phase.name,
             size=self.size,
             seconds=time.monotonic() - self._started,
             logs=dict(logs or {}),
             scores=scores,
             is_best=is_best,
         )
-        # The best model is written before the checkpoint: a kill between the two repeats
+        # The best weights are written before the checkpoint: a kill between the two repeats
         # the epoch, and never skips it.
+        if is_best:
+            checkpoint.save_best(self._folder, self._at, self._weights)
         self._after_epoch(result)
         self._log(result)
-        self._save(epoch + 1)
+        checkpoint.save(self._folder, self._at, self._variables, self._state)
+        self.model.stop_training = self.gave_up
 
-    def _save(self, epochs_done: int) -> None:
-        state = {"position": np.array([self._position, epochs_done, self._best], "float64")}
-        both = (("network", self._network.variables), ("optimizer", self._state))
-        for prefix, variables in both:
-            for number, variable in enumerate(variables):
-                state[f"{prefix}{number}"] = keras.ops.convert_to_numpy(variable)
-        part = self._folder / f"part-{CHECKPOINT}"
-        np.savez(part, allow_pickle=False, **state)
-        os.replace(part, self._folder / CHECKPOINT)
+    def _move_on(self, epochs_done: int, number: int, mean: float) -> bool:
+        """Note an epoch; whether it is the best so far."""
+        is_best = mean > self._at.best or not np.isfinite(self._at.best)
+        if is_best:
+            self._at = replace(self._at, epochs=epochs_done, best=mean, number=number, waited=0)
+        else:
+            self._at = replace(self._at, epochs=epochs_done, waited=self._at.waited + 1)
+        return is_best
 
     def _log(self, epoch: Epoch) -> None:
         row = {

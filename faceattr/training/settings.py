@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from faceattr.training.augment import Augmentation
+from faceattr.training.auxiliary import Auxiliary
+from faceattr.training.balance import BALANCES
 from faceattr.training.combine import COMBINATIONS
 from faceattr.training.dataset import Mix
 from faceattr.training.phases import Phase
@@ -23,11 +25,18 @@ class Settings:
         batch_size: Rows in a batch.
         mix: How much of a batch each task gets.
         augmentation: What happens to training crops.
+        balance: What is done about rare classes: ``"none"``, ``"weights"`` in the loss, or
+            ``"sampling"``, see `faceattr.training.balance`.
         label_smoothing: Share of each known target that is spread over the classes.
         loss_weights: By task, the weight of its loss; 1 where not given.
         schedule: ``"joint"``, all tasks in every step, or ``"alternating"``, one task at a time.
         combine: How the losses of a joint step become one: ``"sum"``, ``"log"``,
             ``"uncertainty"`` or ``"random"``, see `faceattr.training.combine`.
+        auxiliary: Losses of tasks read at earlier layers as well, while training.
+        tie: How strongly the trunks of soft sharing are drawn together after every step, from 0
+            (independent) to infinity (equal), see `faceattr.training.sharing.pull`.
+        copies: Augmented copies of each face whose features are kept while what lies below them
+            does not learn; 0 computes every crop anew.
         seed: Decides order, augmentation, dropout and the start of the network.
     """
 
@@ -35,16 +44,24 @@ class Settings:
     batch_size: int = 64
     mix: Mix = field(default_factory=Mix)
     augmentation: Augmentation = field(default_factory=Augmentation)
+    balance: str = "none"
     label_smoothing: float = 0.0
     loss_weights: Mapping[str, float] = field(default_factory=dict)
     schedule: str = "joint"
     combine: str = "sum"
+    auxiliary: tuple[Auxiliary, ...] = ()
+    tie: float = 0.01
+    copies: int = 4
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
             raise ValueError(
                 f"A schedule is one of {', '.join(SCHEDULES)}. Received: {self.schedule!r}"
+            )
+        if self.balance not in BALANCES:
+            raise ValueError(
+                f"Classes are balanced by one of {', '.join(BALANCES)}. Received: {self.balance!r}"
             )
         if self.combine not in COMBINATIONS:
             raise ValueError(
@@ -57,9 +74,13 @@ class Settings:
                 f"between 0 and 1. Received: batch size {self.batch_size}, seed {self.seed}, "
                 f"label smoothing {self.label_smoothing}"
             )
+        if self.copies < 0:
+            raise ValueError(f"There are no fewer than 0 copies. Received: {self.copies}")
         if not all(0 <= weight < math.inf for weight in self.loss_weights.values()):
             raise ValueError(
                 f"A weight is a finite number from 0 on. Received: {dict(self.loss_weights)}"
             )
+        if not self.tie >= 0:
+            raise ValueError(f"A tie has a strength from 0 to inf. Received: {self.tie}")
         if self.schedule == "alternating" and self.combine != "sum":
             raise ValueError("A step of one task has one loss: there is nothing to combine.")
