@@ -1,5 +1,8 @@
 """Frames come out of a video at even distances, upright, in RGB."""
 
+import subprocess
+import sys
+
 import cv2
 import numpy as np
 import pytest
@@ -48,6 +51,15 @@ def test_what_is_no_video_is_said(tmp_path):
         list(frames(tmp_path / "x.mp4"))
     with pytest.raises(FileNotFoundError):
         list(frames(tmp_path / "gone.mp4"))
+
+
+def test_the_decoder_says_nothing_of_its_own(clip):
+    clip.write_bytes(clip.read_bytes()[:900])
+    # FFmpeg reads how loud it may be once in a process, and here others have woken it.
+    code = f"from faceattr.pictures.capture import frames; next(frames({str(clip)!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    lines = done.stderr.splitlines()
+    assert "not a video" in lines[-1] and not [line for line in lines if "moov" in line]
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,27 @@ def test_patterns_are_expanded_but_a_file_of_that_name_comes_first(tmp_path):
     assert names(str(tmp_path / "odd[1].jpg"), tmp_path) == ["odd[1].jpg"]
 
 
+def test_a_pattern_goes_through_links_but_not_round_in_loops(tmp_path):
+    touch(tmp_path, "in/a/b/1.jpg", "in/2.jpg", "elsewhere/3.jpg", "in/.hidden/4.jpg")
+    for number in range(3):  # Python's own glob would take 3 ** 40 turns
+        (tmp_path / f"in/a/back{number}").symlink_to(tmp_path / "in")
+    (tmp_path / "in/link").symlink_to(tmp_path / "elsewhere")
+    expected = ["in/2.jpg", "in/a/b/1.jpg", "in/link/3.jpg"]
+    assert names(str(tmp_path / "in/**/*.jpg"), tmp_path) == expected
+    assert names(str(tmp_path / "i*/**/*"), tmp_path) == expected
+    assert names(str(tmp_path / "**/b/**/*.jpg"), tmp_path) == ["in/a/b/1.jpg"]
+    assert names(str(tmp_path / "in/**"), tmp_path) == expected
+    assert names(str(tmp_path / "in/*"), tmp_path) == expected
+    with pytest.raises(FileNotFoundError, match="Nothing fits"):
+        Inputs(str(tmp_path / "in/**/*.gone"))
+
+
+def test_a_relative_pattern_gives_relative_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(touch(tmp_path, "a/1.jpg", "2.jpg"))
+    assert [each.name for each in Inputs("**/*.jpg")] == ["2.jpg", "a/1.jpg"]
+    assert [each.name for each in Inputs("a/**/*.jpg")] == ["a/1.jpg"]
+
+
 def test_a_text_file_lists_paths(tmp_path):
     touch(tmp_path, "1.jpg", "two words.jpg", "odd.ending")
     listed = tmp_path / "list.txt"
@@ -92,8 +113,9 @@ def test_what_is_given_twice_comes_once(tmp_path):
 
 
 def test_folders_of_the_job_itself_are_left_out(tmp_path):
-    touch(tmp_path, "a.jpg", "out/a.jpg")
-    assert names(tmp_path, tmp_path, without=[tmp_path / "out"]) == ["a.jpg"]
+    touch(tmp_path, "a.jpg", "out/a.jpg", "out/deep/a.jpg")
+    for path in (tmp_path, tmp_path / "*", tmp_path / "**/*.jpg"):
+        assert names(str(path), tmp_path, without=[tmp_path / "out"]) == ["a.jpg"]
 
 
 @pytest.mark.parametrize("path", ["gone.jpg", "gone/", "*.gone"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -32,11 +34,23 @@ def frames(
     """
     with open(path, "rb"):
         pass
-    video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    with no_other_words():
+        video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     try:
         yield from _sampled(video, path, every, start)
     finally:
         video.release()
+
+
+@contextmanager
+def no_other_words() -> Iterator[None]:
+    """OpenCV and FFmpeg add no lines of their own to the one sentence about a bad video."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    loud = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(loud)
 
 
 def _sampled(

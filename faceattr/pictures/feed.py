@@ -16,6 +16,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
+from faceattr.pictures.capture import no_other_words
 from faceattr.pictures.inputs import Inputs
 from faceattr.pictures.reading import PathLike, read_image
 
@@ -111,15 +112,10 @@ def _is_url(name: str) -> bool:
 
 
 def _open(name: str) -> _Video:
-    # Else OpenCV and FFmpeg add their own lines to the one sentence that follows.
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    loud = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
+    with no_other_words():
         if _is_camera(name):
             return _camera(int(name))
         return _stream(name) if _is_url(name) else _file(name)
-    finally:
-        cv2.utils.logging.setLogLevel(loud)
 
 
 def _camera(number: int) -> _Video:

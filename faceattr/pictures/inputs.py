@@ -99,28 +99,35 @@ class Inputs:
                 for line in _paths_in(lines):
                     yield from self._behind_one(line)
         elif not os.path.lexists(path):
-            for match in sorted(glob.iglob(path, recursive=True)):
-                yield from self._behind_one(match, named=False)
+            yield from self._behind_pattern(path)
         else:
             yield from self._behind_one(path)
 
-    def _behind_one(self, path: str, named: bool = True) -> Iterator[InputFile]:
+    def _behind_one(self, path: str) -> Iterator[InputFile]:
         if os.path.isdir(path):
             yield from self._in_folder(path, set())
-        elif named or _kind(path):
+        else:
             yield InputFile(path, _kind(path) == "video")
+
+    def _behind_pattern(self, pattern: str) -> Iterator[InputFile]:
+        found = sorted(path for path in set(_fitting(pattern)) if not self._is_own(path))
+        visited = {os.path.realpath(os.path.dirname(path.rstrip(os.sep))) for path in found}
+        for path in found:
+            if os.path.isdir(path):
+                yield from self._in_folder(path, visited)
+            elif kind := _kind(path):
+                yield InputFile(path, kind == "video")
+
+    def _is_own(self, path: str) -> bool:
+        parents = Path(os.path.realpath(path)).parents if self._without else ()
+        return any(str(parent) in self._without for parent in parents)
 
     def _in_folder(self, folder: str, visited: set[str]) -> Iterator[InputFile]:
         real = os.path.realpath(folder)
         if real in visited or real in self._without:
             return
         visited.add(real)
-        with os.scandir(folder) as entries:
-            found = sorted((entry.name, _is_folder(entry)) for entry in entries)
-        for name, is_folder in found:
-            path = os.path.join(folder, name)
-            if name.startswith("."):
-                continue
+        for path, is_folder in _entries(folder):
             if is_folder:
                 yield from self._in_folder(path, visited)
             elif kind := _kind(path):
@@ -133,6 +140,46 @@ class Inputs:
 
 def _paths_in(lines) -> Iterator[str]:
     return (line for line in (raw.rstrip("\r\n") for raw in lines) if line.strip())
+
+
+def _fitting(pattern: str) -> Iterator[str]:
+    """Files and folders that fit a pattern, only files where it has ``**``.
+
+    Python's own ``**`` runs through loops of links until it has no more breath.
+    """
+    parts = pattern.replace(os.altsep or os.sep, os.sep).split(os.sep)
+    if "**" not in parts:
+        yield from glob.iglob(pattern)
+        return
+    stars = parts.index("**")
+    head, tail = os.sep.join([*parts[:stars], ""]), os.sep.join(parts[stars + 1 :] or ["*"])
+    for start in glob.iglob(head) if head else [""]:
+        for folder in _folders_from(start, set()):
+            inside = _fitting(os.path.join(glob.escape(folder), tail))
+            yield from (path for path in inside if not os.path.isdir(path))
+
+
+def _folders_from(folder: str, visited: set[str]) -> Iterator[str]:
+    """A folder and all below it, each once."""
+    real = os.path.realpath(folder)
+    if real in visited:
+        return
+    visited.add(real)
+    yield folder
+    for path, is_folder in _entries(folder):
+        if is_folder:
+            yield from _folders_from(path, visited)
+
+
+def _entries(folder: str) -> list[tuple[str, bool]]:
+    """What a folder holds, in order, and whether it is a folder; nothing hidden."""
+    with os.scandir(folder or ".") as entries:
+        found = sorted((entry.name, _is_folder(entry)) for entry in entries)
+    return [
+        (os.path.join(folder, name), is_folder)
+        for name, is_folder in found
+        if not name.startswith(".")
+    ]
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
@@ -153,7 +200,7 @@ def _kind(path: str) -> str:
 def _must_exist(path: str) -> None:
     if path == STANDARD_INPUT or os.path.lexists(path):
         return
-    if glob.has_magic(path) and next(glob.iglob(path, recursive=True), None):
+    if glob.has_magic(path) and next(_fitting(path), None):
         return
     what = "Nothing fits the pattern" if glob.has_magic(path) else "There is no file or folder"
     raise FileNotFoundError(f"{what} {path}")
