@@ -1,0 +1,43 @@
+"""`faceattr explain`."""
+
+from __future__ import annotations
+
+from faceattr.cli.options import command, pairs
+
+
+def add_command(commands) -> None:
+    parser = command(commands, explain, "show where in a face each head finds its answer")
+    add = parser.add_argument
+    add("model", help="a .keras file, or 'shipped'")
+    add("pictures", nargs="+", metavar="PATH", help="pictures or folders, as for label")
+    add("-o", "--output", required=True, metavar="SHEET", help="the picture to write, .png or .jpg")
+    add(
+        "--of",
+        type=pairs(str),
+        metavar="TASK=CLASS,…",
+        help="ask about this class instead of the one that is answered",
+    )
+    add("--most", type=int, metavar="N", help="faces on the sheet (24)")
+    add("--detector", help="auto, yunet, centerface, mtcnn, none or a YuNet .onnx file")
+    add("--offline", action="store_true", help="never download the detector's file")
+    add("--upright", action="store_true", help="pictures may lie on their sides or heads")
+    add("--min-face", type=float, metavar="PIXELS", help="do not describe smaller faces")
+    add("--overwrite", action="store_true", help="replace a sheet that is there")
+
+
+def explain(model, pictures, output, **given) -> int:
+    """Draw a contact sheet: every face and, for each head, Grad-CAM of its answer."""
+    import sys
+
+    from faceattr.labelling.opening import open_typed
+
+    drawing = {name: given.pop(name) for name in ("of", "most", "overwrite") if name in given}
+    if model != "shipped":
+        given["model"] = model
+    attributes = open_typed(given, say=lambda line: print(line, file=sys.stderr))
+    from faceattr.labelling.explain import explain as draw
+
+    done = draw(pictures, attributes, output, **drawing)
+    more = "; there are more, see --most" if done.more else ""
+    print(f"{done.faces} faces of {done.inputs} pictures -> {output}{more}")
+    return 0

@@ -1,0 +1,104 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from faceattr.tasks import GENDER, Task
+from faceattr.training.answers import all_answers, answers_to, wilson
+from faceattr.training.dataset import Rows
+from faceattr.training.groups import by_groups, check_columns, part_of
+from faceattr.training.manifest import Example
+
+MOOD = Task("mood", ("calm", "wild"))
+
+
+def groups_of(right, about, *columns, labels=None, gender=None):
+    """Group answers to MOOD, of which `right` says whether they are right."""
+    count = len(right)
+    examples = [
+        Example(Path("a.png"), labels=(labels or [{}] * count)[i], about=about[i])
+        for i in range(count)
+    ]
+    target = np.tile([1.0, 0.0], (count, 1))
+    said = np.where(np.array(right, bool)[:, None], [0.8, 0.2], [0.3, 0.7])
+    probabilities = {"mood": said}
+    tasks = [MOOD]
+    if gender is not None:
+        tasks.append(GENDER)
+        probabilities["gender"] = np.eye(2)[gender]
+    rows = Rows(np.zeros((1, 4, 4, 3), "uint8"), np.zeros(count, int), {"mood": target}, examples)
+    answers = all_answers(tasks, rows, probabilities)
+    return by_groups(answers, rows, probabilities, tasks, columns)
+
+
+def test_nothing_to_group_by_gives_no_groups():
+    assert groups_of([True], [{}]) == ()
+
+
+def test_each_group_has_its_accuracy_and_wilson_interval():
+    about = [{"hat": "yes"}] * 40 + [{"hat": "no"}] * 50 + [{}] * 3
+    right = [True] * 30 + [False] * 10 + [True] * 45 + [False] * 5 + [True] * 3
+    (groups,) = groups_of(right, about, "hat")
+    no, yes = groups.groups
+    assert (no.name, no.n, no.accuracy) == ("no", 50, 0.9)
+    assert yes.accuracy == 0.75
+    assert yes.interval == pytest.approx((0.5981, 0.8581), abs=1e-4)
+    assert groups.unknown == 3
+    assert groups.worst == yes
+    assert groups.gap == pytest.approx(0.15)
+    assert groups.may_be_chance
+    assert "gap 15.0 points, worst yes, best no; their intervals overlap" in groups.summary
+
+
+def test_small_groups_are_marked_and_do_not_decide_about_the_gap():
+    about = [{"hat": "yes"}] * 40 + [{"hat": "no"}] * 29
+    (groups,) = groups_of([True] * 40 + [False] * 29, about, "hat")
+    assert [group.is_small for group in groups.groups] == [True, False]
+    assert groups.gap is None and groups.worst is None
+    assert "fewer than two groups" in groups.summary
+
+
+def test_a_column_goes_before_a_head_and_a_head_stands_in_for_it():
+    gender = [0] * 30 + [1] * 30
+    (predicted,) = groups_of([True] * 60, [{}] * 60, "gender", gender=gender)
+    assert predicted.predicted and predicted.heading == "gender (predicted)"
+    assert [(g.name, g.n) for g in predicted.groups] == [("female", 30), ("male", 30)]
+    stated = [{"gender": "female"}] * 60
+    (columns,) = groups_of([True] * 60, stated, "gender", gender=gender)
+    assert not columns.predicted and [g.n for g in columns.groups] == [60]
+    (labels,) = groups_of([True] * 60, [{}] * 60, "gender", labels=stated, gender=gender)
+    assert not labels.predicted and [g.n for g in labels.groups] == [60]
+
+
+def test_columns_are_crossed_and_ranges_stand_in_their_order():
+    about = [{"age": age, "hat": hat} for age in ("6-12", "13-19", "70+") for hat in "ab"]
+    ages, crossed = groups_of([True] * 6, about, "age", "age+hat")
+    assert [group.name for group in ages.groups] == ["6-12", "13-19", "70+"]
+    assert crossed.groups[0].name == "6-12 + a" and len(crossed.groups) == 6
+
+
+def test_many_different_numbers_become_quarters():
+    (groups,) = groups_of([True] * 100, [{"age": str(age)} for age in range(100)], "age")
+    assert [group.name for group in groups.groups] == ["0-24", "25-49", "50-74", "75-99"]
+
+
+def test_too_many_groups_and_unknown_columns_are_refused():
+    with pytest.raises(ValueError, match="'name' has 61 different values"):
+        groups_of([True] * 61, [{"name": f"n{i}"} for i in range(61)], "name")
+    example = Example(Path("a.png"), about={"hat": "yes"})
+    check_columns(["hat+mood"], [example], [MOOD])
+    with pytest.raises(ValueError, match=r"group by 'cap'.*There are: hat, mood, split"):
+        check_columns(["hat+cap"], [example], [MOOD])
+
+
+def test_groups_may_be_given():
+    target, said = np.eye(2)[[0, 0, 1]] * [[1], [0], [1]], np.eye(2)[[0, 0, 0]]
+    groups = part_of(answers_to(MOOD, target, said), "twin in train", ["yes", "yes", "no"])
+    assert [(group.name, group.n, group.accuracy) for group in groups.groups] == [
+        ("no", 1, 0.0),
+        ("yes", 1, 1.0),
+    ]
+
+
+def test_nothing_counted_leaves_everything_open():
+    assert wilson(0, 0) == (0.0, 1.0)

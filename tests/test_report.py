@@ -1,0 +1,141 @@
+"""What `faceattr evaluate -o` and every training write down."""
+
+import csv
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from faceattr.model_file import Description
+from faceattr.pictures.crop import CropRule
+from faceattr.tasks import Task
+from faceattr.training.dataset import Rows
+from faceattr.training.findings import Findings
+from faceattr.training.groups import by_groups
+from faceattr.training.manifest import Example
+from faceattr.training.report import write_report
+
+NASTY = '<script>alert("x")</script> & $a$ | b'
+MOOD = Task("mood", ("calm", NASTY))
+TINT = Task("tint", ("blue", "red", "green"))
+
+
+@pytest.fixture(scope="module")
+def findings():
+    """Sixty rows of two tasks; a class of two rows, one without any, texts that bite."""
+    generator = np.random.default_rng(0)
+    crops = generator.integers(0, 256, (60, 32, 32, 3), dtype="uint8")
+    mood = np.eye(2)[[0] * 58 + [1] * 2]
+    tint = np.eye(3)[[0, 1] * 30] * (np.arange(60) < 50)[:, None]
+    said = {
+        "mood": generator.dirichlet([4, 1], 60).astype("float32"),
+        "tint": generator.dirichlet([1, 1, 1], 60).astype("float32"),
+    }
+    examples = [
+        Example(Path(f"{i} <b>.png"), about={"hat": "<i>yes</i>" if i % 2 else "no"})
+        for i in range(60)
+    ]
+    rows = Rows(crops, np.arange(60)[::-1], {"mood": mood, "tint": tint}, examples)
+    data = ({"split": "train", "rows": 300, "sha256": "abc123"},)
+    made = {"by": "faceattr 9", "settings": {"batch_size": 64}, "sources": ["mood=<x>"]}
+    sizes = {"by_size": {"16": {"mood": 0.5}, "32": {"mood": 0.75, "tint": 0.5}}, "min_face": 32}
+    tuned = {"mood": {"calibrated": {"temperature": 1.25, "held_out_error": None}}}
+    about = Description(
+        (MOOD, TINT), CropRule(32), data=data, made=made, scores=sizes | tuned, licence="mine"
+    )
+    found = Findings("m.keras", about, "val", ("mood=x",), rows, said, remarks=("Mind the gap.",))
+    groups = by_groups(found.answers, rows, said, about.tasks, ["hat", "mood"])
+    return Findings("m.keras", about, "val", ("mood=x",), rows, said, groups, ("Mind the gap.",))
+
+
+@pytest.fixture(scope="module")
+def folder(findings, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    write_report(findings, folder)
+    return folder
+
+
+class Page(HTMLParser):
+    """The tags of a page, what it would load, and its words."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.loads, self.words, self._open = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self._open.append(tag)
+        self.loads += [v for k, v in attributes if k in ("src", "href", "data") and v]
+
+    def handle_endtag(self, tag):
+        while tag in self._open and self._open.pop() != tag:
+            pass
+
+    def handle_data(self, data):
+        if "style" not in self._open:
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+def test_everything_is_written(folder):
+    assert {path.name for path in folder.iterdir()} == {
+        *("report.html", "card.md", "scores.json", "mistakes.csv", "mistakes.png"),
+        *("confusions.png", "calibration.png"),
+    }
+
+
+def test_the_page_loads_nothing_and_no_text_becomes_markup(folder):
+    text = (folder / "report.html").read_text()
+    page = Page(text)
+    assert all(source.startswith(("data:image/", "#")) for source in page.loads)
+    assert not re.search(r"@import|url\((?!#)", text)
+    assert "script" not in page.tags and "i>yes" not in text.replace("&lt;i&gt;yes", "")
+    assert NASTY in page.text and "<i>yes</i>" in page.text
+
+
+def test_the_page_says_what_the_figures_cannot(folder, findings):
+    page = Page((folder / "report.html").read_text()).text
+    assert "Mind the gap." in page
+    assert "has only 2 rows; its recall of" in page
+    assert "tint: there is no row of green" in page
+    for told in ("abc123", "mine", "temperature 1.25", "By size of the face", "under 30 rows"):
+        assert told in page
+    low, high = findings.scores["mood"].interval
+    assert f"95 % interval {low:.1%} to {high:.1%}" in page
+
+
+def test_the_card_says_the_same_and_does_not_invent_limits(folder):
+    card = (folder / "card.md").read_text()
+    for told in ("# m.keras", "**mine**", "`abc123`", "Mind the gap.", "has only 2 rows", "hat"):
+        assert told in card
+    assert card.count("not stated._") == 3
+    tables = [line for line in card.splitlines() if line.startswith("|")]
+    assert all(line.endswith("|") for line in tables)
+    assert "a$ \\| b" in card and "<script" not in card
+
+
+def test_mistakes_are_listed_surest_first_with_their_pictures(folder, findings):
+    with open(folder / "mistakes.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == sum(map(len, findings.mistakes.values()))
+    of_tint = [row for row in rows if row["task"] == "tint"]
+    sure = [float(row["probability"]) for row in of_tint]
+    assert sure == sorted(sure, reverse=True)
+    first = findings.mistakes["tint"][0]
+    assert of_tint[0]["path"] == f"{first.row} <b>.png"
+    assert of_tint[0]["true"] == TINT.classes[first.row % 2] != of_tint[0]["answered"]
+
+
+def test_scores_json_has_all_that_was_counted(folder):
+    scores = json.loads((folder / "scores.json").read_text())
+    assert [one["n"] for one in scores["mood"]["classes"]] == [58, 2]
+    assert [one["by"] for one in scores["mood"]["groups"]] == ["hat", "mood"]
+    assert scores["tint"]["min_confidence"][0]["coverage"] == 1.0
+    assert sum(one["n"] for one in scores["tint"]["reliability"]) == 50
