@@ -227,3 +227,13 @@ def test_utkface_file_names_tell_what_reports_group_by(tmp_path):
     old, young = read_source(f"age_group={tmp_path}").examples
     assert old.about == {"gender": "female", "age": "31", "ethnicity": "asian"}
     assert young.about == {"age": "4"}
+
+
+def test_a_face_in_two_sources_is_set_aside_in_both_or_in_neither(tmp_path):
+    pictures = [f"{i}.png" for i in range(20)]
+    for name in ("mood", "tint"):
+        rows = [f"{picture},{'ab'[i % 2]}" for i, picture in enumerate(pictures)]
+        write(tmp_path / f"{name}.csv", "\n".join([f"path,{name}", *rows]), pictures)
+    both = read_for_training([str(tmp_path / "mood.csv"), str(tmp_path / "tint.csv")])
+    assert len(both.examples) == 20
+    assert len(both.only("val")) == 4

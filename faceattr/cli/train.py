@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from faceattr.cli.data import add_adding, add_spelling, adding_of, spelling_of
 from faceattr.cli.options import INTERRUPTED, command, pairs, start_keras
 from faceattr.cli.recipe import read_recipe
 from faceattr.cli.ways import add_ways
@@ -17,7 +18,7 @@ def _augment(text: str):
 def add_command(commands) -> None:
     parser = command(commands, train, "train or fine-tune a model on labelled faces")
     add = parser.add_argument
-    add("sources", nargs="+", metavar="[TASK=]PATH", help="manifest CSV or folder")
+    add("sources", nargs="*", metavar="[TASK=]PATH", help="manifest CSV or folder")
     add("-o", "--output", required=True, metavar="MODEL", help="the .keras file to write")
     add("--tasks", type=lambda text: text.split(","), help="columns to take from bare manifests")
     add("--resume", action="store_true", help="go on with an interrupted run")
@@ -25,6 +26,8 @@ def add_command(commands) -> None:
     add("--cache", metavar="DIR", help="folder of the crop cache")
     add("--licence", metavar="TEXT", help="terms of the new weights, kept in the file")
     add("--recipe", metavar="FILE[:NAME]", help="options out of a TOML file; typed ones win")
+    add_adding(parser)
+    add_spelling(parser)
     add_options(parser)
 
 
@@ -46,6 +49,9 @@ def add_options(parser) -> None:
     add("--rate", type=pairs(float), metavar="PHASE=X,…", help="highest learning rate")
     add("--first", type=pairs(str), metavar="PHASE=LAYER,…", help="first layer that learns")
     add("--batch-size", type=int)
+    add(
+        "--balance", choices=("weights", "sampling", "none"), help="rare classes count or come more"
+    )
     add("--label-smoothing", type=float)
     add(
         "--augment",
@@ -60,7 +66,7 @@ def add_options(parser) -> None:
     add_ways(parser)
 
 
-def train(sources, output, **given) -> int:
+def train(output, sources=(), **given) -> int:
     """Train a model: TASK=PATH takes one task from a manifest CSV or a folder, PATH every task
     of a manifest CSV. Any number of sources train together, whichever labels they have."""
     start_keras()
@@ -69,13 +75,21 @@ def train(sources, output, **given) -> int:
     if "recipe" in given:
         given = read_recipe(given.pop("recipe"), add_options) | given
     network = network_of(given)
-    settings = settings_of(network.phases, given)
+    adding, spelling = adding_of(sources, given), spelling_of(given)
+    phases = _offered(network.phases, adding, given.get("epochs", {}))
+    settings = settings_of(phases, given)
+    data = {"adding": adding, "spelling": spelling}
     try:
-        run(sources, output, network=network, settings=settings, **given)
+        run(sources, output, network=network, settings=settings, **data, **given)
     except KeyboardInterrupt:
         print("faceattr: stopped. The same command with --resume goes on.", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+def _offered(phases, adding, epochs):
+    """The phases of a run; where heads are added, the trunk is opened only if that is typed."""
+    return tuple(p for p in phases if adding is None or p.first is None or p.name in epochs)
 
 
 def network_of(given: dict):
@@ -90,7 +104,9 @@ def network_of(given: dict):
     fields = {name: given.pop(name) for name in names if name in given}
     if "norm" in given:
         fields["norm"] = given.pop("norm") == "batch"
-    return Network(crop=CropRule(**rule), **fields)
+    if rule:
+        fields["crop"] = CropRule(**rule)
+    return Network(**fields)
 
 
 def settings_of(phases, given: dict):
@@ -102,6 +118,7 @@ def settings_of(phases, given: dict):
 
     names = (
         "batch_size",
+        "balance",
         "label_smoothing",
         "loss_weights",
         "schedule",

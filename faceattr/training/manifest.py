@@ -146,12 +146,17 @@ def unite(sources: Sequence[Source], known: Known = KNOWN_TASKS) -> Manifest:
     tasks = {name: known.get(name) or _own_task(name, examples) for name in names}
     faces: dict[tuple, Example] = {}
     for example in examples:
-        key = (os.path.abspath(example.path), example.box)
+        key = face_of(example)
         faces[key] = _united(faces[key], example, tasks) if key in faces else example
     left_out: Counter[str] = Counter()
     for source in sources:
         left_out.update(source.left_out)
     return Manifest(tuple(tasks.values()), tuple(faces.values()), left_out)
+
+
+def face_of(example: Example) -> tuple[str, Box | None]:
+    """What two rows about the same face have in common."""
+    return os.path.abspath(example.path), example.box
 
 
 def _own_task(name: str, examples: Iterable[Example]) -> Task:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from faceattr import model_file
-from faceattr.model import build, transfer
+from faceattr.model import POOLINGS, build, transfer
+from faceattr.model_file import Description
 from faceattr.pictures.crop import CropRule
 from faceattr.tasks import Task
 from faceattr.training.phases import FINETUNE, FROZEN, SCRATCH, Phase
@@ -29,22 +30,23 @@ class Network:
         weights: Where the trunk starts: ``"shipped"`` (the model that comes with the
             package), ``"imagenet"``, ``"none"``, a model file of ours, or a weights file of
             ``keras.applications.VGG16``.
-        crop: How faces are cut.
+        crop: How faces are cut; None for as the model file says that it starts from.
         trunk: ``"vgg16"``, or ``"vgg16-slim"`` with a quarter of the channels.
         sharing: ``"hard"``, one trunk for all tasks, or ``"soft"``, one for each.
         taps: By task, the layer that its head reads if not the last one.
-        pooling: ``"max"`` or ``"avg"``.
+        pooling: ``"max"`` or ``"avg"``; None for that of the model file that it starts from,
+            else ``"max"``.
         dropout: Before the heads.
         norm: Batch normalisation while training; None for wherever the trunk starts from nothing.
         dtype: ``"float32"``, ``"mixed_bfloat16"``, or None for the faster one on this machine.
     """
 
     weights: str = SHIPPED
-    crop: CropRule = field(default_factory=CropRule)
+    crop: CropRule | None = None
     trunk: str = "vgg16"
     sharing: str = "hard"
     taps: Mapping[str, str] = field(default_factory=dict)
-    pooling: str = "max"
+    pooling: str | None = None
     dropout: float = 0.5
     norm: bool | None = None
     dtype: str | None = None
@@ -55,10 +57,54 @@ class Network:
         return (SCRATCH,) if self.weights == NOTHING else (FROZEN, FINETUNE)
 
     @property
+    def start(self) -> Path | None:
+        """The model file that it starts from, if it does."""
+        if self.weights in (IMAGENET, NOTHING) or self.weights.endswith(".h5"):
+            return None
+        return model_file.shipped_model() if self.weights == SHIPPED else Path(self.weights)
+
+    @property
+    def licence(self) -> str:
+        """Terms that the new weights inherit."""
+        return model_file.describe(self.start).licence if self.start else "not stated"
+
+    def settled(self) -> Network:
+        """The same with what was left open: as the start has it, else the default."""
+        about = model_file.describe(self.start) if self.start else None
+        crop = self.crop or (about.crop if about else CropRule())
+        pooling = self.pooling or (about.network.get("pooling") if about else None)
+        return replace(self, crop=crop, pooling=pooling or POOLINGS[0])
+
+    def extending(self, about: Description) -> Network:
+        """The same with everything that old heads need to answer as before.
+
+        Args:
+            about: The description of the model that gets new heads.
+
+        Raises:
+            ValueError: The crop rule or the architecture is another one.
+        """
+        own = {
+            **{name: value for name, value in about.network.items() if name != "dropout"},
+            "crop": about.crop,
+            "taps": {**self.taps, **about.network.get("taps", {})},
+        }
+        for name in ("crop", "pooling"):
+            if name in own and getattr(self, name) not in (None, own[name]):
+                raise ValueError(
+                    f"Old heads stay as they are, so {name} stays {own[name]}. "
+                    f"Received: {getattr(self, name)}"
+                )
+        if own.get("sharing") == "soft":
+            raise ValueError("Heads are added to a model whose tasks share one trunk.")
+        return replace(self, **own)
+
+    @property
     def architecture(self) -> dict[str, Any]:
         """What `faceattr.model.build` needs to make the same network, and a model file keeps."""
         names = ("trunk", "sharing", "taps", "pooling", "dropout")
-        return {name: getattr(self, name) for name in names}
+        fields = {name: getattr(self, name) for name in names}
+        return {**fields, "pooling": self.pooling or POOLINGS[0]}
 
     def build(self, tasks: Sequence[Task], seed: int = 0) -> keras.Model:
         """A new network for training, its trunk as `weights` says."""
@@ -77,13 +123,12 @@ class Network:
             seed=seed,
             **self.architecture,
         )
-        if not (keras_reads or from_nothing):
-            self._start_from_model(model, tasks)
+        if self.start:
+            self._start_from_model(model, self.start, tasks)
         return model
 
-    def _start_from_model(self, model: keras.Model, tasks: Sequence[Task]) -> None:
+    def _start_from_model(self, model: keras.Model, path: Path, tasks: Sequence[Task]) -> None:
         """Take over the trunk of a model file, and its heads for tasks that are the same."""
-        path = model_file.shipped_model() if self.weights == SHIPPED else Path(self.weights)
         source, description = model_file.load(path)
         taps = description.network.get("taps", {})
         same = [

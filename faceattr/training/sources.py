@@ -8,7 +8,7 @@ from pathlib import Path
 
 from faceattr.tasks import KNOWN_TASKS
 from faceattr.training.folders import read_folder
-from faceattr.training.manifest import Known, Manifest, Source, unite
+from faceattr.training.manifest import Known, Manifest, Source, face_of, unite
 from faceattr.training.spelling import AS_WRITTEN, Spelling, respell
 from faceattr.training.splitting import set_val_aside
 from faceattr.training.tables import read_csv
@@ -37,7 +37,20 @@ def read_for_training(
     """
     read = [read_source(spec, columns, known) for spec in specs]
     sources, notes = respell(read, spelling, known)
-    return replace(unite([set_val_aside(source) for source in sources], known), notes=notes)
+    return replace(unite(_with_splits(sources), known), notes=notes)
+
+
+def _with_splits(sources: Sequence[Source]) -> list[Source]:
+    """Every row with a split; a face that stands in several sources has the same one in all."""
+    stated = {face_of(e): e.split for source in sources for e in source.examples if e.split}
+    found = []
+    for source in sources:
+        examples = tuple(
+            replace(e, split=e.split or stated.get(face_of(e), "")) for e in source.examples
+        )
+        found.append(set_val_aside(replace(source, examples=examples)))
+        stated |= {face_of(e): e.split for e in found[-1].examples}
+    return found
 
 
 def read_labelled(specs: Sequence[str], known: Known, spelling: Spelling = AS_WRITTEN) -> Manifest:

@@ -2,52 +2,40 @@
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
-import os
-import platform
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
-import keras
-
-from faceattr import __version__, model_file
 from faceattr.model_file import Description
-from faceattr.tasks import Task
+from faceattr.tasks import KNOWN_TASKS, Task
 from faceattr.training import console
-from faceattr.training.calibrate import calibrate
+from faceattr.training.adding import Adding, Old
 from faceattr.training.dataset import Rows
-from faceattr.training.evaluate import (
-    Score,
-    accuracy_by_size,
-    difference,
-    predict,
-    scores_of,
-    smallest_face,
-)
-from faceattr.training.findings import Findings
-from faceattr.training.fit import CHECKPOINT, LOG, SCORES, SETTINGS, Epoch, check, fit
+from faceattr.training.evaluate import Score
+from faceattr.training.features import default_folder
+from faceattr.training.finish import finish, made
+from faceattr.training.fit import SCORES, SETTINGS, check, fit
 from faceattr.training.manifest import Manifest
 from faceattr.training.network import Network
-from faceattr.training.report import print_findings, read_rows, repeats, write_report
+from faceattr.training.phases import FROZEN
+from faceattr.training.report import of_split, read_rows, repeats
 from faceattr.training.settings import Settings
-from faceattr.training.sources import read_for_training, without_folders
-
-BEST = "best.keras"
+from faceattr.training.sources import read_for_training, read_labelled
+from faceattr.training.spelling import AS_WRITTEN, Spelling
 
 
 def train(
     sources: Sequence[str],
     output: str | Path,
     *,
+    adding: Adding | None = None,
     tasks: Collection[str] | None = None,
+    spelling: Spelling = AS_WRITTEN,
     network: Network | None = None,
     settings: Settings | None = None,
-    licence: str = "not stated",
+    licence: str | None = None,
     cache: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -58,10 +46,15 @@ def train(
         sources: See `faceattr.training.sources.read_source`.
         output: The model file, ending in ``.keras``. Beside it comes a folder
             ``NAME.training`` with checkpoint, log, curves and report.
+        adding: New heads for the model that the run starts from, which keeps its own; its
+            sources train along with `sources`.
         tasks: Columns to take from bare manifests.
+        spelling: How the labels are to be understood.
         network: What to train; the default starts from the shipped model's trunk.
-        settings: How to train; by default with the phases that suit the start.
-        licence: Terms of the new weights, kept in the file.
+        settings: How to train; by default with the phases that suit the start, and with the
+            frozen one alone where heads are added.
+        licence: Terms of the new weights, kept in the file; by default those of the model that
+            the run starts from.
         cache: Folder of the crop cache.
         resume: Go on with a run that was interrupted.
         overwrite: Replace a model or an unfinished run that is already there.
@@ -70,25 +63,31 @@ def train(
         By task, the score of the finished file on the validation rows.
     """
     output = Path(output)
-    network = network or Network()
-    settings = settings or Settings(phases=network.phases)
     folder = output.with_suffix(".training")
     _check_output(output, folder, resume=resume, overwrite=overwrite)
-    manifest = read_for_training(sources, tasks)
-    model = network.build(manifest.tasks, seed=settings.seed)
+    network = (network or Network()).settled()
+    settings = settings or Settings(phases=(FROZEN,) if adding else network.phases)
+    old, known, every = None, KNOWN_TASKS, list(sources)
+    if adding:
+        old = Old.of(network)
+        known, every = KNOWN_TASKS | old.known, [*sources, *adding.sources]
+    manifest = read_for_training(every, tasks, spelling, known)
+    heads = manifest.tasks
+    if adding and old:
+        network, heads = network.extending(old.description), old.with_new(heads, adding.names)
+        settings = replace(
+            settings, phases=tuple(old.spared(phase, adding.names) for phase in settings.phases)
+        )
+    model = network.build(heads, seed=settings.seed)
     check(model, settings)
-    rows = _cut(manifest, network, cache)
-    description = Description(
-        manifest.tasks, network.crop, licence=licence, **_made(sources, rows, network, settings)
-    )
+    rows = _cut(manifest, heads, network, cache)
+    judged = _judged(adding.judge, old, network, cache) if adding and old else []
+    about = made(every, rows, network, settings)
+    if adding and old:
+        about["made"]["added_to"] = old.told()
+        rows["train"] = old.soft_labelled(rows["train"]) if adding.keep else rows["train"]
+    description = Description(heads, network.crop, licence=licence or network.licence, **about)
     with console.TrainingProgress(manifest.tasks, settings, len(rows["train"])) as progress:
-
-        def keep_and_show(epoch: Epoch) -> None:
-            if epoch.is_best:
-                best = network.finished(model, manifest.tasks)
-                model_file.save(best, description, folder / BEST, half=False)
-            progress.show(epoch)
-
         fit(
             model,
             manifest.tasks,
@@ -98,10 +97,14 @@ def train(
             folder,
             identity=asdict(network),
             resume=resume,
-            after_epoch=keep_and_show,
+            after_epoch=progress.show,
             callbacks=[progress],
+            features=Path(cache, "features") if cache else default_folder(),
+            track=progress.track,
+            tell=console.OUT.print,
         )
-    return finish(folder, output, rows["val"])
+    best = network.finished(model, heads)
+    return finish(best, description, folder, output, rows["val"], old=old, judged=judged)
 
 
 def _check_output(output: Path, folder: Path, *, resume: bool, overwrite: bool) -> None:
@@ -123,15 +126,18 @@ def _check_output(output: Path, folder: Path, *, resume: bool, overwrite: bool) 
         pass
 
 
-def _cut(manifest: Manifest, network: Network, cache: str | Path | None) -> dict[str, Rows]:
+def _cut(
+    manifest: Manifest, heads: Sequence[Task], network: Network, cache: str | Path | None
+) -> dict[str, Rows]:
     """Cut the faces of both splits, print what was read, and refuse what cannot teach."""
     rows, left_out = {}, Counter[str]()
     for split in ("train", "val"):
         part = manifest.only(split)
-        rows[split], unusable = read_rows(part, manifest.tasks, network.crop, cache)
+        rows[split], unusable = read_rows(part, heads, network.crop, cache)
         left_out.update(unusable)
     console.print_rows(rows, manifest.tasks)
     console.print_left_out({**manifest.left_out, **left_out})
+    console.print_notes(manifest.notes)
     console.print_repeats(*repeats(rows["train"], rows["val"]))
     check_classes(manifest.tasks, rows["train"])
     for task in manifest.tasks:
@@ -141,6 +147,17 @@ def _cut(manifest: Manifest, network: Network, cache: str | Path | None) -> dict
                 "good it becomes. Give some rows the split val."
             )
     return rows
+
+
+def _judged(
+    sources: Sequence[str], old: Old, network: Network, cache: str | Path | None
+) -> list[Rows]:
+    """The rows that only show what the old heads lose: those of split val, if there are any."""
+    found = []
+    for source in sources:
+        _, manifest = of_split(read_labelled([source], old.known), None)
+        found.append(read_rows(manifest.examples, manifest.tasks, network.crop, cache)[0])
+    return found
 
 
 def check_classes(tasks: Sequence[Task], train: Rows) -> None:
@@ -154,65 +171,3 @@ def check_classes(tasks: Sequence[Task], train: Rows) -> None:
                 "not be learnt. Add some, or call the task otherwise (for example "
                 f"my_{task.name}=…) to have a head of just your own classes."
             )
-
-
-def _made(
-    sources: Sequence[str], rows: Mapping[str, Rows], network: Network, settings: Settings
-) -> dict[str, Any]:
-    """What the model file will say about how it was made."""
-    libraries = (keras.backend.backend(), "keras", "numpy", "opencv-python")
-    return {
-        "network": network.architecture,
-        "data": tuple(
-            {"split": split, "rows": len(part), "sha256": part.sha256()}
-            for split, part in rows.items()
-        ),
-        "made": {
-            "by": f"faceattr {__version__}",
-            "with": {name: importlib.metadata.version(name) for name in libraries},
-            "on": f"{platform.system()} {platform.machine()}",
-            "date": datetime.date.today().isoformat(),
-            "sources": [without_folders(source) for source in sources],
-            "weights": without_folders(network.weights),
-            "settings": asdict(settings),
-        },
-    }
-
-
-def finish(folder: Path, output: Path, val: Rows) -> dict[str, Score]:
-    """Make the model file out of the best epoch of a run, and write down what it is worth.
-
-    The heads are calibrated, the weights stored in half precision, and the stored file itself
-    is scored.
-
-    Args:
-        folder: The folder of the run, with its log and best epoch.
-        output: The model file to write.
-        val: The validation rows.
-    """
-    best, description = model_file.load(folder / BEST)
-    calibration = calibrate(best, val)
-    part = folder / "part.keras"
-    model_file.save(best, description, part)
-    stored = model_file.load(part)[0]
-    answers = predict(stored, val)
-    scores = scores_of(answers, description.tasks, val)
-    by_size = accuracy_by_size(stored, description.tasks, val, description.crop)
-    found: dict[str, Any] = {
-        name: {"split": "val", **asdict(score), "calibrated": asdict(calibration[name])}
-        for name, score in scores.items()
-    }
-    found |= {"by_size": by_size, "min_face": smallest_face(by_size)}
-    found["half_precision"] = difference(predict(best, val), answers)
-    described = replace(description, scores=found)
-    model_file.describe_anew(part, described)
-    os.replace(part, output)
-    console.print_calibration(calibration)
-    console.print_half_precision(found["half_precision"])
-    sources = tuple(description.made["sources"])
-    findings = Findings(output.name, described, "val", sources, val, answers, log=folder / LOG)
-    print_findings(findings)
-    write_report(findings, folder)
-    for leftover in (BEST, CHECKPOINT):
-        (folder / leftover).unlink(missing_ok=True)
-    return scores

@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
@@ -112,15 +113,15 @@ class Result:
     run: str
 
 
-def train_apart(run: Run) -> list[Result]:
-    """`train_once` in a new process.
+def train_apart(run: Run, begin: Callable[[], None] | None = None) -> list[Result]:
+    """`train_once` in a new process, in which `begin` is called before all else.
 
     Raises:
         OSError: The process was killed.
     """
     fresh = multiprocessing.get_context("spawn")
     try:
-        with ProcessPoolExecutor(1, mp_context=fresh) as pool:
+        with ProcessPoolExecutor(1, mp_context=fresh, initializer=begin) as pool:
             return pool.submit(train_once, run).result()
     except BrokenProcessPool:
         raise OSError(
@@ -174,7 +175,7 @@ def _read(run: Run) -> tuple[list[Task], dict[str, Rows]]:
     tasks = [task for task in manifest.tasks if run.alone in (None, task.name)]
     rows = {}
     for split in ("train", "val"):
-        examples, rule = manifest.only(split), run.way.network.crop
+        examples, rule = manifest.only(split), run.way.network.settled().crop
         rows[split], _ = read_rows(examples, manifest.tasks, rule, run.data.cache)
         if run.alone:
             rows[split] = rows[split].only(run.alone)

@@ -1,0 +1,86 @@
+"""Options on what is learnt from which labels: heads to add, and how labels are spelt."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+
+def _renaming(text: str) -> tuple[str, str, str]:
+    """``OLD=NEW`` for every task, ``TASK:OLD=NEW`` for one."""
+    old, equals, new = text.partition("=")
+    task, _, name = old.rpartition(":")
+    if not equals or not name:
+        raise argparse.ArgumentTypeError(f"expected [TASK:]OLD=NEW. Received: {text!r}")
+    return task.strip(), name.strip(), new.strip()
+
+
+def _order(text: str) -> tuple[str, str]:
+    task, equals, order = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"expected TASK=ORDER. Received: {text!r}")
+    return task.strip(), order.strip().lower()
+
+
+def add_spelling(parser) -> None:
+    """How labels are to be understood."""
+    add = parser.add_argument_group("labels that are spelt otherwise").add_argument
+    add(
+        "--map",
+        action="append",
+        type=_renaming,
+        metavar="[TASK:]OLD=NEW",
+        help="what the data call OLD is class NEW, or unknown if NEW is empty; may be repeated",
+    )
+    add(
+        "--order",
+        action="append",
+        type=_order,
+        metavar="TASK=ORDER",
+        help="whose numbers the labels are: expression=fer2013, fer+, raf-db, affectnet or "
+        "imagefolder; gender=utkface or imdb-wiki",
+    )
+
+
+def add_adding(parser) -> None:
+    """Heads that are added to a model that keeps its own."""
+    add = parser.add_argument_group("adding a head to the model of --weights").add_argument
+    add(
+        "--add",
+        action="append",
+        metavar="TASK=PATH",
+        help="labelled pictures of a new head; all heads of the model are kept, and only the new "
+        "ones learn unless --epochs finetune=N opens the trunk; may be repeated",
+    )
+    add("--keep", action="store_true", help="hold the old heads to their answers meanwhile")
+    add(
+        "--judge",
+        nargs="+",
+        metavar="[TASK=]PATH",
+        help="labelled pictures that only show what the old heads lose",
+    )
+
+
+def spelling_of(given: dict):
+    """How labels are to be understood; takes it out of `given`."""
+    from faceattr.training.spelling import Spelling
+
+    renamed: dict[str, dict[str, str]] = {}
+    for task, old, new in given.pop("map", ()):
+        renamed.setdefault(task, {})[old] = new
+    return Spelling(renamed, dict(given.pop("order", ())))
+
+
+def adding_of(sources: Sequence[str], given: dict):
+    """What is added to a model, None where nothing is; takes it out of `given`."""
+    from faceattr.training.adding import Adding
+
+    fields = {name: given.pop(name) for name in ("keep", "judge") if name in given}
+    added = given.pop("add", ())
+    if not (added or fields):
+        if not sources:
+            raise ValueError(
+                "There is nothing to learn from: give [TASK=]PATH, or --add TASK=PATH."
+            )
+        return None
+    return Adding(tuple(added), fields.get("keep", False), tuple(fields.get("judge", ())))

@@ -1,0 +1,150 @@
+"""From the best epoch of a run to a model file that says what it is worth."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from faceattr import __version__, model_file
+from faceattr.model_file import Description
+from faceattr.training import checkpoint, console
+from faceattr.training.adding import Old
+from faceattr.training.calibrate import Calibration, calibrate
+from faceattr.training.dataset import Rows
+from faceattr.training.evaluate import (
+    Score,
+    accuracy_by_size,
+    difference,
+    predict,
+    scores_of,
+    smallest_face,
+)
+from faceattr.training.findings import Findings
+from faceattr.training.fit import LOG
+from faceattr.training.forgetting import FORGETTING, changes, print_changes, write_changes
+from faceattr.training.network import Network
+from faceattr.training.report import print_findings, write_report
+from faceattr.training.settings import Settings
+from faceattr.training.sources import without_folders
+
+
+def made(
+    sources: Sequence[str], rows: Mapping[str, Rows], network: Network, settings: Settings
+) -> dict[str, Any]:
+    """What a model file says about how it was made."""
+    libraries = (keras.backend.backend(), "keras", "numpy", "opencv-python")
+    return {
+        "network": network.architecture,
+        "data": tuple(
+            {
+                "split": split,
+                "rows": len(part),
+                "labels": _labels(part),
+                "sha256": part.sha256(),
+            }
+            for split, part in rows.items()
+        ),
+        "made": {
+            "by": f"faceattr {__version__}",
+            "with": {name: importlib.metadata.version(name) for name in libraries},
+            "on": f"{platform.system()} {platform.machine()}",
+            "date": datetime.date.today().isoformat(),
+            "sources": [without_folders(source) for source in sources],
+            "weights": without_folders(network.weights),
+            "settings": asdict(settings),
+        },
+    }
+
+
+def _labels(rows: Rows) -> dict[str, list[float]]:
+    """By task, how many rows (or shares of votes) each class has, in the task's order."""
+    counts = {name: target.sum(axis=0).round(1) for name, target in rows.targets.items()}
+    return {name: count.tolist() for name, count in counts.items() if count.any()}
+
+
+def finish(
+    best: keras.Model,
+    description: Description,
+    folder: Path,
+    output: Path,
+    val: Rows,
+    *,
+    old: Old | None = None,
+    judged: Sequence[Rows] = (),
+) -> dict[str, Score]:
+    """Make the model file and write down what it is worth.
+
+    The heads are calibrated, the weights stored in half precision, and the stored file itself
+    is scored. Old heads that answer as before stay as they are to the last bit.
+
+    Args:
+        best: The network of the best epoch, in float32.
+        description: What the model file shall say about it.
+        folder: The folder of the run, with its log.
+        output: The model file to write.
+        val: The validation rows.
+        old: The model whose heads were kept, where heads were added to one.
+        judged: Rows that only show what the old heads have lost.
+    """
+    val = replace(val, targets={name: t for name, t in val.targets.items() if t.any()})
+    untouched = old.untouched(best) if old else set()
+    calibration = calibrate(best, val, set(val.targets) - untouched)
+    part = folder / "part.keras"
+    half = old is None or model_file.is_stored_in_half(old.path)
+    model_file.save(best, description, part, half=half)
+    stored = model_file.load(part)[0]
+    answers = predict(stored, val)
+    found = _measured(stored, answers, description, val, calibration)
+    if half:
+        found["half_precision"] = difference(predict(best, val), answers)
+        console.print_half_precision(found["half_precision"])
+    changed = changes(old.network, stored, old.description.tasks, [val, *judged]) if old else []
+    if old:
+        found = old.scores(untouched, found) | {"forgetting": {c.task: asdict(c) for c in changed}}
+    described = replace(description, scores=found)
+    model_file.describe_anew(part, described)
+    os.replace(part, output)
+    console.print_calibration(calibration)
+    print_changes(changed)
+    if old:
+        write_changes(changed, folder / FORGETTING)
+    findings = Findings(
+        model=output.name,
+        description=described,
+        split="val",
+        sources=tuple(description.made["sources"]),
+        rows=val,
+        probabilities=answers,
+        remarks=tuple(map(str, changed)),
+        log=folder / LOG,
+    )
+    print_findings(findings)
+    write_report(findings, folder)
+    checkpoint.remove(folder)
+    return findings.scores
+
+
+def _measured(
+    stored: keras.Model,
+    answers: Mapping[str, np.ndarray],
+    description: Description,
+    val: Rows,
+    calibration: Mapping[str, Calibration],
+) -> dict[str, Any]:
+    """What the model file says about how good it is."""
+    by_size = accuracy_by_size(stored, description.tasks, val, description.crop)
+    found: dict[str, Any] = {"by_size": by_size, "min_face": smallest_face(by_size)}
+    for name, score in scores_of(answers, description.tasks, val).items():
+        found[name] = {"split": "val", **asdict(score)}
+        if name in calibration:
+            found[name]["calibrated"] = asdict(calibration[name])
+    return found

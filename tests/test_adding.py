@@ -1,0 +1,204 @@
+"""A head is added to a model: the old ones stay, or it is told what they lost."""
+
+import json
+
+import cv2
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import shaded, toy_network
+
+from faceattr import cli, model_file
+from faceattr.model_file import Description
+from faceattr.pictures.crop import CropRule
+from faceattr.tasks import Task
+from faceattr.training import network as network_module
+from faceattr.training.adding import Adding
+from faceattr.training.forgetting import changes
+
+SHADE = Task("shade", ("light", "dark"))  # not the order of the alphabet
+HUE = Task("hue", ("blue", "green", "red"))
+CROPS = np.random.default_rng(3).integers(0, 255, (40, 48, 48, 3)).astype("uint8")
+
+
+@pytest.fixture(autouse=True)
+def toy(monkeypatch):
+    """The toy network in place of VGG16; what `Network` does with it is real."""
+
+    def build(tasks, dtype="float32", seed=0, **architecture):
+        keras.utils.set_random_seed(seed)
+        return toy_network(tasks, dtype)
+
+    monkeypatch.setattr(network_module, "build", build)
+
+
+@pytest.fixture(params=[True, False], ids=["half", "float32"])
+def old(tmp_path, request):
+    """A model file of shade and hue, its weights stored in half precision or in full."""
+    return save(tmp_path, half=request.param)
+
+
+def save(folder, half=True):
+    keras.utils.set_random_seed(7)
+    model = toy_network((SHADE, HUE))
+    for layer in model.layers:
+        shapes = [weights.shape for weights in layer.get_weights()]
+        layer.set_weights([np.random.default_rng(1).normal(0, 0.3, shape) for shape in shapes])
+    scores = {
+        "shade": {"split": "val", "accuracy": 0.8},
+        "by_size": {"24": {"shade": 0.7}, "48": {"shade": 0.8}},
+    }
+    about = Description(
+        (SHADE, HUE), CropRule(48), {"pooling": "max"}, scores=scores, licence="not for trade"
+    )
+    model_file.save(model, about, folder / "old.keras", half=half)
+    return folder / "old.keras"
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Class folders for a new head, and a manifest that knows an old one."""
+    rows = []
+    for i in range(60):
+        name = "warm" if i % 3 else "cold"
+        path = tmp_path / "feel" / name / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), shaded(60 + 60 * (i % 3), seed=i))
+        rows.append({"path": f"feel/{name}/{i}.png", "shade": "light" if i % 3 else "dark"})
+    pd.DataFrame(rows).to_csv(tmp_path / "shades.csv", index=False)
+    return tmp_path
+
+
+def add(data, *options, name="more.keras", weights="old.keras"):
+    always = f"train --add feel={data / 'feel'} -o {data / name} --cache {data / 'cache'}".split()
+    start = f"--weights {data / weights} --batch-size 8 --epochs frozen=1".split()
+    return cli.main([*always, *start, *options])
+
+
+def answers(path):
+    return model_file.load(path)[0].predict_on_batch(CROPS)
+
+
+def test_with_the_trunk_frozen_old_heads_answer_the_same_to_the_last_bit(old, data, capsys):
+    assert add(data) == 0
+    before, after = answers(old), answers(data / "more.keras")
+    assert list(after) == ["shade", "hue", "feel"]
+    for name in before:
+        np.testing.assert_array_equal(before[name], after[name])
+    assert model_file.is_stored_in_half(data / "more.keras") == model_file.is_stored_in_half(old)
+    assert "shade answers as before, to the last bit" in capsys.readouterr().out
+
+
+def test_also_next_to_rows_with_labels_of_an_old_head(data):
+    old = save(data)
+    assert add(data, str(data / "shades.csv")) == 0
+    np.testing.assert_array_equal(answers(old)["shade"], answers(data / "more.keras")["shade"])
+
+
+def test_the_new_head_learns(data):
+    save(data)
+    assert add(data, "--epochs", "frozen=6", "--rate", "frozen=0.05", "--augment", "none") == 0
+    assert model_file.describe(data / "more.keras").scores["feel"]["accuracy"] > 0.8
+
+
+def test_the_file_keeps_what_was_known_of_the_old_heads(data):
+    save(data)
+    add(data)
+    about = model_file.describe(data / "more.keras")
+    assert about.tasks == (SHADE, HUE, Task("feel", ("cold", "warm")))
+    assert about.licence == "not for trade"
+    assert about.scores["shade"] == {"split": "val", "accuracy": 0.8}
+    assert about.scores["feel"]["n"] == 12
+    assert about.scores["by_size"]["24"].keys() == {"shade", "feel"}
+    assert about.made["added_to"]["heads"] == ["shade", "hue"]
+
+
+def test_fine_tuning_tells_what_the_old_heads_lost_and_drops_their_old_scores(data, capsys):
+    save(data)
+    epochs = ["--epochs", "frozen=1,finetune=2", "--rate", "finetune=0.01"]
+    assert add(data, *epochs, "--patience", "finetune=9", "--judge", str(data / "shades.csv")) == 0
+    changed = json.loads((data / "more.training/forgetting.json").read_text())
+    assert changed["shade"]["n"] == 60
+    assert changed["hue"]["n"] == 0
+    assert changed["shade"]["largest"] > 0
+    printed = capsys.readouterr().out
+    for told in ("old head", "shade: accuracy", "hue: nobody gave labels to judge it by"):
+        assert told in printed
+    assert "shade" not in model_file.describe(data / "more.keras").scores
+    assert "shade: accuracy" in (data / "more.training/report.html").read_text()
+
+
+def test_keeping_holds_the_old_heads_nearer_to_what_they_said(data):
+    before = answers(save(data))
+    epochs = ["--epochs", "frozen=1,finetune=4", "--rate", "finetune=0.01"]
+    always = ["--patience", "finetune=9", "--augment", "none"]
+    apart = {}
+    for name, more in (("free.keras", []), ("kept.keras", ["--keep"])):
+        assert add(data, *epochs, *always, *more, name=name) == 0
+        after = answers(data / name)
+        apart[name] = np.abs(after["shade"] - before["shade"]).mean()
+    assert 0 < apart["kept.keras"] < apart["free.keras"]
+
+
+def test_a_kept_run_resumes(data, monkeypatch):
+    save(data)
+    with monkeypatch.context() as patch:
+        patch.setattr("faceattr.training.train.finish", interrupt)
+        assert add(data, "--keep") == 130
+    assert add(data, "--keep", "--resume") == 0
+
+
+def interrupt(*args, **kwargs):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--add", "hue=shades.csv"], "has a head hue already"),
+        (["mood=shades.csv"], "has no column mood"),
+        (["other=feel"], "has no head other: give that data with --add"),
+        (["--size", "64"], "crop stays CropRule(size=48"),
+        (["--pooling", "avg"], "pooling stays max"),
+        (["--weights", "imagenet"], "--weights is 'shipped' or a model file"),
+        (["--add", "shades.csv"], "A head is added as TASK=PATH. Received: shades.csv"),
+        (["--rate", "finetune=1"], "has no phase finetune; it has frozen"),
+    ],
+)
+def test_what_would_spoil_the_old_heads_is_refused(data, capsys, monkeypatch, options, message):
+    save(data)
+    if "hue=shades.csv" in options:
+        text = (data / "shades.csv").read_text().replace("shade", "hue").replace("light", "red")
+        (data / "shades.csv").write_text(text.replace("dark", "blue"))
+    monkeypatch.chdir(data)
+    assert add(data, *options) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_keep_and_judge_go_with_a_head_to_add(data, capsys):
+    assert cli.main(["train", str(data / "shades.csv"), "-o", "m.keras", "--keep"]) == 2
+    assert "no head to add" in capsys.readouterr().err
+    assert cli.main(["train", "-o", "m.keras"]) == 2
+    assert "nothing to learn from" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="no head to add"):
+        Adding(())
+
+
+def test_changes_count_what_was_lost_and_won():
+    from faceattr.training.dataset import Rows
+
+    class Says:
+        def __init__(self, *said):
+            self.output = {"shade": None}
+            self.said = np.eye(2, dtype="float32")[list(said)]
+
+        def predict_on_batch(self, crops):
+            return {"shade": self.said}
+
+    rows = Rows(CROPS[:4], np.arange(4), {"shade": np.eye(2)[[0, 0, 1, 1]] * [[1], [1], [1], [0]]})
+    (found,) = changes(Says(0, 0, 0, 0), Says(0, 1, 1, 1), [SHADE], [rows])
+    assert (found.n, found.lost, found.won, found.seen, found.same) == (3, 1, 1, 4, 0.25)
+    assert found.before == found.after == pytest.approx(2 / 3)
+    (nothing,) = changes(Says(), Says(), [SHADE], [])
+    assert nothing.n == nothing.seen == 0
