@@ -149,6 +149,10 @@ class CombinedLosses(keras.Model):
             losses[extra.task] += extra.weight * loss_of(extra.head, extra.task)
         return self.combine(losses, present)
 
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        own = {task: y_pred[task] for task in self._means}
+        return super().compute_metrics(x, y, own, sample_weight)
+
 
 def own_heads(network: keras.Model, auxiliary: Sequence[Auxiliary]) -> list[str]:
     """The names of the heads that are no auxiliary ones."""

@@ -1,0 +1,43 @@
+import re
+
+import pytest
+from conftest import SHADE, toy_network
+
+from faceattr.tasks import Task
+from faceattr.training.branches import branch_pattern, check_branches
+
+PATHS = [
+    "block1_conv1/kernel",
+    "block5_conv1/kernel",
+    "block5_conv1_norm/gamma",
+    "block5_conv2_of_gender/bias",
+    "gender/kernel",
+    "block4_pool_for_gender/kernel",
+    "gender_fine/kernel",
+]
+
+
+@pytest.mark.parametrize(
+    ("branch", "others", "expected"),
+    [
+        ("trunk", [], PATHS[:4]),
+        ("block5", [], PATHS[1:4]),
+        ("block5_conv1", [], PATHS[1:3]),
+        ("trunk", ["block5"], PATHS[:1]),
+        ("trunk", ["gender"], PATHS[:4]),
+        ("block5", ["trunk", "block5_conv1"], PATHS[3:4]),
+        ("gender", ["trunk"], PATHS[4:6]),
+        ("gender_fine", ["gender"], PATHS[6:]),
+    ],
+)
+def test_a_branch_has_its_own_variables_and_the_narrowest_counts(branch, others, expected):
+    pattern = branch_pattern(branch, [branch, *others])
+    assert [path for path in PATHS if re.fullmatch(pattern, path)] == expected
+
+
+def test_a_branch_that_does_not_exist_is_told():
+    network = toy_network((SHADE, Task("tint", ("a", "b"))))
+    check_branches(network, ["trunk", "block4", "block4_conv1", "tint"])
+    for wrong in ("block5", "mood", "head"):
+        with pytest.raises(ValueError, match=f"shade, tint. Received: '{wrong}'"):
+            check_branches(network, [wrong])

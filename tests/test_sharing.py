@@ -1,0 +1,155 @@
+"""Soft sharing: a trunk per task, from independent to equal."""
+
+import keras
+import numpy as np
+import pytest
+from conftest import SHADE, TINT, toy_network
+from keras import layers
+from test_fit import TRAIN, VAL
+
+from faceattr.training.augment import NO_AUGMENTATION
+from faceattr.training.branches import branch_pattern
+from faceattr.training.combine import compiled
+from faceattr.training.course import course_of
+from faceattr.training.fit import fit
+from faceattr.training.phases import Phase
+from faceattr.training.settings import Settings
+from faceattr.training.sharing import Tie, apart, pull, ties, ties_of
+
+PHASE = Phase("finetune", epochs=2, learning_rate=0.05, first="trunk")
+
+
+def settings(**other):
+    how = {"batch_size": 16, "augmentation": NO_AUGMENTATION, **other}
+    return Settings(phases=(PHASE,), **how)
+
+
+def network(tasks=(SHADE, TINT), soft=True):
+    """Two convolutions for all tasks or for each, all from the same start; no dropout."""
+    crops = keras.Input((None, None, 3), dtype="uint8")
+    scaled = layers.Rescaling(1 / 127.5, -1, dtype="float32")(crops)
+    heads, trunks = {}, {}
+    for task in tasks:
+        owner = f"_of_{task.name}" if soft else ""
+        if owner not in trunks:
+            x = scaled
+            for seed, (name, filters) in enumerate((("block1_conv1", 4), ("block4_conv1", 8))):
+                start = keras.initializers.GlorotUniform(seed)
+                conv = layers.Conv2D(
+                    filters, 3, 3, activation="relu", kernel_initializer=start, name=name + owner
+                )
+                x = conv(x)
+            trunks[owner] = layers.GlobalAveragePooling2D()(x)
+        start = keras.initializers.GlorotUniform(7)
+        heads[task.name] = layers.Dense(
+            len(task.classes), activation="softmax", kernel_initializer=start, name=task.name
+        )(trunks[owner])
+    return keras.Model(crops, heads)
+
+
+def trained(model, optimizer, strength=0.0, steps=6):
+    """A few steps on the same batch, which knows each task in half of its rows."""
+    how = settings(tie=strength)
+    trainee = compiled(model, optimizer, how)
+    crops, targets, masks = TRAIN.batch(np.arange(32, 64))
+    known = {name: targets[name] for name in model.output}
+    trainee.fit(
+        crops,
+        known,
+        sample_weight={name: masks[name] for name in known},
+        epochs=steps,
+        verbose=0,
+        callbacks=[Tie(model, strength, lambda step: 1.0, 1)] if strength else [],
+    )
+    return model
+
+
+def trunk(model, task=None):
+    owner = f"_of_{task}" if task else ""
+    names = [name + owner for name in ("block1_conv1", "block4_conv1")]
+    return [weight for name in names for weight in model.get_layer(name).get_weights()]
+
+
+def test_the_pull_is_the_exact_compromise_and_leaves_the_mean():
+    start = np.random.default_rng(0).normal(size=(3, 5)).astype("float32")
+    variables = [keras.Variable(row) for row in start]
+    pull(variables, 4.0)
+    now, mean = np.array(variables), start.mean(axis=0)
+    # Where |W - start|^2 + 4 |W - mean|^2 is smallest, its derivative is zero.
+    np.testing.assert_allclose((now - start) + 4 * (now - mean), 0, atol=1e-6)
+    np.testing.assert_allclose(now.mean(axis=0), mean, atol=1e-6)
+
+
+@pytest.mark.parametrize("task", [SHADE, TINT])
+def test_without_a_tie_each_task_trains_as_if_alone(task):
+    both = trained(network(), keras.optimizers.AdamW(0.01), strength=0)
+    alone = trained(network((task,)), keras.optimizers.AdamW(0.01))
+    for one, other in zip(trunk(both, task.name), trunk(alone, task.name), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    assert apart(ties(both)) > 0.01
+
+
+def test_an_infinite_tie_is_hard_sharing():
+    """One step moves the mean of two trunks half as far as it moves a trunk that is shared."""
+    soft = trained(network(), keras.optimizers.SGD(0.1), strength=np.inf)
+    half = {branch_pattern("trunk", ["trunk"]): keras.optimizers.SGD(0.05)}
+    rates = keras.optimizers.OptimizerMap(keras.optimizers.SGD(0.1), half)
+    hard = trained(network(soft=False), keras.optimizers.MultiOptimizer(rates))
+    for shade, tint, shared in zip(
+        trunk(soft, "shade"), trunk(soft, "tint"), trunk(hard), strict=True
+    ):
+        np.testing.assert_array_equal(shade, tint)
+        np.testing.assert_allclose(shade, shared, rtol=1e-3, atol=1e-5)
+    assert np.abs(trunk(hard)[0] - trunk(network(soft=False))[0]).max() > 1e-3
+
+
+def test_a_stronger_tie_keeps_trunks_closer():
+    found = [
+        apart(ties(trained(network(), keras.optimizers.Adam(0.01), strength=strength)))
+        for strength in (0, 1, 100)
+    ]
+    assert found == sorted(found, reverse=True)
+    assert found[0] > 10 * found[-1] > 0
+
+
+def test_a_step_of_one_task_leaves_the_other_s_trunk_to_the_tie():
+    model = network()
+    course = course_of(model, PHASE, settings(schedule="alternating"), TRAIN, 0)
+    name, batch = next(iter(course._turns(0, 32)))
+    other = "tint" if name == "shade" else "shade"
+    before = trunk(model, other), trunk(model, name)
+    course._members[name].train_on_batch(*batch)
+    assert all(map(np.array_equal, before[0], trunk(model, other)))
+    assert not all(map(np.array_equal, before[1], trunk(model, name)))
+
+
+def test_tasks_that_share_a_trunk_and_trunks_that_do_not_learn_have_no_ties():
+    assert not ties_of(toy_network((SHADE, TINT)), PHASE, settings(), 5)
+    model = network()
+    Phase("frozen", 1, 0.1).open(model)
+    assert not ties_of(model, PHASE, settings(), 5)
+
+
+@pytest.mark.parametrize("schedule", ["joint", "alternating"])
+def test_such_runs_learn_log_how_far_apart_they_are_and_are_resumed(tmp_path, schedule):
+    def run(folder, stop_after=None, **more):
+        model, seen = network(), []
+
+        def after_epoch(epoch):
+            seen.append(epoch)
+            if epoch.number == stop_after:
+                raise KeyboardInterrupt
+
+        how = settings(schedule=schedule, tie=0.1)
+        fit(model, (SHADE, TINT), TRAIN, VAL, how, folder, after_epoch=after_epoch, **more)
+        return model, seen
+
+    whole, seen = run(tmp_path / "whole")
+    assert seen[-1].scores["shade"].accuracy > 0.6
+    assert 0 < seen[-1].logs["trunks_apart"] < 0.5
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "part", stop_after=2)
+    resumed, rest = run(tmp_path / "part", resume=True)
+    assert [epoch.number for epoch in rest] == [2]
+    for one, two in zip(whole.variables, resumed.variables, strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-5, err_msg=one.path)
