@@ -8,8 +8,7 @@ from conftest import toy_network
 from test_train import data  # noqa: F401
 
 from faceattr import cli
-from faceattr.cli import compare as command
-from faceattr.training import compare as module
+from faceattr.training import trial
 from faceattr.training.compare import compare
 from faceattr.training.network import Network
 from faceattr.training.phases import FROZEN
@@ -18,7 +17,7 @@ from faceattr.training.standings import certainty, standings
 from faceattr.training.trial import ALONE, Data, Way, train_once
 
 PHASE = replace(FROZEN, epochs=2, patience=1)
-JOINT = Way("joint", Network(), Settings((PHASE,), batch_size=8))
+JOINT = Way("joint", Network(), Settings((PHASE,), batch_size=8, copies=0))
 LOG = replace(JOINT, name="log", settings=replace(JOINT.settings, combine="log"))
 
 
@@ -78,7 +77,7 @@ def test_a_comparison_goes_on_behind_what_is_finished(sets, tmp_path):
 
 def test_other_settings_are_another_run(sets):
     names = {
-        module.Run(way, seed, sets, alone).fingerprint
+        trial.Run(way, seed, sets, alone).fingerprint
         for way in (JOINT, LOG)
         for seed in (0, 1)
         for alone in (None, "shade")
@@ -129,16 +128,15 @@ def test_few_rows_are_said_to_leave_much_open():
 
 
 def test_the_command_reads_recipes_and_prints_a_table(sets, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(module, "train_apart", train_once)
+    monkeypatch.setattr(trial, "train_apart", lambda run, begin: train_once(run))
     (tmp_path / "ways.toml").write_text(
         'epochs = "frozen=1,finetune=0"\nbatch-size = 8\n'
-        '[joint]\n[by-turns]\nschedule = "alternating"\n'
+        'copies = 0\n[by-turns]\nschedule = "alternating"\n'
     )
     places = f"--on {' '.join(sets.sources)} --cache {sets.cache} -o {tmp_path / 'c.csv'}"
     assert cli.main(["compare", str(tmp_path / "ways.toml"), "--seeds", "1", *places.split()]) == 0
     printed = capsys.readouterr().out
-    assert "| by-turns |" in printed and "joint, seed 0: shade" in printed
-    assert command.__doc__
+    assert "| by-turns |" in printed and "by-turns, seed 0: shade" in printed
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from faceattr.cli.options import command, start_keras
 from faceattr.cli.recipe import read_recipes
 from faceattr.cli.train import add_options, network_of, settings_of
@@ -31,13 +33,13 @@ def compare(recipes, on, output, tasks=None, cache=None, **given) -> int:
     start_keras()
     from faceattr.training.compare import compare as run
     from faceattr.training.standings import RunProgress, print_standings
-    from faceattr.training.trial import Data
+    from faceattr.training.trial import Data, train_apart
 
     ways = [_way(name, dict(own)) for name, own in options]
     data = Data(tuple(on), tasks and tuple(tasks), cache)
     with RunProgress() as progress:
-        told = {"on_begin": progress.begin, "on_end": progress.end}
-        results = run(ways, data, output, **told, **given)
+        given |= {"on_begin": progress.begin, "on_end": progress.end}
+        results = run(ways, data, output, perform=partial(train_apart, begin=start_keras), **given)
     print_standings(results)
     return 0
 

@@ -22,7 +22,7 @@ def compare(
     output: str | Path,
     *,
     seeds: int = 3,
-    perform: Callable[[Run], list[Result]] | None = None,
+    perform: Callable[[Run], list[Result]] = train_apart,
     on_begin: Callable[[Run, int, int], None] = lambda run, number, of: None,
     on_end: Callable[[list[Result]], None] = lambda results: None,
 ) -> pd.DataFrame:
@@ -34,7 +34,7 @@ def compare(
         data: What to train and judge on.
         output: The CSV file that keeps the results; what it holds already is not run again.
         seeds: How many seeds, from 0 on.
-        perform: Trains once; by default `train_apart`.
+        perform: Trains once.
         on_begin: Is told of every run before it begins, its number and how many there are.
         on_end: Is told what a run brought, when the file has it.
 
@@ -54,7 +54,7 @@ def compare(
         if run.fingerprint in known:
             continue
         on_begin(run, number, len(runs))
-        results = (perform or train_apart)(run)
+        results = perform(run)
         lines = pd.DataFrame([asdict(result) for result in results])
         lines.to_csv(output, mode="a", header=not output.exists(), index=False)
         on_end(results)
