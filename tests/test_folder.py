@@ -42,6 +42,14 @@ def test_a_folder_without_pictures_is_told_and_nothing_is_written(tmp_path):
     assert not (tmp_path / "t.csv").exists()
 
 
+@pytest.mark.parametrize("workers", [0, -1])
+def test_fewer_than_one_worker_are_refused_before_anything_is_written(tmp_path, workers):
+    inputs = save_pictures(tmp_path / "in", 1)
+    with pytest.raises(ValueError, match=f"At least 1 worker.* Received: {workers}"):
+        label_to(tmp_path / "t.csv", inputs, attributes(), workers=workers)
+    assert not list(tmp_path.glob("t.csv*"))
+
+
 def test_rows_in_python_are_those_of_the_table(tmp_path, monkeypatch):
     inputs = save_pictures(tmp_path / "in", 10)
     monkeypatch.setattr(folder_module.FaceAttributes, "load", lambda **how: attributes(**how))

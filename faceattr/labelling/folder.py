@@ -11,7 +11,7 @@ from faceattr.labelling.copies import save_annotated, save_crops
 from faceattr.labelling.describe import FaceAttributes
 from faceattr.labelling.gallery import write_gallery
 from faceattr.labelling.looking import Clock, Item, items_of
-from faceattr.labelling.pipeline import ahead, default_workers, describe_items
+from faceattr.labelling.pipeline import ahead, as_many, describe_items
 from faceattr.labelling.rows import Labelled, Row, columns, rows_of
 from faceattr.labelling.sidecar import begin_sidecar, now, settings_of, write_sidecar
 from faceattr.labelling.summary import Summary
@@ -104,6 +104,7 @@ def label_to(
         OSError: The table cannot be written any further; what it holds is whole.
     """
     must_be_writable(output, resume=resume, overwrite=overwrite)
+    workers = as_many(workers)
     files = Inputs(inputs, without=extras.folders)
     if files.count == 0:
         raise ValueError(f"There are no pictures in {', '.join(files.inputs)}.")
@@ -141,7 +142,7 @@ def _with_extras(
     items: Iterable[Item],
     attributes: FaceAttributes,
     extras: Extras,
-    workers: int | None,
+    workers: int,
     clock: Clock,
 ) -> Iterator[Labelled]:
     """Describe items; what is to be left beside the table is there before a row is."""
@@ -162,4 +163,4 @@ def _with_extras(
             save_annotated(annotated, *pair)
         return pair[0]
 
-    return ahead(annotate, described, workers or default_workers())
+    return ahead(annotate, described, workers)

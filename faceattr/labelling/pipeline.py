@@ -36,6 +36,17 @@ def default_workers() -> int:
     return os.cpu_count() or 1
 
 
+def as_many(workers: int | None) -> int:
+    """As many threads as were asked for, else as many as suit the machine.
+
+    Raises:
+        ValueError: Fewer than one was asked for.
+    """
+    if workers is not None and workers < 1:
+        raise ValueError(f"At least 1 worker decodes and detects. Received: {workers}")
+    return workers or default_workers()
+
+
 def describe_items(
     items: Iterable[Item],
     attributes: FaceAttributes,
@@ -59,7 +70,7 @@ def describe_items(
         One record an item, in the order of the items.
     """
     clock = clock or Clock()
-    workers = workers or default_workers()
+    workers = as_many(workers)
     batches = _Batches(attributes, clock, attributes.batch_size if keep_frames else MOST_WAITING)
 
     def work(item: Item) -> Found:
