@@ -2,6 +2,7 @@
 
 import pytest
 
+from faceattr import cli
 from faceattr.cli.recipe import read_recipe, read_recipes
 
 
@@ -57,3 +58,16 @@ def test_what_cannot_be_meant_is_told(written, text, name, told):
 def test_a_file_that_is_not_there_is_told(tmp_path):
     with pytest.raises(FileNotFoundError, match="no recipe file"):
         read_recipes(str(tmp_path / "none.toml"), options)
+
+
+def test_train_takes_a_recipe_and_what_is_typed_wins(written, monkeypatch):
+    taken = {}
+    monkeypatch.setattr(
+        "faceattr.training.train.train", lambda sources, output, **given: taken.update(given)
+    )
+    file = written('batch-size = 8\nepochs = "frozen=1"\naugment = "flip=0"\nmargin = -0.1')
+    typed = ["--recipe", file, "--batch-size", "4"]
+    assert cli.main(["train", "mood=faces", "-o", "mood.keras", *typed]) == 0
+    settings = taken["settings"]
+    assert (settings.batch_size, settings.phases[0].epochs) == (4, 1)
+    assert settings.augmentation.flip == 0 and taken["network"].crop.margin == -0.1
