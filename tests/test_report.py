@@ -6,9 +6,12 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+from conftest import shaded
 
+from faceattr import cli
 from faceattr.model_file import Description
 from faceattr.pictures.crop import CropRule
 from faceattr.tasks import Task
@@ -139,3 +142,53 @@ def test_scores_json_has_all_that_was_counted(folder):
     assert [one["by"] for one in scores["mood"]["groups"]] == ["hat", "mood"]
     assert scores["tint"]["min_confidence"][0]["coverage"] == 1.0
     assert sum(one["n"] for one in scores["tint"]["reliability"]) == 50
+
+
+def evaluate(*given):
+    return cli.main(["evaluate", *map(str, given)])
+
+
+@pytest.fixture
+def people(tmp_path):
+    """A manifest of grey pictures: the first val picture is the first train picture again."""
+    lines = ["path,split,gender,hat"]
+    for i in range(12):
+        picture = shaded(40 + 10 * (i % 6 if i in (0, 6) else i), seed=i % 6)
+        cv2.imwrite(str(tmp_path / f"{i}.png"), picture)
+        split, gender, hat = "val" if i < 6 else "train", ("male", "female")[i % 2], "yn"[i % 3 > 0]
+        lines.append(f"{i}.png,{split},{gender},{hat}")
+    (tmp_path / "people.csv").write_text("\n".join(lines))
+    return tmp_path / "people.csv"
+
+
+def test_evaluate_groups_by_columns_heads_and_twins(toy_model_path, people, tmp_path, capsys):
+    given = [toy_model_path, people, "--cache", tmp_path / "cache", "-o", tmp_path / "out"]
+    assert evaluate(*given, "--by", "hat,expression,twin", "--tasks", "gender") == 0
+    printed = capsys.readouterr().out
+    for told in ("gender by hat: fewer than", "gender by expression (predicted)", "--min-confid"):
+        assert told in printed
+    assert "gender: male has only 3 rows; its recall of" in printed
+    groups = json.loads((tmp_path / "out/scores.json").read_text())["gender"]["groups"]
+    twins = {group["name"]: group["n"] for group in groups[2]["groups"]}
+    assert twins["in train too"] >= 1 and sum(twins.values()) == 6
+    assert "report.html" in {path.name for path in (tmp_path / "out").iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--by", "shoe"], "nothing to group by 'shoe'"),
+        (["--tasks", "age_group"], "has no task age_group; its tasks are expression, gender"),
+        (["--split", "test"], "no row of split 'test'"),
+    ],
+)
+def test_what_cannot_be_scored_is_one_sentence(
+    toy_model_path, people, tmp_path, capsys, options, message
+):
+    assert evaluate(toy_model_path, people, "--cache", tmp_path / "cache", *options) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_labels_of_another_task_are_refused(toy_model_path, people, capsys):
+    assert evaluate(toy_model_path, f"hat={people}") == 2
+    assert "the labels are of hat: there is nothing to score" in capsys.readouterr().err

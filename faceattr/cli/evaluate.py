@@ -22,7 +22,7 @@ def add_command(commands) -> None:
         type=_names,
         metavar="COLUMN,…",
         help="accuracy by group: columns of the manifest, a+b for two crossed, or another task, "
-        "whose answers make the groups where it is no column",
+        "whose answers make the groups where it is no column; twin: is the face in train too",
     )
     add("-o", "--output", metavar="DIR", help="where the report goes: report.html and its parts")
     add("--cache", metavar="DIR", help="folder of the crop cache")

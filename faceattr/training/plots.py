@@ -37,8 +37,8 @@ PAGE: dict[str, Any] = {
 
 
 @contextmanager
-def _drawing(style: Mapping[str, Any]) -> Iterator[None]:
-    with mpl.rc_context(dict(style)), warnings.catch_warnings():
+def _drawing(style: Any) -> Iterator[None]:
+    with mpl.rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")
         yield
 

@@ -25,6 +25,9 @@ from faceattr.training.manifest import Example, Manifest
 from faceattr.training.mistakes import SHOWN, draw_mistakes, write_mistakes
 from faceattr.training.pages import write_card, write_page
 from faceattr.training.sources import read_labelled, without_folders
+from faceattr.training.twins import have_twins
+
+TWIN = "twin"  # a column that is not in the manifest but worked out
 
 
 def report(
@@ -45,7 +48,8 @@ def report(
         tasks: Which of the model's tasks to score; None for all that the sources know.
         split: ``"train"``, ``"val"``, ``"test"`` or ``"all"``; None for val where some row
             is of it, else all.
-        by: Columns by which to group, see `faceattr.training.groups.by_groups`.
+        by: Columns by which to group, see `faceattr.training.groups.by_groups`; ``"twin"`` parts
+            the faces that are, or nearly are, among the sources' rows of split train as well.
         output: A folder for the report, see `write_report`; None writes none.
         cache: Folder of the crop cache.
 
@@ -55,19 +59,16 @@ def report(
     """
     path = model_file.shipped_model() if model == "shipped" else Path(model)
     description = engines.describe(path)
-    known = _asked_for(path, description.tasks, tasks)
-    whole = read_labelled(sources, known)
+    whole = _labelled(path, sources, _asked_for(path, description.tasks, tasks))
     chosen, manifest = of_split(whole, split)
-    if not set(known) & {task.name for task in manifest.tasks}:
-        raise ValueError(
-            f"{path} answers {', '.join(known)}, and the labels are of "
-            f"{', '.join(task.name for task in manifest.tasks)}: there is nothing to score."
-        )
-    check_columns(by, manifest.examples, description.tasks)
+    check_columns([name for name in by if name != TWIN], manifest.examples, description.tasks)
     rows, left_out = read_rows(manifest.examples, manifest.tasks, description.crop, cache)
     console.print_left_out(left_out)
     if not len(rows):
         raise ValueError("None of these pictures can be read, so there is nothing to score.")
+    if TWIN in by:
+        train, _ = read_rows(whole.only("train"), manifest.tasks, description.crop, cache)
+        rows = with_twins(rows, train)
     probabilities = predict(engines.load(path)[0], rows)
     answers = all_answers(description.tasks, rows, probabilities)
     groups = by_groups(answers, rows, probabilities, description.tasks, by)
@@ -86,6 +87,32 @@ def _asked_for(path: Path, tasks: Sequence[Task], names: Collection[str] | None)
             f"{path} has no task {', '.join(strangers)}; its tasks are {', '.join(known)}."
         )
     return {name: task for name, task in known.items() if names is None or name in names}
+
+
+def _labelled(path: Path, sources: Sequence[str], known: Mapping[str, Task]) -> Manifest:
+    manifest = read_labelled(sources, known)
+    if not set(known) & {task.name for task in manifest.tasks}:
+        raise ValueError(
+            f"{path} answers {', '.join(known)}, and the labels are of "
+            f"{', '.join(task.name for task in manifest.tasks)}: there is nothing to score."
+        )
+    return manifest
+
+
+def with_twins(rows: Rows, train: Rows) -> Rows:
+    """Rows with a column `TWIN`: whether the same face, or nearly the same, is in train.
+
+    Raises:
+        ValueError: There are no training rows.
+    """
+    if not len(train):
+        raise ValueError(f"--by {TWIN} compares with rows of split train, and there are none.")
+    found = ["in train too" if twin else "not in train" for twin in have_twins(rows, train)]
+    marked = [
+        replace(example, about={**example.about, TWIN: word})
+        for example, word in zip(rows.examples, found, strict=True)
+    ]
+    return replace(rows, examples=marked)
 
 
 def of_split(manifest: Manifest, split: str | None) -> tuple[str, Manifest]:
