@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,12 +104,27 @@ def _class_score(name: str, n: int, hits: int, said: int) -> ClassScore:
     return ClassScore(name, n, recall, wilson(hits, n), precision, f1)
 
 
-def predict(model: keras.Model, rows: Rows, batch_size: int = 128) -> dict[str, np.ndarray]:
-    """By task, the probabilities of every row: ``float32`` of shape ``(n, classes)``."""
+def predict(
+    model: keras.Model,
+    rows: Rows,
+    batch_size: int = 128,
+    watch: Callable[[Sequence[int]], Iterable[int]] = iter,
+) -> dict[str, np.ndarray]:
+    """Ask a model about every row.
+
+    Args:
+        model: The model.
+        rows: The rows.
+        batch_size: How many go through the model at once.
+        watch: Is given the first row of every batch and gives them back, for a progress bar.
+
+    Returns:
+        By task, the probabilities of every row: ``float32`` of shape ``(n, classes)``.
+    """
     if not len(rows):
         return {name: np.zeros_like(target) for name, target in rows.targets.items()}
     parts = []
-    for start in range(0, len(rows), batch_size):
+    for start in watch(range(0, len(rows), batch_size)):
         index = rows.index[start : start + batch_size]
         # A last, smaller batch would compile the network again: fill it up instead.
         full = np.resize(index, batch_size) if len(index) < batch_size < len(rows) else index

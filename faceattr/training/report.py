@@ -69,7 +69,8 @@ def report(
     if TWIN in by:
         train, _ = read_rows(whole.only("train"), manifest.tasks, description.crop, cache)
         rows = with_twins(rows, train)
-    probabilities = predict(engines.load(path)[0], rows)
+    watch = partial(console.track, what="asking the model")
+    probabilities = predict(engines.load(path)[0], rows, watch=watch)
     answers = all_answers(description.tasks, rows, probabilities)
     groups = by_groups(answers, rows, probabilities, description.tasks, by)
     names = tuple(map(without_folders, sources))
