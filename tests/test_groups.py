@@ -100,5 +100,11 @@ def test_groups_may_be_given():
     ]
 
 
+def test_a_group_that_shows_more_of_an_easy_class_is_told_by_its_balanced_accuracy():
+    truth, said = np.eye(2)[[0, 0, 0, 1]], np.eye(2)[[0, 0, 0, 0]]
+    (group,) = part_of(answers_to(MOOD, truth, said), "all", ["x"] * 4).groups
+    assert (group.accuracy, group.balanced) == (0.75, 0.5)
+
+
 def test_nothing_counted_leaves_everything_open():
     assert wilson(0, 0) == (0.0, 1.0)

@@ -50,12 +50,10 @@ def print_rows(rows: Mapping[str, Rows], tasks: Sequence[Task]) -> None:
     OUT.print(table)
 
 
-def print_repeats(in_both: int, contradicting: int) -> None:
-    """Print how many faces occur again, if any do."""
-    if in_both:
-        OUT.print(f"note: {in_both:,} val faces are in train as well, pixel for pixel")
-    if contradicting:
-        OUT.print(f"note: {contradicting:,} train faces occur with different labels")
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines as they are."""
+    for line in lines:
+        OUT.print(line)
 
 
 def print_calibration(calibration: Mapping[str, Calibration]) -> None:
@@ -131,11 +129,12 @@ def print_offers(by_task: Mapping[str, Sequence[Offer]]) -> None:
 def print_groups(groups: Iterable[Groups]) -> None:
     """Print the accuracy of every group, the gap and the worst; small groups are marked."""
     for found in groups:
-        table = Table(Column(Text(found.heading)), "n", "accuracy", "95 % interval", "")
+        table = Table(Column(Text(found.heading)), "n", "accuracy", "95 % interval", "balanced", "")
         for group in found.groups:
             low, high = group.interval
             mark = "few rows" if group.is_small else "worst" if group == found.worst else ""
-            cells = f"{group.n:,}", f"{group.accuracy:.1%}", f"{low:.1%} to {high:.1%}", mark
+            interval = f"{low:.1%} to {high:.1%}"
+            cells = f"{group.n:,}", f"{group.accuracy:.1%}", interval, f"{group.balanced:.1%}", mark
             table.add_row(Text(group.name), *cells)
         OUT.print(f"{found.task} by {found.heading}: {found.summary}")
         OUT.print(table)

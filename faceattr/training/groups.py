@@ -29,12 +29,15 @@ class Group:
         n: How many know the task.
         accuracy: Share of right answers.
         interval: 95 % Wilson interval of the accuracy.
+        balanced: Mean recall over the classes that occur in it, which a group that shows more
+            of an easy class does not raise.
     """
 
     name: str
     n: int
     accuracy: float
     interval: Interval
+    balanced: float
 
     @property
     def is_small(self) -> bool:
@@ -164,9 +167,11 @@ def _grouped(answers: Answers, by: str, names: Sequence[str], predicted: bool) -
     values = np.array(names, dtype=object)
     found = []
     for name in _ordered({str(name) for name in names if name}, by):
-        right = answers.right[values == name]
+        inside = values == name
+        right, truth = answers.right[inside], answers.truth[inside]
         n, hits = len(right), int(right.sum())
-        found.append(Group(name, n, hits / n, wilson(hits, n)))
+        balanced = np.mean([right[truth == number].mean() for number in np.unique(truth)])
+        found.append(Group(name, n, hits / n, wilson(hits, n), float(balanced)))
     return Groups(answers.task.name, by, predicted, tuple(found), sum(not name for name in names))
 
 
