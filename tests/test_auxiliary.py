@@ -64,6 +64,14 @@ def test_rows_that_know_it_teach_both_in_proportion_to_the_weight():
     assert np.abs(once[f"{HEAD}/kernel"]).max() > 0
 
 
+def test_it_stays_behind_when_the_network_is_saved():
+    network = toy_network((SHADE, TINT))
+    with_extra = with_auxiliary(network, [EARLY])
+    assert list(with_extra.output) == ["shade", "tint", HEAD]
+    assert with_extra.get_layer("block1_conv1") is network.get_layer("block1_conv1")
+    assert not [layer.name for layer in network.layers if "_for_" in layer.name]
+
+
 def test_nothing_to_add_is_the_network_itself():
     network = toy_network()
     assert with_auxiliary(network, ()) is network
@@ -76,6 +84,7 @@ def test_alternating_gives_the_early_head_to_the_turns_of_its_task():
     assert list(course._members["tint"].output) == ["tint", HEAD]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", [{"combine": "uncertainty"}, {"schedule": "alternating"}])
 def test_such_runs_are_resumed_and_leave_the_network_as_it_was_built(tmp_path, other):
     def run(folder, stop_after=None, **more):

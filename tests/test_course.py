@@ -7,6 +7,7 @@ from test_fit import TRAIN, VAL
 from faceattr.training.augment import NO_AUGMENTATION
 from faceattr.training.course import Alternating, course_of
 from faceattr.training.fit import fit
+from faceattr.training.muon import ConvolutionMuon
 from faceattr.training.phases import Phase
 from faceattr.training.settings import Settings
 
@@ -32,15 +33,28 @@ def same(before, after):
     return all(np.array_equal(old, new) for old, new in zip(before, after, strict=True))
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "muon"])
-def test_a_step_of_one_task_leaves_the_other_head_as_it_is_to_the_bit(network, optimizer):
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        keras.optimizers.Adam(0.05),
+        keras.optimizers.AdamW(0.05, weight_decay=0.1),
+        keras.optimizers.SGD(0.05, momentum=0.9, weight_decay=0.1),
+        ConvolutionMuon(0.05, weight_decay=0.1),
+    ],
+    ids=["adam", "adamw", "momentum", "muon"],
+)
+def test_a_step_of_one_task_leaves_the_other_head_as_it_is_to_the_bit(
+    network, monkeypatch, optimizer
+):
     """With momentum and weight decay, and after the other head has gathered momentum."""
-    phase = Phase("a", 3, 0.05, first="trunk", optimizer=optimizer, weight_decay=0.1)
-    course = course_of(network, phase, settings(), TRAIN, 0)
+    copies = optimizer.from_config
+    monkeypatch.setattr(Phase, "make_optimizer", lambda *_: copies(optimizer.get_config()))
+    course = course_of(network, PHASE, settings(), TRAIN, 0)
     assert isinstance(course, Alternating)
     shade, tint = (course._members[name] for name in ("shade", "tint"))
     batch = next(batch for name, batch in course._turns(0, 40) if name == "shade")
     other = next(batch for name, batch in course._turns(0, 40) if name == "tint")
+    shade.run_eagerly = tint.run_eagerly = True
     tint.train_on_batch(*other)
     head = values(network.get_layer("tint").weights)
     state = values(tint.optimizer.variables)

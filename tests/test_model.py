@@ -163,3 +163,86 @@ def test_the_slim_trunk_has_a_quarter_of_the_channels_and_starts_from_nothing(pl
         build([GENDER], trunk="vgg16-slim", weights="imagenet")
     with pytest.raises(ValueError, match="other channels"):
         transfer(plain, slim)
+
+
+@pytest.fixture(scope="module")
+def soft():
+    return with_lively_weights(
+        build(
+            [EXPRESSION, GENDER],
+            trunk="vgg16-slim",
+            sharing="soft",
+            taps={"gender": "block2_pool"},
+            weights=None,
+            norm=True,
+        )
+    )
+
+
+def test_with_soft_sharing_each_task_has_a_trunk_and_all_start_alike():
+    model = build([EXPRESSION, GENDER], trunk="vgg16-slim", sharing="soft", weights=None)
+    found = [layer.name for layer in convolutions(model)]
+    assert len(found) == 26
+    assert found[0] == "block1_conv1_of_expression"
+    for name in ("block1_conv1", "block5_conv3"):
+        one, other = (model.get_layer(f"{name}_of_{task}").kernel for task in model.output)
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_tapped_head_reads_its_layer_and_the_trunk_ends_where_nobody_reads_on(soft):
+    names = [layer.name for layer in convolutions(soft)]
+    assert [name for name in names if "gender" in name] == [
+        f"block{block}_conv{number}_of_gender" for block in (1, 2) for number in (1, 2)
+    ]
+    assert soft.get_layer("gender").kernel.shape == (32, 2)
+    feature = soft.get_layer("block2_pool_of_gender_scaled").output
+    scaled = keras.Model(soft.input, feature).predict(CROPS, verbose=0)
+    np.testing.assert_allclose(scaled.std(axis=1), 1, rtol=0.01)
+
+
+def test_own_trunks_and_taps_are_folded_too(soft):
+    folded = build(
+        [EXPRESSION, GENDER],
+        trunk="vgg16-slim",
+        sharing="soft",
+        taps={"gender": "block2_pool"},
+        weights=None,
+    )
+    transfer(soft, folded)
+    before, after = (model.predict(CROPS, verbose=0) for model in (soft, folded))
+    assert largest_difference(before, after) < 1e-3
+
+
+def test_a_shared_trunk_goes_into_every_own_one_and_never_back(soft):
+    shared = with_lively_weights(build([GENDER], trunk="vgg16-slim", weights=None))
+    own = build([EXPRESSION, GENDER], trunk="vgg16-slim", sharing="soft", weights=None)
+    transfer(shared, own)
+    for task in own.output:
+        np.testing.assert_array_equal(
+            own.get_layer(f"block3_conv2_of_{task}").kernel,
+            shared.get_layer("block3_conv2").kernel,
+        )
+    with pytest.raises(ValueError, match="no block1_conv1 to take over"):
+        transfer(own, shared)
+
+
+def test_opening_from_a_layer_opens_it_in_every_trunk(soft):
+    open_from(soft, "block2_conv2")
+    learning = [layer.name for layer in convolutions(soft) if layer.trainable]
+    assert "block2_conv2_of_gender" in learning and "block2_conv2_of_expression" in learning
+    assert "block2_conv1_of_gender" not in learning
+    assert len(learning) == 1 + 10
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"trunk": "vgg19"}, "trunk is one of vgg16, vgg16-slim"),
+        ({"sharing": "firm"}, "sharing is one of hard, soft"),
+        ({"taps": {"age": "block2_pool"}}, "no task age to tap"),
+        ({"taps": {"gender": "block6_pool"}}, "Received: 'block6_pool'"),
+    ],
+)
+def test_wrong_shapes_of_a_network_are_told(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        build([GENDER], weights=None, **wrong)

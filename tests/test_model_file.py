@@ -10,6 +10,7 @@ import pytest
 from conftest import toy_network
 
 from faceattr import model_file
+from faceattr.model import build
 from faceattr.model_file import Description
 from faceattr.pictures.crop import CropRule
 from faceattr.tasks import EXPRESSION, GENDER
@@ -144,3 +145,20 @@ def test_a_truncated_network_is_called_damaged(toy_model_path, tmp_path):
 def test_a_model_file_ends_in_keras(tmp_path):
     with pytest.raises(ValueError, match=r"ends in .keras"):
         model_file.save(keras.Sequential(), DESCRIPTION, tmp_path / "a.h5")
+
+
+def test_a_model_of_own_trunks_and_a_tap_is_a_file_like_any_other(tmp_path):
+    how = {"trunk": "vgg16-slim", "sharing": "soft", "taps": {"gender": "block2_pool"}}
+    model = build([EXPRESSION, GENDER], weights=None, **how)
+    for name in model.output:
+        kernel = model.get_layer(name).kernel
+        kernel.assign(np.random.default_rng(0).normal(size=kernel.shape) / 1e4)
+    about = Description((EXPRESSION, GENDER), CropRule(), network=how)
+    model_file.save(model, about, tmp_path / "own.keras")
+    opened = keras.saving.load_model(tmp_path / "own.keras")
+    before = model.predict(CROPS, verbose=0)
+    for name, answer in opened.predict(CROPS, verbose=0).items():
+        np.testing.assert_allclose(answer, before[name], atol=0.01)
+    described = model_file.describe(tmp_path / "own.keras").network
+    rebuilt = build([EXPRESSION, GENDER], weights=None, **described)
+    assert [layer.name for layer in rebuilt.layers] == [layer.name for layer in opened.layers]

@@ -8,6 +8,7 @@ from keras import layers
 from test_fit import TRAIN, VAL
 
 from faceattr.training.augment import NO_AUGMENTATION
+from faceattr.training.auxiliary import Auxiliary
 from faceattr.training.branches import branch_pattern
 from faceattr.training.combine import compiled
 from faceattr.training.course import course_of
@@ -51,6 +52,7 @@ def trained(model, optimizer, strength=0.0, steps=6):
     """A few steps on the same batch, which knows each task in half of its rows."""
     how = settings(tie=strength)
     trainee = compiled(model, optimizer, how)
+    trainee.run_eagerly = True
     crops, targets, masks = TRAIN.batch(np.arange(32, 64))
     known = {name: targets[name] for name in model.output}
     trainee.fit(
@@ -80,12 +82,12 @@ def test_the_pull_is_the_exact_compromise_and_leaves_the_mean():
     np.testing.assert_allclose(now.mean(axis=0), mean, atol=1e-6)
 
 
-@pytest.mark.parametrize("task", [SHADE, TINT])
-def test_without_a_tie_each_task_trains_as_if_alone(task):
+def test_without_a_tie_each_task_trains_as_if_alone():
     both = trained(network(), keras.optimizers.AdamW(0.01), strength=0)
-    alone = trained(network((task,)), keras.optimizers.AdamW(0.01))
-    for one, other in zip(trunk(both, task.name), trunk(alone, task.name), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    for task in (SHADE, TINT):
+        alone = trained(network((task,)), keras.optimizers.AdamW(0.01))
+        for one, other in zip(trunk(both, task.name), trunk(alone, task.name), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
     assert apart(ties(both)) > 0.01
 
 
@@ -104,12 +106,11 @@ def test_an_infinite_tie_is_hard_sharing():
 
 
 def test_a_stronger_tie_keeps_trunks_closer():
-    found = [
+    weak, strong = (
         apart(ties(trained(network(), keras.optimizers.Adam(0.01), strength=strength)))
-        for strength in (0, 1, 100)
-    ]
-    assert found == sorted(found, reverse=True)
-    assert found[0] > 10 * found[-1] > 0
+        for strength in (0.1, 10)
+    )
+    assert weak > 5 * strong > 0
 
 
 def test_a_step_of_one_task_leaves_the_other_s_trunk_to_the_tie():
@@ -130,7 +131,7 @@ def test_tasks_that_share_a_trunk_and_trunks_that_do_not_learn_have_no_ties():
     assert not ties_of(model, PHASE, settings(), 5)
 
 
-@pytest.mark.parametrize("schedule", ["joint", "alternating"])
+@pytest.mark.parametrize("schedule", ["joint", pytest.param("alternating", marks=pytest.mark.slow)])
 def test_such_runs_learn_log_how_far_apart_they_are_and_are_resumed(tmp_path, schedule):
     def run(folder, stop_after=None, **more):
         model, seen = network(), []
@@ -140,7 +141,8 @@ def test_such_runs_learn_log_how_far_apart_they_are_and_are_resumed(tmp_path, sc
             if epoch.number == stop_after:
                 raise KeyboardInterrupt
 
-        how = settings(schedule=schedule, tie=0.1)
+        early = Auxiliary("tint", "block1_conv1")
+        how = settings(schedule=schedule, tie=0.1, auxiliary=(early,))
         fit(model, (SHADE, TINT), TRAIN, VAL, how, folder, after_epoch=after_epoch, **more)
         return model, seen
 
@@ -153,3 +155,4 @@ def test_such_runs_learn_log_how_far_apart_they_are_and_are_resumed(tmp_path, sc
     assert [epoch.number for epoch in rest] == [2]
     for one, two in zip(whole.variables, resumed.variables, strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-5, err_msg=one.path)
+    assert list(whole.output) == ["shade", "tint"]
