@@ -169,7 +169,14 @@ class Tracks:
             for task in self._tasks
         }
         x, y = map(float, track.velocity)
-        return LiveFace(track.face, answers, too_small, track.number, track.asked, (x, y))
+        return LiveFace(
+            track.face,
+            answers,
+            too_small,
+            track=track.number,
+            asked=track.asked,
+            velocity=(x, y),
+        )
 
     def _prediction(self, track: _Track, task: Task) -> Prediction:
         if task.name not in track.averages:
