@@ -13,11 +13,13 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import keras
 
 from faceattr.model_file import plain
+from faceattr.pictures.crop import CropRule
 from faceattr.tasks import Task
 from faceattr.training.dataset import Rows, steps_per_epoch
 from faceattr.training.features import default_folder
@@ -77,8 +79,13 @@ class Run:
     @property
     def fingerprint(self) -> str:
         """A hash of all that was asked for."""
-        facts = {"network": asdict(self.way.network), "settings": asdict(self.settings)}
-        facts |= {"sources": self.data.sources, "tasks": self.data.tasks, "alone": self.alone}
+        facts = {
+            "network": asdict(self.way.network),
+            "settings": asdict(self.settings),
+            "sources": self.data.sources,
+            "tasks": self.data.tasks,
+            "alone": self.alone,
+        }
         return hashlib.sha256(json.dumps(plain(facts)).encode()).hexdigest()[:16]
 
 
@@ -132,12 +139,13 @@ def train_apart(run: Run, begin: Callable[[], None] | None = None) -> list[Resul
 
 def train_once(run: Run) -> list[Result]:
     """Train once and judge the last epoch."""
-    tasks, rows = _read(run)
+    network = run.way.network.settled()
+    tasks, rows = _read(run, network.crop or CropRule())
     clock, epochs = _Clock(), list[Epoch]()
     cache = run.data.cache
     with tempfile.TemporaryDirectory() as folder:
         fit(
-            run.way.network.build(tasks, seed=run.seed),
+            network.build(tasks, seed=run.seed),
             tasks,
             rows["train"],
             rows["val"],
@@ -148,34 +156,34 @@ def train_once(run: Run) -> list[Result]:
             features=Path(cache, "features") if cache else default_folder(),
         )
     steps = len(epochs) * steps_per_epoch(len(rows["train"]), run.settings.batch_size)
-    of_run = {
-        "way": run.name,
-        "seed": run.seed,
-        "pictures": steps * run.settings.batch_size,
-        "minutes": clock.seconds / 60,
-        "megabytes": _peak_megabytes(),
-        "rows": rows["train"].sha256()[:8] + rows["val"].sha256()[:8],
-        "run": run.fingerprint,
-    }
+    result = partial(
+        Result,
+        way=run.name,
+        seed=run.seed,
+        pictures=steps * run.settings.batch_size,
+        minutes=clock.seconds / 60,
+        megabytes=_peak_megabytes(),
+        rows=rows["train"].sha256()[:8] + rows["val"].sha256()[:8],
+        run=run.fingerprint,
+    )
     return [
-        Result(
+        result(
             task=task,
             n=score.n,
             accuracy=score.accuracy,
             balanced_accuracy=score.balanced_accuracy,
-            **of_run,
         )
         for task, score in epochs[-1].scores.items()
     ]
 
 
-def _read(run: Run) -> tuple[list[Task], dict[str, Rows]]:
+def _read(run: Run, rule: CropRule) -> tuple[list[Task], dict[str, Rows]]:
     """The tasks that the run trains, and the rows that know one of them, by split."""
     manifest = read_for_training(run.data.sources, run.data.tasks)
     tasks = [task for task in manifest.tasks if run.alone in (None, task.name)]
     rows = {}
     for split in ("train", "val"):
-        examples, rule = manifest.only(split), run.way.network.settled().crop
+        examples = manifest.only(split)
         rows[split], _ = read_rows(examples, manifest.tasks, rule, run.data.cache)
         if run.alone:
             rows[split] = rows[split].only(run.alone)
