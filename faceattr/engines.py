@@ -77,7 +77,9 @@ def _litert(path: Path) -> Answer:
 
     # By signature: the order of the raw outputs is not that of the heads.
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    runner = Interpreter(str(path), num_threads=threads).get_signature_runner()
+    interpreter = Interpreter(str(path), num_threads=threads)
+    interpreter.allocate_tensors()  # greets here, where whoever opens a model keeps it quiet
+    runner = interpreter.get_signature_runner()
     return lambda crops: runner(**{INPUT: crops})
 
 

@@ -16,6 +16,7 @@ from faceattr.exporting import targets
 from faceattr.exporting.export import export
 from faceattr.exporting.proof import FLOAT, INT8, Agreement
 from faceattr.labelling.describe import FaceAttributes
+from faceattr.labelling.heat import Heat
 from faceattr.model_file import Description
 from faceattr.pictures.crop import CropRule
 from faceattr.tasks import Task
@@ -174,6 +175,8 @@ def test_a_file_that_was_changed_or_left_alone_is_refused(model, tmp_path):
         export(model, "saved_model", path)
     with pytest.raises(ValueError, match="is an exported model"):
         model_file.load(path)
+    with pytest.raises(ValueError, match=r"give the .keras file"):
+        Heat(engines.load(path)[0], SIZE)
     (path / "more").write_text("x")
     with pytest.raises(ValueError, match="was changed since it was exported"):
         engines.load(path)

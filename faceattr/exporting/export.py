@@ -83,7 +83,8 @@ def export(
         part = Path(folder, output.name)
         say(f"exporting {path.name} to {to}")
         targets.write(to, network, part, description.crop.size, shown.calibrating)
-        file = engines.open_exported(part, "int8" if int8 else "float32")
+        with targets.quiet():
+            file = engines.open_exported(part, "int8" if int8 else "float32")
         proof = prove(network, file, description.tasks, shown)
         print_proof(proof)
         if failures := proof.failures():

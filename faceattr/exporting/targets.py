@@ -61,7 +61,7 @@ def write(
         ValueError: The target is unknown or has no int8, or an optional package is missing.
     """
     target = target_called(name, int8=crops is not None)
-    with _quiet():
+    with quiet():
         if crops is None:
             target.write(model, path, side)
         elif target.write_int8 is not None:
@@ -87,8 +87,8 @@ def target_called(name: str, *, int8: bool) -> Target:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Converters greet, warn of their own future and draw bars; errors still come through."""
+def quiet() -> Iterator[None]:
+    """Converters and runtimes greet, warn of their own future and draw bars."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -44,9 +44,17 @@ class Heat:
         model: RGB ``uint8`` crops to a dict of probabilities by task, each the output of a
             ``Dense`` softmax layer called after its task.
         size: Side of the crops.
+
+    Raises:
+        ValueError: It is an exported model.
     """
 
     def __init__(self, model: keras.Model, size: int) -> None:
+        if not isinstance(model, keras.Model):
+            raise ValueError(
+                "Where a head looks is found by gradients, and an exported model has none: give "
+                "the .keras file that it was made from."
+            )
         self._model, self._size = model, size
         self._halves: dict[str, _Halves] = {}
 

@@ -1,0 +1,127 @@
+"""Which runtime answers fastest, and which answers change: the shipped model on all of them.
+
+    python tests/bench/engines.py expression=FER2013 gender=UTKFACE [--rounds 9] [--rows 1000]
+
+Each engine's file is made here as `faceattr export` makes it, from the same train crops, and every
+engine in turn is asked for the same batch, so that whatever else the machine does hits all of
+them; medians are printed. Accuracies are over val rows of each task. Needs the extras onnx, litert
+and openvino; what is not installed is left out and said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+
+from faceattr import engines, model_file
+from faceattr.exporting import targets
+from faceattr.exporting.crops import Shown, choose_crops
+from faceattr.labelling.describe import FaceAttributes
+from faceattr.model_file import Description
+from faceattr.training.evaluate import difference, predict, scores_of
+
+BATCHES = (1, 32, 128)
+KERAS = "keras float32"
+
+
+def main() -> None:
+    options = parse()
+    description = model_file.describe(model_file.shipped_model())
+    shown = choose_crops(options.sources, description, options.rows, int8=True)
+    with tempfile.TemporaryDirectory() as folder:
+        models = keras_models() | exported(Path(folder), description, shown)
+        answers = print_answers(models, description, shown)
+        print_speed(models, shown.rows.crops[shown.rows.index], options.rounds, answers)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("sources", nargs="+")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rows", type=int, default=1000)
+    return parser.parse_args()
+
+
+def keras_models() -> dict:
+    models = {KERAS: FaceAttributes.load(detector="none").model}
+    flags = Path("/proc/cpuinfo")
+    if flags.is_file() and "bf16" not in flags.read_text():
+        print("keras bfloat16 is left out: this processor has neither AMX nor AVX512-BF16")
+    else:
+        models["keras bfloat16"] = FaceAttributes.load(detector="none", precision="bfloat16").model
+    return models
+
+
+def exported(folder: Path, description: Description, shown: Shown) -> dict:
+    """Every target in float32 and int8, opened."""
+    network, side = model_file.load(model_file.shipped_model())[0], description.crop.size
+    models = {}
+    for name, target in targets.TARGETS.items():
+        for precision in ("float32", "int8") if target.write_int8 else ("float32",):
+            path = folder / f"{name}_{precision}{target.ending}"
+            crops = shown.calibrating if precision == "int8" else None
+            try:
+                start = time.perf_counter()
+                targets.write(name, network, path, side, crops)
+                spent = time.perf_counter() - start
+                models[f"{name} {precision}"] = engines.open_exported(path, precision)
+                size = sum(part.stat().st_size for part in engines.parts_of(path)) / 1e6
+                print(f"{name} {precision}: {size:.1f} MB, written in {spent:.0f} s", flush=True)
+            except ValueError as error:
+                print(f"{name} {precision} is left out: {error}")
+    return models
+
+
+def print_answers(models: dict, description: Description, shown: Shown) -> dict[str, str]:
+    """Accuracy and agreement with Keras in float32, a line for each engine."""
+    before = predict(models[KERAS], shown.rows, 64)
+    lines = {}
+    for name, model in models.items():
+        after = predict(model, shown.rows, 64)
+        scores = scores_of(after, description.tasks, shown.rows)
+        apart = difference(before, after)
+        lines[name] = "  ".join(
+            f"{100 * score.accuracy:5.1f} {100 * apart[task]['same_answer']:6.2f} "
+            f"{apart[task]['largest']:7.1e}"
+            for task, score in scores.items()
+        )
+    heads = ", ".join(f"{task} ({score.n:,})" for task, score in scores.items())
+    print(f"accuracy %, same answer %, largest difference: {heads}; all of {shown.about}")
+    return lines
+
+
+def print_speed(models: dict, crops: np.ndarray, rounds: int, answers: dict[str, str]) -> None:
+    columns: dict[str, list[str]] = {name: [] for name in models}
+    for size in BATCHES:
+        seconds = in_turn(models, np.resize(crops, (size, *crops.shape[1:])), rounds)
+        median = {name: statistics.median(spent) for name, spent in seconds.items()}
+        for name, spent in median.items():
+            columns[name].append(
+                f"{1000 * spent:8.1f} ms {size / spent:6.0f}/s {median[KERAS] / spent:5.2f}x"
+            )
+    print(f"{'':<22}" + "".join(f"{f'batch {size}':>26}" for size in BATCHES))
+    for name, shown in columns.items():
+        print(f"{name:<22}{' '.join(shown)}   {answers[name]}")
+
+
+def in_turn(models: dict, batch: np.ndarray, rounds: int) -> dict[str, list[float]]:
+    seconds: dict[str, list[float]] = {name: [] for name in models}
+    for number in range(rounds + 1):
+        for name, model in models.items():
+            start = time.perf_counter()
+            model.predict_on_batch(batch)
+            if number:  # the first call compiles
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+if __name__ == "__main__":
+    main()
