@@ -1,0 +1,150 @@
+"""Heads of a model file removed or renamed, classes renamed; what is left answers as before."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from faceattr import model_file
+from faceattr.model_file import Description
+from faceattr.tasks import Task
+from faceattr.training.evaluate import smallest_face
+
+Classes = Mapping[str, Mapping[str, str]]
+
+
+def edit_heads(
+    path: str | Path,
+    output: str | Path,
+    *,
+    remove: Collection[str] = (),
+    rename: Mapping[str, str] | None = None,
+    rename_classes: Classes | None = None,
+    overwrite: bool = False,
+) -> Description:
+    """Write a model file with fewer heads, or with other names for heads and classes.
+
+    Args:
+        path: A model file.
+        output: The file to write.
+        remove: Heads to leave out; the others answer as before, to the last bit.
+        rename: New names of heads by their old ones.
+        rename_classes: By head (its old name), new names of classes by their old ones.
+        overwrite: Replace a file that is already there.
+
+    Returns:
+        What the new file says about itself.
+
+    Raises:
+        ValueError: There is no such head or class, two would be called the same, no head is
+            left, or the file exists.
+    """
+    output, rename, rename_classes = Path(output), dict(rename or {}), dict(rename_classes or {})
+    if output.exists() and not overwrite:
+        raise ValueError(f"{output} exists already: choose another name, or --overwrite.")
+    about = model_file.describe(path)
+    tasks = _edited(about.tasks, remove, rename, rename_classes)
+    names = {old: task.name for old, task in tasks.items()}
+    network = _with_heads(model_file.load(path)[0], names)
+    edited = replace(
+        about,
+        tasks=tuple(tasks.values()),
+        network=_renamed_network(about.network, names),
+        scores=_scores(about.scores, names, rename_classes),
+        made={**about.made, "heads_edited": _told(path, remove, rename, rename_classes)},
+    )
+    model_file.save(network, edited, output, half=model_file.is_stored_in_half(path))
+    return edited
+
+
+def _edited(
+    tasks: Collection[Task],
+    remove: Collection[str],
+    rename: Mapping[str, str],
+    rename_classes: Classes,
+) -> dict[str, Task]:
+    """The tasks that are left, by their old names."""
+    there = {task.name: task for task in tasks}
+    for name in (*remove, *rename, *rename_classes):
+        if name not in there:
+            raise ValueError(f"There is no head {name!r}. The heads are {', '.join(there)}.")
+    left = {}
+    for name in (name for name in there if name not in remove):
+        classes = _renamed_classes(there[name], rename_classes.get(name, {}))
+        left[name] = Task(rename.get(name, name), classes)
+    names = [task.name for task in left.values()]
+    if not names:
+        raise ValueError("A model needs at least one head, and all of them would be removed.")
+    if len(set(names)) < len(names):
+        raise ValueError(f"Two heads would be called the same: {', '.join(names)}.")
+    return left
+
+
+def _renamed_classes(task: Task, renaming: Mapping[str, str]) -> tuple[str, ...]:
+    if strangers := sorted(set(renaming) - set(task.classes)):
+        raise ValueError(
+            f"Head {task.name!r} has no class {', '.join(strangers)}. "
+            f"Its classes are {', '.join(task.classes)}."
+        )
+    return tuple(renaming.get(name, name) for name in task.classes)
+
+
+def _with_heads(network: keras.Model, names: Mapping[str, str]) -> keras.Model:
+    """The same network with some of its heads, under their new names."""
+
+    def renamed(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = layer.get_config()
+        return type(layer).from_config({**config, "name": names.get(layer.name, layer.name)})
+
+    smaller = keras.Model(network.inputs[0], {name: network.output[name] for name in names})
+    copy = keras.models.clone_model(smaller, clone_function=renamed)
+    copy.set_weights(smaller.get_weights())
+    outputs = {new: copy.output[old] for old, new in names.items()}
+    return keras.Model(copy.inputs[0], outputs, name=network.name)
+
+
+def _renamed_network(network: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    taps = {names[old]: layer for old, layer in network.get("taps", {}).items() if old in names}
+    return {**network, "taps": taps} if "taps" in network else dict(network)
+
+
+def _scores(
+    scores: Mapping[str, Any], names: Mapping[str, str], rename_classes: Classes
+) -> dict[str, Any]:
+    """The scores of the heads that are left, under the new names."""
+    found: dict[str, Any] = {
+        new: _renamed_score(scores[old], new, rename_classes.get(old, {}))
+        for old, new in names.items()
+        if old in scores
+    }
+    for key in ("half_precision", "forgetting"):
+        if key in scores:
+            found[key] = {new: scores[key][old] for old, new in names.items() if old in scores[key]}
+    by_size = {
+        int(side): {new: accuracies[old] for old, new in names.items() if old in accuracies}
+        for side, accuracies in scores.get("by_size", {}).items()
+    }
+    if any(by_size.values()):
+        found |= {"by_size": by_size, "min_face": smallest_face(by_size)}
+    return found
+
+
+def _renamed_score(score: Mapping[str, Any], name: str, classes: Mapping[str, str]) -> dict:
+    renamed = {"task": name, "recall": score.get("recall", {})}
+    renamed["recall"] = {classes.get(old, old): value for old, value in renamed["recall"].items()}
+    return {**score, **{key: value for key, value in renamed.items() if key in score}}
+
+
+def _told(
+    path: str | Path,
+    remove: Collection[str],
+    rename: Mapping[str, str],
+    rename_classes: Classes,
+) -> dict[str, Any]:
+    """What the new file says about the edit."""
+    edit = {"removed": list(remove), "renamed": dict(rename), "classes": dict(rename_classes)}
+    return {"file": Path(path).name, "sha256": model_file.sha256_of(path), **edit}

@@ -1,0 +1,92 @@
+"""Heads of a model file shown, removed and renamed."""
+
+import keras
+import numpy as np
+import pytest
+from conftest import SHADE, TINT, toy_network
+
+from faceattr import cli, model_file
+from faceattr.model_file import Description
+from faceattr.pictures.crop import CropRule
+from faceattr.tasks import Task
+from faceattr.training.heads import edit_heads
+
+CROPS = np.random.default_rng(3).integers(0, 255, (9, 48, 48, 3)).astype("uint8")
+
+
+@pytest.fixture(params=[True, False], ids=["half", "float32"])
+def path(tmp_path, request):
+    """A model of shade and tint with scores."""
+    keras.utils.set_random_seed(2)
+    scores = {
+        name: {"task": name, "accuracy": 0.9, "recall": dict.fromkeys(classes, 0.5)}
+        for name, classes in ((SHADE.name, SHADE.classes), (TINT.name, TINT.classes))
+    }
+    scores["by_size"] = {"24": {"shade": 0.5, "tint": 0.9}, "48": {"shade": 0.9, "tint": 0.9}}
+    about = Description((SHADE, TINT), CropRule(48), {"taps": {"tint": "block2_pool"}}, (), scores)
+    path = tmp_path / "old.keras"
+    model_file.save(toy_network((SHADE, TINT)), about, path, half=request.param)
+    return path
+
+
+def answers(path):
+    return model_file.load(path)[0].predict_on_batch(CROPS)
+
+
+def test_the_heads_that_are_left_answer_as_before_to_the_last_bit(path):
+    new = path.with_name("new.keras")
+    about = edit_heads(path, new, remove=["shade"])
+    assert model_file.describe(new).tasks == about.tasks == (TINT,)
+    assert list(answers(new)) == ["tint"]
+    np.testing.assert_array_equal(answers(new)["tint"], answers(path)["tint"])
+    assert model_file.is_stored_in_half(new) == model_file.is_stored_in_half(path)
+    assert about.scores["min_face"] == 24
+    assert "shade" not in about.scores
+    assert about.made["heads_edited"]["removed"] == ["shade"]
+
+
+def test_heads_and_classes_are_renamed_everywhere_in_the_file(path):
+    new = path.with_name("new.keras")
+    classes = {"tint": {"red": "crimson"}}
+    about = edit_heads(path, new, rename={"tint": "hue"}, rename_classes=classes)
+    assert about.tasks == (SHADE, Task("hue", ("blue", "green", "crimson")))
+    assert about.scores["hue"]["task"] == "hue"
+    assert "crimson" in about.scores["hue"]["recall"]
+    assert about.network["taps"] == {"hue": "block2_pool"}
+    before, after = answers(path), answers(new)
+    np.testing.assert_array_equal(before["tint"], after["hue"])
+    np.testing.assert_array_equal(before["shade"], after["shade"])
+
+
+def test_two_heads_can_swap_their_names(path):
+    edit_heads(path, path.with_name("new.keras"), rename={"tint": "shade", "shade": "tint"})
+    swapped = answers(path.with_name("new.keras"))
+    np.testing.assert_array_equal(swapped["shade"], answers(path)["tint"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--remove age", "no head 'age'. The heads are shade, tint"),
+        ("--remove shade,tint", "at least one head"),
+        ("--rename shade=tint", "called the same: tint, tint"),
+        ("--rename shade=path", "name is made of plain letters"),
+        ("--rename-class tint:pink=red", "has no class pink. Its classes are blue, green, red"),
+        ("--rename-class tint:blue=red", "each named once"),
+        ("--rename-class age:old=new", "no head 'age'"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(path, capsys, options, message):
+    new = path.with_name("new.keras")
+    assert cli.main(["heads", str(path), "-o", str(new), *options.split()]) == 2
+    assert message in capsys.readouterr().err
+    assert not new.exists()
+
+
+def test_the_command_shows_heads_and_writes_only_to_a_file_of_its_own(path, capsys):
+    assert cli.main(["heads", str(path)]) == 0
+    assert capsys.readouterr().out == "shade: dark, light\ntint: blue, green, red\n"
+    assert cli.main(["heads", str(path), "--remove", "shade"]) == 2
+    assert "give -o MODEL" in capsys.readouterr().err
+    assert cli.main(["heads", str(path), "--remove", "shade", "-o", str(path)]) == 2
+    assert "exists already" in capsys.readouterr().err
