@@ -1,11 +1,12 @@
 """Which runtime answers fastest, and which answers change: the shipped model on all of them.
 
-    python tests/bench/engines.py expression=FER2013 gender=UTKFACE [--rounds 9] [--rows 1000]
+    python tests/bench/engines.py expression=FER2013 gender=UTKFACE --files DIR --what answers
+    python tests/bench/engines.py expression=FER2013 gender=UTKFACE --files DIR --what speed
 
-Each engine's file is made here as `faceattr export` makes it, from the same train crops, and every
-engine in turn is asked for the same batch, so that whatever else the machine does hits all of
-them; medians are printed. Accuracies are over val rows of each task. Needs the extras onnx, litert
-and openvino; what is not installed is left out and said.
+Each engine's file is made here as `faceattr export` makes it, from the same train crops, or
+found in DIR. For `speed` every engine in turn is asked for the same batch, so that whatever else
+the machine does hits all of them; medians are printed. `answers` are over val rows of each task.
+Needs the extras onnx, litert and openvino; what is not installed is left out and said.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import tempfile
 import time
 from pathlib import Path
 
@@ -36,16 +36,20 @@ def main() -> None:
     options = parse()
     description = model_file.describe(model_file.shipped_model())
     shown = choose_crops(options.sources, description, options.rows, int8=True)
-    with tempfile.TemporaryDirectory() as folder:
-        models = keras_models() | exported(Path(folder), description, shown)
-        answers = print_answers(models, description, shown)
-        print_speed(models, shown.rows.crops[shown.rows.index], options.rounds, answers)
+    options.files.mkdir(parents=True, exist_ok=True)
+    models = keras_models() | exported(options.files, description, shown)
+    if options.what == "answers":
+        print_answers(models, description, shown)
+    else:
+        print_speed(models, shown.rows.crops[shown.rows.index], options.rounds)
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("sources", nargs="+")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--files", type=Path, required=True, help="folder of the exported files")
+    parser.add_argument("--what", choices=("answers", "speed"), default="speed")
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--rows", type=int, default=1000)
     return parser.parse_args()
 
@@ -69,36 +73,33 @@ def exported(folder: Path, description: Description, shown: Shown) -> dict:
             path = folder / f"{name}_{precision}{target.ending}"
             crops = shown.calibrating if precision == "int8" else None
             try:
-                start = time.perf_counter()
-                targets.write(name, network, path, side, crops)
-                spent = time.perf_counter() - start
+                if not path.exists():
+                    targets.write(name, network, path, side, crops)
                 models[f"{name} {precision}"] = engines.open_exported(path, precision)
                 size = sum(part.stat().st_size for part in engines.parts_of(path)) / 1e6
-                print(f"{name} {precision}: {size:.1f} MB, written in {spent:.0f} s", flush=True)
+                print(f"{name} {precision}: {size:.1f} MB", flush=True)
             except ValueError as error:
                 print(f"{name} {precision} is left out: {error}")
     return models
 
 
-def print_answers(models: dict, description: Description, shown: Shown) -> dict[str, str]:
+def print_answers(models: dict, description: Description, shown: Shown) -> None:
     """Accuracy and agreement with Keras in float32, a line for each engine."""
+    print(f"accuracy, same answer, largest difference by task; {shown.about}")
     before = predict(models[KERAS], shown.rows, 64)
-    lines = {}
     for name, model in models.items():
         after = predict(model, shown.rows, 64)
         scores = scores_of(after, description.tasks, shown.rows)
         apart = difference(before, after)
-        lines[name] = "  ".join(
-            f"{100 * score.accuracy:5.1f} {100 * apart[task]['same_answer']:6.2f} "
-            f"{apart[task]['largest']:7.1e}"
+        found = "  ".join(
+            f"{task} ({score.n:,}) {100 * score.accuracy:5.2f} "
+            f"{100 * apart[task]['same_answer']:6.2f} {apart[task]['largest']:7.1e}"
             for task, score in scores.items()
         )
-    heads = ", ".join(f"{task} ({score.n:,})" for task, score in scores.items())
-    print(f"accuracy %, same answer %, largest difference: {heads}; all of {shown.about}")
-    return lines
+        print(f"{name:<22}{found}", flush=True)
 
 
-def print_speed(models: dict, crops: np.ndarray, rounds: int, answers: dict[str, str]) -> None:
+def print_speed(models: dict, crops: np.ndarray, rounds: int) -> None:
     columns: dict[str, list[str]] = {name: [] for name in models}
     for size in BATCHES:
         seconds = in_turn(models, np.resize(crops, (size, *crops.shape[1:])), rounds)
@@ -109,7 +110,7 @@ def print_speed(models: dict, crops: np.ndarray, rounds: int, answers: dict[str,
             )
     print(f"{'':<22}" + "".join(f"{f'batch {size}':>26}" for size in BATCHES))
     for name, shown in columns.items():
-        print(f"{name:<22}{' '.join(shown)}   {answers[name]}")
+        print(f"{name:<22}{' '.join(shown)}")
 
 
 def in_turn(models: dict, batch: np.ndarray, rounds: int) -> dict[str, list[float]]:
