@@ -4,8 +4,8 @@ The public names, each imported when it is first used, so that `import faceattr`
 
 Labelling: `FaceAttributes`, `DescribedFace`, `Prediction`, `Face`, `read_image`, `crop`,
 `CropRule`, `label`.
-Training: `train`, `evaluate`, `Network`, `Settings`, `Phase`, `FROZEN`, `FINETUNE`,
-`SCRATCH`, `Mix`, `Augmentation`.
+Training: `train`, `evaluate`, `edit_heads`, `Adding`, `Spelling`, `Network`, `Settings`,
+`Phase`, `FROZEN`, `FINETUNE`, `SCRATCH`, `Mix`, `Augmentation`.
 Both: `Task`, `EXPRESSION`, `GENDER`, `AGE_GROUP`, `load_model`, `save_model`, `Description`,
 `export`.
 """
@@ -31,6 +31,7 @@ _PLACES = {
     "load_model": ("model_file", "load"),
     "save_model": ("model_file", "save"),
     "export": ("exporting.export", "export"),
+    "Adding": ("training.adding", "Adding"),
     "Augmentation": ("training.augment", "Augmentation"),
     "Mix": ("training.dataset", "Mix"),
     "Network": ("training.network", "Network"),
@@ -38,6 +39,8 @@ _PLACES = {
     "FROZEN": ("training.phases", "FROZEN"),
     "Phase": ("training.phases", "Phase"),
     "SCRATCH": ("training.phases", "SCRATCH"),
+    "edit_heads": ("training.heads", "edit_heads"),
+    "Spelling": ("training.spelling", "Spelling"),
     "Settings": ("training.settings", "Settings"),
     "train": ("training.train", "train"),
     "evaluate": ("training.report", "report"),
