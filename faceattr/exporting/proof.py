@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import keras
 import numpy as np
@@ -14,7 +15,7 @@ from faceattr.engines import Engine
 from faceattr.exporting.crops import Shown
 from faceattr.tasks import Task
 from faceattr.training import console
-from faceattr.training.evaluate import Score, scores_of
+from faceattr.training.evaluate import Score, predict, scores_of
 
 TOGETHER = 64  # crops asked at once
 BATCHES = (1, 32)
@@ -116,8 +117,11 @@ def prove(network: keras.Model, file: Engine, tasks: Sequence[Task], shown: Show
         tasks: The model's tasks.
         shown: The crops, with whatever labels are known.
     """
-    rows, crops = shown.rows, shown.rows.crops[shown.rows.index]
-    before, after = _ask(network, crops, "asking the network"), _ask(file, crops, "asking the file")
+    rows = shown.rows
+    before, after = (
+        predict(model, rows, TOGETHER, partial(console.track, what=f"asking the {name}"))
+        for name, model in (("network", network), ("file", file))
+    )
     limits = FLOAT if file.precision == "float32" else INT8
     scores = [scores_of(answers, tasks, rows) for answers in (before, after)]
     heads = {
@@ -126,18 +130,7 @@ def prove(network: keras.Model, file: Engine, tasks: Sequence[Task], shown: Show
         )
         for task in tasks
     }
-    return Proof(shown.about, heads, limits, _times(network, file, crops))
-
-
-def _ask(model: keras.Model | Engine, crops: np.ndarray, what: str) -> dict[str, np.ndarray]:
-    """Answers to all crops, in calls of one shape so that nothing compiles twice."""
-    starts = range(0, len(crops), TOGETHER)
-    parts = []
-    for start in console.track(starts, what):
-        batch = crops[start : start + TOGETHER]
-        full = np.resize(batch, (TOGETHER, *batch.shape[1:]))
-        parts.append({k: p[: len(batch)] for k, p in model.predict_on_batch(full).items()})
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return Proof(shown.about, heads, limits, _times(network, file, rows.crops[rows.index[:1]]))
 
 
 def _agreement(
@@ -153,11 +146,11 @@ def _agreement(
     )
 
 
-def _times(network: keras.Model, file: Engine, crops: np.ndarray) -> dict[int, dict[str, float]]:
+def _times(network: keras.Model, file: Engine, crop: np.ndarray) -> dict[int, dict[str, float]]:
     """Medians of calls in turn, so that whatever else the machine does hits both."""
     found = {}
     for size in console.track(BATCHES, "timing both"):
-        batch = np.resize(crops, (size, *crops.shape[1:]))
+        batch = np.repeat(crop, size, axis=0)
         seconds = _in_turn((network, file), batch)
         names = ("network", "file")
         found[size] = dict(zip(names, (1000 * statistics.median(s) for s in seconds), strict=True))
