@@ -100,17 +100,14 @@ def print_answers(models: dict, description: Description, shown: Shown) -> None:
 
 
 def print_speed(models: dict, crops: np.ndarray, rounds: int) -> None:
-    columns: dict[str, list[str]] = {name: [] for name in models}
     for size in BATCHES:
         seconds = in_turn(models, np.resize(crops, (size, *crops.shape[1:])), rounds)
         median = {name: statistics.median(spent) for name, spent in seconds.items()}
+        print(f"batch {size}, median of {rounds} rounds")
         for name, spent in median.items():
-            columns[name].append(
-                f"{1000 * spent:8.1f} ms {size / spent:6.0f}/s {median[KERAS] / spent:5.2f}x"
-            )
-    print(f"{'':<22}" + "".join(f"{f'batch {size}':>26}" for size in BATCHES))
-    for name, shown in columns.items():
-        print(f"{name:<22}{' '.join(shown)}")
+            times = median[KERAS] / spent
+            line = f"{1000 * spent:8.1f} ms {size / spent:6.0f} crops/s {times:5.2f} x {KERAS}"
+            print(f"  {name:<22}{line}", flush=True)
 
 
 def in_turn(models: dict, batch: np.ndarray, rounds: int) -> dict[str, list[float]]:
