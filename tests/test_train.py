@@ -1,6 +1,7 @@
 """`faceattr train` and `faceattr evaluate` from the command line, on drawn pictures."""
 
 import json
+import re
 
 import cv2
 import keras
@@ -208,13 +209,15 @@ def test_validation_pictures_that_cannot_be_read_stop_before_training(data, toy,
     assert "no usable validation row" in capsys.readouterr().err
 
 
-def test_repeated_faces_are_counted(data, toy, capsys):
+def test_copies_are_told_and_sit_on_one_side(data, toy, capsys):
     copy = data / "shades/dark/0.png"
     for name in ("dark/copy1.png", "dark/copy2.png", "dark/copy3.png", "light/copy4.png"):
         (data / "shades" / name).write_bytes(copy.read_bytes())
-    train(data, "--epochs", "frozen=1,finetune=0")
+    assert train(data, "--epochs", "frozen=1,finetune=0") == 0
     printed = capsys.readouterr().out
-    assert "in train as well, pixel for pixel" in printed or "different labels" in printed
+    assert re.search(r"note: exact copies in one split: 4 \((train|val)\)", printed)
+    assert "note: same pixels, two labels: 1 (shade)" in printed
+    assert "in another split" not in printed
 
 
 @pytest.mark.slow
@@ -226,3 +229,21 @@ def test_vgg16_itself_trains_from_nothing_to_a_plain_half_precision_file(data, c
     assert 28e6 < (data / "my.keras").stat().st_size < 32e6
     own_trunk = ["--weights", str(data / "my.keras"), "--overwrite"]
     assert train(data, *own_trunk, "--epochs", "frozen=1,finetune=1") == 0
+
+
+def test_balanced_classes_and_renamed_labels_are_told_in_the_report(data, toy, capsys):
+    options = "--epochs frozen=1,finetune=0 --balance sampling --map tint:blue=cold"
+    assert train(data, *options.split(), "--map", "red=warm") == 0
+    assert "note: tint: blue (10) counts as cold" in capsys.readouterr().out
+    page = (data / "my.training/report.html").read_text()
+    for told in ("Rare classes were shown more often", "tint: red (10) counts as warm"):
+        assert told in page
+    made = model_file.describe(data / "my.keras").made
+    assert made["settings"]["balance"] == "sampling"
+    parts = model_file.describe(data / "my.keras").data
+    assert sum(sum(part["labels"]["shade"]) for part in parts) == 20
+    where = [str(data / "tints.csv"), "--cache", str(data / "cache")]
+    assert cli.main(["evaluate", str(data / "my.keras"), *where]) == 2
+    assert "'blue' is not a class" in capsys.readouterr().err
+    renamed = ["--map", "blue=cold", "--map", "red=warm"]
+    assert cli.main(["evaluate", str(data / "my.keras"), *where, *renamed]) == 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from faceattr.cli.options import command, start_keras
+from faceattr.cli.data import add_spelling, spelling_of
+from faceattr.cli.options import add_face_options, command, detector_of, start_keras
 
 
 def _names(text: str) -> list[str]:
@@ -25,7 +26,9 @@ def add_command(commands) -> None:
         "whose answers make the groups where it is no column; twin: is the face in train too",
     )
     add("-o", "--output", metavar="DIR", help="where the report goes: report.html and its parts")
+    add_face_options(parser)
     add("--cache", metavar="DIR", help="folder of the crop cache")
+    add_spelling(parser)
 
 
 def evaluate(model, sources, **given) -> int:
@@ -33,5 +36,6 @@ def evaluate(model, sources, **given) -> int:
     start_keras()
     from faceattr.training.report import report
 
-    report(model, sources, **given)
+    spelling, detector = spelling_of(given), detector_of(given)
+    report(model, sources, spelling=spelling, detector=detector, **given)
     return 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
+FOUND = 1
 WRONG_INPUT = 2
 INTERRUPTED = 130
 
@@ -43,3 +45,28 @@ def start_keras() -> None:
         import keras
 
         keras.ops.zeros(1)
+
+
+def add_face_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the commands that may find faces in whole photographs themselves."""
+    add = parser.add_argument
+    add(
+        "--find-faces",
+        action="store_true",
+        help="the pictures are whole photographs: take the largest face of each",
+    )
+    add("--detector", help="as for `faceattr label`; asks for --find-faces")
+    add("--offline", action="store_true", help="never download the detector's file")
+
+
+def detector_of(given: dict):
+    """The detector that was asked for, or None; takes its options out of what was typed."""
+    offline, name = given.pop("offline", False), given.pop("detector", None)
+    if not (given.pop("find_faces", False) or name):
+        return None
+    from faceattr.pictures.choose import choose_detector
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    return choose_detector(name or "auto", offline=offline, say=say)

@@ -5,7 +5,14 @@ from __future__ import annotations
 import sys
 
 from faceattr.cli.data import add_adding, add_spelling, adding_of, spelling_of
-from faceattr.cli.options import INTERRUPTED, command, pairs, start_keras
+from faceattr.cli.options import (
+    INTERRUPTED,
+    add_face_options,
+    command,
+    detector_of,
+    pairs,
+    start_keras,
+)
 from faceattr.cli.recipe import read_recipe
 from faceattr.cli.ways import add_ways
 
@@ -26,6 +33,7 @@ def add_command(commands) -> None:
     add("--cache", metavar="DIR", help="folder of the crop cache")
     add("--licence", metavar="TEXT", help="terms of the new weights, kept in the file")
     add("--recipe", metavar="FILE[:NAME]", help="options out of a TOML file; typed ones win")
+    add_face_options(parser)
     add_adding(parser)
     add_spelling(parser)
     add_options(parser)
@@ -78,7 +86,7 @@ def train(output, sources=(), **given) -> int:
     adding, spelling = adding_of(sources, given), spelling_of(given)
     phases = _offered(network.phases, adding, given.get("epochs", {}))
     settings = settings_of(phases, given)
-    data = {"adding": adding, "spelling": spelling}
+    data = {"adding": adding, "spelling": spelling, "detector": detector_of(given)}
     try:
         run(sources, output, network=network, settings=settings, **data, **given)
     except KeyboardInterrupt:

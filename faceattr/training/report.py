@@ -7,10 +7,9 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from faceattr import engines, model_file
 from faceattr.pictures.crop import CropRule
+from faceattr.pictures.detect import Detector
 from faceattr.tasks import Task
 from faceattr.training import console, plots
 from faceattr.training.answers import all_answers
@@ -21,10 +20,12 @@ from faceattr.training.evaluate import Score, predict, write_json
 from faceattr.training.findings import Findings
 from faceattr.training.fit import SCORES
 from faceattr.training.groups import by_groups, check_columns
+from faceattr.training.look import Look
 from faceattr.training.manifest import Example, Manifest
 from faceattr.training.mistakes import SHOWN, draw_mistakes, write_mistakes
 from faceattr.training.pages import write_card, write_page
 from faceattr.training.sources import read_labelled, without_folders
+from faceattr.training.spelling import AS_WRITTEN, Spelling
 from faceattr.training.twins import have_twins
 
 TWIN = "twin"  # a column that is not in the manifest but worked out
@@ -35,9 +36,11 @@ def report(
     sources: Sequence[str],
     *,
     tasks: Collection[str] | None = None,
+    spelling: Spelling = AS_WRITTEN,
     split: str | None = None,
     by: Sequence[str] = (),
     output: str | Path | None = None,
+    detector: Detector | None = None,
     cache: str | Path | None = None,
 ) -> dict[str, Score]:
     """Score a model file on labelled faces: what `faceattr evaluate` does.
@@ -46,11 +49,13 @@ def report(
         model: A model file or an exported one, or ``"shipped"`` for the one of the package.
         sources: See `faceattr.training.sources.read_source`.
         tasks: Which of the model's tasks to score; None for all that the sources know.
+        spelling: How the labels are to be understood.
         split: ``"train"``, ``"val"``, ``"test"`` or ``"all"``; None for val where some row
             is of it, else all.
         by: Columns by which to group, see `faceattr.training.groups.by_groups`; ``"twin"`` parts
             the faces that are, or nearly are, among the sources' rows of split train as well.
         output: A folder for the report, see `write_report`; None writes none.
+        detector: Finds the faces in whole photographs; None: the pictures are faces.
         cache: Folder of the crop cache.
 
     Raises:
@@ -59,7 +64,8 @@ def report(
     """
     path = model_file.shipped_model() if model == "shipped" else Path(model)
     description = engines.describe(path)
-    whole = _labelled(path, sources, _asked_for(path, description.tasks, tasks))
+    look = Look(description.crop, detector, Path(cache) if cache else None)
+    whole = _labelled(path, sources, _asked_for(path, description.tasks, tasks), spelling, look)
     chosen, manifest = of_split(whole, split)
     check_columns([name for name in by if name != TWIN], manifest.examples, description.tasks)
     rows, left_out = read_rows(manifest.examples, manifest.tasks, description.crop, cache)
@@ -90,8 +96,10 @@ def _asked_for(path: Path, tasks: Sequence[Task], names: Collection[str] | None)
     return {name: task for name, task in known.items() if names is None or name in names}
 
 
-def _labelled(path: Path, sources: Sequence[str], known: Mapping[str, Task]) -> Manifest:
-    manifest = read_labelled(sources, known)
+def _labelled(
+    path: Path, sources: Sequence[str], known: Mapping[str, Task], spelling: Spelling, look: Look
+) -> Manifest:
+    manifest = read_labelled(sources, known, spelling, look)
     if not set(known) & {task.name for task in manifest.tasks}:
         raise ValueError(
             f"{path} answers {', '.join(known)}, and the labels are of "
@@ -140,22 +148,6 @@ def read_rows(
     folder = Path(cache) if cache is not None else None
     cached = cache_crops(examples, rule, folder, console.track(examples, "cutting faces"))
     return rows_of(tasks, examples, cached), cached.left_out
-
-
-def repeats(train: Rows, val: Rows) -> tuple[int, int]:
-    """Faces that occur again, pixel for pixel.
-
-    Returns:
-        How many val faces are in train too, and how many train faces have another label for the
-        same task somewhere else in train.
-    """
-    contradicting: set[int] = set()
-    for target in train.targets.values():
-        known = target.any(axis=1)
-        answers = np.column_stack([train.index[known], target[known].argmax(axis=1)])
-        faces, counts = np.unique(np.unique(answers, axis=0)[:, 0], return_counts=True)
-        contradicting.update(faces[counts > 1].tolist())
-    return int(np.isin(val.index, train.index).sum()), len(contradicting)
 
 
 def print_findings(findings: Findings) -> None:

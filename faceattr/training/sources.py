@@ -8,6 +8,7 @@ from pathlib import Path
 
 from faceattr.tasks import KNOWN_TASKS
 from faceattr.training.folders import read_folder
+from faceattr.training.look import Look
 from faceattr.training.manifest import Known, Manifest, Source, face_of, unite
 from faceattr.training.spelling import AS_WRITTEN, Spelling, respell
 from faceattr.training.splitting import set_val_aside
@@ -25,6 +26,7 @@ def read_for_training(
     columns: Collection[str] | None = None,
     spelling: Spelling = AS_WRITTEN,
     known: Known = KNOWN_TASKS,
+    look: Look | None = None,
 ) -> Manifest:
     """Read sources and unite them; each gets validation rows if it has none of its own.
 
@@ -34,13 +36,16 @@ def read_for_training(
             column of class names.
         spelling: How the labels are to be understood.
         known: Tasks whose classes are fixed.
+        look: How the pictures are looked at, so that twins are set aside together; None: not.
     """
     read = [read_source(spec, columns, known) for spec in specs]
     sources, notes = respell(read, spelling, known)
-    return replace(unite(_with_splits(sources), known), notes=notes)
+    if look:
+        sources = [look.faces_of(source) for source in sources]
+    return replace(unite(_with_splits(sources, look), known), notes=notes)
 
 
-def _with_splits(sources: Sequence[Source]) -> list[Source]:
+def _with_splits(sources: Sequence[Source], look: Look | None) -> list[Source]:
     """Every row with a split; a face that stands in several sources has the same one in all."""
     stated = {face_of(e): e.split for source in sources for e in source.examples if e.split}
     found = []
@@ -48,16 +53,25 @@ def _with_splits(sources: Sequence[Source]) -> list[Source]:
         examples = tuple(
             replace(e, split=e.split or stated.get(face_of(e), "")) for e in source.examples
         )
-        found.append(set_val_aside(replace(source, examples=examples)))
+        found.append(
+            set_val_aside(replace(source, examples=examples), look.alike if look else None)
+        )
         stated |= {face_of(e): e.split for e in found[-1].examples}
     return found
 
 
-def read_labelled(specs: Sequence[str], known: Known, spelling: Spelling = AS_WRITTEN) -> Manifest:
+def read_labelled(
+    specs: Sequence[str],
+    known: Known,
+    spelling: Spelling = AS_WRITTEN,
+    look: Look | None = None,
+) -> Manifest:
     """Read sources as they are, for the tasks (and class orders) that a model knows."""
     every = {**KNOWN_TASKS, **known}
     read = [read_source(spec, known, known) for spec in specs]
     sources, notes = respell(read, spelling, every)
+    if look:
+        sources = [look.faces_of(source) for source in sources]
     return replace(unite(sources, every), notes=notes)
 
 

@@ -9,18 +9,21 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from faceattr.model_file import Description
+from faceattr.pictures.crop import CropRule
+from faceattr.pictures.detect import Detector
 from faceattr.tasks import KNOWN_TASKS, Task
-from faceattr.training import console
+from faceattr.training import brief, console
 from faceattr.training.adding import Adding, Old
 from faceattr.training.dataset import Rows
 from faceattr.training.evaluate import Score
 from faceattr.training.features import default_folder
 from faceattr.training.finish import finish, made
 from faceattr.training.fit import SCORES, SETTINGS, check, fit
+from faceattr.training.look import Look
 from faceattr.training.manifest import Manifest
 from faceattr.training.network import Network
 from faceattr.training.phases import FROZEN
-from faceattr.training.report import of_split, read_rows, repeats
+from faceattr.training.report import of_split, read_rows
 from faceattr.training.settings import Settings
 from faceattr.training.sources import read_for_training, read_labelled
 from faceattr.training.spelling import AS_WRITTEN, Spelling
@@ -36,6 +39,7 @@ def train(
     network: Network | None = None,
     settings: Settings | None = None,
     licence: str | None = None,
+    detector: Detector | None = None,
     cache: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -55,6 +59,7 @@ def train(
             frozen one alone where heads are added.
         licence: Terms of the new weights, kept in the file; by default those of the model that
             the run starts from.
+        detector: Finds the faces in whole photographs; None: the pictures are faces.
         cache: Folder of the crop cache.
         resume: Go on with a run that was interrupted.
         overwrite: Replace a model or an unfinished run that is already there.
@@ -71,7 +76,8 @@ def train(
     if adding:
         old = Old.of(network)
         known, every = KNOWN_TASKS | old.known, [*sources, *adding.sources]
-    manifest = read_for_training(every, tasks, spelling, known)
+    look = Look(network.crop or CropRule(), detector, Path(cache) if cache else None)
+    manifest = read_for_training(every, tasks, spelling, known, look)
     heads = manifest.tasks
     if adding and old:
         network, heads = network.extending(old.description), old.with_new(heads, adding.names)
@@ -81,8 +87,10 @@ def train(
     model = network.build(heads, seed=settings.seed)
     check(model, settings)
     rows = _cut(manifest, heads, network, cache)
-    judged = _judged(adding.judge, old, network, cache) if adding and old else []
+    console.print_lines(brief.of_start(manifest.tasks, rows["train"], network, look.cache))
+    judged = _judged(adding.judge, old, network, look) if adding and old else []
     about = made(every, rows, network, settings)
+    about["made"]["labels_renamed"] = list(manifest.notes)
     if adding and old:
         about["made"]["added_to"] = old.told()
         rows["train"] = old.soft_labelled(rows["train"]) if adding.keep else rows["train"]
@@ -138,7 +146,7 @@ def _cut(
     console.print_rows(rows, manifest.tasks)
     console.print_left_out({**manifest.left_out, **left_out})
     console.print_notes(manifest.notes)
-    console.print_repeats(*repeats(rows["train"], rows["val"]))
+    console.print_lines(brief.of_rows(manifest.tasks, rows))
     check_classes(manifest.tasks, rows["train"])
     for task in manifest.tasks:
         if not rows["val"].targets[task.name].any():
@@ -149,14 +157,12 @@ def _cut(
     return rows
 
 
-def _judged(
-    sources: Sequence[str], old: Old, network: Network, cache: str | Path | None
-) -> list[Rows]:
+def _judged(sources: Sequence[str], old: Old, network: Network, look: Look) -> list[Rows]:
     """The rows that only show what the old heads lose: those of split val, if there are any."""
     found = []
     for source in sources:
-        _, manifest = of_split(read_labelled([source], old.known), None)
-        found.append(read_rows(manifest.examples, manifest.tasks, network.crop, cache)[0])
+        _, manifest = of_split(read_labelled([source], old.known, look=look), None)
+        found.append(read_rows(manifest.examples, manifest.tasks, network.crop, look.cache)[0])
     return found
 
 

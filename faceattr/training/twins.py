@@ -24,7 +24,7 @@ from faceattr.training.dataset import Rows
 from faceattr.training.manifest import Example
 from faceattr.training.ties import connected, ties
 
-NEAR = 0.95
+NEAR, SURE = 0.95, 0.8
 SIDE, INNER, BLUR = 48, 40, 1.0
 COARSE = 10  # lowest frequencies of the cosine transform in each direction
 SLACK = 1e-4  # of float32 sums
@@ -77,17 +77,31 @@ def looks_of(crops: np.ndarray, index: np.ndarray) -> Looks:
     fine /= np.where(lengths > SLACK, lengths, np.inf)
     waves = dct(np.eye(INNER), axis=0, norm="ortho")[:COARSE].astype("float32")
     low = (waves @ fine @ waves.T).reshape(len(index), COARSE**2)
-    fine = fine.reshape(len(index), INNER**2)
-    left = np.square(fine).sum(axis=1) - np.square(low).sum(axis=1)
-    return Looks(fine, np.column_stack([low, np.sqrt(np.maximum(left, 0))]))
+    flat = fine.reshape(len(index), INNER**2)
+    left = np.square(flat).sum(axis=1) - np.square(low).sum(axis=1)
+    return Looks(flat, np.column_stack([low, np.sqrt(np.maximum(left, 0))]))
 
 
-def _inner(face: np.ndarray) -> np.ndarray:
+def _inner(face: np.ndarray, blur: float = BLUR) -> np.ndarray:
     grey = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY)
     if len(grey) != SIDE:
         grey = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     edge = (SIDE - INNER) // 2
-    return cv2.GaussianBlur(grey.astype("float32"), (0, 0), BLUR)[edge:-edge, edge:-edge]
+    return cv2.GaussianBlur(grey.astype("float32"), (0, 0), blur)[edge:-edge, edge:-edge]
+
+
+def detail(face: np.ndarray, other: np.ndarray) -> float:
+    """Correlation of what is finer than two pixels in two crops.
+
+    Faces that were aligned by their landmarks have their shape in common, and may pass for
+    near twins. Of 1,037 such pairs of UTKFace and 1,760 of FER2013, looked at in samples:
+    below 0.8 those of UTKFace are two people, above it one photograph; in FER2013, which is
+    not aligned, most pairs below 0.8 are one photograph, shifted.
+    """
+    fine = [_inner(crop, BLUR) - _inner(crop, 2 * BLUR) for crop in (face, other)]
+    one, two = (part - part.mean() for part in fine)
+    lengths = float(np.linalg.norm(one) * np.linalg.norm(two))
+    return float((one * two).sum()) / lengths if lengths > SLACK else 0.0
 
 
 def near_pairs(looks: Looks, others: Looks | None = None, above: float = NEAR) -> Pairs:
@@ -96,13 +110,10 @@ def near_pairs(looks: Looks, others: Looks | None = None, above: float = NEAR) -
     Returns:
         Each pair once; within one set the earlier face is `first`.
     """
-    found = list(_near(looks, others, above))
-    first, second, similarity = zip(*found, strict=True) if found else ((), (), ())
-    return Pairs(*map(_joined, (first, second), (int, int)), _joined(similarity, "float32"))
-
-
-def _joined(parts: Sequence[np.ndarray], dtype) -> np.ndarray:
-    return np.concatenate([np.zeros(0, dtype), *parts])
+    nothing = np.zeros(0, int), np.zeros(0, int), np.zeros(0, "float32")
+    found = [nothing, *_near(looks, others, above)]
+    first, second, similarity = (np.concatenate(part) for part in zip(*found, strict=True))
+    return Pairs(first, second, similarity)
 
 
 def _near(
@@ -142,7 +153,9 @@ def have_twins(rows: Rows, others: Rows, above: float = NEAR) -> np.ndarray:
     known = set(prints_of(others.crops, others.index))
     found = np.array([mark in known for mark in prints_of(rows.crops, rows.index)], bool)
     if above < 1 and len(others):
-        pairs = near_pairs(*(looks_of(part.crops, part.index) for part in (rows, others)), above)
+        pairs = near_pairs(
+            looks_of(rows.crops, rows.index), looks_of(others.crops, others.index), above
+        )
         found[pairs.first] = True
     return found
 

@@ -1,0 +1,36 @@
+"""`faceattr audit`."""
+
+from __future__ import annotations
+
+from faceattr.cli.data import add_spelling, spelling_of
+from faceattr.cli.options import FOUND, add_face_options, command, detector_of, start_keras
+
+
+def add_command(commands) -> None:
+    parser = command(commands, audit, "look for what is wrong with labelled faces")
+    add = parser.add_argument
+    add("sources", nargs="+", metavar="[TASK=]PATH", help="manifest CSV or folder")
+    add("-o", "--output", metavar="DIR", help="where findings.csv, audit.json and sheets go")
+    add("--tasks", type=lambda text: text.split(","), help="columns to take from bare manifests")
+    add(
+        "--model",
+        metavar="FILE",
+        help="is asked whether names of classes were mixed up: a .keras file or none (shipped)",
+    )
+    add_face_options(parser)
+    add("--strict", action="store_true", help=f"exit with {FOUND} where scores would be untrue")
+    add("--cache", metavar="DIR", help="folder of the crop cache")
+    add_spelling(parser)
+
+
+def audit(sources, strict=False, **given) -> int:
+    """Look for unreadable pictures, copies within and across splits, labels that contradict
+    each other, divided groups, classes with few faces and names that look swapped."""
+    start_keras()
+    from faceattr.training.audit import audit as run
+
+    if given.get("model") == "none":
+        given["model"] = None
+    data = {"spelling": spelling_of(given), "detector": detector_of(given)}
+    found = run(sources, **data, **given)
+    return FOUND if strict and found.is_serious else 0

@@ -1,0 +1,95 @@
+"""What is wrong with labelled faces, before anybody trains on them: what `faceattr audit` does."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from faceattr import model_file
+from faceattr.pictures.crop import CropRule
+from faceattr.pictures.detect import Detector
+from faceattr.tasks import KNOWN_TASKS
+from faceattr.training import checks, console, issues
+from faceattr.training.audit_report import print_audit, write_audit
+from faceattr.training.crop_cache import cache_crops
+from faceattr.training.dataset import Rows
+from faceattr.training.issues import Audit, Finding
+from faceattr.training.look import Look
+from faceattr.training.manifest import Source, targets, unite
+from faceattr.training.permutation import find_swaps
+from faceattr.training.sources import read_source, without_folders
+from faceattr.training.spelling import AS_WRITTEN, Spelling, respell
+
+SHIPPED = "shipped"
+
+
+def audit(
+    sources: Sequence[str],
+    *,
+    tasks: Collection[str] | None = None,
+    spelling: Spelling = AS_WRITTEN,
+    model: str | Path | None = SHIPPED,
+    detector: Detector | None = None,
+    rule: CropRule | None = None,
+    output: str | Path | None = None,
+    cache: str | Path | None = None,
+) -> Audit:
+    """Look for all that is wrong with labelled faces, print it and, if asked, write it down.
+
+    Args:
+        sources: See `faceattr.training.sources.read_source`.
+        tasks: Columns to take from bare manifests.
+        spelling: How the labels are to be understood.
+        model: What is asked whether names of classes were mixed up: a model file,
+            ``"shipped"``, or None for nobody.
+        detector: Finds the faces in whole photographs; None: the pictures are faces.
+        rule: How faces are cut to be compared.
+        output: A folder for the findings, see `faceattr.training.audit_report.write_audit`.
+        cache: Folder of the crop cache.
+    """
+    folder = Path(cache) if cache is not None else None
+    known = KNOWN_TASKS
+    read, _ = respell([read_source(spec, tasks, known) for spec in sources], spelling, known)
+    manifest = unite([_as_train_takes(source) for source in read], known)
+    examples, findings = manifest.examples, _divided_groups(read)
+    look = Look(rule or CropRule(), detector, folder)
+    search = look.search(examples)
+    examples = search.examples
+    findings += [Finding(issues.NO_FACE, "pictures", one) for one in search.without]
+    bar = console.track(examples, "cutting faces")
+    cached = cache_crops(examples, look.rule, folder, bar)
+    findings += [
+        Finding(issues.UNREADABLE, "pictures", examples[place], words=reason)
+        for place, reason in cached.reasons.items()
+    ]
+    usable = np.flatnonzero(cached.rows >= 0)
+    kept = [examples[place] for place in usable]
+    rows = Rows(cached.array, cached.rows[usable], targets(manifest.tasks, kept), kept)
+    findings += checks.looked_at(manifest.tasks, rows)
+    if model is not None and kept:
+        path = model_file.shipped_model() if model == SHIPPED else Path(model)
+        swaps = find_swaps(manifest.tasks, kept, path, folder)
+        findings += [Finding(issues.SWAPPED, swap.task, words=str(swap)) for swap in swaps]
+    names = tuple(map(without_folders, sources))
+    counts = checks.counts_of(manifest.tasks, rows)
+    found = Audit(names, manifest.tasks, rows, counts, tuple(findings), manifest.left_out)
+    print_audit(found)
+    if output is not None:
+        write_audit(found, Path(output))
+    return found
+
+
+def _divided_groups(sources: Sequence[Source]) -> list[Finding]:
+    # The names of groups belong to their source.
+    return [found for source in sources for found in checks.divided_groups(source.examples)]
+
+
+def _as_train_takes(source: Source) -> Source:
+    """Where a source has val rows, those without a split train; else val is not set aside yet."""
+    if not any(example.split == "val" for example in source.examples):
+        return source
+    examples = [replace(example, split=example.split or "train") for example in source.examples]
+    return replace(source, examples=tuple(examples))

@@ -1,0 +1,175 @@
+"""What can be wrong with labelled faces: each check takes them and gives findings."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from faceattr.tasks import Task
+from faceattr.training.dataset import Rows
+from faceattr.training.evaluate import FEW_OF_A_CLASS
+from faceattr.training.issues import (
+    EXACT_ACROSS,
+    EXACT_OTHERWISE,
+    EXACT_WITHIN,
+    FEW_ROWS,
+    GROUP_ACROSS,
+    NEAR_ACROSS,
+    NEAR_OTHERWISE,
+    NEAR_WITHIN,
+    UNSPLIT,
+    Counts,
+    Finding,
+)
+from faceattr.training.likeness import Likenesses
+from faceattr.training.manifest import SPLITS, Example
+from faceattr.training.twins import SURE
+
+
+def looked_at(tasks: Sequence[Task], rows: Rows) -> list[Finding]:
+    """What can be seen from faces and labels alone."""
+    alike = Likenesses(rows)
+    few = few_rows(counts_of(tasks, rows))
+    return [*copies(alike), *contradictions(alike, tasks), *few]
+
+
+def copies(alike: Likenesses) -> list[Finding]:
+    """Faces that occur again: in an earlier split, or earlier in their own.
+
+    A face that is in another split pixel for pixel is not counted again as a near copy.
+    """
+    splits = [example.split for example in alike.rows.examples]
+    found: dict[tuple[int, bool], tuple[int, float]] = {}
+    for rows in alike.same():
+        _note(found, rows, rows, 1.0, splits)
+    for one, other, similarity in alike.near():
+        ours, theirs = alike.rows_of(one), alike.rows_of(other)
+        _note(found, ours, theirs, similarity, splits)
+        _note(found, theirs, ours, similarity, splits)
+    return [
+        _copy(alike, row, other, similarity, across)
+        for (row, across), (other, similarity) in sorted(found.items())
+    ]
+
+
+def _note(
+    found: dict[tuple[int, bool], tuple[int, float]],
+    rows: Sequence[int],
+    others: Sequence[int],
+    similarity: float,
+    splits: Sequence[str],
+) -> None:
+    """Note for each row the first of the others that comes before it, unless it has one."""
+    firsts = {splits[row]: row for row in reversed(others)}
+    for row in rows:
+        split = splits[row]
+        before = [firsts[name] for name in SPLITS if name in firsts and _earlier(name, split)]
+        if before:
+            found.setdefault((row, True), (before[0], similarity))
+        if firsts.get(split, row) < row:
+            found.setdefault((row, False), (firsts[split], similarity))
+
+
+def _earlier(one: str, other: str) -> bool:
+    return bool(other) and SPLITS.index(one) < SPLITS.index(other)
+
+
+def _copy(alike: Likenesses, row: int, other: int, similarity: float, across: bool) -> Finding:
+    one, two = alike.rows.examples[row], alike.rows.examples[other]
+    exact = alike.are_equal(row, other)
+    if across:
+        kind, where = EXACT_ACROSS if exact else NEAR_ACROSS, f"{one.split}, also {two.split}"
+    else:
+        kind, where = EXACT_WITHIN if exact else NEAR_WITHIN, one.split or UNSPLIT
+    fine = alike.detail(row, other)
+    words = "" if exact or fine >= SURE else "may be two people"
+    return Finding(kind, where, one, two, similarity, fine, words, (row, other))
+
+
+def contradictions(alike: Likenesses, tasks: Iterable[Task]) -> list[Finding]:
+    """Faces whose labels for a task differ: one finding per set of equal ones, or near pair.
+
+    Near copies count where they agree in detail too: people who only look alike may differ.
+    """
+    found = []
+    for task in tasks:
+        answers = _answers(task, alike.rows)
+        for rows in alike.same():
+            known = [row for row in rows if answers[row]]
+            other = next((row for row in known if answers[row] != answers[known[0]]), None)
+            if other is not None:
+                found.append(_contradiction(task, alike, answers, (known[0], other), 1.0))
+        for one, other, similarity in alike.near():
+            ends = _known(alike, answers, one), _known(alike, answers, other)
+            if -1 not in ends and answers[ends[0]] != answers[ends[1]]:
+                found.append(_contradiction(task, alike, answers, ends, similarity))
+    return [one for one in found if one.kind == EXACT_OTHERWISE or (one.detail or 0) >= SURE]
+
+
+def _known(alike: Likenesses, answers: Sequence[str], face: int) -> int:
+    """The first row of a face whose answer is known; -1 without one."""
+    return next((row for row in alike.rows_of(face) if answers[row]), -1)
+
+
+def _contradiction(
+    task: Task,
+    alike: Likenesses,
+    answers: Sequence[str],
+    ends: tuple[int, int],
+    similarity: float,
+) -> Finding:
+    kind = EXACT_OTHERWISE if alike.are_equal(*ends) else NEAR_OTHERWISE
+    one, other = (alike.rows.examples[row] for row in ends)
+    words = " and ".join(answers[row] for row in ends)
+    return Finding(kind, task.name, one, other, similarity, alike.detail(*ends), words, ends)
+
+
+def _answers(task: Task, rows: Rows) -> list[str]:
+    """The class of every row; empty where it is unknown."""
+    target = rows.targets[task.name]
+    return [task.classes[row.argmax()] if row.any() else "" for row in target]
+
+
+def divided_groups(examples: Sequence[Example]) -> list[Finding]:
+    """Identities of one source that sit in two splits."""
+    first: dict[str, dict[str, Example]] = defaultdict(dict)
+    for example in examples:
+        if example.group and example.split:
+            first[example.group].setdefault(example.split, example)
+    found = []
+    for group, sides in first.items():
+        if len(sides) > 1:
+            one, other, *_ = sides.values()
+            where = " and ".join(sides)
+            found.append(Finding(GROUP_ACROSS, where, one, other, words=f"group {group}"))
+    return found
+
+
+def counts_of(tasks: Iterable[Task], rows: Rows) -> Counts:
+    """Labelled faces by task, split and class; votes count as shares."""
+    splits = np.array([example.split for example in rows.examples])
+    present = [split for split in (*SPLITS, "") if (splits == split).any()]
+    counts: dict[str, dict[str, dict[str, float]]] = {}
+    for task in tasks:
+        target = rows.targets[task.name]
+        counts[task.name] = {
+            split or UNSPLIT: dict(
+                zip(task.classes, target[splits == split].sum(axis=0).tolist(), strict=True)
+            )
+            for split in present
+        }
+    return counts
+
+
+def few_rows(counts: Counts) -> list[Finding]:
+    """Classes with too few faces in a split to learn from or to tell anything."""
+    return [
+        Finding(FEW_ROWS, f"{task} {name}", words=f"{count:g} in {split}")
+        for task, splits in counts.items()
+        for split, classes in splits.items()
+        if any(classes.values())
+        for name, count in classes.items()
+        if count < FEW_OF_A_CLASS
+    ]

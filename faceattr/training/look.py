@@ -1,0 +1,61 @@
+"""Looking at the pictures while labels are read: which faces, and which of them are alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from faceattr.pictures.crop import CropRule
+from faceattr.pictures.detect import Detector
+from faceattr.training import console
+from faceattr.training.find_faces import Search, find_faces
+from faceattr.training.manifest import Example, Manifest, Source
+from faceattr.training.twins import photographs
+
+Read = TypeVar("Read", Source, Manifest)
+
+
+@dataclass(frozen=True)
+class Look:
+    """How pictures are looked at.
+
+    Args:
+        rule: How faces are cut.
+        detector: Finds the faces in whole photographs; None: the pictures are faces.
+        cache: Folder of the crop cache.
+    """
+
+    rule: CropRule = field(default_factory=CropRule)
+    detector: Detector | None = None
+    cache: Path | None = None
+
+    def search(self, examples: Sequence[Example]) -> Search:
+        """The faces of labelled pictures, with a progress bar."""
+        if self.detector is None:
+            return Search(tuple(examples))
+        bar = console.track(examples, "finding faces")
+        return find_faces(examples, self.detector, self.cache, bar)
+
+    def faces_of(self, read: Read) -> Read:
+        """The same source or manifest with faces in place of photographs; prints what is lost.
+
+        Raises:
+            ValueError: No picture has a face.
+        """
+        search = self.search(read.examples)
+        console.print_lines(search.lines())
+        if read.examples and not search.examples:
+            raise ValueError(
+                f"No face was found in any of {len(read.examples):,} pictures. If they are faces "
+                "already cut out, leave --find-faces out."
+            )
+        return replace(read, examples=search.examples)
+
+    def alike(self, examples: Sequence[Example]) -> np.ndarray:
+        """Numbers that twins share, see `faceattr.training.twins.photographs`."""
+        bar = console.track(examples, "cutting faces")
+        return photographs(examples, self.rule, self.cache, bar)
