@@ -35,9 +35,15 @@ def explain(model, pictures, output, **given) -> int:
     if model != "shipped":
         given["model"] = model
     attributes = open_typed(given, say=lambda line: print(line, file=sys.stderr))
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from faceattr.labelling.explain import MOST
     from faceattr.labelling.explain import explain as draw
 
-    done = draw(pictures, attributes, output, **drawing)
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        faces = bar.add_task("explaining", total=drawing.get("most", MOST))
+        done = draw(pictures, attributes, output, on_face=lambda: bar.advance(faces), **drawing)
     more = "; there are more, see --most" if done.more else ""
     print(f"{done.faces} faces of {done.inputs} pictures -> {output}{more}")
     return 0
