@@ -13,7 +13,7 @@ def add_ways(parser: argparse.ArgumentParser) -> None:
     add = ways.add_argument
     add("--schedule", choices=("joint", "alternating"), help="all tasks in a step, or one")
     add("--mix", type=_mix, metavar="RULE", help="equal, natural, a temperature, or task=share,…")
-    add("--combine", choices=("sum", "log", "uncertainty", "random"), help="losses into one")
+    add("--combine", metavar="HOW", help="losses into one: sum, log, uncertainty, random")
     add("--loss-weights", "--weight", type=pairs(float), metavar="TASK=W,…", help="in the sum")
     add(
         "--branch-rates",

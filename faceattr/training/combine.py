@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import keras
@@ -85,7 +85,13 @@ class RandomWeights(Sum):
         return ops.softmax(drawn) * len(names) * losses
 
 
-COMBINATIONS = ("sum", "log", "uncertainty", "random")
+# By name, what makes one of weights, number of tasks and seed. A new way is one more line.
+COMBINATIONS: dict[str, Callable[[Mapping[str, float], int, int], Sum]] = {
+    "sum": lambda weights, tasks, seed: Sum(weights),
+    "log": lambda weights, tasks, seed: LogSum(weights),
+    "uncertainty": lambda weights, tasks, seed: Uncertainty(weights, tasks),
+    "random": lambda weights, tasks, seed: RandomWeights(weights, seed),
+}
 
 
 def combination(name: str, weights: Mapping[str, float], tasks: int, seed: int) -> Sum:
@@ -98,11 +104,7 @@ def combination(name: str, weights: Mapping[str, float], tasks: int, seed: int) 
         raise ValueError(
             f"Losses are combined by one of {', '.join(COMBINATIONS)}. Received: {name!r}"
         )
-    if name == "uncertainty":
-        return Uncertainty(weights, tasks)
-    if name == "random":
-        return RandomWeights(weights, seed)
-    return LogSum(weights) if name == "log" else Sum(weights)
+    return COMBINATIONS[name](weights, tasks, seed)
 
 
 class CombinedLosses(keras.Model):

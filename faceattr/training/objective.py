@@ -45,16 +45,9 @@ def compile_masked(
         optimizer: Any Keras optimiser.
         label_smoothing: See `masked_losses`.
         weights: By task, the weight of its loss in the sum; 1 where not given.
-
-    Raises:
-        ValueError: A weight is given for a task that the model does not have.
     """
     heads = list(model.output)
     weights = dict(weights or {})
-    if strangers := sorted(set(weights) - set(heads)):
-        raise ValueError(
-            f"There is no task {', '.join(strangers)} to weigh. The tasks are {', '.join(heads)}."
-        )
     model.compile(
         optimizer=optimizer,
         loss=masked_losses(heads, label_smoothing),
