@@ -59,13 +59,13 @@ def swap_in(task: str, names: Sequence[str], confusion: np.ndarray) -> Swap | No
         None where the names are right, as far as the model can tell: classes under 10 faces
         do not count, and an exchange must double the right answers.
     """
-    few = confusion.sum(axis=1) < FEWEST
-    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    shares[few] = 0
-    shares[few, few] = 1  # they keep their names
-    _, answers = linear_sum_assignment(shares, maximize=True)
+    enough = np.flatnonzero(confusion.sum(axis=1) >= FEWEST)
+    counts = confusion[np.ix_(enough, enough)]
+    shares = counts / confusion[enough].sum(axis=1, keepdims=True)
+    answers = np.arange(len(names))
+    answers[enough] = enough[linear_sum_assignment(shares, maximize=True)[1]]
     moved = np.flatnonzero(answers != np.arange(len(names))).tolist()
-    if not len(moved):
+    if not moved:
         return None
     faces = int(confusion[moved].sum())
     before = confusion[moved, moved].sum() / faces
