@@ -1,5 +1,7 @@
 """Labels that are spelt otherwise, and numbers that mean nothing by themselves."""
 
+from pathlib import Path
+
 import pytest
 
 from faceattr.tasks import EXPRESSION, KNOWN_TASKS, ORDERS, Task
@@ -80,3 +82,10 @@ def test_every_known_order_names_the_classes_of_its_task_each_once():
             assert set(KNOWN_TASKS[name].classes) == set(order.classes) - {"contempt"}
             assert len(set(order.classes)) == len(order.classes)
     assert ORDERS["expression"]["imagefolder"].classes == tuple(sorted(EXPRESSION.classes))
+
+
+def test_the_documentation_shows_the_orders_as_they_are():
+    page = (Path(__file__).parents[1] / "docs/heads.md").read_text()
+    for task, orders in ORDERS.items():
+        for name, order in orders.items():
+            assert f"| `{task}={name}` | {order} |" in page

@@ -13,7 +13,7 @@ import numpy as np
 from faceattr import model_file
 from faceattr.model_file import Description
 from faceattr.tasks import Task
-from faceattr.training.dataset import Rows
+from faceattr.training.dataset import Rows, mask
 from faceattr.training.evaluate import predict, smallest_face
 from faceattr.training.network import Network
 from faceattr.training.phases import Phase
@@ -116,7 +116,7 @@ class Old:
         """The rows with the old heads' answers wherever an old task is unknown."""
         answers = predict(self.network, rows)
         targets = {
-            name: np.where(target.any(axis=1)[:, None], target, answers.get(name, target))
+            name: np.where(mask(target)[:, None] > 0, target, answers.get(name, target))
             for name, target in rows.targets.items()
         }
         return replace(rows, targets=targets)

@@ -6,7 +6,7 @@ import datetime
 import importlib.metadata
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -124,13 +124,22 @@ def finish(
         sources=tuple(description.made["sources"]),
         rows=val,
         probabilities=answers,
-        remarks=tuple(map(str, changed)),
+        remarks=(*_what_was_done(description.made), *map(str, changed)),
         log=folder / LOG,
     )
     print_findings(findings)
     write_report(findings, folder)
     checkpoint.remove(folder)
     return findings.scores
+
+
+def _what_was_done(made: Mapping[str, Any]) -> Iterator[str]:
+    """What a reader of the report should know of how labels and classes were treated."""
+    yield from (f"Labels were renamed: {note}." for note in made.get("labels_renamed", ()))
+    if made["settings"]["balance"] == "weights":
+        yield "Rare classes weighed more in the loss, so that all classes of a task counted alike."
+    if made["settings"]["balance"] == "sampling":
+        yield "Rare classes were shown more often, so that all classes of a task came alike."
 
 
 def _measured(
