@@ -38,7 +38,8 @@ class RunProgress:
 
     def begin(self, run: Run, number: int, of: int) -> None:
         """Say which run begins, the how manieth of how many it is."""
-        what = f"{number} of {of}: {run.name} {run.alone or ''} seed {run.seed}"
+        who = " ".join(filter(None, (run.name, run.alone)))
+        what = f"{number} of {of}: {who}, seed {run.seed}"
         self._bar.update(self._line, description=what, completed=number - 1, total=of)
 
     def end(self, results: Sequence[Result]) -> None:
