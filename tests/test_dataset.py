@@ -152,6 +152,7 @@ def test_order_and_augmentation_depend_on_seed_epoch_and_step_alone():
     both = rows(*["e"] * 20, *["g"] * 20)
     unbroken = batches(both, seed=5, augmentation=None)
     for _ in range(3):
+        unbroken.on_epoch_begin()
         unbroken.on_epoch_end()
     resumed = batches(both, seed=5, augmentation=None, epoch=3)
     np.testing.assert_array_equal(unbroken[2][0], resumed[2][0])

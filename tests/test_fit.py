@@ -1,4 +1,5 @@
 import contextlib
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -8,6 +9,7 @@ from conftest import SHADE, TINT, shaded, toy_network
 
 from faceattr.training.augment import NO_AUGMENTATION
 from faceattr.training.dataset import Rows
+from faceattr.training.evaluate import evaluate
 from faceattr.training.fit import fit
 from faceattr.training.phases import Phase
 from faceattr.training.settings import Settings
@@ -44,8 +46,10 @@ def new_network():
     return toy_network((SHADE, TINT))
 
 
-def run(folder, settings=SETTINGS, kill_after=None, resume=False, train=TRAIN):
-    network, epochs = new_network(), []
+def run(
+    folder, settings=SETTINGS, kill_after=None, resume=False, train=TRAIN, network=None, **more
+):
+    network, epochs = network or new_network(), []
 
     def after_epoch(epoch):
         epochs.append(epoch)
@@ -62,6 +66,7 @@ def run(folder, settings=SETTINGS, kill_after=None, resume=False, train=TRAIN):
             folder,
             resume=resume,
             after_epoch=after_epoch,
+            **more,
         )
     return network, epochs
 
@@ -139,3 +144,29 @@ def test_without_resume_a_run_starts_anew(tmp_path):
     run(tmp_path, kill_after=3)
     _, epochs = run(tmp_path)
     assert [epoch.number for epoch in epochs] == [1, 2, 3, 4, 5]
+
+
+def test_a_phase_ends_after_epochs_without_a_new_best_also_when_resumed(tmp_path):
+    phases = (replace(PHASES[0], epochs=6, learning_rate=1e-9, patience=2), PHASES[1])
+    settings = replace(SETTINGS, phases=phases)
+    whole, epochs = run(tmp_path / "whole", settings)
+    numbers = [epoch.number for epoch in epochs]
+    assert numbers == [1, 2, 3, 7, 8, 9]
+    run(tmp_path / "part", settings, kill_after=7)
+    resumed, rest = run(tmp_path / "part", settings, resume=True)
+    assert [epoch.number for epoch in rest] == [7, 8, 9]
+    assert equal(whole, resumed)
+
+
+def test_the_best_epoch_is_what_remains(tmp_path):
+    """A last phase with far too high a rate spoils the network, and is undone."""
+    bad = replace(PHASES[1], name="bad", epochs=1, learning_rate=1e4)
+    network, epochs = run(tmp_path, replace(SETTINGS, phases=(*PHASES, bad)))
+    assert not epochs[-1].is_best
+    best = [epoch for epoch in epochs if epoch.is_best][-1]
+    assert evaluate(network, (SHADE, TINT), VAL) == best.scores
+
+
+def equal(one, other):
+    pairs = zip(one.variables, other.variables, strict=True)
+    return all(np.array_equal(a, b) for a, b in pairs)

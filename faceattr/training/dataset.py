@@ -221,8 +221,8 @@ class MaskedBatches(keras.utils.PyDataset):
         wanted = (mix or Mix()).wanted(names, known)
         self._shares = kind_shares(kinds.astype(float), counts, wanted)
         self._chances = chances(rows.targets)
-        self._plan = self._planned()
-        self.on_epoch_begin()
+        self._plan, self._began = self._planned(), False
+        self._prepare()
 
     def __len__(self) -> int:
         return self._steps
@@ -236,11 +236,17 @@ class MaskedBatches(keras.utils.PyDataset):
             return drawn, chosen, masks
         return augment(crops, self._size, self._augmentation, generator), chosen, masks
 
-    def on_epoch_begin(self) -> None:
+    def _prepare(self) -> None:
         if self._features:
             self._features.prepare(self._epoch)
 
+    def on_epoch_begin(self) -> None:
+        self._began = True
+        self._prepare()
+
     def on_epoch_end(self) -> None:
+        if not self._began:  # Keras' fit ends an epoch before the first one
+            return
         self._epoch += 1
         self._plan = self._planned()
 
