@@ -6,6 +6,7 @@ import pytest
 from conftest import SHADE, TINT, toy_network
 
 from faceattr import cli, model_file
+from faceattr.model import build
 from faceattr.model_file import Description
 from faceattr.pictures.crop import CropRule
 from faceattr.tasks import Task
@@ -90,3 +91,14 @@ def test_the_command_shows_heads_and_writes_only_to_a_file_of_its_own(path, caps
     assert "give -o MODEL" in capsys.readouterr().err
     assert cli.main(["heads", str(path), "--remove", "shade", "-o", str(path)]) == 2
     assert "exists already" in capsys.readouterr().err
+
+
+def test_a_renamed_task_keeps_the_trunk_that_it_has_for_itself(tmp_path):
+    how = {"trunk": "vgg16-slim", "sharing": "soft", "taps": {"tint": "block2_pool"}}
+    about = Description((SHADE, TINT), CropRule(48), network=how)
+    old = build((SHADE, TINT), weights=None, **how)
+    model_file.save(old, about, tmp_path / "own.keras")
+    edited = edit_heads(tmp_path / "own.keras", tmp_path / "new.keras", rename={"tint": "hue"})
+    renamed = model_file.load(tmp_path / "new.keras")[0]
+    expected = build(edited.tasks, weights=None, **edited.network)
+    assert [layer.name for layer in renamed.layers] == [layer.name for layer in expected.layers]

@@ -195,7 +195,7 @@ def test_a_tapped_head_reads_its_layer_and_the_trunk_ends_where_nobody_reads_on(
         f"block{block}_conv{number}_of_gender" for block in (1, 2) for number in (1, 2)
     ]
     assert soft.get_layer("gender").kernel.shape == (32, 2)
-    feature = soft.get_layer("block2_pool_of_gender_scaled").output
+    feature = soft.get_layer("block2_pool_scaled_of_gender").output
     scaled = keras.Model(soft.input, feature).predict(CROPS, verbose=0)
     np.testing.assert_allclose(scaled.std(axis=1), 1, rtol=0.01)
 

@@ -4,7 +4,7 @@ from faceattr.model.build import SHARINGS, build
 from faceattr.model.heads import POOLINGS, feature_map, head, pool
 from faceattr.model.learning import TRUNK, head_names, open_from
 from faceattr.model.transfer import transfer, vgg16_of
-from faceattr.model.trunk import TRUNKS, convolutions, shared_name
+from faceattr.model.trunk import TRUNKS, convolutions, shared_name, with_owner_renamed
 
 __all__ = [
     "POOLINGS",
@@ -21,4 +21,5 @@ __all__ = [
     "shared_name",
     "transfer",
     "vgg16_of",
+    "with_owner_renamed",
 ]

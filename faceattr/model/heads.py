@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import keras
 
-from faceattr.model.trunk import LAST, norm_name, owned
+from faceattr.model.trunk import LAST, OF, norm_name, owned
 
 POOLINGS = ("max", "avg")
 
@@ -20,13 +20,14 @@ def pool(output: keras.KerasTensor, pooling: str, layer: str) -> keras.KerasTens
         pooling: ``"max"`` or ``"avg"``.
         layer: The layer's name, which the new layers are called after.
     """
+    base, of, owner = layer.partition(OF)
     kind = {"max": keras.layers.GlobalMaxPooling2D, "avg": keras.layers.GlobalAveragePooling2D}
-    pooled = kind[pooling](name=f"{layer}_pooled")(output)
+    pooled = kind[pooling](name=f"{base}_pooled{of}{owner}")(output)
     if layer.startswith(LAST):
         return pooled
     # VGG16's early activations are in the hundreds, too steep for a head's usual rate.
     scaled = keras.layers.LayerNormalization(
-        center=False, scale=False, dtype="float32", name=f"{layer}_scaled"
+        center=False, scale=False, dtype="float32", name=f"{base}_scaled{of}{owner}"
     )
     return scaled(pooled)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import keras
@@ -66,6 +67,12 @@ def owned(name: str, owner: str | None) -> str:
 def shared_name(name: str) -> str:
     """What the same layer is called in a trunk that all tasks share."""
     return name.partition(OF)[0]
+
+
+def with_owner_renamed(name: str, names: Mapping[str, str]) -> str:
+    """What a layer is called after tasks were renamed."""
+    base, of, owner = name.partition(OF)
+    return f"{base}{of}{names.get(owner, owner)}"
 
 
 def norm_name(convolution: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from faceattr import model_file
+from faceattr.model import with_owner_renamed
 from faceattr.model_file import Description
 from faceattr.tasks import Task
 from faceattr.training.evaluate import smallest_face
@@ -98,7 +99,8 @@ def _with_heads(network: keras.Model, names: Mapping[str, str]) -> keras.Model:
 
     def renamed(layer: keras.layers.Layer) -> keras.layers.Layer:
         config = layer.get_config()
-        return type(layer).from_config({**config, "name": names.get(layer.name, layer.name)})
+        name = names.get(layer.name) or with_owner_renamed(layer.name, names)
+        return type(layer).from_config({**config, "name": name})
 
     smaller = keras.Model(network.inputs[0], {name: network.output[name] for name in names})
     copy = keras.models.clone_model(smaller, clone_function=renamed)
