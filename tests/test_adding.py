@@ -15,7 +15,9 @@ from faceattr.pictures.crop import CropRule
 from faceattr.tasks import Task
 from faceattr.training import network as network_module
 from faceattr.training.adding import Adding
+from faceattr.training.fit import SCORES
 from faceattr.training.forgetting import changes
+from faceattr.training.report import write_report
 
 SHADE = Task("shade", ("light", "dark"))  # not the order of the alphabet
 HUE = Task("hue", ("blue", "green", "red"))
@@ -31,6 +33,12 @@ def toy(monkeypatch):
         return toy_network(tasks, dtype)
 
     monkeypatch.setattr(network_module, "build", build)
+    monkeypatch.setattr("faceattr.training.finish.write_report", only_scores)
+
+
+def only_scores(findings, folder):
+    """What tells a finished run, without the pictures and pages of a report."""
+    (folder / SCORES).write_text("{}")
 
 
 @pytest.fixture(params=[True, False], ids=["half", "float32"])
@@ -114,8 +122,11 @@ def test_the_file_keeps_what_was_known_of_the_old_heads(data):
     assert about.made["added_to"]["heads"] == ["shade", "hue"]
 
 
-def test_fine_tuning_tells_what_the_old_heads_lost_and_drops_their_old_scores(data, capsys):
+def test_fine_tuning_tells_what_the_old_heads_lost_and_drops_their_old_scores(
+    data, capsys, monkeypatch
+):
     save(data)
+    monkeypatch.setattr("faceattr.training.finish.write_report", write_report)
     epochs = ["--epochs", "frozen=1,finetune=2", "--rate", "finetune=0.01"]
     assert add(data, *epochs, "--patience", "finetune=9", "--judge", str(data / "shades.csv")) == 0
     changed = json.loads((data / "more.training/forgetting.json").read_text())
