@@ -47,7 +47,7 @@ def course_of(
             augmentation=settings.augmentation,
             seed=settings.seed,
             epoch=epochs_before + epoch,
-            features=frozen and frozen.copies[size],
+            features=frozen.copies[size] if frozen else None,
             **more,
         )
 

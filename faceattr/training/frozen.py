@@ -79,7 +79,7 @@ class FeatureCache:
                 f"{needed / 1e9:.1f} GB, so every crop is computed anew (--copies 0 says so)"
             )
             return None
-        also = []
+        also: list[keras.KerasTensor] = []
         for cut in filter(None, cuts[1:]):
             more = self._bytes(cut.settled, own_size)
             if needed + more <= min(LIMIT, self._free()):
