@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -90,6 +92,13 @@ def test_features_are_computed_once_also_for_the_phases_to_come(tmp_path, monkey
     monkeypatch.setattr("faceattr.training.features.Features._compute", lambda self, looks: 1 / 0)
     for position in (0, 1):
         again.enter(network, position).copies[40].prepare(2)
+
+
+def test_phases_that_are_cut_at_the_same_place_share_one_file(tmp_path):
+    settings = replace(SETTINGS, phases=(*PHASES, *PHASES))
+    frozen = cache(tmp_path, settings).enter(new_network(), 0)
+    frozen.copies[40].prepare(2)
+    assert len(list(tmp_path.glob("*.features"))) == 2
 
 
 def test_a_changed_trunk_gets_new_features(tmp_path):

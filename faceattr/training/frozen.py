@@ -81,6 +81,8 @@ class FeatureCache:
             return None
         also: list[keras.KerasTensor] = []
         for cut in filter(None, cuts[1:]):
+            if any(cut.boundary is tensor for tensor in (cuts[0].boundary, *also)):
+                continue
             more = self._bytes(cut.settled, own_size)
             if needed + more <= min(LIMIT, self._free()):
                 also, needed = [*also, cut.boundary], needed + more
