@@ -19,7 +19,7 @@ from faceattr.training.dataset import Rows
 from faceattr.training.findings import Findings
 from faceattr.training.groups import by_groups
 from faceattr.training.manifest import Example
-from faceattr.training.report import write_report
+from faceattr.training.report import twin_groups, with_twins, write_report
 
 NASTY = '<script>alert("x")</script> & $a$ | b'
 MOOD = Task("mood", ("calm", NASTY))
@@ -192,3 +192,18 @@ def test_what_cannot_be_scored_is_one_sentence(
 def test_labels_of_another_task_are_refused(toy_model_path, people, capsys):
     assert evaluate(toy_model_path, f"hat={people}") == 2
     assert "the labels are of hat: there is nothing to score" in capsys.readouterr().err
+
+
+def test_a_training_s_report_parts_the_faces_that_are_in_train_too():
+    crops = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype="uint8")
+    examples = [Example(Path(f"{i}.png")) for i in range(4)]
+    val = Rows(crops, np.arange(4), {"mood": np.eye(2)[[0, 0, 1, 1]]}, examples)
+    answers = {"mood": np.eye(2)[[0, 0, 0, 1]]}
+    marked = with_twins(val, Rows(crops, np.array([1, 5]), {}))
+    (groups,) = twin_groups((MOOD,), marked, answers)
+    assert [(group.name, group.n) for group in groups.groups] == [
+        ("in train too", 1),
+        ("not in train", 3),
+    ]
+    alone = with_twins(val, Rows(crops, np.array([4, 5]), {}))
+    assert twin_groups((MOOD,), alone, answers) == ()

@@ -32,13 +32,18 @@ from faceattr.training.findings import Findings
 from faceattr.training.fit import LOG
 from faceattr.training.forgetting import FORGETTING, changes, print_changes, write_changes
 from faceattr.training.network import Network
-from faceattr.training.report import print_findings, write_report
+from faceattr.training.report import print_findings, twin_groups, write_report
 from faceattr.training.settings import Settings
 from faceattr.training.sources import without_folders
 
 
 def made(
-    sources: Sequence[str], rows: Mapping[str, Rows], network: Network, settings: Settings
+    sources: Sequence[str],
+    rows: Mapping[str, Rows],
+    network: Network,
+    settings: Settings,
+    labels_renamed: Sequence[str] = (),
+    old: Old | None = None,
 ) -> dict[str, Any]:
     """What a model file says about how it was made."""
     libraries = (keras.backend.backend(), "keras", "numpy", "opencv-python")
@@ -61,6 +66,8 @@ def made(
             "sources": [without_folders(source) for source in sources],
             "weights": without_folders(network.weights),
             "settings": asdict(settings),
+            "labels_renamed": list(labels_renamed),
+            **({"added_to": old.told()} if old else {}),
         },
     }
 
@@ -124,6 +131,7 @@ def finish(
         sources=tuple(description.made["sources"]),
         rows=val,
         probabilities=answers,
+        groups=twin_groups(described.tasks, val, answers),
         remarks=(*_what_was_done(description.made), *map(str, changed)),
         log=folder / LOG,
     )

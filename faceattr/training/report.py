@@ -7,6 +7,8 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from faceattr import engines, model_file
 from faceattr.pictures.crop import CropRule
 from faceattr.pictures.detect import Detector
@@ -19,7 +21,7 @@ from faceattr.training.dataset import Rows, rows_of
 from faceattr.training.evaluate import Score, predict, write_json
 from faceattr.training.findings import Findings
 from faceattr.training.fit import SCORES
-from faceattr.training.groups import by_groups, check_columns
+from faceattr.training.groups import Groups, by_groups, check_columns
 from faceattr.training.look import Look
 from faceattr.training.manifest import Example, Manifest
 from faceattr.training.mistakes import SHOWN, draw_mistakes, write_mistakes
@@ -122,6 +124,18 @@ def with_twins(rows: Rows, train: Rows) -> Rows:
         for example, word in zip(rows.examples, found, strict=True)
     ]
     return replace(rows, examples=marked)
+
+
+def twin_groups(
+    tasks: Sequence[Task], rows: Rows, probabilities: Mapping[str, np.ndarray]
+) -> tuple[Groups, ...]:
+    """Accuracy with and without the faces that are in train too, of rows of `with_twins`.
+
+    A task none of whose faces, or all of them, have a twin is left out.
+    """
+    answers = all_answers(tasks, rows, probabilities)
+    found = by_groups(answers, rows, probabilities, tasks, [TWIN])
+    return tuple(groups for groups in found if len(groups.groups) > 1)
 
 
 def of_split(manifest: Manifest, split: str | None) -> tuple[str, Manifest]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from faceattr.model_file import Description
-from faceattr.pictures.crop import CropRule
 from faceattr.pictures.detect import Detector
 from faceattr.tasks import KNOWN_TASKS, Task
 from faceattr.training import brief, console
@@ -23,7 +22,7 @@ from faceattr.training.look import Look
 from faceattr.training.manifest import Manifest
 from faceattr.training.network import Network
 from faceattr.training.phases import FROZEN
-from faceattr.training.report import of_split, read_rows
+from faceattr.training.report import of_split, read_rows, with_twins
 from faceattr.training.settings import Settings
 from faceattr.training.sources import read_for_training, read_labelled
 from faceattr.training.spelling import AS_WRITTEN, Spelling
@@ -72,34 +71,28 @@ def train(
     _check_output(output, folder, resume=resume, overwrite=overwrite)
     network = (network or Network()).settled()
     settings = settings or Settings(phases=(FROZEN,) if adding else network.phases)
-    old, known, every = None, KNOWN_TASKS, list(sources)
-    if adding:
-        old = Old.of(network)
-        known, every = KNOWN_TASKS | old.known, [*sources, *adding.sources]
-    look = Look(network.crop or CropRule(), detector, Path(cache) if cache else None)
+    old = Old.of(network) if adding else None
+    every = [*sources, *(adding.sources if adding else ())]
+    known = KNOWN_TASKS | (old.known if old else {})
+    look = Look(network.rule, detector, Path(cache) if cache else None)
     manifest = read_for_training(every, tasks, spelling, known, look)
     heads = manifest.tasks
     if adding and old:
-        network, heads = network.extending(old.description), old.with_new(heads, adding.names)
-        settings = replace(
-            settings, phases=tuple(old.spared(phase, adding.names) for phase in settings.phases)
-        )
+        heads = old.with_new(heads, adding.names)
+        network, settings = network.extending(old.description), adding.sparing(settings)
     model = network.build(heads, seed=settings.seed)
     check(model, settings)
     rows = _cut(manifest, heads, network, cache)
     console.print_lines(brief.of_start(manifest.tasks, rows["train"], network, look.cache))
     judged = _judged(adding.judge, old, network, look) if adding and old else []
-    about = made(every, rows, network, settings)
-    about["made"]["labels_renamed"] = list(manifest.notes)
-    if adding and old:
-        about["made"]["added_to"] = old.told()
-        rows["train"] = old.soft_labelled(rows["train"]) if adding.keep else rows["train"]
-    description = Description(heads, network.crop, licence=licence or network.licence, **about)
-    with console.TrainingProgress(manifest.tasks, settings, len(rows["train"])) as progress:
+    about = made(every, rows, network, settings, manifest.notes, old)
+    description = Description(heads, network.rule, licence=licence or network.licence, **about)
+    taught = old.soft_labelled(rows["train"]) if adding and adding.keep and old else rows["train"]
+    with console.TrainingProgress(manifest.tasks, settings, len(taught)) as progress:
         fit(
             model,
             manifest.tasks,
-            rows["train"],
+            taught,
             rows["val"],
             settings,
             folder,
@@ -112,7 +105,8 @@ def train(
             tell=console.OUT.print,
         )
     best = network.finished(model, heads)
-    return finish(best, description, folder, output, rows["val"], old=old, judged=judged)
+    val = with_twins(rows["val"], rows["train"])
+    return finish(best, description, folder, output, val, old=old, judged=judged)
 
 
 def _check_output(output: Path, folder: Path, *, resume: bool, overwrite: bool) -> None:
@@ -141,7 +135,7 @@ def _cut(
     rows, left_out = {}, Counter[str]()
     for split in ("train", "val"):
         part = manifest.only(split)
-        rows[split], unusable = read_rows(part, heads, network.crop, cache)
+        rows[split], unusable = read_rows(part, heads, network.rule, cache)
         left_out.update(unusable)
     console.print_rows(rows, manifest.tasks)
     console.print_left_out({**manifest.left_out, **left_out})
@@ -162,7 +156,7 @@ def _judged(sources: Sequence[str], old: Old, network: Network, look: Look) -> l
     found = []
     for source in sources:
         _, manifest = of_split(read_labelled([source], old.known, look=look), None)
-        found.append(read_rows(manifest.examples, manifest.tasks, network.crop, look.cache)[0])
+        found.append(read_rows(manifest.examples, manifest.tasks, network.rule, look.cache)[0])
     return found
 
 
