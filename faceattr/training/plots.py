@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from sklearn import metrics
 
 from faceattr.tasks import Task
@@ -117,7 +118,7 @@ def draw_coverage(axis: Axes, answers: Answers) -> None:
     """Accuracy of the surest answers over how many they are, with some smallest confidences."""
     coverage, accuracy = coverage_curve(answers)
     # A handful of answers has an accuracy of chance alone, which would set the scale.
-    shown = coverage * len(answers) >= min(20, len(answers))
+    shown = coverage * len(answers) >= min(20, 0.1 * len(answers))
     axis.plot(100 * coverage[shown], 100 * accuracy[shown], color="C0")
     for offer in offers(answers, MARKED):
         if offer.n:
@@ -150,5 +151,6 @@ def curves(log: Path) -> Figure:
         for start in table["epoch"][stretch != stretch.shift()].iloc[1:]:
             axis.axvline(start - 0.5, color="0.8", zorder=0)
         axis.set(xlabel="epoch", ylabel=label)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.legend(fontsize="small")
     return figure
