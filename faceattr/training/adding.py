@@ -16,7 +16,7 @@ from faceattr.tasks import Task
 from faceattr.training.dataset import Rows, mask
 from faceattr.training.evaluate import predict, smallest_face
 from faceattr.training.network import Network
-from faceattr.training.phases import Phase
+from faceattr.training.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,14 @@ class Adding:
     def names(self) -> tuple[str, ...]:
         """The new heads."""
         return tuple(dict.fromkeys(source.partition("=")[0] for source in self.sources))
+
+    def sparing(self, settings: Settings) -> Settings:
+        """The settings, with the old heads left alone as long as the trunk does not learn."""
+        phases = (
+            replace(phase, heads=self.names) if phase.first is None else phase
+            for phase in settings.phases
+        )
+        return replace(settings, phases=tuple(phases))
 
 
 @dataclass(frozen=True)
@@ -100,10 +108,6 @@ class Old:
                 f"{self.path.name} has no head {', '.join(strangers)}: give that data with --add."
             )
         return (*self.description.tasks, *new)
-
-    def spared(self, phase: Phase, added: Sequence[str]) -> Phase:
-        """The phase, the old heads left alone as long as the trunk does not learn."""
-        return replace(phase, heads=tuple(added)) if phase.first is None else phase
 
     def untouched(self, network: keras.Model) -> set[str]:
         """The old heads that answer as before: neither they nor the trunk have changed."""

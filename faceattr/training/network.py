@@ -100,6 +100,11 @@ class Network:
         return replace(self, **own)
 
     @property
+    def rule(self) -> CropRule:
+        """How faces are cut, once that is settled."""
+        return self.crop or CropRule()
+
+    @property
     def architecture(self) -> dict[str, Any]:
         """What `faceattr.model.build` needs to make the same network, and a model file keeps."""
         names = ("trunk", "sharing", "taps", "pooling", "dropout")
