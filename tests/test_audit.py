@@ -209,3 +209,22 @@ def test_the_known_faults_of_fer2013_are_found(tmp_path):
     assert across[issues.EXACT_OTHERWISE, "expression"] == 47
     # One of the 280 is blank: equal pixel for pixel, and without a correlation.
     assert across[issues.NEAR_ACROSS, "val, also train"] == 521 - 279
+
+
+def test_find_faces_from_the_command_line(tmp_path, monkeypatch):
+    for number in range(4):
+        folder = tmp_path / "photos" / ("one" if number % 2 else "two")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw(number, tint=number * 13)).save(folder / f"{number}.png")
+    asked = []
+    monkeypatch.setattr(
+        "faceattr.pictures.choose.choose_detector",
+        lambda name, **how: asked.append(name) or GreenSquares(),
+    )
+    always = [f"mood={tmp_path / 'photos'}", "--model", "none", "--cache", str(tmp_path / "cache")]
+    for options in ([], ["--find-faces"], ["--detector", "yunet"]):
+        out = ["-o", str(tmp_path / "out")]
+        assert cli.main(["audit", *always, *out, *options]) == 0
+        about = json.loads((tmp_path / "out/audit.json").read_text())
+        assert about["faces"] == (3 if options else 4)
+    assert asked == ["auto", "yunet"]
