@@ -8,7 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+from faceattr.cli.recipe import read_recipes
+from faceattr.cli.train import add_options, network_of, settings_of
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
 
 
 def load(name):
@@ -87,3 +91,10 @@ def test_a_picture_that_is_all_face_gives_no_background(is_face, photos):
     path, _ = next(is_face.photographs(photos, odd=False))
     all_of_it = np.array([[0.0, 0.0, 120.0, 90.0]])
     assert is_face._squares(path, all_of_it, np.random.default_rng(0)).empty
+
+
+@pytest.mark.parametrize("file", ["examples/digits/recipe.toml", "tests/bench/ways.toml"])
+def test_recipes_hold_what_train_understands(file):
+    for given in read_recipes(str(ROOT / file), add_options).values():
+        settings_of(network_of(given).phases, given)
+        assert not given
