@@ -10,8 +10,8 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 
+from faceattr.data.manifest import Example, targets
 from faceattr.tasks import GENDER, Task
-from faceattr.training.manifest import Example, targets
 
 MOOD = Task("mood", ("laughing", "crying", "cute"))
 MOODS = ("laughing", "crying", "cute", "laughing", "cute")

@@ -10,14 +10,13 @@ import pytest
 from conftest import shaded, toy_network
 
 from faceattr import cli, model_file
+from faceattr.judging.forgetting import changes
+from faceattr.judging.report import SCORES, write_report
 from faceattr.model_file import Description
 from faceattr.pictures.crop import CropRule
 from faceattr.tasks import Task
 from faceattr.training import network as network_module
 from faceattr.training.adding import Adding
-from faceattr.training.fit import SCORES
-from faceattr.training.forgetting import changes
-from faceattr.training.report import write_report
 
 SHADE = Task("shade", ("light", "dark"))  # not the order of the alphabet
 HUE = Task("hue", ("blue", "green", "red"))
@@ -197,7 +196,7 @@ def test_keep_and_judge_go_with_a_head_to_add(data, capsys):
 
 
 def test_changes_count_what_was_lost_and_won():
-    from faceattr.training.dataset import Rows
+    from faceattr.data.rows import Rows
 
     class Says:
         def __init__(self, *said):

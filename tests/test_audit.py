@@ -12,12 +12,12 @@ from test_twins import brighter, portraits
 from use_toys import GreenSquares, draw
 
 from faceattr import cli, model_file
+from faceattr.auditing import audit as audit_module
+from faceattr.auditing import issues, permutation
+from faceattr.auditing.audit import audit
+from faceattr.auditing.permutation import swap_in
 from faceattr.pictures.crop import CropRule
 from faceattr.tasks import EXPRESSION, GENDER, Task
-from faceattr.training import audit as audit_module
-from faceattr.training import issues, permutation
-from faceattr.training.audit import audit
-from faceattr.training.permutation import swap_in
 
 FER2013 = Path("/root/data/fer2013/manifest.csv")
 

@@ -31,7 +31,8 @@ from faceattr.cli import main
 code = main(sys.argv[2:])
 model, _ = model_file.load(sys.argv[1])
 answers = model.predict_on_batch(np.load("crops.npy"))
-json.dump({name: np.asarray(rows).tolist() for name, rows in answers.items()}, open("jax.json", "w"))
+there = {name: np.asarray(rows).tolist() for name, rows in answers.items()}
+json.dump(there, open("jax.json", "w"))
 sys.exit(code)
 """
 
@@ -46,10 +47,10 @@ def test_jax_trains_without_tensorflow_and_tensorflow_opens_the_file(tmp_path, w
         path = tmp_path / "shades" / ("light" if i % 2 else "dark") / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), crop)
-    recipe = f"--weights none --size 32 --epochs scratch=1 --batch-size 4 --cache cache {way}"
+    command = "train shade=shades -o my.keras "
+    command += f"--weights none --size 32 --epochs scratch=1 --batch-size 4 --cache cache {way}"
     subprocess.run(
-        [sys.executable, "-c", WITHOUT_TENSORFLOW, "my.keras", "train", "shade=shades"]
-        + ["-o", "my.keras", *recipe.split()],
+        [sys.executable, "-c", WITHOUT_TENSORFLOW, "my.keras", *command.split()],
         cwd=tmp_path,
         env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
         check=True,

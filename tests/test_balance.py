@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from conftest import SHADE, TINT, toy_network
 
+from faceattr.data.balance import chances, class_weights, draw, row_weights
+from faceattr.data.rows import Rows
 from faceattr.training.augment import NO_AUGMENTATION
-from faceattr.training.balance import chances, class_weights, draw, row_weights
-from faceattr.training.dataset import MaskedBatches, Rows
+from faceattr.training.dataset import MaskedBatches
 from faceattr.training.objective import compile_masked
 
 RARE = np.eye(2, dtype="float32")[[0] * 15 + [1] * 5]

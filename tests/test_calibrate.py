@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 from conftest import toy_network
 
-from faceattr.training.calibrate import calibrate, held_out_error, temperature, tempered
-from faceattr.training.dataset import Rows
-from faceattr.training.evaluate import calibration_error, predict
+from faceattr.data.rows import Rows
+from faceattr.judging.calibrate import calibrate, held_out_error, temperature, tempered
+from faceattr.judging.evaluate import calibration_error, predict
 
 GENERATOR = np.random.default_rng(0)
 CHANCES = GENERATOR.dirichlet(np.ones(4), 4000)

@@ -4,8 +4,8 @@ import pytest
 from conftest import toy_network
 from keras import ops
 
+from faceattr.data.rows import mask
 from faceattr.training.combine import COMBINATIONS, LOSS_FLOOR, CombinedLosses, combination
-from faceattr.training.dataset import mask
 
 GENERATOR = np.random.default_rng(0)
 CROPS = GENERATOR.integers(0, 256, (8, 32, 32, 3), dtype="uint8")

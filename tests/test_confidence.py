@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from faceattr.judging.answers import answers_to
+from faceattr.judging.confidence import coverage_curve, offers, reliability
 from faceattr.tasks import GENDER
-from faceattr.training.answers import answers_to
-from faceattr.training.confidence import coverage_curve, offers, reliability
 
 
 def answered(right, confidence):

@@ -9,9 +9,9 @@ from use_browser import Browser, wait_for
 from use_toys import attributes, save_pictures
 
 from faceattr import cli
+from faceattr.data.sources import read_source
 from faceattr.labelling.folder import Extras, label_to
 from faceattr.training.network import Network
-from faceattr.training.sources import read_source
 
 pytestmark = pytest.mark.slow
 

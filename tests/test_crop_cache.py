@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from conftest import shaded
 
+from faceattr.data import crop_cache
+from faceattr.data.crop_cache import cache_crops
+from faceattr.data.manifest import Example
 from faceattr.pictures.crop import CropRule, crop
-from faceattr.training import crop_cache
-from faceattr.training.crop_cache import cache_crops
-from faceattr.training.manifest import Example
 
 RULE = CropRule(32)
 

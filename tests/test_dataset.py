@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 
+from faceattr.data.crop_cache import CachedCrops
+from faceattr.data.manifest import Example
+from faceattr.data.rows import Rows, mask, rows_of
 from faceattr.tasks import EXPRESSION, GENDER
 from faceattr.training.augment import NO_AUGMENTATION
-from faceattr.training.crop_cache import CachedCrops
-from faceattr.training.dataset import MaskedBatches, Mix, Rows, kind_shares, mask, rows_of, spread
-from faceattr.training.manifest import Example
+from faceattr.training.dataset import MaskedBatches, Mix, kind_shares, spread
 
 SIZE = 32
 

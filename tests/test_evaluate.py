@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 from conftest import toy_network
 
-from faceattr.pictures.crop import CropRule
-from faceattr.tasks import EXPRESSION, GENDER
-from faceattr.training.dataset import Rows
-from faceattr.training.evaluate import (
+from faceattr.data.rows import Rows
+from faceattr.judging.evaluate import (
     accuracy_by_size,
     calibration_error,
     evaluate,
@@ -19,6 +17,8 @@ from faceattr.training.evaluate import (
     smallest_face,
     write_json,
 )
+from faceattr.pictures.crop import CropRule
+from faceattr.tasks import EXPRESSION, GENDER
 
 # Truth: male x4, female x2, unknown x2. Answers: m m m f, f m, and two that must not count.
 TARGET = np.array([[1, 0]] * 4 + [[0, 1]] * 2 + [[0, 0]] * 2, "float32")

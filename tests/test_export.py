@@ -15,12 +15,12 @@ from faceattr.cli import main
 from faceattr.exporting import targets
 from faceattr.exporting.export import export
 from faceattr.exporting.proof import FLOAT, INT8, Agreement
+from faceattr.judging.report import report
 from faceattr.labelling.describe import FaceAttributes
 from faceattr.labelling.heat import Heat
 from faceattr.model_file import Description
 from faceattr.pictures.crop import CropRule
 from faceattr.tasks import Task
-from faceattr.training.report import report
 
 SHADE = Task("shade", ("dark", "light"))
 TINT = Task("a_tint", ("blue", "green", "red"))

@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 from use_toys import GreenSquares, draw
 
+from faceattr.data.crop_cache import cache_crops
+from faceattr.data.find_faces import find_faces
+from faceattr.data.manifest import Example
 from faceattr.pictures.crop import CropRule, crop
-from faceattr.training.crop_cache import cache_crops
-from faceattr.training.find_faces import find_faces
-from faceattr.training.manifest import Example
 
 
 class Counting(GreenSquares):

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from conftest import SHADE, TINT, shaded, toy_network
 
+from faceattr.data.rows import Rows
+from faceattr.judging.evaluate import evaluate
 from faceattr.training.augment import NO_AUGMENTATION
-from faceattr.training.dataset import Rows
-from faceattr.training.evaluate import evaluate
 from faceattr.training.fit import fit
 from faceattr.training.phases import Phase
 from faceattr.training.settings import Settings

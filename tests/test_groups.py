@@ -3,11 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from faceattr.data.manifest import Example
+from faceattr.data.rows import Rows
+from faceattr.judging.answers import all_answers, answers_to, wilson
+from faceattr.judging.groups import by_groups, check_columns, part_of
 from faceattr.tasks import GENDER, Task
-from faceattr.training.answers import all_answers, answers_to, wilson
-from faceattr.training.dataset import Rows
-from faceattr.training.groups import by_groups, check_columns, part_of
-from faceattr.training.manifest import Example
 
 MOOD = Task("mood", ("calm", "wild"))
 

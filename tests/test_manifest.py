@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from faceattr.data.manifest import Example, Manifest, Source, target, targets, unite
 from faceattr.tasks import EXPRESSION, GENDER, Task
-from faceattr.training.manifest import Example, Manifest, Source, target, targets, unite
 
 
 def source(task, *rows):

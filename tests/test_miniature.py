@@ -7,13 +7,13 @@ import pytest
 from conftest import shaded, toy_network
 from PIL import Image
 
+from faceattr.data.manifest import targets
+from faceattr.data.sources import read_labelled
+from faceattr.judging.report import read_rows
 from faceattr.pictures.crop import CropRule
 from faceattr.tasks import GENDER, Task
 from faceattr.training.combine import compiled
-from faceattr.training.manifest import targets
-from faceattr.training.report import read_rows
 from faceattr.training.settings import Settings
-from faceattr.training.sources import read_labelled
 
 MOOD = Task("mood", ("laughing", "crying", "cute"))
 MOODS = ("laughing", "crying", "cute", "laughing", "cute")

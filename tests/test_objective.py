@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 from conftest import toy_network
 
+from faceattr.data.rows import mask
 from faceattr.model import build
 from faceattr.tasks import EXPRESSION, GENDER
-from faceattr.training.dataset import mask
 from faceattr.training.objective import compile_masked, masked_losses
 
 GENERATOR = np.random.default_rng(0)

@@ -12,14 +12,14 @@ import pytest
 from conftest import shaded
 
 from faceattr import cli
+from faceattr.data.manifest import Example
+from faceattr.data.rows import Rows
+from faceattr.judging.findings import Findings
+from faceattr.judging.groups import by_groups
+from faceattr.judging.report import twin_groups, with_twins, write_report
 from faceattr.model_file import Description
 from faceattr.pictures.crop import CropRule
 from faceattr.tasks import Task
-from faceattr.training.dataset import Rows
-from faceattr.training.findings import Findings
-from faceattr.training.groups import by_groups
-from faceattr.training.manifest import Example
-from faceattr.training.report import twin_groups, with_twins, write_report
 
 NASTY = '<script>alert("x")</script> & $a$ | b'
 MOOD = Task("mood", ("calm", NASTY))

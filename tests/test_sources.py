@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 from conftest import shaded
 
+from faceattr.data.folders import age_group
+from faceattr.data.manifest import unite
+from faceattr.data.sources import read_for_training, read_labelled, read_source
 from faceattr.tasks import EXPRESSION, GENDER, KNOWN_TASKS, Task
-from faceattr.training.folders import age_group
-from faceattr.training.manifest import unite
-from faceattr.training.sources import read_for_training, read_labelled, read_source
 
 
 def draw(*paths):

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from faceattr.data.manifest import Example, Source
+from faceattr.data.spelling import Spelling, respell
 from faceattr.tasks import EXPRESSION, KNOWN_TASKS, ORDERS, Task
-from faceattr.training.manifest import Example, Source
-from faceattr.training.spelling import Spelling, respell
 
 
 def source(*labels, task="expression"):

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from faceattr.data.manifest import Example, Source
+from faceattr.data.splitting import set_val_aside
 from faceattr.tasks import GENDER
-from faceattr.training.manifest import Example, Source
-from faceattr.training.splitting import set_val_aside
 
 SIDES = ("train", "val")
 

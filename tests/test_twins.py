@@ -4,18 +4,11 @@ import cv2
 import numpy as np
 import pytest
 
+from faceattr.data.manifest import Example
+from faceattr.data.rows import Rows
+from faceattr.data.ties import connected, ties
+from faceattr.data.twins import NEAR, have_twins, looks_of, near_pairs, photographs, prints_of
 from faceattr.pictures.crop import CropRule
-from faceattr.training.dataset import Rows
-from faceattr.training.manifest import Example
-from faceattr.training.ties import connected, ties
-from faceattr.training.twins import (
-    NEAR,
-    have_twins,
-    looks_of,
-    near_pairs,
-    photographs,
-    prints_of,
-)
 
 SIZE = 48
 
@@ -72,7 +65,7 @@ def test_the_shortcut_misses_no_pair_and_invents_none(monkeypatch):
         for spread in (5, 40, 90)
     ]
     seen = looks(faces)
-    monkeypatch.setattr("faceattr.training.twins.TOGETHER", 16)
+    monkeypatch.setattr("faceattr.data.twins.TOGETHER", 16)
     pairs = near_pairs(seen, above=0.9)
     expected = np.argwhere(np.triu(seen.fine @ seen.fine.T, 1) > 0.9)
     assert len(expected) > 20

@@ -27,7 +27,7 @@ def audit(sources, strict=False, **given) -> int:
     """Look for unreadable pictures, copies within and across splits, labels that contradict
     each other, divided groups, classes with few faces and names that look swapped."""
     start_keras()
-    from faceattr.training.audit import audit as run
+    from faceattr.auditing.audit import audit as run
 
     if given.get("model") == "none":
         given["model"] = None

@@ -63,7 +63,7 @@ def add_adding(parser) -> None:
 
 def spelling_of(given: dict):
     """How labels are to be understood; takes it out of `given`."""
-    from faceattr.training.spelling import Spelling
+    from faceattr.data.spelling import Spelling
 
     renamed: dict[str, dict[str, str]] = {}
     for task, old, new in given.pop("map", ()):

@@ -34,7 +34,7 @@ def add_command(commands) -> None:
 def evaluate(model, sources, **given) -> int:
     """Score a model on labelled faces: exact figures over the rows that know each task."""
     start_keras()
-    from faceattr.training.report import report
+    from faceattr.judging.report import report
 
     spelling, detector = spelling_of(given), detector_of(given)
     report(model, sources, spelling=spelling, detector=detector, **given)

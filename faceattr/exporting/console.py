@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rich.table import Column, Table
 
+from faceattr.data.console import OUT
 from faceattr.exporting.proof import Proof
-from faceattr.training.console import OUT
 
 
 def say(line: str) -> None:

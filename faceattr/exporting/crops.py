@@ -9,13 +9,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from faceattr.data.manifest import Example, Manifest, unite
+from faceattr.data.rows import Rows
+from faceattr.data.sources import read_source, without_folders
+from faceattr.data.splitting import set_val_aside
+from faceattr.judging.report import read_rows
 from faceattr.model_file import Description
 from faceattr.tasks import KNOWN_TASKS
-from faceattr.training.dataset import Rows
-from faceattr.training.manifest import Example, Manifest, unite
-from faceattr.training.report import read_rows
-from faceattr.training.sources import read_source, without_folders
-from faceattr.training.splitting import set_val_aside
 
 FEWEST = 100  # for int8: of fewer, one changed answer would be more than is allowed
 CALIBRATING = 300
@@ -49,7 +49,7 @@ def choose_crops(
     """Choose what an export is proved on.
 
     Args:
-        sources: Labelled faces, see `faceattr.training.sources.read_source`; one without val
+        sources: Labelled faces, see `faceattr.data.sources.read_source`; one without val
             rows gives a fifth of its rows, as in training. With none, pictures are made.
         description: The model's tasks and crop rule.
         most: Rows of val for each task.

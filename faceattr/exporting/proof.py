@@ -11,11 +11,11 @@ from functools import partial
 import keras
 import numpy as np
 
+from faceattr.data import console
 from faceattr.engines import Engine
 from faceattr.exporting.crops import Shown
+from faceattr.judging.evaluate import Score, predict, scores_of
 from faceattr.tasks import Task
-from faceattr.training import console
-from faceattr.training.evaluate import Score, predict, scores_of
 
 TOGETHER = 64  # crops asked at once
 BATCHES = (1, 32)

@@ -11,10 +11,10 @@ import keras
 import numpy as np
 
 from faceattr import model_file
+from faceattr.data.rows import Rows, mask
+from faceattr.judging.evaluate import predict, smallest_face
 from faceattr.model_file import Description
 from faceattr.tasks import Task
-from faceattr.training.dataset import Rows, mask
-from faceattr.training.evaluate import predict, smallest_face
 from faceattr.training.network import Network
 from faceattr.training.settings import Settings
 
@@ -25,7 +25,7 @@ class Adding:
 
     Args:
         sources: ``TASK=PATH`` each, labelled pictures for a new head, see
-            `faceattr.training.sources.read_source`.
+            `faceattr.data.sources.read_source`.
         keep: While the trunk learns, hold the old heads to what they said before: their own
             answers are the targets wherever a training picture has no label for them (learning
             without forgetting, Li and Hoiem 2016).

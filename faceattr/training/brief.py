@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from faceattr.auditing import checks, issues
+from faceattr.auditing.permutation import find_swaps
+from faceattr.data.rows import Rows
 from faceattr.tasks import Task
-from faceattr.training import checks, issues
-from faceattr.training.dataset import Rows
 from faceattr.training.network import Network
-from faceattr.training.permutation import find_swaps
 
 
 def of_rows(tasks: Sequence[Task], rows: Mapping[str, Rows]) -> list[str]:

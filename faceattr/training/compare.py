@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from faceattr.data.sources import read_for_training
 from faceattr.training.fit import check
-from faceattr.training.sources import read_for_training
 from faceattr.training.trial import ALONE, Data, Result, Run, Way, train_apart
 
 

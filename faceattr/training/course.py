@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import keras
 import numpy as np
 
+from faceattr.data.rows import Rows, mask
 from faceattr.training.combine import compiled
-from faceattr.training.dataset import MaskedBatches, Rows, mask, steps_per_epoch
+from faceattr.training.dataset import MaskedBatches, steps_per_epoch
 from faceattr.training.frozen import Frozen
 from faceattr.training.phases import Phase
 from faceattr.training.settings import Settings

@@ -6,95 +6,18 @@ targets before anything smooths or mixes them, and reaches the loss as Keras' sa
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Protocol
 
 import keras
 import numpy as np
 
-from faceattr.tasks import Task
+from faceattr.data.balance import chances, draw
+from faceattr.data.rows import Batch, Rows
 from faceattr.training.augment import Augmentation, augment
-from faceattr.training.balance import chances, draw, row_weights
-from faceattr.training.crop_cache import CachedCrops
-from faceattr.training.manifest import Example, targets
 
 FEWEST_STEPS = 20
-Batch = tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Labelled crops of one split.
-
-    Args:
-        crops: RGB ``uint8`` of shape ``(kept, size, size, 3)``.
-        index: For each row its place in `crops`, shape ``(n,)``.
-        targets: By task ``float32`` of shape ``(n, classes)``, all zeros where unknown.
-        examples: For each row what it was read from; empty where nobody will ask.
-        balance: ``"weights"`` lets all classes of a task count the same in its loss,
-            ``"sampling"`` shows them equally often, ``"none"`` takes rows as they are.
-    """
-
-    crops: np.ndarray
-    index: np.ndarray
-    targets: Mapping[str, np.ndarray]
-    examples: Sequence[Example] = ()
-    balance: str = "none"
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    @property
-    def known(self) -> np.ndarray:
-        """Which task each row knows, ``bool`` of shape ``(n, tasks)``."""
-        return np.stack([mask(target) > 0 for target in self.targets.values()], axis=1)
-
-    @cached_property
-    def masks(self) -> Mapping[str, np.ndarray]:
-        """By task, what each row counts in its loss, ``(n,)``: 0 where the task is unknown."""
-        weigh = row_weights if self.balance == "weights" else mask
-        return {name: weigh(target) for name, target in self.targets.items()}
-
-    def batch(self, rows: np.ndarray) -> Batch:
-        """Crops, targets by task and masks by task of some rows."""
-        chosen = {name: target[rows] for name, target in self.targets.items()}
-        masks = {name: known[rows] for name, known in self.masks.items()}
-        return self.crops[self.index[rows]], chosen, masks
-
-    def only(self, task: str) -> Rows:
-        """The rows that know a task, with its targets alone."""
-        known = np.flatnonzero(mask(self.targets[task]))
-        examples = [self.examples[i] for i in known] if self.examples else ()
-        targets = {task: self.targets[task][known]}
-        return Rows(self.crops, self.index[known], targets, examples, self.balance)
-
-    def sha256(self) -> str:
-        """A hash of all crops and targets, independent of where the files lie."""
-        digest = hashlib.sha256()
-        for start in range(0, len(self), 4096):
-            digest.update(self.crops[self.index[start : start + 4096]].tobytes())
-        for name in sorted(self.targets):
-            digest.update(self.targets[name].tobytes())
-        return digest.hexdigest()
-
-
-def mask(target: np.ndarray) -> np.ndarray:
-    """1 for target rows that know their task and 0 for all-zero ones, ``float32`` ``(n,)``."""
-    return (target.sum(axis=-1) > 0).astype("float32")
-
-
-def rows_of(tasks: Sequence[Task], examples: Sequence[Example], cached: CachedCrops) -> Rows:
-    """The examples that have a crop, shuffled once, always in the same way.
-
-    Files come sorted by class, and whatever averages over batches would go wrong on them.
-    """
-    usable = np.flatnonzero(cached.rows >= 0)
-    order = np.random.default_rng(0).permutation(usable)
-    kept = [examples[i] for i in order]
-    return Rows(cached.array, cached.rows[order], targets(tasks, kept), kept)
 
 
 class Drawn(Protocol):

@@ -16,11 +16,11 @@ import keras
 import numpy as np
 import platformdirs
 
+from faceattr.data.rows import Rows
+from faceattr.data.store import Store, alone
 from faceattr.training.augment import NO_AUGMENTATION, augment
 from faceattr.training.boundary import fingerprint
-from faceattr.training.dataset import Rows
 from faceattr.training.settings import Settings
-from faceattr.training.store import Store, alone
 
 TOGETHER = 64  # crops in one pass through the trunk
 ENDING = ".features"

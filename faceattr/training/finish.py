@@ -15,12 +15,11 @@ import keras
 import numpy as np
 
 from faceattr import __version__, model_file
-from faceattr.model_file import Description
-from faceattr.training import checkpoint, console
-from faceattr.training.adding import Old
-from faceattr.training.calibrate import Calibration, calibrate
-from faceattr.training.dataset import Rows
-from faceattr.training.evaluate import (
+from faceattr.data.rows import Rows
+from faceattr.data.sources import without_folders
+from faceattr.judging import show
+from faceattr.judging.calibrate import Calibration, calibrate
+from faceattr.judging.evaluate import (
     Score,
     accuracy_by_size,
     difference,
@@ -28,13 +27,15 @@ from faceattr.training.evaluate import (
     scores_of,
     smallest_face,
 )
-from faceattr.training.findings import Findings
+from faceattr.judging.findings import Findings
+from faceattr.judging.forgetting import FORGETTING, changes, print_changes, write_changes
+from faceattr.judging.report import print_findings, twin_groups, write_report
+from faceattr.model_file import Description
+from faceattr.training import checkpoint
+from faceattr.training.adding import Old
 from faceattr.training.fit import LOG
-from faceattr.training.forgetting import FORGETTING, changes, print_changes, write_changes
 from faceattr.training.network import Network
-from faceattr.training.report import print_findings, twin_groups, write_report
 from faceattr.training.settings import Settings
-from faceattr.training.sources import without_folders
 
 
 def made(
@@ -113,14 +114,14 @@ def finish(
     found = _measured(stored, answers, description, val, calibration)
     if half:
         found["half_precision"] = difference(predict(best, val), answers)
-        console.print_half_precision(found["half_precision"])
+        show.print_half_precision(found["half_precision"])
     changed = changes(old.network, stored, old.description.tasks, [val, *judged]) if old else []
     if old:
         found = old.scores(untouched, found) | {"forgetting": {c.task: asdict(c) for c in changed}}
     described = replace(description, scores=found)
     model_file.describe_anew(part, described)
     os.replace(part, output)
-    console.print_calibration(calibration)
+    show.print_calibration(calibration)
     print_changes(changed)
     if old:
         write_changes(changed, folder / FORGETTING)

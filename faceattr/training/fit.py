@@ -14,6 +14,9 @@ import keras
 import numpy as np
 import pandas as pd
 
+from faceattr.data.rows import Rows
+from faceattr.judging.evaluate import Score, evaluate, mean_accuracy
+from faceattr.judging.report import SCORES
 from faceattr.model import head_names
 from faceattr.model_file import plain
 from faceattr.tasks import Task
@@ -23,8 +26,6 @@ from faceattr.training.boundary import changing
 from faceattr.training.branches import check_branches
 from faceattr.training.checkpoint import CHECKPOINT, Position
 from faceattr.training.course import course_of
-from faceattr.training.dataset import Rows
-from faceattr.training.evaluate import Score, evaluate, mean_accuracy
 from faceattr.training.features import Track
 from faceattr.training.frozen import FeatureCache, Frozen
 from faceattr.training.phases import Phase
@@ -32,7 +33,6 @@ from faceattr.training.settings import Settings
 
 LOG = "log.csv"
 SETTINGS = "settings.json"
-SCORES = "scores.json"  # its absence tells that a run is not finished
 
 
 @dataclass(frozen=True)

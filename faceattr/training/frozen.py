@@ -10,8 +10,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from faceattr.data.rows import Rows
 from faceattr.training.boundary import Split, split
-from faceattr.training.dataset import Rows
 from faceattr.training.features import (
     DTYPE,
     ENDING,

@@ -10,10 +10,10 @@ from typing import Any
 import keras
 
 from faceattr import model_file
+from faceattr.judging.evaluate import smallest_face
 from faceattr.model import with_owner_renamed
 from faceattr.model_file import Description
 from faceattr.tasks import Task
-from faceattr.training.evaluate import smallest_face
 
 Classes = Mapping[str, Mapping[str, str]]
 

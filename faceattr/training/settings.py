@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from faceattr.data.balance import BALANCES
 from faceattr.training.augment import Augmentation
 from faceattr.training.auxiliary import Auxiliary
-from faceattr.training.balance import BALANCES
 from faceattr.training.combine import COMBINATIONS
 from faceattr.training.dataset import Mix
 from faceattr.training.phases import Phase
@@ -26,7 +26,7 @@ class Settings:
         mix: How much of a batch each task gets.
         augmentation: What happens to training crops.
         balance: What is done about rare classes: ``"none"``, ``"weights"`` in the loss, or
-            ``"sampling"``, see `faceattr.training.balance`.
+            ``"sampling"``, see `faceattr.data.balance`.
         label_smoothing: Share of each known target that is spread over the classes.
         loss_weights: By task, the weight of its loss; 1 where not given.
         schedule: ``"joint"``, all tasks in every step, or ``"alternating"``, one task at a time.

@@ -9,8 +9,8 @@ from rich import box
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from faceattr.training.answers import wilson
-from faceattr.training.console import ERR, OUT
+from faceattr.data.console import ERR, OUT
+from faceattr.judging.answers import wilson
 from faceattr.training.trial import ALONE, Result, Run
 
 WIDE = 1000  # characters; a Markdown table must not be wrapped

@@ -8,24 +8,26 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from faceattr.data import console
+from faceattr.data.look import Look
+from faceattr.data.manifest import Manifest
+from faceattr.data.rows import Rows
+from faceattr.data.sources import read_for_training, read_labelled
+from faceattr.data.spelling import AS_WRITTEN, Spelling
+from faceattr.judging.evaluate import Score
+from faceattr.judging.report import SCORES, of_split, read_rows, with_twins
 from faceattr.model_file import Description
 from faceattr.pictures.detect import Detector
 from faceattr.tasks import KNOWN_TASKS, Task
-from faceattr.training import brief, console
+from faceattr.training import brief
 from faceattr.training.adding import Adding, Old
-from faceattr.training.dataset import Rows
-from faceattr.training.evaluate import Score
 from faceattr.training.features import default_folder
 from faceattr.training.finish import finish, made
-from faceattr.training.fit import SCORES, SETTINGS, check, fit
-from faceattr.training.look import Look
-from faceattr.training.manifest import Manifest
+from faceattr.training.fit import SETTINGS, check, fit
 from faceattr.training.network import Network
 from faceattr.training.phases import FROZEN
-from faceattr.training.report import of_split, read_rows, with_twins
+from faceattr.training.progress import TrainingProgress
 from faceattr.training.settings import Settings
-from faceattr.training.sources import read_for_training, read_labelled
-from faceattr.training.spelling import AS_WRITTEN, Spelling
 
 
 def train(
@@ -46,7 +48,7 @@ def train(
     """Train a model on any number of sources and write it with log, curves and report.
 
     Args:
-        sources: See `faceattr.training.sources.read_source`.
+        sources: See `faceattr.data.sources.read_source`.
         output: The model file, ending in ``.keras``. Beside it comes a folder
             ``NAME.training`` with checkpoint, log, curves and report.
         adding: New heads for the model that the run starts from, which keeps its own; its
@@ -88,7 +90,7 @@ def train(
     about = made(every, rows, network, settings, manifest.notes, old)
     description = Description(heads, network.rule, licence=licence or network.licence, **about)
     taught = old.soft_labelled(rows["train"]) if adding and adding.keep and old else rows["train"]
-    with console.TrainingProgress(manifest.tasks, settings, len(taught)) as progress:
+    with TrainingProgress(manifest.tasks, settings, len(taught)) as progress:
         fit(
             model,
             manifest.tasks,

@@ -18,16 +18,17 @@ from pathlib import Path
 
 import keras
 
+from faceattr.data.rows import Rows
+from faceattr.data.sources import read_for_training
+from faceattr.judging.report import read_rows
 from faceattr.model_file import plain
 from faceattr.pictures.crop import CropRule
 from faceattr.tasks import Task
-from faceattr.training.dataset import Rows, steps_per_epoch
+from faceattr.training.dataset import steps_per_epoch
 from faceattr.training.features import default_folder
 from faceattr.training.fit import Epoch, fit
 from faceattr.training.network import Network
-from faceattr.training.report import read_rows
 from faceattr.training.settings import Settings
-from faceattr.training.sources import read_for_training
 
 ALONE = "alone"
 
@@ -46,7 +47,7 @@ class Data:
     """What all ways are trained and judged on.
 
     Args:
-        sources: See `faceattr.training.sources.read_source`.
+        sources: See `faceattr.data.sources.read_source`.
         tasks: Columns to take from bare manifests.
         cache: Folder of the crop cache.
     """

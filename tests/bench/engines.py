@@ -24,9 +24,9 @@ import numpy as np
 from faceattr import engines, model_file
 from faceattr.exporting import targets
 from faceattr.exporting.crops import Shown, choose_crops
+from faceattr.judging.evaluate import difference, predict, scores_of
 from faceattr.labelling.describe import FaceAttributes
 from faceattr.model_file import Description
-from faceattr.training.evaluate import difference, predict, scores_of
 
 BATCHES = (1, 32, 128)
 KERAS = "keras float32"

@@ -29,7 +29,7 @@ def rows_of_fer2013(manifest: Path, seed: int) -> dict:
     """Rows by part, drawn anew by each seed."""
     import cv2
 
-    from faceattr.training.dataset import Rows
+    from faceattr.data.rows import Rows
 
     table = pd.read_csv(manifest)
     table = table[(table["split"] == "val") & table["expression"].isin(CLASSES)]
@@ -48,8 +48,8 @@ def timed(parts: dict, seed: int, copies: int, finetune: str | None) -> dict:
     """Train once; by epoch the processor seconds so far and the val accuracy."""
     import keras
 
+    from faceattr.judging.evaluate import evaluate
     from faceattr.tasks import Task
-    from faceattr.training.evaluate import evaluate
     from faceattr.training.fit import fit
     from faceattr.training.network import Network
     from faceattr.training.phases import FINETUNE, FROZEN

@@ -17,11 +17,11 @@ import cv2
 import numpy as np
 
 from faceattr import model_file
+from faceattr.data.rows import Rows
+from faceattr.data.sources import read_labelled
+from faceattr.judging.evaluate import predict
+from faceattr.judging.report import of_split, read_rows
 from faceattr.labelling.heat import Heat
-from faceattr.training.dataset import Rows
-from faceattr.training.evaluate import predict
-from faceattr.training.report import of_split, read_rows
-from faceattr.training.sources import read_labelled
 
 SHARE = 0.2
 BLUR = 8.0  # pixels

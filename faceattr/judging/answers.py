@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binomtest
 
+from faceattr.data.rows import Rows
 from faceattr.tasks import Task
-from faceattr.training.dataset import Rows
 
 Interval = tuple[float, float]
 

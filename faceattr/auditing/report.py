@@ -10,14 +10,14 @@ import pandas as pd
 from rich.table import Column, Table
 from rich.text import Text
 
+from faceattr.auditing import issues
+from faceattr.auditing.issues import Audit, Finding
+from faceattr.data.console import OUT, print_left_out
+from faceattr.data.manifest import SPLITS, Example
+from faceattr.data.rows import Rows
+from faceattr.data.twins import NEAR
 from faceattr.model_file import plain
 from faceattr.pictures.sheet import Tile, contact_sheet
-from faceattr.training import issues
-from faceattr.training.console import OUT, print_left_out
-from faceattr.training.dataset import Rows
-from faceattr.training.issues import Audit, Finding
-from faceattr.training.manifest import SPLITS, Example
-from faceattr.training.twins import NEAR
 
 SHEETS = {
     "copies_across_splits": (issues.EXACT_ACROSS, issues.NEAR_ACROSS),

@@ -18,10 +18,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn import metrics
 
+from faceattr.judging.answers import Answers
+from faceattr.judging.confidence import coverage_curve, offers, reliability
+from faceattr.judging.evaluate import Score
 from faceattr.tasks import Task
-from faceattr.training.answers import Answers
-from faceattr.training.confidence import coverage_curve, offers, reliability
-from faceattr.training.evaluate import Score
 
 Draw = Callable[[], Figure]
 INK = "#010203"  # of SVG text and axes, to be found again and made the page's own colour

@@ -7,10 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from faceattr.tasks import Task
-from faceattr.training.dataset import Rows
-from faceattr.training.evaluate import FEW_OF_A_CLASS
-from faceattr.training.issues import (
+from faceattr.auditing.issues import (
     EXACT_ACROSS,
     EXACT_OTHERWISE,
     EXACT_WITHIN,
@@ -23,9 +20,12 @@ from faceattr.training.issues import (
     Counts,
     Finding,
 )
-from faceattr.training.likeness import Likenesses
-from faceattr.training.manifest import SPLITS, Example
-from faceattr.training.twins import SURE
+from faceattr.auditing.likeness import Likenesses
+from faceattr.data.manifest import SPLITS, Example
+from faceattr.data.rows import Rows
+from faceattr.data.twins import SURE
+from faceattr.judging.evaluate import FEW_OF_A_CLASS
+from faceattr.tasks import Task
 
 
 def looked_at(tasks: Sequence[Task], rows: Rows) -> list[Finding]:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from faceattr.data.manifest import Example
+from faceattr.data.rows import Rows
+from faceattr.judging.answers import Answers, Interval, wilson
 from faceattr.tasks import Task
-from faceattr.training.answers import Answers, Interval, wilson
-from faceattr.training.dataset import Rows
-from faceattr.training.manifest import Example
 
 FEW = 30  # rows; a smaller group is marked and does not decide about the gap
 MANY = 60  # groups; more tell nothing

@@ -10,8 +10,8 @@ from dataclasses import replace
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from faceattr.training.manifest import Example, Source
-from faceattr.training.ties import connected, ties
+from faceattr.data.manifest import Example, Source
+from faceattr.data.ties import connected, ties
 
 FEWEST = 5  # of which one can be set aside
 Alike = Callable[[Sequence[Example]], Sequence[int] | np.ndarray]
@@ -26,7 +26,7 @@ def set_val_aside(source: Source, alike: Alike | None = None, *, seed: int = 0) 
 
     Args:
         source: Labelled faces.
-        alike: Numbers faces so that twins share one, as `faceattr.training.twins.photographs`
+        alike: Numbers faces so that twins share one, as `faceattr.data.twins.photographs`
             does; it is asked only where val is set aside. None: nobody looks at the pictures.
         seed: Decides which rows.
 

@@ -10,11 +10,11 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from faceattr import model_file
+from faceattr.data.crop_cache import cache_crops
+from faceattr.data.manifest import Example, targets
+from faceattr.data.rows import rows_of
+from faceattr.judging.evaluate import predict
 from faceattr.tasks import Task
-from faceattr.training.crop_cache import cache_crops
-from faceattr.training.dataset import rows_of
-from faceattr.training.evaluate import predict
-from faceattr.training.manifest import Example, targets
 
 PER_CLASS = 60  # faces that are asked about
 FEWEST = 10  # of a class

@@ -11,12 +11,12 @@ import keras
 import numpy as np
 from rich.table import Table
 
+from faceattr.data.console import OUT
+from faceattr.data.rows import Rows, mask
+from faceattr.judging.answers import Interval, wilson
+from faceattr.judging.evaluate import predict
 from faceattr.model_file import plain
 from faceattr.tasks import Task
-from faceattr.training.answers import Interval, wilson
-from faceattr.training.console import OUT
-from faceattr.training.dataset import Rows, mask
-from faceattr.training.evaluate import predict
 
 FORGETTING = "forgetting.json"
 

@@ -8,8 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
-from faceattr.training.dataset import Rows
-from faceattr.training.twins import Pairs, detail, looks_of, near_pairs, prints_of
+from faceattr.data.rows import Rows
+from faceattr.data.twins import Pairs, detail, looks_of, near_pairs, prints_of
 
 
 class Likenesses:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from faceattr.training.answers import Answers, Interval, wilson
+from faceattr.judging.answers import Answers, Interval, wilson
 
 BINS = 10
 THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from faceattr.data.manifest import SPLIT_NAMES, Example, Source
 from faceattr.pictures.inputs import Inputs
 from faceattr.tasks import AGE_GROUP, GENDER
-from faceattr.training.manifest import SPLIT_NAMES, Example, Source
 
 # UTKFace (Zhang et al. 2017): age_gender_race_date.jpg, gender 0 male and 1 female.
 UTKFACE_NAME = re.compile(r"^(?P<age>\d{1,3})_(?P<gender>[01])_(?P<ethnicity>\d)_\d{8,}")

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from faceattr.data.manifest import SPLIT_NAMES, Example, Known, Label, Source
 from faceattr.tasks import EXPRESSION, ORDERS, TASK_NAME
-from faceattr.training.manifest import SPLIT_NAMES, Example, Known, Label, Source
 
 BOX_COLUMNS = ("x0", "y0", "x1", "y1")
 OWN_COLUMNS = ("path", "split", "group", *BOX_COLUMNS)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from faceattr.data.rows import Rows
+from faceattr.judging.answers import Answers, all_answers
+from faceattr.judging.evaluate import Score, scores_of
+from faceattr.judging.groups import Groups
+from faceattr.judging.mistakes import Mistake, mistakes_of
 from faceattr.model_file import Description
 from faceattr.tasks import Task
-from faceattr.training.answers import Answers, all_answers
-from faceattr.training.dataset import Rows
-from faceattr.training.evaluate import Score, scores_of
-from faceattr.training.groups import Groups
-from faceattr.training.mistakes import Mistake, mistakes_of
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from typing import TypeVar
 
 import numpy as np
 
+from faceattr.data import console
+from faceattr.data.find_faces import Search, find_faces
+from faceattr.data.manifest import Example, Manifest, Source
+from faceattr.data.twins import photographs
 from faceattr.pictures.crop import CropRule
 from faceattr.pictures.detect import Detector
-from faceattr.training import console
-from faceattr.training.find_faces import Search, find_faces
-from faceattr.training.manifest import Example, Manifest, Source
-from faceattr.training.twins import photographs
 
 Read = TypeVar("Read", Source, Manifest)
 
@@ -56,6 +56,6 @@ class Look:
         return replace(read, examples=search.examples)
 
     def alike(self, examples: Sequence[Example]) -> np.ndarray:
-        """Numbers that twins share, see `faceattr.training.twins.photographs`."""
+        """Numbers that twins share, see `faceattr.data.twins.photographs`."""
         bar = console.track(examples, "cutting faces")
         return photographs(examples, self.rule, self.cache, bar)

@@ -14,11 +14,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 from PIL import Image
 
+from faceattr.judging import plots
+from faceattr.judging.confidence import offers
+from faceattr.judging.findings import Findings
+from faceattr.judging.mistakes import SHOWN, path_of
 from faceattr.model_file import plain
-from faceattr.training import plots
-from faceattr.training.confidence import offers
-from faceattr.training.findings import Findings
-from faceattr.training.mistakes import SHOWN, path_of
 
 SIDE = 96  # of a face on the page, in pixels
 
@@ -55,7 +55,7 @@ def _write(template: str, path: Path, findings: Findings, **more: Any) -> None:
 
 def _environment(findings: Findings) -> Environment:
     pages = Environment(
-        loader=PackageLoader("faceattr", "training/page"),
+        loader=PackageLoader("faceattr", "judging/page"),
         autoescape=select_autoescape(("html",)),
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 
+from faceattr.data.manifest import Example
+from faceattr.data.store import Store, alone
 from faceattr.pictures.crop import CropRule, crop
 from faceattr.pictures.reading import read_image
-from faceattr.training.manifest import Example
-from faceattr.training.store import Store, alone
 
 CROP_VERSION = 1  # of the function that cuts; another one needs other crops
 TOGETHER = 512  # crops between two flushes

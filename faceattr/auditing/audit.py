@@ -9,19 +9,20 @@ from pathlib import Path
 import numpy as np
 
 from faceattr import model_file
+from faceattr.auditing import checks, issues
+from faceattr.auditing.issues import Audit, Finding
+from faceattr.auditing.permutation import find_swaps
+from faceattr.auditing.report import print_audit, write_audit
+from faceattr.data import console
+from faceattr.data.crop_cache import cache_crops
+from faceattr.data.look import Look
+from faceattr.data.manifest import Source, targets, unite
+from faceattr.data.rows import Rows
+from faceattr.data.sources import read_source, without_folders
+from faceattr.data.spelling import AS_WRITTEN, Spelling, respell
 from faceattr.pictures.crop import CropRule
 from faceattr.pictures.detect import Detector
 from faceattr.tasks import KNOWN_TASKS
-from faceattr.training import checks, console, issues
-from faceattr.training.audit_report import print_audit, write_audit
-from faceattr.training.crop_cache import cache_crops
-from faceattr.training.dataset import Rows
-from faceattr.training.issues import Audit, Finding
-from faceattr.training.look import Look
-from faceattr.training.manifest import Source, targets, unite
-from faceattr.training.permutation import find_swaps
-from faceattr.training.sources import read_source, without_folders
-from faceattr.training.spelling import AS_WRITTEN, Spelling, respell
 
 SHIPPED = "shipped"
 
@@ -40,14 +41,14 @@ def audit(
     """Look for all that is wrong with labelled faces, print it and, if asked, write it down.
 
     Args:
-        sources: See `faceattr.training.sources.read_source`.
+        sources: See `faceattr.data.sources.read_source`.
         tasks: Columns to take from bare manifests.
         spelling: How the labels are to be understood.
         model: What is asked whether names of classes were mixed up: a model file,
             ``"shipped"``, or None for nobody.
         detector: Finds the faces in whole photographs; None: the pictures are faces.
         rule: How faces are cut to be compared.
-        output: A folder for the findings, see `faceattr.training.audit_report.write_audit`.
+        output: A folder for the findings, see `faceattr.auditing.report.write_audit`.
         cache: Folder of the crop cache.
     """
     folder = Path(cache) if cache is not None else None

@@ -6,13 +6,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from faceattr.data.folders import read_folder
+from faceattr.data.look import Look
+from faceattr.data.manifest import Known, Manifest, Source, face_of, unite
+from faceattr.data.spelling import AS_WRITTEN, Spelling, respell
+from faceattr.data.splitting import set_val_aside
+from faceattr.data.tables import read_csv
 from faceattr.tasks import KNOWN_TASKS
-from faceattr.training.folders import read_folder
-from faceattr.training.look import Look
-from faceattr.training.manifest import Known, Manifest, Source, face_of, unite
-from faceattr.training.spelling import AS_WRITTEN, Spelling, respell
-from faceattr.training.splitting import set_val_aside
-from faceattr.training.tables import read_csv
 
 
 def without_folders(spec: str) -> str:

@@ -10,26 +10,27 @@ from pathlib import Path
 import numpy as np
 
 from faceattr import engines, model_file
+from faceattr.data import console
+from faceattr.data.crop_cache import cache_crops
+from faceattr.data.look import Look
+from faceattr.data.manifest import Example, Manifest
+from faceattr.data.rows import Rows, rows_of
+from faceattr.data.sources import read_labelled, without_folders
+from faceattr.data.spelling import AS_WRITTEN, Spelling
+from faceattr.data.twins import have_twins
+from faceattr.judging import plots, show
+from faceattr.judging.answers import all_answers
+from faceattr.judging.confidence import offers, reliability
+from faceattr.judging.evaluate import Score, predict, write_json
+from faceattr.judging.findings import Findings
+from faceattr.judging.groups import Groups, by_groups, check_columns
+from faceattr.judging.mistakes import SHOWN, draw_mistakes, write_mistakes
+from faceattr.judging.pages import write_card, write_page
 from faceattr.pictures.crop import CropRule
 from faceattr.pictures.detect import Detector
 from faceattr.tasks import Task
-from faceattr.training import console, plots
-from faceattr.training.answers import all_answers
-from faceattr.training.confidence import offers, reliability
-from faceattr.training.crop_cache import cache_crops
-from faceattr.training.dataset import Rows, rows_of
-from faceattr.training.evaluate import Score, predict, write_json
-from faceattr.training.findings import Findings
-from faceattr.training.fit import SCORES
-from faceattr.training.groups import Groups, by_groups, check_columns
-from faceattr.training.look import Look
-from faceattr.training.manifest import Example, Manifest
-from faceattr.training.mistakes import SHOWN, draw_mistakes, write_mistakes
-from faceattr.training.pages import write_card, write_page
-from faceattr.training.sources import read_labelled, without_folders
-from faceattr.training.spelling import AS_WRITTEN, Spelling
-from faceattr.training.twins import have_twins
 
+SCORES = "scores.json"  # its absence tells that a run is not finished
 TWIN = "twin"  # a column that is not in the manifest but worked out
 
 
@@ -49,12 +50,12 @@ def report(
 
     Args:
         model: A model file or an exported one, or ``"shipped"`` for the one of the package.
-        sources: See `faceattr.training.sources.read_source`.
+        sources: See `faceattr.data.sources.read_source`.
         tasks: Which of the model's tasks to score; None for all that the sources know.
         spelling: How the labels are to be understood.
         split: ``"train"``, ``"val"``, ``"test"`` or ``"all"``; None for val where some row
             is of it, else all.
-        by: Columns by which to group, see `faceattr.training.groups.by_groups`; ``"twin"`` parts
+        by: Columns by which to group, see `faceattr.judging.groups.by_groups`; ``"twin"`` parts
             the faces that are, or nearly are, among the sources' rows of split train as well.
         output: A folder for the report, see `write_report`; None writes none.
         detector: Finds the faces in whole photographs; None: the pictures are faces.
@@ -166,10 +167,10 @@ def read_rows(
 
 def print_findings(findings: Findings) -> None:
     """Print the scores, what they cannot tell, what confidence buys, and the groups."""
-    console.print_scores(findings.scores)
-    console.print_warnings(findings.warnings())
-    console.print_offers({answers.task.name: offers(answers) for answers in findings.answers})
-    console.print_groups(findings.groups)
+    show.print_scores(findings.scores)
+    show.print_warnings(findings.warnings())
+    show.print_offers({answers.task.name: offers(answers) for answers in findings.answers})
+    show.print_groups(findings.groups)
 
 
 def write_report(findings: Findings, folder: Path) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from faceattr.data.rows import Rows
+from faceattr.judging.answers import Answers
 from faceattr.pictures.sheet import Tile, contact_sheet
-from faceattr.training.answers import Answers
-from faceattr.training.dataset import Rows
 
 SHOWN = 24  # of a task
 COLUMNS = ("path", *("x0", "y0", "x1", "y1"), "task", "true", "answered")

@@ -13,11 +13,11 @@ import keras
 import numpy as np
 from sklearn import metrics
 
+from faceattr.data.rows import Rows
+from faceattr.judging.answers import Interval, answers_to, wilson
 from faceattr.model_file import plain
 from faceattr.pictures.crop import CropRule, crop
 from faceattr.tasks import Task
-from faceattr.training.answers import Interval, answers_to, wilson
-from faceattr.training.dataset import Rows
 
 ECE_BINS = 15
 FEW_OF_A_CLASS = 20  # rows

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from faceattr.training.dataset import Rows
-from faceattr.training.evaluate import calibration_error, predict
+from faceattr.data.rows import Rows
+from faceattr.judging.evaluate import calibration_error, predict
 
 FEWEST = 20  # labelled rows; fewer say more about themselves than about the model
 

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from faceattr.data.manifest import Example
+from faceattr.data.rows import Rows
 from faceattr.tasks import Task
-from faceattr.training.dataset import Rows
-from faceattr.training.manifest import Example
 
 UNREADABLE, NO_FACE = "unreadable pictures", "pictures without a face"
 EXACT_ACROSS, NEAR_ACROSS = "exact copies in another split", "near copies in another split"

@@ -16,10 +16,10 @@ from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 
+from faceattr.data.crop_cache import default_folder
+from faceattr.data.manifest import Example
 from faceattr.pictures.detect import Detector, Face, enough
 from faceattr.pictures.reading import read_picture
-from faceattr.training.crop_cache import default_folder
-from faceattr.training.manifest import Example
 
 FACES = "faces.sqlite"
 FOUND_VERSION = 1  # of how pictures are read for a detector; another one needs another look

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from faceattr.data.manifest import Known, Label, Source, names_in
 from faceattr.tasks import ORDERS
-from faceattr.training.manifest import Known, Label, Source, names_in
 
 EVERY_TASK = ""
 

@@ -18,11 +18,11 @@ import cv2
 import numpy as np
 from scipy.fft import dct
 
+from faceattr.data.crop_cache import cache_crops
+from faceattr.data.manifest import Example
+from faceattr.data.rows import Rows
+from faceattr.data.ties import connected, ties
 from faceattr.pictures.crop import CropRule
-from faceattr.training.crop_cache import cache_crops
-from faceattr.training.dataset import Rows
-from faceattr.training.manifest import Example
-from faceattr.training.ties import connected, ties
 
 NEAR, SURE = 0.95, 0.8
 SIDE, INNER, BLUR = 48, 40, 1.0

@@ -1,0 +1,1 @@
+"""Labelled pictures as checked records, read, put together, divided and cut."""

@@ -1,0 +1,59 @@
+"""What is printed about rows, and the progress bar of whatever goes through them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import track as rich_track
+from rich.table import Column, Table
+from rich.text import Text
+
+from faceattr.data.rows import Rows
+from faceattr.tasks import Task
+
+T = TypeVar("T")
+
+# Names of classes may look like markup, and lines are for reading, not for wrapping.
+OUT = Console(highlight=False, markup=False, soft_wrap=True)
+ERR = Console(stderr=True, highlight=False)
+
+
+def track(items: Sequence[T], what: str) -> Iterable[T]:
+    """The items with a progress bar on standard error that vanishes at the end."""
+    return rich_track(items, what, console=ERR, transient=True, disable=not ERR.is_terminal)
+
+
+def print_rows(rows: Mapping[str, Rows], tasks: Sequence[Task]) -> None:
+    """Print the faces that can be used, by split, task and class (votes count as shares)."""
+    total = sum(map(len, rows.values()))
+    counts = ", ".join(f"{len(part):,} {split}" for split, part in rows.items())
+    OUT.print(f"{total:,} faces: {counts}")
+    table = Table("task", "class", *(Column(split, justify="right") for split in rows))
+    for task in tasks:
+        targets = [part.targets[task.name] for part in rows.values()]
+        known = [f"{int(target.any(axis=1).sum()):,}" for target in targets]
+        table.add_row(task.name, "(all)", *known)
+        for position, name in enumerate(task.classes):
+            shares = [f"{target[:, position].sum():,.0f}" for target in targets]
+            table.add_row("", Text(name), *shares)
+    OUT.print(table)
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines as they are."""
+    for line in lines:
+        OUT.print(line)
+
+
+def print_left_out(left_out: Mapping[str, int]) -> None:
+    """Print a line for every reason for which something was left out."""
+    for reason, count in left_out.items():
+        OUT.print(f"left out: {count:,} ({reason})")
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    """Print a line for everything that was changed in reading."""
+    for note in notes:
+        OUT.print(f"note: {note}")
