@@ -36,6 +36,8 @@ class Rows:
         examples: For each row what it was read from; empty where nobody will ask.
         balance: ``"weights"`` lets all classes of a task count the same in its loss,
             ``"sampling"`` shows them equally often, ``"none"`` takes rows as they are.
+        soft: Tasks whose targets are in part another model's answers; their classes are not
+            balanced.
     """
 
     crops: np.ndarray
@@ -43,6 +45,7 @@ class Rows:
     targets: Mapping[str, np.ndarray]
     examples: Sequence[Example] = ()
     balance: str = "none"
+    soft: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.index)
@@ -55,8 +58,18 @@ class Rows:
     @cached_property
     def masks(self) -> Mapping[str, np.ndarray]:
         """By task, what each row counts in its loss, ``(n,)``: 0 where the task is unknown."""
-        weigh = row_weights if self.balance == "weights" else mask
-        return {name: weigh(target) for name, target in self.targets.items()}
+        return {
+            name: row_weights(target)
+            if self.balance == "weights" and name not in self.soft
+            else mask(target)
+            for name, target in self.targets.items()
+        }
+
+    @property
+    def chances(self) -> np.ndarray:
+        """How often each row is drawn among those that know the same tasks, in proportion."""
+        # To the balance, a soft task is as good as unknown.
+        return chances({name: t * (name not in self.soft) for name, t in self.targets.items()})
 
     def batch(self, rows: np.ndarray) -> Batch:
         """Crops, targets by task and masks by task of some rows."""
@@ -69,7 +82,7 @@ class Rows:
         known = np.flatnonzero(mask(self.targets[task]))
         examples = [self.examples[i] for i in known] if self.examples else ()
         targets = {task: self.targets[task][known]}
-        return Rows(self.crops, self.index[known], targets, examples, self.balance)
+        return Rows(self.crops, self.index[known], targets, examples, self.balance, self.soft)
 
     def sha256(self) -> str:
         """A hash of all crops and targets, independent of where the files lie."""
@@ -220,7 +233,7 @@ class MaskedBatches(keras.utils.PyDataset):
         self._kinds = [np.flatnonzero(kind_of == kind) for kind in range(len(kinds))]
         wanted = (mix or Mix()).wanted(names, known)
         self._shares = kind_shares(kinds.astype(float), counts, wanted)
-        self._chances = chances(rows.targets)
+        self._chances = rows.chances
         self._plan, self._began = self._planned(), False
         self._prepare()
 
