@@ -85,3 +85,14 @@ def test_draws_follow_the_shares_give_or_take_one_and_the_seed_alone():
 def test_one_task_s_rows_keep_the_balance():
     only = rows("weights").only("shade")
     np.testing.assert_allclose(only.masks["shade"], row_weights(RARE))
+
+
+def test_answers_of_another_model_are_not_balanced():
+    soft = np.full((20, 3), 1 / 3, "float32")
+    of = rows("weights")
+    kept = Rows(of.crops, of.index, {"shade": RARE, "tint": soft}, (), "weights", ("tint",))
+    np.testing.assert_array_equal(kept.masks["tint"], 1)
+    np.testing.assert_allclose(kept.masks["shade"], row_weights(RARE))
+    np.testing.assert_allclose(kept.chances, row_weights(RARE))
+    neither = Rows(of.crops, of.index, {"shade": RARE, "tint": soft}, soft=("shade", "tint"))
+    np.testing.assert_array_equal(neither.chances, 1)

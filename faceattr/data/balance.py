@@ -34,11 +34,12 @@ def chances(targets: Mapping[str, np.ndarray]) -> np.ndarray:
     """How often each row is drawn, in proportion ``(n,)``, so that classes come equally often.
 
     A row that knows several tasks is drawn as if a task were chosen at random first; with one
-    task the classes come out equal, with several as nearly as their overlap allows.
+    task the classes come out equal, with several as nearly as their overlap allows. One that knows
+    none counts 1.
     """
     known = sum(target.any(axis=1).astype(int) for target in targets.values())
     drawn = sum(row_weights(target) for target in targets.values())
-    return drawn / np.maximum(known, 1)
+    return np.where(known, drawn / np.maximum(known, 1), 1.0)
 
 
 def draw(

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from faceattr.data.balance import row_weights
+from faceattr.data.balance import chances, row_weights
 from faceattr.data.crop_cache import CachedCrops
 from faceattr.data.manifest import Example, targets
 from faceattr.tasks import Task
@@ -28,6 +28,8 @@ class Rows:
         examples: For each row what it was read from; empty where nobody will ask.
         balance: ``"weights"`` lets all classes of a task count the same in its loss,
             ``"sampling"`` shows them equally often, ``"none"`` takes rows as they are.
+        soft: Tasks whose targets are in part another model's answers; their classes are not
+            balanced.
     """
 
     crops: np.ndarray
@@ -35,6 +37,7 @@ class Rows:
     targets: Mapping[str, np.ndarray]
     examples: Sequence[Example] = ()
     balance: str = "none"
+    soft: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.index)
@@ -47,8 +50,18 @@ class Rows:
     @cached_property
     def masks(self) -> Mapping[str, np.ndarray]:
         """By task, what each row counts in its loss, ``(n,)``: 0 where the task is unknown."""
-        weigh = row_weights if self.balance == "weights" else mask
-        return {name: weigh(target) for name, target in self.targets.items()}
+        return {
+            name: row_weights(target)
+            if self.balance == "weights" and name not in self.soft
+            else mask(target)
+            for name, target in self.targets.items()
+        }
+
+    @property
+    def chances(self) -> np.ndarray:
+        """How often each row is drawn among those that know the same tasks, in proportion."""
+        # To the balance, a soft task is as good as unknown.
+        return chances({name: t * (name not in self.soft) for name, t in self.targets.items()})
 
     def batch(self, rows: np.ndarray) -> Batch:
         """Crops, targets by task and masks by task of some rows."""
@@ -61,7 +74,7 @@ class Rows:
         known = np.flatnonzero(mask(self.targets[task]))
         examples = [self.examples[int(i)] for i in known] if self.examples else ()
         targets = {task: self.targets[task][known]}
-        return Rows(self.crops, self.index[known], targets, examples, self.balance)
+        return Rows(self.crops, self.index[known], targets, examples, self.balance, self.soft)
 
     def sha256(self) -> str:
         """A hash of all crops and targets, independent of where the files lie."""

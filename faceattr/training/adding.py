@@ -123,7 +123,7 @@ class Old:
             name: np.where(mask(target)[:, None] > 0, target, answers.get(name, target))
             for name, target in rows.targets.items()
         }
-        return replace(rows, targets=targets)
+        return replace(rows, targets=targets, soft=tuple(self.known))
 
     def scores(self, untouched: Collection[str], found: Mapping[str, Any]) -> dict[str, Any]:
         """What was found of the new model, and the old scores of heads that answer as before."""

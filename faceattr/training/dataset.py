@@ -13,7 +13,7 @@ from typing import Protocol
 import keras
 import numpy as np
 
-from faceattr.data.balance import chances, draw
+from faceattr.data.balance import draw
 from faceattr.data.rows import Batch, Rows
 from faceattr.training.augment import Augmentation, augment
 
@@ -143,7 +143,7 @@ class MaskedBatches(keras.utils.PyDataset):
         self._kinds = [np.flatnonzero(kind_of == kind) for kind in range(len(kinds))]
         wanted = (mix or Mix()).wanted(names, known)
         self._shares = kind_shares(kinds.astype(float), counts, wanted)
-        self._chances = chances(rows.targets)
+        self._chances = rows.chances
         self._plan, self._began = self._planned(), False
         self._prepare()
 
