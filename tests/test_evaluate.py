@@ -52,6 +52,7 @@ def test_a_task_without_rows_has_no_figures():
     assert result.n == 0
     assert np.isnan(result.accuracy)
     assert np.isnan(mean_accuracy({"expression": result}))
+    assert np.isnan(mean_accuracy({"expression": result}, balanced=True))
 
 
 def test_a_class_without_rows_does_not_count_into_the_means():
@@ -153,3 +154,10 @@ def test_every_class_has_its_interval_and_few_rows_are_marked():
     assert female.has_few
     unseen = score(EXPRESSION, np.eye(7)[[0, 0]], np.eye(7)[[0, 3]]).classes[6]
     assert unseen.n == 0 and np.isnan(unseen.recall) and unseen.interval == (0, 1)
+
+
+def test_the_best_epoch_of_balanced_classes_is_told_by_balanced_accuracy():
+    always_male = np.tile([0.9, 0.1], (4, 1))
+    result = score(GENDER, np.eye(2)[[0, 0, 0, 1]], always_male)
+    assert mean_accuracy({"gender": result}) == 0.75
+    assert mean_accuracy({"gender": result}, balanced=True) == 0.5

@@ -264,10 +264,11 @@ def smallest_face(table: Mapping[int, Mapping[str, float]]) -> int:
     return min(kept)
 
 
-def mean_accuracy(scores: Mapping[str, Score]) -> float:
-    """What chooses the best epoch: the mean accuracy of the tasks that have rows."""
-    known = [score.accuracy for score in scores.values() if score.n]
-    return float(np.mean(known)) if known else float("nan")
+def mean_accuracy(scores: Mapping[str, Score], *, balanced: bool = False) -> float:
+    """What chooses the best epoch: the mean (balanced) accuracy of the tasks that have rows."""
+    known = [score for score in scores.values() if score.n]
+    found = [score.balanced_accuracy if balanced else score.accuracy for score in known]
+    return float(np.mean(found)) if found else float("nan")
 
 
 def write_json(scores: Mapping[str, Any], path: Path) -> None:

@@ -232,7 +232,8 @@ class _Keeper(keras.callbacks.Callback):
         network, rows = self._judged
         scores = evaluate(network, self._tasks, rows)
         number = 1 + epoch + sum(p.epochs for p in self._settings.phases[: self._at.phase])
-        is_best = self._move_on(epoch + 1, number, mean_accuracy(scores))
+        mean = mean_accuracy(scores, balanced=self._settings.balance != "none")
+        is_best = self._move_on(epoch + 1, number, mean)
         result = Epoch(
             number=number,
             phase=self._phase.name,
