@@ -3,8 +3,8 @@
 Run: python tests/bench/own_data.py FER2013 UTKFACE [FOLDER]    (both with a manifest.csv)
 
 * `mood`: 40 faces of each of three FER2013 classes in folders called laughing, crying and cute.
-* `people`: a CSV of 400 UTKFace rows with gender and age group in which half of the cells are
-  empty.
+* `people`: a CSV of 400 UTKFace rows with gender and generation (a task of one's own) in which
+  half of the cells are empty.
 
 Both are trained by `faceattr train` with nothing but a source and an output, start-up included
 in the time, and judged by `faceattr evaluate` on val rows of the sets, which no training saw.
@@ -50,7 +50,7 @@ def class_folders(fer: Path, folder: Path, split: str, each: int) -> Path:
 def table_with_holes(utkface: Path, path: Path) -> Path:
     """Some people, each cell of the two tasks empty with a chance of one half."""
     rows = _people(utkface, "train", PEOPLE)
-    for seed, task in enumerate(("gender", "age_group")):
+    for seed, task in enumerate(("gender", "generation")):
         rows.loc[rows.sample(frac=0.5, random_state=seed).index, task] = ""
     rows.drop(columns="split").to_csv(path, index=False)
     return path
@@ -60,7 +60,8 @@ def _people(utkface: Path, split: str, count: int) -> pd.DataFrame:
     rows = pd.read_csv(utkface / "manifest.csv").query("split == @split")
     rows = rows.dropna(subset=["gender"]).sample(count, random_state=0)
     rows["path"] = [utkface.absolute() / path for path in rows["path"]]
-    return rows[["path", "split", "gender", "age_group"]]
+    rows["generation"] = pd.cut(rows["age"], (0, 29, 59, 200), labels=("young", "middle", "old"))
+    return rows[["path", "split", "gender", "generation"]].astype(str)
 
 
 def report(folder: Path, seconds: float, faces: int, tasks: Iterable[str]) -> None:
@@ -84,7 +85,7 @@ def main(fer: Path, utkface: Path, folder: Path) -> None:
     _people(utkface, "val", JUDGED_PEOPLE).to_csv(folder / "others.csv", index=False)
     for task, source, judges, faces, tasks in (
         ("mood", f"mood={photos}", f"mood={others}", EACH * len(MOODS), ["mood"]),
-        ("people", people, folder / "others.csv", PEOPLE, ["gender", "age_group"]),
+        ("people", people, folder / "others.csv", PEOPLE, ["gender", "generation"]),
     ):
         model = folder / f"{task}.keras"
         seconds = faceattr("train", source, "-o", model, "--cache", cache)
