@@ -6,7 +6,7 @@ from faceattr.training.phases import FINETUNE, FROZEN, SCRATCH, Phase
 
 def test_the_defaults_freeze_then_fine_tune_or_start_from_nothing():
     assert FROZEN.first is None
-    assert FINETUNE.first == "block4_conv1"
+    assert FINETUNE.first == "block5_conv1"
     assert FINETUNE.learning_rate < FROZEN.learning_rate
     assert SCRATCH.norm_learns and not FINETUNE.norm_learns
 

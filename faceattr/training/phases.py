@@ -128,7 +128,7 @@ class Phase:
 
 # Defaults for a trunk that has already learnt something (ImageNet, or faces).
 FROZEN = Phase("frozen", epochs=5, learning_rate=1e-3, patience=3)
-FINETUNE = Phase("finetune", epochs=5, learning_rate=5e-5, first="block4_conv1", patience=3)
+FINETUNE = Phase("finetune", epochs=5, learning_rate=5e-5, first="block5_conv1", patience=3)
 # For a trunk that starts from nothing; many more epochs make a good one.
 SCRATCH = Phase(
     "scratch",
