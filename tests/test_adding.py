@@ -20,6 +20,7 @@ from faceattr.training.adding import Adding
 
 SHADE = Task("shade", ("light", "dark"))  # not the order of the alphabet
 HUE = Task("hue", ("blue", "green", "red"))
+OPEN = ["--first", "finetune=block4_conv1"]  # the toy network has no block 5
 CROPS = np.random.default_rng(3).integers(0, 255, (40, 48, 48, 3)).astype("uint8")
 
 
@@ -126,7 +127,8 @@ def test_fine_tuning_tells_what_the_old_heads_lost_and_drops_their_old_scores(
 ):
     save(data)
     monkeypatch.setattr("faceattr.training.finish.write_report", write_report)
-    epochs = ["--epochs", "frozen=1,finetune=2", "--rate", "finetune=0.01"]
+    epochs = ["--epochs", "frozen=1,finetune=2", "--rate", "finetune=0.01", *OPEN]
+    epochs += ["--first", "finetune=block4_conv1"]
     assert add(data, *epochs, "--patience", "finetune=9", "--judge", str(data / "shades.csv")) == 0
     changed = json.loads((data / "more.training/forgetting.json").read_text())
     assert changed["shade"]["n"] == 60
@@ -141,7 +143,8 @@ def test_fine_tuning_tells_what_the_old_heads_lost_and_drops_their_old_scores(
 
 def test_keeping_holds_the_old_heads_nearer_to_what_they_said(data):
     before = answers(save(data))
-    epochs = ["--epochs", "frozen=1,finetune=4", "--rate", "finetune=0.01"]
+    epochs = ["--epochs", "frozen=1,finetune=4", "--rate", "finetune=0.01", *OPEN]
+    epochs += ["--first", "finetune=block4_conv1"]
     always = ["--patience", "finetune=9", "--augment", "none"]
     apart = {}
     for name, more in (("free.keras", []), ("kept.keras", ["--keep"])):
