@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import cv2
 import keras
@@ -17,6 +18,7 @@ from faceattr.pictures.crop import CropRule
 from faceattr.tasks import GENDER
 from faceattr.training import network as network_module
 from faceattr.training.network import Network
+from faceattr.training.phases import FINETUNE
 
 
 @pytest.fixture
@@ -45,6 +47,9 @@ def built(network, tasks, seed=0):
 @pytest.fixture
 def toy(monkeypatch):
     """Train the toy network in place of VGG16."""
+    # The toy's last block is its fourth.
+    opened = replace(FINETUNE, first="block4_conv1")
+    monkeypatch.setattr(network_module, "FINETUNE", opened)
     monkeypatch.setattr(Network, "build", built)
     monkeypatch.setattr(Network, "finished", lambda self, trained, tasks: trained)
 
@@ -113,11 +118,9 @@ def test_an_interrupted_run_says_how_to_go_on(data, toy, monkeypatch, capsys):
         (["--weights", "missing.h5"], "no weights file missing.h5"),
     ],
 )
-def test_wrong_options_are_one_sentence_and_exit_code_2(
-    data, monkeypatch, capsys, options, message
-):
+def test_wrong_options_are_one_sentence_and_exit_code_2(data, request, capsys, options, message):
     if "--weights" not in options:
-        monkeypatch.setattr(Network, "build", built)
+        request.getfixturevalue("toy")
     assert train(data, *options) == 2
     error = capsys.readouterr().err
     assert message in error
