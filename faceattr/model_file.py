@@ -32,6 +32,7 @@ MEMBER = "faceattr.json"
 WEIGHTS_MEMBER = "model.weights.h5"
 CONFIG_MEMBER = "config.json"
 EXPORTED = (".onnx", ".tflite", ".xml")  # what `faceattr export` writes beside folders
+SHIPPED = "shipped"  # what the model that comes with the package is called
 
 
 @dataclass(frozen=True)
@@ -249,6 +250,11 @@ def sha256_of(path: str | Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def path_of(model: str | Path) -> Path:
+    """The file of a model: of ``"shipped"`` the one that comes with the package."""
+    return shipped_model() if model == SHIPPED else Path(model)
 
 
 def shipped_model() -> Path:

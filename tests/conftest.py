@@ -49,3 +49,15 @@ def shaded(level: int, seed: int = 0, size: int = 40) -> np.ndarray:
     """A square picture of one grey level with a little noise, RGB uint8."""
     noise = np.random.default_rng([level, seed]).integers(-20, 21, (size, size, 3))
     return np.clip(level + noise, 0, 255).astype("uint8")
+
+
+def noted_epochs(stop_after: int | None = None):
+    """A list, and an `after_epoch` that puts epochs into it and interrupts the run behind one."""
+    seen = []
+
+    def after_epoch(epoch):
+        seen.append(epoch)
+        if epoch.number == stop_after:
+            raise KeyboardInterrupt
+
+    return seen, after_epoch

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import SHADE, TINT, toy_network
+from conftest import SHADE, TINT, noted_epochs, toy_network
 from test_fit import TRAIN, VAL
 
 from faceattr.training.augment import NO_AUGMENTATION
@@ -89,13 +89,8 @@ def test_alternating_gives_the_early_head_to_the_turns_of_its_task():
 def test_such_runs_are_resumed_and_leave_the_network_as_it_was_built(tmp_path, other):
     def run(folder, stop_after=None, **more):
         keras.utils.set_random_seed(0)
-        network, seen = toy_network((SHADE, TINT)), []
-
-        def after_epoch(epoch):
-            seen.append(epoch)
-            if epoch.number == stop_after:
-                raise KeyboardInterrupt
-
+        network = toy_network((SHADE, TINT))
+        seen, after_epoch = noted_epochs(stop_after)
         how = settings(EARLY, **other)
         fit(network, (SHADE, TINT), TRAIN, VAL, how, folder, after_epoch=after_epoch, **more)
         return network, seen

@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import SHADE, TINT, toy_network
+from conftest import SHADE, TINT, noted_epochs, toy_network
 from test_fit import TRAIN, VAL
 
 from faceattr.training.augment import NO_AUGMENTATION
@@ -84,13 +84,8 @@ def test_the_batches_of_a_turn_know_its_task_and_no_task_is_always_last(network)
 def test_such_runs_learn_and_are_resumed(tmp_path, other):
     def run(folder, stop_after=None, **more):
         keras.utils.set_random_seed(0)
-        network, seen = toy_network((SHADE, TINT)), []
-
-        def after_epoch(epoch):
-            seen.append(epoch)
-            if epoch.number == stop_after:
-                raise KeyboardInterrupt
-
+        network = toy_network((SHADE, TINT))
+        seen, after_epoch = noted_epochs(stop_after)
         fit(
             network,
             (SHADE, TINT),

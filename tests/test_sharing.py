@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import SHADE, TINT, toy_network
+from conftest import SHADE, TINT, noted_epochs, toy_network
 from keras import layers
 from test_fit import TRAIN, VAL
 
@@ -134,13 +134,8 @@ def test_tasks_that_share_a_trunk_and_trunks_that_do_not_learn_have_no_ties():
 @pytest.mark.parametrize("schedule", ["joint", pytest.param("alternating", marks=pytest.mark.slow)])
 def test_such_runs_learn_log_how_far_apart_they_are_and_are_resumed(tmp_path, schedule):
     def run(folder, stop_after=None, **more):
-        model, seen = network(), []
-
-        def after_epoch(epoch):
-            seen.append(epoch)
-            if epoch.number == stop_after:
-                raise KeyboardInterrupt
-
+        model = network()
+        seen, after_epoch = noted_epochs(stop_after)
         early = Auxiliary("tint", "block1_conv1")
         how = settings(schedule=schedule, tie=0.1, auxiliary=(early,))
         fit(model, (SHADE, TINT), TRAIN, VAL, how, folder, after_epoch=after_epoch, **more)

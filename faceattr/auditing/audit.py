@@ -24,15 +24,13 @@ from faceattr.pictures.crop import CropRule
 from faceattr.pictures.detect import Detector
 from faceattr.tasks import KNOWN_TASKS
 
-SHIPPED = "shipped"
-
 
 def audit(
     sources: Sequence[str],
     *,
     tasks: Collection[str] | None = None,
     spelling: Spelling = AS_WRITTEN,
-    model: str | Path | None = SHIPPED,
+    model: str | Path | None = model_file.SHIPPED,
     detector: Detector | None = None,
     rule: CropRule | None = None,
     output: str | Path | None = None,
@@ -71,8 +69,7 @@ def audit(
     rows = Rows(cached.array, cached.rows[usable], targets(manifest.tasks, kept), kept)
     findings += checks.looked_at(manifest.tasks, rows)
     if model is not None and kept:
-        path = model_file.shipped_model() if model == SHIPPED else Path(model)
-        swaps = find_swaps(manifest.tasks, kept, path, folder)
+        swaps = find_swaps(manifest.tasks, kept, model_file.path_of(model), folder)
         findings += [Finding(issues.SWAPPED, swap.task, words=str(swap)) for swap in swaps]
     names = tuple(map(without_folders, sources))
     counts = checks.counts_of(manifest.tasks, rows)

@@ -31,7 +31,7 @@ def heads(model, output=None, **given) -> int:
     other names; what is left answers as before, to the last bit."""
     from faceattr import model_file
 
-    path = model_file.shipped_model() if model == "shipped" else model
+    path = model_file.path_of(model)
     classes: dict[str, dict[str, str]] = {}
     for head, renaming in given.pop("rename_class", ()):
         classes.setdefault(head, {}).update(renaming)

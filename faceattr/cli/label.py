@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from faceattr.cli.options import command, pairs
+from faceattr.cli.options import add_precision, command, pairs
 
 
 def add_command(commands) -> None:
@@ -17,11 +17,7 @@ def add_command(commands) -> None:
     )
     add("-o", "--output", required=True, metavar="TABLE", help=".csv, .jsonl or .parquet")
     add("--model", metavar="FILE", help="a file of `faceattr train` or `faceattr export`")
-    add(
-        "--precision",
-        choices=("float32", "bfloat16"),
-        help="bfloat16 is twice as fast where the processor has it (float32)",
-    )
+    add_precision(parser)
     add(
         "--detector",
         help="auto, yunet, centerface, mtcnn, none (each picture is one face) or "

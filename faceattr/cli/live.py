@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from faceattr.cli.options import command
+from faceattr.cli.options import add_precision, command
 
 
 def add_command(commands) -> None:
@@ -25,11 +25,7 @@ def add_command(commands) -> None:
     add("--overwrite", action="store_true", help="replace outputs that are there")
     add("--model", metavar="FILE", help="a file of `faceattr train` or `faceattr export`")
     add("--detector", help="auto, yunet, centerface, mtcnn, none or a YuNet .onnx file")
-    add(
-        "--precision",
-        choices=("float32", "bfloat16"),
-        help="bfloat16 is twice as fast where the processor has it (float32)",
-    )
+    add_precision(parser)
     add("--offline", action="store_true", help="never download the detector's file")
     add("--upright", action="store_true", help="look at the picture on its sides and head as well")
     add("--min-face", type=float, metavar="PIXELS", help="do not describe smaller faces")

@@ -47,6 +47,15 @@ def start_keras() -> None:
         keras.ops.zeros(1)
 
 
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """In how many bits the network computes."""
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        help="bfloat16 is twice as fast where the processor has it (float32)",
+    )
+
+
 def add_face_options(parser: argparse.ArgumentParser) -> None:
     """Options of the commands that may find faces in whole photographs themselves."""
     add = parser.add_argument

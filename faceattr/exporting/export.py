@@ -71,7 +71,7 @@ def export(
             pictures cannot be used, or an optional package is missing.
         OSError: Something cannot be read or written.
     """
-    path = model_file.shipped_model() if model == "shipped" else Path(model)
+    path = model_file.path_of(model)
     description = model_file.describe(path)
     target = targets.target_called(to, int8=int8)
     output = Path(output) if output is not None else _usual_name(path, to, int8)

@@ -65,7 +65,7 @@ def report(
         ValueError: Model and sources share no task, the split has no row, or there is nothing
             of the kind to group by.
     """
-    path = model_file.shipped_model() if model == "shipped" else Path(model)
+    path = model_file.path_of(model)
     description = engines.describe(path)
     look = Look(description.crop, detector, Path(cache) if cache else None)
     whole = _labelled(path, sources, _asked_for(path, description.tasks, tasks), spelling, look)

@@ -29,9 +29,9 @@ DTYPE = "float32"
 Track = Callable[[Sequence[int], str], Iterable[int]]
 
 
-def default_folder() -> Path:
-    """Where features are kept unless told otherwise: the user's cache folder."""
-    return Path(platformdirs.user_cache_dir("faceattr")) / "features"
+def folder_in(cache: str | Path | None) -> Path:
+    """Where features are kept: beside the crops, by default in the user's cache folder."""
+    return Path(cache or platformdirs.user_cache_dir("faceattr"), "features")
 
 
 class Features:

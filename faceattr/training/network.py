@@ -16,7 +16,6 @@ from faceattr.pictures.crop import CropRule
 from faceattr.tasks import Task
 from faceattr.training.phases import FINETUNE, FROZEN, SCRATCH, Phase
 
-SHIPPED = "shipped"
 IMAGENET = "imagenet"
 NOTHING = "none"
 CPUINFO = Path("/proc/cpuinfo")
@@ -41,7 +40,7 @@ class Network:
         dtype: ``"float32"``, ``"mixed_bfloat16"``, or None for the faster one on this machine.
     """
 
-    weights: str = SHIPPED
+    weights: str = model_file.SHIPPED
     crop: CropRule | None = None
     trunk: str = "vgg16"
     sharing: str = "hard"
@@ -61,7 +60,7 @@ class Network:
         """The model file that it starts from, if it does."""
         if self.weights in (IMAGENET, NOTHING) or self.weights.endswith(".h5"):
             return None
-        return model_file.shipped_model() if self.weights == SHIPPED else Path(self.weights)
+        return model_file.path_of(self.weights)
 
     @property
     def licence(self) -> str:

@@ -21,7 +21,7 @@ from faceattr.pictures.detect import Detector
 from faceattr.tasks import KNOWN_TASKS, Task
 from faceattr.training import brief
 from faceattr.training.adding import Adding, Old
-from faceattr.training.features import default_folder
+from faceattr.training.features import folder_in
 from faceattr.training.finish import finish, made
 from faceattr.training.fit import SETTINGS, check, fit
 from faceattr.training.network import Network
@@ -102,7 +102,7 @@ def train(
             resume=resume,
             after_epoch=progress.show,
             callbacks=[progress],
-            features=Path(cache, "features") if cache else default_folder(),
+            features=folder_in(cache),
             track=progress.track,
             tell=console.OUT.print,
         )

@@ -25,7 +25,7 @@ from faceattr.model_file import plain
 from faceattr.pictures.crop import CropRule
 from faceattr.tasks import Task
 from faceattr.training.dataset import steps_per_epoch
-from faceattr.training.features import default_folder
+from faceattr.training.features import folder_in
 from faceattr.training.fit import Epoch, fit
 from faceattr.training.network import Network
 from faceattr.training.settings import Settings
@@ -143,7 +143,6 @@ def train_once(run: Run) -> list[Result]:
     network = run.way.network.settled()
     tasks, rows = _read(run, network.crop or CropRule())
     clock, epochs = _Clock(), list[Epoch]()
-    cache = run.data.cache
     with tempfile.TemporaryDirectory() as folder:
         fit(
             network.build(tasks, seed=run.seed),
@@ -154,7 +153,7 @@ def train_once(run: Run) -> list[Result]:
             Path(folder),
             after_epoch=epochs.append,
             callbacks=[clock],
-            features=Path(cache, "features") if cache else default_folder(),
+            features=folder_in(run.data.cache),
         )
     steps = len(epochs) * steps_per_epoch(len(rows["train"]), run.settings.batch_size)
     result = partial(
