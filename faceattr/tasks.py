@@ -60,6 +60,13 @@ class Task:
             )
         return self.classes.index(name)
 
+    def __contains__(self, label: str) -> bool:
+        """Whether `label` is one of the classes, or a common other spelling of one."""
+        try:
+            return self.index(label) >= 0
+        except ValueError:
+            return False
+
 
 EXPRESSION = Task("expression", ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"))
 GENDER = Task("gender", ("male", "female"))

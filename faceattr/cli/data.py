@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from faceattr.cli.options import pairs
+
 
 def _renaming(text: str) -> tuple[str, str, str]:
     """``OLD=NEW`` for every task, ``TASK:OLD=NEW`` for one."""
@@ -40,6 +42,13 @@ def add_spelling(parser) -> None:
         help="whose numbers the labels are: expression=fer2013, fer+, raf-db, affectnet or "
         "imagefolder; gender=utkface or imdb-wiki",
     )
+    add(
+        "--votes",
+        type=pairs(float),
+        metavar="TASK=SHARE",
+        help="how much the votes beside a label count, of 1 (0: the label alone): columns "
+        "TASK:CLASS, or FER+'s",
+    )
 
 
 def add_adding(parser) -> None:
@@ -68,7 +77,7 @@ def spelling_of(given: dict):
     renamed: dict[str, dict[str, str]] = {}
     for task, old, new in given.pop("map", ()):
         renamed.setdefault(task, {})[old] = new
-    return Spelling(renamed, dict(given.pop("order", ())))
+    return Spelling(renamed, dict(given.pop("order", ())), given.pop("votes", {}))
 
 
 def adding_of(sources: Sequence[str], given: dict):

@@ -22,7 +22,8 @@ SPLIT_NAMES = {
     **{name: name for name in SPLITS},
     **{"training": "train", "valid": "val", "validation": "val", "testing": "test"},
 }
-Label = str | Mapping[str, float]
+Votes = Mapping[str, float]
+Label = str | Votes
 Known = Mapping[str, Task]
 
 
@@ -34,6 +35,8 @@ class Example:
         path: The picture's file, or a name for it where `pixels` holds the picture.
         labels: By task, a class name, or votes (weights by class name). A task that is not in
             it, or has an empty label, is unknown.
+        votes: By task, what several people said beside the label; it counts where that is asked
+            for, see `faceattr.data.votes`.
         box: ``(x0, y0, x1, y1)`` in pixels of the upright picture; None: it is the face.
         landmarks: Points ``(x, y)`` that level the face, the eyes first, as `crop` takes them.
         split: ``"train"``, ``"val"``, ``"test"``, or ``""`` where nobody has said.
@@ -45,6 +48,7 @@ class Example:
 
     path: Path
     labels: Mapping[str, Label] = field(default_factory=dict)
+    votes: Mapping[str, Votes] = field(default_factory=dict)
     box: Box | None = None
     landmarks: Landmarks | None = None
     split: str = ""
@@ -175,6 +179,7 @@ def _united(first: Example, second: Example, tasks: Mapping[str, Task]) -> Examp
     return replace(
         first,
         labels={**second.labels, **{k: v for k, v in first.labels.items() if v}},
+        votes={**second.votes, **first.votes},
         split=first.split or second.split,
         group=first.group or second.group,
         about={**second.about, **first.about},

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from faceattr.data.manifest import Known, Label, Source, names_in
+from faceattr.data.manifest import Known, Label, Source, Votes, names_in
+from faceattr.data.votes import FERPLUS_FILE, count_votes
 from faceattr.tasks import ORDERS
 
 EVERY_TASK = ""
@@ -21,13 +22,16 @@ class Spelling:
             Several names may stand for one class; an empty class leaves the label unknown.
         orders: By task, the name of the order that its numbers follow, see
             `faceattr.tasks.ORDERS`.
+        votes: By task, how much what several people said counts beside the label: 1 alone, 0.5
+            as much as the label, see `faceattr.data.votes`. Without it the label counts alone.
 
     Raises:
-        ValueError: There is no such order.
+        ValueError: There is no such order, or a share is not from 0 to 1.
     """
 
     renamed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     orders: Mapping[str, str] = field(default_factory=dict)
+    votes: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for task, name in self.orders.items():
@@ -37,6 +41,8 @@ class Spelling:
                     f"{_known_orders()}. Numbers of another order are named one by one, "
                     f"as in --map {task}:0=NAME."
                 )
+        if not all(0 <= share <= 1 for share in self.votes.values()):
+            raise ValueError(f"Votes count from 0 to 1. Received: {dict(self.votes)}")
 
     def renaming_of(self, task: str) -> Mapping[str, str]:
         """The classes that names in the data stand for."""
@@ -84,7 +90,10 @@ def respell(
         met.update(_names_met(source))
     _refuse_unmet(met, spelling)
     _refuse_numbers(met, spelling, known)
-    return [_mapped(source, spelling.renamed_to) for source in numbered], _notes(met, spelling)
+    _refuse_unvoted(sources, spelling)
+    named = [_mapped(source, spelling.renamed_to) for source in numbered]
+    counted = [count_votes(source, spelling.votes, known) for source in named]
+    return counted, _notes(met, spelling) + _notes_on_votes(counted, spelling)
 
 
 def _mapped(source: Source, class_of: Callable[[str, str], str]) -> Source:
@@ -95,10 +104,11 @@ def _mapped(source: Source, class_of: Callable[[str, str], str]) -> Source:
             labels = {
                 task: _mapped_label(task, label, class_of) for task, label in example.labels.items()
             }
+            votes = {task: _mapped_votes(task, of, class_of) for task, of in example.votes.items()}
         except ValueError as error:
             raise ValueError(f"{example.origin or example.path}: {error}") from None
         if any(labels.values()):
-            examples.append(replace(example, labels=labels))
+            examples.append(replace(example, labels=labels, votes=votes))
         else:
             left_out["label that stands for no class"] += 1
     return replace(source, examples=tuple(examples), left_out=left_out)
@@ -107,11 +117,15 @@ def _mapped(source: Source, class_of: Callable[[str, str], str]) -> Source:
 def _mapped_label(task: str, label: Label, class_of: Callable[[str, str], str]) -> Label:
     if isinstance(label, str):
         return class_of(task, label.strip()) if label else ""
-    votes: dict[str, float] = {}
-    for name, weight in label.items():
+    return _mapped_votes(task, label, class_of)
+
+
+def _mapped_votes(task: str, votes: Votes, class_of: Callable[[str, str], str]) -> Votes:
+    mapped: dict[str, float] = {}
+    for name, weight in votes.items():
         answer = class_of(task, name.strip())
-        votes[answer] = votes.get(answer, 0) + weight
-    return {name: weight for name, weight in votes.items() if name}
+        mapped[answer] = mapped.get(answer, 0) + weight
+    return {name: weight for name, weight in mapped.items() if name}
 
 
 def _names_met(source: Source) -> Iterator[tuple[str, str]]:
@@ -151,6 +165,24 @@ def _refuse_unmet(met: Iterable[tuple[str, str]], spelling: Spelling) -> None:
                 f"There is no label {', '.join(strangers)}{' of task ' if task else ''}{task} to "
                 f"be renamed. The labels are: {', '.join(sorted(there)) or 'none'}."
             )
+
+
+def _refuse_unvoted(sources: Sequence[Source], spelling: Spelling) -> None:
+    voted = {task for source in sources for example in source.examples for task in example.votes}
+    if unvoted := sorted(set(spelling.votes) - voted):
+        raise ValueError(
+            f"There are no votes on {', '.join(unvoted)} beside a label. Expected columns called "
+            f"{unvoted[0]}:CLASS; for expression also FER+'s, in {FERPLUS_FILE} beside fer2013.csv "
+            "or as columns votes_neutral, votes_happiness and so on."
+        )
+
+
+def _notes_on_votes(sources: Sequence[Source], spelling: Spelling) -> tuple[str, ...]:
+    examples = [example for source in sources for example in source.examples]
+    return tuple(
+        f"{task}: votes count {share:.0%} on {sum(task in e.votes for e in examples):,} faces"
+        for task, share in spelling.votes.items()
+    )
 
 
 def _notes(met: Mapping[tuple[str, str], int], spelling: Spelling) -> tuple[str, ...]:
