@@ -49,6 +49,22 @@ class Engine:
             return {name: np.array(rows) for name, rows in self._answer(crops).items()}
 
 
+class Flipped:
+    """A model that is asked about every crop and its mirror image; both answers are averaged.
+
+    Args:
+        model: A Keras model or an `Engine`.
+    """
+
+    def __init__(self, model: keras.Model | Engine) -> None:
+        self._model = model
+
+    def predict_on_batch(self, crops: np.ndarray) -> dict[str, np.ndarray]:
+        """Probabilities ``(n, classes)`` by task name, in twice the time."""
+        straight, mirrored = map(self._model.predict_on_batch, (crops, crops[:, :, ::-1]))
+        return {name: (rows + mirrored[name]) / 2 for name, rows in straight.items()}
+
+
 @dataclass(frozen=True)
 class Runtime:
     """What runs one kind of exported file.

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import toy_network
 from use_toys import MOOD, ColourModel, GreenSquares, attributes, draw
 
 from faceattr import model, model_file
@@ -93,6 +94,18 @@ def test_faces_go_through_the_model_in_batches_of_few_shapes():
     assert [shape[0] for shape in describe.model.shapes[3:]] == [4, 1]
     describe.predict([np.zeros((32, 32, 3), np.uint8)], full_batches=True)
     assert describe.model.shapes[-1][0] == 4
+
+
+def test_a_face_and_its_mirror_image_are_asked_about_and_averaged():
+    crop = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype="uint8")
+    network = toy_network()
+    description = Description((EXPRESSION, GENDER), CropRule(32))
+    (straight,), (mirrored,), (both,) = (
+        FaceAttributes(network, description, GreenSquares(), flip=flip).predict([face])
+        for face, flip in ((crop, False), (crop[:, ::-1], False), (crop, True))
+    )
+    assert not np.allclose(straight["gender"], mirrored["gender"], atol=1e-4)
+    assert both["gender"] == pytest.approx((straight["gender"] + mirrored["gender"]) / 2)
 
 
 def test_no_crops_are_no_call():

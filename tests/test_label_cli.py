@@ -63,6 +63,24 @@ def test_pictures_that_are_faces_need_no_detector(tmp_path, toy_model_path):
     assert frame["x1"].tolist() == [200, 200, 200] and frame["gender"].notna().all()
 
 
+def test_answers_may_be_required_and_averaged_with_those_of_the_mirror_image(
+    tmp_path, toy_model_path
+):
+    faces = save_pictures(tmp_path / "faces", 3)
+    how = [str(faces), "--detector", "none", "--model", str(toy_model_path), "--quiet"]
+
+    def label(name, *more):
+        assert main(["label", *how, "-o", str(tmp_path / name), *more]) == 0
+        return pandas.read_csv(tmp_path / name)
+
+    plain, flipped = label("plain.csv"), label("flipped.csv", "--flip")
+    assert not plain["gender:male"].equals(flipped["gender:male"])
+    other = {"male": "female", "female": "male"}[plain["gender"][0]]
+    required = label("required.csv", "--require", f"gender={other}")
+    assert required["status"][0] == "dropped"
+    assert main(["label", *how, "-o", str(tmp_path / "plain.csv"), "--resume", "--flip"]) == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

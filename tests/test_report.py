@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import shaded
 
@@ -172,6 +173,17 @@ def test_evaluate_groups_by_columns_heads_and_twins(toy_model_path, people, tmp_
     twins = {group["name"]: group["n"] for group in groups[2]["groups"]}
     assert twins["in train too"] >= 1 and sum(twins.values()) == 6
     assert "report.html" in {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_flipping_and_votes_are_told_in_print_and_on_the_page(
+    toy_model_path, people, tmp_path, capsys
+):
+    pd.read_csv(people).assign(**{"gender:male": 1}).to_csv(people, index=False)
+    given = [toy_model_path, people, "--cache", tmp_path / "cache", "-o", tmp_path / "out"]
+    assert evaluate(*given, "--flip", "--votes", "gender=1") == 0
+    printed, page = capsys.readouterr().out, (tmp_path / "out/report.html").read_text()
+    for told in ("a face and its mirror image", "gender: votes count 100% on 12 faces"):
+        assert told in printed and told in page
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from faceattr.cli.data import add_spelling, spelling_of
-from faceattr.cli.options import add_face_options, command, detector_of, start_keras
+from faceattr.cli.options import add_face_options, add_flip, command, detector_of, start_keras
 
 
 def _names(text: str) -> list[str]:
@@ -25,6 +25,7 @@ def add_command(commands) -> None:
         help="accuracy by group: columns of the manifest, a+b for two crossed, or another task, "
         "whose answers make the groups where it is no column; twin: is the face in train too",
     )
+    add_flip(parser)
     add("-o", "--output", metavar="DIR", help="where the report goes: report.html and its parts")
     add_face_options(parser)
     add("--cache", metavar="DIR", help="folder of the crop cache")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from faceattr.cli.options import add_precision, command, pairs
+from faceattr.cli.options import add_flip, add_precision, command, pairs
 
 
 def add_command(commands) -> None:
@@ -18,6 +18,7 @@ def add_command(commands) -> None:
     add("-o", "--output", required=True, metavar="TABLE", help=".csv, .jsonl or .parquet")
     add("--model", metavar="FILE", help="a file of `faceattr train` or `faceattr export`")
     add_precision(parser)
+    add_flip(parser)
     add(
         "--detector",
         help="auto, yunet, centerface, mtcnn, none (each picture is one face) or "

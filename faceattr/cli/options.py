@@ -56,6 +56,15 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_flip(parser: argparse.ArgumentParser) -> None:
+    """How often the network is asked about a face."""
+    parser.add_argument(
+        "--flip",
+        action="store_true",
+        help="average the answers on each face and its mirror image, in twice the time",
+    )
+
+
 def add_face_options(parser: argparse.ArgumentParser) -> None:
     """Options of the commands that may find faces in whole photographs themselves."""
     add = parser.add_argument

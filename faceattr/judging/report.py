@@ -31,6 +31,7 @@ from faceattr.pictures.detect import Detector
 from faceattr.tasks import Task
 
 SCORES = "scores.json"  # its absence tells that a run is not finished
+FLIPPED = "Every answer is the average over a face and its mirror image (--flip)."
 TWIN = "twin"  # a column that is not in the manifest but worked out
 
 
@@ -42,6 +43,7 @@ def report(
     spelling: Spelling = AS_WRITTEN,
     split: str | None = None,
     by: Sequence[str] = (),
+    flip: bool = False,
     output: str | Path | None = None,
     detector: Detector | None = None,
     cache: str | Path | None = None,
@@ -57,6 +59,7 @@ def report(
             is of it, else all.
         by: Columns by which to group, see `faceattr.judging.groups.by_groups`; ``"twin"`` parts
             the faces that are, or nearly are, among the sources' rows of split train as well.
+        flip: Average the answers on each face and its mirror image.
         output: A folder for the report, see `write_report`; None writes none.
         detector: Finds the faces in whole photographs; None: the pictures are faces.
         cache: Folder of the crop cache.
@@ -79,11 +82,13 @@ def report(
         train, _ = read_rows(whole.only("train"), manifest.tasks, description.crop, cache)
         rows = with_twins(rows, train)
     watch = partial(console.track, what="asking the model")
-    probabilities = predict(engines.load(path)[0], rows, watch=watch)
+    model = engines.load(path)[0]
+    probabilities = predict(engines.Flipped(model) if flip else model, rows, watch=watch)
     answers = all_answers(description.tasks, rows, probabilities)
     groups = by_groups(answers, rows, probabilities, description.tasks, by)
     names = tuple(map(without_folders, sources))
-    findings = Findings(path.name, description, chosen, names, rows, probabilities, groups)
+    remarks = (*whole.notes, *([FLIPPED] if flip else []))
+    findings = Findings(path.name, description, chosen, names, rows, probabilities, groups, remarks)
     print_findings(findings)
     if output is not None:
         write_report(findings, Path(output))

@@ -92,6 +92,8 @@ class FaceAttributes:
         min_confidence: Answers of a lower probability are withheld, 0-1.
         require: By task the class that a face must most probably be of, else it is dropped: for
             a detector that finds too much and a head that knows better.
+        flip: Ask about every face and its mirror image and average the answers: a little more
+            accurate, in twice the model's time.
         batch_size: Most crops that go through the model at once.
     """
 
@@ -105,6 +107,7 @@ class FaceAttributes:
         min_face: float | None = None,
         min_confidence: float = 0.0,
         require: Mapping[str, str] | None = None,
+        flip: bool = False,
         batch_size: int = 32,
     ) -> None:
         if not 0 <= min_confidence <= 1:
@@ -119,7 +122,9 @@ class FaceAttributes:
         self.min_face = float(own if min_face is None else min_face)
         self.min_confidence = min_confidence
         self.require = _checked(require or {}, description.tasks)
+        self.flip = flip
         self.batch_size = batch_size
+        self._asked = engines.Flipped(model) if flip else model
         # Where the model came from and how it computes; `load` knows.
         self.path: Path | None = None
         self.precision = PRECISIONS[0]
@@ -217,7 +222,7 @@ class FaceAttributes:
             room = self.batch_size if full_batches else 1 << (count - 1).bit_length()
             padded = np.zeros((max(room, count), *batch.shape[1:]), np.uint8)
             padded[:count] = batch
-            outputs = self.model.predict_on_batch(padded)
+            outputs = self._asked.predict_on_batch(padded)
             answers += [
                 {task: np.asarray(rows[i]) for task, rows in outputs.items()} for i in range(count)
             ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from typing import Any
 from faceattr.labelling.describe import FaceAttributes
 from faceattr.pictures.choose import choose_detector
 
-LOAD = ("model", "precision", "upright", "min_face", "min_confidence", "batch_size")
+LOAD = ("model", "precision", *inspect.getfullargspec(FaceAttributes).kwonlyargs)
 
 
 def open_typed(given: dict[str, Any], say: Callable[[str], None]) -> FaceAttributes:

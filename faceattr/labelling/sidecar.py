@@ -42,6 +42,7 @@ def settings_of(attributes: FaceAttributes, every: float) -> dict[str, Any]:
         "min_face": attributes.min_face,
         "min_confidence": attributes.min_confidence,
         "require": attributes.require,
+        "flip": attributes.flip,
         "every": every,
     }
 
