@@ -18,7 +18,7 @@ from faceattr.judging.evaluate import (
     write_json,
 )
 from faceattr.pictures.crop import CropRule
-from faceattr.tasks import EXPRESSION, GENDER
+from faceattr.tasks import AGE_GROUP, EXPRESSION, GENDER
 
 # Truth: male x4, female x2, unknown x2. Answers: m m m f, f m, and two that must not count.
 TARGET = np.array([[1, 0]] * 4 + [[0, 1]] * 2 + [[0, 0]] * 2, "float32")
@@ -53,6 +53,14 @@ def test_a_task_without_rows_has_no_figures():
     assert np.isnan(result.accuracy)
     assert np.isnan(mean_accuracy({"expression": result}))
     assert np.isnan(mean_accuracy({"expression": result}, balanced=True))
+
+
+def test_the_neighbours_of_an_age_group_are_told_apart_from_its_distant_ones():
+    answered = np.eye(9)[[0, 1, 2, 8, 7]]
+    result = score(AGE_GROUP, np.eye(9)[[0, 0, 0, 8, 8]], answered)
+    assert (result.accuracy, result.within_one) == (pytest.approx(0.4), pytest.approx(0.8))
+    assert score(EXPRESSION, np.eye(7)[[0]], np.eye(7)[[1]]).within_one is None
+    assert score(AGE_GROUP, np.zeros((1, 9)), answered[:1]).within_one is None
 
 
 def test_a_class_without_rows_does_not_count_into_the_means():

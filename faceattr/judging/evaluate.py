@@ -17,7 +17,7 @@ from faceattr.data.rows import Rows
 from faceattr.judging.answers import Interval, answers_to, wilson
 from faceattr.model_file import plain
 from faceattr.pictures.crop import CropRule, crop
-from faceattr.tasks import Task
+from faceattr.tasks import ORDERED, Task
 
 ECE_BINS = 15
 FEW_OF_A_CLASS = 20  # rows
@@ -58,6 +58,14 @@ class Score:
         """The confusion as shares of the true class, 0-1; zeros for a class without a row."""
         counts = np.array(self.confusion, float)
         return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+    @property
+    def within_one(self) -> float | None:
+        """Share of answers that are right or one class beside it, for tasks of ordered classes."""
+        if self.task not in ORDERED or not self.n:
+            return None
+        counts = np.array(self.confusion)
+        return float(sum(np.trace(counts, offset) for offset in (-1, 0, 1)) / self.n)
 
     @property
     def classes(self) -> tuple[ClassScore, ...]:

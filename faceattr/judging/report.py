@@ -213,6 +213,7 @@ def _as_json(findings: Findings) -> dict[str, dict]:
     found = {name: asdict(score) for name, score in findings.scores.items()}
     for answers in findings.answers:
         name = answers.task.name
+        found[name]["within_one"] = findings.scores[name].within_one
         found[name]["classes"] = [asdict(one) for one in findings.scores[name].classes]
         found[name]["reliability"] = [asdict(one) for one in reliability(answers)]
         found[name]["min_confidence"] = [asdict(one) for one in offers(answers)]

@@ -51,6 +51,8 @@ def print_scores(scores: Mapping[str, Score]) -> None:
     for score in scores.values():
         recalls = ", ".join(f"{name} {value:.0%}" for name, value in score.recall.items())
         OUT.print(f"{score.task} recall: {recalls}")
+        if score.within_one is not None:
+            OUT.print(f"{score.task}: {score.within_one:.1%} right or one class beside it")
 
 
 def print_warnings(sentences: Iterable[str]) -> None:
