@@ -203,7 +203,7 @@ def test_what_cannot_be_scored_is_one_sentence(
 
 def test_labels_of_another_task_are_refused(toy_model_path, people, capsys):
     assert evaluate(toy_model_path, f"hat={people}") == 2
-    assert "the labels are of hat: there is nothing to score" in capsys.readouterr().err
+    assert "the labels are of hat: they tell nothing" in capsys.readouterr().err
 
 
 def test_a_training_s_report_parts_the_faces_that_are_in_train_too():

@@ -38,10 +38,7 @@ def read_for_training(
         known: Tasks whose classes are fixed.
         look: How the pictures are looked at, so that twins are set aside together; None: not.
     """
-    read = [read_source(spec, columns, known) for spec in specs]
-    sources, notes = respell(read, spelling, known)
-    if look:
-        sources = [look.faces_of(source) for source in sources]
+    sources, notes = _read(specs, columns, spelling, known, look)
     return replace(unite(_with_splits(sources, look), known), notes=notes)
 
 
@@ -65,14 +62,45 @@ def read_labelled(
     known: Known,
     spelling: Spelling = AS_WRITTEN,
     look: Look | None = None,
+    *,
+    aside: bool = False,
 ) -> Manifest:
-    """Read sources as they are, for the tasks (and class orders) that a model knows."""
+    """Read sources for the tasks (and class orders) that a model knows.
+
+    Args:
+        specs: As for `read_for_training`.
+        known: The model's tasks by name.
+        spelling: How the labels are to be understood.
+        look: How the pictures are looked at; None: they are faces.
+        aside: Set validation rows aside where a source has none of its own; else rows stay as
+            they are.
+
+    Raises:
+        ValueError: No source has a label for any of the tasks.
+    """
     every = {**KNOWN_TASKS, **known}
-    read = [read_source(spec, known, known) for spec in specs]
-    sources, notes = respell(read, spelling, every)
-    if look:
-        sources = [look.faces_of(source) for source in sources]
-    return replace(unite(sources, every), notes=notes)
+    sources, notes = _read(specs, known, spelling, every, look)
+    manifest = unite(_with_splits(sources, None) if aside else sources, every)
+    names = [task.name for task in manifest.tasks]
+    if not set(names) & set(known):
+        raise ValueError(
+            f"The model answers {', '.join(known)}, and the labels are of {', '.join(names)}: they "
+            "tell nothing about it."
+        )
+    return replace(manifest, notes=notes)
+
+
+def _read(
+    specs: Sequence[str],
+    columns: Collection[str] | None,
+    spelling: Spelling,
+    known: Known,
+    look: Look | None,
+) -> tuple[list[Source], tuple[str, ...]]:
+    """Every source with its labels and faces as they are meant, and notes on what was changed."""
+    read = [read_source(spec, columns, known) for spec in specs]
+    sources, notes = respell(read, spelling, known)
+    return [look.faces_of(source) for source in sources] if look else sources, notes
 
 
 def read_source(

@@ -9,13 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from faceattr.data.manifest import Example, Manifest, unite
+from faceattr.data.manifest import Example, Manifest
 from faceattr.data.rows import Rows
-from faceattr.data.sources import read_source, without_folders
-from faceattr.data.splitting import set_val_aside
+from faceattr.data.sources import read_labelled, without_folders
 from faceattr.judging.report import read_rows
 from faceattr.model_file import Description
-from faceattr.tasks import KNOWN_TASKS
 
 FEWEST = 100  # for int8: of fewer, one changed answer would be more than is allowed
 CALIBRATING = 300
@@ -67,7 +65,7 @@ def choose_crops(
             )
         rows = made(description.crop.size)
         return Shown(rows, f"{len(rows)} made pictures, which are no faces")
-    manifest = _read(sources, description)
+    manifest = read_labelled(sources, {task.name: task for task in description.tasks}, aside=True)
     names = [task.name for task in description.tasks if task in manifest.tasks]
     val = _rows(_chosen(manifest, "val", names, most), manifest, description, cache)
     about = f"{len(val):,} faces of {', '.join(map(without_folders, sources))} (val)"
@@ -81,18 +79,6 @@ def choose_crops(
             f"prove it on. Received: {len(train)} of train and {len(val)} of val."
         )
     return Shown(val, about, train.crops[train.index])
-
-
-def _read(sources: Sequence[str], description: Description) -> Manifest:
-    known = {task.name: task for task in description.tasks}
-    parts = [set_val_aside(read_source(source, known, known)) for source in sources]
-    manifest = unite(parts, {**KNOWN_TASKS, **known})
-    if not set(description.tasks) & set(manifest.tasks):
-        raise ValueError(
-            f"The model answers {', '.join(known)}, and the labels are of "
-            f"{', '.join(task.name for task in manifest.tasks)}: nothing can be proved on them."
-        )
-    return manifest
 
 
 def _chosen(manifest: Manifest, split: str, names: Iterable[str], most: int) -> list[Example]:

@@ -71,7 +71,7 @@ def report(
     path = model_file.path_of(model)
     description = engines.describe(path)
     look = Look(description.crop, detector, Path(cache) if cache else None)
-    whole = _labelled(path, sources, _asked_for(path, description.tasks, tasks), spelling, look)
+    whole = read_labelled(sources, _asked_for(path, description.tasks, tasks), spelling, look)
     chosen, manifest = of_split(whole, split)
     check_columns([name for name in by if name != TWIN], manifest.examples, description.tasks)
     rows, left_out = read_rows(manifest.examples, manifest.tasks, description.crop, cache)
@@ -82,8 +82,8 @@ def report(
         train, _ = read_rows(whole.only("train"), manifest.tasks, description.crop, cache)
         rows = with_twins(rows, train)
     watch = partial(console.track, what="asking the model")
-    model = engines.load(path)[0]
-    probabilities = predict(engines.Flipped(model) if flip else model, rows, watch=watch)
+    network = engines.load(path)[0]
+    probabilities = predict(engines.Flipped(network) if flip else network, rows, watch=watch)
     answers = all_answers(description.tasks, rows, probabilities)
     groups = by_groups(answers, rows, probabilities, description.tasks, by)
     names = tuple(map(without_folders, sources))
@@ -102,18 +102,6 @@ def _asked_for(path: Path, tasks: Sequence[Task], names: Collection[str] | None)
             f"{path} has no task {', '.join(strangers)}; its tasks are {', '.join(known)}."
         )
     return {name: task for name, task in known.items() if names is None or name in names}
-
-
-def _labelled(
-    path: Path, sources: Sequence[str], known: Mapping[str, Task], spelling: Spelling, look: Look
-) -> Manifest:
-    manifest = read_labelled(sources, known, spelling, look)
-    if not set(known) & {task.name for task in manifest.tasks}:
-        raise ValueError(
-            f"{path} answers {', '.join(known)}, and the labels are of "
-            f"{', '.join(task.name for task in manifest.tasks)}: there is nothing to score."
-        )
-    return manifest
 
 
 def with_twins(rows: Rows, train: Rows) -> Rows:

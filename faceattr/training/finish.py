@@ -43,7 +43,7 @@ def made(
     rows: Mapping[str, Rows],
     network: Network,
     settings: Settings,
-    labels_renamed: Sequence[str] = (),
+    labels_read_as: Sequence[str] = (),
     old: Old | None = None,
 ) -> dict[str, Any]:
     """What a model file says about how it was made."""
@@ -67,7 +67,7 @@ def made(
             "sources": [without_folders(source) for source in sources],
             "weights": without_folders(network.weights),
             "settings": asdict(settings),
-            "labels_renamed": list(labels_renamed),
+            "labels_read_as": list(labels_read_as),
             **({"added_to": old.told()} if old else {}),
         },
     }
@@ -144,7 +144,7 @@ def finish(
 
 def _what_was_done(made: Mapping[str, Any]) -> Iterator[str]:
     """What a reader of the report should know of how labels and classes were treated."""
-    yield from (f"Labels were renamed: {note}." for note in made.get("labels_renamed", ()))
+    yield from (f"Labels were read so: {note}." for note in made.get("labels_read_as", ()))
     if made["settings"]["balance"] == "weights":
         yield "Rare classes weighed more in the loss, so that all classes of a task counted alike."
     if made["settings"]["balance"] == "sampling":
