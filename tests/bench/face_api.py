@@ -1,7 +1,7 @@
 """The shipped model beside @vladmandic/face-api (npm), on the same val rows.
 
     npm install @vladmandic/face-api @tensorflow/tfjs @tensorflow/tfjs-backend-wasm
-    python tests/bench/face_api.py FER2013 UTKFACE        (where npm installed them; manifest.csv each)
+    python tests/bench/face_api.py FER2013 UTKFACE     (where npm installed; a manifest.csv each)
 
 Expression is scored against FER2013's own labels and against what most of FER+'s ten people saw
 (their ties and faces that most took for none or for contempt left out); gender against UTKFace's.
