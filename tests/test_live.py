@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from use_scenes import ByColour, Person, Scene, attributes
 
+from faceattr.live.screen import View
+from faceattr.live.show import Outputs, Show
 from faceattr.live.watching import watch
 
 
@@ -47,6 +49,18 @@ def test_the_same_file_gives_the_same_answers_twice():
         return [(face.track, face.box, face["person"]) for _, faces in moments for face in faces]
 
     assert answers() == answers()
+
+
+@pytest.mark.parametrize("blur", [True, False])
+def test_every_frame_is_searched_from_the_first_on_while_faces_are_blurred(blur):
+    scene, searches = walker(30), []
+    describe = attributes(scene)
+    find = describe.find
+    describe.find = lambda image: searches.append(1) or find(image)
+    with watch(scene, describe, every_frame=True) as watching:
+        shown = Show(watching, Outputs(headless=True), View(blur=blur), print, quiet=True)
+        shown.run(threading.Event())
+    assert len(searches) >= 30 if blur else len(searches) <= 15
 
 
 def test_an_empty_source_ends_at_once():

@@ -120,6 +120,7 @@ class Show:
         self._drawn: np.ndarray | None = None
         self._is_paused = False
         self._frames = 0
+        self._search_more()
 
     def run(self, stopped: threading.Event) -> int:
         """Until the source ends, a key ends it or `stopped` is set; returns the exit code."""

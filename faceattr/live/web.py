@@ -11,6 +11,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -149,6 +150,8 @@ def application(
     async def about(request) -> JSONResponse:
         return JSONResponse(about_page(attributes, looks or []), headers=HEADERS)
 
+    if "blur" in (looks or []):
+        effort = replace(effort or Effort(), detect_every=1)  # a new face must not be seen for long
     rooms = _Rooms(attributes, hosts, effort, settling)
     routes = [
         Route("/", file("index.html")),
