@@ -44,7 +44,8 @@ class Description:
         crop: How a face must be cut for this model.
         network: How the network was built: ``{"pooling": "max", "dropout": 0.5}``.
         data: One record per split: rows and SHA-256 of labels and pixels.
-        scores: By task, what `faceattr evaluate` measured on the validation rows.
+        scores: By task, what was measured on the validation rows; beside the tasks ``by_size``,
+            ``min_face``, ``half_precision`` and, of added heads, ``forgetting``.
         made: By which versions, when, with which recipe.
         licence: Terms of the weights; a model inherits those of its data.
         colour: Channel order and dtype of a crop.
@@ -252,7 +253,7 @@ def sha256_of(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def path_of(model: str | Path) -> Path:
+def path_of(model: str | os.PathLike[str]) -> Path:
     """The file of a model: of ``"shipped"`` the one that comes with the package."""
     return shipped_model() if model == SHIPPED else Path(model)
 

@@ -174,6 +174,8 @@ def interrupt(*args, **kwargs):
         (["other=feel"], "has no head other: give that data with --add"),
         (["--size", "64"], "crop stays CropRule(size=48"),
         (["--pooling", "avg"], "pooling stays max"),
+        (["--trunk", "vgg16-slim"], "trunk stays vgg16. Received: vgg16-slim"),
+        (["--sharing", "soft"], "sharing stays hard"),
         (["--weights", "imagenet"], "--weights is 'shipped' or a model file"),
         (["--add", "shades.csv"], "A head is added as TASK=PATH. Received: shades.csv"),
         (["--rate", "finetune=1"], "has no phase finetune; it has frozen"),

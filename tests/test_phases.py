@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from faceattr.training.muon import ConvolutionMuon
@@ -9,6 +11,17 @@ def test_the_defaults_freeze_then_fine_tune_or_start_from_nothing():
     assert FINETUNE.first == "block5_conv1"
     assert FINETUNE.learning_rate < FROZEN.learning_rate
     assert SCRATCH.norm_learns and not FINETUNE.norm_learns
+
+
+def test_the_documented_defaults_are_the_ones():
+    page = Path(__file__).parent.parent / "docs/finetune.md"
+    cells = [line.split("|")[2:5] for line in page.read_text().splitlines() if "| `--" in line]
+    epochs, rates, firsts, patience = ([cell.split()[0] for cell in row] for row in cells[:4])
+    phases = (FROZEN, FINETUNE, SCRATCH)
+    assert [int(cell) for cell in epochs] == [phase.epochs for phase in phases]
+    assert [float(cell) for cell in rates] == [phase.learning_rate for phase in phases]
+    assert firsts[1] == FINETUNE.first
+    assert patience == [str(phase.patience or "never") for phase in phases]
 
 
 def test_crop_sizes_take_equal_parts_of_the_epochs():

@@ -68,7 +68,7 @@ PrivateTest,fer0000002.png,0,10,0,0,0,0,0,0,0,0
 
 def test_ferplus_beside_fer2013_is_read_where_votes_are_asked_for(fer2013):
     (fer2013.parent / "fer2013new.csv").write_text(FERPLUS)
-    plain = read_labelled([str(fer2013)], KNOWN_TASKS)
+    plain = read_labelled([f"expression={fer2013.parent}"], KNOWN_TASKS)
     assert [example.labels["expression"] for example in plain.examples] == ["happy"] * 3
     manifest = read_labelled([str(fer2013)], KNOWN_TASKS, HALF)
     assert manifest.left_out == {"no face, by its votes": 1}

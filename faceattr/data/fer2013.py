@@ -12,6 +12,7 @@ from faceattr.data.manifest import Example, Source, Votes
 from faceattr.data.votes import FERPLUS, FERPLUS_FILE, read_votes
 from faceattr.tasks import EXPRESSION, ORDERS
 
+FER2013_FILE = "fer2013.csv"
 SPLITS = {"": "", "training": "train", "publictest": "val", "privatetest": "test"}
 PIXELS = 48 * 48
 

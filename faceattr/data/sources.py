@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from faceattr.data.fer2013 import FER2013_FILE
 from faceattr.data.folders import read_folder
 from faceattr.data.look import Look
 from faceattr.data.manifest import Known, Manifest, Source, face_of, unite
@@ -13,6 +14,8 @@ from faceattr.data.spelling import AS_WRITTEN, Spelling, respell
 from faceattr.data.splitting import set_val_aside
 from faceattr.data.tables import read_csv
 from faceattr.tasks import KNOWN_TASKS
+
+MANIFEST = "manifest.csv"
 
 
 def without_folders(spec: str) -> str:
@@ -110,7 +113,7 @@ def read_source(
 
     Args:
         spec: ``"task=path"`` takes one task from PATH: a manifest CSV, a folder with a
-            ``manifest.csv``, FER2013's own CSV, a tree of class folders, or a folder of
+            ``manifest.csv``, FER2013's own CSV or its folder, a tree of class folders, or one of
             UTKFace's file names. ``"path"`` alone must be a CSV and gives every task in it.
         columns: Tasks to take from a bare CSV.
         known: Tasks whose classes are fixed.
@@ -128,8 +131,9 @@ def read_source(
             f"There is nothing at {rest or spec!r}. Expected a manifest CSV or a folder, "
             "as PATH or TASK=PATH."
         )
-    if (path / "manifest.csv").is_file():
-        path = path / "manifest.csv"
+    for name in (MANIFEST, FER2013_FILE):
+        if (path / name).is_file():
+            path = path / name
     if path.is_file():
         return read_csv(path, {task} if task else columns, known)
     if not task:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -26,12 +26,12 @@ from faceattr.judging.findings import Findings
 from faceattr.judging.groups import Groups, by_groups, check_columns
 from faceattr.judging.mistakes import SHOWN, draw_mistakes, write_mistakes
 from faceattr.judging.pages import write_card, write_page
+from faceattr.model_file import Description
 from faceattr.pictures.crop import CropRule
 from faceattr.pictures.detect import Detector
 from faceattr.tasks import Task
 
 SCORES = "scores.json"  # its absence tells that a run is not finished
-FLIPPED = "Every answer is the average over a face and its mirror image (--flip)."
 TWIN = "twin"  # a column that is not in the manifest but worked out
 
 
@@ -87,12 +87,25 @@ def report(
     answers = all_answers(description.tasks, rows, probabilities)
     groups = by_groups(answers, rows, probabilities, description.tasks, by)
     names = tuple(map(without_folders, sources))
-    remarks = (*whole.notes, *([FLIPPED] if flip else []))
+    remarks = (*whole.notes, *_remarks(description, chosen, names, flip))
     findings = Findings(path.name, description, chosen, names, rows, probabilities, groups, remarks)
     print_findings(findings)
     if output is not None:
         write_report(findings, Path(output))
     return findings.scores
+
+
+def _remarks(
+    description: Description, split: str, sources: Sequence[str], flip: bool
+) -> Iterator[str]:
+    """What a reader of these figures should have in mind."""
+    if flip:
+        yield "Every answer is the average over a face and its mirror image (--flip)."
+    if split in ("all", "train") and set(sources) & set(description.made.get("sources", ())):
+        yield (
+            "The model learnt from a source of this name: if it is the same, these faces taught "
+            "it and the figures are too good. Keep rows of split test aside, and score those."
+        )
 
 
 def _asked_for(path: Path, tasks: Sequence[Task], names: Collection[str] | None) -> dict[str, Task]:

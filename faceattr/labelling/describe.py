@@ -31,8 +31,9 @@ class Prediction:
     Args:
         label: The most probable class, or None where the answer is withheld: the face is
             too small or no class reaches the confidence that was asked for.
-        probability: Of the most probable class, 0-1; None for a face that is too small.
-        probabilities: Of every class by name; empty for a face that is too small.
+        probability: Of the most probable class, 0-1; None for a face that is too small, or in
+            `live` has not been asked about yet.
+        probabilities: Of every class by name; empty for such a face.
     """
 
     label: str | None
@@ -92,8 +93,8 @@ class FaceAttributes:
         min_confidence: Answers of a lower probability are withheld, 0-1.
         require: By task the class that a face must most probably be of, else it is dropped: for
             a detector that finds too much and a head that knows better.
-        flip: Ask about every face and its mirror image and average the answers: a little more
-            accurate, in twice the model's time.
+        flip: Ask about every face and its mirror image and average the answers, in twice the
+            model's time.
         batch_size: Most crops that go through the model at once.
     """
 
@@ -142,7 +143,8 @@ class FaceAttributes:
         """Open a model file, by default the one that comes with faceattr.
 
         Args:
-            model: A ``.keras`` file that `faceattr train` made, or one of `faceattr export`.
+            model: A ``.keras`` file that `faceattr train` made, one of `faceattr export`, or
+                ``"shipped"``.
             detector: ``"auto"``, ``"centerface"``, ``"yunet"``, ``"mtcnn"``, ``"none"`` (the
                 picture is the face), the path of a YuNet ``.onnx`` file, or a detector of your own.
             offline: Forbid the one download there is, YuNet's file.
@@ -158,7 +160,7 @@ class FaceAttributes:
             raise ValueError(
                 f"A precision is one of {', '.join(PRECISIONS)}. Received: {precision!r}"
             )
-        path = Path(model) if model is not None else model_file.shipped_model()
+        path = model_file.path_of(model or model_file.SHIPPED)
         if precision == "bfloat16" and engines.is_exported(path):
             raise ValueError(f"{path} computes as it was exported: leave the precision away.")
         engines.describe(path)  # a wrong file fails before the slow import of Keras

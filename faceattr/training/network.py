@@ -81,15 +81,17 @@ class Network:
             about: The description of the model that gets new heads.
 
         Raises:
-            ValueError: The crop rule or the architecture is another one.
+            ValueError: Another crop rule or architecture was asked for.
         """
+        usual = Network()
         own = {
+            **{name: getattr(usual, name) for name in ("trunk", "sharing")},
             **{name: value for name, value in about.network.items() if name != "dropout"},
             "crop": about.crop,
             "taps": {**self.taps, **about.network.get("taps", {})},
         }
-        for name in ("crop", "pooling"):
-            if name in own and getattr(self, name) not in (None, own[name]):
+        for name in set(own) - {"taps"}:
+            if getattr(self, name) not in (getattr(usual, name), own[name]):
                 raise ValueError(
                     f"Old heads stay as they are, so {name} stays {own[name]}. "
                     f"Received: {getattr(self, name)}"

@@ -22,7 +22,8 @@ class Phase:
 
     Args:
         name: What logs and messages call it.
-        epochs: How many; an epoch draws as many rows as the training set has.
+        epochs: How many; an epoch draws as many rows as the training set has, and at least
+            twenty batches.
         learning_rate: The highest rate. It rises over the first `warmup` of the phase and
             falls to 0 along half a cosine.
         first: The first layer of the trunk that learns, ``"trunk"`` for all of it, None for
