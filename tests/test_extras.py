@@ -11,7 +11,8 @@ from use_toys import MOOD, SHADE, GreenSquares, attributes, draw, save_pictures
 
 from faceattr.labelling import gallery
 from faceattr.labelling.copies import place_of
-from faceattr.labelling.folder import Extras, label_to
+from faceattr.labelling.extras import Extras
+from faceattr.labelling.folder import label_to
 from faceattr.labelling.gallery import write_gallery
 from faceattr.labelling.looking import Item
 from faceattr.labelling.rows import columns
@@ -63,6 +64,37 @@ def test_what_the_job_wrote_is_not_read_by_the_next_one(tmp_path):
     first = label_to(tmp_path / "a.csv", inputs, attributes(), extras=extras)
     again = label_to(tmp_path / "b.csv", inputs, attributes(), extras=extras)
     assert first.inputs == again.inputs == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "extras"),
+    [
+        ("in", Extras(annotated=".")),
+        ("in/p000.png", Extras(annotated=".")),
+        ("{here}/in", Extras(annotated="/")),
+        ("in", Extras(annotated="link")),
+        ("in", Extras(crops=".")),
+    ],
+)
+def test_a_folder_in_which_a_copy_would_be_the_input_is_refused(
+    tmp_path, monkeypatch, given, extras
+):
+    inputs = save_pictures(tmp_path / "in", 2)
+    (inputs / "p001.png.0.jpg").write_bytes((inputs / "p001.png").read_bytes())
+    (tmp_path / "link").symlink_to(".")
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.read_bytes() for path in inputs.iterdir()}
+    with pytest.raises(ValueError, match=r"would replace the input .*Choose a folder"):
+        label_to("t.csv", given.format(here=tmp_path), attributes(), extras=extras)
+    assert {path: path.read_bytes() for path in inputs.iterdir()} == before
+    assert not (tmp_path / "t.csv").exists()
+
+
+def test_copies_may_lie_above_inputs_that_they_do_not_touch(tmp_path, monkeypatch):
+    save_pictures(tmp_path / "in", 2)
+    monkeypatch.chdir(tmp_path)
+    label_to("t.csv", tmp_path / "in", attributes(), extras=Extras(crops=".", annotated="."))
+    assert (tmp_path / "t.csv").exists()
 
 
 def test_a_face_on_its_side_is_saved_upright(tmp_path):

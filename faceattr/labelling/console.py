@@ -19,7 +19,8 @@ from rich.progress import (
 )
 
 from faceattr.labelling.describe import FaceAttributes
-from faceattr.labelling.folder import Extras, label_to
+from faceattr.labelling.extras import Extras
+from faceattr.labelling.folder import label_to
 from faceattr.labelling.opening import open_typed
 from faceattr.labelling.rows import Labelled
 from faceattr.labelling.summary import Summary

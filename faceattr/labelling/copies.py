@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Iterable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from PIL import Image
@@ -12,10 +16,13 @@ from faceattr.labelling.overlay import draw_faces
 from faceattr.labelling.rows import Labelled
 from faceattr.labelling.writers import whole_file
 from faceattr.pictures.crop import CropRule, crop
+from faceattr.pictures.inputs import InputFile
 from faceattr.pictures.reading import PathLike, Picture, read_image
 
 KEPT = (".jpg", ".jpeg", ".png", ".webp")
 LARGEST = 512
+# What a copy's name has behind its input's: the second of a video, the number of a face.
+ADDED = re.compile(r"(\.\d{4,}\.\d{3}s)?(\.\d+)?\.jpg$")
 
 
 def place_of(folder: PathLike, item: Item, ending: str = "") -> Path:
@@ -24,14 +31,52 @@ def place_of(folder: PathLike, item: Item, ending: str = "") -> Path:
     ``../photos/a.jpg`` becomes ``FOLDER/_/photos/a.jpg``; a frame of a video carries its
     second, ``FOLDER/clip.mp4.0012.500s.jpg``.
     """
-    path = Path(item.file.path)
-    parts = ["_" if part == ".." else part for part in path.parts if part != path.anchor]
-    name = parts.pop()
+    place = _below(folder, item.file.path)
+    name = place.name
     if item.time is not None:
         name += f".{item.time:08.3f}s"
     if not (name + ending).lower().endswith(KEPT):
         ending += ".jpg"
-    return Path(folder, *parts, name + ending)
+    return place.with_name(name + ending)
+
+
+def _below(folder: PathLike, path: PathLike) -> Path:
+    path = Path(path)
+    parts = ["_" if part == ".." else part for part in path.parts if part != path.anchor]
+    return Path(folder, *parts)
+
+
+def must_spare_inputs(folder: PathLike, files: Iterable[InputFile], *, crops: bool) -> None:
+    """Refuse a folder in which a copy would take the place of an input.
+
+    Args:
+        folder: Where the copies go.
+        files: The inputs; gone through twice where some of them lie in `folder`.
+        crops: The copies are crops, whose names have a number; else whole pictures.
+
+    Raises:
+        ValueError: There is such an input.
+    """
+    real = cache(os.path.realpath)  # many files lie in few folders
+
+    def entry(path: PathLike) -> str:
+        # Writing under a link's name replaces the link, not what it leads to.
+        parent, name = os.path.split(os.fspath(path))
+        return os.path.join(real(parent), name)
+
+    start = os.path.join(real(os.fspath(folder)), "")
+    inside = {name for name in (entry(file.path) for file in files) if name.startswith(start)}
+    if not inside:
+        return
+    names = {ADDED.sub("", name): name for name in inside if ADDED.search(name)}
+    if not crops:
+        names |= {name: name for name in inside}
+    for file in files:
+        if hit := names.get(entry(_below(folder, file.path))):
+            raise ValueError(
+                f"In {folder}, a copy of {file.path} would replace the input {hit}. Choose a "
+                "folder that holds no inputs."
+            )
 
 
 def save_crops(folder: PathLike, rule: CropRule, found: Found, picture: Picture) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
 
 from faceattr.labelling.copies import save_annotated, save_crops
 from faceattr.labelling.describe import FaceAttributes
+from faceattr.labelling.extras import NOTHING, Extras
 from faceattr.labelling.gallery import write_gallery
 from faceattr.labelling.looking import Clock, Item, items_of
 from faceattr.labelling.pipeline import ahead, as_many, describe_items
@@ -49,26 +49,6 @@ def label(
         yield from rows_of(labelled, attributes.tasks)
 
 
-@dataclass(frozen=True)
-class Extras:
-    """What a job leaves beside its table; None leaves it out.
-
-    Args:
-        crops: A folder for every face, as the model's own rule cuts it.
-        annotated: A folder for copies of the pictures with boxes and answers.
-        gallery: An HTML page of faces by answer and confidence.
-    """
-
-    crops: PathLike | None = None
-    annotated: PathLike | None = None
-    gallery: PathLike | None = None
-
-    @property
-    def folders(self) -> list[PathLike]:
-        """Where the job itself writes pictures."""
-        return [folder for folder in (self.crops, self.annotated) if folder is not None]
-
-
 def label_to(
     output: PathLike,
     inputs: PathLike | Sequence[PathLike],
@@ -78,7 +58,7 @@ def label_to(
     workers: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    extras: Extras = Extras(),
+    extras: Extras = NOTHING,
     on_start: Callable[[int, int], None] = lambda files, done: None,
     on_input: Callable[[Labelled], None] = lambda labelled: None,
     stop: Callable[[], bool] = lambda: False,
@@ -108,6 +88,7 @@ def label_to(
     files = Inputs(inputs, without=extras.folders)
     if files.count == 0:
         raise ValueError(f"There are no pictures in {', '.join(files.inputs)}.")
+    extras.must_spare(files)
     settings = settings_of(attributes, every)
     begin_sidecar(output, settings, resume=resume)
     summary, clock = Summary(), Clock()
