@@ -118,17 +118,30 @@ def test_a_face_on_its_side_is_saved_upright(tmp_path):
 
 def test_a_copy_that_cannot_be_written_is_one_sentence_and_the_table_stays(tmp_path):
     inputs = save_pictures(tmp_path / "in", 6)
-    (tmp_path / "out").write_text("a file, not a folder")
+    in_the_way = tmp_path / "out" / tmp_path.parts[1]
+    in_the_way.parent.mkdir()
+    in_the_way.write_text("a file, not a folder")
     for extras in (Extras(crops=tmp_path / "out"), Extras(annotated=tmp_path / "out")):
         with pytest.raises(OSError, match=r"cannot be written: .*--resume"):
             label_to(tmp_path / "t.csv", inputs, attributes(), extras=extras, overwrite=True)
-    (tmp_path / "out").unlink()
+    in_the_way.unlink()
     label_to(tmp_path / "t.csv", inputs, attributes(), extras=extras, resume=True)
     assert pandas.read_csv(tmp_path / "t.csv")["path"].nunique() == 6
     assert len(list((tmp_path / "out").rglob("p*.png"))) == 6
 
 
 # The gallery
+
+
+def test_a_gallery_that_is_there_is_replaced_only_if_that_is_asked_for(tmp_path):
+    inputs = save_pictures(tmp_path / "in", 2)
+    page, table = tmp_path / "page.html", tmp_path / "t.csv"
+    page.write_text("mine")
+    with pytest.raises(FileExistsError, match=r"page.html exists already"):
+        label_to(table, inputs, attributes(), extras=Extras(gallery=page))
+    assert page.read_text() == "mine" and not table.exists()
+    label_to(table, inputs, attributes(), extras=Extras(gallery=page), resume=True)
+    assert page.read_text() != "mine"
 
 
 @pytest.fixture
@@ -195,14 +208,16 @@ def clip(tmp_path):
 
 
 def test_a_video_has_rows_for_each_of_its_seconds(tmp_path, clip):
-    extras = Extras(crops=tmp_path / "crops", annotated=tmp_path / "out", gallery=tmp_path / "g")
+    extras = Extras(
+        crops=tmp_path / "crops", annotated=tmp_path / "out", gallery=tmp_path / "g.html"
+    )
     label_to(tmp_path / "t.csv", clip, attributes(), extras=extras)
     frame = pandas.read_csv(tmp_path / "t.csv")
     assert frame["time"].tolist() == [0, 1, 2, 3]
     assert frame["status"].tolist() == ["no_face", "no_face", "ok", "ok"]
     assert len(list((tmp_path / "crops").rglob("*.jpg"))) == 2
     assert len(list((tmp_path / "out").rglob("*.jpg"))) == 4
-    assert (tmp_path / "g").read_text().count("data:image") == 4
+    assert (tmp_path / "g.html").read_text().count("data:image") == 4
 
 
 def test_a_video_is_gone_on_with_in_its_middle(tmp_path, clip):

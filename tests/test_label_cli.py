@@ -81,6 +81,9 @@ def test_answers_may_be_required_and_averaged_with_those_of_the_mirror_image(
     assert main(["label", *how, "-o", str(tmp_path / "plain.csv"), "--resume", "--flip"]) == 2
 
 
+GONE = ["--model", "gone.keras"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -94,6 +97,14 @@ def test_answers_may_be_required_and_averaged_with_those_of_the_mirror_image(
         (["empty", "-o", "t.csv", "--every", "often"], "A time is written like 1s"),
         (["empty", "-o", "there.csv/t.csv"], "there.csv is not a folder that takes files."),
         (["empty", "-o", "t.csv", "--min-confidence", "7"], "between 0 and 1"),
+        # Before a model is looked for:
+        (["empty", "-o", "t.csv", "--gallery", "t.csv", *GONE], "name ends in .html"),
+        (["empty", "-o", "t.csv", "--gallery", "t.csv.about.json", *GONE], "name ends in .html"),
+        (["empty", "-o", "t.csv", "--gallery", "empty", *GONE], "empty is a folder"),
+        (["empty", "-o", "t.csv", "--gallery", "there.html", *GONE], "there.html exists already"),
+        (["empty", "-o", "t.csv", "--save-crops", "there.csv", *GONE], "not a folder that takes"),
+        (["empty", "-o", "t.csv", "--annotate", "there.csv/a", *GONE], "not a folder that takes"),
+        (["empty", "-o", "folder.csv", "--overwrite", *GONE], "folder.csv is a folder"),
     ],
 )
 def test_wrong_input_is_one_sentence_and_code_2(
@@ -102,6 +113,8 @@ def test_wrong_input_is_one_sentence_and_code_2(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "there.csv").write_text("mine")
+    (tmp_path / "there.html").write_text("mine")
+    (tmp_path / "folder.csv").mkdir()
     (tmp_path / "words.keras").write_text("words")
     if "there.csv/t.csv" in arguments:
         save_pictures(tmp_path / "empty", 1)

@@ -44,10 +44,12 @@ def run(output: str, inputs: list[str], *, quiet: bool = False, **given) -> int:
     console = Console(stderr=True, quiet=quiet, highlight=False)
     if "every" in given:
         given["every"] = seconds(given["every"])
-    # What is typed wrongly shall be told before the seconds that a model takes to load.
-    must_be_writable(output, **{k: given[k] for k in ("resume", "overwrite") if k in given})
-    Inputs(inputs)
     extras = Extras(**{name: given.pop(typed) for typed, name in EXTRAS.items() if typed in given})
+    # What is typed wrongly shall be told before the seconds that a model takes to load.
+    there = {name: given[name] for name in ("resume", "overwrite") if name in given}
+    must_be_writable(output, **there)
+    extras.must_be_writable(**there)
+    Inputs(inputs)
     attributes = open_typed(
         given, say=lambda line: console.print(line, markup=False, soft_wrap=True)
     )

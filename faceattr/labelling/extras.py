@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from faceattr.labelling.copies import must_spare_inputs
+from faceattr.labelling.writers import must_have_place
 from faceattr.pictures.inputs import InputFile
 from faceattr.pictures.reading import PathLike
 
@@ -17,7 +19,7 @@ class Extras:
     Args:
         crops: A folder for every face, as the model's own rule cuts it.
         annotated: A folder for copies of the pictures with boxes and answers.
-        gallery: An HTML page of faces by answer and confidence.
+        gallery: An HTML page of faces by answer and confidence; its name ends in ``.html``.
     """
 
     crops: PathLike | None = None
@@ -28,6 +30,31 @@ class Extras:
     def folders(self) -> list[PathLike]:
         """Where the job itself writes pictures."""
         return [folder for folder in (self.crops, self.annotated) if folder is not None]
+
+    def must_be_writable(self, *, resume: bool = False, overwrite: bool = False) -> None:
+        """Refuse names before any work is done.
+
+        Args:
+            resume: Go on with what is there.
+            overwrite: Replace what is there.
+
+        Raises:
+            ValueError, OSError: Something cannot be written there, or a gallery is there that
+                may not be replaced.
+        """
+        for folder in self.folders:
+            must_have_place(Path(folder, "…"))
+        if self.gallery is None:
+            return
+        page = Path(self.gallery)
+        must_have_place(page)
+        if page.suffix != ".html":
+            raise ValueError(f"A gallery's name ends in .html. Received: {page}")
+        if page.exists() and not (resume or overwrite):
+            raise FileExistsError(
+                f"{page} exists already. Replace it and the table (--overwrite) or choose "
+                "another name."
+            )
 
     def must_spare(self, files: Iterable[InputFile]) -> None:
         """Refuse folders in which a copy would take the place of an input.

@@ -72,7 +72,7 @@ def label_to(
         every: Seconds between two frames of a video.
         workers: Threads that decode and detect; by default one a processor.
         resume: Go on with the table that a stopped job left.
-        overwrite: Replace a table that is there.
+        overwrite: Replace a table, and a gallery, that is there.
         extras: What else to leave beside the table.
         on_start: Is told the number of files and how many of them are done already.
         on_input: Is told of each input whose rows are written.
@@ -84,6 +84,7 @@ def label_to(
         OSError: The table cannot be written any further; what it holds is whole.
     """
     must_be_writable(output, resume=resume, overwrite=overwrite)
+    extras.must_be_writable(resume=resume, overwrite=overwrite)
     workers = as_many(workers)
     files = Inputs(inputs, without=extras.folders)
     if files.count == 0:

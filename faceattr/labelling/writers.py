@@ -72,15 +72,26 @@ def must_be_writable(path: PathLike, *, resume: bool = False, overwrite: bool = 
         raise ValueError("Going on with a table and replacing it exclude each other.")
     if path.suffix not in SUFFIXES:
         raise ValueError(f"A table's name ends in {', '.join(SUFFIXES)}. Received: {path}")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise OSError(f"{path} cannot be written: {folder} is not a folder that takes files.")
+    must_have_place(path)
     there = next((file for file in (path, _journal(path)) if file.exists()), None)
     if there and not resume and not overwrite:
         raise FileExistsError(
             f"{there} exists already. Go on with it (--resume), replace it (--overwrite) or "
             "choose another name."
         )
+
+
+def must_have_place(path: Path) -> None:
+    """Refuse a file's name that is a folder's, or that no folder can take.
+
+    Raises:
+        OSError: It is such a name.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder. Give the name of a file.")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise OSError(f"{path} cannot be written: {folder} is not a folder that takes files.")
 
 
 @contextlib.contextmanager
