@@ -53,6 +53,18 @@ def test_each_amount_changes_something_on_its_own(name):
     assert (changed(**{name: amount}) != CROPS).any()
 
 
+@pytest.mark.parametrize(
+    "amounts", [{"flip": 1.5}, {"light": -1}, {"turn": float("nan")}, {"zoom": 1}, {"smallest": 0}]
+)
+def test_impossible_amounts_are_refused(amounts):
+    with pytest.raises(ValueError, match=f"Received: .*{next(iter(amounts))}"):
+        Augmentation(**amounts)
+
+
+def test_a_crop_is_not_shrunk_to_more_than_its_size():
+    assert (changed(blur=1, smallest=99) == CROPS).all()
+
+
 def test_single_amounts_may_be_other_than_a_face_needs():
     assert usual_but({"flip": 0.0}) == Augmentation(flip=0)
     with pytest.raises(ValueError, match="no augmentation flips; there are flip, turn"):

@@ -4,7 +4,7 @@ import pytest
 from use_toys import GreenSquares, draw
 
 from faceattr.data.crop_cache import cache_crops
-from faceattr.data.find_faces import find_faces
+from faceattr.data.find_faces import FACES, find_faces
 from faceattr.data.manifest import Example
 from faceattr.pictures.crop import CropRule, crop
 
@@ -109,3 +109,10 @@ def test_the_face_is_cut_and_levelled_as_label_does(photos, folder, tmp_path):
     np.testing.assert_array_equal(cached.array[cached.rows[0]], expected)
     straight = cache_crops([Example(tmp_path / "tilted.png", box=face.box)], rule, folder)
     assert (straight.array[straight.rows[0]] != expected).any()
+
+
+def test_a_memory_that_cannot_be_read_is_told_with_the_cure(photos, folder):
+    folder.mkdir()
+    (folder / FACES).write_text("no database at all, and long enough to be looked at as one")
+    with pytest.raises(OSError, match=r"faces\.sqlite cannot be used .* Delete it"):
+        find_faces(photos, GreenSquares(), folder)

@@ -201,6 +201,19 @@ def test_what_cannot_be_scored_is_one_sentence(
     assert message in capsys.readouterr().err
 
 
+def test_a_task_that_was_not_asked_for_is_not_scored(toy_model_path, people, tmp_path, capsys):
+    (tmp_path / "faces").mkdir()
+    for name in ("happy", "sad"):
+        (tmp_path / "faces" / name).mkdir()
+        cv2.imwrite(str(tmp_path / f"faces/{name}/0.png"), shaded(90))
+    given = [toy_model_path, people, f"expression={tmp_path / 'faces'}", "--split", "all"]
+    given += ["--cache", tmp_path / "cache"]
+    assert evaluate(*given, "--tasks", "gender", "-o", tmp_path / "out") == 0
+    assert set(json.loads((tmp_path / "out/scores.json").read_text())) == {"gender"}
+    assert evaluate(*given[:2], "--tasks", "expression") == 2
+    assert "No label is of expression; the labels are of gender" in capsys.readouterr().err
+
+
 def test_labels_of_another_task_are_refused(toy_model_path, people, capsys):
     assert evaluate(toy_model_path, f"hat={people}") == 2
     assert "the labels are of hat: they tell nothing" in capsys.readouterr().err

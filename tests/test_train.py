@@ -12,6 +12,7 @@ import pytest
 from conftest import shaded, toy_network
 
 from faceattr import cli, model_file
+from faceattr.cli.train import network_of
 from faceattr.model import build
 from faceattr.model_file import Description
 from faceattr.pictures.crop import CropRule
@@ -113,6 +114,10 @@ def test_an_interrupted_run_says_how_to_go_on(data, toy, monkeypatch, capsys):
         (["--label-smoothing", "2"], "between 0 and 1"),
         (["--mix", "0"], "above 0"),
         (["--size", "16"], "at least 32 pixels"),
+        (["--epochs", "frozen=0,finetune=0"], "Every phase has 0 epochs"),
+        (["--seed", "99999999999"], "2**32"),
+        (["--resume", "--overwrite"], "choose one"),
+        (["--tasks", "shade, tnt"], "no column shade or tnt"),
         (["--weights", "missing.keras"], "no model file missing.keras"),
         (["--schedule", "alternating", "--combine", "log"], "nothing to combine"),
         (["--weights", "missing.h5"], "no weights file missing.h5"),
@@ -164,6 +169,18 @@ def test_training_starts_from_the_trunk_of_a_model_and_takes_over_its_equal_head
         np.testing.assert_allclose(
             started.get_layer(name).kernel, source.get_layer(name).kernel, rtol=1e-3, atol=1e-6
         )
+
+
+def test_what_is_left_open_is_as_the_model_file_has_it_that_a_run_starts_from(tmp_path):
+    rule, network = CropRule(64, 0.3, level=False), {"trunk": "vgg16-slim", "pooling": "avg"}
+    slim = build([GENDER], weights=None, trunk="vgg16-slim", pooling="avg")
+    model_file.save(slim, Description((GENDER,), rule, network), tmp_path / "slim.keras")
+    given = {"weights": str(tmp_path / "slim.keras")}
+    settled = network_of(dict(given)).settled()
+    assert (settled.trunk, settled.sharing, settled.pooling) == ("vgg16-slim", "hard", "avg")
+    assert settled.crop == rule
+    assert network_of({**given, "margin": 0.1}).crop == CropRule(64, 0.1, level=False)
+    assert network_of({"weights": "none", "size": 32}).crop == CropRule(32)
 
 
 def test_half_precision_is_used_where_the_processor_has_it(tmp_path, monkeypatch):

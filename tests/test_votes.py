@@ -105,6 +105,20 @@ def test_a_manifest_has_votes_beside_its_label(tmp_path, columns):
     assert read_for_training([str(manifest)]).examples[0].labels["expression"] == "sad"
 
 
+def test_votes_that_do_not_count_add_no_class_and_their_names_may_be_mapped(tmp_path):
+    for level, name in enumerate("ab"):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), shaded(100 * level))
+    manifest = tmp_path / "m.csv"
+    rows = "a.png,train,glad,1,1\nb.png,val,sad,,\n"
+    manifest.write_text(f"path,split,mood,mood:sad,mood:bored\n{rows}")
+    none = read_for_training([str(manifest)], spelling=Spelling(votes={"mood": 0}))
+    assert none.tasks[0].classes == ("glad", "sad")
+    mapped = Spelling(renamed={"mood": {"bored": ""}}, votes={"mood": 0.5})
+    assert read_for_training([str(manifest)], spelling=mapped).tasks[0].classes == ("glad", "sad")
+    with pytest.raises(ValueError, match=r"No source has a column moood; their tasks are mood"):
+        read_for_training([str(manifest)], ["mood", "moood"])
+
+
 def test_votes_that_are_nowhere_and_shares_that_are_none_are_refused(fer2013):
     with pytest.raises(ValueError, match=r"no votes on expression.*expression:CLASS.*fer2013new"):
         read_labelled([str(fer2013)], KNOWN_TASKS, HALF)

@@ -18,7 +18,7 @@ from faceattr.data.crop_cache import cache_crops
 from faceattr.data.look import Look
 from faceattr.data.manifest import Source, targets, unite
 from faceattr.data.rows import Rows
-from faceattr.data.sources import read_source, without_folders
+from faceattr.data.sources import check_asked_for, read_source, without_folders
 from faceattr.data.spelling import AS_WRITTEN, Spelling, respell
 from faceattr.pictures.crop import CropRule
 from faceattr.pictures.detect import Detector
@@ -52,6 +52,7 @@ def audit(
     folder = Path(cache) if cache is not None else None
     known = KNOWN_TASKS
     read, _ = respell([read_source(spec, tasks, known) for spec in sources], spelling, known)
+    check_asked_for(tasks, read)
     manifest = unite([_as_train_takes(source) for source in read], known)
     examples, findings = manifest.examples, _divided_groups(read)
     look = Look(rule or CropRule(), detector, folder)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from faceattr.cli.data import add_spelling, spelling_of
+from faceattr.cli.data import add_spelling, names, spelling_of
 from faceattr.cli.options import FOUND, add_face_options, command, detector_of, start_keras
 
 
@@ -11,7 +11,7 @@ def add_command(commands) -> None:
     add = parser.add_argument
     add("sources", nargs="+", metavar="[TASK=]PATH", help="manifest CSV or folder")
     add("-o", "--output", metavar="DIR", help="where findings.csv, audit.json and sheets go")
-    add("--tasks", type=lambda text: text.split(","), help="columns to take from bare manifests")
+    add("--tasks", type=names, help="columns to take from bare manifests")
     add(
         "--model",
         metavar="FILE",

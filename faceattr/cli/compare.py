@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from faceattr.cli.data import add_spelling, names, spelling_of
 from faceattr.cli.options import command, start_keras
 from faceattr.cli.recipe import read_recipes
 from faceattr.cli.train import add_options, network_of, settings_of
@@ -20,10 +21,11 @@ def add_command(commands) -> None:
         "first one is also trained on each task alone, the baseline",
     )
     add("--on", nargs="+", required=True, metavar="[TASK=]PATH", help="what all are trained on")
-    add("--tasks", type=lambda text: text.split(","), help="columns to take from bare manifests")
+    add("--tasks", type=names, help="columns to take from bare manifests")
     add("--seeds", type=int, metavar="N", help="how many trainings of each (3)")
     add("-o", "--output", required=True, metavar="TABLE.csv", help="keeps what is finished")
     add("--cache", metavar="DIR", help="folder of the crop cache")
+    add_spelling(parser)
 
 
 def compare(recipes, on, output, tasks=None, cache=None, **given) -> int:
@@ -36,7 +38,7 @@ def compare(recipes, on, output, tasks=None, cache=None, **given) -> int:
     from faceattr.training.trial import Data, train_apart
 
     ways = [_way(name, dict(own)) for name, own in options]
-    data = Data(tuple(on), tasks and tuple(tasks), cache)
+    data = Data(tuple(on), tasks and tuple(tasks), cache, spelling_of(given))
     with RunProgress() as progress:
         given |= {"on_begin": progress.begin, "on_end": progress.end}
         results = run(ways, data, output, perform=partial(train_apart, begin=start_keras), **given)

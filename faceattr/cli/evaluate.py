@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from faceattr.cli.data import add_spelling, spelling_of
+from faceattr.cli.data import add_spelling, names, spelling_of
 from faceattr.cli.options import add_face_options, add_flip, command, detector_of, start_keras
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",")]
 
 
 def add_command(commands) -> None:
@@ -15,12 +11,12 @@ def add_command(commands) -> None:
     add = parser.add_argument
     add("model", help="a .keras file, or 'shipped'")
     add("sources", nargs="+", metavar="[TASK=]PATH", help="manifest CSV or folder")
-    add("--tasks", type=_names, metavar="TASK,…", help="which of the model's tasks to score")
+    add("--tasks", type=names, metavar="TASK,…", help="which of the model's tasks to score")
     splits = ("train", "val", "test", "all")
     add("--split", choices=splits, help="rows to score (val where there are some, else all)")
     add(
         "--by",
-        type=_names,
+        type=names,
         metavar="COLUMN,…",
         help="accuracy by group: columns of the manifest, a+b for two crossed, or another task, "
         "whose answers make the groups where it is no column; twin: is the face in train too",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from faceattr.cli.data import add_adding, add_spelling, adding_of, spelling_of
+from faceattr.cli.data import add_adding, add_spelling, adding_of, names, spelling_of
 from faceattr.cli.options import (
     INTERRUPTED,
     add_face_options,
@@ -27,7 +27,7 @@ def add_command(commands) -> None:
     add = parser.add_argument
     add("sources", nargs="*", metavar="[TASK=]PATH", help="manifest CSV or folder")
     add("-o", "--output", required=True, metavar="MODEL", help="the .keras file to write")
-    add("--tasks", type=lambda text: text.split(","), help="columns to take from bare manifests")
+    add("--tasks", type=names, help="columns to take from bare manifests")
     add("--resume", action="store_true", help="go on with an interrupted run")
     add("--overwrite", action="store_true", help="replace a model that is already there")
     add("--cache", metavar="DIR", help="folder of the crop cache")
@@ -102,19 +102,21 @@ def _offered(phases, adding, epochs):
 
 def network_of(given: dict):
     """The network that options ask for; takes them out of `given`."""
-    from faceattr.pictures.crop import CropRule
+    from dataclasses import replace
+
     from faceattr.training.network import Network
 
     rule = {name: given.pop(name) for name in ("size", "margin") if name in given}
     if "tie" in given and given.get("sharing") != "soft":
         raise ValueError("--tie ties the trunks of --sharing soft, and there is but one trunk.")
-    names = ("weights", "trunk", "sharing", "taps", "pooling", "dropout", "dtype")
-    fields = {name: given.pop(name) for name in names if name in given}
+    typed = ("weights", "trunk", "sharing", "taps", "pooling", "dropout", "dtype")
+    fields = {name: given.pop(name) for name in typed if name in given}
     if "norm" in given:
         fields["norm"] = given.pop("norm") == "batch"
+    network = Network(**fields)
     if rule:
-        fields["crop"] = CropRule(**rule)
-    return Network(**fields)
+        network = replace(network, crop=replace(network.settled().rule, **rule))
+    return network
 
 
 def settings_of(phases, given: dict):

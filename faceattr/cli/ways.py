@@ -45,7 +45,14 @@ def _mix(text: str):
         return {"temperature": float("inf")}
     if text == "natural":
         return {"temperature": 1.0}
-    return {"shares": pairs(float)(text)} if "=" in text else {"temperature": float(text)}
+    if "=" in text:
+        return {"shares": pairs(float)(text)}
+    try:
+        return {"temperature": float(text)}
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected equal, natural, a temperature or task=share,…. Received: {text!r}"
+        ) from None
 
 
 def _auxiliary(text: str) -> list[tuple]:

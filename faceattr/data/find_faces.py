@@ -11,7 +11,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -74,8 +74,7 @@ def find_faces(
     kept: list[Example] = []
     without: list[Example] = []
     crowded = 0
-    with closing(sqlite3.connect(folder / FACES, timeout=60)) as memory:
-        memory.execute("CREATE TABLE IF NOT EXISTS found (key TEXT PRIMARY KEY, faces TEXT)")
+    with _memory(folder / FACES) as memory:
         for example, faces in _looked_at(progress or examples, detector, memory):
             if faces is None:
                 kept.append(example)
@@ -85,6 +84,19 @@ def find_faces(
             else:
                 without.append(example)
     return Search(tuple(kept), tuple(without), crowded)
+
+
+@contextmanager
+def _memory(path: Path) -> Iterator[sqlite3.Connection]:
+    """What was found before."""
+    try:
+        with closing(sqlite3.connect(path, timeout=60)) as memory:
+            memory.execute("CREATE TABLE IF NOT EXISTS found (key TEXT PRIMARY KEY, faces TEXT)")
+            yield memory
+    except sqlite3.Error as error:
+        raise OSError(
+            f"{path} cannot be used ({error}). Delete it; faces are searched anew."
+        ) from None
 
 
 def _of_largest(example: Example, faces: Sequence[Face]) -> Example:

@@ -42,7 +42,18 @@ def read_for_training(
         look: How the pictures are looked at, so that twins are set aside together; None: not.
     """
     sources, notes = _read(specs, columns, spelling, known, look)
+    check_asked_for(columns, sources)
     return replace(unite(_with_splits(sources, look), known), notes=notes)
+
+
+def check_asked_for(names: Collection[str] | None, sources: Sequence[Source]) -> None:
+    """Raise ValueError where a task was asked for that no source has."""
+    there = {name for source in sources for name in source.tasks}
+    if strangers := sorted(set(names or ()) - there):
+        raise ValueError(
+            f"No source has a column {', '.join(strangers)}; their tasks are "
+            f"{', '.join(sorted(there))}."
+        )
 
 
 def _with_splits(sources: Sequence[Source], look: Look | None) -> list[Source]:

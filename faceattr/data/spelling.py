@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from faceattr.data.manifest import Known, Label, Source, Votes, names_in
@@ -24,6 +24,7 @@ class Spelling:
             `faceattr.tasks.ORDERS`.
         votes: By task, how much what several people said counts beside the label: 1 alone, 0.5
             as much as the label, see `faceattr.data.votes`. Without it the label counts alone.
+        strict: Refuse names and votes that occur nowhere.
 
     Raises:
         ValueError: There is no such order, or a share is not from 0 to 1.
@@ -32,6 +33,7 @@ class Spelling:
     renamed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     orders: Mapping[str, str] = field(default_factory=dict)
     votes: Mapping[str, float] = field(default_factory=dict)
+    strict: bool = True
 
     def __post_init__(self) -> None:
         for task, name in self.orders.items():
@@ -87,10 +89,11 @@ def respell(
     numbered = [_mapped(source, spelling.named) for source in sources]
     met: Counter[tuple[str, str]] = Counter()
     for source in numbered:
-        met.update(_names_met(source))
-    _refuse_unmet(met, spelling)
+        met.update(_names_met(source, spelling.votes))
+    if spelling.strict:
+        _refuse_unmet(met, spelling)
+        _refuse_unvoted(sources, spelling)
     _refuse_numbers(met, spelling, known)
-    _refuse_unvoted(sources, spelling)
     named = [_mapped(source, spelling.renamed_to) for source in numbered]
     counted = [count_votes(source, spelling.votes, known) for source in named]
     return counted, _notes(met, spelling) + _notes_on_votes(counted, spelling)
@@ -128,10 +131,12 @@ def _mapped_votes(task: str, votes: Votes, class_of: Callable[[str, str], str]) 
     return {name: weight for name, weight in mapped.items() if name}
 
 
-def _names_met(source: Source) -> Iterator[tuple[str, str]]:
+def _names_met(source: Source, voted: Collection[str]) -> Iterator[tuple[str, str]]:
     for example in source.examples:
         for task, label in example.labels.items():
             yield from ((task, name) for name in names_in(label))
+        for task in example.votes.keys() & set(voted):
+            yield from ((task, name) for name in example.votes[task])
 
 
 def _number(name: str) -> int | None:

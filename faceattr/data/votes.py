@@ -103,7 +103,7 @@ def _mixed(example: Example, task: str, share: float, known: Known) -> Votes:
     mixed = {name: share * count / whole for name, count in votes.items()}
     for name in _countable({label: 1.0}, known.get(task)):
         mixed[name] = mixed.get(name, 0) + 1 - share
-    return mixed
+    return {name: part for name, part in mixed.items() if part}
 
 
 def _countable(votes: Votes, task: Task | None) -> Votes:

@@ -71,7 +71,8 @@ def report(
     path = model_file.path_of(model)
     description = engines.describe(path)
     look = Look(description.crop, detector, Path(cache) if cache else None)
-    whole = read_labelled(sources, _asked_for(path, description.tasks, tasks), spelling, look)
+    known = {task.name: task for task in description.tasks}
+    whole = _only(read_labelled(sources, known, spelling, look), tasks, path, known)
     chosen, manifest = of_split(whole, split)
     check_columns([name for name in by if name != TWIN], manifest.examples, description.tasks)
     rows, left_out = read_rows(manifest.examples, manifest.tasks, description.crop, cache)
@@ -108,13 +109,24 @@ def _remarks(
         )
 
 
-def _asked_for(path: Path, tasks: Sequence[Task], names: Collection[str] | None) -> dict[str, Task]:
-    known = {task.name: task for task in tasks}
-    if strangers := sorted(set(names or ()) - set(known)):
+def _only(
+    manifest: Manifest, names: Collection[str] | None, path: Path, known: Collection[str]
+) -> Manifest:
+    """The tasks of these names alone, and the examples that know one of them."""
+    if names is None:
+        return manifest
+    if strangers := sorted(set(names) - set(known)):
         raise ValueError(
             f"{path} has no task {', '.join(strangers)}; its tasks are {', '.join(known)}."
         )
-    return {name: task for name, task in known.items() if names is None or name in names}
+    tasks = tuple(task for task in manifest.tasks if task.name in names)
+    examples = tuple(e for e in manifest.examples if any(e.labels.get(t.name) for t in tasks))
+    if not examples:
+        raise ValueError(
+            f"No label is of {' or '.join(names)}; the labels are of "
+            f"{', '.join(task.name for task in manifest.tasks)}."
+        )
+    return replace(manifest, tasks=tasks, examples=examples)
 
 
 def with_twins(rows: Rows, train: Rows) -> Rows:

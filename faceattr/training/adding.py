@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,11 @@ class Adding:
             raise ValueError("There is no head to add: --keep and --judge go with --add TASK=PATH.")
         if bare := [source for source in self.sources if "=" not in source]:
             raise ValueError(f"A head is added as TASK=PATH. Received: {', '.join(bare)}")
+
+    def notes(self, settings: Settings) -> Iterator[str]:
+        """What somebody may not expect of these settings."""
+        if self.keep and not any(phase.first for phase in settings.phases):
+            yield "note: --keep does nothing: the trunk is frozen, --epochs finetune=N opens it"
 
     @property
     def names(self) -> tuple[str, ...]:

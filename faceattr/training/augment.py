@@ -6,8 +6,9 @@ gets random grey, resolution, margin and shift, a shared trunk learns which set 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 
 import cv2
 import numpy as np
@@ -38,6 +39,20 @@ class Augmentation:
     smallest: int = 16
     light: float = 0.25
     erase: float = 0.25
+
+    def __post_init__(self) -> None:
+        chances = (self.flip, self.grey, self.blur, self.erase)
+        amounts = (self.turn, self.shift, self.zoom, self.light)
+        if not all(0 <= chance <= 1 for chance in chances) or self.smallest < 1:
+            raise ValueError(
+                "Chances (flip, grey, blur, erase) are from 0 to 1, and a crop is not shrunk below "
+                f"one pixel. Received: {asdict(self)}"
+            )
+        if not all(0 <= amount < math.inf for amount in amounts) or self.zoom >= 1:
+            raise ValueError(
+                "Amounts (turn, shift, zoom, light) are numbers from 0 on, zoom below 1. "
+                f"Received: {asdict(self)}"
+            )
 
 
 NO_AUGMENTATION = Augmentation(0, 0, 0, 0, 0, 0, 16, 0, 0)
@@ -77,7 +92,7 @@ def augment(
         if generator.random() < how.grey:
             face = np.repeat(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
         if generator.random() < how.blur:
-            face = _coarse(face, int(generator.integers(how.smallest, size + 1)))
+            face = _coarse(face, int(generator.integers(min(how.smallest, size), size + 1)))
         face = _lit(face, how.light, generator)
         if generator.random() < how.erase:
             _erase(face, generator)

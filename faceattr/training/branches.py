@@ -17,8 +17,9 @@ def _begins(branch: str) -> str:
     if re.fullmatch(r"block\d", branch):
         return f"{branch}_conv"
     if branch.startswith("block"):
-        return f"{branch}[_/]"
-    return rf"(block\d_\w+_for_)?{branch}/"  # the heads of auxiliary losses go with their task
+        return f"{re.escape(branch)}[_/]"
+    # The heads of auxiliary losses go with their task.
+    return rf"(block\d_\w+_for_)?{re.escape(branch)}/"
 
 
 def branch_pattern(branch: str, branches: Collection[str]) -> str:

@@ -70,7 +70,7 @@ def _runs(ways: Sequence[Way], data: Data, seeds: int) -> Iterator[Run]:
             f"A comparison has a seed and ways with names of their own, none called {ALONE}. "
             f"Received: {seeds} seeds, {', '.join(names) or 'no way'}"
         )
-    manifest = read_for_training(data.sources, data.tasks)
+    manifest = read_for_training(data.sources, data.tasks, data.spelling)
     for way in ways:
         check(way.network.settled().build(manifest.tasks), way.settings)
     tasks = [task.name for task in manifest.tasks]

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from faceattr import model_file
-from faceattr.model import POOLINGS, build, transfer
+from faceattr.model import POOLINGS, SHARINGS, TRUNKS, build, transfer
 from faceattr.model_file import Description
 from faceattr.pictures.crop import CropRule
 from faceattr.tasks import Task
@@ -19,6 +19,7 @@ from faceattr.training.phases import FINETUNE, FROZEN, SCRATCH, Phase
 IMAGENET = "imagenet"
 NOTHING = "none"
 CPUINFO = Path("/proc/cpuinfo")
+USUAL = {"trunk": next(iter(TRUNKS)), "sharing": SHARINGS[0], "pooling": POOLINGS[0]}
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,9 @@ class Network:
         crop: How faces are cut; None for as the model file says that it starts from.
         trunk: ``"vgg16"``, or ``"vgg16-slim"`` with a quarter of the channels.
         sharing: ``"hard"``, one trunk for all tasks, or ``"soft"``, one for each.
+        pooling: ``"max"`` or ``"avg"``. None, like None of trunk and sharing, stands for what the
+            model file has that it starts from, else for the first of these.
         taps: By task, the layer that its head reads if not the last one.
-        pooling: ``"max"`` or ``"avg"``; None for that of the model file that it starts from,
-            else ``"max"``.
         dropout: Before the heads.
         norm: Batch normalisation while training; None for wherever the trunk starts from nothing.
         dtype: ``"float32"``, ``"mixed_bfloat16"``, or None for the faster one on this machine.
@@ -42,10 +43,10 @@ class Network:
 
     weights: str = model_file.SHIPPED
     crop: CropRule | None = None
-    trunk: str = "vgg16"
-    sharing: str = "hard"
-    taps: Mapping[str, str] = field(default_factory=dict)
+    trunk: str | None = None
+    sharing: str | None = None
     pooling: str | None = None
+    taps: Mapping[str, str] = field(default_factory=dict)
     dropout: float = 0.5
     norm: bool | None = None
     dtype: str | None = None
@@ -71,8 +72,9 @@ class Network:
         """The same with what was left open: as the start has it, else the default."""
         about = model_file.describe(self.start) if self.start else None
         crop = self.crop or (about.crop if about else CropRule())
-        pooling = self.pooling or (about.network.get("pooling") if about else None)
-        return replace(self, crop=crop, pooling=pooling or POOLINGS[0])
+        had = about.network if about else {}
+        own = {name: getattr(self, name) or had.get(name, usual) for name, usual in USUAL.items()}
+        return replace(self, crop=crop, **own)
 
     def extending(self, about: Description) -> Network:
         """The same with everything that old heads need to answer as before.
@@ -83,15 +85,19 @@ class Network:
         Raises:
             ValueError: Another crop rule or architecture was asked for.
         """
-        usual = Network()
+        if tapped := sorted({task.name for task in about.tasks} & set(self.taps)):
+            raise ValueError(
+                "Old heads stay where they read, so --tap is for new ones. "
+                f"Received: {', '.join(tapped)}"
+            )
         own = {
-            **{name: getattr(usual, name) for name in ("trunk", "sharing")},
+            **USUAL,
             **{name: value for name, value in about.network.items() if name != "dropout"},
             "crop": about.crop,
             "taps": {**self.taps, **about.network.get("taps", {})},
         }
-        for name in set(own) - {"taps"}:
-            if getattr(self, name) not in (getattr(usual, name), own[name]):
+        for name in ("crop", *USUAL):
+            if getattr(self, name) not in (None, own[name]):
                 raise ValueError(
                     f"Old heads stay as they are, so {name} stays {own[name]}. "
                     f"Received: {getattr(self, name)}"
@@ -108,9 +114,8 @@ class Network:
     @property
     def architecture(self) -> dict[str, Any]:
         """What `faceattr.model.build` needs to make the same network, and a model file keeps."""
-        names = ("trunk", "sharing", "taps", "pooling", "dropout")
-        fields = {name: getattr(self, name) for name in names}
-        return {**fields, "pooling": self.pooling or POOLINGS[0]}
+        own = {name: getattr(self, name) or usual for name, usual in USUAL.items()}
+        return {**own, "taps": self.taps, "dropout": self.dropout}
 
     def build(self, tasks: Sequence[Task], seed: int = 0) -> keras.Model:
         """A new network for training, its trunk as `weights` says."""

@@ -55,6 +55,8 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not self.phases:
+            raise ValueError("Every phase has 0 epochs, so nothing would be learnt.")
         if self.schedule not in SCHEDULES:
             raise ValueError(
                 f"A schedule is one of {', '.join(SCHEDULES)}. Received: {self.schedule!r}"
@@ -68,10 +70,10 @@ class Settings:
                 f"Losses are combined by one of {', '.join(COMBINATIONS)}. "
                 f"Received: {self.combine!r}"
             )
-        if self.batch_size < 1 or self.seed < 0 or not 0 <= self.label_smoothing < 1:
+        if self.batch_size < 1 or not 0 <= self.seed < 2**32 or not 0 <= self.label_smoothing < 1:
             raise ValueError(
-                "A batch has at least one row, a seed is not negative and label smoothing lies "
-                f"between 0 and 1. Received: batch size {self.batch_size}, seed {self.seed}, "
+                "A batch has at least one row, a seed is from 0 to 2**32 - 1, and label smoothing "
+                f"lies between 0 and 1. Received: batch size {self.batch_size}, seed {self.seed}, "
                 f"label smoothing {self.label_smoothing}"
             )
         if self.copies < 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from faceattr.data import console
@@ -77,16 +77,19 @@ def train(
     every = [*sources, *(adding.sources if adding else ())]
     known = KNOWN_TASKS | (old.known if old else {})
     look = Look(network.rule, detector, Path(cache) if cache else None)
+    if adding and adding.judge:  # a name may occur in what is judged alone
+        spelling = replace(spelling, strict=False)
     manifest = read_for_training(every, tasks, spelling, known, look)
     heads = manifest.tasks
     if adding and old:
         heads = old.with_new(heads, adding.names)
         network, settings = network.extending(old.description), adding.sparing(settings)
+        console.print_lines(adding.notes(settings))
     model = network.build(heads, seed=settings.seed)
     check(model, settings)
     rows = _cut(manifest, heads, network, cache)
     console.print_lines(brief.of_start(manifest.tasks, rows["train"], network, look.cache))
-    judged = _judged(adding.judge, old, network, look) if adding and old else []
+    judged = _judged(adding.judge, old, network, look, spelling) if adding and old else []
     about = made(every, rows, network, settings, manifest.notes, old)
     description = Description(heads, network.rule, licence=licence or network.licence, **about)
     taught = old.soft_labelled(rows["train"]) if adding and adding.keep and old else rows["train"]
@@ -115,6 +118,8 @@ def _check_output(output: Path, folder: Path, *, resume: bool, overwrite: bool) 
     """Refuse, before any work, what could not be written or would destroy something."""
     if output.suffix != ".keras" or output.is_dir():
         raise ValueError(f"A model is a file whose name ends in .keras. Received: {output}")
+    if resume and overwrite:
+        raise ValueError("--resume goes on with a run and --overwrite starts it anew: choose one.")
     unfinished = (folder / SETTINGS).is_file() and not (folder / SCORES).is_file()
     if resume and not unfinished and output.exists():
         raise ValueError(f"{output} is finished, there is nothing to resume.")
@@ -153,11 +158,13 @@ def _cut(
     return rows
 
 
-def _judged(sources: Sequence[str], old: Old, network: Network, look: Look) -> list[Rows]:
+def _judged(
+    sources: Sequence[str], old: Old, network: Network, look: Look, spelling: Spelling
+) -> list[Rows]:
     """The rows that only show what the old heads lose: those of split val, if there are any."""
     found = []
     for source in sources:
-        _, manifest = of_split(read_labelled([source], old.known, look=look), None)
+        _, manifest = of_split(read_labelled([source], old.known, spelling, look), None)
         found.append(read_rows(manifest.examples, manifest.tasks, network.rule, look.cache)[0])
     return found
 

@@ -20,6 +20,7 @@ import keras
 
 from faceattr.data.rows import Rows
 from faceattr.data.sources import read_for_training
+from faceattr.data.spelling import AS_WRITTEN, Spelling
 from faceattr.judging.report import read_rows
 from faceattr.model_file import plain
 from faceattr.pictures.crop import CropRule
@@ -50,11 +51,13 @@ class Data:
         sources: See `faceattr.data.sources.read_source`.
         tasks: Columns to take from bare manifests.
         cache: Folder of the crop cache.
+        spelling: How the labels are to be understood.
     """
 
     sources: tuple[str, ...]
     tasks: tuple[str, ...] | None = None
     cache: str | Path | None = None
+    spelling: Spelling = AS_WRITTEN
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class Run:
             "settings": asdict(self.settings),
             "sources": self.data.sources,
             "tasks": self.data.tasks,
+            "spelling": asdict(self.data.spelling),
             "alone": self.alone,
         }
         return hashlib.sha256(json.dumps(plain(facts)).encode()).hexdigest()[:16]
@@ -179,7 +183,7 @@ def train_once(run: Run) -> list[Result]:
 
 def _read(run: Run, rule: CropRule) -> tuple[list[Task], dict[str, Rows]]:
     """The tasks that the run trains, and the rows that know one of them, by split."""
-    manifest = read_for_training(run.data.sources, run.data.tasks)
+    manifest = read_for_training(run.data.sources, run.data.tasks, run.data.spelling)
     tasks = [task for task in manifest.tasks if run.alone in (None, task.name)]
     rows = {}
     for split in ("train", "val"):
