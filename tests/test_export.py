@@ -187,6 +187,21 @@ def test_a_file_that_was_changed_or_left_alone_is_refused(model, tmp_path):
         engines.load(path)
 
 
+def test_only_exported_models_are_replaced(model, tmp_path):
+    photos, text = tmp_path / "photos", tmp_path / "text"
+    photos.mkdir()
+    (photos / "a.jpg").write_text("mine")
+    (tmp_path / "photos.json").write_text("{}")
+    text.write_text("mine")
+    for output in (photos, text):
+        with pytest.raises(FileExistsError, match="is no exported model, so it is not replaced"):
+            export(model, "saved_model", output, overwrite=True)
+    (tmp_path / "new.json").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"new.json exists"):
+        export(model, "saved_model", tmp_path / "new")
+    assert (photos / "a.jpg").read_text() == text.read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("how", "message"),
     [

@@ -21,7 +21,7 @@ def add_command(commands) -> None:
     add("--int8", action="store_true", help="compute in 8 bits; needs --on")
     add("--rows", type=int, metavar="N", help="faces for each task in the proof (1000)")
     add("--cache", metavar="DIR", help="folder of the crop cache")
-    add("--overwrite", action="store_true", help="replace a file that is there")
+    add("--overwrite", action="store_true", help="replace an exported model that is there")
 
 
 def export(model, to, **given) -> int:

@@ -61,7 +61,7 @@ def export(
         int8: Compute in 8 bits. Needs `on`: ranges are measured on its train rows.
         rows: Most rows for each task that the proof looks at.
         cache: Folder of the crop cache.
-        overwrite: Replace a file that is there.
+        overwrite: Replace a file that is there; a folder only if it is an exported model.
 
     Returns:
         The proof.
@@ -103,11 +103,29 @@ def _check_output(output: Path, ending: str, overwrite: bool) -> None:
     if output.suffix != ending:
         wanted = f"a name ending in {ending}" if ending else "a folder's name without an ending"
         raise ValueError(f"This target needs {wanted}. Received: {output}")
-    if output.exists() and not overwrite:
+    if output.exists() and not _is_export(output, ending):
         raise FileExistsError(
-            f"{output} exists. Give another -o, or --overwrite to replace it once the new one is "
+            f"{output} is no exported model, so it is not replaced. Give another -o."
+        )
+    there = next((file for file in (output, engines.page_beside(output)) if file.exists()), None)
+    if there and not overwrite:
+        raise FileExistsError(
+            f"{there} exists. Give another -o, or --overwrite to replace it once the new one is "
             "proved."
         )
+
+
+def _is_export(output: Path, ending: str) -> bool:
+    """Whether something may be taken for a file, or the folder, of this target."""
+    if ending or not output.is_dir():
+        return bool(ending) and output.is_file()
+    if (output / "saved_model.pb").is_file():
+        return True
+    try:
+        engines.describe(output)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _cure(int8: bool) -> str:
