@@ -59,6 +59,12 @@ def test_a_folder_gives_its_pictures_by_name_at_the_rate_that_is_asked_for(tmp_p
     np.testing.assert_array_equal(frames[2].image, images[2])
 
 
+@pytest.mark.parametrize("rate", [0, -5, float("nan")])
+def test_a_rate_is_more_than_0(tmp_path, rate):
+    with pytest.raises(ValueError, match="more than 0 frames a second"):
+        taken(tmp_path, rate=rate)
+
+
 def test_a_video_that_breaks_off_gives_what_it_has_and_says_so(tmp_path, images):
     how = {"output_params": ["-movflags", "+faststart", "-g", "5", "-crf", "10"]}
     whole = write_video(tmp_path / "walk.mp4", images, **how).read_bytes()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from use_scenes import ByColour, Person, Scene, attributes
 
+from faceattr.live import show
 from faceattr.live.screen import View
 from faceattr.live.show import Outputs, Show
 from faceattr.live.watching import watch
@@ -61,6 +62,33 @@ def test_every_frame_is_searched_from_the_first_on_while_faces_are_blurred(blur)
         shown = Show(watching, Outputs(headless=True), View(blur=blur), print, quiet=True)
         shown.run(threading.Event())
     assert len(searches) >= 30 if blur else len(searches) <= 15
+
+
+def test_a_snapshot_that_cannot_be_saved_ends_nothing(tmp_path, monkeypatch):
+    class Keys:
+        def __init__(self):
+            self.shown = 0
+
+        def key(self, patience):
+            return "s" if self.shown == 1 else ""
+
+        def show(self, image):
+            self.shown += 1
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr(show, "must_have_screen", lambda: None)
+    monkeypatch.setattr(show, "Window", Keys)
+    scene, said = walker(5), []
+    outputs = Outputs(snapshots=tmp_path / "later")
+    (tmp_path / "later").write_text("a file")
+    with watch(scene, attributes(scene), every_frame=True) as watching:
+        assert Show(watching, outputs, View(), said.append, quiet=True).run(threading.Event()) == 0
+    assert "no snapshot was saved" in said[0] and said[-1].startswith("5 frames")
 
 
 def test_an_empty_source_ends_at_once():

@@ -136,9 +136,9 @@ def test_outputs_are_checked_before_anything_is_opened(tmp_path):
             must_be_a_sink(path)
 
 
-def test_a_snapshot_is_the_picture(tmp_path):
+def test_a_snapshot_is_the_picture_in_a_folder_that_is_made(tmp_path):
     image = np.random.default_rng(0).integers(0, 255, (20, 30, 3)).astype(np.uint8)
-    path = save_snapshot(image, tmp_path)
+    path = save_snapshot(image, tmp_path / "made")
     np.testing.assert_array_equal(cv2.imread(str(path))[:, :, ::-1], image)
 
 

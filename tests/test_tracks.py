@@ -209,6 +209,8 @@ def test_landmarks_move_with_their_box():
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(ValueError, match="not negative"):
         Settling(**wrong)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        Settling(min_confidence=70)
     with pytest.raises(ValueError, match="at least 1"):
         Effort(detect_every=0)
 

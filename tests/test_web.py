@@ -185,6 +185,8 @@ def test_only_so_many_pages_are_answered_at_once(port):
 def test_wrong_input_is_one_sentence_and_code_2(capsys, toy_model_path):
     assert main(["live", "--web", "clip.mp4"]) == 2
     assert "--web has no use for source" in capsys.readouterr().err
+    assert main(["live", "--web", "--port", "99999"]) == 2
+    assert "between 1 and 65535. Received: 99999" in capsys.readouterr().err
     import socket
 
     with socket.socket() as taken:

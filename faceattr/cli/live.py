@@ -56,6 +56,8 @@ def live(**given) -> int:
         from faceattr.live.web import run as serve
 
         return serve(**given)
+    if typed := [f"--{name}" for name in ("host", "port") if name in given]:
+        raise ValueError(f"Without --web nothing is served: {', '.join(typed)} asks for --web.")
     from faceattr.live.show import run
 
     return run(**given)

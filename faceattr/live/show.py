@@ -80,7 +80,7 @@ class Outputs:
         output: Videos (``.mp4``, ``.mkv``, ``.mov``) and timelines (``.csv``) to write.
         headless: Open no window.
         overwrite: Replace outputs that exist.
-        snapshots: The folder for snapshots.
+        snapshots: The folder for snapshots; it is made for the first one.
 
     Raises:
         ValueError, OSError: An output cannot be written, or there is no screen for a window.
@@ -94,6 +94,8 @@ class Outputs:
     def __post_init__(self) -> None:
         for path in self.output:
             must_be_a_sink(path, self.overwrite)
+        if Path(self.snapshots).exists() and not Path(self.snapshots).is_dir():
+            raise NotADirectoryError(f"Snapshots need a folder, and {self.snapshots} is a file.")
         if not self.headless:
             must_have_screen()
 
@@ -197,8 +199,14 @@ class Show:
             self._is_paused = not self._is_paused
             (self.watching.pause if self._is_paused else self.watching.resume)()
         elif key == "s" and self._drawn is not None:
-            self._say(f"saved {save_snapshot(self._drawn, self.outputs.snapshots)}")
+            self._save(self._drawn)
         return True
+
+    def _save(self, drawn: np.ndarray) -> None:
+        try:
+            self._say(f"saved {save_snapshot(drawn, self.outputs.snapshots)}")
+        except OSError as error:  # what is being recorded goes on
+            self._say(f"no snapshot was saved: {error}")
 
     def _search_more(self) -> None:
         """While faces are blurred a new one must not be seen for long: search every frame."""

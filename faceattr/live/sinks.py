@@ -210,12 +210,15 @@ def _row(frame: Frame, face: LiveFace, tasks: Sequence[Task]) -> list[Any]:
 def save_snapshot(image: np.ndarray, folder: PathLike = ".") -> Path:
     """Write an RGB image as ``faceattr-YYYYMMDD-HHMMSS-mmm.png``; returns where it is.
 
+    The folder is made if it is not there.
+
     Raises:
         OSError: It cannot be written.
     """
     stamp = time.strftime("%Y%m%d-%H%M%S") + f"-{int(time.time() * 1000) % 1000:03}"
     path = Path(folder, f"faceattr-{stamp}.png")
     data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
+    path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "xb") as file:
         file.write(data.tobytes())
     return path

@@ -61,6 +61,8 @@ class Settling:
                 "Memory, margin and patience are not negative. Received: "
                 f"{self.memory}, {self.margin}, {self.patience}"
             )
+        if not 0 <= self.min_confidence <= 1:
+            raise ValueError(f"A confidence lies between 0 and 1. Received: {self.min_confidence}")
 
 
 class Tracks:

@@ -101,6 +101,8 @@ def _how(given: dict[str, Any]) -> dict[str, Any]:
 def _must_be_free(host: str, port: int) -> None:
     import socket
 
+    if not 1 <= port <= 65535:
+        raise ValueError(f"A port lies between 1 and 65535. Received: {port}")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as attempt:
         attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
@@ -82,12 +83,14 @@ def open_feed(source: Source | Feed, *, rate: float | None = None) -> Iterator[F
         FileNotFoundError, OSError: There is no such source, or it is busy.
         ValueError: It cannot be read as moving pictures.
     """
+    if rate is not None and not 0 < rate < math.inf:
+        raise ValueError(f"A folder has more than 0 frames a second. Received: {rate}")
     if hasattr(source, "frames"):
         yield source  # type: ignore[misc]
         return
     name = os.fspath(source) if not isinstance(source, int) else str(source)
     if os.path.isdir(name):
-        yield _Folder(name, rate or RATE)
+        yield _Folder(name, RATE if rate is None else rate)
         return
     feed = _open(name)
     try:
