@@ -107,6 +107,24 @@ def test_pictures_without_faces_and_unknown_classes_are_told(tmp_path, attribute
     assert not (tmp_path / "sheet.png").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("-o s.png --most 0", "at least 1 face. Received: 0"),
+        ("-o s.png --most -1", "at least 1 face. Received: -1"),
+        ("-o s.txt", "ends in .png or .jpg. Received: s.txt"),
+        ("-o there.png", "there.png exists already"),
+    ],
+)
+def test_a_sheet_that_cannot_be_is_told_before_the_model_is_loaded(
+    tmp_path, monkeypatch, capsys, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.png").write_text("mine")
+    assert cli.main(["explain", "no.keras", "in", *options.split()]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_a_missing_model_is_one_sentence(tmp_path, capsys):
     pictures = str(save_pictures(tmp_path / "in", 1))
     assert cli.main(["explain", "no.keras", pictures, "-o", str(tmp_path / "s.png")]) == 2

@@ -206,6 +206,8 @@ def test_only_exported_models_are_replaced(model, tmp_path):
     ("how", "message"),
     [
         ({"to": "coreml"}, "A target is one of onnx"),
+        ({"to": "saved_model", "rows": 0}, "1 row or more of each task. Received: 0"),
+        ({"to": "saved_model", "rows": -3}, "1 row or more of each task. Received: -3"),
         ({"to": "saved_model", "int8": True}, "saved_model has no int8"),
         ({"to": "saved_model", "output": "faces.onnx"}, "without an ending"),
     ],

@@ -30,7 +30,10 @@ def explain(model, pictures, output, **given) -> int:
     import sys
 
     from faceattr.labelling.opening import open_typed
+    from faceattr.pictures.sheet import must_be_a_sheet
 
+    # What is typed wrongly shall be told before the seconds that a model takes to load.
+    must_be_a_sheet(output, **{k: given[k] for k in ("most", "overwrite") if k in given})
     drawing = {name: given.pop(name) for name in ("of", "most", "overwrite") if name in given}
     if model != "shipped":
         given["model"] = model

@@ -71,6 +71,8 @@ def export(
             pictures cannot be used, or an optional package is missing.
         OSError: Something cannot be read or written.
     """
+    if rows < 1:
+        raise ValueError(f"A proof looks at 1 row or more of each task. Received: {rows}")
     path = model_file.path_of(model)
     description = model_file.describe(path)
     target = targets.target_called(to, int8=int8)

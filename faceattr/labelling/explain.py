@@ -16,7 +16,7 @@ from faceattr.labelling.looking import Clock, items_of, look
 from faceattr.labelling.writers import whole_file
 from faceattr.pictures.inputs import Inputs
 from faceattr.pictures.reading import PathLike
-from faceattr.pictures.sheet import Tile, contact_sheet
+from faceattr.pictures.sheet import Tile, contact_sheet, must_be_a_sheet
 
 MOST = 24  # faces on a sheet
 SIDE = 144  # of a tile in pixels
@@ -56,17 +56,16 @@ def explain(
         attributes: Detector and model.
         output: The picture to write, for example ``sheet.png``.
         of: By task a class to ask about; otherwise the one that is answered.
-        most: Faces on the sheet.
+        most: Faces on the sheet, at least 1.
         overwrite: Replace a sheet that is there.
         on_face: Called after every face.
 
     Raises:
-        ValueError: No picture has a face that is large enough, or `of` names no class.
+        ValueError: No picture has a face that is large enough, `of` names no class, or the sheet
+            can be none.
         OSError: A picture is not there, or the sheet cannot be written.
     """
-    output = Path(output)
-    if output.exists() and not overwrite:
-        raise FileExistsError(f"{output} exists already: choose another name, or --overwrite.")
+    must_be_a_sheet(output, most, overwrite=overwrite)
     chosen = _numbers(of or {}, attributes)
     heat = Heat(attributes.model, attributes.crop_rule.size)
     seen = _Faces(pictures, attributes)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from faceattr.pictures.reading import PathLike
 
 GAP = 10
 LINE = 1.3  # height of a line of text in sizes of its font
@@ -24,6 +27,27 @@ class Tile:
 
     image: np.ndarray
     lines: tuple[str, ...] = ()
+
+
+def must_be_a_sheet(path: PathLike, most: int = 1, *, overwrite: bool = False) -> None:
+    """Refuse a sheet before any work is done.
+
+    Args:
+        path: Where it is to be written.
+        most: How many faces it may have.
+        overwrite: Replace a file that is there.
+
+    Raises:
+        ValueError: Its name's ending is of no picture, or it has no room for a face.
+        OSError: There is a file that may not be replaced, or a folder.
+    """
+    path = Path(path)
+    if most < 1:
+        raise ValueError(f"A sheet has room for at least 1 face. Received: {most}")
+    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
+        raise ValueError(f"A sheet's name ends in .png or .jpg. Received: {path}")
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise FileExistsError(f"{path} exists already: choose another name, or --overwrite.")
 
 
 def contact_sheet(
