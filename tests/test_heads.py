@@ -93,6 +93,13 @@ def test_the_command_shows_heads_and_writes_only_to_a_file_of_its_own(path, caps
     assert "exists already" in capsys.readouterr().err
 
 
+def test_spaces_about_a_name_are_no_part_of_it(path):
+    new = path.with_name("new.keras")
+    typed = ["--remove", " shade", "--rename", "tint = hue", "--rename-class", " tint:red= crimson"]
+    assert cli.main(["heads", str(path), "-o", str(new), *typed]) == 0
+    assert model_file.describe(new).tasks == (Task("hue", ("blue", "green", "crimson")),)
+
+
 def test_a_renamed_task_keeps_the_trunk_that_it_has_for_itself(tmp_path):
     how = {"trunk": "vgg16-slim", "sharing": "soft", "taps": {"tint": "block2_pool"}}
     about = Description((SHADE, TINT), CropRule(48), network=how)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from faceattr.cli.data import names
 from faceattr.cli.options import command, pairs, start_keras
 
 
@@ -12,7 +13,7 @@ def _classes(text: str) -> tuple[str, dict[str, str]]:
     head, colon, renaming = text.partition(":")
     if not colon:
         raise argparse.ArgumentTypeError(f"expected HEAD:OLD=NEW,… Received: {text!r}")
-    return head, pairs(str)(renaming)
+    return head.strip(), pairs(str)(renaming)
 
 
 def add_command(commands) -> None:
@@ -20,7 +21,7 @@ def add_command(commands) -> None:
     add = parser.add_argument
     add("model", help="a .keras file, or 'shipped'")
     add("-o", "--output", metavar="MODEL", help="the .keras file to write")
-    add("--remove", type=lambda text: text.split(","), metavar="HEAD,…")
+    add("--remove", type=names, metavar="HEAD,…")
     add("--rename", type=pairs(str), metavar="OLD=NEW,…")
     add("--rename-class", action="append", type=_classes, metavar="HEAD:OLD=NEW,…")
     add("--overwrite", action="store_true", help="replace a model that is already there")

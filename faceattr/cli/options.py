@@ -28,7 +28,7 @@ def pairs(kind):
     def parse(text: str) -> dict:
         try:
             pairs = [part.split("=") for part in text.split(",")]
-            return {name.strip(): kind(value) for name, value in pairs}
+            return {name.strip(): kind(value.strip()) for name, value in pairs}
         except ValueError:
             raise argparse.ArgumentTypeError(
                 f"expected name=value,name=value. Received: {text!r}"
