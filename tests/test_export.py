@@ -187,6 +187,22 @@ def test_a_file_that_was_changed_or_left_alone_is_refused(model, tmp_path):
         engines.load(path)
 
 
+def test_labels_that_are_spelt_otherwise_are_understood(model, shades, tmp_path, capsys):
+    folder = tmp_path / "other"
+    folder.mkdir()
+    for name, other in (("dark", "dim"), ("light", "light")):
+        (folder / other).symlink_to(f"{shades.partition('=')[2]}/val/{name}")
+    how = ["--to", "saved_model", "--rows", "5", "--cache", str(tmp_path / "c")]
+    typed = ["export", str(model), "-o", str(tmp_path / "a"), *how]
+    on = ["--on", f"shade={folder}"]
+    assert main([*typed, *on]) == 2
+    assert main([*typed, "--map", "dim=dark"]) == 2
+    assert "give labelled faces by --on" in capsys.readouterr().err
+    assert main([*typed, *on, "--map", "dim=dark"]) == 0
+    page = json.loads((tmp_path / "a.json").read_text())
+    assert page["proof"]["heads"]["shade"]["labelled"] == 5
+
+
 def test_only_exported_models_are_replaced(model, tmp_path):
     photos, text = tmp_path / "photos", tmp_path / "text"
     photos.mkdir()

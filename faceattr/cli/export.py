@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from faceattr.cli.data import add_spelling, spelling_of
 from faceattr.cli.options import command, start_keras
 
 
@@ -22,6 +23,7 @@ def add_command(commands) -> None:
     add("--rows", type=int, metavar="N", help="faces for each task in the proof (1000)")
     add("--cache", metavar="DIR", help="folder of the crop cache")
     add("--overwrite", action="store_true", help="replace an exported model that is there")
+    add_spelling(parser)
 
 
 def export(model, to, **given) -> int:
@@ -30,5 +32,6 @@ def export(model, to, **given) -> int:
     start_keras()
     from faceattr.exporting.export import export as run
 
-    run(model, to, **given)
+    spelling = spelling_of(given)
+    run(model, to, spelling=spelling, **given)
     return 0

@@ -12,6 +12,7 @@ import numpy as np
 from faceattr.data.manifest import Example, Manifest
 from faceattr.data.rows import Rows
 from faceattr.data.sources import read_labelled, without_folders
+from faceattr.data.spelling import AS_WRITTEN, Spelling
 from faceattr.judging.report import read_rows
 from faceattr.model_file import Description
 
@@ -43,6 +44,7 @@ def choose_crops(
     cache: str | Path | None = None,
     *,
     int8: bool = False,
+    spelling: Spelling = AS_WRITTEN,
 ) -> Shown:
     """Choose what an export is proved on.
 
@@ -53,9 +55,11 @@ def choose_crops(
         most: Rows of val for each task.
         cache: Folder of the crop cache.
         int8: Take crops of train rows for calibration as well.
+        spelling: How the sources' labels are to be understood.
 
     Raises:
-        ValueError: The sources have no task of the model, or int8 has too few crops.
+        ValueError: The sources have no task of the model, int8 has too few crops, or labels
+            are spelt and there are none.
     """
     if not sources:
         if int8:
@@ -63,9 +67,12 @@ def choose_crops(
                 "int8 is measured and proved on real faces: give labelled ones, for example "
                 f"--on {description.tasks[0].name}=FOLDER."
             )
+        if spelling != AS_WRITTEN:
+            raise ValueError("Made pictures have no labels to spell: give labelled faces by --on.")
         rows = made(description.crop.size)
         return Shown(rows, f"{len(rows)} made pictures, which are no faces")
-    manifest = read_labelled(sources, {task.name: task for task in description.tasks}, aside=True)
+    known = {task.name: task for task in description.tasks}
+    manifest = read_labelled(sources, known, spelling, aside=True)
     names = [task.name for task in description.tasks if task in manifest.tasks]
     val = _rows(_chosen(manifest, "val", names, most), manifest, description, cache)
     about = f"{len(val):,} faces of {', '.join(map(without_folders, sources))} (val)"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from faceattr import __version__, engines, model_file
+from faceattr.data.spelling import AS_WRITTEN, Spelling
 from faceattr.exporting import targets
 from faceattr.exporting.console import print_proof, say
 from faceattr.exporting.crops import choose_crops
@@ -43,6 +44,7 @@ def export(
     int8: bool = False,
     rows: int = ROWS,
     cache: str | Path | None = None,
+    spelling: Spelling = AS_WRITTEN,
     overwrite: bool = False,
 ) -> Proof:
     """Write a model for another runtime and prove that the file answers alike.
@@ -61,6 +63,7 @@ def export(
         int8: Compute in 8 bits. Needs `on`: ranges are measured on its train rows.
         rows: Most rows for each task that the proof looks at.
         cache: Folder of the crop cache.
+        spelling: How the labels of `on` are to be understood.
         overwrite: Replace a file that is there; a folder only if it is an exported model.
 
     Returns:
@@ -78,7 +81,7 @@ def export(
     target = targets.target_called(to, int8=int8)
     output = Path(output) if output is not None else _usual_name(path, to, int8)
     _check_output(output, target.ending, overwrite)
-    shown = choose_crops(on, description, rows, cache, int8=int8)
+    shown = choose_crops(on, description, rows, cache, int8=int8, spelling=spelling)
     network = model_file.load(path)[0]
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
