@@ -63,6 +63,17 @@ def test_pictures_that_are_faces_need_no_detector(tmp_path, toy_model_path):
     assert frame["x1"].tolist() == [200, 200, 200] and frame["gender"].notna().all()
 
 
+def test_crops_that_a_resumed_job_does_not_write_are_told(tmp_path, toy_model_path, capsys):
+    faces, crops = save_pictures(tmp_path / "faces", 3), tmp_path / "crops"
+    how = ["label", str(faces), "-o", str(tmp_path / "t.csv"), "--detector", "none"]
+    how += ["--model", str(toy_model_path)]
+    assert main(how) == 0
+    assert "done before" not in capsys.readouterr().err
+    assert main([*how, "--resume", "--save-crops", str(crops)]) == 0
+    told = f"3 inputs were done before: of them nothing was added to {crops}"
+    assert told in capsys.readouterr().err
+
+
 def test_answers_may_be_required_and_averaged_with_those_of_the_mirror_image(
     tmp_path, toy_model_path
 ):

@@ -19,7 +19,7 @@ from rich.progress import (
 )
 
 from faceattr.labelling.describe import FaceAttributes
-from faceattr.labelling.extras import Extras
+from faceattr.labelling.extras import NOTHING, Extras
 from faceattr.labelling.folder import label_to
 from faceattr.labelling.opening import open_typed
 from faceattr.labelling.rows import Labelled
@@ -67,12 +67,14 @@ def run(output: str, inputs: list[str], *, quiet: bool = False, **given) -> int:
             extras=extras,
             **given,
         )
-    for line in report(summary, output, attributes):
+    for line in report(summary, output, attributes, extras):
         console.print(line, markup=False, soft_wrap=True)
     return INTERRUPTED if summary.interrupted else DONE
 
 
-def report(summary: Summary, output: str, attributes: FaceAttributes) -> Iterator[str]:
+def report(
+    summary: Summary, output: str, attributes: FaceAttributes, extras: Extras = NOTHING
+) -> Iterator[str]:
     """What is printed at the end, line by line."""
     before = f" ({summary.resumed} more were there before)" if summary.resumed else ""
     yield f"{summary.inputs} pictures, {summary.faces} faces described{before} -> {output}"
@@ -82,6 +84,9 @@ def report(summary: Summary, output: str, attributes: FaceAttributes) -> Iterato
         yield f"  {task:<11} {_counted({name or 'unsure': n for name, n in answers.items()})}"
     if summary.inputs:
         yield f"  speed       {_speed(summary)}"
+    if summary.resumed and extras.folders:
+        folders = ", ".join(map(str, extras.folders))
+        yield f"  {summary.resumed} inputs were done before: of them nothing was added to {folders}"
     if summary.interrupted:
         yield "Stopped. The same command with --resume (without --overwrite) goes on from here."
 
