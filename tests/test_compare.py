@@ -13,7 +13,7 @@ from faceattr.training.compare import compare
 from faceattr.training.network import Network
 from faceattr.training.phases import FROZEN
 from faceattr.training.settings import Settings
-from faceattr.training.standings import certainty, standings
+from faceattr.training.standings import certainty, print_standings, standings
 from faceattr.training.trial import ALONE, Data, Way, train_once
 
 PHASE = replace(FROZEN, epochs=2, patience=1)
@@ -109,6 +109,13 @@ def test_another_table_is_left_alone(sets, tmp_path):
     with pytest.raises(ValueError, match="no table of a comparison"):
         compare([JOINT], sets, tmp_path / "c.csv", perform=pytest.fail)
     assert (tmp_path / "c.csv").read_text() == "path,mood\na.png,calm\n"
+
+
+def test_the_printed_table_is_whole_on_a_narrow_terminal(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    print_standings(results())
+    printed = capsys.readouterr().out
+    assert "| joint" in printed and "…" not in printed and "pictures |" in printed
 
 
 def test_the_table_says_what_sharing_gave():

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 from rich import box
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -13,7 +14,7 @@ from faceattr.data.console import ERR, OUT
 from faceattr.judging.answers import wilson
 from faceattr.training.trial import ALONE, Result, Run
 
-WIDE = 1000  # characters; a Markdown table must not be wrapped
+WIDE = 200  # characters, however narrow the terminal: a Markdown table must not be cut
 
 
 class RunProgress:
@@ -51,7 +52,7 @@ class RunProgress:
 
 def print_standings(results: pd.DataFrame) -> None:
     """Print the table and what the number of validation rows leaves open."""
-    OUT.print(standings(results), width=WIDE)
+    Console(width=WIDE).print(standings(results))
     for sentence in certainty(results):
         OUT.print(f"note: {sentence}")
 
