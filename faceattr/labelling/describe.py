@@ -125,7 +125,6 @@ class FaceAttributes:
         self.require = _checked(require or {}, description.tasks)
         self.flip = flip
         self.batch_size = batch_size
-        self._asked = engines.Flipped(model) if flip else model
         # Where the model came from and how it computes; `load` knows.
         self.path: Path | None = None
         self.precision = PRECISIONS[0]
@@ -216,6 +215,7 @@ class FaceAttributes:
         Returns:
             One dict a crop: probabilities ``(classes,)`` by task name, ``float32``.
         """
+        model = engines.Flipped(self.model) if self.flip else self.model
         answers: list[dict[str, np.ndarray]] = []
         for start in range(0, len(crops), self.batch_size):
             batch = np.stack(list(crops[start : start + self.batch_size]))
@@ -224,7 +224,7 @@ class FaceAttributes:
             room = self.batch_size if full_batches else 1 << (count - 1).bit_length()
             padded = np.zeros((max(room, count), *batch.shape[1:]), np.uint8)
             padded[:count] = batch
-            outputs = self._asked.predict_on_batch(padded)
+            outputs = model.predict_on_batch(padded)
             answers += [
                 {task: np.asarray(rows[i]) for task, rows in outputs.items()} for i in range(count)
             ]
