@@ -142,6 +142,8 @@ def test_what_a_broken_converter_wrote_is_not_kept(model, tmp_path, monkeypatch)
         (Agreement(100, np.nan, 1.0, 0, np.nan, np.nan), INT8, 1),
         (Agreement(1000, 0.3, 0.991, 1000, 0.7, 0.698), INT8, 0),
         (Agreement(1000, 0.3, 0.989, 1000, 0.7, 0.698), INT8, 1),
+        (Agreement(1000, 0.3, 0.991, 1000, 0.951, 0.948), INT8, 0),
+        (Agreement(1000, 0.3, 0.991, 1000, 0.951, 0.947), INT8, 1),
         (Agreement(1000, 0.3, 0.989, 1000, 0.7, 0.696), INT8, 2),
     ],
 )

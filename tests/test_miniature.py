@@ -13,6 +13,7 @@ from faceattr.judging.report import read_rows
 from faceattr.pictures.crop import CropRule
 from faceattr.tasks import GENDER, Task
 from faceattr.training.combine import compiled
+from faceattr.training.phases import FROZEN
 from faceattr.training.settings import Settings
 
 MOOD = Task("mood", ("laughing", "crying", "cute"))
@@ -57,7 +58,7 @@ def test_a_step_on_the_moods_leaves_gender_alone_and_the_other_way_round(manifes
         keras.utils.set_random_seed(0)
         network = toy_network((MOOD, GENDER))
         before = {name: network.get_layer(name).get_weights() for name in (task, other)}
-        model = compiled(network, keras.optimizers.SGD(0.1), Settings(phases=()))
+        model = compiled(network, keras.optimizers.SGD(0.1), Settings(phases=(FROZEN,)))
         model.run_eagerly = True
         knows = np.flatnonzero(rows.targets[task].any(axis=1))
         crops, chosen, masks = rows.batch(knows)
