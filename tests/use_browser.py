@@ -25,6 +25,7 @@ class Browser:
         program = shutil.which("chromium") or shutil.which("google-chrome")
         if not program:
             pytest.skip("needs chromium (Debian package)")
+        client = pytest.importorskip("websockets.sync.client", reason="needs faceattr[web]")
         self._folder = tempfile.TemporaryDirectory()
         flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0"]
         flags += ["--disable-background-networking", "--no-first-run", "--window-size=1300,860"]
@@ -37,14 +38,12 @@ class Browser:
         self._stack = ExitStack()
         self._numbers = itertools.count(1)
         self.errors: list[str] = []
-        self._socket = self._connected()
+        self._socket = self._connected(client.connect)
         for domain in ("Runtime", "Log", "Page", "DOM"):
             self.do(f"{domain}.enable")
 
-    def _connected(self):
+    def _connected(self, connect):
         import urllib.request
-
-        from websockets.sync.client import connect
 
         port_file = Path(self._folder.name, "DevToolsActivePort")
         wait_for(port_file.exists, 60)
