@@ -128,7 +128,10 @@ def test_features_of_older_runs_make_room(tmp_path, monkeypatch):
     assert not (tmp_path / "old.keys").exists()
 
 
-@pytest.mark.parametrize("kill_after", [2, 3, 4])
+@pytest.mark.parametrize(
+    "kill_after",
+    [pytest.param(2, marks=pytest.mark.slow), 3, pytest.param(4, marks=pytest.mark.slow)],
+)
 def test_a_run_on_features_is_resumed_to_the_last_bit(tmp_path, kill_after):
     whole, epochs = run(tmp_path / "whole", SETTINGS, features=tmp_path / "one")
     run(tmp_path / "part", SETTINGS, kill_after, features=tmp_path / "two")

@@ -119,7 +119,10 @@ def test_fine_tuning_moves_the_trunk_from_the_named_layer_on(unbroken):
         assert bool(np.abs(difference).max() > 0) == moved
 
 
-@pytest.mark.parametrize("kill_after", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    "kill_after",
+    [1, pytest.param(2, marks=pytest.mark.slow), 3, pytest.param(4, marks=pytest.mark.slow)],
+)
 def test_a_killed_run_goes_on_as_if_it_had_not_been(unbroken, tmp_path, kill_after):
     """Killed after the epoch, before its checkpoint: the worst moment."""
     _, network, epochs = unbroken
