@@ -60,6 +60,14 @@ class Task:
             )
         return self.classes.index(name)
 
+    def class_of(self, label: str) -> str:
+        """The class that `label` is, or is a common other spelling of.
+
+        Raises:
+            ValueError: It is neither.
+        """
+        return self.classes[self.index(label)]
+
     def __contains__(self, label: str) -> bool:
         """Whether `label` is one of the classes, or a common other spelling of one."""
         try:

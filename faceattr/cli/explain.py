@@ -35,9 +35,9 @@ def explain(model, pictures, output, **given) -> int:
     # What is typed wrongly shall be told before the seconds that a model takes to load.
     must_be_a_sheet(output, **{k: given[k] for k in ("most", "overwrite") if k in given})
     drawing = {name: given.pop(name) for name in ("of", "most", "overwrite") if name in given}
-    if model != "shipped":
-        given["model"] = model
-    attributes = open_typed(given, say=lambda line: print(line, file=sys.stderr))
+    attributes = open_typed(
+        {**given, "model": model}, say=lambda line: print(line, file=sys.stderr)
+    )
     from rich.console import Console
     from rich.progress import Progress
 

@@ -54,6 +54,6 @@ def print_left_out(left_out: Mapping[str, int]) -> None:
 
 
 def print_notes(notes: Iterable[str]) -> None:
-    """Print a line for everything that was changed in reading."""
+    """Print a line for everything that somebody should have in mind."""
     for note in notes:
         OUT.print(f"note: {note}")

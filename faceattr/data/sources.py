@@ -142,9 +142,8 @@ def read_source(
             f"There is nothing at {rest or spec!r}. Expected a manifest CSV or a folder, "
             "as PATH or TASK=PATH."
         )
-    for name in (MANIFEST, FER2013_FILE):
-        if (path / name).is_file():
-            path = path / name
+    inside = (path / name for name in (MANIFEST, FER2013_FILE))
+    path = next((file for file in inside if file.is_file()), path)
     if path.is_file():
         return read_csv(path, {task} if task else columns, known)
     if not task:

@@ -95,8 +95,9 @@ def respell(
         _refuse_unvoted(sources, spelling)
     _refuse_numbers(met, spelling, known)
     named = [_mapped(source, spelling.renamed_to) for source in numbered]
-    counted = [count_votes(source, spelling.votes, known) for source in named]
-    return counted, _notes(met, spelling) + _notes_on_votes(counted, spelling)
+    if spelling.votes:
+        named = [count_votes(source, spelling.votes, known) for source in named]
+    return named, _notes(met, spelling) + _notes_on_votes(named, spelling)
 
 
 def _mapped(source: Source, class_of: Callable[[str, str], str]) -> Source:

@@ -112,6 +112,6 @@ def _countable(votes: Votes, task: Task | None) -> Votes:
         return {name: count for name, count in votes.items() if name not in NO_CLASS}
     counted: dict[str, float] = {}
     for name in filter(task.__contains__, votes):
-        own = task.classes[task.index(name)]
+        own = task.class_of(name)
         counted[own] = counted.get(own, 0) + votes[name]
     return counted

@@ -122,10 +122,12 @@ def _check_output(output: Path, ending: str, overwrite: bool) -> None:
 
 def _is_export(output: Path, ending: str) -> bool:
     """Whether something may be taken for a file, or the folder, of this target."""
-    if ending or not output.is_dir():
-        return bool(ending) and output.is_file()
+    if ending:
+        return output.is_file()
     if (output / "saved_model.pb").is_file():
         return True
+    if not output.is_dir():
+        return False
     try:
         engines.describe(output)
     except (OSError, ValueError):

@@ -186,7 +186,7 @@ def read_rows(
 def print_findings(findings: Findings) -> None:
     """Print the scores, what they cannot tell, what confidence buys, and the groups."""
     show.print_scores(findings.scores)
-    show.print_warnings(findings.warnings())
+    console.print_notes(findings.warnings())
     show.print_offers({answers.task.name: offers(answers) for answers in findings.answers})
     show.print_groups(findings.groups)
 

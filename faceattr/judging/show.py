@@ -55,12 +55,6 @@ def print_scores(scores: Mapping[str, Score]) -> None:
             OUT.print(f"{score.task}: {score.within_one:.1%} right or one class beside it")
 
 
-def print_warnings(sentences: Iterable[str]) -> None:
-    """Print what the figures cannot tell, a line each."""
-    for sentence in sentences:
-        OUT.print(f"note: {sentence}")
-
-
 def print_offers(by_task: Mapping[str, Sequence[Offer]]) -> None:
     """Print, by task, which accuracy a smallest confidence buys for how many answers."""
     for task, found in by_task.items():

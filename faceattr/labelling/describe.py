@@ -266,7 +266,7 @@ def _checked(require: Mapping[str, str], tasks: Iterable[Task]) -> dict[str, str
             f"The model has no task {', '.join(strangers)} to require something of; it knows "
             f"{', '.join(known)}."
         )
-    return {name: known[name].classes[known[name].index(label)] for name, label in require.items()}
+    return {name: known[name].class_of(label) for name, label in require.items()}
 
 
 def _in_bfloat16(network: keras.Model, description: model_file.Description) -> keras.Model:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,6 +34,10 @@ class Effort:
                 "Faces are searched in every 1st frame or less often, and at least 1 is asked "
                 f"about. Received: {self.detect_every}, {self.ask_at_once}"
             )
+
+    def while_blurring(self) -> Effort:
+        """The same with a search in every frame: a new face must not be seen for long."""
+        return replace(self, detect_every=1)
 
 
 @dataclass(frozen=True)

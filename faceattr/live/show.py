@@ -209,8 +209,7 @@ class Show:
             self._say(f"no snapshot was saved: {error}")
 
     def _search_more(self) -> None:
-        """While faces are blurred a new one must not be seen for long: search every frame."""
-        effort = replace(self._effort, detect_every=1) if self.view.blur else self._effort
+        effort = self._effort.while_blurring() if self.view.blur else self._effort
         self.watching.recogniser.effort = effort
 
     def _say_what_was_done(self) -> None:

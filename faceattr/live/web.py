@@ -11,7 +11,6 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -153,7 +152,7 @@ def application(
         return JSONResponse(about_page(attributes, looks or []), headers=HEADERS)
 
     if "blur" in (looks or []):
-        effort = replace(effort or Effort(), detect_every=1)  # a new face must not be seen for long
+        effort = (effort or Effort()).while_blurring()
     rooms = _Rooms(attributes, hosts, effort, settling)
     routes = [
         Route("/", file("index.html")),

@@ -46,7 +46,7 @@ class Adding:
     def notes(self, settings: Settings) -> Iterator[str]:
         """What somebody may not expect of these settings."""
         if self.keep and not any(phase.first for phase in settings.phases):
-            yield "note: --keep does nothing: the trunk is frozen, --epochs finetune=N opens it"
+            yield "--keep does nothing: the trunk is frozen, --epochs finetune=N opens it"
 
     @property
     def names(self) -> tuple[str, ...]:

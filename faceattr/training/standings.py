@@ -52,7 +52,7 @@ class RunProgress:
 
 def print_standings(results: pd.DataFrame) -> None:
     """Print the table and what the number of validation rows leaves open."""
-    Console(width=WIDE).print(standings(results))
+    Console(width=WIDE, highlight=False, markup=False).print(standings(results))
     for sentence in certainty(results):
         OUT.print(f"note: {sentence}")
 

@@ -84,7 +84,7 @@ def train(
     if adding and old:
         heads = old.with_new(heads, adding.names)
         network, settings = network.extending(old.description), adding.sparing(settings)
-        console.print_lines(adding.notes(settings))
+        console.print_notes(adding.notes(settings))
     model = network.build(heads, seed=settings.seed)
     check(model, settings)
     rows = _cut(manifest, heads, network, cache)

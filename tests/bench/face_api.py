@@ -22,14 +22,12 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
+from faceattr.data.votes import FERPLUS
 from faceattr.judging.answers import wilson
 from faceattr.labelling.describe import FaceAttributes
 from faceattr.pictures.crop import crop
 from faceattr.pictures.reading import read_image
 from faceattr.tasks import EXPRESSION, GENDER, Task
-
-SEEN = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")  # as EXPRESSION
-OTHER = ("contempt", "unknown", "nf")
 
 
 def main() -> None:
@@ -58,10 +56,10 @@ def val_rows(folder: Path, count: int | None) -> pd.DataFrame:
 
 def majority(rows: pd.DataFrame) -> np.ndarray:
     """The class that most people saw; -1 where that is no class of ours, or a tie."""
-    votes = rows[[f"votes_{name}" for name in SEEN + OTHER]].to_numpy()
-    best, top = votes.argmax(axis=1), votes.max(axis=1, keepdims=True)
-    alone = (votes == top).sum(axis=1) == 1
-    return np.where(alone & (best < len(SEEN)), best, -1)
+    votes = rows[[f"votes_{name}" for name in FERPLUS]].to_numpy()
+    classes = [EXPRESSION.index(name) if name in EXPRESSION else -1 for name in FERPLUS]
+    alone = (votes == votes.max(axis=1, keepdims=True)).sum(axis=1) == 1
+    return np.where(alone, np.array(classes)[votes.argmax(axis=1)], -1)
 
 
 def compare(table: Table, folder: Path, rows: pd.DataFrame, task: Task, truths: dict) -> None:
