@@ -176,6 +176,10 @@ def interrupt(*args, **kwargs):
         (["--pooling", "avg"], "pooling stays max"),
         (["--trunk", "vgg16-slim"], "trunk stays vgg16. Received: vgg16-slim"),
         (["--sharing", "soft"], "sharing stays hard"),
+        (
+            ["--norm", "batch", "--epochs", "whole=1"],
+            "the whole trunk go on learning, and old heads stay",
+        ),
         (["--tap", "hue=block1_conv1"], "--tap is for new ones. Received: hue"),
         (["--epochs", "frozen=0"], "Every phase has 0 epochs"),
         (["--resume", "--overwrite"], "choose one"),

@@ -2,7 +2,15 @@ import keras
 import numpy as np
 import pytest
 
-from faceattr.model import build, convolutions, head_names, open_from, transfer, vgg16_of
+from faceattr.model import (
+    build,
+    convolutions,
+    head_names,
+    measure_norms,
+    open_from,
+    transfer,
+    vgg16_of,
+)
 from faceattr.tasks import EXPRESSION, GENDER
 
 CROPS = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype="uint8")
@@ -72,6 +80,29 @@ def test_folding_batch_normalisation_changes_predictions_by_less_than_a_thousand
     assert np.abs(before["expression"] - 1 / 7).max() > 0.05
     assert largest_difference(before, after) < 1e-3
     assert not any("norm" in layer.name for layer in folded.layers)
+
+
+def test_normalisation_comes_back_without_changing_an_answer(plain):
+    model = build([EXPRESSION, GENDER], weights=None, norm=True, dropout=0.0)
+    transfer(plain, model)
+    expected = plain.predict(CROPS, verbose=0)
+    assert largest_difference(model.predict(CROPS, verbose=0), expected) < 1e-5
+    measure_norms(model, CROPS)
+    assert largest_difference(model.predict(CROPS, verbose=0), expected) < 1e-5
+    # ... and it learns from where it stood: normalised by the batch itself, it answers alike.
+    learning = {name: np.asarray(a) for name, a in model(CROPS, training=True).items()}
+    assert largest_difference(learning, expected) < 1e-4
+    back = build([EXPRESSION, GENDER], weights=None)
+    transfer(model, back)
+    assert largest_difference(back.predict(CROPS, verbose=0), expected) < 1e-3
+
+
+def test_a_normed_kernel_has_the_length_of_a_start_near_identity(plain):
+    model = build([EXPRESSION, GENDER], weights=None, norm=True)
+    transfer(plain, model)
+    for layer in convolutions(model):
+        lengths = np.sqrt((np.asarray(layer.kernel) ** 2).sum(axis=(0, 1, 2)))
+        np.testing.assert_allclose(lengths, np.sqrt(2), rtol=1e-4)
 
 
 def test_the_folded_trunk_loads_as_weights_of_keras_vgg16(normed, tmp_path):

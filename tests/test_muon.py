@@ -46,6 +46,16 @@ def test_the_step_of_a_kernel_is_nearly_orthogonal_as_a_matrix(shape):
     assert np.vdot(step, gradient) > 0
 
 
+@pytest.mark.parametrize("shape", [(3, 3, 8, 16), (3, 3, 2, 64), (1, 1, 4, 4)])
+def test_it_is_keras_own_iteration_on_the_kernel_as_a_matrix(shape):
+    gradient = np.random.default_rng(1).normal(size=shape).astype("float32")
+    matrix = keras.ops.convert_to_tensor(gradient.reshape(-1, shape[-1]))
+    expected = keras.optimizers.Muon().zeropower_via_newtonschulz5(matrix, 4)
+    ours = ConvolutionMuon().zeropower_via_newtonschulz5(keras.ops.convert_to_tensor(gradient), 4)
+    assert ours.shape == shape
+    np.testing.assert_allclose(np.reshape(ours, matrix.shape), expected, atol=1e-4)
+
+
 def test_it_is_saved_and_loaded_like_any_optimiser():
     config = ConvolutionMuon(0.03, momentum=0.9).get_config()
     assert ConvolutionMuon.from_config(config).momentum == 0.9

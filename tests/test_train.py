@@ -183,6 +183,23 @@ def test_what_is_left_open_is_as_the_model_file_has_it_that_a_run_starts_from(tm
     assert network_of({"weights": "none", "size": 32}).crop == CropRule(32)
 
 
+def test_a_whole_trunk_goes_on_learning_with_normalisation(data, tmp_path, capsys):
+    slim = build([GENDER], weights=None, trunk="vgg16-slim")
+    about = Description((GENDER,), CropRule(32), {"trunk": "vgg16-slim"})
+    model_file.save(slim, about, tmp_path / "slim.keras")
+    start = ["--weights", str(tmp_path / "slim.keras"), "--norm", "batch"]
+    assert train(data, *start, "--epochs", "whole=2", "--batch-size", "8") == 0
+    model, description = model_file.load(data / "my.keras")
+    assert description.network["trunk"] == "vgg16-slim"
+    assert not [layer.name for layer in model.layers if "norm" in layer.name]
+    log = pd.read_csv(data / "my.training/log.csv")
+    assert list(log["phase"]) == ["whole", "whole"]
+    moved = np.abs(model.get_layer("block1_conv1").kernel - slim.get_layer("block1_conv1").kernel)
+    assert moved.max() > 1e-3
+    assert train(data, *start, "--epochs", "finetune=1", "--overwrite") == 2
+    assert "has no phase finetune; it has whole" in capsys.readouterr().err
+
+
 def test_half_precision_is_used_where_the_processor_has_it(tmp_path, monkeypatch):
     flags = tmp_path / "cpuinfo"
     monkeypatch.setattr(network_module, "CPUINFO", flags)

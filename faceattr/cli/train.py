@@ -53,7 +53,12 @@ def add_options(parser) -> None:
     add("--dtype", choices=("float32", "mixed_bfloat16"), help="default: the faster one here")
     course = parser.add_argument_group("course of the training")
     add = course.add_argument
-    add("--epochs", type=pairs(int), metavar="PHASE=N,…", help="frozen=5,finetune=5 or scratch=10")
+    add(
+        "--epochs",
+        type=pairs(int),
+        metavar="PHASE=N,…",
+        help="frozen=5,finetune=5; scratch=10; whole=10",
+    )
     add("--rate", type=pairs(float), metavar="PHASE=X,…", help="highest learning rate")
     add("--first", type=pairs(str), metavar="PHASE=LAYER,…", help="first layer that learns")
     add("--batch-size", type=int)
@@ -97,7 +102,8 @@ def train(output, sources=(), **given) -> int:
 
 def _offered(phases, adding, epochs):
     """The phases of a run; where heads are added, the trunk is opened only if that is typed."""
-    return tuple(p for p in phases if adding is None or p.first is None or p.name in epochs)
+    spared = tuple(p for p in phases if p.first is None or p.name in epochs)
+    return spared or phases if adding else phases
 
 
 def network_of(given: dict):

@@ -3,7 +3,7 @@
 from faceattr.model.build import SHARINGS, build
 from faceattr.model.heads import POOLINGS, feature_map, head, pool
 from faceattr.model.learning import TRUNK, head_names, open_from
-from faceattr.model.transfer import transfer, vgg16_of
+from faceattr.model.transfer import measure_norms, transfer, vgg16_of
 from faceattr.model.trunk import TRUNKS, convolutions, shared_name, with_owner_renamed
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "feature_map",
     "head",
     "head_names",
+    "measure_norms",
     "open_from",
     "pool",
     "shared_name",

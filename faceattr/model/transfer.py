@@ -19,7 +19,8 @@ def transfer(
     Args:
         source: A model of `build`, with or without normalisation. A trunk that its tasks share
             goes into every trunk of `target`.
-        target: A model of `build` without normalisation.
+        target: A model of `build`, with or without normalisation; one with it answers alike
+            once `measure_norms` has seen crops.
         heads: Names of the heads to copy; None for all that both have.
 
     Raises:
@@ -28,8 +29,13 @@ def transfer(
     With kernel W, scale g, offset b, mean m and variance v, the folded convolution is
     ``W * g / sqrt(v + eps)`` with bias ``b - m * g / sqrt(v + eps)``.
     """
+    norms = {layer.name: layer for layer in norms_of(target)}
     for layer in convolutions(target):
-        layer.set_weights(_folded(source, layer.name, layer.kernel.shape))
+        kernel, bias = _folded(source, layer.name, layer.kernel.shape)
+        if norm := norms.get(norm_name(layer.name)):
+            _set_normed(layer, norm, kernel, bias)
+        else:
+            layer.set_weights([kernel, bias])
     common = set(head_names(source)) & set(head_names(target))
     for name in common if heads is None else heads:
         target.get_layer(name).set_weights(source.get_layer(name).get_weights())
@@ -57,6 +63,43 @@ def _without_norm(kernel: np.ndarray, norm: keras.layers.Layer) -> list[np.ndarr
     gamma, beta, mean, variance = (np.float64(w) for w in norm.get_weights())
     scale = gamma / np.sqrt(variance + norm.epsilon)
     return [kernel * scale, beta - mean * scale]
+
+
+def _set_normed(
+    layer: keras.layers.Conv2D, norm: keras.layers.Layer, kernel: np.ndarray, bias: np.ndarray
+) -> None:
+    """The kernel with the length of a start near identity; the norm carries the rest."""
+    lengths = np.maximum(np.sqrt((kernel**2).sum(axis=(0, 1, 2)) / 2), 1e-6)
+    layer.set_weights([kernel / lengths])
+    gamma = lengths * np.sqrt(1 + norm.epsilon)
+    norm.set_weights([gamma, bias, np.zeros_like(bias), np.ones_like(bias)])
+
+
+def norms_of(model: keras.Model) -> list[keras.layers.BatchNormalization]:
+    """The batch normalisations of a model of `build`."""
+    return [one for one in model.layers if isinstance(one, keras.layers.BatchNormalization)]
+
+
+def measure_norms(model: keras.Model, crops: np.ndarray) -> None:
+    """Give batch normalisations the statistics of `crops`; what the model answers stays.
+
+    A network that got its weights from one without normalisation has none yet, and would
+    answer otherwise as soon as it learns, when every batch is normalised by its own.
+
+    Args:
+        model: A model of `build` with normalisation.
+        crops: RGB ``uint8`` of shape ``(n, side, side, 3)``; a few hundred will do.
+    """
+    norms = norms_of(model)
+    outputs = keras.Model(model.input, [norm.output for norm in norms])(crops, training=False)
+    for norm, output in zip(norms, outputs, strict=True):
+        found = keras.ops.convert_to_numpy(keras.ops.cast(output, "float32"))
+        gamma, beta, mean, variance = norm.get_weights()
+        scale = gamma / np.sqrt(variance + norm.epsilon)
+        new_mean = mean + (found.mean(axis=(0, 1, 2), dtype="float64") - beta) / scale
+        new_variance = found.var(axis=(0, 1, 2), dtype="float64") / scale**2
+        new_gamma = scale * np.sqrt(new_variance + norm.epsilon)
+        norm.set_weights([new_gamma, beta + scale * (new_mean - mean), new_mean, new_variance])
 
 
 def vgg16_of(model: keras.Model, task: str | None = None) -> keras.Model:

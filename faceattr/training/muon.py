@@ -20,10 +20,24 @@ class ConvolutionMuon(keras.optimizers.Muon):
         return len(variable.shape) != 4
 
     def zeropower_via_newtonschulz5(self, x, steps: int):
+        """Keras' iteration on the small Gram matrix: the same result for less than half the work.
+
+        Every step multiplies the matrix from one side with a polynomial of its Gram matrix, so
+        the polynomials are collected first and meet the matrix once.
+        """
         matrix = ops.reshape(x, (-1, x.shape[-1]))
-        # Half precision is exact enough for an iteration that only aims near 1.
-        whitened = super().zeropower_via_newtonschulz5(ops.cast(matrix, "bfloat16"), steps)
-        return ops.cast(ops.reshape(whitened, x.shape), x.dtype)
+        is_wide = matrix.shape[0] < matrix.shape[1]
+        tall = ops.transpose(matrix) if is_wide else matrix
+        tall = tall / (ops.norm(tall) + 1e-7)
+        gram = ops.matmul(ops.transpose(tall), tall)
+        whitening = unit = ops.eye(gram.shape[0], dtype=gram.dtype)
+        for _ in range(steps):
+            squared = ops.matmul(gram, gram)
+            factor = self.muon_a * unit + self.muon_b * gram + self.muon_c * squared
+            whitening = ops.matmul(whitening, factor)
+            gram = ops.matmul(factor, ops.matmul(gram, factor))
+        white = ops.matmul(tall, whitening)
+        return ops.reshape(ops.transpose(white) if is_wide else white, x.shape)
 
     def lr_adjust(self, x):
         height, width, n_in, n_out = x.shape

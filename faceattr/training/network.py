@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from faceattr import model_file
-from faceattr.model import POOLINGS, SHARINGS, TRUNKS, build, transfer
+from faceattr.model import POOLINGS, SHARINGS, TRUNKS, build, measure_norms, transfer
 from faceattr.model_file import Description
 from faceattr.pictures.crop import CropRule
 from faceattr.tasks import Task
-from faceattr.training.phases import FINETUNE, FROZEN, SCRATCH, Phase
+from faceattr.training.phases import FINETUNE, FROZEN, SCRATCH, WHOLE, Phase
 
 IMAGENET = "imagenet"
 NOTHING = "none"
+MEASURED = 256  # crops that give normalisation its first statistics
 CPUINFO = Path("/proc/cpuinfo")
 USUAL = {"trunk": next(iter(TRUNKS)), "sharing": SHARINGS[0], "pooling": POOLINGS[0]}
 
@@ -38,6 +40,7 @@ class Network:
         taps: By task, the layer that its head reads if not the last one.
         dropout: Before the heads.
         norm: Batch normalisation while training; None for wherever the trunk starts from nothing.
+            With a trunk that has learnt already, all of it goes on learning.
         dtype: ``"float32"``, ``"mixed_bfloat16"``, or None for the faster one on this machine.
     """
 
@@ -54,7 +57,9 @@ class Network:
     @property
     def phases(self) -> tuple[Phase, ...]:
         """The phases that suit the start."""
-        return (SCRATCH,) if self.weights == NOTHING else (FROZEN, FINETUNE)
+        if self.weights == NOTHING:
+            return (SCRATCH,)
+        return (WHOLE,) if self.norm else (FROZEN, FINETUNE)
 
     @property
     def start(self) -> Path | None:
@@ -90,6 +95,11 @@ class Network:
                 "Old heads stay where they read, so --tap is for new ones. "
                 f"Received: {', '.join(tapped)}"
             )
+        if self.norm:
+            raise ValueError(
+                "--norm batch lets the whole trunk go on learning, and old heads stay as they are: "
+                "choose one."
+            )
         own = {
             **USUAL,
             **{name: value for name, value in about.network.items() if name != "dropout"},
@@ -122,7 +132,9 @@ class Network:
         from_nothing = self.weights == NOTHING
         norm = from_nothing if self.norm is None else self.norm
         if norm and not from_nothing:
-            raise ValueError("Batch normalisation is for a trunk that starts from nothing.")
+            normed = replace(self, weights=NOTHING).build(tasks, seed)
+            transfer(replace(self, norm=False).build(tasks, seed), normed)
+            return normed
         keras_reads = self.weights == IMAGENET or self.weights.endswith(".h5")
         if self.weights.endswith(".h5") and not Path(self.weights).is_file():
             raise FileNotFoundError(f"There is no weights file {self.weights}.")
@@ -137,6 +149,16 @@ class Network:
         if self.start:
             self._start_from_model(model, self.start, tasks)
         return model
+
+    def measure(self, model: keras.Model, crops: np.ndarray) -> None:
+        """Give normalisation statistics, where the trunk has learnt without any.
+
+        Args:
+            model: What `build` gave.
+            crops: Of the training rows.
+        """
+        if self.norm and self.weights != NOTHING:
+            measure_norms(model, crops[:: max(1, len(crops) // MEASURED)])
 
     def _start_from_model(self, model: keras.Model, path: Path, tasks: Sequence[Task]) -> None:
         """Take over the trunk of a model file, and its heads for tasks that are the same."""

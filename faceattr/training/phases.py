@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import keras
 
@@ -141,3 +141,5 @@ SCRATCH = Phase(
     sizes=(2 / 3, 2 / 3, 5 / 6, 1),
     weight_decay=0.05,
 )
+# For a trunk that has learnt, normalised again: all of it goes on with half that rate.
+WHOLE = replace(SCRATCH, name="whole", learning_rate=0.03, sizes=(5 / 6, 1))

@@ -88,6 +88,7 @@ def train(
     model = network.build(heads, seed=settings.seed)
     check(model, settings)
     rows = _cut(manifest, heads, network, cache)
+    network.measure(model, rows["train"].crops)
     console.print_lines(brief.of_start(manifest.tasks, rows["train"], network, look.cache))
     judged = _judged(adding.judge, old, network, look, spelling) if adding and old else []
     about = made(every, rows, network, settings, manifest.notes, old)

@@ -146,10 +146,12 @@ def train_once(run: Run) -> list[Result]:
     """Train once and judge the last epoch."""
     network = run.way.network.settled()
     tasks, rows = _read(run, network.crop or CropRule())
+    model = network.build(tasks, seed=run.seed)
+    network.measure(model, rows["train"].crops)
     clock, epochs = _Clock(), list[Epoch]()
     with tempfile.TemporaryDirectory() as folder:
         fit(
-            network.build(tasks, seed=run.seed),
+            model,
             tasks,
             rows["train"],
             rows["val"],
