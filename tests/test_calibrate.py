@@ -27,6 +27,13 @@ def test_a_tempered_answer_is_calibrated_and_keeps_its_order():
     np.testing.assert_array_equal(mended.argmax(axis=1), wrong.argmax(axis=1))
 
 
+def test_votes_count_as_the_class_that_has_most():
+    # Three of ten saw something else each time; still the class that most saw is what is right.
+    votes = 0.7 * TRUTH + 0.3 * np.roll(TRUTH, 1, axis=1)
+    wrong = tempered(CHANCES, 0.4)
+    assert temperature(votes, wrong) == pytest.approx(temperature(TRUTH, wrong))
+
+
 def test_unlabelled_rows_do_not_count_and_few_rows_say_nothing():
     half = TRUTH * (np.arange(4000) % 2)[:, None]
     wrong = tempered(CHANCES, 2.0)

@@ -1,5 +1,7 @@
 """Recipes in TOML files."""
 
+from pathlib import Path
+
 import pytest
 
 from faceattr import cli
@@ -71,3 +73,12 @@ def test_train_takes_a_recipe_and_what_is_typed_wins(written, monkeypatch):
     settings = taken["settings"]
     assert (settings.batch_size, settings.phases[0].epochs) == (4, 1)
     assert settings.augmentation.flip == 0 and taken["network"].crop.margin == -0.1
+
+
+def test_the_shipped_model_s_recipe_can_be_read():
+    from faceattr.cli.train import add_options
+
+    file = Path(__file__).parent.parent / "weights/recipe.toml"
+    recipes = read_recipes(str(file), add_options)
+    assert recipes["first"]["weights"] == "none"
+    assert recipes["second"]["norm"] == "batch" and recipes["second"]["seed"] == 0

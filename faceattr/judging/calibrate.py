@@ -19,7 +19,8 @@ def temperature(target: np.ndarray, probabilities: np.ndarray) -> float:
     """The temperature that makes one head's answers most likely.
 
     Args:
-        target: Target rows ``(n, classes)``; all-zero rows do not count.
+        target: Target rows ``(n, classes)``; all-zero rows do not count. Of votes the class that
+            has most counts, as it does for the accuracy: a confidence is the chance to be right.
         probabilities: What the head answered, ``(n, classes)``.
 
     Returns:
@@ -29,12 +30,14 @@ def temperature(target: np.ndarray, probabilities: np.ndarray) -> float:
     known = target.sum(axis=-1) > 0
     if known.sum() < FEWEST:
         return 1.0
-    truth, logits = target[known], np.log(np.clip(probabilities[known], 1e-12, 1).astype(float))
+    truth = target[known].argmax(axis=-1)
+    logits = np.log(np.clip(probabilities[known], 1e-12, 1).astype(float))
 
     def mean_loss(log_temperature: float) -> float:
         tempered = logits / np.exp(log_temperature)
         normaliser = np.log(np.exp(tempered - tempered.max(-1, keepdims=True)).sum(-1))
-        return float((normaliser + tempered.max(-1) - (truth * tempered).sum(-1)).mean())
+        of_truth = np.take_along_axis(tempered, truth[:, None], axis=-1)[:, 0]
+        return float((normaliser + tempered.max(-1) - of_truth).mean())
 
     best = minimize_scalar(mean_loss, bounds=(np.log(0.1), np.log(10)), method="bounded")
     return float(np.exp(best.x))

@@ -141,5 +141,6 @@ SCRATCH = Phase(
     sizes=(2 / 3, 2 / 3, 5 / 6, 1),
     weight_decay=0.05,
 )
-# For a trunk that has learnt, normalised again: all of it goes on with half that rate.
-WHOLE = replace(SCRATCH, name="whole", learning_rate=0.03, sizes=(5 / 6, 1))
+# For a trunk that has learnt, normalised again. Above this rate little is left of the start after
+# an epoch, and weight decay would raise the rate of normalised kernels by shrinking them.
+WHOLE = replace(SCRATCH, name="whole", learning_rate=0.015, sizes=(1.0,), weight_decay=0.0)
