@@ -6,6 +6,7 @@ import pytest
 
 from faceattr import cli
 from faceattr.cli.recipe import read_recipe, read_recipes
+from faceattr.cli.train import add_options
 
 
 def options(parser):
@@ -76,8 +77,6 @@ def test_train_takes_a_recipe_and_what_is_typed_wins(written, monkeypatch):
 
 
 def test_the_shipped_model_s_recipe_can_be_read():
-    from faceattr.cli.train import add_options
-
     file = Path(__file__).parent.parent / "weights/recipe.toml"
     recipes = read_recipes(str(file), add_options)
     assert recipes["first"]["weights"] == "none"

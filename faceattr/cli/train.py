@@ -102,8 +102,10 @@ def train(output, sources=(), **given) -> int:
 
 def _offered(phases, adding, epochs):
     """The phases of a run; where heads are added, the trunk is opened only if that is typed."""
-    spared = tuple(p for p in phases if p.first is None or p.name in epochs)
-    return spared or phases if adding else phases
+    if adding is None:
+        return phases
+    # What has no such phase is refused later, in words of its own.
+    return tuple(p for p in phases if p.first is None or p.name in epochs) or phases
 
 
 def network_of(given: dict):

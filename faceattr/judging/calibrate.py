@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
 
 from faceattr.data.rows import Rows
 from faceattr.judging.evaluate import calibration_error, predict
@@ -34,10 +35,8 @@ def temperature(target: np.ndarray, probabilities: np.ndarray) -> float:
     logits = np.log(np.clip(probabilities[known], 1e-12, 1).astype(float))
 
     def mean_loss(log_temperature: float) -> float:
-        tempered = logits / np.exp(log_temperature)
-        normaliser = np.log(np.exp(tempered - tempered.max(-1, keepdims=True)).sum(-1))
-        of_truth = np.take_along_axis(tempered, truth[:, None], axis=-1)[:, 0]
-        return float((normaliser + tempered.max(-1) - of_truth).mean())
+        answers = log_softmax(logits / np.exp(log_temperature), axis=-1)
+        return -float(np.take_along_axis(answers, truth[:, None], axis=-1).mean())
 
     best = minimize_scalar(mean_loss, bounds=(np.log(0.1), np.log(10)), method="bounded")
     return float(np.exp(best.x))

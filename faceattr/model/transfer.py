@@ -60,9 +60,15 @@ def _folded(source: keras.Model, name: str, shape: tuple[int, ...]) -> list[np.n
 
 
 def _without_norm(kernel: np.ndarray, norm: keras.layers.Layer) -> list[np.ndarray]:
+    scale, offset = _scale_and_offset(norm)
+    return [kernel * scale, offset]
+
+
+def _scale_and_offset(norm: keras.layers.Layer) -> tuple[np.ndarray, np.ndarray]:
+    """What a normalisation does to a channel in inference: times the one, plus the other."""
     gamma, beta, mean, variance = (np.float64(w) for w in norm.get_weights())
     scale = gamma / np.sqrt(variance + norm.epsilon)
-    return [kernel * scale, beta - mean * scale]
+    return scale, beta - mean * scale
 
 
 def _set_normed(
@@ -94,12 +100,11 @@ def measure_norms(model: keras.Model, crops: np.ndarray) -> None:
     outputs = keras.Model(model.input, [norm.output for norm in norms])(crops, training=False)
     for norm, output in zip(norms, outputs, strict=True):
         found = keras.ops.convert_to_numpy(keras.ops.cast(output, "float32"))
-        gamma, beta, mean, variance = norm.get_weights()
-        scale = gamma / np.sqrt(variance + norm.epsilon)
-        new_mean = mean + (found.mean(axis=(0, 1, 2), dtype="float64") - beta) / scale
-        new_variance = found.var(axis=(0, 1, 2), dtype="float64") / scale**2
-        new_gamma = scale * np.sqrt(new_variance + norm.epsilon)
-        norm.set_weights([new_gamma, beta + scale * (new_mean - mean), new_mean, new_variance])
+        scale, offset = _scale_and_offset(norm)
+        beta = found.mean(axis=(0, 1, 2), dtype="float64")
+        variance = found.var(axis=(0, 1, 2), dtype="float64") / scale**2
+        gamma = scale * np.sqrt(variance + norm.epsilon)
+        norm.set_weights([gamma, beta, (beta - offset) / scale, variance])
 
 
 def vgg16_of(model: keras.Model, task: str | None = None) -> keras.Model:

@@ -15,13 +15,13 @@ from faceattr.training.network import Network
 
 
 def of_rows(tasks: Sequence[Task], rows: Mapping[str, Rows]) -> list[str]:
-    """A line for each kind of finding among the faces of all splits, and where there is more."""
+    """A note for each kind of finding among the faces of all splits, and where there is more."""
     found = checks.looked_at(tasks, joined(tuple(rows.values())))
     totals = issues.totals(one for one in found if one.kind != issues.FEW_ROWS)
-    lines = [f"note: {kind}: {count:,} ({where})" for (kind, where), count in totals.items()]
+    lines = [f"{kind}: {count:,} ({where})" for (kind, where), count in totals.items()]
     if few := [f"{one.where} {one.words}" for one in found if one.kind == issues.FEW_ROWS]:
-        lines.append(f"note: {issues.FEW_ROWS}: {', '.join(few)}")
-    return [*lines, "note: `faceattr audit` with these sources names them"] if totals else lines
+        lines.append(f"{issues.FEW_ROWS}: {', '.join(few)}")
+    return [*lines, "`faceattr audit` with these sources names them"] if totals else lines
 
 
 def joined(parts: Sequence[Rows]) -> Rows:

@@ -59,7 +59,12 @@ class Network:
         """The phases that suit the start."""
         if self.weights == NOTHING:
             return (SCRATCH,)
-        return (WHOLE,) if self.norm else (FROZEN, FINETUNE)
+        return (WHOLE,) if self._gets_norm_back else (FROZEN, FINETUNE)
+
+    @property
+    def _gets_norm_back(self) -> bool:
+        """Whether a trunk that has learnt is normalised again."""
+        return bool(self.norm) and self.weights != NOTHING
 
     @property
     def start(self) -> Path | None:
@@ -95,7 +100,7 @@ class Network:
                 "Old heads stay where they read, so --tap is for new ones. "
                 f"Received: {', '.join(tapped)}"
             )
-        if self.norm:
+        if self._gets_norm_back:
             raise ValueError(
                 "--norm batch lets the whole trunk go on learning, and old heads stay as they are: "
                 "choose one."
@@ -129,9 +134,7 @@ class Network:
 
     def build(self, tasks: Sequence[Task], seed: int = 0) -> keras.Model:
         """A new network for training, its trunk as `weights` says."""
-        from_nothing = self.weights == NOTHING
-        norm = from_nothing if self.norm is None else self.norm
-        if norm and not from_nothing:
+        if self._gets_norm_back:
             normed = replace(self, weights=NOTHING).build(tasks, seed)
             transfer(replace(self, norm=False).build(tasks, seed), normed)
             return normed
@@ -141,7 +144,7 @@ class Network:
         model = build(
             tasks,
             weights=self.weights if keras_reads else None,
-            norm=norm,
+            norm=self.weights == NOTHING if self.norm is None else self.norm,
             dtype=self.dtype or fastest_dtype(),
             seed=seed,
             **self.architecture,
@@ -157,7 +160,7 @@ class Network:
             model: What `build` gave.
             crops: Of the training rows.
         """
-        if self.norm and self.weights != NOTHING:
+        if self._gets_norm_back:
             measure_norms(model, crops[:: max(1, len(crops) // MEASURED)])
 
     def _start_from_model(self, model: keras.Model, path: Path, tasks: Sequence[Task]) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from faceattr.data.console import ERR, OUT
+from faceattr.data.console import ERR, OUT, print_notes
 from faceattr.judging.answers import wilson
 from faceattr.training.trial import ALONE, Result, Run
 
@@ -53,8 +53,7 @@ class RunProgress:
 def print_standings(results: pd.DataFrame) -> None:
     """Print the table and what the number of validation rows leaves open."""
     Console(width=WIDE, highlight=False, markup=False).print(standings(results))
-    for sentence in certainty(results):
-        OUT.print(f"note: {sentence}")
+    print_notes(certainty(results))
 
 
 def standings(results: pd.DataFrame) -> Table:

@@ -148,7 +148,7 @@ def _cut(
     console.print_rows(rows, manifest.tasks)
     console.print_left_out({**manifest.left_out, **left_out})
     console.print_notes(manifest.notes)
-    console.print_lines(brief.of_rows(manifest.tasks, rows))
+    console.print_notes(brief.of_rows(manifest.tasks, rows))
     check_classes(manifest.tasks, rows["train"])
     for task in manifest.tasks:
         if not rows["val"].targets[task.name].any():
