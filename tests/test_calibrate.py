@@ -4,7 +4,7 @@ import pytest
 from conftest import toy_network
 
 from faceattr.data.rows import Rows
-from faceattr.judging.calibrate import calibrate, held_out_error, temperature, tempered
+from faceattr.judging.calibrate import calibrate, held_out, temperature, tempered
 from faceattr.judging.evaluate import calibration_error, predict
 
 GENERATOR = np.random.default_rng(0)
@@ -41,10 +41,20 @@ def test_unlabelled_rows_do_not_count_and_few_rows_say_nothing():
     assert temperature(TRUTH[:19], wrong[:19]) == 1.0
 
 
-def test_the_held_out_error_is_small_when_one_temperature_mends_all():
-    assert held_out_error(TRUTH, tempered(CHANCES, 0.4)) < 0.03
+def test_held_out_rows_are_calibrated_when_one_temperature_mends_all():
+    right, confidence = held_out(TRUTH, tempered(CHANCES, 0.4))
+    assert calibration_error(right, confidence) < 0.03
     noise = np.eye(4)[GENERATOR.integers(4, size=30)]
-    assert held_out_error(noise, tempered(CHANCES[:30], 0.2)) > 0.05
+    assert calibration_error(*held_out(noise, tempered(CHANCES[:30], 0.2))) > 0.05
+
+
+def test_no_row_fits_its_own_temperature():
+    # The halves need opposite temperatures, so each must get the other's, and be worse for it.
+    halves = np.empty_like(CHANCES)
+    halves[::2], halves[1::2] = tempered(CHANCES[::2], 0.5), tempered(CHANCES[1::2], 2.0)
+    _, confidence = held_out(TRUTH, halves)
+    assert confidence[::2].mean() > halves[::2].max(axis=1).mean()
+    assert confidence[1::2].mean() < halves[1::2].max(axis=1).mean()
 
 
 def test_calibration_goes_into_the_weights_of_the_heads():
@@ -60,6 +70,8 @@ def test_calibration_goes_into_the_weights_of_the_heads():
     after = predict(network, rows)
     assert found["expression"].temperature == 1.0
     assert np.isnan(found["expression"].held_out_error)
+    assert np.isnan(found["expression"].chance_error)
+    assert 0 < found["gender"].chance_error < 0.2
     assert found["gender"].temperature > 1.2
     np.testing.assert_allclose(
         after["gender"], tempered(before["gender"], found["gender"].temperature), atol=1e-4

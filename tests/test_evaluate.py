@@ -10,6 +10,7 @@ from faceattr.data.rows import Rows
 from faceattr.judging.evaluate import (
     accuracy_by_size,
     calibration_error,
+    chance_error,
     evaluate,
     mean_accuracy,
     predict,
@@ -86,6 +87,19 @@ def test_votes_are_scored_by_their_largest_class():
 def test_the_calibration_error_is_the_mean_gap_over_bins(right, confidence, expected):
     found = calibration_error(np.array(right, bool), np.array(confidence))
     assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("rows", [200, 2000])
+def test_the_chance_error_is_what_a_head_shows_that_is_right_as_often_as_it_says(rows):
+    generator = np.random.default_rng(0)
+    confidence = generator.uniform(0.3, 1, rows)
+    shown = [calibration_error(generator.random(rows) < confidence, confidence) for _ in range(300)]
+    assert chance_error(confidence) == pytest.approx(np.mean(shown), rel=0.03)
+
+
+def test_without_an_answer_there_is_no_calibration_error():
+    assert np.isnan(calibration_error(np.array([], bool), np.array([])))
+    assert np.isnan(chance_error(np.array([])))
 
 
 def test_every_row_is_predicted_once_and_in_order_whatever_the_batch_size():

@@ -11,7 +11,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from faceattr.data.rows import Rows
-from faceattr.judging.evaluate import calibration_error, predict
+from faceattr.judging.evaluate import calibration_error, chance_error, predict
 
 FEWEST = 20  # labelled rows; fewer say more about themselves than about the model
 
@@ -48,22 +48,29 @@ def tempered(probabilities: np.ndarray, by: float) -> np.ndarray:
     return (powers / powers.sum(axis=-1, keepdims=True)).astype("float32")
 
 
-def held_out_error(target: np.ndarray, probabilities: np.ndarray) -> float:
-    """The calibration error on rows that the temperature was not fitted on.
+def held_out(target: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The labelled rows, each calibrated with a temperature that it did not fit.
 
-    Each half of the labelled rows is judged with the temperature of the other half.
+    Each half of them gets the temperature of the other half.
 
     Args:
         target: Target rows ``(n, classes)``; all-zero rows do not count.
         probabilities: What the head answered before it was calibrated, ``(n, classes)``.
+
+    Returns:
+        Whether each answer was right, ``bool``, and its confidence, both ``(labelled rows,)``.
     """
-    known = np.flatnonzero(target.sum(axis=-1) > 0)
-    errors = []
-    for judged, fitted in ((known[::2], known[1::2]), (known[1::2], known[::2])):
-        answer = tempered(probabilities[judged], temperature(target[fitted], probabilities[fitted]))
-        right = target[judged].argmax(axis=-1) == answer.argmax(axis=-1)
-        errors.append(calibration_error(right, answer.max(axis=-1)) if len(judged) else np.nan)
-    return float(np.mean(errors))
+    known = target.sum(axis=-1) > 0
+    target, probabilities = target[known], probabilities[known]
+    answers = np.empty_like(probabilities, "float32")
+    for half, other in (
+        (slice(0, None, 2), slice(1, None, 2)),
+        (slice(1, None, 2), slice(0, None, 2)),
+    ):
+        answers[half] = tempered(
+            probabilities[half], temperature(target[other], probabilities[other])
+        )
+    return target.argmax(axis=-1) == answers.argmax(axis=-1), answers.max(axis=-1)
 
 
 @dataclass(frozen=True)
@@ -72,11 +79,14 @@ class Calibration:
 
     Args:
         temperature: By which its weights were divided.
-        held_out_error: Expected calibration error on rows that did not fit the temperature.
+        held_out_error: Expected calibration error on rows that did not fit the temperature: each
+            half of val with the temperature of the other half, both halves together.
+        chance_error: The error that a perfectly calibrated head would show on so many rows.
     """
 
     temperature: float
     held_out_error: float
+    chance_error: float
 
 
 def calibrate(
@@ -100,7 +110,12 @@ def calibrate(
         if heads is not None and name not in heads:
             continue
         target = val.targets[name]
-        found[name] = Calibration(temperature(target, answers), held_out_error(target, answers))
+        right, confidence = held_out(target, answers)
+        found[name] = Calibration(
+            temperature(target, answers),
+            calibration_error(right, confidence),
+            chance_error(confidence),
+        )
         head = model.get_layer(name)
         head.set_weights([weights / found[name].temperature for weights in head.get_weights()])
     return found

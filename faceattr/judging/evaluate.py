@@ -41,6 +41,7 @@ class Score:
         confusion: Counts, true class by row and answered class by column, ``(classes, classes)``.
         calibration_error: Expected calibration error over 15 equal bins of confidence
             (Guo et al. 2017).
+        chance_error: What of it a perfectly calibrated head would show over these rows.
     """
 
     task: str
@@ -52,6 +53,7 @@ class Score:
     recall: Mapping[str, float]
     confusion: tuple[tuple[int, ...], ...]
     calibration_error: float
+    chance_error: float
 
     @property
     def shares(self) -> np.ndarray:
@@ -170,6 +172,7 @@ def score(task: Task, target: np.ndarray, probabilities: np.ndarray) -> Score:
         recall=dict(zip(task.classes, recall.tolist(), strict=True)),
         confusion=tuple(map(tuple, confusion.tolist())),
         calibration_error=calibration_error(answers.right, answers.confidence),
+        chance_error=chance_error(answers.confidence),
     )
 
 
@@ -185,6 +188,7 @@ def _nothing_scored(task: Task) -> Score:
         recall=dict.fromkeys(task.classes, np.nan),
         confusion=((0,) * classes,) * classes,
         calibration_error=np.nan,
+        chance_error=np.nan,
     )
 
 
@@ -194,10 +198,34 @@ def calibration_error(right: np.ndarray, confidence: np.ndarray, bins: int = ECE
     Args:
         right: Whether each answer was right, ``bool`` ``(n,)``.
         confidence: Its probability, ``(n,)``.
+
+    Returns:
+        0 to 1; NaN without an answer.
     """
-    place = np.clip((confidence * bins).astype(int), 0, bins - 1)
-    gaps = np.bincount(place, right - confidence.astype(float), bins)
-    return float(np.abs(gaps).sum() / len(right))
+    gaps = np.bincount(_bin_of(confidence, bins), right - confidence.astype(float), bins)
+    return float(np.abs(gaps).sum() / len(right)) if len(right) else np.nan
+
+
+def chance_error(confidence: np.ndarray, bins: int = ECE_BINS) -> float:
+    """The calibration error to expect of answers that are right exactly as often as they say.
+
+    Chance alone takes every bin's accuracy off its confidence, the more the fewer rows it has, and
+    the calibration error counts that as a distance (Vaicenavicius et al. 2019): an error is only
+    worth mending as far as it lies above this one.
+
+    Args:
+        confidence: The probability of each answer, ``(n,)``.
+
+    Returns:
+        The mean over many draws of right and wrong, each bin's sum taken as normal.
+    """
+    chances = confidence.astype(float)
+    variances = np.bincount(_bin_of(confidence, bins), chances * (1 - chances), bins)
+    return float(np.sqrt(variances * 2 / np.pi).sum() / len(chances)) if len(chances) else np.nan
+
+
+def _bin_of(confidence: np.ndarray, bins: int) -> np.ndarray:
+    return np.clip((confidence * bins).astype(int), 0, bins - 1)
 
 
 def evaluate(

@@ -19,7 +19,8 @@ def print_calibration(calibration: Mapping[str, Calibration]) -> None:
     for name, found in calibration.items():
         OUT.print(
             f"{name}: calibrated with temperature {found.temperature:.2f}, calibration error "
-            f"{found.held_out_error:.1%} on the half of val that did not fit it"
+            f"{found.held_out_error:.1%} on rows that did not fit it "
+            f"({found.chance_error:.1%} by chance alone)"
         )
 
 
