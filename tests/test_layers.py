@@ -8,6 +8,7 @@ import faceattr
 PACKAGE = Path(faceattr.__file__).parent
 LAYERS = (
     "tasks",
+    "progress",
     "pictures",
     "norm",
     "model",

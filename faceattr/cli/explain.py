@@ -39,12 +39,12 @@ def explain(model, pictures, output, **given) -> int:
         {**given, "model": model}, say=lambda line: print(line, file=sys.stderr)
     )
     from rich.console import Console
-    from rich.progress import Progress
 
     from faceattr.labelling.explain import MOST
     from faceattr.labelling.explain import explain as draw
+    from faceattr.progress import Bar
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with Bar(console=Console(stderr=True)) as bar:
         faces = bar.add_task("explaining", total=drawing.get("most", MOST))
         done = draw(pictures, attributes, output, on_face=lambda: bar.advance(faces), **drawing)
     more = "; there are more, see --most" if done.more else ""

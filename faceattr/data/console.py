@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import track as rich_track
 from rich.table import Column, Table
 from rich.text import Text
 
 from faceattr.data.rows import Rows
+from faceattr.progress import Bar
 from faceattr.tasks import Task
 
 T = TypeVar("T")
@@ -21,8 +21,9 @@ ERR = Console(stderr=True, highlight=False)
 
 
 def track(items: Sequence[T], what: str) -> Iterable[T]:
-    """The items with a progress bar on standard error that vanishes at the end."""
-    return rich_track(items, what, console=ERR, transient=True, disable=not ERR.is_terminal)
+    """The items, with their progress on standard error."""
+    with Bar(console=ERR) as bar:
+        yield from bar.follow(items, what)
 
 
 def print_rows(rows: Mapping[str, Rows], tasks: Sequence[Task]) -> None:

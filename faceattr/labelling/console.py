@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
@@ -27,6 +26,7 @@ from faceattr.labelling.summary import Summary
 from faceattr.labelling.writers import must_be_writable
 from faceattr.pictures.capture import seconds
 from faceattr.pictures.inputs import Inputs
+from faceattr.progress import Bar
 
 EXTRAS = {"save_crops": "crops", "annotate": "annotated", "gallery": "gallery"}
 DONE, INTERRUPTED = 0, 130
@@ -105,25 +105,24 @@ def _speed(summary: Summary) -> str:
     )
 
 
-def _bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("labelling"),
+def _bar(console: Console) -> Bar:
+    return Bar(
+        TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TaskProgressColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[faces]} faces"),
         console=console,
-        transient=True,
     )
 
 
 class _Watch:
     """Moves the bar on: one step a file, however many frames a video has."""
 
-    def __init__(self, bar: Progress) -> None:
+    def __init__(self, bar: Bar) -> None:
         self._bar = bar
-        self._task = bar.add_task("", total=None, faces=0)
+        self._task = bar.add_task("labelling", total=None, faces=0)
         self._faces = 0
         self._last = ""
 

@@ -7,9 +7,10 @@ import time
 from collections.abc import Iterable, Sequence
 
 import keras
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
 from faceattr.data.console import ERR, OUT
+from faceattr.progress import Bar
 from faceattr.tasks import Task
 from faceattr.training.dataset import steps_per_epoch
 from faceattr.training.fit import Epoch
@@ -24,14 +25,12 @@ class TrainingProgress(keras.callbacks.Callback):
         self._names = [task.name for task in tasks]
         self._epochs = sum(phase.epochs for phase in settings.phases)
         self._steps = steps_per_epoch(rows, settings.batch_size)
-        self._bar = Progress(
+        self._bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.completed}/{task.total}"),
             TimeRemainingColumn(),
             console=ERR,
-            transient=True,
-            disable=not ERR.is_terminal,
         )
 
     def __enter__(self) -> TrainingProgress:
@@ -47,9 +46,7 @@ class TrainingProgress(keras.callbacks.Callback):
 
     def track(self, items: Sequence[int], what: str) -> Iterable[int]:
         """The items, with a bar of their own while they last."""
-        line = self._bar.add_task(what, total=len(items), visible=len(items) > 0)
-        yield from self._bar.track(items, task_id=line)
-        self._bar.remove_task(line)
+        return self._bar.follow(items, what)
 
     def on_train_batch_end(self, batch: int, logs=None) -> None:
         self._bar.advance(self._line)

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from faceattr.data.console import ERR, OUT, print_notes
 from faceattr.judging.answers import wilson
+from faceattr.progress import Bar
 from faceattr.training.trial import ALONE, Result, Run
 
 WIDE = 200  # characters, however narrow the terminal: a Markdown table must not be cut
@@ -22,14 +23,7 @@ class RunProgress:
 
     def __enter__(self) -> RunProgress:
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-        self._bar = Progress(
-            *columns,
-            TimeRemainingColumn(),
-            console=ERR,
-            transient=True,
-            disable=not ERR.is_terminal,
-            speed_estimate_period=36_000,
-        )
+        self._bar = Bar(*columns, TimeRemainingColumn(), console=ERR, speed_over=36_000)
         self._bar.start()
         self._line = self._bar.add_task("reading")
         return self

@@ -1,0 +1,69 @@
+"""Progress of long work: a bar on a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import Progress, ProgressColumn, TaskID
+
+T = TypeVar("T")
+
+EVERY = 120.0  # seconds between two lines of a log
+
+
+class Bar(Progress):
+    """A bar of `rich` that vanishes at the end; where no terminal listens (``nohup``, a log, a
+    cluster), plain lines in its place.
+
+    Args:
+        *columns: What the bar shows, `rich`'s own where none are given.
+        console: Where it is shown.
+        speed_over: Over how many seconds the speed is measured that tells the time to go.
+    """
+
+    def __init__(
+        self, *columns: str | ProgressColumn, console: Console, speed_over: float = 30.0
+    ) -> None:
+        on_terminal = console.is_terminal
+        super().__init__(
+            *columns,
+            console=console,
+            transient=True,
+            disable=not on_terminal,
+            auto_refresh=on_terminal,
+            speed_estimate_period=max(speed_over, EVERY),
+        )
+        self._last_line = time.monotonic()
+
+    def follow(self, items: Sequence[T], what: str) -> Iterable[T]:
+        """The items, with a line of their own while they last."""
+        line = self.add_task(what, total=len(items), visible=len(items) > 0)
+        yield from self.track(items, task_id=line)
+        self.remove_task(line)
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        super().advance(task_id, advance)
+        self._log(task_id)
+
+    def update(self, task_id: TaskID, **changes) -> None:  # type: ignore[override]
+        super().update(task_id, **changes)
+        self._log(task_id)
+
+    def _log(self, task_id: TaskID) -> None:
+        if not self.disable or time.monotonic() - self._last_line < EVERY:
+            return
+        self._last_line = time.monotonic()
+        task = next(task for task in self.tasks if task.id == task_id)
+        if not task.total:
+            return
+        left = task.time_remaining
+        to_go = "" if left is None else f", {datetime.timedelta(seconds=round(left))} to go"
+        self.console.print(
+            f"{task.description}: {task.completed:,.0f} of {task.total:,.0f}{to_go}",
+            markup=False,
+            soft_wrap=True,
+        )
