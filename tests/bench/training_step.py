@@ -1,6 +1,6 @@
 """What does a training step from nothing cost, part by part, on this machine?
 
-    python tests/bench/training_step.py [--size 48] [--batch-size 128] [--steps 5]
+    python tests/bench/training_step.py [--size 48] [--batch-size 128] [--steps 5] [--first LAYER]
 
 VGG16 with batch normalisation and three heads, on crops of noise: augmenting a batch (one thread,
 beside the rest in a real run), forward and backward, and the optimiser's step: AdamW, Muon as
@@ -22,7 +22,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from faceattr.model import build
+from faceattr.model import TRUNK, build, open_from
 from faceattr.tasks import AGE_GROUP, EXPRESSION, GENDER
 from faceattr.training.augment import Augmentation, augment
 from faceattr.training.muon import ConvolutionMuon
@@ -51,8 +51,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=48)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--first", default=TRUNK, help="first layer that learns")
     options = parser.parse_args()
-    parts = parts_of(options.size, options.batch_size)
+    parts = parts_of(options.size, options.batch_size, options.first)
     seconds = {name: [] for name in parts}
     for turn in range(options.steps + 1):
         for name, run in parts.items():
@@ -65,10 +66,11 @@ def main() -> None:
         print(f"{name:<28} {statistics.median(found):7.3f}")
 
 
-def parts_of(size: int, count: int) -> dict[str, Callable[[], object]]:
+def parts_of(size: int, count: int, first: str) -> dict[str, Callable[[], object]]:
     """By name, what is timed."""
     crops = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype="uint8")
     model = build(TASKS, weights=None, norm=True, dtype=fastest_dtype())
+    open_from(model, first, norm_learns=True)
     variables = model.trainable_variables
 
     @tf.function
