@@ -26,7 +26,7 @@ class Bar(Progress):
     """
 
     def __init__(
-        self, *columns: str | ProgressColumn, console: Console, speed_over: float = 30.0
+        self, *columns: str | ProgressColumn, console: Console, speed_over: float = EVERY
     ) -> None:
         on_terminal = console.is_terminal
         super().__init__(
@@ -35,7 +35,7 @@ class Bar(Progress):
             transient=True,
             disable=not on_terminal,
             auto_refresh=on_terminal,
-            speed_estimate_period=max(speed_over, EVERY),
+            speed_estimate_period=speed_over,
         )
         self._last_line = time.monotonic()
 
