@@ -63,13 +63,10 @@ def held_out(target: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray,
     known = target.sum(axis=-1) > 0
     target, probabilities = target[known], probabilities[known]
     answers = np.empty_like(probabilities, "float32")
-    for half, other in (
-        (slice(0, None, 2), slice(1, None, 2)),
-        (slice(1, None, 2), slice(0, None, 2)),
-    ):
-        answers[half] = tempered(
-            probabilities[half], temperature(target[other], probabilities[other])
-        )
+    halves = slice(0, None, 2), slice(1, None, 2)
+    for half, other in (halves, halves[::-1]):
+        fitted = temperature(target[other], probabilities[other])
+        answers[half] = tempered(probabilities[half], fitted)
     return target.argmax(axis=-1) == answers.argmax(axis=-1), answers.max(axis=-1)
 
 

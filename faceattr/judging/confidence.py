@@ -51,13 +51,18 @@ class Offer:
 def reliability(answers: Answers, bins: int = BINS) -> tuple[Bin, ...]:
     """Confidence against accuracy, over equal bins of confidence that hold any answer."""
     confidence, right = answers.confidence.astype(float), answers.right
-    place = np.clip((confidence * bins).astype(int), 0, bins - 1)
+    place = bin_of(confidence, bins)
     found = []
     for number in np.unique(place):
         inside = place == number
         n, hits = int(inside.sum()), int(right[inside].sum())
         found.append(Bin(n, float(confidence[inside].mean()), hits / n, wilson(hits, n)))
     return tuple(found)
+
+
+def bin_of(confidence: np.ndarray, bins: int) -> np.ndarray:
+    """In which of so many equal bins each confidence lies, counted from 0."""
+    return np.clip((confidence * bins).astype(int), 0, bins - 1)
 
 
 def offers(answers: Answers, thresholds: tuple[float, ...] = THRESHOLDS) -> tuple[Offer, ...]:

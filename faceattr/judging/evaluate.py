@@ -15,6 +15,7 @@ from sklearn import metrics
 
 from faceattr.data.rows import Rows
 from faceattr.judging.answers import Interval, answers_to, wilson
+from faceattr.judging.confidence import bin_of
 from faceattr.model_file import plain
 from faceattr.pictures.crop import CropRule, crop
 from faceattr.tasks import ORDERED, Task
@@ -202,7 +203,7 @@ def calibration_error(right: np.ndarray, confidence: np.ndarray, bins: int = ECE
     Returns:
         0 to 1; NaN without an answer.
     """
-    gaps = np.bincount(_bin_of(confidence, bins), right - confidence.astype(float), bins)
+    gaps = np.bincount(bin_of(confidence, bins), right - confidence.astype(float), bins)
     return float(np.abs(gaps).sum() / len(right)) if len(right) else np.nan
 
 
@@ -220,12 +221,8 @@ def chance_error(confidence: np.ndarray, bins: int = ECE_BINS) -> float:
         The mean over many draws of right and wrong, each bin's sum taken as normal.
     """
     chances = confidence.astype(float)
-    variances = np.bincount(_bin_of(confidence, bins), chances * (1 - chances), bins)
+    variances = np.bincount(bin_of(confidence, bins), chances * (1 - chances), bins)
     return float(np.sqrt(variances * 2 / np.pi).sum() / len(chances)) if len(chances) else np.nan
-
-
-def _bin_of(confidence: np.ndarray, bins: int) -> np.ndarray:
-    return np.clip((confidence * bins).astype(int), 0, bins - 1)
 
 
 def evaluate(
