@@ -131,20 +131,23 @@ def draw_coverage(axis: Axes, answers: Answers) -> None:
 def curves(log: Path) -> Figure:
     """Loss and accuracy by epoch, out of the ``log.csv`` of a run.
 
-    Losses on the left, accuracies (training dotted, validation whole) on the right, a grey
-    line where a new phase or crop size begins.
+    Losses on the left, accuracies (training dotted, validation whole) on the right, one colour
+    a task, a grey line where a new phase or crop size begins.
     """
     table = pd.read_csv(log)
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(10, 5), layout="constrained")
     losses, accuracies = figure.subplots(1, 2)
     colours: dict[str, str] = {}
     for column in table.columns:
-        if column.endswith("loss"):
-            losses.plot(table["epoch"], table[column], marker=".", label=column)
-        elif column.endswith("accuracy"):
-            name = column.removeprefix("val_").removesuffix("_accuracy")
+        kind = column.rpartition("_")[2]
+        if kind not in ("loss", "accuracy"):
+            continue
+        name = column.removeprefix("val_").removesuffix(f"_{kind}")
+        colour = colours.setdefault(name, f"C{len(colours)}")
+        if kind == "loss":
+            losses.plot(table["epoch"], table[column], ".-", color=colour, label=column)
+        else:
             style = ".-" if column.startswith("val_") else ".:"
-            colour = colours.setdefault(name, f"C{len(colours)}")
             accuracies.plot(table["epoch"], 100 * table[column], style, color=colour, label=column)
     stretch = table["phase"] + table["size"].astype(str)
     for axis, label in ((losses, "loss over labelled rows"), (accuracies, "accuracy, %")):
@@ -152,5 +155,6 @@ def curves(log: Path) -> Figure:
             axis.axvline(start - 0.5, color="0.8", zorder=0)
         axis.set(xlabel="epoch", ylabel=label)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.legend(fontsize="small")
+        # Below the axes: with several tasks no corner of them is empty.
+        axis.legend(fontsize="small", ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     return figure
