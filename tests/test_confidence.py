@@ -3,6 +3,7 @@ import pytest
 
 from faceattr.judging.answers import answers_to
 from faceattr.judging.confidence import coverage_curve, offers, reliability
+from faceattr.judging.evaluate import calibration_error
 from faceattr.tasks import GENDER
 
 
@@ -21,6 +22,15 @@ def test_bins_hold_answers_of_about_the_same_confidence():
     assert (low.n, low.accuracy, low.confidence) == (1, 1.0, pytest.approx(0.55))
     assert (middle.n, middle.accuracy, middle.confidence) == (2, 0.5, pytest.approx(0.765))
     assert high.interval == pytest.approx((0.2065, 1.0), abs=1e-4)
+
+
+def test_the_calibration_error_can_be_worked_out_from_the_bins():
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(0.5, 1, 400)
+    answers = answered(rng.uniform(size=400) < confidence**2, confidence)
+    gaps = sum(one.n * abs(one.accuracy - one.confidence) for one in reliability(answers)) / 400
+    assert gaps > 0.05
+    assert calibration_error(answers.right, answers.confidence) == pytest.approx(gaps)
 
 
 def test_a_smallest_confidence_buys_accuracy_with_coverage():

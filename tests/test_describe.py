@@ -9,6 +9,7 @@ from faceattr import model, model_file
 from faceattr.labelling.describe import FaceAttributes
 from faceattr.model_file import Description
 from faceattr.pictures.crop import CropRule
+from faceattr.pictures.detect import Face
 from faceattr.tasks import EXPRESSION, GENDER
 
 
@@ -108,12 +109,45 @@ def test_a_face_and_its_mirror_image_are_asked_about_and_averaged():
     assert both["gender"] == pytest.approx((straight["gender"] + mirrored["gender"]) / 2)
 
 
+GOOD = np.zeros((40, 40, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("image", "received"),
+    [
+        (GOOD / 255, r"float64 \(40, 40, 3\)"),
+        (GOOD.astype(np.uint16), "uint16"),
+        (GOOD.astype(bool), "bool"),
+        (GOOD[..., 0], r"uint8 \(40, 40\)"),
+        (GOOD.transpose(2, 0, 1), r"uint8 \(3, 40, 40\)"),
+        (np.zeros((40, 40, 4), np.uint8), r"\(40, 40, 4\)"),
+        (GOOD[None], r"\(1, 40, 40, 3\)"),
+        (GOOD[:0], r"\(0, 40, 3\)"),
+        ("face.jpg", "str"),
+        (GOOD.tolist(), "list"),
+    ],
+)
+def test_what_is_no_image_is_refused_and_not_answered(image, received):
+    describe = attributes()
+    asked = (
+        lambda: describe(image),
+        lambda: describe.cut(image, Face((0, 0, 9, 9), None, 1)),
+        lambda: describe.predict([image]),
+    )
+    for ask in asked:
+        with pytest.raises(ValueError, match=f"An image is an RGB uint8 array.*{received}"):
+            ask()
+
+
 def test_no_crops_are_no_call():
     describe = attributes()
     assert describe.predict([]) == [] and describe.model.shapes == []
 
 
-@pytest.mark.parametrize("how", [{"min_confidence": 1.2}, {"batch_size": 0}])
+@pytest.mark.parametrize(
+    "how",
+    [{"min_confidence": 1.2}, {"batch_size": 0}, {"min_face": float("nan")}, {"min_face": -3}],
+)
 def test_impossible_settings_are_refused(how):
     with pytest.raises(ValueError, match="Received"):
         attributes(**how)

@@ -112,6 +112,55 @@ def test_each_run_into_a_table_is_on_the_page(tmp_path):
     assert [run["looked_at"] for run in runs] == [5, 0] and runs[1]["there_before"] == 5
 
 
+@pytest.mark.parametrize("damage", [Path.unlink, lambda page: page.write_text("{")])
+def test_a_table_without_its_page_is_not_gone_on_with(tmp_path, damage):
+    inputs = save_pictures(tmp_path / "in", 3)
+    label_to(tmp_path / "t.csv", inputs, attributes())
+    before = (tmp_path / "t.csv").read_bytes()
+    damage(tmp_path / "t.csv.about.json")
+    with pytest.raises(ValueError, match=r"t.csv.about.json.* missing or damaged"):
+        label_to(tmp_path / "t.csv", inputs, attributes(flip=True), resume=True)
+    assert (tmp_path / "t.csv").read_bytes() == before
+
+
+def test_going_on_knows_a_folder_that_is_spelled_otherwise(tmp_path, monkeypatch):
+    inputs = save_pictures(tmp_path / "in", 3)
+    monkeypatch.chdir(tmp_path)
+    label_to("t.csv", "in", attributes())
+    for spelled in ("./in", inputs):
+        assert label_to("t.csv", spelled, attributes(), resume=True).inputs == 0
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_what_could_not_be_read_is_tried_again_only_when_asked(tmp_path, name):
+    inputs, table = save_pictures(tmp_path / "in", 6), tmp_path / name
+    good = [(inputs / file).read_bytes() for file in ("p001.png", "p003.png")]
+    (inputs / "p001.png").write_bytes(b"")
+    (inputs / "p003.png").write_bytes(b"")
+    label_to(table, inputs, attributes())
+    (inputs / "p001.png").write_bytes(good[0])
+    assert label_to(table, inputs, attributes(), resume=True).inputs == 0
+    again = {"resume": True, "retry_unreadable": True}
+    assert label_to(table, inputs, attributes(), **again).inputs == 2
+    frame = read(table)
+    assert len(frame) == 7 and frame["path"].nunique() == 6
+    broken = frame[frame["status"] == "unreadable"]
+    assert [Path(path).name for path in broken["path"]] == ["p003.png"]
+    (inputs / "p003.png").write_bytes(good[1])
+    label_to(table, inputs, attributes(), **again)
+    label_to(tmp_path / f"whole-{name}", inputs, attributes())
+    order = ["path", "face"]
+    pandas.testing.assert_frame_equal(
+        read(table).sort_values(order, ignore_index=True),
+        read(tmp_path / f"whole-{name}").sort_values(order, ignore_index=True),
+    )
+
+
+def test_trying_again_belongs_to_going_on(tmp_path):
+    with pytest.raises(ValueError, match="add --resume"):
+        label_to(tmp_path / "t.csv", tmp_path, attributes(), retry_unreadable=True)
+
+
 def test_the_page_of_a_table_that_is_replaced_is_forgotten(tmp_path):
     inputs = save_pictures(tmp_path / "in", 2)
     for size in (10, 20):

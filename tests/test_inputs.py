@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from faceattr.pictures import inputs
 from faceattr.pictures.inputs import Inputs
 
 
@@ -110,6 +111,22 @@ def test_standard_input_lists_paths_and_can_be_walked_twice(monkeypatch):
 def test_what_is_given_twice_comes_once(tmp_path):
     touch(tmp_path, "a.jpg", "b.jpg")
     assert names([tmp_path, tmp_path / "a.jpg"], tmp_path) == ["a.jpg", "b.jpg"]
+
+
+def test_one_folder_spelled_in_three_ways_comes_once(tmp_path, monkeypatch):
+    touch(tmp_path, "in/a.png", "in/b.png")
+    monkeypatch.chdir(tmp_path)
+    given = Inputs(["in", "./in", str(tmp_path / "in"), "./in/*.png"])
+    assert [file.path for file in given] == ["in/a.png", "in/b.png"]
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied", folder)
+
+    monkeypatch.setattr(inputs.os, "scandir", refuse)
+    with pytest.raises(PermissionError, match="may not be read, so its pictures would be missing"):
+        list(Inputs(tmp_path))
 
 
 def test_folders_of_the_job_itself_are_left_out(tmp_path):

@@ -9,6 +9,7 @@ PACKAGE = Path(faceattr.__file__).parent
 LAYERS = (
     "tasks",
     "progress",
+    "outputs",
     "pictures",
     "norm",
     "model",

@@ -96,6 +96,21 @@ def test_boxes_are_those_of_the_full_picture_and_small_faces_are_cut_from_it(
     assert record.faces[0].box == pytest.approx((800, 400, 800 + side, 400 + side), abs=8)
 
 
+@pytest.mark.parametrize("side", [400, 50])
+def test_keeping_whole_pictures_changes_nothing_that_is_found(tmp_path, side):
+    """A reduced picture gives other numbers than the whole one: both jobs must look at the same."""
+    noise = np.random.default_rng(0).integers(0, 60, (1200, 1600, 3), dtype=np.uint8)
+    noise[400 : 400 + side, 800 : 800 + side] += np.array((10, 190, 10), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "large.jpg", quality=95)
+    kept = []
+    (with_whole,) = described(
+        tmp_path, attributes(detector=HalfSize()), keep=lambda _, whole: kept.append(whole.image)
+    )
+    (without,) = described(tmp_path, attributes(detector=HalfSize()))
+    assert with_whole == without and with_whole.faces
+    assert [image.shape for image in kept] == [(1200, 1600, 3)]
+
+
 def test_what_is_in_flight_is_bounded(tmp_path):
     """A consumer that stands still lets the producer run ahead only so far."""
     taken = []

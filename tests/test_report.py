@@ -1,6 +1,7 @@
 """What `faceattr evaluate -o` and every training write down."""
 
 import csv
+import hashlib
 import json
 import re
 from html.parser import HTMLParser
@@ -172,6 +173,10 @@ def test_evaluate_groups_by_columns_heads_and_twins(toy_model_path, people, tmp_
     groups = json.loads((tmp_path / "out/scores.json").read_text())["gender"]["groups"]
     twins = {group["name"]: group["n"] for group in groups[2]["groups"]}
     assert twins["in train too"] >= 1 and sum(twins.values()) == 6
+    assert "scored: 6 faces of split val, not 6 of train" in printed
+    about = json.loads((tmp_path / "out/about.json").read_text())
+    assert about["model"]["sha256"] == hashlib.sha256(toy_model_path.read_bytes()).hexdigest()
+    assert (about["split"], about["flip"], about["rows"]["count"]) == ("val", False, 6)
     assert "report.html" in {path.name for path in (tmp_path / "out").iterdir()}
 
 
@@ -192,11 +197,14 @@ def test_flipping_and_votes_are_told_in_print_and_on_the_page(
         (["--by", "shoe"], "nothing to group by 'shoe'"),
         (["--tasks", "age_group"], "has no task age_group; its tasks are expression, gender"),
         (["--split", "test"], "no row of split 'test'"),
+        (["-o", "{people}"], "people.csv is not a folder that takes files"),
+        (["-o", "{people}/report"], "people.csv is not a folder that takes files"),
     ],
 )
 def test_what_cannot_be_scored_is_one_sentence(
     toy_model_path, people, tmp_path, capsys, options, message
 ):
+    options = [option.format(people=people) for option in options]
     assert evaluate(toy_model_path, people, "--cache", tmp_path / "cache", *options) == 2
     assert message in capsys.readouterr().err
 

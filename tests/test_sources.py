@@ -173,6 +173,7 @@ def test_columns_that_hold_no_classes_are_left_out_of_a_bare_manifest(tmp_path):
         ("path,gender:male,gender:female\na.png,,\n", "single labelled picture"),
         ("path,mood\na.png,good\n", "needs at least two classes"),
         ("path;gender\na.png;male\n", "by semicolons; expected commas"),
+        ("path\tgender\na.png\tmale\n", "by tabs; expected commas"),
         ("path,gender,gender\na.png,male,male\n", "two columns called gender"),
         ("path,gender\na.png,male,9,9\n", "not a readable CSV"),
         ("path,gender:male,gender:female\na.png,1,x\n", "line 2: votes are numbers"),

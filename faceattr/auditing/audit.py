@@ -20,6 +20,7 @@ from faceattr.data.manifest import Source, targets, unite
 from faceattr.data.rows import Rows
 from faceattr.data.sources import check_asked_for, read_source, without_folders
 from faceattr.data.spelling import AS_WRITTEN, Spelling, respell
+from faceattr.outputs import must_be_folder
 from faceattr.pictures.crop import CropRule
 from faceattr.pictures.detect import Detector
 from faceattr.tasks import KNOWN_TASKS
@@ -49,6 +50,8 @@ def audit(
         output: A folder for the findings, see `faceattr.auditing.report.write_audit`.
         cache: Folder of the crop cache.
     """
+    if output is not None:
+        must_be_folder(Path(output))
     folder = Path(cache) if cache is not None else None
     known = KNOWN_TASKS
     read, _ = respell([read_source(spec, tasks, known) for spec in sources], spelling, known)

@@ -50,6 +50,11 @@ def add_command(commands) -> None:
     add("--workers", type=int, metavar="N", help="threads that decode and detect")
     add("--batch-size", type=int, metavar="N", help="faces that go through the model at once")
     add("--resume", action="store_true", help="go on with the table of a job that was stopped")
+    add(
+        "--retry-unreadable",
+        action="store_true",
+        help="with --resume: try again what could not be read",
+    )
     add("--overwrite", action="store_true", help="replace a table (and gallery) that is there")
     add("--quiet", action="store_true", help="print errors only")
 

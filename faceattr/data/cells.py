@@ -8,6 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+SEPARATORS = {";": "semicolons", "\t": "tabs"}  # that spreadsheets write in place of commas
+
 
 def read_cells(path: Path) -> pd.DataFrame:
     """All cells as text; the index counts the lines below the header.
@@ -27,8 +29,9 @@ def read_cells(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path} is not a readable CSV file: {error}") from None
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not a CSV file in UTF-8.") from None
-    if len(header) == 1 and ";" in header[0]:
-        raise ValueError(f"{path} separates its columns by semicolons; expected commas.")
+    for separator, name in SEPARATORS.items():
+        if len(header) == 1 and separator in header[0]:
+            raise ValueError(f"{path} separates its columns by {name}; expected commas.")
     if repeated := sorted(set(header[header.duplicated() & (header != "")])):
         raise ValueError(f"{path} has two columns called {', '.join(repeated)}.")
     table.columns = list(header)

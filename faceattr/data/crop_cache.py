@@ -99,7 +99,7 @@ def _prepared(
         try:
             return key, crop(image, example.box, rule, example.landmarks), ""
         except ValueError:
-            return "", None, "box outside the picture"
+            return "", None, "box empty or outside the picture"
 
     # Decoding and resizing release the GIL. The pool works a bounded way ahead.
     iterator = iter(examples)

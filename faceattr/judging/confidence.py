@@ -8,7 +8,7 @@ import numpy as np
 
 from faceattr.judging.answers import Answers, Interval, wilson
 
-BINS = 10
+BINS = 15  # of the calibration error too: it can be worked out from what the curve shows
 THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 

@@ -15,12 +15,11 @@ from sklearn import metrics
 
 from faceattr.data.rows import Rows
 from faceattr.judging.answers import Interval, answers_to, wilson
-from faceattr.judging.confidence import bin_of
+from faceattr.judging.confidence import BINS, bin_of
 from faceattr.model_file import plain
 from faceattr.pictures.crop import CropRule, crop
 from faceattr.tasks import ORDERED, Task
 
-ECE_BINS = 15
 FEW_OF_A_CLASS = 20  # rows
 SIDES = (12, 16, 24, 32, 48, 64, 96)
 ROWS_BY_SIZE = 1000
@@ -193,7 +192,7 @@ def _nothing_scored(task: Task) -> Score:
     )
 
 
-def calibration_error(right: np.ndarray, confidence: np.ndarray, bins: int = ECE_BINS) -> float:
+def calibration_error(right: np.ndarray, confidence: np.ndarray, bins: int = BINS) -> float:
     """Mean distance between confidence and accuracy over equal bins of confidence.
 
     Args:
@@ -207,7 +206,7 @@ def calibration_error(right: np.ndarray, confidence: np.ndarray, bins: int = ECE
     return float(np.abs(gaps).sum() / len(right)) if len(right) else np.nan
 
 
-def chance_error(confidence: np.ndarray, bins: int = ECE_BINS) -> float:
+def chance_error(confidence: np.ndarray, bins: int = BINS) -> float:
     """The calibration error to expect of answers that are right exactly as often as they say.
 
     Chance alone takes every bin's accuracy off its confidence, the more the fewer rows it has, and

@@ -75,7 +75,10 @@ def _few_rows(score: Score) -> Iterator[str]:
     for found in score.classes:
         low, high = found.interval
         if not found.n:
-            yield f"{score.task}: there is no row of {found.name}, so nothing is known of it."
+            yield (
+                f"{score.task}: there is no row of {found.name}, so nothing is known of it; "
+                "balanced accuracy and macro F1 are over the other classes."
+            )
         elif found.has_few:
             yield (
                 f"{score.task}: {found.name} has only {found.n} "

@@ -109,7 +109,7 @@ def draw_reliability(axis: Axes, answers: Answers) -> None:
     axis.plot([0, 100], [0, 100], color="0.6", linestyle=":", zorder=0)
     axis.errorbar(confidence, accuracy, yerr=errors, marker="o", color="C0", capsize=3)
     shares = [100 * b.n / len(answers) for b in bins]
-    axis.bar(confidence, shares, width=6, color="C0", alpha=0.2)
+    axis.bar(confidence, shares, width=4, color="C0", alpha=0.2)
     axis.set(xlim=(0, 102), ylim=(0, 102))
     axis.set(xlabel="confidence, %", ylabel="right, %  (bars: share of faces)")
 

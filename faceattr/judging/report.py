@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from faceattr import engines, model_file
+from faceattr import __version__, engines, model_file
 from faceattr.data import console
 from faceattr.data.crop_cache import cache_crops
 from faceattr.data.look import Look
@@ -27,11 +29,13 @@ from faceattr.judging.groups import Groups, by_groups, check_columns
 from faceattr.judging.mistakes import SHOWN, draw_mistakes, write_mistakes
 from faceattr.judging.pages import write_card, write_page
 from faceattr.model_file import Description
+from faceattr.outputs import must_be_folder
 from faceattr.pictures.crop import CropRule
 from faceattr.pictures.detect import Detector
 from faceattr.tasks import Task
 
 SCORES = "scores.json"  # its absence tells that a run is not finished
+ABOUT = "about.json"  # which rows and which model file were scored
 TWIN = "twin"  # a column that is not in the manifest but worked out
 
 
@@ -65,9 +69,12 @@ def report(
         cache: Folder of the crop cache.
 
     Raises:
+        OSError: The report's folder cannot be written.
         ValueError: Model and sources share no task, the split has no row, or there is nothing
             of the kind to group by.
     """
+    if output is not None:
+        must_be_folder(Path(output))
     path = model_file.path_of(model)
     description = engines.describe(path)
     look = Look(description.crop, detector, Path(cache) if cache else None)
@@ -90,10 +97,30 @@ def report(
     names = tuple(map(without_folders, sources))
     remarks = (*whole.notes, *_remarks(description, chosen, names, flip))
     findings = Findings(path.name, description, chosen, names, rows, probabilities, groups, remarks)
+    console.OUT.print(_scored(chosen, rows, whole))
     print_findings(findings)
     if output is not None:
         write_report(findings, Path(output))
+        about = {
+            "faceattr": __version__,
+            "date": datetime.date.today().isoformat(),
+            "model": {"file": path.name, "sha256": engines.sha256_of(path)},
+            "sources": names,
+            "split": chosen,
+            "flip": flip,
+            "rows": {"count": len(rows), "sha256": rows.sha256()},
+        }
+        write_json(about, Path(output, ABOUT))
     return findings.scores
+
+
+def _scored(split: str, rows: Rows, whole: Manifest) -> str:
+    """Which rows were scored, and how many were not, in a few words."""
+    if split == "all":
+        return f"scored: {len(rows):,} faces of all splits"
+    others = Counter(example.split for example in whole.examples if example.split != split)
+    aside = ", ".join(f"{n:,} of {name or 'no split'}" for name, n in others.items())
+    return f"scored: {len(rows):,} faces of split {split}" + (f", not {aside}" if aside else "")
 
 
 def _remarks(

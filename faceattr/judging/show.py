@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -50,7 +51,10 @@ def print_scores(scores: Mapping[str, Score]) -> None:
         )
     OUT.print(table)
     for score in scores.values():
-        recalls = ", ".join(f"{name} {value:.0%}" for name, value in score.recall.items())
+        recalls = ", ".join(
+            f"{name} -" if np.isnan(value) else f"{name} {value:.0%}"
+            for name, value in score.recall.items()
+        )
         OUT.print(f"{score.task} recall: {recalls}")
         if score.within_one is not None:
             OUT.print(f"{score.task}: {score.within_one:.1%} right or one class beside it")

@@ -21,7 +21,7 @@ from faceattr.labelling.describe import FaceAttributes
 from faceattr.labelling.extras import NOTHING, Extras
 from faceattr.labelling.folder import label_to
 from faceattr.labelling.opening import open_typed
-from faceattr.labelling.rows import Labelled
+from faceattr.labelling.rows import UNREADABLE, Labelled
 from faceattr.labelling.summary import Summary
 from faceattr.labelling.writers import must_be_writable
 from faceattr.pictures.capture import seconds
@@ -46,8 +46,8 @@ def run(output: str, inputs: list[str], *, quiet: bool = False, **given) -> int:
         given["every"] = seconds(given["every"])
     extras = Extras(**{name: given.pop(typed) for typed, name in EXTRAS.items() if typed in given})
     # What is typed wrongly shall be told before the seconds that a model takes to load.
-    there = {name: given[name] for name in ("resume", "overwrite") if name in given}
-    must_be_writable(output, **there)
+    there = {name: given.get(name, False) for name in ("resume", "overwrite")}
+    must_be_writable(output, **there, retry_unreadable=given.get("retry_unreadable", False))
     extras.must_be_writable(**there)
     Inputs(inputs)
     attributes = open_typed(
@@ -87,6 +87,11 @@ def report(
     if summary.resumed and extras.folders:
         folders = ", ".join(map(str, extras.folders))
         yield f"  {summary.resumed} inputs were done before: of them nothing was added to {folders}"
+    if unreadable := summary.statuses[UNREADABLE]:
+        yield (
+            f"  {unreadable:,} could not be read (column reason); once they can be, the same "
+            "command with --resume --retry-unreadable tries them again"
+        )
     if summary.interrupted:
         yield "Stopped. The same command with --resume (without --overwrite) goes on from here."
 

@@ -13,7 +13,7 @@ from faceattr import engines, model_file
 from faceattr.pictures.choose import choose_detector
 from faceattr.pictures.crop import Box, CropRule, Landmarks, crop
 from faceattr.pictures.detect import Detector, Face, find_upright
-from faceattr.pictures.reading import PathLike
+from faceattr.pictures.reading import PathLike, must_be_rgb
 from faceattr.tasks import Task
 
 if TYPE_CHECKING:
@@ -113,6 +113,8 @@ class FaceAttributes:
     ) -> None:
         if not 0 <= min_confidence <= 1:
             raise ValueError(f"A confidence lies between 0 and 1. Received: {min_confidence}")
+        if min_face is not None and not 0 <= min_face < np.inf:
+            raise ValueError(f"A smallest face has 0 pixels or more. Received: {min_face}")
         if batch_size < 1:
             raise ValueError(f"A batch holds at least one crop. Received: {batch_size}")
         self.model = model
@@ -191,7 +193,12 @@ class FaceAttributes:
         return self.described(faces, self.predict([self.cut(image, face) for face in large]))
 
     def find(self, image: np.ndarray) -> list[Face]:
-        """The faces of an RGB ``uint8`` image ``(h, w, 3)``, from left to right."""
+        """The faces of an RGB ``uint8`` image ``(h, w, 3)``, from left to right.
+
+        Raises:
+            ValueError: It is no such image.
+        """
+        must_be_rgb(image)
         return find_upright(self.detector, image) if self.upright else self.detector(image)
 
     def is_large(self, face: Face) -> bool:
@@ -218,7 +225,10 @@ class FaceAttributes:
         model = engines.Flipped(self.model) if self.flip else self.model
         answers: list[dict[str, np.ndarray]] = []
         for start in range(0, len(crops), self.batch_size):
-            batch = np.stack(list(crops[start : start + self.batch_size]))
+            some = list(crops[start : start + self.batch_size])
+            for one in some:
+                must_be_rgb(one)
+            batch = np.stack(some)
             count = len(batch)
             # A new shape means a new compilation: sizes are powers of two, or always the same.
             room = self.batch_size if full_batches else 1 << (count - 1).bit_length()

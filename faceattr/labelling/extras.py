@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from faceattr.labelling.copies import must_spare_inputs
-from faceattr.labelling.writers import must_have_place
+from faceattr.outputs import must_be_folder, must_have_place
 from faceattr.pictures.inputs import InputFile
 from faceattr.pictures.reading import PathLike
 
@@ -43,7 +43,7 @@ class Extras:
                 may not be replaced.
         """
         for folder in self.folders:
-            must_have_place(Path(folder, "…"))
+            must_be_folder(Path(folder))
         if self.gallery is None:
             return
         page = Path(self.gallery)

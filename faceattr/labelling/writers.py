@@ -22,8 +22,10 @@ from faceattr.labelling.forms import (
     Form,
     JsonlForm,
     whole_inputs,
+    without_unreadable,
 )
 from faceattr.labelling.rows import Row
+from faceattr.outputs import must_have_place
 from faceattr.pictures.reading import PathLike
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
@@ -34,7 +36,12 @@ ROWS_AT_ONCE = 20_000
 
 @contextlib.contextmanager
 def open_table(
-    path: PathLike, columns: Columns, *, resume: bool = False, overwrite: bool = False
+    path: PathLike,
+    columns: Columns,
+    *,
+    resume: bool = False,
+    retry_unreadable: bool = False,
+    overwrite: bool = False,
 ) -> Iterator[Table]:
     """Open a table for writing; its form is told by the name's ending.
 
@@ -43,6 +50,7 @@ def open_table(
             beside it (``NAME.part.jsonl``) until it is finished.
         columns: Names and types, in order.
         resume: Go on with the table that is there, if there is one.
+        retry_unreadable: Then take the rows of inputs that could not be read out of it.
         overwrite: Replace the table that is there.
 
     Raises:
@@ -51,7 +59,7 @@ def open_table(
         OSError: It cannot be written.
     """
     target = Path(path)
-    must_be_writable(target, resume=resume, overwrite=overwrite)
+    must_be_writable(target, resume=resume, retry_unreadable=retry_unreadable, overwrite=overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
     is_parquet = target.suffix == ".parquet"
     file = _journal(target) if is_parquet else target
@@ -59,21 +67,31 @@ def open_table(
         if is_parquet and resume and target.exists() and not file.exists():
             _unpack(target, file, columns)
         form: Form = CsvForm(columns) if file.suffix == ".csv" else JsonlForm(columns)
+        if retry_unreadable and file.exists():
+            with whole_file(file) as part, open(part, "wb") as kept:
+                kept.writelines(without_unreadable(file, form))
         with Table(file, form, resume=resume) as table:
             yield table
         if is_parquet and table.finished:
             _pack(file, target, columns)
 
 
-def must_be_writable(path: PathLike, *, resume: bool = False, overwrite: bool = False) -> None:
+def must_be_writable(
+    path: PathLike, *, resume: bool = False, retry_unreadable: bool = False, overwrite: bool = False
+) -> None:
     """Refuse a table's name before any work is done; raises as `open_table`."""
     path = Path(path)
+    if retry_unreadable and not resume:
+        raise ValueError(
+            "Only a table that is gone on with has inputs to try again: add --resume to "
+            "--retry-unreadable."
+        )
     if resume and overwrite:
         raise ValueError("Going on with a table and replacing it exclude each other.")
     if path.suffix not in SUFFIXES:
         raise ValueError(f"A table's name ends in {', '.join(SUFFIXES)}. Received: {path}")
     must_have_place(path)
-    there = next((file for file in (path, _journal(path)) if file.exists()), None)
+    there = begun(path)
     if there and not resume and not overwrite:
         raise FileExistsError(
             f"{there} exists already. Go on with it (--resume), replace it (--overwrite) or "
@@ -81,17 +99,10 @@ def must_be_writable(path: PathLike, *, resume: bool = False, overwrite: bool = 
         )
 
 
-def must_have_place(path: Path) -> None:
-    """Refuse a file's name that is a folder's, or that no folder can take.
-
-    Raises:
-        OSError: It is such a name.
-    """
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder. Give the name of a file.")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise OSError(f"{path} cannot be written: {folder} is not a folder that takes files.")
+def begun(path: PathLike) -> Path | None:
+    """The file that holds a table's rows, if there is one: itself, or a Parquet one's journal."""
+    path = Path(path)
+    return next((file for file in (path, _journal(path)) if file.exists()), None)
 
 
 @contextlib.contextmanager
@@ -100,7 +111,9 @@ def _only_one_job(path: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise ValueError(f"Another faceattr is writing {path} just now.") from None
+        raise ValueError(
+            f"Another faceattr is writing {path} just now, or {path.parent} takes no new files."
+        ) from None
     try:
         yield
     finally:

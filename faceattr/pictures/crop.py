@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from faceattr.pictures.reading import must_be_rgb
+
 Box = tuple[float, float, float, float]
 Landmarks = tuple[tuple[float, float], ...]
 LARGEST = 50_000  # pixels; a longer box is a slip of the pen and would take gigabytes
@@ -62,8 +64,10 @@ def crop(
         RGB ``uint8`` array of shape ``(rule.size, rule.size, 3)``.
 
     Raises:
-        ValueError: The box is empty, endless, or lies wholly outside the image.
+        ValueError: The box is empty, endless, or lies wholly outside the image, or that is no
+            such array.
     """
+    must_be_rgb(image)
     left, top, side = _square(image, box, rule.margin)
     tilt = tilt_of(landmarks, side, turn) if rule.level else 0.0
     if abs(tilt) < LEVEL_ENOUGH:

@@ -80,9 +80,10 @@ class Inputs:
         for path in self.inputs:
             for file in self._behind(path):
                 if may_repeat:
-                    if file.name in seen:
+                    place = os.path.abspath(file.path)
+                    if place in seen:
                         continue
-                    seen.add(file.name)
+                    seen.add(place)
                 yield file
 
     @cached_property
@@ -173,8 +174,14 @@ def _folders_from(folder: str, visited: set[str]) -> Iterator[str]:
 
 def _entries(folder: str) -> list[tuple[str, bool]]:
     """What a folder holds, in order, and whether it is a folder; nothing hidden."""
-    with os.scandir(folder or ".") as entries:
-        found = sorted((entry.name, _is_folder(entry)) for entry in entries)
+    try:
+        with os.scandir(folder or ".") as entries:
+            found = sorted((entry.name, _is_folder(entry)) for entry in entries)
+    except PermissionError as error:
+        raise PermissionError(
+            f"The folder {folder} may not be read, so its pictures would be missing: allow it, or "
+            "name the other folders one by one."
+        ) from error
     return [
         (os.path.join(folder, name), is_folder)
         for name, is_folder in found

@@ -54,6 +54,25 @@ def read_image(path: PathLike) -> np.ndarray:
     return read_picture(path).image
 
 
+def must_be_rgb(image: object) -> None:
+    """Refuse what is not as `read_image` gives it; other numbers would be answered all the same.
+
+    Raises:
+        ValueError: It is not an RGB ``uint8`` array of shape ``(height, width, 3)``.
+    """
+    if isinstance(image, np.ndarray):
+        is_rgb = image.ndim == 3 and image.shape[2] == 3 and image.size > 0
+        if is_rgb and image.dtype == np.uint8:
+            return
+        received = f"{image.dtype} {image.shape}"
+    else:
+        received = type(image).__name__
+    raise ValueError(
+        "An image is an RGB uint8 array of shape (height, width, 3), as faceattr.read_image gives "
+        f"it. Received: {received}"
+    )
+
+
 def read_picture(path: PathLike, at_least: int | None = None) -> Picture:
     """Read a picture file, a JPEG at reduced scale where that is enough.
 

@@ -1,0 +1,28 @@
+"""Names that something is to be written under: refused before any work where they cannot be."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def must_have_place(path: Path) -> None:
+    """Refuse a file's name that is a folder's, or that no folder can take.
+
+    Raises:
+        OSError: It is such a name.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder. Give the name of a file.")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise OSError(f"{path} cannot be written: {folder} is not a folder that takes files.")
+
+
+def must_be_folder(folder: Path) -> None:
+    """Refuse a folder's name that is a file's, or where nothing can be written.
+
+    Raises:
+        OSError: It is such a name.
+    """
+    must_have_place(folder / "…")
