@@ -62,6 +62,24 @@ def test_sound_faces_have_nothing_but_being_few(data):
     assert not found.is_serious
 
 
+def test_names_that_may_be_one_class_or_none_are_told(data):
+    moods = {"row0": "A", "row1": "nan", "row2": "1", "row4": "1.0"}
+    totals, found = found_in(data, write(data, **{row: {"mood": m} for row, m in moods.items()}))
+    assert totals == {(issues.NAMES_ALIKE, "mood"): 2, (issues.NAMES_UNKNOWN, "mood"): 1}
+    words = [one.words for one in found.findings if one.kind in issues.IN_WORDS]
+    assert any("'A' and 'a'; `--map a=A`" in one for one in words)
+    assert any("'1' and '1.0'" in one for one in words)
+    assert any("'nan'; `--map nan=`" in one for one in words)
+
+
+@pytest.mark.parametrize(("size", "told"), [((400, 600), True), ((400, 440), False)])
+def test_pictures_that_are_no_cut_faces_are_told(data, size, told):
+    for file in data.glob("*.png"):
+        Image.open(file).resize(size).save(file)
+    totals, _ = found_in(data, write(data))
+    assert ((issues.PHOTOGRAPHS, "pictures") in totals) == told
+
+
 def test_copies_across_and_within_splits_are_told_apart(data):
     faces = portraits(12)
     exact = save(data, "12.png", faces[0]) | {"split": "val", "mood": "a"}

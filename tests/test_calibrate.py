@@ -48,6 +48,14 @@ def test_held_out_rows_are_calibrated_when_one_temperature_mends_all():
     assert calibration_error(*held_out(noise, tempered(CHANCES[:30], 0.2))) > 0.05
 
 
+@pytest.mark.parametrize("rows", [20, 39])
+def test_wherever_a_head_is_calibrated_the_held_out_rows_are(rows):
+    unsure = tempered(CHANCES[:rows], 3.0)
+    always_right = np.eye(4)[unsure.argmax(axis=1)]
+    error = 1 - unsure.max(axis=1).mean()
+    assert calibration_error(*held_out(always_right, unsure)) < error / 2
+
+
 def test_no_row_fits_its_own_temperature():
     # The halves need opposite temperatures, so each must get the other's, and be worse for it.
     halves = np.empty_like(CHANCES)
@@ -72,6 +80,7 @@ def test_calibration_goes_into_the_weights_of_the_heads():
     assert np.isnan(found["expression"].held_out_error)
     assert np.isnan(found["expression"].chance_error)
     assert 0 < found["gender"].chance_error < 0.2
+    assert found["gender"].fitted and not found["expression"].fitted
     assert found["gender"].temperature > 1.2
     np.testing.assert_allclose(
         after["gender"], tempered(before["gender"], found["gender"].temperature), atol=1e-4

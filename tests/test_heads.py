@@ -75,6 +75,8 @@ def test_two_heads_can_swap_their_names(path):
         ("--rename-class tint:pink=red", "has no class pink. Its classes are blue, green, red"),
         ("--rename-class tint:blue=red", "each named once"),
         ("--rename-class age:old=new", "no head 'age'"),
+        ("--remove shade --remove tint", "at least one head"),
+        ("--rename tint=expression", "has the classes angry, disgust"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(path, capsys, options, message):
@@ -91,6 +93,21 @@ def test_the_command_shows_heads_and_writes_only_to_a_file_of_its_own(path, caps
     assert "give -o MODEL" in capsys.readouterr().err
     assert cli.main(["heads", str(path), "--remove", "shade", "-o", str(path)]) == 2
     assert "exists already" in capsys.readouterr().err
+
+
+def test_options_that_are_typed_again_add_up(path, capsys):
+    new = path.with_name("new.keras")
+    typed = ["--rename", "tint=hue", "--rename", "shade=light"]
+    assert cli.main(["heads", str(path), "-o", str(new), *typed]) == 0
+    assert {task.name for task in model_file.describe(new).tasks} == {"hue", "light"}
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["heads", str(path), "-o", str(new), *typed, "--rename", "tint=colour"])
+    assert stopped.value.code == 2 and "tint is given twice" in capsys.readouterr().err
+
+
+def test_one_head_may_be_named_without_a_list(path):
+    about = edit_heads(path, path.with_name("new.keras"), remove="shade")
+    assert [task.name for task in about.tasks] == ["tint"]
 
 
 def test_spaces_about_a_name_are_no_part_of_it(path):

@@ -5,6 +5,7 @@ import pytest
 from use_toys import attributes, draw
 
 from faceattr.labelling.overlay import draw_faces, lines_of
+from faceattr.pictures.typeface import typeface
 
 
 def contrast_at_the_box(image, face):
@@ -17,6 +18,14 @@ def contrast_at_the_box(image, face):
 def test_without_faces_the_picture_is_unchanged():
     image = draw(0)
     assert (draw_faces(image, []) == image).all()
+
+
+@pytest.mark.parametrize("letters", ["süß", "été", "žlutý", "λόγος", "смех"])
+def test_words_of_other_alphabets_are_drawn(letters):
+    missing = typeface(20).getmask("\uffff").getbbox(), bytes(typeface(20).getmask("\uffff"))
+    for letter in letters:
+        mask = typeface(20).getmask(letter)
+        assert mask.getbbox() and (mask.getbbox(), bytes(mask)) != missing
 
 
 def test_the_picture_that_was_given_is_left_alone():

@@ -5,7 +5,7 @@ from conftest import shaded
 
 from faceattr.data.folders import age_group
 from faceattr.data.manifest import unite
-from faceattr.data.sources import read_for_training, read_labelled, read_source
+from faceattr.data.sources import read_for_training, read_labelled, read_source, specs_of
 from faceattr.tasks import EXPRESSION, GENDER, KNOWN_TASKS, Task
 
 
@@ -32,6 +32,23 @@ def test_a_manifest_gives_every_column_of_class_names(tmp_path):
     assert labels(read, "gender") == ["male", ""]
     assert [example.split for example in read.examples] == ["train", "val"]
     assert "column age: numbers, not class names" in read.left_out
+
+
+def test_one_source_alone_and_paths_are_taken_too(tmp_path):
+    assert specs_of("mood=faces") == ["mood=faces"]
+    assert specs_of(tmp_path) == specs_of([tmp_path]) == [str(tmp_path)]
+
+
+@pytest.mark.parametrize(
+    ("column", "why"),
+    [("my mood", "its name cannot be a task's"), ("glasses", "numbers, not class")],
+)
+def test_why_no_column_is_taken_is_told(tmp_path, column, why):
+    path = write(tmp_path / "m.csv", f"path,{column}\na.png,1\n", ["a.png"])
+    with pytest.raises(
+        ValueError, match=rf"has no column of class names.*\({column}: {why}.*TASK="
+    ):
+        read_source(path)
 
 
 def test_numbers_are_classes_when_they_are_asked_for(tmp_path):
@@ -182,6 +199,7 @@ def test_columns_that_hold_no_classes_are_left_out_of_a_bare_manifest(tmp_path):
         ("path,gender\na.png,robot\n", r"m.csv line 2: 'robot' is not a class"),
         ("path,gender\nnone.png,male\n", r"1 pictures of 1 that do not exist.*line 2.*none.png"),
         ("path,x0,y0,x1,y1,gender\na.png,1,2,x,4,male\n", "line 2: a box is four numbers"),
+        ("path,x0,y0,x1,y1,gender\na.png,0.1,0,0.9,1,male\n", "shares of the picture, it seems"),
         ("path,split,gender\na.png,dev,male\n", "line 2: a split is one of"),
         ("path,gender\na.png,male\na.png,female\n", "has two values for 'gender'"),
         ("", "not a readable CSV"),

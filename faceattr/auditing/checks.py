@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+from PIL import Image
 
 from faceattr.auditing.issues import (
     EXACT_ACROSS,
@@ -13,9 +14,12 @@ from faceattr.auditing.issues import (
     EXACT_WITHIN,
     FEW_ROWS,
     GROUP_ACROSS,
+    NAMES_ALIKE,
+    NAMES_UNKNOWN,
     NEAR_ACROSS,
     NEAR_OTHERWISE,
     NEAR_WITHIN,
+    PHOTOGRAPHS,
     UNSPLIT,
     Counts,
     Finding,
@@ -25,14 +29,65 @@ from faceattr.data.manifest import SPLITS, Example
 from faceattr.data.rows import Rows
 from faceattr.data.twins import SURE
 from faceattr.judging.evaluate import FEW_OF_A_CLASS
-from faceattr.tasks import Task
+from faceattr.tasks import KNOWN_TASKS, Task
+
+UNKNOWN = ("nan", "none", "null", "n/a", "na", "unknown", "?", "-")  # as cells say it
+LOOKED_AT = 100  # pictures whose size is asked
+# Shorter side in pixels and longer side as its multiple, from which on a picture is hardly a
+# face that was cut out.
+PHOTOGRAPH, OBLONG = 200, 1.2
 
 
 def looked_at(tasks: Sequence[Task], rows: Rows) -> list[Finding]:
     """What can be seen from faces and labels alone."""
     alike = Likenesses(rows)
     few = few_rows(counts_of(tasks, rows))
-    return [*copies(alike), *contradictions(alike, tasks), *few]
+    odd = [*odd_names(tasks), *whole_photographs(rows.examples)]
+    return [*copies(alike), *contradictions(alike, tasks), *few, *odd]
+
+
+def odd_names(tasks: Iterable[Task]) -> Iterator[Finding]:
+    """Classes that may be one, spelled in two ways, or no class: what a cell says for unknown."""
+    for task in tasks:
+        if task.name in KNOWN_TASKS:
+            continue
+        first: dict[object, str] = {}
+        for name in task.classes:
+            other = first.setdefault(_essence(name), name)
+            if other != name:
+                words = f"{other!r} and {name!r}; `--map {name}={other}` makes them one"
+                yield Finding(NAMES_ALIKE, task.name, words=words)
+            if name.casefold() in UNKNOWN:
+                words = f"{name!r}; `--map {name}=` leaves it out"
+                yield Finding(NAMES_UNKNOWN, task.name, words=words)
+
+
+def _essence(name: str) -> object:
+    """What is left of a name without capitals, or of a number without its form."""
+    try:
+        return float(name)
+    except ValueError:
+        return name.casefold()
+
+
+def whole_photographs(examples: Sequence[Example]) -> Iterator[Finding]:
+    """One finding where most pictures that count as cut-out faces are large and not square."""
+    uncut = [one for one in examples if one.box is None and one.pixels is None]
+    some = uncut[:: max(1, len(uncut) // LOOKED_AT)]
+    if some and sum(map(_looks_uncut, some)) > len(some) / 2:
+        words = (
+            f"most of {len(some)} are large and not square; `--find-faces` takes the face of each"
+        )
+        yield Finding(PHOTOGRAPHS, "pictures", words=words)
+
+
+def _looks_uncut(example: Example) -> bool:
+    try:
+        with Image.open(example.path) as picture:
+            shorter, longer = sorted(picture.size)
+    except (OSError, ValueError):
+        return False
+    return shorter >= PHOTOGRAPH and longer >= OBLONG * shorter
 
 
 def copies(alike: Likenesses) -> list[Finding]:

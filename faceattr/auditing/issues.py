@@ -15,9 +15,12 @@ EXACT_ACROSS, NEAR_ACROSS = "exact copies in another split", "near copies in ano
 EXACT_WITHIN, NEAR_WITHIN = "exact copies in one split", "near copies in one split"
 EXACT_OTHERWISE, NEAR_OTHERWISE = "same pixels, two labels", "near copies, two labels"
 GROUP_ACROSS, FEW_ROWS, SWAPPED = "groups in two splits", "few faces of a class", "swapped names"
+NAMES_ALIKE, NAMES_UNKNOWN = "classes that may be one", "classes that may mean unknown"
+PHOTOGRAPHS = "whole photographs, it seems"
 KINDS = (
     *(UNREADABLE, NO_FACE, EXACT_ACROSS, NEAR_ACROSS, GROUP_ACROSS, EXACT_OTHERWISE),
     *(NEAR_OTHERWISE, EXACT_WITHIN, NEAR_WITHIN, FEW_ROWS, SWAPPED),
+    *(NAMES_ALIKE, NAMES_UNKNOWN, PHOTOGRAPHS),
 )
 # What makes a score untrue or teaches what is wrong; the rest may be as somebody wants it.
 SERIOUS = (
@@ -27,6 +30,8 @@ SERIOUS = (
     EXACT_OTHERWISE,
     SWAPPED,
 )
+# What is told in words, and of which there is no row to name.
+IN_WORDS = (FEW_ROWS, NAMES_ALIKE, NAMES_UNKNOWN, PHOTOGRAPHS)
 UNSPLIT = "unsplit"  # a row of which nobody has said where it belongs
 Counts = Mapping[str, Mapping[str, Mapping[str, float]]]
 Totals = Mapping[tuple[str, str], int]

@@ -11,7 +11,7 @@ def add_command(commands) -> None:
     add = parser.add_argument
     add("sources", nargs="+", metavar="[TASK=]PATH", help="manifest CSV or folder")
     add("-o", "--output", metavar="DIR", help="where findings.csv, audit.json and sheets go")
-    add("--tasks", type=names, help="columns to take from bare manifests")
+    add("--tasks", action="extend", type=names, help="columns to take from bare manifests")
     add(
         "--model",
         metavar="FILE",

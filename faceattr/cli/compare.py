@@ -21,7 +21,7 @@ def add_command(commands) -> None:
         "first one is also trained on each task alone, the baseline",
     )
     add("--on", nargs="+", required=True, metavar="[TASK=]PATH", help="what all are trained on")
-    add("--tasks", type=names, help="columns to take from bare manifests")
+    add("--tasks", action="extend", type=names, help="columns to take from bare manifests")
     add("--seeds", type=int, metavar="N", help="how many trainings of each (3)")
     add("-o", "--output", required=True, metavar="TABLE.csv", help="keeps what is finished")
     add("--cache", metavar="DIR", help="folder of the crop cache")

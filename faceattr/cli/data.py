@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from faceattr.cli.options import pairs
+from faceattr.cli.options import Merged, pairs
 
 
 def _renaming(text: str) -> tuple[str, str, str]:
@@ -49,6 +49,7 @@ def add_spelling(parser) -> None:
     )
     add(
         "--votes",
+        action=Merged,
         type=pairs(float),
         metavar="TASK=SHARE",
         help="how much the votes beside a label count, of 1 (0: the label alone): columns "

@@ -11,11 +11,18 @@ def add_command(commands) -> None:
     add = parser.add_argument
     add("model", help="a .keras file, or 'shipped'")
     add("sources", nargs="+", metavar="[TASK=]PATH", help="manifest CSV or folder")
-    add("--tasks", type=names, metavar="TASK,…", help="which of the model's tasks to score")
+    add(
+        "--tasks",
+        action="extend",
+        type=names,
+        metavar="TASK,…",
+        help="which of the model's tasks to score",
+    )
     splits = ("train", "val", "test", "all")
     add("--split", choices=splits, help="rows to score (val where there are some, else all)")
     add(
         "--by",
+        action="extend",
         type=names,
         metavar="COLUMN,…",
         help="accuracy by group: columns of the manifest, a+b for two crossed, or another task, "

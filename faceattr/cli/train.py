@@ -7,6 +7,7 @@ import sys
 from faceattr.cli.data import add_adding, add_spelling, adding_of, names, spelling_of
 from faceattr.cli.options import (
     INTERRUPTED,
+    Merged,
     add_face_options,
     command,
     detector_of,
@@ -27,7 +28,7 @@ def add_command(commands) -> None:
     add = parser.add_argument
     add("sources", nargs="*", metavar="[TASK=]PATH", help="manifest CSV or folder")
     add("-o", "--output", required=True, metavar="MODEL", help="the .keras file to write")
-    add("--tasks", type=names, help="columns to take from bare manifests")
+    add("--tasks", action="extend", type=names, help="columns to take from bare manifests")
     add("--resume", action="store_true", help="go on with an interrupted run")
     add("--overwrite", action="store_true", help="replace a model that is already there")
     add("--cache", metavar="DIR", help="folder of the crop cache")
@@ -55,12 +56,25 @@ def add_options(parser) -> None:
     add = course.add_argument
     add(
         "--epochs",
+        action=Merged,
         type=pairs(int),
         metavar="PHASE=N,…",
         help="frozen=5,finetune=5; scratch=10; whole=10",
     )
-    add("--rate", type=pairs(float), metavar="PHASE=X,…", help="highest learning rate")
-    add("--first", type=pairs(str), metavar="PHASE=LAYER,…", help="first layer that learns")
+    add(
+        "--rate",
+        action=Merged,
+        type=pairs(float),
+        metavar="PHASE=X,…",
+        help="highest learning rate",
+    )
+    add(
+        "--first",
+        action=Merged,
+        type=pairs(str),
+        metavar="PHASE=LAYER,…",
+        help="first layer that learns",
+    )
     add("--batch-size", type=int)
     add(
         "--balance", choices=("weights", "sampling", "none"), help="rare classes count or come more"
@@ -68,12 +82,19 @@ def add_options(parser) -> None:
     add("--label-smoothing", type=float)
     add(
         "--augment",
+        action=Merged,
         type=_augment,
         metavar="CHANGE=X,…",
         help="none, or other amounts than a face's: flip=0,erase=0 (flip, turn, shift, zoom, "
         "grey, blur, smallest, light, erase)",
     )
-    add("--patience", type=pairs(int), metavar="PHASE=N,…", help="epochs without a new best")
+    add(
+        "--patience",
+        action=Merged,
+        type=pairs(int),
+        metavar="PHASE=N,…",
+        help="epochs without a new best",
+    )
     add("--copies", type=int, help="augmented copies of a face in the feature cache; 0: none")
     add("--seed", type=int)
     add_ways(parser)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from faceattr.cli.options import pairs
+from faceattr.cli.options import Merged, pairs
 
 
 def add_ways(parser: argparse.ArgumentParser) -> None:
@@ -14,10 +14,18 @@ def add_ways(parser: argparse.ArgumentParser) -> None:
     add("--schedule", choices=("joint", "alternating"), help="all tasks in a step, or one")
     add("--mix", type=_mix, metavar="RULE", help="equal, natural, a temperature, or task=share,…")
     add("--combine", metavar="HOW", help="losses into one: sum, log, uncertainty, random")
-    add("--loss-weights", "--weight", type=pairs(float), metavar="TASK=W,…", help="in the sum")
+    add(
+        "--loss-weights",
+        "--weight",
+        action=Merged,
+        type=pairs(float),
+        metavar="TASK=W,…",
+        help="in the sum",
+    )
     add(
         "--branch-rates",
         "--lr",
+        action=Merged,
         type=pairs(float),
         metavar="BRANCH=X,…",
         help="highest learning rate of a task's head, trunk, block5, a layer",
@@ -27,6 +35,7 @@ def add_ways(parser: argparse.ArgumentParser) -> None:
     add(
         "--tap",
         dest="taps",
+        action=Merged,
         type=pairs(str),
         metavar="TASK=LAYER,…",
         help="the head reads block2_pool, …",

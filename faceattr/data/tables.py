@@ -58,9 +58,11 @@ def _read_manifest(
         reasons = {name: "" if name in wanted else "not asked for" for name in names}
     names = [name for name in names if not reasons[name]]
     if not names:
+        why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
         raise ValueError(
             f"{path} has no column {' or '.join(sorted(wanted or ())) or 'of class names'}. "
             f"Its columns are: {', '.join(table.columns)}"
+            + (f" ({why}; TASK={path} takes a column in any case)" if why and not wanted else "")
         )
     labels = {name: _labels(path, table, name) for name in names}
     votes = {
@@ -79,6 +81,7 @@ def _read_manifest(
         else:
             left_out["no label for any task"] += 1
     _check_files(path, examples)
+    _check_boxes(path, examples)
     return Source(tuple(names), tuple(examples), left_out)
 
 
@@ -141,6 +144,15 @@ def _example(
         about=about,
         origin=origin,
     )
+
+
+def _check_boxes(path: Path, examples: list[Example]) -> None:
+    corners = [corner for example in examples for corner in example.box or ()]
+    if corners and all(0 <= corner <= 1 for corner in corners):
+        raise ValueError(
+            f"{path} has boxes from 0 to 1 only: shares of the picture, it seems. Expected pixels: "
+            "multiply x0 and x1 by its width, y0 and y1 by its height."
+        )
 
 
 def _check_files(path: Path, examples: list[Example]) -> None:

@@ -16,20 +16,21 @@ from faceattr.judging.evaluate import calibration_error, chance_error, predict
 FEWEST = 20  # labelled rows; fewer say more about themselves than about the model
 
 
-def temperature(target: np.ndarray, probabilities: np.ndarray) -> float:
+def temperature(target: np.ndarray, probabilities: np.ndarray, fewest: int = FEWEST) -> float:
     """The temperature that makes one head's answers most likely.
 
     Args:
         target: Target rows ``(n, classes)``; all-zero rows do not count. Of votes the class that
             has most counts, as it does for the accuracy: a confidence is the chance to be right.
         probabilities: What the head answered, ``(n, classes)``.
+        fewest: Labelled rows that it takes.
 
     Returns:
         Above 1 for a head that is too sure of itself, below 1 for one that is not sure
-        enough; 1 where fewer than 20 rows know the task.
+        enough; 1 where fewer rows than that know the task.
     """
     known = target.sum(axis=-1) > 0
-    if known.sum() < FEWEST:
+    if known.sum() < fewest:
         return 1.0
     truth = target[known].argmax(axis=-1)
     logits = np.log(np.clip(probabilities[known], 1e-12, 1).astype(float))
@@ -63,9 +64,12 @@ def held_out(target: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray,
     known = target.sum(axis=-1) > 0
     target, probabilities = target[known], probabilities[known]
     answers = np.empty_like(probabilities, "float32")
+    # Where all rows are enough to calibrate a head, its halves are: else this would judge a head
+    # that was not calibrated.
+    fewest = FEWEST // 2 if len(target) >= FEWEST else FEWEST
     halves = slice(0, None, 2), slice(1, None, 2)
     for half, other in (halves, halves[::-1]):
-        fitted = temperature(target[other], probabilities[other])
+        fitted = temperature(target[other], probabilities[other], fewest)
         answers[half] = tempered(probabilities[half], fitted)
     return target.argmax(axis=-1) == answers.argmax(axis=-1), answers.max(axis=-1)
 
@@ -75,13 +79,15 @@ class Calibration:
     """How one head was calibrated.
 
     Args:
-        temperature: By which its weights were divided.
+        temperature: By which its weights were divided; 1 where that was not done.
+        fitted: Whether there were rows enough to calibrate it.
         held_out_error: Expected calibration error on rows that did not fit the temperature: each
             half of val with the temperature of the other half, both halves together.
         chance_error: The error that a perfectly calibrated head would show on so many rows.
     """
 
     temperature: float
+    fitted: bool
     held_out_error: float
     chance_error: float
 
@@ -110,6 +116,7 @@ def calibrate(
         right, confidence = held_out(target, answers)
         found[name] = Calibration(
             temperature(target, answers),
+            bool(target.any(axis=-1).sum() >= FEWEST),
             calibration_error(right, confidence),
             chance_error(confidence),
         )

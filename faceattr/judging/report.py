@@ -17,7 +17,7 @@ from faceattr.data.crop_cache import cache_crops
 from faceattr.data.look import Look
 from faceattr.data.manifest import Example, Manifest
 from faceattr.data.rows import Rows, rows_of
-from faceattr.data.sources import read_labelled, without_folders
+from faceattr.data.sources import Spec, read_labelled, specs_of, without_folders
 from faceattr.data.spelling import AS_WRITTEN, Spelling
 from faceattr.data.twins import have_twins
 from faceattr.judging import plots, show
@@ -41,7 +41,7 @@ TWIN = "twin"  # a column that is not in the manifest but worked out
 
 def report(
     model: str | Path,
-    sources: Sequence[str],
+    sources: Spec | Sequence[Spec],
     *,
     tasks: Collection[str] | None = None,
     spelling: Spelling = AS_WRITTEN,
@@ -75,7 +75,7 @@ def report(
     """
     if output is not None:
         must_be_folder(Path(output))
-    path = model_file.path_of(model)
+    path, sources = model_file.path_of(model), specs_of(sources)
     description = engines.describe(path)
     look = Look(description.crop, detector, Path(cache) if cache else None)
     known = {task.name: task for task in description.tasks}

@@ -9,7 +9,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from faceattr.data.console import OUT
-from faceattr.judging.calibrate import Calibration
+from faceattr.judging.calibrate import FEWEST, Calibration
 from faceattr.judging.confidence import Offer
 from faceattr.judging.evaluate import Score
 from faceattr.judging.groups import Groups
@@ -18,6 +18,9 @@ from faceattr.judging.groups import Groups
 def print_calibration(calibration: Mapping[str, Calibration]) -> None:
     """Print by task the temperature and the calibration error on rows that did not fit it."""
     for name, found in calibration.items():
+        if not found.fitted:
+            OUT.print(f"{name}: not calibrated, which takes {FEWEST} val rows that know it")
+            continue
         OUT.print(
             f"{name}: calibrated with temperature {found.temperature:.2f}, calibration error "
             f"{found.held_out_error:.1%} on rows that did not fit it "

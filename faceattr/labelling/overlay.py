@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from faceattr.labelling.describe import DescribedFace, Prediction
+from faceattr.pictures.typeface import typeface
 
 Area = tuple[float, float, float, float]
 LINE, CASING, GREY = (255, 196, 0), (0, 0, 0), (190, 190, 190)
@@ -76,7 +76,7 @@ def _answers(
     taken: Sequence[Area],
 ) -> Area:
     """Write the lines on a dark plate where they cover least; returns where that is."""
-    font = _font(_text_size(face, size))
+    font = typeface(_text_size(face, size))
     text = "\n".join(lines)
     left, top, right, bottom = pen.multiline_textbbox((0, 0), text, font=font, spacing=2)
     pad = round(font.size * 0.25)
@@ -93,11 +93,6 @@ def _text_size(face: DescribedFace, size: tuple[int, int]) -> int:
     """In step with the face, but never too small to read in the whole picture."""
     smallest = max(11, round(min(size) / 45))
     return int(np.clip(face.face.side / 7, smallest, 3 * smallest))
-
-
-@lru_cache(maxsize=64)
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size)  # type: ignore[return-value]
 
 
 def _best_place(

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from faceattr.pictures.reading import PathLike
+from faceattr.pictures.typeface import typeface
 
 GAP = 10
 LINE = 1.3  # height of a line of text in sizes of its font
@@ -61,7 +62,7 @@ def contact_sheet(
         side: Of each picture in pixels.
         title: A line above them.
     """
-    text, head = _font(max(11, side // 9)), _font(18)
+    text, head = typeface(max(11, side // 9)), typeface(18)
     line = round(text.size * LINE)
     below = 4 + line * max((len(tile.lines) for tile in tiles), default=0)
     above = GAP + (round(head.size * 1.8) if title else 0)
@@ -91,7 +92,3 @@ def _cut(words: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     while words and font.getlength(words + "…") > width:
         words = words[:-1]
     return words + "…"
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size)  # type: ignore[return-value]

@@ -17,10 +17,11 @@ from faceattr.training.network import Network
 def of_rows(tasks: Sequence[Task], rows: Mapping[str, Rows]) -> list[str]:
     """A note for each kind of finding among the faces of all splits, and where there is more."""
     found = checks.looked_at(tasks, joined(tuple(rows.values())))
-    totals = issues.totals(one for one in found if one.kind != issues.FEW_ROWS)
+    totals = issues.totals(one for one in found if one.kind not in issues.IN_WORDS)
     lines = [f"{kind}: {count:,} ({where})" for (kind, where), count in totals.items()]
-    if few := [f"{one.where} {one.words}" for one in found if one.kind == issues.FEW_ROWS]:
-        lines.append(f"{issues.FEW_ROWS}: {', '.join(few)}")
+    for kind in issues.IN_WORDS:
+        if told := [f"{one.where} {one.words}" for one in found if one.kind == kind]:
+            lines.append(f"{kind}: {', '.join(told)}")
     return [*lines, "`faceattr audit` with these sources names them"] if totals else lines
 
 

@@ -13,7 +13,7 @@ from faceattr import model_file
 from faceattr.judging.evaluate import smallest_face
 from faceattr.model import with_owner_renamed
 from faceattr.model_file import Description
-from faceattr.tasks import Task
+from faceattr.tasks import KNOWN_TASKS, Task
 
 Classes = Mapping[str, Mapping[str, str]]
 
@@ -22,7 +22,7 @@ def edit_heads(
     path: str | Path,
     output: str | Path,
     *,
-    remove: Collection[str] = (),
+    remove: str | Collection[str] = (),
     rename: Mapping[str, str] | None = None,
     rename_classes: Classes | None = None,
     overwrite: bool = False,
@@ -44,6 +44,7 @@ def edit_heads(
         ValueError: There is no such head or class, two would be called the same, no head is
             left, or the file exists.
     """
+    remove = [remove] if isinstance(remove, str) else remove
     output, rename, rename_classes = Path(output), dict(rename or {}), dict(rename_classes or {})
     if output.exists() and not overwrite:
         raise ValueError(f"{output} exists already: choose another name, or --overwrite.")
@@ -80,6 +81,13 @@ def _edited(
     names = [task.name for task in left.values()]
     if not names:
         raise ValueError("A model needs at least one head, and all of them would be removed.")
+    for task in left.values():
+        known = KNOWN_TASKS.get(task.name)
+        if known and task.name in rename.values() and set(task.classes) - set(known.classes):
+            raise ValueError(
+                f"A head called {task.name} has the classes {', '.join(known.classes)}, and this "
+                f"one has {', '.join(task.classes)}. Choose another name, such as my_{task.name}."
+            )
     if len(set(names)) < len(names):
         raise ValueError(f"Two heads would be called the same: {', '.join(names)}.")
     return left

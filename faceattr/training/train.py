@@ -12,11 +12,12 @@ from faceattr.data import console
 from faceattr.data.look import Look
 from faceattr.data.manifest import Manifest
 from faceattr.data.rows import Rows
-from faceattr.data.sources import read_for_training, read_labelled
+from faceattr.data.sources import Spec, read_for_training, read_labelled, specs_of
 from faceattr.data.spelling import AS_WRITTEN, Spelling
 from faceattr.judging.evaluate import Score
 from faceattr.judging.report import SCORES, of_split, read_rows, with_twins
 from faceattr.model_file import Description
+from faceattr.outputs import must_have_place
 from faceattr.pictures.detect import Detector
 from faceattr.tasks import KNOWN_TASKS, Task
 from faceattr.training import brief
@@ -31,7 +32,7 @@ from faceattr.training.settings import Settings
 
 
 def train(
-    sources: Sequence[str],
+    sources: Spec | Sequence[Spec],
     output: str | Path,
     *,
     adding: Adding | None = None,
@@ -68,9 +69,8 @@ def train(
     Returns:
         By task, the score of the finished file on the validation rows.
     """
-    output = Path(output)
-    folder = output.with_suffix(".training")
-    _check_output(output, folder, resume=resume, overwrite=overwrite)
+    output, sources = Path(output), specs_of(sources)
+    folder = _check_output(output, resume=resume, overwrite=overwrite)
     network = (network or Network()).settled()
     settings = settings or Settings(phases=(FROZEN,) if adding else network.phases)
     old = Old.of(network) if adding else None
@@ -115,10 +115,16 @@ def train(
     return finish(best, description, folder, output, val, old=old, judged=judged)
 
 
-def _check_output(output: Path, folder: Path, *, resume: bool, overwrite: bool) -> None:
-    """Refuse, before any work, what could not be written or would destroy something."""
+def _check_output(output: Path, *, resume: bool, overwrite: bool) -> Path:
+    """Refuse, before any work, what could not be written or would destroy something.
+
+    Returns:
+        The folder of the run.
+    """
     if output.suffix != ".keras" or output.is_dir():
         raise ValueError(f"A model is a file whose name ends in .keras. Received: {output}")
+    must_have_place(output)
+    folder = output.with_suffix(".training")
     if resume and overwrite:
         raise ValueError("--resume goes on with a run and --overwrite starts it anew: choose one.")
     unfinished = (folder / SETTINGS).is_file() and not (folder / SCORES).is_file()
@@ -134,6 +140,7 @@ def _check_output(output: Path, folder: Path, *, resume: bool, overwrite: bool) 
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=output.parent):
         pass
+    return folder
 
 
 def _cut(
