@@ -84,6 +84,13 @@ def test_a_folder_with_a_manifest_is_read_through_it(tmp_path):
     assert labels(read_source(f"gender={tmp_path}"), "gender") == ["male"]
 
 
+def test_a_folder_beside_the_splits_is_no_class(tmp_path):
+    places = ["train/a", "train/b", "valid/a", "dev/b"]
+    draw(*(tmp_path / place / "1.png" for place in places))
+    with pytest.raises(ValueError, match=r"has splits \(train, valid\) and beside them dev"):
+        read_source(f"mood={tmp_path}")
+
+
 def test_class_folders_also_under_splits(tmp_path):
     for place in ("train/cute/a.png", "train/crying/b.png", "val/cute/c.jpg"):
         draw(tmp_path / place)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from faceattr.data.manifest import SPLIT_NAMES, Example, Source
+from faceattr.data.manifest import SPLIT_NAMES, SPLITS, Example, Source
 from faceattr.pictures.inputs import Inputs
 from faceattr.tasks import AGE_GROUP, GENDER
 
@@ -48,6 +48,7 @@ def _split_of(relative: Path) -> str:
 
 
 def _read_class_folders(root: Path, pictures: Sequence[Path], task: str) -> Source:
+    _must_be_all_splits_or_none(root, pictures)
     examples, left_out = [], Counter[str]()
     for path in pictures:
         relative = path.relative_to(root)
@@ -62,6 +63,17 @@ def _read_class_folders(root: Path, pictures: Sequence[Path], task: str) -> Sour
     if empty := _empty_folders(root, examples, task):
         raise ValueError(f"{root}: class folders without a picture: {', '.join(empty)}.")
     return Source((task,), tuple(examples), left_out)
+
+
+def _must_be_all_splits_or_none(root: Path, pictures: Sequence[Path]) -> None:
+    tops = {path.relative_to(root).parts[0] for path in pictures if path.parent != root}
+    splits = {top for top in tops if top.lower() in SPLIT_NAMES}
+    if splits and tops - splits:
+        raise ValueError(
+            f"{root} has splits ({', '.join(sorted(splits))}) and beside them "
+            f"{', '.join(sorted(tops - splits))}. Expected {root}/<class>/… or "
+            f"{root}/<{', '.join(SPLITS)}>/<class>/… alone: move or rename them."
+        )
 
 
 def _empty_folders(root: Path, examples: Sequence[Example], task: str) -> list[str]:
