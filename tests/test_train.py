@@ -118,6 +118,7 @@ def test_an_interrupted_run_says_how_to_go_on(data, toy, monkeypatch, capsys):
         (["--seed", "99999999999"], "2**32"),
         (["--resume", "--overwrite"], "choose one"),
         (["-o", "."], "name ends in .keras"),
+        (["--dropout", "1"], "from 0 to below 1"),
         (["--tasks", "shade, tnt"], "no column shade or tnt"),
         (["--weights", "missing.keras"], "no model file missing.keras"),
         (["--schedule", "alternating", "--combine", "log"], "nothing to combine"),
@@ -180,6 +181,8 @@ def test_what_is_left_open_is_as_the_model_file_has_it_that_a_run_starts_from(tm
     settled = network_of(dict(given)).settled()
     assert (settled.trunk, settled.sharing, settled.pooling) == ("vgg16-slim", "hard", "avg")
     assert settled.crop == rule
+    with pytest.raises(ValueError, match="not fit vgg16. With --weights none"):
+        network_of({**given, "trunk": "vgg16"}).settled()
     assert network_of({**given, "margin": 0.1}).crop == CropRule(64, 0.1, level=False)
     assert network_of({"weights": "none", "size": 32}).crop == CropRule(32)
 

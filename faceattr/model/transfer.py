@@ -53,8 +53,7 @@ def _folded(source: keras.Model, name: str, shape: tuple[int, ...]) -> list[np.n
     weights = layers[name].get_weights()
     if weights[0].shape != shape:
         raise ValueError(
-            "A trunk with other channels cannot be taken over (--weights none starts without): "
-            f"{name} has a kernel of "
+            f"A trunk with other channels cannot be taken over: {name} has a kernel of "
             f"{weights[0].shape}. Expected: {shape}."
         )
     return weights if len(weights) == 2 else _without_norm(weights[0], layers[norm_name(name)])

@@ -54,6 +54,10 @@ class Network:
     norm: bool | None = None
     dtype: str | None = None
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"Dropout is a share from 0 to below 1. Received: {self.dropout}")
+
     @property
     def phases(self) -> tuple[Phase, ...]:
         """The phases that suit the start."""
@@ -79,11 +83,20 @@ class Network:
         return model_file.describe(self.start).licence if self.start else "not stated"
 
     def settled(self) -> Network:
-        """The same with what was left open: as the start has it, else the default."""
+        """The same with what was left open: as the start has it, else the default.
+
+        Raises:
+            ValueError: The start has another trunk.
+        """
         about = model_file.describe(self.start) if self.start else None
         crop = self.crop or (about.crop if about else CropRule())
         had = about.network if about else {}
         own = {name: getattr(self, name) or had.get(name, usual) for name, usual in USUAL.items()}
+        if about and own["trunk"] != had.get("trunk", USUAL["trunk"]):
+            raise ValueError(
+                f"{self.weights} has the trunk {had.get('trunk', USUAL['trunk'])}, whose weights do "
+                f"not fit {own['trunk']}. With --weights none it starts from nothing."
+            )
         return replace(self, crop=crop, **own)
 
     def extending(self, about: Description) -> Network:
