@@ -95,14 +95,11 @@ def test_the_command_shows_heads_and_writes_only_to_a_file_of_its_own(path, caps
     assert "exists already" in capsys.readouterr().err
 
 
-def test_options_that_are_typed_again_add_up(path, capsys):
+def test_options_that_are_typed_again_add_up(path):
     new = path.with_name("new.keras")
-    typed = ["--rename", "tint=hue", "--rename", "shade=light"]
+    typed = ["--rename", "tint=colour", "--rename", "shade=light", "--rename", "tint=hue"]
     assert cli.main(["heads", str(path), "-o", str(new), *typed]) == 0
     assert {task.name for task in model_file.describe(new).tasks} == {"hue", "light"}
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(["heads", str(path), "-o", str(new), *typed, "--rename", "tint=colour"])
-    assert stopped.value.code == 2 and "tint is given twice" in capsys.readouterr().err
 
 
 def test_one_head_may_be_named_without_a_list(path):

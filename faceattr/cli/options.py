@@ -38,13 +38,11 @@ def pairs(kind):
 
 
 class Merged(argparse.Action):
-    """For options of `pairs`: what is typed again comes on top, and nothing is said twice."""
+    """For options of `pairs`: what is typed again comes on top, the last value of a name counts."""
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:
         before = getattr(namespace, self.dest, None)
         if isinstance(before, dict) and isinstance(values, dict):
-            if twice := sorted(before.keys() & values.keys()):
-                raise argparse.ArgumentError(self, f"{', '.join(twice)} is given twice")
             values = before | values
         setattr(namespace, self.dest, values)
 

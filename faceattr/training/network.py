@@ -83,20 +83,11 @@ class Network:
         return model_file.describe(self.start).licence if self.start else "not stated"
 
     def settled(self) -> Network:
-        """The same with what was left open: as the start has it, else the default.
-
-        Raises:
-            ValueError: The start has another trunk.
-        """
+        """The same with what was left open: as the start has it, else the default."""
         about = model_file.describe(self.start) if self.start else None
         crop = self.crop or (about.crop if about else CropRule())
         had = about.network if about else {}
         own = {name: getattr(self, name) or had.get(name, usual) for name, usual in USUAL.items()}
-        if about and own["trunk"] != had.get("trunk", USUAL["trunk"]):
-            raise ValueError(
-                f"{self.weights} has the trunk {had.get('trunk', USUAL['trunk'])}, whose weights do "
-                f"not fit {own['trunk']}. With --weights none it starts from nothing."
-            )
         return replace(self, crop=crop, **own)
 
     def extending(self, about: Description) -> Network:
@@ -179,6 +170,12 @@ class Network:
     def _start_from_model(self, model: keras.Model, path: Path, tasks: Sequence[Task]) -> None:
         """Take over the trunk of a model file, and its heads for tasks that are the same."""
         source, description = model_file.load(path)
+        had = description.network.get("trunk", USUAL["trunk"])
+        if had != self.architecture["trunk"]:
+            raise ValueError(
+                f"{path} has the trunk {had}, whose weights do not fit another. "
+                "With --weights none it starts from nothing."
+            )
         taps = description.network.get("taps", {})
         same = [
             task.name
