@@ -78,9 +78,9 @@ def data(tmp_path):
     return tmp_path
 
 
-def add(data, *options, name="more.keras", weights="old.keras"):
+def add(data, *options, name="more.keras", weights="old.keras", epochs="frozen=1"):
     always = f"train --add feel={data / 'feel'} -o {data / name} --cache {data / 'cache'}".split()
-    start = f"--weights {data / weights} --batch-size 8 --epochs frozen=1".split()
+    start = f"--weights {data / weights} --batch-size 8 --epochs {epochs}".split()
     return cli.main([*always, *start, *options])
 
 
@@ -166,6 +166,11 @@ def interrupt(*args, **kwargs):
     raise KeyboardInterrupt
 
 
+def test_the_whole_trunk_cannot_go_on_under_old_heads(old, data, capsys):
+    assert add(data, "--norm", "batch", epochs="whole=1") == 2
+    assert "the whole trunk go on learning, and old heads stay" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -176,10 +181,6 @@ def interrupt(*args, **kwargs):
         (["--pooling", "avg"], "pooling stays max"),
         (["--trunk", "vgg16-slim"], "trunk stays vgg16. Received: vgg16-slim"),
         (["--sharing", "soft"], "sharing stays hard"),
-        (
-            ["--norm", "batch", "--epochs", "whole=1"],
-            "the whole trunk go on learning, and old heads stay",
-        ),
         (["--tap", "hue=block1_conv1"], "--tap is for new ones. Received: hue"),
         (["--epochs", "frozen=0"], "Every phase has 0 epochs"),
         (["--resume", "--overwrite"], "choose one"),
