@@ -158,6 +158,8 @@ def test_order_and_augmentation_depend_on_seed_epoch_and_step_alone():
     resumed = batches(both, seed=5, augmentation=None, epoch=3)
     np.testing.assert_array_equal(unbroken[2][0], resumed[2][0])
     assert seen(batches(both, seed=5)) != seen(batches(both, seed=6))
+    assert seen(batches(both, seed=(5, 1))) != seen(batches(both, seed=(5, 2)))
+    assert seen(batches(both, seed=5)) == seen(batches(both, seed=(5,)))
     assert seen(batches(both, epoch=0)) != seen(batches(both, epoch=1))
 
 

@@ -17,6 +17,7 @@ from faceattr.model import build
 from faceattr.model_file import Description
 from faceattr.pictures.crop import CropRule
 from faceattr.tasks import GENDER
+from faceattr.training import course
 from faceattr.training import network as network_module
 from faceattr.training.network import Network
 from faceattr.training.phases import FINETUNE
@@ -171,6 +172,26 @@ def test_training_starts_from_the_trunk_of_a_model_and_takes_over_its_equal_head
         np.testing.assert_allclose(
             started.get_layer(name).kernel, source.get_layer(name).kernel, rtol=1e-3, atol=1e-6
         )
+
+
+def test_a_run_that_goes_on_sees_other_batches_than_the_one_before(data, toy, monkeypatch):
+    """With the seed alone it would see the very crops again that the start knows by heart."""
+    seeds = []
+
+    class Spy(course.MaskedBatches):
+        def __init__(self, *args, seed, **more):
+            seeds.append(seed)
+            super().__init__(*args, seed=seed, **more)
+
+    monkeypatch.setattr(course, "MaskedBatches", Spy)
+    short = ["--epochs", "frozen=1,finetune=0"]
+    go_on = [*short, "--weights", str(data / "my.keras"), "-o"]
+    assert train(data, *short) == 0
+    assert train(data, *go_on, str(data / "second.keras")) == 0
+    assert train(data, *go_on, str(data / "again.keras")) == 0
+    first, second, again = seeds
+    assert first != second == again
+    assert first[0] == second[0] == 0
 
 
 def test_what_is_left_open_is_as_the_model_file_has_it_that_a_run_starts_from(tmp_path):

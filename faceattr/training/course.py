@@ -27,6 +27,7 @@ def course_of(
     train: Rows,
     epochs_before: int,
     frozen: Frozen | None = None,
+    draws: Sequence[int] = (),
 ) -> Joint | Alternating:
     """Prepare a phase.
 
@@ -37,6 +38,7 @@ def course_of(
         train: Training rows.
         epochs_before: Epochs of earlier phases, which count for the order of the batches.
         frozen: What was computed of the network's lower part; None trains on crops.
+        draws: As for `faceattr.training.fit.fit`.
     """
     phase.open(network)
 
@@ -46,7 +48,7 @@ def course_of(
             size,
             batch_size=settings.batch_size,
             augmentation=settings.augmentation,
-            seed=settings.seed,
+            seed=(settings.seed, *draws),
             epoch=epochs_before + epoch,
             features=frozen.copies[size] if frozen else None,
             **more,

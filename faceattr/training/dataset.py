@@ -113,7 +113,7 @@ class MaskedBatches(keras.utils.PyDataset):
         batch_size: Rows in a batch.
         mix: How much of a batch each task gets.
         augmentation: What happens to the crops.
-        seed: Decides the order and the augmentation.
+        seed: Decides the order and the augmentation; one number or several.
         epoch: Number of the first epoch.
         steps: Batches in an epoch, if not `steps_per_epoch`.
         features: What batches hold in place of augmented crops.
@@ -127,7 +127,7 @@ class MaskedBatches(keras.utils.PyDataset):
         batch_size: int = 64,
         mix: Mix | None = None,
         augmentation: Augmentation | None = None,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         epoch: int = 0,
         steps: int | None = None,
         features: Drawn | None = None,
@@ -136,7 +136,8 @@ class MaskedBatches(keras.utils.PyDataset):
         self._steps = steps_per_epoch(len(rows), batch_size) if steps is None else steps
         self._rows, self._size, self._batch_size = rows, size, batch_size
         self._augmentation = augmentation or Augmentation()
-        self._seed, self._epoch, self._features = seed, epoch, features
+        self._seed = [seed] if isinstance(seed, int) else list(seed)
+        self._epoch, self._features = epoch, features
         names = [name for name, target in rows.targets.items() if target.any()]
         known = rows.known[:, rows.known.any(axis=0)]
         kinds, kind_of, counts = np.unique(known, axis=0, return_inverse=True, return_counts=True)
@@ -153,7 +154,7 @@ class MaskedBatches(keras.utils.PyDataset):
     def __getitem__(self, step: int) -> Batch:
         rows = self._plan[step]
         crops, chosen, masks = self._rows.batch(rows)
-        generator = np.random.default_rng([self._seed, self._epoch, step])
+        generator = np.random.default_rng([*self._seed, self._epoch, step])
         if self._features:
             drawn = self._features.draw(self._rows.index[rows], self._epoch, generator)
             return drawn, chosen, masks
@@ -175,7 +176,7 @@ class MaskedBatches(keras.utils.PyDataset):
 
     def _planned(self) -> np.ndarray:
         """The rows of every batch of this epoch, shape ``(steps, batch_size)``."""
-        generator = np.random.default_rng([self._seed, self._epoch])
+        generator = np.random.default_rng([*self._seed, self._epoch])
         drawn = np.empty(self._steps * self._batch_size, int)
         slots = spread(self._shares, len(drawn))
         for kind, rows in enumerate(self._kinds):

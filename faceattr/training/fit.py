@@ -85,6 +85,7 @@ def fit(
     folder: Path,
     *,
     identity: Mapping[str, Any] | None = None,
+    draws: Sequence[int] = (),
     resume: bool = False,
     after_epoch: Callable[[Epoch], None] = lambda epoch: None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -108,6 +109,7 @@ def fit(
         folder: Where checkpoint, log and settings go.
         identity: What else a resumed run must have in common, for example how the network is
             built.
+        draws: Numbers that decide, beside the seed, which rows come when and how they are changed.
         resume: Go on from the checkpoint in `folder`, if there is one.
         after_epoch: Called after every epoch, with the model in the state of that epoch.
         callbacks: More Keras callbacks, for example a progress bar.
@@ -141,7 +143,7 @@ def fit(
         epochs_before = sum(earlier.epochs for earlier in settings.phases[:position])
         keeper.enter(position, resumed=first_epoch > 0)
         frozen = cache.enter(model, position) if cache else None
-        course = course_of(model, phase, settings, train, epochs_before, frozen)
+        course = course_of(model, phase, settings, train, epochs_before, frozen, draws)
         keeper.follow(course.state, frozen)
         for start, end, size in phase.stretches(train.crops.shape[1], first_epoch):
             if not keeper.gave_up:

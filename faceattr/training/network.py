@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -76,6 +78,20 @@ class Network:
         if self.weights in (IMAGENET, NOTHING) or self.weights.endswith(".h5"):
             return None
         return model_file.path_of(self.weights)
+
+    @property
+    def draws(self) -> tuple[int, ...]:
+        """A number that tells what made the model file that it starts from; empty without one.
+
+        With the seed alone, a run that goes on with the same rows would see the same batches of
+        the same changed crops again, which the start knows by heart.
+        """
+        if self.start is None:
+            return ()
+        about = model_file.describe(self.start)
+        facts = [about.data, about.made.get("settings"), about.made.get("weights")]
+        text = json.dumps(model_file.plain(facts), sort_keys=True)
+        return (int(hashlib.sha256(text.encode()).hexdigest()[:8], 16),)
 
     @property
     def licence(self) -> str:

@@ -103,6 +103,7 @@ def train(
             settings,
             folder,
             identity=asdict(network),
+            draws=network.draws,
             resume=resume,
             after_epoch=progress.show,
             callbacks=[progress],
