@@ -5,7 +5,8 @@ from conftest import shaded
 
 from faceattr.data.folders import age_group
 from faceattr.data.manifest import unite
-from faceattr.data.sources import read_for_training, read_labelled, read_source, specs_of
+from faceattr.data.sources import read_for_training, read_labelled, read_source
+from faceattr.pictures.reading import several
 from faceattr.tasks import EXPRESSION, GENDER, KNOWN_TASKS, Task
 
 
@@ -35,8 +36,8 @@ def test_a_manifest_gives_every_column_of_class_names(tmp_path):
 
 
 def test_one_source_alone_and_paths_are_taken_too(tmp_path):
-    assert specs_of("mood=faces") == ["mood=faces"]
-    assert specs_of(tmp_path) == specs_of([tmp_path]) == [str(tmp_path)]
+    assert several("mood=faces") == ["mood=faces"]
+    assert several(tmp_path) == several([tmp_path]) == [str(tmp_path)]
 
 
 @pytest.mark.parametrize(

@@ -18,16 +18,17 @@ from faceattr.data.crop_cache import cache_crops
 from faceattr.data.look import Look
 from faceattr.data.manifest import Source, targets, unite
 from faceattr.data.rows import Rows
-from faceattr.data.sources import Spec, check_asked_for, read_source, specs_of, without_folders
+from faceattr.data.sources import check_asked_for, read_source, without_folders
 from faceattr.data.spelling import AS_WRITTEN, Spelling, respell
 from faceattr.outputs import must_be_folder
 from faceattr.pictures.crop import CropRule
 from faceattr.pictures.detect import Detector
+from faceattr.pictures.reading import PathLike, several
 from faceattr.tasks import KNOWN_TASKS
 
 
 def audit(
-    sources: Spec | Sequence[Spec],
+    sources: PathLike | Sequence[PathLike],
     *,
     tasks: Collection[str] | None = None,
     spelling: Spelling = AS_WRITTEN,
@@ -53,7 +54,7 @@ def audit(
     if output is not None:
         must_be_folder(Path(output))
     folder = Path(cache) if cache is not None else None
-    known, sources = KNOWN_TASKS, specs_of(sources)
+    known, sources = KNOWN_TASKS, several(sources)
     read, _ = respell([read_source(spec, tasks, known) for spec in sources], spelling, known)
     check_asked_for(tasks, read)
     manifest = unite([_as_train_takes(source) for source in read], known)

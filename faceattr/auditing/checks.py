@@ -32,7 +32,7 @@ from faceattr.judging.evaluate import FEW_OF_A_CLASS
 from faceattr.tasks import KNOWN_TASKS, Task
 
 UNKNOWN = ("nan", "none", "null", "n/a", "na", "unknown", "?", "-")  # as cells say it
-LOOKED_AT = 100  # pictures whose size is asked
+LOOKED_AT = 100  # pictures at most whose size is asked
 # Shorter side in pixels and longer side as its multiple, from which on a picture is hardly a
 # face that was cut out.
 PHOTOGRAPH, OBLONG = 200, 1.2
@@ -73,7 +73,7 @@ def _essence(name: str) -> object:
 def whole_photographs(examples: Sequence[Example]) -> Iterator[Finding]:
     """One finding where most pictures that count as cut-out faces are large and not square."""
     uncut = [one for one in examples if one.box is None and one.pixels is None]
-    some = uncut[:: max(1, len(uncut) // LOOKED_AT)]
+    some = uncut[:: max(1, -(-len(uncut) // LOOKED_AT))]
     if some and sum(map(_looks_uncut, some)) > len(some) / 2:
         words = (
             f"most of {len(some)} are large and not square; `--find-faces` takes the face of each"

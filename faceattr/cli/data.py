@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from faceattr.cli.options import Merged, pairs
+from faceattr.cli.options import by_name
 
 
 def _renaming(text: str) -> tuple[str, str, str]:
@@ -49,8 +49,7 @@ def add_spelling(parser) -> None:
     )
     add(
         "--votes",
-        action=Merged,
-        type=pairs(float),
+        **by_name(float),
         metavar="TASK=SHARE",
         help="how much the votes beside a label count, of 1 (0: the label alone): columns "
         "TASK:CLASS, or FER+'s",

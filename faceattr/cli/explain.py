@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from faceattr.cli.options import Merged, command, pairs
+from faceattr.cli.options import by_name, command
 
 
 def add_command(commands) -> None:
@@ -13,8 +13,7 @@ def add_command(commands) -> None:
     add("-o", "--output", required=True, metavar="SHEET", help="the picture to write, .png or .jpg")
     add(
         "--of",
-        action=Merged,
-        type=pairs(str),
+        **by_name(str),
         metavar="TASK=CLASS,…",
         help="ask about this class instead of the one that is answered",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from faceattr.cli.data import names
-from faceattr.cli.options import Merged, command, pairs, start_keras
+from faceattr.cli.options import by_name, command, pairs, start_keras
 
 
 def _classes(text: str) -> tuple[str, dict[str, str]]:
@@ -22,7 +22,7 @@ def add_command(commands) -> None:
     add("model", help="a .keras file, or 'shipped'")
     add("-o", "--output", metavar="MODEL", help="the .keras file to write")
     add("--remove", action="extend", type=names, metavar="HEAD,…")
-    add("--rename", action=Merged, type=pairs(str), metavar="OLD=NEW,…")
+    add("--rename", **by_name(str), metavar="OLD=NEW,…")
     add("--rename-class", action="append", type=_classes, metavar="HEAD:OLD=NEW,…")
     add("--overwrite", action="store_true", help="replace a model that is already there")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from faceattr.cli.options import Merged, add_flip, add_precision, command, pairs
+from faceattr.cli.options import add_flip, add_precision, by_name, command
 
 
 def add_command(commands) -> None:
@@ -39,8 +39,7 @@ def add_command(commands) -> None:
     )
     add(
         "--require",
-        action=Merged,
-        type=pairs(str),
+        **by_name(str),
         metavar="TASK=CLASS,…",
         help="faces that the model answers otherwise get the status dropped (is_face=yes)",
     )

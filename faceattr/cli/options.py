@@ -38,13 +38,18 @@ def pairs(kind):
 
 
 class Merged(argparse.Action):
-    """For options of `pairs`: what is typed again comes on top, the last value of a name counts."""
+    """What is typed again comes on top of the pairs before, the last value of a name counts."""
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:
         before = getattr(namespace, self.dest, None)
         if isinstance(before, dict) and isinstance(values, dict):
             values = before | values
         setattr(namespace, self.dest, values)
+
+
+def by_name(kind) -> dict:
+    """How an option of ``name=value,…`` is declared, with values of one kind."""
+    return {"action": Merged, "type": pairs(kind)}
 
 
 def start_keras() -> None:

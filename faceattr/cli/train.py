@@ -9,6 +9,7 @@ from faceattr.cli.options import (
     INTERRUPTED,
     Merged,
     add_face_options,
+    by_name,
     command,
     detector_of,
     pairs,
@@ -56,22 +57,19 @@ def add_options(parser) -> None:
     add = course.add_argument
     add(
         "--epochs",
-        action=Merged,
-        type=pairs(int),
+        **by_name(int),
         metavar="PHASE=N,…",
         help="frozen=5,finetune=5; scratch=10; whole=10",
     )
     add(
         "--rate",
-        action=Merged,
-        type=pairs(float),
+        **by_name(float),
         metavar="PHASE=X,…",
         help="highest learning rate",
     )
     add(
         "--first",
-        action=Merged,
-        type=pairs(str),
+        **by_name(str),
         metavar="PHASE=LAYER,…",
         help="first layer that learns",
     )
@@ -90,8 +88,7 @@ def add_options(parser) -> None:
     )
     add(
         "--patience",
-        action=Merged,
-        type=pairs(int),
+        **by_name(int),
         metavar="PHASE=N,…",
         help="epochs without a new best",
     )

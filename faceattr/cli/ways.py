@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from faceattr.cli.options import Merged, pairs
+from faceattr.cli.options import by_name, pairs
 
 
 def add_ways(parser: argparse.ArgumentParser) -> None:
@@ -17,16 +17,14 @@ def add_ways(parser: argparse.ArgumentParser) -> None:
     add(
         "--loss-weights",
         "--weight",
-        action=Merged,
-        type=pairs(float),
+        **by_name(float),
         metavar="TASK=W,…",
         help="in the sum",
     )
     add(
         "--branch-rates",
         "--lr",
-        action=Merged,
-        type=pairs(float),
+        **by_name(float),
         metavar="BRANCH=X,…",
         help="highest learning rate of a task's head, trunk, block5, a layer",
     )
@@ -35,8 +33,7 @@ def add_ways(parser: argparse.ArgumentParser) -> None:
     add(
         "--tap",
         dest="taps",
-        action=Merged,
-        type=pairs(str),
+        **by_name(str),
         metavar="TASK=LAYER,…",
         help="the head reads block2_pool, …",
     )

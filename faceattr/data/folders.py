@@ -66,8 +66,9 @@ def _read_class_folders(root: Path, pictures: Sequence[Path], task: str) -> Sour
 
 
 def _must_be_all_splits_or_none(root: Path, pictures: Sequence[Path]) -> None:
-    tops = {path.relative_to(root).parts[0] for path in pictures if path.parent != root}
-    splits = {top for top in tops if top.lower() in SPLIT_NAMES}
+    relatives = [path.relative_to(root) for path in pictures if path.parent != root]
+    tops = {relative.parts[0] for relative in relatives}
+    splits = {relative.parts[0] for relative in relatives if _split_of(relative)}
     if splits and tops - splits:
         raise ValueError(
             f"{root} has splits ({', '.join(sorted(splits))}) and beside them "

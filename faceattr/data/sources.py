@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +16,6 @@ from faceattr.data.tables import read_csv
 from faceattr.tasks import KNOWN_TASKS
 
 MANIFEST = "manifest.csv"
-Spec = str | os.PathLike[str]
-
-
-def specs_of(sources: Spec | Sequence[Spec]) -> list[str]:
-    """Sources as texts: of one alone, and of paths, too."""
-    given = [sources] if isinstance(sources, (str, os.PathLike)) else sources
-    return [os.fspath(source) for source in given]
 
 
 def without_folders(spec: str) -> str:

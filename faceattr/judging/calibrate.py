@@ -116,7 +116,7 @@ def calibrate(
         right, confidence = held_out(target, answers)
         found[name] = Calibration(
             temperature(target, answers),
-            bool(target.any(axis=-1).sum() >= FEWEST),
+            len(right) >= FEWEST,
             calibration_error(right, confidence),
             chance_error(confidence),
         )

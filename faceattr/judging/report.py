@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from faceattr.data.crop_cache import cache_crops
 from faceattr.data.look import Look
 from faceattr.data.manifest import Example, Manifest
 from faceattr.data.rows import Rows, rows_of
-from faceattr.data.sources import Spec, read_labelled, specs_of, without_folders
+from faceattr.data.sources import read_labelled, without_folders
 from faceattr.data.spelling import AS_WRITTEN, Spelling
 from faceattr.data.twins import have_twins
 from faceattr.judging import plots, show
@@ -32,6 +33,7 @@ from faceattr.model_file import Description
 from faceattr.outputs import must_be_folder
 from faceattr.pictures.crop import CropRule
 from faceattr.pictures.detect import Detector
+from faceattr.pictures.reading import PathLike, several
 from faceattr.tasks import Task
 
 SCORES = "scores.json"  # its absence tells that a run is not finished
@@ -41,7 +43,7 @@ TWIN = "twin"  # a column that is not in the manifest but worked out
 
 def report(
     model: str | Path,
-    sources: Spec | Sequence[Spec],
+    sources: PathLike | Sequence[PathLike],
     *,
     tasks: Collection[str] | None = None,
     spelling: Spelling = AS_WRITTEN,
@@ -75,7 +77,7 @@ def report(
     """
     if output is not None:
         must_be_folder(Path(output))
-    path, sources = model_file.path_of(model), specs_of(sources)
+    path, sources = model_file.path_of(model), several(sources)
     description = engines.describe(path)
     look = Look(description.crop, detector, Path(cache) if cache else None)
     known = {task.name: task for task in description.tasks}
@@ -101,17 +103,21 @@ def report(
     print_findings(findings)
     if output is not None:
         write_report(findings, Path(output))
-        about = {
-            "faceattr": __version__,
-            "date": datetime.date.today().isoformat(),
-            "model": {"file": path.name, "sha256": engines.sha256_of(path)},
-            "sources": names,
-            "split": chosen,
-            "flip": flip,
-            "rows": {"count": len(rows), "sha256": rows.sha256()},
-        }
-        write_json(about, Path(output, ABOUT))
+        write_json(_about(findings, path, flip), Path(output, ABOUT))
     return findings.scores
+
+
+def _about(findings: Findings, model: Path, flip: bool) -> dict[str, Any]:
+    """Which model file was scored on which rows, for somebody who repeats it."""
+    return {
+        "faceattr": __version__,
+        "date": datetime.date.today().isoformat(),
+        "model": {"file": findings.model, "sha256": engines.sha256_of(model)},
+        "sources": findings.sources,
+        "split": findings.split,
+        "flip": flip,
+        "rows": {"count": len(findings.rows), "sha256": findings.rows.sha256()},
+    }
 
 
 def _scored(split: str, rows: Rows, whole: Manifest) -> str:

@@ -123,10 +123,9 @@ def without_unreadable(path: Path, form: Form) -> Iterator[bytes]:
     """
     end, _ = whole_inputs(path, form)
     with open(path, "rb") as file, open(path, "rb") as again:
+        yield again.read(min(len(form.header), end))
+        file.seek(again.tell())
         lines = _Lines(file)
-        for _ in zip(form.header.splitlines(), lines, strict=False):
-            pass
-        yield again.read(min(lines.offset, end))
         for row in form.decode(lines):
             if lines.offset > end:
                 return
@@ -162,7 +161,7 @@ class _Lines:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self.offset = 0
+        self.offset = file.tell()
         self.whole = True
 
     def __iter__(self) -> Iterator[bytes]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from faceattr.pictures.reading import PathLike
+from faceattr.pictures.reading import PathLike, several
 
 # What a folder's files must end in to count; HEIC is in it so that such a file gets its row
 # ("unreadable") rather than being passed over.
@@ -65,8 +65,7 @@ class Inputs:
     def __init__(
         self, inputs: PathLike | Sequence[PathLike], without: Sequence[PathLike] = ()
     ) -> None:
-        given = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
-        self.inputs = [os.fspath(path) for path in given]
+        self.inputs = several(inputs)
         if not self.inputs:
             raise ValueError("There is nothing to read: no path was given.")
         self._without = {os.path.realpath(folder) for folder in without}

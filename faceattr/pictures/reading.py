@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +52,12 @@ def read_image(path: PathLike) -> np.ndarray:
             says which.
     """
     return read_picture(path).image
+
+
+def several(paths: PathLike | Sequence[PathLike]) -> list[str]:
+    """One path or several, as a list of texts."""
+    given = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+    return [os.fspath(path) for path in given]
 
 
 def must_be_rgb(image: object) -> None:

@@ -12,13 +12,14 @@ from faceattr.data import console
 from faceattr.data.look import Look
 from faceattr.data.manifest import Manifest
 from faceattr.data.rows import Rows
-from faceattr.data.sources import Spec, read_for_training, read_labelled, specs_of
+from faceattr.data.sources import read_for_training, read_labelled
 from faceattr.data.spelling import AS_WRITTEN, Spelling
 from faceattr.judging.evaluate import Score
 from faceattr.judging.report import SCORES, of_split, read_rows, with_twins
 from faceattr.model_file import Description
 from faceattr.outputs import must_have_place
 from faceattr.pictures.detect import Detector
+from faceattr.pictures.reading import PathLike, several
 from faceattr.tasks import KNOWN_TASKS, Task
 from faceattr.training import brief
 from faceattr.training.adding import Adding, Old
@@ -32,7 +33,7 @@ from faceattr.training.settings import Settings
 
 
 def train(
-    sources: Spec | Sequence[Spec],
+    sources: PathLike | Sequence[PathLike],
     output: str | Path,
     *,
     adding: Adding | None = None,
@@ -69,8 +70,8 @@ def train(
     Returns:
         By task, the score of the finished file on the validation rows.
     """
-    output, sources = Path(output), specs_of(sources)
-    folder = _check_output(output, resume=resume, overwrite=overwrite)
+    output, sources = Path(output), several(sources)
+    folder = _folder_of_run(output, resume=resume, overwrite=overwrite)
     network = (network or Network()).settled()
     settings = settings or Settings(phases=(FROZEN,) if adding else network.phases)
     old = Old.of(network) if adding else None
@@ -116,12 +117,8 @@ def train(
     return finish(best, description, folder, output, val, old=old, judged=judged)
 
 
-def _check_output(output: Path, *, resume: bool, overwrite: bool) -> Path:
-    """Refuse, before any work, what could not be written or would destroy something.
-
-    Returns:
-        The folder of the run.
-    """
+def _folder_of_run(output: Path, *, resume: bool, overwrite: bool) -> Path:
+    """Where a run keeps its things; refuses what cannot be written or would destroy."""
     if output.suffix != ".keras" or output.is_dir():
         raise ValueError(f"A model is a file whose name ends in .keras. Received: {output}")
     must_have_place(output)
