@@ -39,7 +39,7 @@ def test_the_step_of_a_kernel_is_nearly_orthogonal_as_a_matrix(shape):
     kernel = keras.Variable(np.zeros(shape, "float32"))
     ConvolutionMuon(0.5, weight_decay=None, nesterov=False, ns_steps=5).apply([gradient], [kernel])
     rows, columns = np.prod(shape[:3]), shape[3]
-    step = -kernel.numpy().reshape(rows, columns) / (0.5 * 0.2 * (rows / columns) ** 0.5)
+    step = -kernel.numpy().reshape(rows, columns) / (0.5 * 0.2 * max(1, rows / columns) ** 0.5)
     singular = np.linalg.svd(step, compute_uv=False)
     assert singular.min() > 0.6 and singular.max() < 1.3
     # ... and it goes down the gradient.

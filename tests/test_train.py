@@ -110,7 +110,7 @@ def test_an_interrupted_run_says_how_to_go_on(data, toy, monkeypatch, capsys):
         (["--first", "finetune=block9"], "Received: 'block9'"),
         (["--loss-weights", "age=2"], "no task age to weigh"),
         (["--mix", "shade=1"], "given for every task"),
-        (["--mix", "shade=1,age=2"], "no task age to mix"),
+        (["--mix", "shade=1,age=2"], "no task or source age to mix"),
         (["--batch-size", "0"], "at least one row"),
         (["--label-smoothing", "2"], "between 0 and 1"),
         (["--mix", "0"], "above 0"),

@@ -34,6 +34,7 @@ def audit(
     spelling: Spelling = AS_WRITTEN,
     model: str | Path | None = model_file.SHIPPED,
     detector: Detector | None = None,
+    find_faces_in: Collection[str] | None = None,
     rule: CropRule | None = None,
     output: str | Path | None = None,
     cache: str | Path | None = None,
@@ -47,6 +48,7 @@ def audit(
         model: What is asked whether names of classes were mixed up: a model file,
             ``"shipped"``, or None for nobody.
         detector: Finds the faces in whole photographs; None: the pictures are faces.
+        find_faces_in: Names of the sources that hold whole photographs; None: all, if any.
         rule: How faces are cut to be compared.
         output: A folder for the findings, see `faceattr.auditing.report.write_audit`.
         cache: Folder of the crop cache.
@@ -59,7 +61,7 @@ def audit(
     check_asked_for(tasks, read)
     manifest = unite([_as_train_takes(source) for source in read], known)
     examples, findings = manifest.examples, _divided_groups(read)
-    look = Look(rule or CropRule(), detector, folder)
+    look = Look(rule or CropRule(), detector, folder, find_faces_in)
     search = look.search(examples)
     examples = search.examples
     findings += [Finding(issues.NO_FACE, "pictures", one) for one in search.without]

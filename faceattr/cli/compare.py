@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from faceattr.cli.data import add_spelling, names, spelling_of
-from faceattr.cli.options import command, start_keras
+from faceattr.cli.data import add_spelling, spelling_of
+from faceattr.cli.options import command, names, start_keras
 from faceattr.cli.recipe import read_recipes
 from faceattr.cli.train import add_options, network_of, settings_of
 

@@ -24,11 +24,6 @@ def _order(text: str) -> tuple[str, str]:
     return task.strip(), order.strip().lower()
 
 
-def names(text: str) -> list[str]:
-    """``a,b``."""
-    return [name.strip() for name in text.split(",")]
-
-
 def add_spelling(parser) -> None:
     """How labels are to be understood."""
     add = parser.add_argument_group("labels that are spelt otherwise").add_argument

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from faceattr.cli.data import names
-from faceattr.cli.options import by_name, command, pairs, start_keras
+from faceattr.cli.options import by_name, command, names, pairs, start_keras
 
 
 def _classes(text: str) -> tuple[str, dict[str, str]]:

@@ -22,6 +22,11 @@ def command(commands, function, summary: str) -> argparse.ArgumentParser:
     return parser
 
 
+def names(text: str) -> list[str]:
+    """``a,b``."""
+    return [name.strip() for name in text.split(",")]
+
+
 def pairs(kind):
     """A parser of ``name=value,name=value`` with values of one kind."""
 
@@ -88,6 +93,13 @@ def add_face_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="the pictures are whole photographs: take the largest face of each",
     )
+    add(
+        "--find-faces-in",
+        action="extend",
+        type=names,
+        metavar="SOURCE,…",
+        help="the same for these sources alone, by the names of their folders or files",
+    )
     add("--detector", help="as for `faceattr label`; asks for --find-faces")
     add("--offline", action="store_true", help="never download the detector's file")
 
@@ -95,7 +107,7 @@ def add_face_options(parser: argparse.ArgumentParser) -> None:
 def detector_of(given: dict):
     """The detector that was asked for, or None; takes its options out of what was typed."""
     offline, name = given.pop("offline", False), given.pop("detector", None)
-    if not (given.pop("find_faces", False) or name):
+    if not (given.pop("find_faces", False) or "find_faces_in" in given or name):
         return None
     from faceattr.pictures.choose import choose_detector
 

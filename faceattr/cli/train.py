@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from faceattr.cli.data import add_adding, add_spelling, adding_of, names, spelling_of
+from faceattr.cli.data import add_adding, add_spelling, adding_of, spelling_of
 from faceattr.cli.options import (
     INTERRUPTED,
     Merged,
@@ -12,6 +12,7 @@ from faceattr.cli.options import (
     by_name,
     command,
     detector_of,
+    names,
     pairs,
     start_keras,
 )
@@ -79,12 +80,21 @@ def add_options(parser) -> None:
     )
     add("--label-smoothing", type=float)
     add(
+        "--prior",
+        dest="priors",
+        **by_name(str),
+        metavar="TASK=PRIOR,…",
+        help="how frequent a head takes its classes to be: uniform, natural or a source's name; "
+        "without one it learns that from its rows",
+    )
+    add("--ema", type=float, metavar="DECAY", help="average the weights: 0.998, 0 (0)")
+    add(
         "--augment",
         action=Merged,
         type=_augment,
         metavar="CHANGE=X,…",
         help="none, or other amounts than a face's: flip=0,erase=0 (flip, turn, shift, zoom, "
-        "grey, blur, smallest, light, erase)",
+        "grey, blur, smallest, light, erase, fill, dark, jpeg, yaw)",
     )
     add(
         "--patience",
@@ -156,6 +166,8 @@ def settings_of(phases, given: dict):
         "batch_size",
         "balance",
         "label_smoothing",
+        "priors",
+        "ema",
         "loss_weights",
         "schedule",
         "combine",

@@ -12,7 +12,12 @@ def add_ways(parser: argparse.ArgumentParser) -> None:
     ways = parser.add_argument_group("ways of training several tasks")
     add = ways.add_argument
     add("--schedule", choices=("joint", "alternating"), help="all tasks in a step, or one")
-    add("--mix", type=_mix, metavar="RULE", help="equal, natural, a temperature, or task=share,…")
+    add(
+        "--mix",
+        type=_mix,
+        metavar="RULE",
+        help="equal, natural, a temperature, task=share,… or source=share,…",
+    )
     add("--combine", metavar="HOW", help="losses into one: sum, log, uncertainty, random")
     add(
         "--loss-weights",

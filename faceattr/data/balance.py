@@ -30,6 +30,35 @@ def row_weights(target: np.ndarray) -> np.ndarray:
     return (target @ class_weights(target)).astype("float32")
 
 
+def log_prior(target: np.ndarray) -> np.ndarray:
+    """The logarithm of each class's share of the labelled rows, ``float32`` ``(classes,)``.
+
+    Half a row is added to every class, so that one that does not occur has a share as well.
+    """
+    counts = target.sum(axis=0, dtype=float) + 0.5
+    return np.log(counts / counts.sum()).astype("float32")
+
+
+def log_priors(target: np.ndarray, sources: np.ndarray, of: np.ndarray) -> np.ndarray:
+    """For each row the logarithm of the class shares of its source, ``float32`` ``(m, classes)``.
+
+    A head that is trained on its answers times these shares (balanced softmax, Ren et al. 2020;
+    logit adjustment, Menon et al. 2021) does not learn how often a source shows each class, and
+    answers as if all were equally frequent.
+
+    Args:
+        target: Target rows of the training rows, ``(n, classes)``; all-zero rows do not count.
+        sources: The name of each one's source, ``(n,)``.
+        of: The names of the sources of the rows that are asked for, ``(m,)``. A source that has
+            no training row gets the shares of all.
+    """
+    found = np.empty((len(of), target.shape[1]), "float32")
+    for name in np.unique(of):
+        own = sources == name
+        found[of == name] = log_prior(target[own] if own.any() else target)
+    return found
+
+
 def chances(targets: Mapping[str, np.ndarray]) -> np.ndarray:
     """How often each row is drawn, in proportion ``(n,)``, so that classes come equally often.
 

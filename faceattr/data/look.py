@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -27,18 +27,25 @@ class Look:
         rule: How faces are cut.
         detector: Finds the faces in whole photographs; None: the pictures are faces.
         cache: Folder of the crop cache.
+        photographs: Names of the sources whose pictures are whole photographs; None: all are,
+            where there is a detector.
     """
 
     rule: CropRule = field(default_factory=CropRule)
     detector: Detector | None = None
     cache: Path | None = None
+    photographs: Collection[str] | None = None
 
     def search(self, examples: Sequence[Example]) -> Search:
         """The faces of labelled pictures, with a progress bar."""
         if self.detector is None:
             return Search(tuple(examples))
-        bar = console.track(examples, "finding faces")
-        return find_faces(examples, self.detector, self.cache, bar)
+        names = self.photographs
+        whole = [e for e in examples if names is None or e.source in names]
+        bar = console.track(whole, "finding faces")
+        search = find_faces(whole, self.detector, self.cache, bar) if whole else Search(())
+        cut = [e for e in examples if names is not None and e.source not in names]
+        return replace(search, examples=(*cut, *search.examples))
 
     def faces_of(self, read: Read) -> Read:
         """The same source or manifest with faces in place of photographs; prints what is lost.

@@ -44,6 +44,7 @@ class Example:
         about: What else is known of it, by column; nothing learns from it, reports group by it.
         pixels: The picture itself, RGB ``uint8`` ``(height, width, 3)``, or None.
         origin: Where the row came from, for messages.
+        source: The data set that it came from, by its short name.
     """
 
     path: Path
@@ -56,6 +57,7 @@ class Example:
     about: Mapping[str, str] = field(default_factory=dict)
     pixels: np.ndarray | None = None
     origin: str = ""
+    source: str = ""
 
     def __post_init__(self) -> None:
         if self.split not in ("", *SPLITS):

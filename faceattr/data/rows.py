@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
-from faceattr.data.balance import chances, row_weights
+from faceattr.data.balance import chances, log_priors, row_weights
 from faceattr.data.crop_cache import CachedCrops
 from faceattr.data.manifest import Example, targets
 from faceattr.tasks import Task
@@ -30,6 +30,9 @@ class Rows:
             ``"sampling"`` shows them equally often, ``"none"`` takes rows as they are.
         soft: Tasks whose targets are in part another model's answers; their classes are not
             balanced.
+        log_priors: By task ``float32`` of shape ``(n, classes)``: the logarithm of the class
+            shares of each row's source, see `faceattr.data.balance.log_priors`. Batches hold
+            them beside the targets, under `prior_of` their task.
     """
 
     crops: np.ndarray
@@ -38,6 +41,7 @@ class Rows:
     examples: Sequence[Example] = ()
     balance: str = "none"
     soft: tuple[str, ...] = ()
+    log_priors: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -46,6 +50,11 @@ class Rows:
     def known(self) -> np.ndarray:
         """Which task each row knows, ``bool`` of shape ``(n, tasks)``."""
         return np.stack([mask(target) > 0 for target in self.targets.values()], axis=1)
+
+    @property
+    def sources(self) -> np.ndarray:
+        """The name of the source that each row came from, ``(n,)``."""
+        return np.array([example.source for example in self.examples])
 
     @cached_property
     def masks(self) -> Mapping[str, np.ndarray]:
@@ -66,15 +75,25 @@ class Rows:
     def batch(self, rows: np.ndarray) -> Batch:
         """Crops, targets by task and masks by task of some rows."""
         chosen = {name: target[rows] for name, target in self.targets.items()}
+        chosen |= {prior_of(name): prior[rows] for name, prior in self.log_priors.items()}
         masks = {name: known[rows] for name, known in self.masks.items()}
         return self.crops[self.index[rows]], chosen, masks
 
     def only(self, task: str) -> Rows:
         """The rows that know a task, with its targets alone."""
-        known = np.flatnonzero(mask(self.targets[task]))
-        examples = [self.examples[int(i)] for i in known] if self.examples else ()
-        targets = {task: self.targets[task][known]}
-        return Rows(self.crops, self.index[known], targets, examples, self.balance, self.soft)
+        known = self.take(np.flatnonzero(mask(self.targets[task])))
+        priors = {name: of for name, of in known.log_priors.items() if name == task}
+        return replace(known, targets={task: known.targets[task]}, log_priors=priors)
+
+    def take(self, places: np.ndarray) -> Rows:
+        """Some of the rows, by their places ``(m,)``."""
+        return replace(
+            self,
+            index=self.index[places],
+            targets={name: target[places] for name, target in self.targets.items()},
+            examples=[self.examples[int(i)] for i in places] if self.examples else (),
+            log_priors={name: prior[places] for name, prior in self.log_priors.items()},
+        )
 
     def sha256(self) -> str:
         """A hash of all crops and targets, independent of where the files lie."""
@@ -84,6 +103,16 @@ class Rows:
         for name in sorted(self.targets):
             digest.update(self.targets[name].tobytes())
         return digest.hexdigest()
+
+
+def prior_of(task: str) -> str:
+    """What batches call the priors of a task's rows."""
+    return f"{task}:prior"
+
+
+def log_priors_of(rows: Rows, task: str, train: Rows) -> np.ndarray:
+    """The logarithm of the class shares of each row's source in train, ``(n, classes)``."""
+    return log_priors(train.targets[task], train.sources, rows.sources)
 
 
 def mask(target: np.ndarray) -> np.ndarray:

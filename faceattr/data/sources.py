@@ -18,6 +18,17 @@ from faceattr.tasks import KNOWN_TASKS
 MANIFEST = "manifest.csv"
 
 
+def name_of(spec: str) -> str:
+    """The short name of a source: that of its folder, else of its file, without an ending.
+
+    ``fer2013/``, ``expression=data/fer2013`` and ``fer2013/manifest.csv`` are all ``fer2013``.
+    """
+    path = Path(spec if Path(spec).exists() else spec.rpartition("=")[2])
+    if path.is_file() and path.name not in (MANIFEST, FER2013_FILE):
+        return path.stem
+    return (path.parent if path.is_file() else path).resolve().name
+
+
 def without_folders(spec: str) -> str:
     """A source or a file as it may be told to others: without where it lies on this machine."""
     task, equals, path = spec.rpartition("=")
@@ -112,9 +123,25 @@ def _read(
     look: Look | None,
 ) -> tuple[list[Source], tuple[str, ...]]:
     """Every source with its labels and faces as they are meant, and notes on what was changed."""
-    read = [read_source(spec, columns, known) for spec in specs]
+    read = [_named(read_source(spec, columns, known), name_of(spec)) for spec in specs]
+    if look and look.photographs:
+        check_names(look.photographs, read, "find faces in")
     sources, notes = respell(read, spelling, known)
     return [look.faces_of(source) for source in sources] if look else sources, notes
+
+
+def check_names(names: Collection[str], sources: Sequence[Source], what: str) -> None:
+    """Raise ValueError where one of these names is no source's."""
+    there = dict.fromkeys(e.source for source in sources for e in source.examples)
+    if strangers := sorted(set(names) - set(there)):
+        raise ValueError(
+            f"There is no source {', '.join(strangers)} to {what}. "
+            f"The sources are {', '.join(there)}."
+        )
+
+
+def _named(source: Source, name: str) -> Source:
+    return replace(source, examples=tuple(replace(e, source=name) for e in source.examples))
 
 
 def read_source(

@@ -107,29 +107,44 @@ def detail(face: np.ndarray, other: np.ndarray) -> float:
 def near_pairs(looks: Looks, others: Looks | None = None, above: float = NEAR) -> Pairs:
     """All pairs whose correlation is above a limit, of one set or between two.
 
+    A mirrored copy is a copy: training mirrors its crops.
+
     Returns:
         Each pair once; within one set the earlier face is `first`.
     """
     nothing = np.zeros(0, int), np.zeros(0, int), np.zeros(0, "float32")
-    found = [nothing, *_near(looks, others, above)]
+    found = [nothing, *_near(looks, others, above), *_near(looks, others, above, mirrored=True)]
     first, second, similarity = (np.concatenate(part) for part in zip(*found, strict=True))
-    return Pairs(first, second, similarity)
+    # A face that is nearly its own mirror image was found both ways: the higher value counts.
+    order = np.lexsort((-similarity, second, first))
+    first, second, similarity = first[order], second[order], similarity[order]
+    new = np.ones(len(first), bool)
+    new[1:] = (np.diff(first) != 0) | (np.diff(second) != 0)
+    return Pairs(first[new], second[new], similarity[new])
+
+
+def _mirrored(fine: np.ndarray) -> np.ndarray:
+    return fine.reshape(-1, INNER, INNER)[:, :, ::-1].reshape(len(fine), INNER**2)
 
 
 def _near(
-    looks: Looks, others: Looks | None, above: float
+    looks: Looks, others: Looks | None, above: float, *, mirrored: bool = False
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     right = looks if others is None else others
+    # A mirrored wave of an odd number is its negative.
+    signs = np.append(np.tile((-1.0) ** np.arange(COARSE), COARSE), 1).astype("float32")
+    coarse = right.coarse * signs if mirrored else right.coarse
     for start in range(0, len(looks), TOGETHER):
         offset = start if others is None else 0
-        bound = looks.coarse[start : start + TOGETHER] @ right.coarse[offset:].T
+        bound = looks.coarse[start : start + TOGETHER] @ coarse[offset:].T
         first, second = np.nonzero(bound > above - SLACK)
         first, second = first + start, second + offset
         if others is None:
             first, second = first[first < second], second[first < second]
         for place in range(0, len(first), TOGETHER):
             i, j = first[place : place + TOGETHER], second[place : place + TOGETHER]
-            similarity = np.einsum("nd,nd->n", looks.fine[i], right.fine[j])
+            fine = _mirrored(right.fine[j]) if mirrored else right.fine[j]
+            similarity = np.einsum("nd,nd->n", looks.fine[i], fine)
             kept = similarity > above
             yield i[kept], j[kept], similarity[kept]
 

@@ -23,6 +23,7 @@ from faceattr.data.spelling import AS_WRITTEN, Spelling
 from faceattr.data.twins import have_twins
 from faceattr.judging import plots, show
 from faceattr.judging.answers import all_answers
+from faceattr.judging.calibrate import FEWEST
 from faceattr.judging.confidence import offers, reliability
 from faceattr.judging.evaluate import Score, predict, write_json
 from faceattr.judging.findings import Findings
@@ -39,6 +40,7 @@ from faceattr.tasks import Task
 SCORES = "scores.json"  # its absence tells that a run is not finished
 ABOUT = "about.json"  # which rows and which model file were scored
 TWIN = "twin"  # a column that is not in the manifest but worked out
+IN_TRAIN, NOT_IN_TRAIN = "in train too", "not in train"
 
 
 def report(
@@ -52,6 +54,7 @@ def report(
     flip: bool = False,
     output: str | Path | None = None,
     detector: Detector | None = None,
+    find_faces_in: Collection[str] | None = None,
     cache: str | Path | None = None,
 ) -> dict[str, Score]:
     """Score a model file on labelled faces: what `faceattr evaluate` does.
@@ -68,6 +71,7 @@ def report(
         flip: Average the answers on each face and its mirror image.
         output: A folder for the report, see `write_report`; None writes none.
         detector: Finds the faces in whole photographs; None: the pictures are faces.
+        find_faces_in: Names of the sources that hold whole photographs; None: all, if any.
         cache: Folder of the crop cache.
 
     Raises:
@@ -79,7 +83,7 @@ def report(
         must_be_folder(Path(output))
     path, sources = model_file.path_of(model), several(sources)
     description = engines.describe(path)
-    look = Look(description.crop, detector, Path(cache) if cache else None)
+    look = Look(description.crop, detector, Path(cache) if cache else None, find_faces_in)
     known = {task.name: task for task in description.tasks}
     whole = _only(read_labelled(sources, known, spelling, look), tasks, path, known)
     chosen, manifest = of_split(whole, split)
@@ -170,12 +174,27 @@ def with_twins(rows: Rows, train: Rows) -> Rows:
     """
     if not len(train):
         raise ValueError(f"--by {TWIN} compares with rows of split train, and there are none.")
-    found = ["in train too" if twin else "not in train" for twin in have_twins(rows, train)]
+    found = [IN_TRAIN if twin else NOT_IN_TRAIN for twin in have_twins(rows, train)]
     marked = [
         replace(example, about={**example.about, TWIN: word})
         for example, word in zip(rows.examples, found, strict=True)
     ]
     return replace(rows, examples=marked)
+
+
+def unseen(rows: Rows) -> Rows:
+    """The rows of `with_twins` whose face is not in train; all of a task that has few others.
+
+    Rows with a twin in train measure what was learnt by heart: they shall neither choose an
+    epoch nor say how sure a model may be.
+    """
+    places = np.array([example.about[TWIN] == NOT_IN_TRAIN for example in rows.examples], bool)
+    targets = {
+        name: target * places[:, None] if target[places].any(axis=1).sum() >= FEWEST else target
+        for name, target in rows.targets.items()
+    }
+    kept = np.any([target.any(axis=1) for target in targets.values()], axis=0)
+    return replace(rows, targets=targets).take(np.flatnonzero(kept))
 
 
 def twin_groups(

@@ -86,7 +86,7 @@ def norms_of(model: keras.Model) -> list[keras.layers.BatchNormalization]:
     return [one for one in model.layers if isinstance(one, keras.layers.BatchNormalization)]
 
 
-def measure_norms(model: keras.Model, crops: np.ndarray) -> None:
+def measure_norms(model: keras.Model, crops: np.ndarray, batch_size: int = 16) -> None:
     """Give batch normalisations the statistics of `crops`; what the model answers stays.
 
     A network that got its weights from one without normalisation has none yet, and would
@@ -95,16 +95,30 @@ def measure_norms(model: keras.Model, crops: np.ndarray) -> None:
     Args:
         model: A model of `build` with normalisation.
         crops: RGB ``uint8`` of shape ``(n, side, side, 3)``; a few hundred will do.
+        batch_size: How many go through the model at once.
     """
-    norms = norms_of(model)
-    outputs = keras.Model(model.input, [norm.output for norm in norms])(crops, training=False)
-    for norm, output in zip(norms, outputs, strict=True):
-        found = keras.ops.convert_to_numpy(keras.ops.cast(output, "float32"))
+    for norm in norms_of(model):
+        beta, spread = _moments(keras.Model(model.input, norm.output), crops, batch_size)
         scale, offset = _scale_and_offset(norm)
-        beta = found.mean(axis=(0, 1, 2), dtype="float64")
-        variance = found.var(axis=(0, 1, 2), dtype="float64") / scale**2
+        variance = spread / scale**2
         gamma = scale * np.sqrt(variance + norm.epsilon)
         norm.set_weights([gamma, beta, (beta - offset) / scale, variance])
+
+
+def _moments(model: keras.Model, crops: np.ndarray, batch_size: int) -> tuple[np.ndarray, ...]:
+    """Mean and variance of each channel of what a model answers, ``float64`` ``(channels,)``.
+
+    One batch of one map is in memory at a time: at 224 pixels a first map has 13 MB a crop.
+    """
+    sums, squares, count = 0.0, 0.0, 0
+    for start in range(0, len(crops), batch_size):
+        output = model(crops[start : start + batch_size], training=False)
+        found = keras.ops.convert_to_numpy(keras.ops.cast(output, "float32")).astype("float64")
+        found = found.reshape(-1, found.shape[-1])
+        sums, squares = sums + found.sum(axis=0), squares + np.square(found).sum(axis=0)
+        count += len(found)
+    mean = np.asarray(sums / count)
+    return mean, np.maximum(squares / count - mean**2, 0)
 
 
 def vgg16_of(model: keras.Model, task: str | None = None) -> keras.Model:

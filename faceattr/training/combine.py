@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 import keras
 from keras import ops
 
+from faceattr.data.rows import prior_of
 from faceattr.training.auxiliary import Auxiliary
 from faceattr.training.objective import compile_masked, masked_losses
 
 if TYPE_CHECKING:
     from faceattr.training.settings import Settings
 
+SMALLEST = 1e-30  # probability whose logarithm and its gradient are still float32
 LOSS_FLOOR = 1e-2  # below it the logarithm's pull, 1 / loss, would explode
 
 
@@ -138,8 +140,11 @@ class CombinedLosses(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         def loss_of(head: str, task: str):
+            answers = y_pred[head]
+            if (prior := prior_of(task)) in y:
+                answers = with_prior(answers, y[prior])
             loss = self._losses_by_head[head]
-            return loss(y[task], y_pred[head], sample_weight=sample_weight[task])
+            return loss(y[task], answers, sample_weight=sample_weight[task])
 
         losses, present = {}, {}
         for task, mean in self._means.items():
@@ -152,8 +157,19 @@ class CombinedLosses(keras.Model):
         return self.combine(losses, present)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        own = {task: y_pred[task] for task in self._means}
-        return super().compute_metrics(x, y, own, sample_weight)
+        own, targets = ({task: of[task] for task in self._means} for of in (y_pred, y))
+        return super().compute_metrics(x, targets, own, sample_weight)
+
+
+def with_prior(probabilities, log_prior):
+    """Answers of a head under a uniform prior as they are under another one, ``(n, classes)``.
+
+    Args:
+        probabilities: The head's answers, ``(n, classes)``.
+        log_prior: Logarithms of class shares, ``(n, classes)``.
+    """
+    logits = ops.log(ops.maximum(probabilities, SMALLEST))
+    return ops.softmax(logits + ops.cast(log_prior, logits.dtype))
 
 
 def own_heads(network: keras.Model, auxiliary: Sequence[Auxiliary]) -> list[str]:
@@ -175,7 +191,7 @@ def compiled(
     auxiliary = [one for one in settings.auxiliary if one.head in network.output]
     tasks = own_heads(network, auxiliary)
     weights = {name: settings.loss_weights.get(name, 1.0) for name in tasks}
-    if settings.combine == "sum" and not auxiliary:
+    if settings.combine == "sum" and not auxiliary and not set(settings.priors) & set(tasks):
         compile_masked(
             network, optimizer, label_smoothing=settings.label_smoothing, weights=weights
         )

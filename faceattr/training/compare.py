@@ -72,7 +72,7 @@ def _runs(ways: Sequence[Way], data: Data, seeds: int) -> Iterator[Run]:
         )
     manifest = read_for_training(data.sources, data.tasks, data.spelling)
     for way in ways:
-        check(way.network.settled().build(manifest.tasks), way.settings)
+        check(way.network.settled().build(manifest.tasks), way.settings, manifest.examples)
     tasks = [task.name for task in manifest.tasks]
     for seed in range(seeds):
         if len(tasks) > 1:

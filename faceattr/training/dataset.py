@@ -6,7 +6,7 @@ targets before anything smooths or mixes them, and reaches the loss as Keras' sa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,7 +41,9 @@ class Mix:
         temperature: Shares grow with the labelled rows to the power ``1 / temperature``:
             infinity (the default) gives every task the same number of labelled rows per
             batch, 1 the natural proportions.
-        shares: By task, used instead, for example ``{"expression": 3, "gender": 1}``.
+        shares: By task, used instead, for example ``{"expression": 3, "gender": 1}``; or by the
+            name of a source, for example ``{"fer2013": 3, "affectnet": 2}``: each source then
+            gets that part of every batch.
     """
 
     temperature: float = np.inf
@@ -51,9 +53,30 @@ class Mix:
         amounts = [self.temperature, *(self.shares or {}).values()]
         if not all(amount > 0 for amount in amounts) or not all(map(np.isfinite, amounts[1:])):
             raise ValueError(
-                "A mix has a temperature above 0, or shares above 0 by task. "
+                "A mix has a temperature above 0, or shares above 0 by task or source. "
                 f"Received: {self.shares or self.temperature}"
             )
+
+    def by_source(self, tasks: Collection[str], sources: Collection[str]) -> bool:
+        """Whether the shares are those of sources.
+
+        Raises:
+            ValueError: A name is neither a task's nor a source's, or some source has no share.
+        """
+        if self.shares is None or set(self.shares) <= set(tasks):
+            return False
+        if strangers := sorted(set(self.shares) - set(tasks) - set(sources)):
+            raise ValueError(
+                f"There is no task or source {', '.join(strangers)} to mix. The tasks are "
+                f"{', '.join(tasks)}; the sources are {', '.join(sorted(sources))}."
+            )
+        if set(self.shares) != set(sources):
+            raise ValueError(
+                f"Shares of a batch are given for every task ({', '.join(tasks)}), for every "
+                f"source ({', '.join(sorted(sources))}), or for none. "
+                f"Received: {dict(self.shares)}"
+            )
+        return True
 
     def wanted(self, names: Sequence[str], known: np.ndarray) -> np.ndarray:
         """The labelled rows that each task shall have, in proportion: ``(tasks,)``, sum 1."""
@@ -72,6 +95,30 @@ class Mix:
 def steps_per_epoch(rows: int, batch_size: int) -> int:
     """As many batches as draw each row once on average; a tiny set gets more."""
     return max(FEWEST_STEPS, round(rows / batch_size))
+
+
+def kinds_of(rows: Rows, names: Sequence[str], mix: Mix) -> tuple[list[np.ndarray], np.ndarray]:
+    """The rows of each kind, and how much of the batches each kind gets.
+
+    Rows that know the same tasks are of one kind; where the mix is by source, rows of one source.
+
+    Args:
+        rows: Training rows.
+        names: The tasks that some of them know.
+        mix: What is wanted.
+
+    Returns:
+        For each kind its rows ``(n,)``, and the shares of the kinds ``(kinds,)``, sum 1.
+    """
+    sources = rows.sources
+    if mix.by_source(names, set(sources)):
+        shares = np.array(list(mix.shares.values()), float)  # type: ignore[union-attr]
+        kinds = [np.flatnonzero(sources == name) for name in mix.shares]  # type: ignore[union-attr]
+        return kinds, shares / shares.sum()
+    known = rows.known[:, rows.known.any(axis=0)]
+    patterns, kind_of, counts = np.unique(known, axis=0, return_inverse=True, return_counts=True)
+    kinds = [np.flatnonzero(kind_of == kind) for kind in range(len(patterns))]
+    return kinds, kind_shares(patterns.astype(float), counts, mix.wanted(names, known))
 
 
 def kind_shares(kinds: np.ndarray, counts: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -139,11 +186,7 @@ class MaskedBatches(keras.utils.PyDataset):
         self._seed = [seed] if isinstance(seed, int) else list(seed)
         self._epoch, self._features = epoch, features
         names = [name for name, target in rows.targets.items() if target.any()]
-        known = rows.known[:, rows.known.any(axis=0)]
-        kinds, kind_of, counts = np.unique(known, axis=0, return_inverse=True, return_counts=True)
-        self._kinds = [np.flatnonzero(kind_of == kind) for kind in range(len(kinds))]
-        wanted = (mix or Mix()).wanted(names, known)
-        self._shares = kind_shares(kinds.astype(float), counts, wanted)
+        self._kinds, self._shares = kinds_of(rows, names, mix or Mix())
         self._chances = rows.chances
         self._plan, self._began = self._planned(), False
         self._prepare()

@@ -15,10 +15,11 @@ import keras
 import numpy as np
 
 from faceattr import __version__, model_file
-from faceattr.data.rows import Rows
+from faceattr.data.balance import log_prior
+from faceattr.data.rows import Rows, log_priors_of
 from faceattr.data.sources import without_folders
 from faceattr.judging import show
-from faceattr.judging.calibrate import Calibration, calibrate
+from faceattr.judging.calibrate import Calibration, calibrate, set_prior
 from faceattr.judging.evaluate import (
     Score,
     accuracy_by_size,
@@ -29,13 +30,13 @@ from faceattr.judging.evaluate import (
 )
 from faceattr.judging.findings import Findings
 from faceattr.judging.forgetting import FORGETTING, changes, print_changes, write_changes
-from faceattr.judging.report import print_findings, twin_groups, write_report
+from faceattr.judging.report import print_findings, twin_groups, unseen, write_report
 from faceattr.model_file import Description
 from faceattr.training import checkpoint
 from faceattr.training.adding import Old
 from faceattr.training.fit import LOG
 from faceattr.training.network import Network
-from faceattr.training.settings import Settings
+from faceattr.training.settings import NATURAL, UNIFORM, Settings
 
 
 def made(
@@ -85,6 +86,8 @@ def finish(
     folder: Path,
     output: Path,
     val: Rows,
+    train: Rows,
+    priors: Mapping[str, str],
     *,
     old: Old | None = None,
     judged: Sequence[Rows] = (),
@@ -99,13 +102,20 @@ def finish(
         description: What the model file shall say about it.
         folder: The folder of the run, with its log.
         output: The model file to write.
-        val: The validation rows.
+        val: The validation rows, of `faceattr.judging.report.with_twins`.
+        train: The training rows; they tell how frequent the classes of each source are.
+        priors: By task the class shares that its head shall take for granted, see
+            `faceattr.training.settings.Settings`.
         old: The model whose heads were kept, where heads were added to one.
         judged: Rows that only show what the old heads have lost.
     """
     val = replace(val, targets={name: t for name, t in val.targets.items() if t.any()})
     untouched = old.untouched(best) if old else set()
-    calibration = calibrate(best, val, set(val.targets) - untouched)
+    fresh = unseen(val)
+    shares = {name: log_priors_of(fresh, name, train) for name in priors if name in val.targets}
+    calibration = calibrate(best, fresh, set(val.targets) - untouched, shares)
+    for name, prior in priors.items():
+        set_prior(best, name, _log_prior(prior, train, name))
     part = folder / "part.keras"
     half = old is None or model_file.is_stored_in_half(old.path)
     model_file.save(best, description, part, half=half)
@@ -140,6 +150,14 @@ def finish(
     write_report(findings, folder)
     checkpoint.remove(folder)
     return findings.scores
+
+
+def _log_prior(prior: str, train: Rows, task: str) -> np.ndarray:
+    """The logarithm of the class shares that a prior stands for, ``(classes,)``."""
+    target = train.targets[task]
+    if prior == UNIFORM:
+        return np.zeros(target.shape[1], "float32")
+    return log_prior(target if prior == NATURAL else target[train.sources == prior])
 
 
 def _what_was_done(made: Mapping[str, Any]) -> Iterator[str]:

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import keras
 import numpy as np
 import pandas as pd
 
-from faceattr.data.rows import Rows
+from faceattr.data.manifest import Example
+from faceattr.data.rows import Rows, log_priors_of
 from faceattr.judging.evaluate import Score, evaluate, mean_accuracy
 from faceattr.judging.report import SCORES
 from faceattr.model import head_names
@@ -22,6 +24,7 @@ from faceattr.model_file import plain
 from faceattr.tasks import Task
 from faceattr.training import checkpoint
 from faceattr.training.auxiliary import with_auxiliary
+from faceattr.training.averaging import WeightAverage
 from faceattr.training.boundary import changing
 from faceattr.training.branches import check_branches
 from faceattr.training.checkpoint import CHECKPOINT, Position
@@ -29,7 +32,7 @@ from faceattr.training.course import course_of
 from faceattr.training.features import Track
 from faceattr.training.frozen import FeatureCache, Frozen
 from faceattr.training.phases import Phase
-from faceattr.training.settings import Settings
+from faceattr.training.settings import NATURAL, UNIFORM, Settings
 
 LOG = "log.csv"
 SETTINGS = "settings.json"
@@ -58,22 +61,26 @@ class Epoch:
     is_best: bool
 
 
-def check(model: keras.Model, settings: Settings) -> None:
-    """Refuse settings that do not fit the network, before anything slow begins."""
+def check(model: keras.Model, settings: Settings, examples: Sequence[Example] = ()) -> None:
+    """Refuse settings that do not fit network and sources, before anything slow begins."""
     trainee = with_auxiliary(model, settings.auxiliary)
     for phase in settings.phases:
         check_branches(trainee, phase.rates)
         phase.open(trainee)
     heads = head_names(model)
-    for what, by_task in (
-        ("weigh", settings.loss_weights),
-        ("mix", settings.mix.shares or dict.fromkeys(heads)),
-    ):
+    for what, by_task in (("weigh", settings.loss_weights), ("give a prior", settings.priors)):
         if strangers := sorted(set(by_task) - set(heads)):
             raise ValueError(
                 f"There is no task {', '.join(strangers)} to {what}. "
                 f"The tasks are {', '.join(heads)}."
             )
+    sources = {example.source for example in examples}
+    settings.mix.by_source(heads, sources)
+    if strangers := sorted(set(settings.priors.values()) - {UNIFORM, NATURAL} - sources):
+        raise ValueError(
+            f"A prior is {UNIFORM}, {NATURAL} or the name of a source: "
+            f"{', '.join(sorted(sources))}. Received: {', '.join(strangers)}"
+        )
 
 
 def fit(
@@ -122,7 +129,8 @@ def fit(
         ValueError: `resume` finds a checkpoint of a run with other settings.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    train = replace(train, balance=settings.balance)
+    priors = {task: log_priors_of(train, task, train) for task in settings.priors}
+    train = replace(train, balance=settings.balance, log_priors=priors)
     model = with_auxiliary(model, settings.auxiliary)
     keeper = _Keeper(model, tasks, val, settings, folder, after_epoch)
     keeper.identify(
@@ -148,7 +156,7 @@ def fit(
         for start, end, size in phase.stretches(train.crops.shape[1], first_epoch):
             if not keeper.gave_up:
                 keeper.size = size
-                course.run(start, end, size, [keeper, *callbacks])
+                course.run(start, end, size, [*keeper.before, keeper, *callbacks])
     keeper.restore_best()
 
 
@@ -207,12 +215,19 @@ class _Keeper(keras.callbacks.Callback):
             self._at = replace(self._at, phase=position, epochs=0, waited=0)
             self.restore_best()
         self._variables = self._changed(position)
+        decay = self._settings.ema
+        self._average = WeightAverage(self._weights, decay) if decay else None
+
+    @property
+    def before(self) -> list[keras.callbacks.Callback]:
+        """Callbacks that must have seen an epoch before it is judged."""
+        return [self._average] if self._average else []
 
     def follow(self, state: list[keras.Variable], frozen: Frozen | None) -> None:
         """Say what a checkpoint needs besides the network, and how epochs are judged."""
-        self._state = state
+        self._state = [*state, *(self._average.state if self._average else ())]
         if self._resumed:
-            checkpoint.restore(self._folder / CHECKPOINT, "optimizer", state)
+            checkpoint.restore(self._folder / CHECKPOINT, "optimizer", self._state)
         # The rows' features and what learns above them give the whole network's answers.
         self._judged = (frozen.learning, frozen.val) if frozen else (self._network, self._val)
 
@@ -231,17 +246,27 @@ class _Keeper(keras.callbacks.Callback):
                 f"The loss of epoch {epoch + 1} is not a number: the rate is too high. Start "
                 "anew with a lower --rate."
             )
+        with self._average.in_place() if self._average else nullcontext():
+            result = self._judge(epoch, logs or {})
+        self._after_epoch(result)
+        self._log(result)
+        checkpoint.save(self._folder, self._at, self._variables, self._state)
+        self.model.stop_training = self.gave_up
+
+    def _judge(self, epoch: int, logs: Mapping[str, float]) -> Epoch:
+        """Score an epoch, and keep its weights if none was better."""
         network, rows = self._judged
         scores = evaluate(network, self._tasks, rows)
         number = 1 + epoch + sum(p.epochs for p in self._settings.phases[: self._at.phase])
-        mean = mean_accuracy(scores, balanced=self._settings.balance != "none")
+        balanced = self._settings.balance != "none" or bool(self._settings.priors)
+        mean = mean_accuracy(scores, balanced=balanced)
         is_best = self._move_on(epoch + 1, number, mean)
         result = Epoch(
             number=number,
             phase=self._phase.name,
             size=self.size,
             seconds=time.monotonic() - self._started,
-            logs=dict(logs or {}),
+            logs=dict(logs),
             scores=scores,
             is_best=is_best,
         )
@@ -249,10 +274,7 @@ class _Keeper(keras.callbacks.Callback):
         # the epoch, and never skips it.
         if is_best:
             checkpoint.save_best(self._folder, self._at, self._weights)
-        self._after_epoch(result)
-        self._log(result)
-        checkpoint.save(self._folder, self._at, self._variables, self._state)
-        self.model.stop_training = self.gave_up
+        return result
 
     def _move_on(self, epochs_done: int, number: int, mean: float) -> bool:
         """Note an epoch; whether it is the best so far."""

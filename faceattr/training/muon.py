@@ -13,7 +13,8 @@ class ConvolutionMuon(keras.optimizers.Muon):
     Keras' own class takes the Muon step for 2-D variables only and gives convolutions AdamW
     without a word. Here a kernel ``(height, width, in, out)`` is the matrix
     ``(height * width * in, out)``; heads, biases and norms get Adam. The update is scaled by
-    ``0.2 * sqrt(rows / columns)``.
+    ``sqrt(max(1, rows / columns))`` as Jordan et al. do, and by Keras' ``rms_rate`` (0.2), which
+    only says what a rate of 1 means.
     """
 
     def _should_use_adamw(self, variable) -> bool:
@@ -41,4 +42,4 @@ class ConvolutionMuon(keras.optimizers.Muon):
 
     def lr_adjust(self, x):
         height, width, n_in, n_out = x.shape
-        return x * (self.rms_rate * (height * width * n_in / n_out) ** 0.5)
+        return x * (self.rms_rate * max(1.0, height * width * n_in / n_out) ** 0.5)

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from faceattr import model_file
+from faceattr.data.rows import Rows
 from faceattr.model import POOLINGS, SHARINGS, TRUNKS, build, measure_norms, transfer
 from faceattr.model_file import Description
 from faceattr.pictures.crop import CropRule
@@ -173,15 +174,16 @@ class Network:
             self._start_from_model(model, self.start, tasks)
         return model
 
-    def measure(self, model: keras.Model, crops: np.ndarray) -> None:
+    def measure(self, model: keras.Model, train: Rows) -> None:
         """Give normalisation statistics, where the trunk has learnt without any.
 
         Args:
             model: What `build` gave.
-            crops: Of the training rows.
+            train: The training rows; some of them are measured.
         """
         if self._gets_norm_back:
-            measure_norms(model, crops[:: max(1, len(crops) // MEASURED)])
+            chosen = np.linspace(0, len(train) - 1, min(len(train), MEASURED)).astype(int)
+            measure_norms(model, train.crops[train.index[chosen]])
 
     def _start_from_model(self, model: keras.Model, path: Path, tasks: Sequence[Task]) -> None:
         """Take over the trunk of a model file, and its heads for tasks that are the same."""

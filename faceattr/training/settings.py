@@ -14,6 +14,7 @@ from faceattr.training.dataset import Mix
 from faceattr.training.phases import Phase
 
 SCHEDULES = ("joint", "alternating")
+UNIFORM, NATURAL = "uniform", "natural"
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,12 @@ class Settings:
         balance: What is done about rare classes: ``"none"``, ``"weights"`` in the loss, or
             ``"sampling"``, see `faceattr.data.balance`.
         label_smoothing: Share of each known target that is spread over the classes.
+        priors: By task, how frequent the saved head takes the classes to be: ``"uniform"``,
+            ``"natural"`` (as frequent as in all training rows) or the name of a source. Such a
+            head learns with the class shares of each row's source taken into account, see
+            `faceattr.data.balance.log_priors`. A task without one learns them from its rows.
+        ema: Decay per step of the running average of the weights, which is judged and saved in
+            place of the weights themselves (Polyak and Juditsky 1992); 0 keeps no average.
         loss_weights: By task, the weight of its loss; 1 where not given.
         schedule: ``"joint"``, all tasks in every step, or ``"alternating"``, one task at a time.
         combine: How the losses of a joint step become one: ``"sum"``, ``"log"``,
@@ -46,6 +53,8 @@ class Settings:
     augmentation: Augmentation = field(default_factory=Augmentation)
     balance: str = "none"
     label_smoothing: float = 0.0
+    priors: Mapping[str, str] = field(default_factory=dict)
+    ema: float = 0.0
     loss_weights: Mapping[str, float] = field(default_factory=dict)
     schedule: str = "joint"
     combine: str = "sum"
@@ -76,6 +85,8 @@ class Settings:
                 f"lies between 0 and 1. Received: batch size {self.batch_size}, seed {self.seed}, "
                 f"label smoothing {self.label_smoothing}"
             )
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"The decay of an average is from 0 to below 1. Received: {self.ema}")
         if self.copies < 0:
             raise ValueError(f"There are no fewer than 0 copies. Received: {self.copies}")
         if not all(0 <= weight < math.inf for weight in self.loss_weights.values()):

@@ -15,7 +15,7 @@ from faceattr.data.rows import Rows
 from faceattr.data.sources import read_for_training, read_labelled
 from faceattr.data.spelling import AS_WRITTEN, Spelling
 from faceattr.judging.evaluate import Score
-from faceattr.judging.report import SCORES, of_split, read_rows, with_twins
+from faceattr.judging.report import SCORES, of_split, read_rows, unseen, with_twins
 from faceattr.model_file import Description
 from faceattr.outputs import must_have_place
 from faceattr.pictures.detect import Detector
@@ -43,6 +43,7 @@ def train(
     settings: Settings | None = None,
     licence: str | None = None,
     detector: Detector | None = None,
+    find_faces_in: Collection[str] | None = None,
     cache: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -63,6 +64,7 @@ def train(
         licence: Terms of the new weights, kept in the file; by default those of the model that
             the run starts from.
         detector: Finds the faces in whole photographs; None: the pictures are faces.
+        find_faces_in: Names of the sources that hold whole photographs; None: all, if any.
         cache: Folder of the crop cache.
         resume: Go on with a run that was interrupted.
         overwrite: Replace a model or an unfinished run that is already there.
@@ -77,7 +79,7 @@ def train(
     old = Old.of(network) if adding else None
     every = [*sources, *(adding.sources if adding else ())]
     known = KNOWN_TASKS | (old.known if old else {})
-    look = Look(network.rule, detector, Path(cache) if cache else None)
+    look = Look(network.rule, detector, Path(cache) if cache else None, find_faces_in)
     if adding and adding.judge:  # a name may occur in what is judged alone
         spelling = replace(spelling, strict=False)
     manifest = read_for_training(every, tasks, spelling, known, look)
@@ -87,20 +89,21 @@ def train(
         network, settings = network.extending(old.description), adding.sparing(settings)
         console.print_notes(adding.notes(settings))
     model = network.build(heads, seed=settings.seed)
-    check(model, settings)
+    check(model, settings, manifest.examples)
     rows = _cut(manifest, heads, network, cache)
-    network.measure(model, rows["train"].crops)
+    network.measure(model, rows["train"])
     console.print_lines(brief.of_start(manifest.tasks, rows["train"], network, look.cache))
     judged = _judged(adding.judge, old, network, look, spelling) if adding and old else []
     about = made(every, rows, network, settings, manifest.notes, old)
     description = Description(heads, network.rule, licence=licence or network.licence, **about)
     taught = old.soft_labelled(rows["train"]) if adding and adding.keep and old else rows["train"]
+    val = with_twins(rows["val"], rows["train"])
     with TrainingProgress(manifest.tasks, settings, len(taught)) as progress:
         fit(
             model,
             manifest.tasks,
             taught,
-            rows["val"],
+            unseen(val),
             settings,
             folder,
             identity=asdict(network),
@@ -113,8 +116,17 @@ def train(
             tell=console.OUT.print,
         )
     best = network.finished(model, heads)
-    val = with_twins(rows["val"], rows["train"])
-    return finish(best, description, folder, output, val, old=old, judged=judged)
+    return finish(
+        best,
+        description,
+        folder,
+        output,
+        val,
+        rows["train"],
+        settings.priors,
+        old=old,
+        judged=judged,
+    )
 
 
 def _folder_of_run(output: Path, *, resume: bool, overwrite: bool) -> Path:

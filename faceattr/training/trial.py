@@ -147,7 +147,7 @@ def train_once(run: Run) -> list[Result]:
     network = run.way.network.settled()
     tasks, rows = _read(run, network.crop or CropRule())
     model = network.build(tasks, seed=run.seed)
-    network.measure(model, rows["train"].crops)
+    network.measure(model, rows["train"])
     clock, epochs = _Clock(), list[Epoch]()
     with tempfile.TemporaryDirectory() as folder:
         fit(
