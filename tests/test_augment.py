@@ -47,9 +47,11 @@ def test_shrinking_keeps_the_picture_in_its_place():
     assert np.abs(small - expected).max() <= 2
 
 
-@pytest.mark.parametrize("name", ["turn", "shift", "zoom", "blur", "light", "erase"])
+@pytest.mark.parametrize(
+    "name", ["turn", "shift", "zoom", "blur", "light", "erase", "dark", "jpeg", "yaw"]
+)
 def test_each_amount_changes_something_on_its_own(name):
-    amount = {"turn": 20, "shift": 0.2, "zoom": 0.3, "blur": 1, "light": 0.3, "erase": 1}[name]
+    amount = {"turn": 20, "shift": 0.2, "zoom": 0.3, "light": 0.3, "yaw": 0.4}.get(name, 1)
     assert (changed(**{name: amount}) != CROPS).any()
 
 
@@ -69,3 +71,31 @@ def test_single_amounts_may_be_other_than_a_face_needs():
     assert usual_but({"flip": 0.0}) == Augmentation(flip=0)
     with pytest.raises(ValueError, match="no augmentation flips; there are flip, turn"):
         usual_but({"flips": 0.0})
+
+
+def test_changing_the_light_neither_darkens_nor_brightens_on_average():
+    grey = np.full((4000, 2, 2, 3), 100, "uint8")
+    assert changed(crops=grey, size=2, light=0.1).mean() == pytest.approx(100, abs=0.1)
+
+
+def test_a_black_surrounding_is_filled_and_the_face_stays():
+    yy, xx = np.mgrid[:48, :48]
+    inside = (yy - 24) ** 2 / 400 + (xx - 24) ** 2 / 256 < 1
+    cut_out = np.where(inside[None, ..., None], np.maximum(CROPS, 60), 0)
+    crops = np.stack([CROPS, cut_out], axis=1).reshape(12, 48, 48, 3)
+    filled = changed(crops=crops, fill=1)[1::2]
+    deep = (yy - 24) ** 2 / 256 + (xx - 24) ** 2 / 144 < 1
+    np.testing.assert_array_equal(filled[:, deep], cut_out[:, deep])
+    assert (filled[:, ~inside] > 20).any(axis=(1, 2)).all()
+
+
+def test_what_has_no_black_surrounding_is_not_filled():
+    np.testing.assert_array_equal(changed(fill=1), CROPS)
+    black = np.zeros((1, 48, 48, 3), "uint8")
+    np.testing.assert_array_equal(changed(crops=black, fill=1), black)
+
+
+def test_darkness_takes_light_away_and_no_more_than_that():
+    white = np.full((50, 8, 8, 3), 200, "uint8")
+    means = changed(crops=white, size=8, dark=1).mean(axis=(1, 2, 3))
+    assert 200 * 0.14 < means.min() < means.max() < 200 * 0.71

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from conftest import SHADE, TINT, toy_network
 
-from faceattr.data.balance import chances, class_weights, draw, row_weights
+from faceattr.data.balance import chances, class_weights, draw, log_priors, row_weights
 from faceattr.data.rows import Rows
 from faceattr.training.augment import NO_AUGMENTATION
 from faceattr.training.dataset import MaskedBatches
@@ -96,3 +96,12 @@ def test_answers_of_another_model_are_not_balanced():
     np.testing.assert_allclose(kept.chances, row_weights(RARE))
     neither = Rows(of.crops, of.index, {"shade": RARE, "tint": soft}, soft=("shade", "tint"))
     np.testing.assert_array_equal(neither.chances, 1)
+
+
+def test_each_row_has_the_class_shares_of_its_source():
+    target = np.array([[1, 0], [1, 0], [0, 1], [0, 0], [0, 1]], float)
+    sources = np.array(["a", "a", "a", "a", "b"])
+    found = np.exp(log_priors(target, sources, np.array(["b", "a", "unheard of"])))
+    np.testing.assert_allclose(found[0], np.array([0.5, 1.5]) / 2, rtol=1e-5)
+    np.testing.assert_allclose(found[1], np.array([2.5, 1.5]) / 4, rtol=1e-5)
+    np.testing.assert_allclose(found[2], np.array([2.5, 2.5]) / 5, rtol=1e-5)

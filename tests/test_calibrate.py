@@ -4,7 +4,7 @@ import pytest
 from conftest import toy_network
 
 from faceattr.data.rows import Rows
-from faceattr.judging.calibrate import calibrate, held_out, temperature, tempered
+from faceattr.judging.calibrate import calibrate, held_out, set_prior, temperature, tempered
 from faceattr.judging.evaluate import calibration_error, predict
 
 GENERATOR = np.random.default_rng(0)
@@ -86,3 +86,28 @@ def test_calibration_goes_into_the_weights_of_the_heads():
         after["gender"], tempered(before["gender"], found["gender"].temperature), atol=1e-4
     )
     np.testing.assert_array_equal(after["expression"], before["expression"])
+
+
+def test_a_temperature_is_fitted_to_answers_under_the_shares_of_their_source():
+    """A head that answers under a uniform prior is right about another one once that is told."""
+    generator = np.random.default_rng(1)
+    truth = generator.choice(2, 4000, p=[0.9, 0.1])
+    seen = truth * 2.0 - 1 + generator.normal(0, 2, 4000)
+    odds = np.exp(seen / 2)  # of a uniform prior
+    uniform = np.stack([1 / (1 + odds), odds / (1 + odds)], axis=1)
+    target, prior = np.eye(2)[truth], np.tile(np.log([0.9, 0.1]), (4000, 1))
+    assert temperature(target, uniform, log_prior=prior) == pytest.approx(1, abs=0.1)
+    assert abs(temperature(target, uniform) - 1) > 0.2
+
+
+def test_a_prior_is_set_exactly_and_can_be_set_back():
+    keras.utils.set_random_seed(0)
+    network = toy_network()
+    crops = GENERATOR.integers(0, 256, (20, 32, 32, 3), dtype="uint8")
+    before = network.predict(crops, verbose=0)["gender"]
+    set_prior(network, "gender", np.log([0.8, 0.2]))
+    after = network.predict(crops, verbose=0)["gender"]
+    expected = before * [0.8, 0.2]
+    np.testing.assert_allclose(after, expected / expected.sum(1, keepdims=True), rtol=1e-5)
+    set_prior(network, "gender", -np.log([0.8, 0.2]))
+    np.testing.assert_allclose(network.predict(crops, verbose=0)["gender"], before, rtol=1e-5)

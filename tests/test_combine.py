@@ -1,11 +1,21 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import toy_network
 from keras import ops
 
-from faceattr.data.rows import mask
-from faceattr.training.combine import COMBINATIONS, LOSS_FLOOR, CombinedLosses, combination
+from faceattr.data.rows import mask, prior_of
+from faceattr.tasks import Task
+from faceattr.training.combine import (
+    COMBINATIONS,
+    LOSS_FLOOR,
+    CombinedLosses,
+    combination,
+    compiled,
+)
+from faceattr.training.phases import FINETUNE, Phase
+from faceattr.training.settings import Settings
 
 GENERATOR = np.random.default_rng(0)
 CROPS = GENERATOR.integers(0, 256, (8, 32, 32, 3), dtype="uint8")
@@ -26,7 +36,7 @@ def combined(name, losses, present=(1.0, 1.0), weights=None, seed=0):
     [
         ("sum", {}, 2.0 + 0.5),
         ("sum", {"b": 0.3}, 2.0 + 0.3 * 0.5),
-        ("log", {}, np.log(2.0) + np.log(0.5)),
+        ("log", {}, np.log(2.0 + LOSS_FLOOR) + np.log(0.5 + LOSS_FLOOR)),
         ("uncertainty", {}, 2.0 + 0.5),  # as long as nothing is learnt, s = 0
     ],
 )
@@ -36,13 +46,23 @@ def test_two_losses_become_one(name, weights, expected):
 
 @pytest.mark.parametrize("name", ["sum", "log", "uncertainty"])
 def test_a_task_that_a_batch_lacks_adds_nothing(name):
-    alone = {"sum": 2.0, "log": np.log(2.0), "uncertainty": 2.0}[name]
+    alone = {"sum": 2.0, "log": np.log(2.0 + LOSS_FLOOR), "uncertainty": 2.0}[name]
     assert combined(name, (2.0, 0.0), present=(1, 0)) == pytest.approx(alone, rel=1e-5)
     assert combined(name, (0.0, 0.0), present=(0, 0)) == 0
 
 
 def test_the_product_s_pull_on_a_solved_task_is_bounded():
-    assert combined("log", (1.0, 1e-9)) == pytest.approx(np.log(LOSS_FLOOR), rel=1e-5)
+    assert combined("log", (1.0, 1e-9)) == pytest.approx(np.log(LOSS_FLOOR), abs=0.01)
+
+
+@pytest.mark.parametrize("loss", [0.5, 0.005, 1e-6])
+def test_a_task_goes_on_learning_however_small_its_loss(loss):
+    combine, one = combination("log", {}, 1, 0), {"a": ops.ones(())}
+    variable = keras.Variable(loss)
+    with tf.GradientTape() as tape:
+        total = combine({"a": variable + 0.0}, one)
+    pull = float(tape.gradient(total, variable.value))
+    assert 0.9 / (loss + LOSS_FLOOR) < pull < 1.1 / (loss + LOSS_FLOOR)
 
 
 def test_random_weights_are_new_at_every_step_and_have_the_mean_one():
@@ -107,3 +127,81 @@ def test_the_loss_that_is_told_is_the_mean_over_labelled_rows_of_the_epoch():
     answer = model.predict(CROPS, verbose=0)["gender"][[0, 6, 7], 0]
     # Dropout is on while training, so the two differ a little.
     assert logs["gender_loss"][0] == pytest.approx(-np.log(answer).mean(), abs=0.2)
+
+
+def test_uncertainty_has_a_rate_of_its_own_and_keeps_its_weights_over_phases():
+    """Losses that differ by a factor of ten get weights that differ by several."""
+    keras.utils.set_random_seed(0)
+    network, combine = toy_network(), combination("uncertainty", {}, 2, 0)
+    settings = Settings(phases=(FINETUNE,), combine="uncertainty", loss_weights={"gender": 1})
+    expression = np.full((8, 7), 1 / 7)  # a loss of 1.9 that nothing lowers
+    targets = {"expression": expression, "gender": np.eye(2)[[0] * 8]}
+    masks = {task: mask(target) for task, target in targets.items()}
+    head = network.get_layer("gender")
+    head.set_weights([np.zeros_like(head.get_weights()[0]), np.array([1.6, 0.0])])  # 0.18
+    for _ in range(2):
+        optimizer = Phase("tiny", 1, 1e-7, first="trunk").make_optimizer(100, combine.optimizers())
+        trained = compiled(network, optimizer, settings, combine)
+        trained.fit(CROPS, targets, sample_weight=masks, epochs=150, verbose=0)
+    weights = np.exp(-combine.log_variance.numpy())
+    assert weights[1] / weights[0] > 5
+
+
+def with_priors(targets, priors):
+    return {**targets, **{prior_of(task): prior for task, prior in priors.items()}}
+
+
+def test_the_loss_under_a_prior_is_that_of_answers_times_class_shares():
+    """Against numpy, with unlabelled rows and sources that differ."""
+    keras.utils.set_random_seed(0)
+    network = toy_network()
+    model = CombinedLosses(network, combination("sum", {}, 2, 0), label_smoothing=0.1)
+    targets = {
+        "expression": np.eye(7)[GENERATOR.integers(7, size=8)] * (np.arange(8) % 2)[:, None],
+        "gender": np.eye(2)[GENERATOR.integers(2, size=8)] * (np.arange(8) < 3)[:, None],
+    }
+    masks = {task: mask(target) for task, target in targets.items()}
+    shares = GENERATOR.dirichlet(np.ones(7), 8)
+    answers = {name: ops.convert_to_numpy(of) for name, of in network(CROPS).items()}
+    batch = with_priors(targets, {"expression": np.log(shares).astype("float32")})
+    found = float(model.compute_loss(CROPS, batch, network(CROPS), masks))
+    expected = 0.0
+    for task, target in targets.items():
+        known = target.any(axis=1)
+        put = answers[task][known] * (shares[known] if task == "expression" else 1)
+        put = put / put.sum(axis=1, keepdims=True)
+        smoothed = target[known] * 0.9 + 0.1 / target.shape[1]
+        expected -= (smoothed * np.log(put)).sum(axis=1).mean()
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_under_a_prior_unlabelled_rows_move_nothing():
+    keras.utils.set_random_seed(0)
+    network = toy_network()
+    model = CombinedLosses(network, combination("sum", {}, 2, 0), label_smoothing=0.1)
+    targets = {"expression": np.zeros((8, 7)), "gender": np.eye(2)[[0] * 8]}
+    masks = {task: mask(target) for task, target in targets.items()}
+    shares = np.log(GENERATOR.dirichlet(np.ones(7), 8)).astype("float32")
+    with tf.GradientTape() as tape:
+        batch = with_priors(targets, {"expression": shares})
+        loss = model.compute_loss(CROPS, batch, network(CROPS), masks)
+    head = network.get_layer("expression")
+    for gradient in tape.gradient(loss, [weight.value for weight in head.weights]):
+        assert not np.any(gradient)
+    assert float(loss) > 0
+
+
+def test_a_head_with_a_prior_answers_as_if_classes_were_equally_frequent():
+    """A constant picture of a source with 90 % of one class tells nothing: both are as likely."""
+    keras.utils.set_random_seed(0)
+    network = toy_network((Task("shade", ("dark", "light")),))
+    crops = np.full((40, 32, 32, 3), 99, "uint8")
+    target = np.eye(2)[[0] * 36 + [1] * 4]
+    model = CombinedLosses(network, combination("sum", {}, 1, 0))
+    model.compile(keras.optimizers.Adam(0.05))
+    log_priors = np.tile(np.log([0.9, 0.1]).astype("float32"), (40, 1))
+    batch = with_priors({"shade": target}, {"shade": log_priors})
+    rows = tf.data.Dataset.from_tensors((crops, batch, {"shade": mask(target)}))
+    model.fit(rows, epochs=60, shuffle=False, verbose=0)
+    answers = network.predict(crops[:1], verbose=0)["shade"][0]
+    np.testing.assert_allclose(answers, 0.5, atol=0.05)

@@ -8,6 +8,7 @@ from conftest import shaded
 from faceattr.data import crop_cache
 from faceattr.data.crop_cache import cache_crops
 from faceattr.data.manifest import Example
+from faceattr.data.store import LINE
 from faceattr.pictures.crop import CropRule, crop
 
 RULE = CropRule(32)
@@ -80,8 +81,31 @@ def test_a_run_killed_while_writing_costs_only_the_last_crops(
     whole = cache_crops(examples, RULE, folder)
     expected = np.array(whole.array[whole.rows])
     del whole
-    for name, lost in (("32.crops", crops_lost), ("32.keys", keys_lost)):
+    for name, lost in (("32.crops", crops_lost), ("32.index", keys_lost)):
         content = (folder / name).read_bytes()
         (folder / name).write_bytes(content[: len(content) - lost])
     again = cache_crops(examples, RULE, folder)
     np.testing.assert_array_equal(again.array[again.rows], expected)
+
+
+def test_a_crop_that_a_power_cut_left_as_zeros_is_cut_again(examples, folder):
+    first = cache_crops(examples, RULE, folder)
+    expected, row = np.array(first.array[first.rows]), int(first.rows[2])
+    del first
+    with open(folder / "32.crops", "r+b") as file:
+        file.seek(row * 32 * 32 * 3)
+        file.write(bytes(32 * 32 * 3))
+    again = cache_crops(examples, RULE, folder)
+    np.testing.assert_array_equal(again.array[again.rows], expected)
+    assert again.rows[2] != row
+
+
+def test_keys_are_written_when_their_crops_are_on_the_disk(examples, folder, monkeypatch):
+    sizes = []
+
+    def synced(descriptor):
+        sizes.append(tuple((folder / f"32.{end}").stat().st_size for end in ("crops", "index")))
+
+    monkeypatch.setattr("os.fsync", synced)
+    cache_crops(examples, RULE, folder)
+    assert sizes == [(5 * 32 * 32 * 3, 0), (5 * 32 * 32 * 3, 5 * LINE)]

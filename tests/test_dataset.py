@@ -1,3 +1,6 @@
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -180,3 +183,29 @@ def test_the_hash_tells_other_labels_and_other_pixels():
     pixels.crops[0, 0, 0, 0] = 77
     assert one.sha256() == rows("e", "g").sha256()
     assert len({one.sha256(), labels.sha256(), pixels.sha256()}) == 3
+
+
+def from_sources(**counts):
+    """Rows that know an expression, so many of each source."""
+    of = rows(*["e"] * sum(counts.values()))
+    names = [name for name, count in counts.items() for _ in range(count)]
+    return replace(of, examples=[Example(Path("a.png"), source=name) for name in names])
+
+
+def test_a_batch_is_mixed_by_source():
+    epoch = batches(from_sources(a=30, b=10, c=60), mix=Mix(shares={"a": 1, "b": 2, "c": 1}))
+    for shown in seen(epoch):
+        places = np.digitize(shown, [30, 40])
+        assert np.bincount(places, minlength=3).tolist() == [2, 4, 2]
+
+
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        ({"a": 1}, r"for every source \(a, b\), or for none"),
+        ({"a": 1, "d": 1}, "no task or source d to mix"),
+    ],
+)
+def test_shares_of_sources_are_given_for_all_of_them(shares, message):
+    with pytest.raises(ValueError, match=message):
+        batches(from_sources(a=30, b=10), mix=Mix(shares=shares))

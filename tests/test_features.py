@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from dataclasses import replace
 
 import keras
@@ -121,11 +123,29 @@ def test_features_beyond_the_limit_are_not_kept_and_that_is_said(tmp_path, monke
 
 def test_features_of_older_runs_make_room(tmp_path, monkeypatch):
     (tmp_path / "old.features").write_bytes(b"0" * 50_000)
-    (tmp_path / "old.keys").write_text("")
+    (tmp_path / "old.index").write_text("")
     monkeypatch.setattr(frozen_module, "LIMIT", 52_000)
     assert cache(tmp_path, Settings(phases=PHASES[:1], copies=1)).enter(new_network(), 0)
     assert not (tmp_path / "old.features").exists()
-    assert not (tmp_path / "old.keys").exists()
+    assert not (tmp_path / "old.index").exists()
+
+
+def test_features_that_another_run_uses_are_not_deleted(tmp_path, monkeypatch):
+    used = tmp_path / "used.features"
+    used.write_bytes(b"0" * 50_000)
+    monkeypatch.setattr(frozen_module, "LIMIT", 52_000)
+    wait = (
+        "import sys; from pathlib import Path; from faceattr.data.store import hold; "
+        f"hold(Path({str(used)!r})); print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", wait]
+    with subprocess.Popen(command, stdin=-1, stdout=-1, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        assert cache(tmp_path, Settings(phases=PHASES[:1], copies=1)).enter(new_network(), 0)
+        assert used.exists()
+        other.stdin.close()
+    assert cache(tmp_path, Settings(phases=PHASES[:1], copies=1)).enter(new_network(), 0)
+    assert not used.exists()
 
 
 @pytest.mark.parametrize(
@@ -174,3 +194,18 @@ def test_an_augmented_copy_differs_from_its_crop_and_is_always_the_same(tmp_path
     np.testing.assert_array_equal(first.draw(index, 0, generator), second.draw(index, 0, generator))
     bare = split(network).settled.predict_on_batch(TRAIN.crops[:10])
     assert np.abs(first.draw(index, 0, generator) - bare).max() > 1e-3
+
+
+def test_a_run_that_goes_on_from_a_file_draws_other_copies(tmp_path):
+    def drawn(*draws):
+        copies = (
+            FeatureCache(tmp_path, SETTINGS, TRAIN, VAL, lambda items, what: items, print, draws)
+            .enter(network, 0)
+            .copies[40]
+        )
+        copies.prepare(0)
+        return copies.draw(TRAIN.index[:10], 0, np.random.default_rng(0))
+
+    network = new_network()
+    np.testing.assert_array_equal(drawn(7), drawn(7))
+    assert np.abs(drawn(7) - drawn()).max() > 1e-3

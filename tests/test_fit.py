@@ -173,3 +173,24 @@ def test_the_best_epoch_is_what_remains(tmp_path):
 def equal(one, other):
     pairs = zip(one.variables, other.variables, strict=True)
     return all(np.array_equal(a, b) for a, b in pairs)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_within_a_few_steps(tmp_path):
+    steps = []
+
+    class Counting(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            steps.append(batch)
+            if batch == 2:
+                self.model.get_layer("shade").bias.assign([np.nan, 0])
+
+    phase = Phase("frozen", epochs=1, learning_rate=0.1)
+    many = replace(
+        TRAIN,
+        index=np.tile(TRAIN.index, 20),
+        targets={name: np.tile(target, (20, 1)) for name, target in TRAIN.targets.items()},
+    )
+    settings = Settings(phases=(phase,), batch_size=16, augmentation=NO_AUGMENTATION)
+    with pytest.raises(ValueError, match="not a number any more: the rate is too high"):
+        run(tmp_path, settings, train=many, callbacks=[Counting()])
+    assert len(steps) < 40 < len(many) / 16

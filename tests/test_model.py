@@ -277,3 +277,17 @@ def test_opening_from_a_layer_opens_it_in_every_trunk(soft):
 def test_wrong_shapes_of_a_network_are_told(wrong, message):
     with pytest.raises(ValueError, match=message):
         build([GENDER], weights=None, **wrong)
+
+
+def test_statistics_of_norms_do_not_depend_on_how_crops_are_batched():
+    def measured(batch_size):
+        keras.utils.set_random_seed(0)
+        plain = with_lively_weights(build([GENDER], trunk="vgg16-slim", weights=None))
+        normed = build([GENDER], trunk="vgg16-slim", weights=None, norm=True)
+        transfer(plain, normed)
+        measure_norms(normed, CROPS, batch_size)
+        return [norm.get_weights() for norm in normed.layers if "_norm" in norm.name]
+
+    for one, other in zip(measured(1), measured(len(CROPS)), strict=True):
+        for first, second in zip(one, other, strict=True):
+            np.testing.assert_allclose(first, second, rtol=1e-3, atol=1e-4)

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,7 +19,15 @@ from faceattr.data.manifest import Example
 from faceattr.data.rows import Rows
 from faceattr.judging.findings import Findings
 from faceattr.judging.groups import by_groups
-from faceattr.judging.report import twin_groups, with_twins, write_report
+from faceattr.judging.report import (
+    IN_TRAIN,
+    NOT_IN_TRAIN,
+    TWIN,
+    twin_groups,
+    unseen,
+    with_twins,
+    write_report,
+)
 from faceattr.model_file import Description
 from faceattr.pictures.crop import CropRule
 from faceattr.tasks import Task
@@ -240,3 +249,26 @@ def test_a_training_s_report_parts_the_faces_that_are_in_train_too():
     ]
     alone = with_twins(val, Rows(crops, np.array([4, 5]), {}))
     assert twin_groups((MOOD,), alone, answers) == ()
+
+
+def test_rows_with_a_twin_in_train_neither_choose_nor_calibrate():
+    count = 30
+    examples = [
+        Example(Path(f"{i}.png"), about={TWIN: IN_TRAIN if i < 5 else NOT_IN_TRAIN})
+        for i in range(count)
+    ]
+    mood, tint = np.eye(2)[[0, 1] * 15], np.eye(2)[[0] * count]
+    tint[8:] = 0  # three rows that are not in train: too few to go without the others
+    rows = Rows(
+        np.zeros((1, 4, 4, 3), "uint8"),
+        np.zeros(count, int),
+        {"mood": mood, "tint": tint},
+        examples,
+    )
+    fresh = unseen(rows)
+    assert [e.path.stem for e in fresh.examples] == [str(i) for i in range(count)]
+    assert not fresh.targets["mood"][:5].any()
+    assert fresh.targets["mood"][5:].any(axis=1).all()
+    assert fresh.targets["tint"][:8].any(axis=1).all()
+    alone = unseen(replace(rows, targets={"mood": mood}))
+    assert len(alone) == 25

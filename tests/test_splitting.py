@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from faceattr.data.manifest import Example, Source
+from faceattr.data.manifest import Example
 from faceattr.data.splitting import set_val_aside
 from faceattr.tasks import GENDER
 
@@ -11,21 +11,18 @@ SIDES = ("train", "val")
 
 
 def people(count, **fields):
-    return Source(
-        ("gender",),
-        tuple(
-            Example(
-                Path(f"{i}.jpg"),
-                {"gender": GENDER.classes[i % 2]},
-                **{name: value(i) for name, value in fields.items()},
-            )
-            for i in range(count)
-        ),
+    return tuple(
+        Example(
+            Path(f"{i}.jpg"),
+            {"gender": GENDER.classes[i % 2]},
+            **{name: value(i) for name, value in fields.items()},
+        )
+        for i in range(count)
     )
 
 
-def rows_of(source, split):
-    return [example for example in source.examples if example.split == split]
+def rows_of(examples, split):
+    return [example for example in examples if example.split == split]
 
 
 def test_rows_with_a_split_keep_it():
@@ -97,9 +94,9 @@ def test_faces_of_one_picture_sit_on_one_side():
     read = people(60)
     crowd = [
         replace(example, path=Path(f"photo{i // 4}.jpg"), box=(i, 0, i + 9, 9))
-        for i, example in enumerate(read.examples)
+        for i, example in enumerate(read)
     ]
-    split = set_val_aside(replace(read, examples=tuple(crowd)))
+    split = set_val_aside(crowd)
     train, val = ({e.path for e in rows_of(split, name)} for name in SIDES)
     assert train and val
     assert not train & val
@@ -111,7 +108,7 @@ def test_two_groups_with_a_twin_in_common_hang_together():
 
     for seed in range(5):
         read = people(40, group=lambda i: str(i // 4))
-        sides = [e.split for e in set_val_aside(read, ends_meet, seed=seed).examples]
+        sides = [e.split for e in set_val_aside(read, ends_meet, seed=seed)]
         assert sides[0] == sides[3] == sides[36] == sides[39]
 
 
@@ -126,3 +123,57 @@ def test_nobody_looks_at_pictures_where_val_rows_are_given():
 def test_copies_of_one_picture_are_too_few_to_split():
     with pytest.raises(ValueError, match="9 pictures, of which 1 remain"):
         set_val_aside(people(9), lambda examples: [0] * len(examples))
+
+
+def in_two_sources(count, **fields):
+    return people(count, source=lambda i: "ab"[i % 2], **fields)
+
+
+def test_a_group_sits_on_one_side_whichever_source_it_came_from():
+    split = set_val_aside(in_two_sources(40, group=lambda i: f"person {i // 4}"))
+    train, val = ({e.group for e in rows_of(split, name)} for name in SIDES)
+    assert train and val
+    assert not train & val
+
+
+def test_a_group_that_two_sources_state_in_two_splits_is_refused():
+    wrong = in_two_sources(8, group=lambda i: "ann", split=lambda i: SIDES[i % 2])
+    with pytest.raises(
+        ValueError, match=r"'ann' is in train and in val.*number their groups alike"
+    ):
+        set_val_aside(wrong)
+
+
+def test_copies_in_another_order_in_another_source_sit_on_one_side():
+    def copied(examples):
+        return [int(e.path.stem) if e.source == "a" else 39 - int(e.path.stem) for e in examples]
+
+    split = set_val_aside(in_two_sources(40), copied)
+    train, val = (set(copied(rows_of(split, name))) for name in SIDES)
+    assert len(rows_of(split, "val")) == 8
+    assert not train & val
+
+
+def test_a_source_that_shares_faces_with_one_that_has_val_still_gives_a_fifth():
+    small = people(70, source=lambda i: "small")
+    large = tuple(
+        Example(
+            Path(f"large/{i}.jpg"),
+            {"gender": GENDER.classes[i % 2]},
+            source="large",
+            split="val" if i < 2 else "train",
+        )
+        for i in range(10)
+    )
+
+    split = set_val_aside((*small, *large), lambda examples: [int(e.path.stem) for e in examples])
+    of_small = [e for e in rows_of(split, "val") if e.source == "small"]
+    assert len(of_small) == 2 + 12  # two copies of val rows, and a fifth of the other sixty
+    assert {e.path.stem for e in of_small} >= {"0", "1"}
+
+
+def test_each_source_without_val_gives_a_fifth():
+    uneven = people(100, source=lambda i: "a" if i < 20 else "b")
+    val = rows_of(set_val_aside(uneven), "val")
+    assert [e.source for e in val].count("a") == 4
+    assert len(val) == 20

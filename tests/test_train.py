@@ -13,6 +13,7 @@ from conftest import shaded, toy_network
 
 from faceattr import cli, model_file
 from faceattr.cli.train import network_of
+from faceattr.data.rows import Rows
 from faceattr.model import build
 from faceattr.model_file import Description
 from faceattr.pictures.crop import CropRule
@@ -308,3 +309,44 @@ def test_balanced_classes_and_renamed_labels_are_told_in_the_report(data, toy, c
     assert "'blue' is not a class" in capsys.readouterr().err
     renamed = ["--map", "blue=cold", "--map", "red=warm"]
     assert cli.main(["evaluate", str(data / "my.keras"), *where, *renamed]) == 0
+
+
+def test_norms_are_measured_on_training_rows_alone(monkeypatch):
+    measured = []
+    monkeypatch.setattr(
+        network_module, "measure_norms", lambda model, crops: measured.append(crops)
+    )
+    crops = np.arange(10, dtype="uint8")[:, None, None, None] * np.ones((1, 2, 2, 3), "uint8")
+    train = Rows(crops, np.array([7, 2, 5]), {})
+    Network(weights="shipped", norm=True).measure(None, train)
+    assert measured[0][:, 0, 0, 0].tolist() == [7, 2, 5]
+
+
+def test_near_duplicates_of_val_leave_train_on_request(data, toy, capsys):
+    for i in range(3):  # faces of train again in val, saved otherwise
+        picture = cv2.imread(str(data / f"tint{i}.png"))
+        cv2.imwrite(str(data / f"again{i}.png"), picture[:, ::-1])
+    rows = pd.read_csv(data / "tints.csv").assign(split="train")
+    rows.loc[24:, "split"] = "val"
+    again = [{"path": f"again{i}.png", "tint": rows.tint[i], "split": "val"} for i in range(3)]
+    pd.concat([rows, pd.DataFrame(again)]).to_csv(data / "tints.csv", index=False)
+    options = ["--tasks", "tint", "--epochs", "frozen=1,finetune=0", "--drop-near-duplicates"]
+    assert train(data, *options, sources=[str(data / "tints.csv")]) == 0
+    assert "left out: 3 (train rows that val or test repeats)" in capsys.readouterr().out
+
+
+def test_priors_and_sources_that_are_not_there_are_told(data, toy, capsys):
+    assert train(data, "--prior", "tint=somewhere") == 2
+    assert "name of a source: shades, tints. Received: somewhere" in capsys.readouterr().err
+    assert train(data, "--prior", "age=uniform") == 2
+    assert "no task age to give a prior" in capsys.readouterr().err
+    assert train(data, "--find-faces-in", "elsewhere") == 2
+    assert "no source elsewhere to find faces in" in capsys.readouterr().err
+
+
+def test_a_mix_by_source_with_priors_and_an_average_trains(data, toy, capsys):
+    mix = ["--mix", "shades=1,tints=3", "--prior", "tint=uniform,shade=shades", "--ema", "0.9"]
+    assert train(data, *mix, "--epochs", "frozen=1,finetune=1") == 0
+    _, description = model_file.load(data / "my.keras")
+    assert description.made["settings"]["priors"] == {"tint": "uniform", "shade": "shades"}
+    assert description.made["settings"]["ema"] == 0.9

@@ -7,7 +7,16 @@ import pytest
 from faceattr.data.manifest import Example
 from faceattr.data.rows import Rows
 from faceattr.data.ties import connected, ties
-from faceattr.data.twins import NEAR, have_twins, looks_of, near_pairs, photographs, prints_of
+from faceattr.data.twins import (
+    NEAR,
+    SURE,
+    detail,
+    have_twins,
+    looks_of,
+    near_pairs,
+    photographs,
+    prints_of,
+)
 from faceattr.pictures.crop import CropRule
 
 SIZE = 48
@@ -111,3 +120,12 @@ def test_twins_in_files_share_a_number_and_unreadable_files_stand_alone(tmp_path
     a, b, c, d, e = photographs(examples, CropRule(), tmp_path / "cache")
     assert a == c
     assert len({a, b, d, e}) == 4
+
+
+def test_a_mirrored_copy_is_a_twin():
+    faces = portraits(5)
+    mirrored = brighter(faces[1])[:, ::-1]
+    assert have_twins(rows([mirrored]), rows(faces)).tolist() == [True]
+    pairs = near_pairs(looks([*faces, mirrored]))
+    assert (pairs.first.tolist(), pairs.second.tolist()) == ([1], [5])
+    assert detail(faces[1], mirrored) > SURE

@@ -60,7 +60,8 @@ def audit(
     read, _ = respell([read_source(spec, tasks, known) for spec in sources], spelling, known)
     check_asked_for(tasks, read)
     manifest = unite([_as_train_takes(source) for source in read], known)
-    examples, findings = manifest.examples, _divided_groups(read)
+    examples = manifest.examples
+    findings = checks.divided_groups([e for source in read for e in source.examples])
     look = Look(rule or CropRule(), detector, folder, find_faces_in)
     search = look.search(examples)
     examples = search.examples
@@ -85,11 +86,6 @@ def audit(
     if output is not None:
         write_audit(found, Path(output))
     return found
-
-
-def _divided_groups(sources: Sequence[Source]) -> list[Finding]:
-    # The names of groups belong to their source.
-    return [found for source in sources for found in checks.divided_groups(source.examples)]
 
 
 def _as_train_takes(source: Source) -> Source:

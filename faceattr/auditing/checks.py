@@ -188,7 +188,7 @@ def _answers(task: Task, rows: Rows) -> list[str]:
 
 
 def divided_groups(examples: Sequence[Example]) -> list[Finding]:
-    """Identities of one source that sit in two splits."""
+    """Identities that sit in two splits, whichever sources these came from."""
     first: dict[str, dict[str, Example]] = defaultdict(dict)
     for example in examples:
         if example.group and example.split:

@@ -36,6 +36,11 @@ def add_command(commands) -> None:
     add("--cache", metavar="DIR", help="folder of the crop cache")
     add("--licence", metavar="TEXT", help="terms of the new weights, kept in the file")
     add("--recipe", metavar="FILE[:NAME]", help="options out of a TOML file; typed ones win")
+    add(
+        "--drop-near-duplicates",
+        action="store_true",
+        help="leave training rows out whose face is in val or test too",
+    )
     add_face_options(parser)
     add_adding(parser)
     add_spelling(parser)

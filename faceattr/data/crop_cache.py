@@ -70,11 +70,12 @@ def cache_crops(
     keys: list[str] = []
     path, shape = folder / f"{rule.size}.crops", (rule.size, rule.size, 3)
     with alone(path.with_suffix(".lock")), Store(path, shape, "uint8") as store:
-        found = _prepared(progress or examples, rule, store.index)
+        found = _prepared(progress or examples, rule, store)
         while batch := list(islice(found, TOGETHER)):
             store.append([(key, face) for key, face, _ in batch if face is not None])
             keys.extend(key or f"!{reason}" for key, _, reason in batch)
-        rows = np.array([store.index.get(key, -1) for key in keys], dtype=np.int64)
+        places = (None if key.startswith("!") else store.place_of(key) for key in keys)
+        rows = np.array([-1 if place is None else place for place in places], dtype=np.int64)
         array = store.array()
     reasons = {place: key[1:] for place, key in enumerate(keys) if key.startswith("!")}
     return CachedCrops(array, rows, reasons)
@@ -83,15 +84,13 @@ def cache_crops(
 Prepared = tuple[str, np.ndarray | None, str]
 
 
-def _prepared(
-    examples: Iterable[Example], rule: CropRule, known: Mapping[str, int]
-) -> Iterator[Prepared]:
+def _prepared(examples: Iterable[Example], rule: CropRule, store: Store) -> Iterator[Prepared]:
     """Key, crop (None where it is known or unusable) and reason for each example, in order."""
 
     def prepare(example: Example) -> Prepared:
         try:
             key = _key(example, rule)
-            if key in known:
+            if store.place_of(key) is not None:
                 return key, None, ""
             image = example.pixels if example.pixels is not None else read_image(example.path)
         except (OSError, ValueError):

@@ -9,7 +9,7 @@ from pathlib import Path
 from faceattr.data.fer2013 import FER2013_FILE
 from faceattr.data.folders import read_folder
 from faceattr.data.look import Look
-from faceattr.data.manifest import Known, Manifest, Source, face_of, unite
+from faceattr.data.manifest import Known, Manifest, Source, unite
 from faceattr.data.spelling import AS_WRITTEN, Spelling, respell
 from faceattr.data.splitting import set_val_aside
 from faceattr.data.tables import read_csv
@@ -23,10 +23,25 @@ def name_of(spec: str) -> str:
 
     ``fer2013/``, ``expression=data/fer2013`` and ``fer2013/manifest.csv`` are all ``fer2013``.
     """
-    path = Path(spec if Path(spec).exists() else spec.rpartition("=")[2])
-    if path.is_file() and path.name not in (MANIFEST, FER2013_FILE):
-        return path.stem
-    return (path.parent if path.is_file() else path).resolve().name
+    place = _place_of(spec)
+    return place.stem if place.is_file() else place.name
+
+
+def _place_of(spec: str) -> Path:
+    """The folder of a source, or its file where that is called otherwise than usual."""
+    path = Path(spec if Path(spec).exists() else spec.rpartition("=")[2]).resolve()
+    return path.parent if path.is_file() and path.name in (MANIFEST, FER2013_FILE) else path
+
+
+def names_of(specs: Sequence[str]) -> list[str]:
+    """The names of sources; those of the same name are told apart by the folder they lie in."""
+    places = [_place_of(spec) for spec in specs]
+    names = [name_of(spec) for spec in specs]
+    of = {name: {p for p, n in zip(places, names, strict=True) if n == name} for name in names}
+    return [
+        name if len(of[name]) == 1 else f"{place.parent.name}/{name}"
+        for place, name in zip(places, names, strict=True)
+    ]
 
 
 def without_folders(spec: str) -> str:
@@ -42,7 +57,7 @@ def read_for_training(
     known: Known = KNOWN_TASKS,
     look: Look | None = None,
 ) -> Manifest:
-    """Read sources and unite them; each gets validation rows if it has none of its own.
+    """Read sources, unite them, and set validation rows aside for those that have none.
 
     Args:
         specs: ``"task=path"`` or ``"path"`` each, see `read_source`.
@@ -54,7 +69,7 @@ def read_for_training(
     """
     sources, notes = _read(specs, columns, spelling, known, look)
     check_asked_for(columns, sources)
-    return replace(unite(_with_splits(sources, look), known), notes=notes)
+    return _with_splits(replace(unite(sources, known), notes=notes), look)
 
 
 def check_asked_for(names: Collection[str] | None, sources: Sequence[Source]) -> None:
@@ -67,19 +82,11 @@ def check_asked_for(names: Collection[str] | None, sources: Sequence[Source]) ->
         )
 
 
-def _with_splits(sources: Sequence[Source], look: Look | None) -> list[Source]:
-    """Every row with a split; a face that stands in several sources has the same one in all."""
-    stated = {face_of(e): e.split for source in sources for e in source.examples if e.split}
-    found = []
-    for source in sources:
-        examples = tuple(
-            replace(e, split=e.split or stated.get(face_of(e), "")) for e in source.examples
-        )
-        found.append(
-            set_val_aside(replace(source, examples=examples), look.alike if look else None)
-        )
-        stated |= {face_of(e): e.split for e in found[-1].examples}
-    return found
+def _with_splits(manifest: Manifest, look: Look | None) -> Manifest:
+    """Every row with a split. All sources are united first: what they share is on one side."""
+    return replace(
+        manifest, examples=set_val_aside(manifest.examples, look.alike if look else None)
+    )
 
 
 def read_labelled(
@@ -105,7 +112,8 @@ def read_labelled(
     """
     every = {**KNOWN_TASKS, **known}
     sources, notes = _read(specs, known, spelling, every, look)
-    manifest = unite(_with_splits(sources, None) if aside else sources, every)
+    manifest = unite(sources, every)
+    manifest = _with_splits(manifest, None) if aside else manifest
     names = [task.name for task in manifest.tasks]
     if not set(names) & set(known):
         raise ValueError(
@@ -123,7 +131,8 @@ def _read(
     look: Look | None,
 ) -> tuple[list[Source], tuple[str, ...]]:
     """Every source with its labels and faces as they are meant, and notes on what was changed."""
-    read = [_named(read_source(spec, columns, known), name_of(spec)) for spec in specs]
+    named = zip(specs, names_of(specs), strict=True)
+    read = [_named(read_source(spec, columns, known), name) for spec, name in named]
     if look and look.photographs:
         check_names(look.photographs, read, "find faces in")
     sources, notes = respell(read, spelling, known)

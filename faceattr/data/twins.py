@@ -101,7 +101,8 @@ def detail(face: np.ndarray, other: np.ndarray) -> float:
     fine = [_inner(crop, BLUR) - _inner(crop, 2 * BLUR) for crop in (face, other)]
     one, two = (part - part.mean() for part in fine)
     lengths = float(np.linalg.norm(one) * np.linalg.norm(two))
-    return float((one * two).sum()) / lengths if lengths > SLACK else 0.0
+    best = max(float((one * view).sum()) for view in (two, two[:, ::-1]))  # maybe mirrored
+    return best / lengths if lengths > SLACK else 0.0
 
 
 def near_pairs(looks: Looks, others: Looks | None = None, above: float = NEAR) -> Pairs:

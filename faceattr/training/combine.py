@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from faceattr.training.settings import Settings
 
 SMALLEST = 1e-30  # probability whose logarithm and its gradient are still float32
-LOSS_FLOOR = 1e-2  # below it the logarithm's pull, 1 / loss, would explode
+LOSS_FLOOR = 1e-2  # added to a loss: the logarithm's pull, 1 / loss, would explode near 0
+UNCERTAINTY_RATE = 0.01  # of Adam: a few hundred steps from one weight to one ten times as large
 
 
 class Sum(keras.layers.Layer):
@@ -46,16 +48,22 @@ class Sum(keras.layers.Layer):
         """What each task adds, ``(tasks,)``, before weights and presence."""
         return losses
 
+    def optimizers(self) -> dict[str, keras.optimizers.Optimizer]:
+        """An optimiser for what this layer learns itself, by a pattern for the variables' paths."""
+        return {}
+
 
 class LogSum(Sum):
     """The sum of logarithms, that is the product: no task dominates by its scale."""
 
     def terms(self, losses, names):
-        return ops.log(ops.maximum(losses, LOSS_FLOOR))
+        return ops.log(losses + LOSS_FLOOR)
 
 
 class Uncertainty(Sum):
     """Learned weights ``exp(-s) * loss + s / 2`` (Kendall et al. 2018, for classification).
+
+    They have a rate of their own: at that of a network that is fine-tuned they would hardly move.
 
     Args:
         weights: As for `Sum`.
@@ -68,6 +76,9 @@ class Uncertainty(Sum):
 
     def terms(self, losses, names):
         return ops.exp(-self.log_variance) * losses + self.log_variance / 2
+
+    def optimizers(self) -> dict[str, keras.optimizers.Optimizer]:
+        return {re.escape(self.log_variance.path): keras.optimizers.Adam(UNCERTAINTY_RATE)}
 
 
 class RandomWeights(Sum):
@@ -178,8 +189,19 @@ def own_heads(network: keras.Model, auxiliary: Sequence[Auxiliary]) -> list[str]
     return [name for name in network.output if name not in extra]
 
 
+def combination_for(settings: Settings, tasks: Sequence[str]) -> Sum | None:
+    """What makes one loss of several in a joint run; None where Keras' own sum will do."""
+    by_keras = settings.combine == "sum" and not settings.auxiliary
+    if settings.schedule != "joint" or (by_keras and not set(settings.priors) & set(tasks)):
+        return None
+    return combination(settings.combine, settings.loss_weights, len(tasks), settings.seed)
+
+
 def compiled(
-    network: keras.Model, optimizer: keras.optimizers.Optimizer, settings: Settings
+    network: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    settings: Settings,
+    combine: Sum | None = None,
 ) -> keras.Model:
     """What is to be fitted: the network itself where Keras' own sum will do, or a model around it.
 
@@ -187,16 +209,17 @@ def compiled(
         network: All heads of a joint step, or the one head of a task, with auxiliary ones.
         optimizer: For everything in it that learns.
         settings: Of the run.
+        combine: What makes one loss of several; None for the sum.
     """
     auxiliary = [one for one in settings.auxiliary if one.head in network.output]
     tasks = own_heads(network, auxiliary)
     weights = {name: settings.loss_weights.get(name, 1.0) for name in tasks}
-    if settings.combine == "sum" and not auxiliary and not set(settings.priors) & set(tasks):
+    if combine is None and not auxiliary and not set(settings.priors) & set(tasks):
         compile_masked(
             network, optimizer, label_smoothing=settings.label_smoothing, weights=weights
         )
         return network
-    combine = combination(settings.combine, weights, len(tasks), settings.seed)
+    combine = combine or Sum(weights)
     model = CombinedLosses(network, combine, settings.label_smoothing, auxiliary)
     model.compile(optimizer, weighted_metrics={name: ["accuracy"] for name in tasks})
     return model

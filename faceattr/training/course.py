@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from faceattr.data.rows import Rows, mask
-from faceattr.training.combine import compiled
+from faceattr.training.combine import Sum, compiled
 from faceattr.training.dataset import MaskedBatches, steps_per_epoch
 from faceattr.training.frozen import Frozen
 from faceattr.training.phases import Phase
@@ -28,6 +28,7 @@ def course_of(
     epochs_before: int,
     frozen: Frozen | None = None,
     draws: Sequence[int] = (),
+    combine: Sum | None = None,
 ) -> Joint | Alternating:
     """Prepare a phase.
 
@@ -39,6 +40,8 @@ def course_of(
         epochs_before: Epochs of earlier phases, which count for the order of the batches.
         frozen: What was computed of the network's lower part; None trains on crops.
         draws: As for `faceattr.training.fit.fit`.
+        combine: Makes one loss of those of a joint step, and keeps what it has learnt from phase
+            to phase; None where Keras' own sum will do.
     """
     phase.open(network)
 
@@ -54,8 +57,10 @@ def course_of(
             **more,
         )
 
-    kind = Alternating if settings.schedule == "alternating" else Joint
-    return kind(frozen.learning if frozen else network, phase, settings, train, batches)
+    learning = frozen.learning if frozen else network
+    if settings.schedule == "alternating":
+        return Alternating(learning, phase, settings, train, batches, draws)
+    return Joint(learning, phase, settings, train, batches, combine)
 
 
 class Joint:
@@ -68,19 +73,19 @@ class Joint:
         settings: Settings,
         train: Rows,
         batches: MakeBatches,
+        combine: Sum | None = None,
     ) -> None:
         self._train, self._batches, self._mix = train, batches, settings.mix
         steps = steps_per_epoch(len(train), settings.batch_size)
-        optimizer = phase.make_optimizer(steps)
+        optimizer = phase.make_optimizer(steps, combine.optimizers() if combine else {})
         self._ties = ties_of(network, phase, settings, steps)
-        self._trainee = compiled(network, optimizer, settings)
+        self._trainee = compiled(network, optimizer, settings, combine)
         optimizer.build(self._trainee.trainable_variables)
 
     @property
     def state(self) -> list[keras.Variable]:
         """What a checkpoint needs besides the network."""
-        combine = getattr(self._trainee, "combine", None)
-        return [*self._trainee.optimizer.variables, *(combine.variables if combine else ())]
+        return list(self._trainee.optimizer.variables)
 
     def run(self, start: int, end: int, size: int, callbacks: Callbacks) -> None:
         """Train the epochs from `start` up to `end`, with crops of one size."""
@@ -109,8 +114,10 @@ class Alternating:
         settings: Settings,
         train: Rows,
         batches: MakeBatches,
+        draws: Sequence[int] = (),
     ) -> None:
-        self._network, self._batches, self._seed = network, batches, settings.seed
+        self._network, self._batches = network, batches
+        self._seed = (settings.seed, *draws)
         names = [name for name, target in train.targets.items() if target.any()]
         names = [name for name in names if network.get_layer(name).trainable]
         self._rows = {name: train.only(name) for name in names}
@@ -166,7 +173,7 @@ class Alternating:
     def _turns(self, epoch: int, size: int) -> Iterator[tuple[str, tuple]]:
         """Each step's task and batch; the next batch is made while a step is computed."""
         order = np.repeat(list(self._steps), list(self._steps.values()))
-        np.random.default_rng([self._seed, epoch]).shuffle(order)
+        np.random.default_rng([*self._seed, epoch]).shuffle(order)
         batches = {
             name: iter(self._batches(rows, epoch, size, steps=self._steps[name]))
             for name, rows in self._rows.items()

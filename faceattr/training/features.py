@@ -24,6 +24,7 @@ from faceattr.training.settings import Settings
 
 TOGETHER = 64  # crops in one pass through the trunk
 ENDING = ".features"
+LOCK = "features.lock"
 DTYPE = "float32"
 
 Track = Callable[[Sequence[int], str], Iterable[int]]
@@ -44,6 +45,7 @@ class Features:
         size: Side of the crops in pixels.
         folder: Where the stores lie.
         track: Shows how far a list has been worked through.
+        draws: Numbers that decide, beside the seed, how copies are changed.
     """
 
     def __init__(
@@ -53,9 +55,11 @@ class Features:
         size: int,
         folder: Path,
         track: Track,
+        draws: Sequence[int] = (),
     ) -> None:
         parts = [settled, *(keras.Model(settled.input, tensor) for tensor in also)]
         self._size, self._folder, self._track = size, folder, track
+        self._draws = tuple(draws)
         self.paths = [folder / f"{fingerprint(part)[:16]}-{size}{ENDING}" for part in parts]
         self._shapes = [shape_of(part, size) for part in parts]
         outputs = zip(self.paths, parts, strict=True)
@@ -70,15 +74,19 @@ class Features:
             change: Names an augmented copy; empty for crops as they are.
             settings: Say how copies are augmented.
         """
-        how = f"{change} {settings.seed} {settings.augmentation} {self._size}" if change else ""
+        drawn = (settings.seed, *self._draws)
+        how = f"{change} {drawn} {settings.augmentation} {self._size}" if change else ""
         keys = [hashlib.sha256(crop.tobytes() + how.encode()).hexdigest() for crop in crops]
-        with alone(self._folder / "features.lock"), ExitStack() as opened:
+        with alone(self._folder / LOCK), ExitStack() as opened:
             stores = [
                 opened.enter_context(Store(path, shape, DTYPE))
                 for path, shape in zip(self.paths, self._shapes, strict=True)
             ]
-            known = set.intersection(*(set(store.index) for store in stores))
-            missing = [row for row, key in enumerate(keys) if key not in known]
+            missing = [
+                row
+                for row, key in enumerate(keys)
+                if any(store.place_of(key) is None for store in stores)
+            ]
             for start in self._track(range(0, len(missing), TOGETHER), "features"):
                 rows = missing[start : start + TOGETHER]
                 looks = [self._look(crops[row], keys[row], how, settings) for row in rows]
@@ -88,7 +96,7 @@ class Features:
                     named = zip(rows, found[path.name], strict=False)
                     store.append([(keys[row], values) for row, values in named])
             self.array = stores[0].array()
-            return np.array([stores[0].index[key] for key in keys], dtype=np.int64)
+            return np.array([stores[0].place_of(key) for key in keys], dtype=np.int64)
 
     def _look(self, crop: np.ndarray, key: str, how: str, settings: Settings) -> np.ndarray:
         if not how:

@@ -28,6 +28,7 @@ from faceattr.training.averaging import WeightAverage
 from faceattr.training.boundary import changing
 from faceattr.training.branches import check_branches
 from faceattr.training.checkpoint import CHECKPOINT, Position
+from faceattr.training.combine import combination_for
 from faceattr.training.course import course_of
 from faceattr.training.features import Track
 from faceattr.training.frozen import FeatureCache, Frozen
@@ -36,6 +37,7 @@ from faceattr.training.settings import NATURAL, UNIFORM, Settings
 
 LOG = "log.csv"
 SETTINGS = "settings.json"
+CHECKED_EVERY = 10  # steps between two looks at whether the loss is still a number
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,8 @@ def fit(
     priors = {task: log_priors_of(train, task, train) for task in settings.priors}
     train = replace(train, balance=settings.balance, log_priors=priors)
     model = with_auxiliary(model, settings.auxiliary)
-    keeper = _Keeper(model, tasks, val, settings, folder, after_epoch)
+    combine = combination_for(settings, [task.name for task in tasks])
+    keeper = _Keeper(model, tasks, val, settings, folder, after_epoch, combine)
     keeper.identify(
         tasks=[asdict(task) for task in tasks],
         network=identity,
@@ -143,7 +146,7 @@ def fit(
     )
     cache = None
     if features is not None and settings.copies:
-        cache = FeatureCache(features, settings, train, val, track, tell)
+        cache = FeatureCache(features, settings, train, val, track, tell, draws)
     start_phase, start_epoch = keeper.begin(resume)
     for position in range(start_phase, len(settings.phases)):
         phase = settings.phases[position]
@@ -151,7 +154,7 @@ def fit(
         epochs_before = sum(earlier.epochs for earlier in settings.phases[:position])
         keeper.enter(position, resumed=first_epoch > 0)
         frozen = cache.enter(model, position) if cache else None
-        course = course_of(model, phase, settings, train, epochs_before, frozen, draws)
+        course = course_of(model, phase, settings, train, epochs_before, frozen, draws, combine)
         keeper.follow(course.state, frozen)
         for start, end, size in phase.stretches(train.crops.shape[1], first_epoch):
             if not keeper.gave_up:
@@ -163,8 +166,9 @@ def fit(
 class _Keeper(keras.callbacks.Callback):
     """Scores, logs and checkpoints each epoch, and ends a phase that brings nothing more."""
 
-    def __init__(self, model, tasks, val, settings, folder, after_epoch) -> None:
+    def __init__(self, model, tasks, val, settings, folder, after_epoch, combine) -> None:
         super().__init__()
+        self._combine = combine
         self._network, self._tasks, self._val = model, tasks, val
         self._settings, self._folder, self._after_epoch = settings, folder, after_epoch
         self._at = Position()
@@ -206,7 +210,8 @@ class _Keeper(keras.callbacks.Callback):
         return self._phase.patience is not None and self._at.waited >= self._phase.patience
 
     def _changed(self, position: int) -> list[keras.Variable]:
-        return changing(self._network, self._settings.phases[: position + 1])
+        own = self._combine.variables if self._combine else []
+        return [*changing(self._network, self._settings.phases[: position + 1]), *own]
 
     def enter(self, position: int, *, resumed: bool) -> None:
         """Enter a phase: from the best epoch so far, or where its checkpoint was written."""
@@ -240,12 +245,19 @@ class _Keeper(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs=None) -> None:
         self._started = time.monotonic()
 
-    def on_epoch_end(self, epoch: int, logs=None) -> None:
+    def on_train_batch_end(self, batch: int, logs=None) -> None:
+        if batch % CHECKED_EVERY == 0:
+            self._check(logs)
+
+    def _check(self, logs: Mapping[str, Any] | None) -> None:
         if not all(np.isfinite(value) for value in (logs or {}).values()):
             raise ValueError(
-                f"The loss of epoch {epoch + 1} is not a number: the rate is too high. Start "
-                "anew with a lower --rate."
+                "The loss is not a number any more: the rate is too high. Start anew with a lower "
+                "--rate."
             )
+
+    def on_epoch_end(self, epoch: int, logs=None) -> None:
+        self._check(logs)
         with self._average.in_place() if self._average else nullcontext():
             result = self._judge(epoch, logs or {})
         self._after_epoch(result)

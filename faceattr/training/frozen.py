@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +11,12 @@ import keras
 import numpy as np
 
 from faceattr.data.rows import Rows
+from faceattr.data.store import alone, delete_oldest, hold
 from faceattr.training.boundary import Split, split
 from faceattr.training.features import (
     DTYPE,
     ENDING,
+    LOCK,
     Copies,
     Features,
     Track,
@@ -51,6 +53,7 @@ class FeatureCache:
         val: Validation rows.
         track: Shows how far a list has been worked through.
         tell: Takes a sentence for the user.
+        draws: As for `faceattr.training.fit.fit`.
     """
 
     def __init__(
@@ -61,8 +64,9 @@ class FeatureCache:
         val: Rows,
         track: Track,
         tell: Callable[[str], None],
+        draws: Sequence[int] = (),
     ) -> None:
-        self._folder, self._settings = folder, settings
+        self._folder, self._settings, self._draws = folder, settings, draws
         self._train, self._val, self._track, self._tell = train, val, track, tell
 
     def enter(self, network: keras.Model, position: int) -> Frozen | None:
@@ -87,9 +91,10 @@ class FeatureCache:
             if needed + more <= min(LIMIT, self._free()):
                 also, needed = [*also, cut.boundary], needed + more
         features = {
-            size: Features(cuts[0].settled, also, size, self._folder, self._track) for size in sizes
+            size: Features(cuts[0].settled, also, size, self._folder, self._track, self._draws)
+            for size in sizes
         }
-        self._make_room(needed, {path for of in features.values() for path in of.paths})
+        self._take_room(needed, [path for of in features.values() for path in of.paths])
         copies = {size: Copies(of, self._train, self._settings) for size, of in features.items()}
         return Frozen(cuts[0].learning, copies, self._seen(features[own_size]))
 
@@ -116,14 +121,10 @@ class FeatureCache:
         self._folder.mkdir(parents=True, exist_ok=True)
         return shutil.disk_usage(self._folder).free
 
-    def _make_room(self, needed: int, own: Collection[Path]) -> None:
-        """Delete the features of other runs, those used longest ago first, until there is room."""
-        others = [path for path in self._folder.glob(f"*{ENDING}") if path not in own]
-        others.sort(key=lambda path: path.stat().st_mtime)
-        total = sum(path.stat().st_size for path in others)
-        for path in others:
-            if total + needed <= LIMIT:
-                return
-            total -= path.stat().st_size
-            path.unlink()
-            path.with_suffix(".keys").unlink(missing_ok=True)
+    def _take_room(self, needed: int, own: Collection[Path]) -> None:
+        """Hold the own stores, and delete others until there is room, but none that a run uses."""
+        with alone(self._folder / LOCK):
+            for path in own:
+                hold(path)
+            others = [path for path in self._folder.glob(f"*{ENDING}") if path not in own]
+            delete_oldest(others, LIMIT - needed)

@@ -88,16 +88,25 @@ class Phase:
             yield start, end, size
             start = end
 
-    def make_optimizer(self, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-        """A new optimiser for this phase, with one inside for every branch of `rates`."""
+    def make_optimizer(
+        self, steps_per_epoch: int, others: Mapping[str, keras.optimizers.Optimizer] | None = None
+    ) -> keras.optimizers.Optimizer:
+        """A new optimiser for this phase, with one inside for every branch of `rates`.
+
+        Args:
+            steps_per_epoch: Steps of an epoch.
+            others: Optimisers of variables outside the network, by a regular expression for their
+                paths.
+        """
         steps = self.epochs * steps_per_epoch
         everything = self._optimizer(self.learning_rate, steps)
-        if not self.rates:
+        if not (self.rates or others):
             return everything
         branches = {
             branch_pattern(name, self.rates): self._optimizer(rate, steps)
             for name, rate in self.rates.items()
         }
+        branches |= others or {}
         return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(everything, branches))
 
     def schedule(

@@ -8,12 +8,15 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
+
 from faceattr.data import console
 from faceattr.data.look import Look
 from faceattr.data.manifest import Manifest
 from faceattr.data.rows import Rows
 from faceattr.data.sources import read_for_training, read_labelled
 from faceattr.data.spelling import AS_WRITTEN, Spelling
+from faceattr.data.twins import have_twins
 from faceattr.judging.evaluate import Score
 from faceattr.judging.report import SCORES, of_split, read_rows, unseen, with_twins
 from faceattr.model_file import Description
@@ -44,6 +47,7 @@ def train(
     licence: str | None = None,
     detector: Detector | None = None,
     find_faces_in: Collection[str] | None = None,
+    drop_near_duplicates: bool = False,
     cache: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -65,6 +69,8 @@ def train(
             the run starts from.
         detector: Finds the faces in whole photographs; None: the pictures are faces.
         find_faces_in: Names of the sources that hold whole photographs; None: all, if any.
+        drop_near_duplicates: Leave the training rows out whose face is, or nearly is, among the
+            val or test rows as well.
         cache: Folder of the crop cache.
         resume: Go on with a run that was interrupted.
         overwrite: Replace a model or an unfinished run that is already there.
@@ -90,7 +96,7 @@ def train(
         console.print_notes(adding.notes(settings))
     model = network.build(heads, seed=settings.seed)
     check(model, settings, manifest.examples)
-    rows = _cut(manifest, heads, network, cache)
+    rows = _cut(manifest, heads, network, cache, drop_near_duplicates)
     network.measure(model, rows["train"])
     console.print_lines(brief.of_start(manifest.tasks, rows["train"], network, look.cache))
     judged = _judged(adding.judge, old, network, look, spelling) if adding and old else []
@@ -154,14 +160,23 @@ def _folder_of_run(output: Path, *, resume: bool, overwrite: bool) -> Path:
 
 
 def _cut(
-    manifest: Manifest, heads: Sequence[Task], network: Network, cache: str | Path | None
+    manifest: Manifest,
+    heads: Sequence[Task],
+    network: Network,
+    cache: str | Path | None,
+    drop: bool,
 ) -> dict[str, Rows]:
     """Cut the faces of both splits, print what was read, and refuse what cannot teach."""
     rows, left_out = {}, Counter[str]()
-    for split in ("train", "val"):
+    for split in ("train", "val", *(["test"] if drop else [])):
         part = manifest.only(split)
         rows[split], unusable = read_rows(part, heads, network.rule, cache)
         left_out.update(unusable)
+    if drop:
+        judges = [rows["val"], rows.pop("test")]
+        seen = np.any([have_twins(rows["train"], part) for part in judges], axis=0)
+        rows["train"] = rows["train"].take(np.flatnonzero(~seen))
+        left_out["train rows that val or test repeats"] += int(seen.sum())
     console.print_rows(rows, manifest.tasks)
     console.print_left_out({**manifest.left_out, **left_out})
     console.print_notes(manifest.notes)

@@ -1,0 +1,66 @@
+import keras
+import numpy as np
+import pytest
+from conftest import SHADE, TINT
+from test_fit import PHASES, VAL, run
+
+from faceattr.judging.evaluate import evaluate
+from faceattr.training.augment import NO_AUGMENTATION
+from faceattr.training.averaging import WeightAverage
+from faceattr.training.settings import Settings
+
+SETTINGS = Settings(phases=PHASES, batch_size=16, augmentation=NO_AUGMENTATION, seed=3, ema=0.9)
+
+
+def test_an_average_follows_its_weight_and_forgets_the_start():
+    weight = keras.Variable([0.0])
+    average = WeightAverage([weight], 0.9)
+    weight.assign([1.0])
+    for _ in range(200):
+        average.on_train_batch_end(0)
+    with average.in_place():
+        assert float(weight[0]) == pytest.approx(1, abs=1e-4)
+
+
+def test_the_weights_that_learn_are_back_after_they_were_judged():
+    weight = keras.Variable([1.0])
+    average = WeightAverage([weight], 0.99)
+    weight.assign([3.0])
+    for _ in range(8):
+        average.on_train_batch_end(0)
+    with average.in_place():
+        assert 1 < float(weight[0]) < 3
+    assert float(weight[0]) == 3.0
+
+
+def test_an_average_moves_as_numpy_says():
+    weight, generator = keras.Variable([0.0]), np.random.default_rng(0)
+    average, expected = WeightAverage([weight], 0.95), 0.0
+    for step in range(1, 41):
+        value = generator.normal()
+        weight.assign([value])
+        average.on_train_batch_end(0)
+        if step % 4 == 0:
+            kept = min(0.95, (1 + step) / (10 + step)) ** 4
+            expected = kept * expected + (1 - kept) * value
+    with average.in_place():
+        assert float(weight[0]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_average_is_judged_and_kept(tmp_path):
+    plain, _ = run(tmp_path / "plain", Settings(**{**vars(SETTINGS), "ema": 0.0}))
+    averaged, epochs = run(tmp_path / "averaged", SETTINGS)
+    best = max(epochs, key=lambda epoch: epoch.is_best * epoch.number)
+    assert evaluate(averaged, (SHADE, TINT), VAL) == best.scores
+    both = zip(plain.weights, averaged.weights, strict=True)
+    assert any((a.numpy() != b.numpy()).any() for a, b in both)
+
+
+@pytest.mark.parametrize("kill_after", [1, 3])
+def test_a_run_with_an_average_is_resumed_to_the_last_bit(tmp_path, kill_after):
+    whole, epochs = run(tmp_path / "whole", SETTINGS)
+    run(tmp_path / "part", SETTINGS, kill_after)
+    resumed, rest = run(tmp_path / "part", SETTINGS, resume=True)
+    assert rest[-1].scores == epochs[-1].scores
+    for one, other in zip(whole.variables, resumed.variables, strict=True):
+        np.testing.assert_array_equal(one, other, err_msg=one.path)
