@@ -350,3 +350,21 @@ def test_a_mix_by_source_with_priors_and_an_average_trains(data, toy, capsys):
     _, description = model_file.load(data / "my.keras")
     assert description.made["settings"]["priors"] == {"tint": "uniform", "shade": "shades"}
     assert description.made["settings"]["ema"] == 0.9
+
+
+def test_overwriting_keeps_the_finished_run_until_there_is_a_new_model(data, toy, monkeypatch):
+    few = ["--epochs", "frozen=1,finetune=0"]
+    assert train(data, *few) == 0
+    folder = data / "my.training"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    model = (data / "my.keras").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("faceattr.training.train.finish", interrupt)
+        assert train(data, *few, "--overwrite", "--seed", "5") == 130
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert (data / "my.keras").read_bytes() == model
+    assert train(data, *few, "--seed", "5") == 2
+    assert train(data, *few, "--resume", "--seed", "5") == 0
+    assert (data / "my.keras").read_bytes() != model
+    assert (folder / "settings.json").read_bytes() != before["settings.json"]
+    assert not (data / "my.new.training").exists()

@@ -12,10 +12,10 @@ import sys
 from collections.abc import Sequence
 
 from faceattr import __version__
-from faceattr.cli import audit, compare, evaluate, explain, export, heads, label, live, train
+from faceattr.cli import audit, cache, compare, evaluate, explain, export, heads, label, live, train
 from faceattr.cli.options import INTERRUPTED, WRONG_INPUT
 
-COMMANDS = (label, live, audit, train, compare, evaluate, heads, explain, export)
+COMMANDS = (label, live, audit, train, compare, evaluate, heads, explain, export, cache)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -23,6 +23,7 @@ from faceattr.pictures.crop import CropRule, crop
 from faceattr.pictures.reading import read_image
 
 CROP_VERSION = 1  # of the function that cuts; another one needs other crops
+CROPS = ".crops"
 TOGETHER = 512  # crops between two flushes
 
 
@@ -68,7 +69,7 @@ def cache_crops(
     folder = folder or default_folder()
     folder.mkdir(parents=True, exist_ok=True)
     keys: list[str] = []
-    path, shape = folder / f"{rule.size}.crops", (rule.size, rule.size, 3)
+    path, shape = folder / f"{rule.size}{CROPS}", (rule.size, rule.size, 3)
     with alone(path.with_suffix(".lock")), Store(path, shape, "uint8") as store:
         found = _prepared(progress or examples, rule, store)
         while batch := list(islice(found, TOGETHER)):

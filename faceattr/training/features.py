@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import platformdirs
 
+from faceattr.data.crop_cache import CROPS, default_folder
 from faceattr.data.rows import Rows
 from faceattr.data.store import Store, alone
 from faceattr.training.augment import NO_AUGMENTATION, augment
@@ -33,6 +34,12 @@ Track = Callable[[Sequence[int], str], Iterable[int]]
 def folder_in(cache: str | Path | None) -> Path:
     """Where features are kept: beside the crops, by default in the user's cache folder."""
     return Path(cache or platformdirs.user_cache_dir("faceattr"), "features")
+
+
+def stores_in(cache: str | Path | None) -> list[Path]:
+    """The files of crops and of features that lie in a cache folder, or in the user's own."""
+    crops = Path(cache) if cache else default_folder()
+    return sorted([*crops.glob(f"*{CROPS}"), *folder_in(cache).glob(f"*{ENDING}")])
 
 
 class Features:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -33,6 +34,8 @@ from faceattr.training.network import Network
 from faceattr.training.phases import FROZEN
 from faceattr.training.progress import TrainingProgress
 from faceattr.training.settings import Settings
+
+NEW = ".new.training"  # a run that replaces a finished one, until it is finished itself
 
 
 def train(
@@ -73,7 +76,8 @@ def train(
             val or test rows as well.
         cache: Folder of the crop cache.
         resume: Go on with a run that was interrupted.
-        overwrite: Replace a model or an unfinished run that is already there.
+        overwrite: Replace a model or an unfinished run that is already there; a finished run and
+            its model stay until the new model is finished.
 
     Returns:
         By task, the score of the finished file on the validation rows.
@@ -122,7 +126,7 @@ def train(
             tell=console.OUT.print,
         )
     best = network.finished(model, heads)
-    return finish(
+    scores = finish(
         best,
         description,
         folder,
@@ -133,6 +137,8 @@ def train(
         old=old,
         judged=judged,
     )
+    _take_place(folder, output)
+    return scores
 
 
 def _folder_of_run(output: Path, *, resume: bool, overwrite: bool) -> Path:
@@ -140,10 +146,13 @@ def _folder_of_run(output: Path, *, resume: bool, overwrite: bool) -> Path:
     if output.suffix != ".keras" or output.is_dir():
         raise ValueError(f"A model is a file whose name ends in .keras. Received: {output}")
     must_have_place(output)
-    folder = output.with_suffix(".training")
     if resume and overwrite:
         raise ValueError("--resume goes on with a run and --overwrite starts it anew: choose one.")
-    unfinished = (folder / SETTINGS).is_file() and not (folder / SCORES).is_file()
+    folder, new = output.with_suffix(".training"), output.with_suffix(NEW)
+    # What was finished stays until there is a new model in its place.
+    if _is_unfinished(new) or (overwrite and output.exists() and (folder / SCORES).is_file()):
+        folder = new
+    unfinished = _is_unfinished(folder)
     if resume and not unfinished and output.exists():
         raise ValueError(f"{output} is finished, there is nothing to resume.")
     if unfinished and not (resume or overwrite):
@@ -157,6 +166,18 @@ def _folder_of_run(output: Path, *, resume: bool, overwrite: bool) -> Path:
     with tempfile.TemporaryFile(dir=output.parent):
         pass
     return folder
+
+
+def _is_unfinished(folder: Path) -> bool:
+    return (folder / SETTINGS).is_file() and not (folder / SCORES).is_file()
+
+
+def _take_place(folder: Path, output: Path) -> None:
+    """Put the folder of a finished run where that of the run before was."""
+    usual = output.with_suffix(".training")
+    if folder != usual:
+        shutil.rmtree(usual, ignore_errors=True)
+        folder.rename(usual)
 
 
 def _cut(

@@ -1,0 +1,54 @@
+"""`faceattr cache` on stores that were made by hand."""
+
+import os
+
+import pytest
+
+from faceattr import cli
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "features").mkdir()
+    names = ("48.crops", "features/old.features", "features/new.features")
+    for age, name in zip((100, 200, 0), names, strict=True):
+        (tmp_path / name).write_bytes(bytes(10_000_000))
+        (tmp_path / name).with_suffix(".index").write_text("")
+        os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
+    return tmp_path
+
+
+def cache(folder, *options):
+    return cli.main(["cache", "--cache", str(folder), *options])
+
+
+def left(folder):
+    return {path.name for path in folder.rglob("*") if path.suffix in (".crops", ".features")}
+
+
+def test_an_empty_cache_has_nothing(tmp_path, capsys):
+    assert cache(tmp_path) == 0
+    assert capsys.readouterr().out == "    0.00 GB in all\n"
+
+
+def test_what_is_there_is_shown_and_kept(folder, capsys):
+    assert cache(folder) == 0
+    assert "0.03 GB in all" in capsys.readouterr().out
+    assert left(folder) == {"48.crops", "old.features", "new.features"}
+
+
+def test_what_was_used_longest_ago_goes_first(folder):
+    assert cache(folder, "--max-gb", "0.021") == 0
+    assert left(folder) == {"48.crops", "new.features"}
+    assert not (folder / "features/old.index").exists()
+
+
+def test_all_of_it_is_deleted_on_request(folder, capsys):
+    assert cache(folder, "--clear") == 0
+    assert left(folder) == set()
+    assert "0.00 GB in all" in capsys.readouterr().out
+
+
+def test_a_negative_bound_is_refused(folder, capsys):
+    assert cache(folder, "--max-gb", "-1") == 2
+    assert "from 0 on. Received: -1.0" in capsys.readouterr().err
