@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 
 import cv2
@@ -368,3 +369,52 @@ def test_overwriting_keeps_the_finished_run_until_there_is_a_new_model(data, toy
     assert (data / "my.keras").read_bytes() != model
     assert (folder / "settings.json").read_bytes() != before["settings.json"]
     assert not (data / "my.new.training").exists()
+
+
+def test_a_prior_is_set_anew_without_training(data, toy, capsys):
+    few = ["--epochs", "frozen=1,finetune=0", "--prior", "tint=uniform"]
+    assert train(data, *few) == 0
+    even, about = model_file.load(data / "my.keras")
+    crops = np.stack([shaded(200, seed=i) for i in range(8)])
+
+    def reset(prior):
+        places = [str(data / "my.keras"), "-o", str(data / "other.keras"), "--overwrite"]
+        assert cli.main(["heads", *places, "--prior", prior]) == 0
+        return model_file.load(data / "other.keras")
+
+    def expected(shares):
+        put = even.predict(crops, verbose=0)["tint"] * shares
+        return put / put.sum(axis=1, keepdims=True)
+
+    for prior in ("tint=tints", "tint=natural", "tint:blue=1,green=2,red=1"):
+        other, described = reset(prior)
+        name = described.made["priors"]["tint"]
+        shares = about.made["class_shares"]["tint"][name] if isinstance(name, str) else [1, 2, 1]
+        answers = other.predict(crops, verbose=0)["tint"]
+        np.testing.assert_allclose(answers, expected(np.array(shares)), atol=2e-3)
+    capsys.readouterr()
+    places = [str(data / "my.keras"), "-o", str(data / "no.keras")]
+    assert cli.main(["heads", *places, "--prior", "shade=uniform"]) == 2
+    assert "not trained with --prior" in capsys.readouterr().err
+    assert cli.main(["heads", *places, "--prior", "tint:blue=1"]) == 2
+    assert "above 0 for each of" in capsys.readouterr().err
+
+
+def test_a_teacher_labels_what_the_rows_do_not_know(data, toy, capsys):
+    few = ["--epochs", "frozen=1,finetune=0"]
+    assert train(data, *few) == 0
+    (data / "my.keras").rename(data / "teacher.keras")
+    shutil.rmtree(data / "my.training")
+    capsys.readouterr()
+    taught = [
+        "--teacher",
+        str(data / "teacher.keras"),
+        "--sure",
+        "tint=0",
+        "--distill",
+        "shade=0.3",
+    ]
+    assert train(data, *few, *taught) == 0
+    assert "teacher: tint: 16 of 16 unlabelled faces" in capsys.readouterr().out
+    made = model_file.describe(data / "my.keras").made
+    assert made["distillation"]["shares"] == {"shade": 0.3}

@@ -70,6 +70,36 @@ def add_adding(parser) -> None:
     )
 
 
+def add_distillation(parser) -> None:
+    """Teachers whose answers count as labels."""
+    add = parser.add_argument_group("teachers").add_argument
+    add(
+        "--teacher",
+        action="append",
+        metavar="MODEL",
+        help="its answers are labels of training rows that have none, where it is sure enough; "
+        "repeated: the mean of several",
+    )
+    add("--sure", **by_name(float), metavar="TASK=P,…", help="how sure it must be (0.8)")
+    add(
+        "--distill",
+        **by_name(float),
+        metavar="TASK=SHARE,…",
+        help="how much its answers count beside a label that is known, of 1 (0)",
+    )
+    add("--temperature", type=float, help="above 1 its answers become softer (1)")
+
+
+def distillation_of(given: dict):
+    """What teachers say counts as a label, None without any; takes it out of `given`."""
+    from faceattr.training.distill import Distillation
+
+    names = {"sure": "thresholds", "distill": "shares", "temperature": "temperature"}
+    fields = {field: given.pop(name) for name, field in names.items() if name in given}
+    teachers = tuple(given.pop("teacher", ()))
+    return Distillation(teachers, **fields) if teachers or fields else None
+
+
 def spelling_of(given: dict):
     """How labels are to be understood; takes it out of `given`."""
     from faceattr.data.spelling import Spelling

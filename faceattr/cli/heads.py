@@ -15,6 +15,17 @@ def _classes(text: str) -> tuple[str, dict[str, str]]:
     return head.strip(), pairs(str)(renaming)
 
 
+def _prior(text: str) -> tuple[str, str | dict[str, float]]:
+    """``HEAD=NAME`` or ``HEAD:CLASS=SHARE,…``"""
+    head, colon, shares = text.partition(":")
+    if colon:
+        return head.strip(), pairs(float)(shares)
+    head, equals, name = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"expected HEAD=PRIOR. Received: {text!r}")
+    return head.strip(), name.strip()
+
+
 def add_command(commands) -> None:
     parser = command(commands, heads, "show, remove or rename a model's heads and classes")
     add = parser.add_argument
@@ -23,6 +34,14 @@ def add_command(commands) -> None:
     add("--remove", action="extend", type=names, metavar="HEAD,…")
     add("--rename", **by_name(str), metavar="OLD=NEW,…")
     add("--rename-class", action="append", type=_classes, metavar="HEAD:OLD=NEW,…")
+    add(
+        "--prior",
+        action="append",
+        type=_prior,
+        metavar="HEAD=PRIOR",
+        help="how frequent a head that was trained with --prior takes its classes to be: uniform, "
+        "natural, a source's name, or HEAD:CLASS=SHARE,… for all classes",
+    )
     add("--overwrite", action="store_true", help="replace a model that is already there")
 
 
@@ -43,7 +62,8 @@ def heads(model, output=None, **given) -> int:
         start_keras()
         from faceattr.training.heads import edit_heads
 
-        tasks = edit_heads(path, output, rename_classes=classes, **given).tasks
+        priors = dict(given.pop("prior", ()))
+        tasks = edit_heads(path, output, rename_classes=classes, priors=priors, **given).tasks
     for task in tasks:
         print(f"{task.name}: {', '.join(task.classes)}")
     return 0

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from faceattr.cli.data import add_adding, add_spelling, adding_of, spelling_of
+from faceattr.cli.data import (
+    add_adding,
+    add_distillation,
+    add_spelling,
+    adding_of,
+    distillation_of,
+    spelling_of,
+)
 from faceattr.cli.options import (
     INTERRUPTED,
     Merged,
@@ -44,6 +51,7 @@ def add_command(commands) -> None:
     add_face_options(parser)
     add_adding(parser)
     add_spelling(parser)
+    add_distillation(parser)
     add_options(parser)
 
 
@@ -125,6 +133,7 @@ def train(output, sources=(), **given) -> int:
     phases = _offered(network.phases, adding, given.get("epochs", {}))
     settings = settings_of(phases, given)
     data = {"adding": adding, "spelling": spelling, "detector": detector_of(given)}
+    data["distillation"] = distillation_of(given)
     try:
         run(sources, output, network=network, settings=settings, **data, **given)
     except KeyboardInterrupt:

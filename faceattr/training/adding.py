@@ -11,10 +11,11 @@ import keras
 import numpy as np
 
 from faceattr import model_file
-from faceattr.data.rows import Rows, mask
+from faceattr.data.rows import Rows
 from faceattr.judging.evaluate import predict, smallest_face
 from faceattr.model_file import Description
 from faceattr.tasks import Task
+from faceattr.training.distill import with_answers
 from faceattr.training.network import Network
 from faceattr.training.settings import Settings
 
@@ -123,12 +124,7 @@ class Old:
 
     def soft_labelled(self, rows: Rows) -> Rows:
         """The rows with the old heads' answers wherever an old task is unknown."""
-        answers = predict(self.network, rows)
-        targets = {
-            name: np.where(mask(target)[:, None] > 0, target, answers.get(name, target))
-            for name, target in rows.targets.items()
-        }
-        return replace(rows, targets=targets, soft=tuple(self.known))
+        return with_answers(rows, predict(self.network, rows), dict.fromkeys(self.known, 0.0), {})
 
     def scores(self, untouched: Collection[str], found: Mapping[str, Any]) -> dict[str, Any]:
         """What was found of the new model, and the old scores of heads that answer as before."""

@@ -114,8 +114,12 @@ def finish(
     fresh = unseen(val)
     shares = {name: log_priors_of(fresh, name, train) for name in priors if name in val.targets}
     calibration = calibrate(best, fresh, set(val.targets) - untouched, shares)
+    shares_of = {name: class_shares(train, name) for name in priors}
     for name, prior in priors.items():
-        set_prior(best, name, _log_prior(prior, train, name))
+        set_prior(best, name, np.log(shares_of[name][prior]))
+    if priors:
+        made = {**description.made, "priors": dict(priors), "class_shares": shares_of}
+        description = replace(description, made=made)
     part = folder / "part.keras"
     half = old is None or model_file.is_stored_in_half(old.path)
     model_file.save(best, description, part, half=half)
@@ -152,12 +156,15 @@ def finish(
     return findings.scores
 
 
-def _log_prior(prior: str, train: Rows, task: str) -> np.ndarray:
-    """The logarithm of the class shares that a prior stands for, ``(classes,)``."""
-    target = train.targets[task]
-    if prior == UNIFORM:
-        return np.zeros(target.shape[1], "float32")
-    return log_prior(target if prior == NATURAL else target[train.sources == prior])
+def class_shares(train: Rows, task: str) -> dict[str, list[float]]:
+    """By the name of a prior, the class shares that it stands for."""
+    target, sources = train.targets[task], train.sources
+    rows = {NATURAL: target, **{str(name): target[sources == name] for name in np.unique(sources)}}
+    labelled = {name: of for name, of in rows.items() if of.any()}
+    even = [1 / target.shape[1]] * target.shape[1]
+    return {UNIFORM: even} | {
+        name: np.exp(log_prior(of)).round(6).tolist() for name, of in labelled.items()
+    }
 
 
 def _what_was_done(made: Mapping[str, Any]) -> Iterator[str]:

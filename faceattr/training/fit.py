@@ -78,7 +78,8 @@ def check(model: keras.Model, settings: Settings, examples: Sequence[Example] = 
             )
     sources = {example.source for example in examples}
     settings.mix.by_source(heads, sources)
-    if strangers := sorted(set(settings.priors.values()) - {UNIFORM, NATURAL} - sources):
+    priors = set(settings.priors.values())
+    if strangers := sorted(priors - {UNIFORM, NATURAL} - sources):
         raise ValueError(
             f"A prior is {UNIFORM}, {NATURAL} or the name of a source: "
             f"{', '.join(sorted(sources))}. Received: {', '.join(strangers)}"

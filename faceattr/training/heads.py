@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from faceattr import model_file
+from faceattr.judging.calibrate import set_prior
 from faceattr.judging.evaluate import smallest_face
 from faceattr.model import with_owner_renamed
 from faceattr.model_file import Description
@@ -25,9 +27,10 @@ def edit_heads(
     remove: str | Collection[str] = (),
     rename: Mapping[str, str] | None = None,
     rename_classes: Classes | None = None,
+    priors: Mapping[str, str | Mapping[str, float]] | None = None,
     overwrite: bool = False,
 ) -> Description:
-    """Write a model file with fewer heads, or with other names for heads and classes.
+    """Write a model file with fewer heads, other names for heads and classes, or other priors.
 
     Args:
         path: A model file.
@@ -35,6 +38,10 @@ def edit_heads(
         remove: Heads to leave out; the others answer as before, to the last bit.
         rename: New names of heads by their old ones.
         rename_classes: By head (its old name), new names of classes by their old ones.
+        priors: By head (its old name), how frequent it shall take its classes to be:
+            ``"uniform"``, ``"natural"``, the name of a source that taught it, or shares by class.
+            Nothing is trained: the head's bias moves by the difference of the logarithms. Only
+            heads that were trained with a prior can be told another one.
         overwrite: Replace a file that is already there.
 
     Returns:
@@ -51,16 +58,54 @@ def edit_heads(
     about = model_file.describe(path)
     tasks = _edited(about.tasks, remove, rename, rename_classes)
     names = {old: task.name for old, task in tasks.items()}
-    network = _with_heads(model_file.load(path)[0], names)
+    network = model_file.load(path)[0]
+    told = _set_priors(network, about, priors or {})
+    network = _with_heads(network, names)
     edited = replace(
         about,
         tasks=tuple(tasks.values()),
         network=_renamed_network(about.network, names),
         scores=_scores(about.scores, names, rename_classes),
-        made={**about.made, "heads_edited": _told(path, remove, rename, rename_classes)},
+        made={**about.made, **told, "heads_edited": _told(path, remove, rename, rename_classes)},
     )
     model_file.save(network, edited, output, half=model_file.is_stored_in_half(path))
     return edited
+
+
+def _set_priors(
+    network: keras.Model, about: Description, priors: Mapping[str, str | Mapping[str, float]]
+) -> dict[str, Any]:
+    """Give heads other priors, in place; what the new file says of them."""
+    known, now = about.made.get("class_shares", {}), dict(about.made.get("priors", {}))
+    classes = {task.name: task.classes for task in about.tasks}
+    for name, prior in priors.items():
+        if name not in now:
+            raise ValueError(
+                f"Head {name!r} was not trained with --prior, so which class shares it takes for "
+                f"granted is not known. Those that were: {', '.join(now) or 'none'}."
+            )
+        before = _shares(now[name], known[name], classes[name])
+        set_prior(network, name, np.log(_shares(prior, known[name], classes[name]) / before))
+        now[name] = prior if isinstance(prior, str) else dict(prior)
+    return {"priors": now} if priors else {}
+
+
+def _shares(
+    prior: str | Mapping[str, float], known: Mapping[str, Sequence[float]], classes: Sequence[str]
+) -> np.ndarray:
+    """The class shares that a prior stands for, ``(classes,)``, in the head's order."""
+    if isinstance(prior, str):
+        if prior not in known:
+            raise ValueError(
+                f"A prior is {', '.join(known)}, or shares by class. Received: {prior!r}"
+            )
+        return np.array(known[prior])
+    shares = np.array([prior.get(name, 0.0) for name in classes], float)
+    if set(prior) != set(classes) or not (np.isfinite(shares) & (shares > 0)).all():
+        raise ValueError(
+            f"Shares are numbers above 0 for each of {', '.join(classes)}. Received: {dict(prior)}"
+        )
+    return shares / shares.sum()
 
 
 def _edited(

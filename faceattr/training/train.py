@@ -27,6 +27,7 @@ from faceattr.pictures.reading import PathLike, several
 from faceattr.tasks import KNOWN_TASKS, Task
 from faceattr.training import brief
 from faceattr.training.adding import Adding, Old
+from faceattr.training.distill import Distillation, distilled
 from faceattr.training.features import folder_in
 from faceattr.training.finish import finish, made
 from faceattr.training.fit import SETTINGS, check, fit
@@ -47,6 +48,7 @@ def train(
     spelling: Spelling = AS_WRITTEN,
     network: Network | None = None,
     settings: Settings | None = None,
+    distillation: Distillation | None = None,
     licence: str | None = None,
     detector: Detector | None = None,
     find_faces_in: Collection[str] | None = None,
@@ -68,6 +70,7 @@ def train(
         network: What to train; the default starts from the shipped model's trunk.
         settings: How to train; by default with the phases that suit the start, and with the
             frozen one alone where heads are added.
+        distillation: Teachers whose answers count as labels of training rows, never of val rows.
         licence: Terms of the new weights, kept in the file; by default those of the model that
             the run starts from.
         detector: Finds the faces in whole photographs; None: the pictures are faces.
@@ -100,13 +103,19 @@ def train(
         console.print_notes(adding.notes(settings))
     model = network.build(heads, seed=settings.seed)
     check(model, settings, manifest.examples)
+    if distillation:
+        distillation.check(heads)
     rows = _cut(manifest, heads, network, cache, drop_near_duplicates)
     network.measure(model, rows["train"])
     console.print_lines(brief.of_start(manifest.tasks, rows["train"], network, look.cache))
     judged = _judged(adding.judge, old, network, look, spelling) if adding and old else []
     about = made(every, rows, network, settings, manifest.notes, old)
+    about["made"] |= {"distillation": asdict(distillation)} if distillation else {}
     description = Description(heads, network.rule, licence=licence or network.licence, **about)
     taught = old.soft_labelled(rows["train"]) if adding and adding.keep and old else rows["train"]
+    if distillation:
+        taught, lines = distilled(taught, distillation)
+        console.print_lines(list(lines))
     val = with_twins(rows["val"], rows["train"])
     with TrainingProgress(manifest.tasks, settings, len(taught)) as progress:
         fit(

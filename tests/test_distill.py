@@ -1,0 +1,95 @@
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from conftest import SHADE, TINT, toy_network
+
+from faceattr import model_file
+from faceattr.data.rows import Rows, mask
+from faceattr.judging.evaluate import predict
+from faceattr.model_file import Description
+from faceattr.pictures.crop import CropRule
+from faceattr.tasks import Task
+from faceattr.training.distill import Distillation, distilled, with_answers
+
+CROPS = np.random.default_rng(0).integers(0, 256, (6, 40, 40, 3), dtype="uint8")
+
+
+def rows(known=(1, 1, 0, 0, 0, 0)):
+    shade = np.eye(2, dtype="float32")[[0, 1, 0, 1, 0, 1]] * np.array(known)[:, None]
+    return Rows(CROPS, np.arange(6), {"shade": shade.astype("float32")})
+
+
+def answers(*light):
+    light = np.array(light, "float32")
+    return {"shade": np.stack([1 - light, light], axis=1)}
+
+
+@pytest.fixture
+def teachers(tmp_path):
+    """Two saved toys that answer differently."""
+    paths = []
+    for seed in (0, 1):
+        keras.utils.set_random_seed(seed)
+        network = toy_network((SHADE, TINT))
+        for name in ("shade", "tint"):
+            kernel, bias = network.get_layer(name).get_weights()
+            network.get_layer(name).set_weights([kernel * 9, bias])
+        paths.append(str(tmp_path / f"{seed}.keras"))
+        model_file.save(network, Description((SHADE, TINT), CropRule(40)), Path(paths[-1]))
+    return paths
+
+
+def test_a_row_without_a_label_gets_an_answer_that_is_sure_enough():
+    said = answers(0.1, 0.9, 0.95, 0.6, 0.3, 0.15)
+    taught = with_answers(rows(), said, {"shade": 0.85}, {})
+    np.testing.assert_array_equal(taught.targets["shade"][:2], rows().targets["shade"][:2])
+    assert mask(taught.targets["shade"]).tolist() == [1, 1, 1, 0, 0, 1]
+    np.testing.assert_allclose(taught.targets["shade"][[2, 5]], said["shade"][[2, 5]])
+    assert taught.soft == ("shade",)
+
+
+def test_beside_a_label_an_answer_counts_as_much_as_was_asked_for():
+    taught = with_answers(rows(), answers(*[0.5] * 6), {"shade": 0.9}, {"shade": 0.4})
+    np.testing.assert_allclose(taught.targets["shade"][0], [0.8, 0.2])
+    assert not taught.targets["shade"][2:].any()
+
+
+def test_the_mean_of_several_teachers_counts(teachers):
+    taught, lines = distilled(rows(), Distillation(tuple(teachers), {"shade": 0.0}))
+    said = [predict(model_file.load(path)[0], rows())["shade"] for path in teachers]
+    np.testing.assert_allclose(taught.targets["shade"][2:], np.mean(said, axis=0)[2:], rtol=1e-4)
+    assert np.abs(said[0] - said[1]).max() > 0.01
+    assert list(lines) == ["teacher: shade: 4 of 4 unlabelled faces"]
+
+
+def test_a_temperature_softens_what_is_taught_and_not_what_is_asked(teachers):
+    hard, _ = distilled(rows(), Distillation((teachers[0],), {"shade": 0.55}))
+    soft, _ = distilled(rows(), Distillation((teachers[0],), {"shade": 0.55}, temperature=3))
+    np.testing.assert_array_equal(mask(hard.targets["shade"]), mask(soft.targets["shade"]))
+    unknown = mask(hard.targets["shade"])[2:] > 0
+    assert unknown.any()
+    tops = [of.targets["shade"][2:][unknown].max(axis=1) for of in (soft, hard)]
+    assert (tops[0] < tops[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"thresholds": {"shade": 2}}, "from 0 to 1"),
+        ({"temperature": 0}, "temperature is above 0"),
+        ({"teachers": ()}, "there is none"),
+    ],
+)
+def test_impossible_amounts_are_refused(how, message):
+    with pytest.raises(ValueError, match=message):
+        Distillation(**{"teachers": ("a.keras",), **how})
+
+
+def test_a_teacher_with_other_classes_or_another_task_is_refused(teachers):
+    how = Distillation(tuple(teachers), {"age": 0.5})
+    with pytest.raises(ValueError, match=r"No teacher answers age here. They answer shade."):
+        how.check([SHADE])
+    with pytest.raises(ValueError, match="answers shade with the classes dark, light, and here"):
+        Distillation(tuple(teachers)).check([Task("shade", ("light", "dark"))])
