@@ -8,6 +8,7 @@ from pathlib import Path
 
 from faceattr.data.fer2013 import FER2013_FILE
 from faceattr.data.folders import read_folder
+from faceattr.data.listings import listing_in, read_listing
 from faceattr.data.look import Look
 from faceattr.data.manifest import Known, Manifest, Source, unite
 from faceattr.data.spelling import AS_WRITTEN, Spelling, respell
@@ -160,8 +161,9 @@ def read_source(
 
     Args:
         spec: ``"task=path"`` takes one task from PATH: a manifest CSV, a folder with a
-            ``manifest.csv``, FER2013's own CSV or its folder, a tree of class folders, or one of
-            UTKFace's file names. ``"path"`` alone must be a CSV and gives every task in it.
+            ``manifest.csv``, FER2013's own CSV or its folder, CelebA's or ExpW's folder with its
+            list of labels, a tree of class folders, or one of UTKFace's file names. ``"path"``
+            alone must be a CSV and gives every task in it.
         columns: Tasks to take from a bare CSV.
         known: Tasks whose classes are fixed.
 
@@ -182,6 +184,8 @@ def read_source(
     path = next((file for file in inside if file.is_file()), path)
     if path.is_file():
         return read_csv(path, {task} if task else columns, known)
+    if task and (listing := listing_in(path)):
+        return read_listing(listing, task)
     if not task:
         raise ValueError(f"{path} is a folder, so say what its labels are: TASK={path}")
     return read_folder(path, task)
