@@ -72,7 +72,7 @@ def _read_celeba(path: Path, task: str) -> Source:
                 split=splits(name),
                 origin=f"{path.name} {name}",
             )
-            for name, value in values.items()
+            for name, value in zip(map(str, values.index), values, strict=True)
         ),
     )
 

@@ -132,11 +132,11 @@ def _moved(
     # Pixel centres: the middle of a side of n pixels is (n - 1) / 2.
     offset = (size - 1) / 2 + shift - linear @ np.full(2, (side - 1) / 2)
     matrix = np.column_stack([linear, offset])
-    how_cut = {"flags": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_REPLICATE}
-    if not how.yaw:
-        return cv2.warpAffine(face, matrix, (size, size), **how_cut)
-    matrix = np.vstack([matrix, [0, 0, 1]]) @ _turned_away(side, how.yaw, generator)
-    return cv2.warpPerspective(face, matrix, (size, size), **how_cut)
+    warp = cv2.warpAffine
+    if how.yaw:
+        matrix = np.vstack([matrix, [0, 0, 1]]) @ _turned_away(side, how.yaw, generator)
+        warp = cv2.warpPerspective
+    return warp(face, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _turned_away(side: int, most: float, generator: np.random.Generator) -> np.ndarray:
@@ -167,7 +167,7 @@ def _filled(face: np.ndarray, other: np.ndarray, generator: np.random.Generator)
 
 def _compressed(face: np.ndarray, quality: int) -> np.ndarray:
     _, code = cv2.imencode(".jpg", face, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return cv2.imdecode(code, cv2.IMREAD_COLOR)
+    return np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR))
 
 
 def _coarse(face: np.ndarray, side: int) -> np.ndarray:

@@ -112,8 +112,9 @@ def kinds_of(rows: Rows, names: Sequence[str], mix: Mix) -> tuple[list[np.ndarra
     """
     sources = rows.sources
     if mix.by_source(names, set(sources)):
-        shares = np.array(list(mix.shares.values()), float)  # type: ignore[union-attr]
-        kinds = [np.flatnonzero(sources == name) for name in mix.shares]  # type: ignore[union-attr]
+        stated = dict(mix.shares or {})
+        shares = np.array([float(share) for share in stated.values()])
+        kinds = [np.flatnonzero(sources == name) for name in stated]
         return kinds, shares / shares.sum()
     known = rows.known[:, rows.known.any(axis=0)]
     patterns, kind_of, counts = np.unique(known, axis=0, return_inverse=True, return_counts=True)
