@@ -36,6 +36,11 @@ def add_command(commands) -> None:
         "whose answers make the groups where it is no column; twin: is the face in train too",
     )
     add_flip(parser)
+    add(
+        "--robust",
+        action="store_true",
+        help="score blurred, dark, compressed, turned and covered faces as well",
+    )
     add("-o", "--output", metavar="DIR", help="where the report goes: report.html and its parts")
     add_face_options(parser)
     add("--cache", metavar="DIR", help="folder of the crop cache")

@@ -17,6 +17,7 @@ from faceattr.data.tables import read_csv
 from faceattr.tasks import KNOWN_TASKS
 
 MANIFEST = "manifest.csv"
+SOURCE = "source"  # a column for reports: which source a face came from
 
 
 def name_of(spec: str) -> str:
@@ -151,7 +152,8 @@ def check_names(names: Collection[str], sources: Sequence[Source], what: str) ->
 
 
 def _named(source: Source, name: str) -> Source:
-    return replace(source, examples=tuple(replace(e, source=name) for e in source.examples))
+    examples = (replace(e, source=name, about={SOURCE: name, **e.about}) for e in source.examples)
+    return replace(source, examples=tuple(examples))
 
 
 def read_source(

@@ -30,6 +30,7 @@ from faceattr.judging.findings import Findings
 from faceattr.judging.groups import Groups, by_groups, check_columns
 from faceattr.judging.mistakes import SHOWN, draw_mistakes, write_mistakes
 from faceattr.judging.pages import write_card, write_page
+from faceattr.judging.robustness import robustness
 from faceattr.model_file import Description
 from faceattr.outputs import must_be_folder
 from faceattr.pictures.crop import CropRule
@@ -39,6 +40,7 @@ from faceattr.tasks import Task
 
 SCORES = "scores.json"  # its absence tells that a run is not finished
 ABOUT = "about.json"  # which rows and which model file were scored
+ROBUSTNESS = "robustness.json"
 TWIN = "twin"  # a column that is not in the manifest but worked out
 IN_TRAIN, NOT_IN_TRAIN = "in train too", "not in train"
 
@@ -52,6 +54,7 @@ def report(
     split: str | None = None,
     by: Sequence[str] = (),
     flip: bool = False,
+    robust: bool = False,
     output: str | Path | None = None,
     detector: Detector | None = None,
     find_faces_in: Collection[str] | None = None,
@@ -69,6 +72,8 @@ def report(
         by: Columns by which to group, see `faceattr.judging.groups.by_groups`; ``"twin"`` parts
             the faces that are, or nearly are, among the sources' rows of split train as well.
         flip: Average the answers on each face and its mirror image.
+        robust: Also score the faces after they were blurred, darkened, compressed, turned away or
+            covered, see `faceattr.judging.robustness.robustness`.
         output: A folder for the report, see `write_report`; None writes none.
         detector: Finds the faces in whole photographs; None: the pictures are faces.
         find_faces_in: Names of the sources that hold whole photographs; None: all, if any.
@@ -97,7 +102,8 @@ def report(
         rows = with_twins(rows, train)
     watch = partial(console.track, what="asking the model")
     network = engines.load(path)[0]
-    probabilities = predict(engines.Flipped(network) if flip else network, rows, watch=watch)
+    network = engines.Flipped(network) if flip else network
+    probabilities = predict(network, rows, watch=watch)
     answers = all_answers(description.tasks, rows, probabilities)
     groups = by_groups(answers, rows, probabilities, description.tasks, by)
     names = tuple(map(without_folders, sources))
@@ -105,8 +111,15 @@ def report(
     findings = Findings(path.name, description, chosen, names, rows, probabilities, groups, remarks)
     console.OUT.print(_scored(chosen, rows, whole))
     print_findings(findings)
+    worse = {}
+    if robust:
+        changes = partial(console.track, what="making faces worse")
+        worse = robustness(network, description.tasks, rows, changes)
+        show.print_robustness(worse)
     if output is not None:
         write_report(findings, Path(output))
+        if worse:
+            write_json(worse, Path(output, ROBUSTNESS))
         write_json(_about(findings, path, flip), Path(output, ABOUT))
     return findings.scores
 

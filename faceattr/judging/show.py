@@ -38,6 +38,15 @@ def print_half_precision(differences: Mapping[str, Mapping[str, float]]) -> None
         )
 
 
+def print_robustness(table: Mapping[str, Mapping[str, float]]) -> None:
+    """Print the accuracy by task on faces that were made worse, a row for each change."""
+    names = list(dict.fromkeys(name for found in table.values() for name in found))
+    shown = Table("faces made worse", *names)
+    for change, found in table.items():
+        shown.add_row(change, *(f"{found[name]:.1%}" for name in names))
+    OUT.print(shown)
+
+
 def print_scores(scores: Mapping[str, Score]) -> None:
     """Print one row of figures per task, and the recall of every class."""
     table = Table("task", "n", "accuracy", "95 % interval", "balanced", "macro F1", "ECE")
