@@ -100,6 +100,8 @@ def add_options(parser) -> None:
         help="how frequent a head takes its classes to be: uniform, natural or a source's name; "
         "without one it learns that from its rows",
     )
+    add("--mixup", type=float, metavar="A", help="mix crops and labels: 0.2 (0)")
+    add("--cutmix", type=float, metavar="A", help="patches of one crop in another: 1 (0)")
     add("--ema", type=float, metavar="DECAY", help="average the weights: 0.998, 0 (0)")
     add(
         "--augment",
@@ -180,6 +182,8 @@ def settings_of(phases, given: dict):
         "batch_size",
         "balance",
         "label_smoothing",
+        "mixup",
+        "cutmix",
         "priors",
         "ema",
         "loss_weights",

@@ -51,6 +51,7 @@ def course_of(
             size,
             batch_size=settings.batch_size,
             augmentation=settings.augmentation,
+            mixed_by=(settings.mixup, settings.cutmix),
             seed=(settings.seed, *draws),
             epoch=epochs_before + epoch,
             features=frozen.copies[size] if frozen else None,

@@ -16,6 +16,7 @@ import numpy as np
 from faceattr.data.balance import draw
 from faceattr.data.rows import Batch, Rows
 from faceattr.training.augment import Augmentation, augment
+from faceattr.training.mixup import mixed
 
 FEWEST_STEPS = 20
 
@@ -161,6 +162,7 @@ class MaskedBatches(keras.utils.PyDataset):
         batch_size: Rows in a batch.
         mix: How much of a batch each task gets.
         augmentation: What happens to the crops.
+        mixed_by: Parameters of mixup and CutMix, see `faceattr.training.mixup.mixed`.
         seed: Decides the order and the augmentation; one number or several.
         epoch: Number of the first epoch.
         steps: Batches in an epoch, if not `steps_per_epoch`.
@@ -175,6 +177,7 @@ class MaskedBatches(keras.utils.PyDataset):
         batch_size: int = 64,
         mix: Mix | None = None,
         augmentation: Augmentation | None = None,
+        mixed_by: tuple[float, float] = (0.0, 0.0),
         seed: int | Sequence[int] = 0,
         epoch: int = 0,
         steps: int | None = None,
@@ -183,7 +186,7 @@ class MaskedBatches(keras.utils.PyDataset):
         super().__init__()
         self._steps = steps_per_epoch(len(rows), batch_size) if steps is None else steps
         self._rows, self._size, self._batch_size = rows, size, batch_size
-        self._augmentation = augmentation or Augmentation()
+        self._augmentation, self._mixed_by = augmentation or Augmentation(), mixed_by
         self._seed = [seed] if isinstance(seed, int) else list(seed)
         self._epoch, self._features = epoch, features
         names = [name for name, target in rows.targets.items() if target.any()]
@@ -202,7 +205,8 @@ class MaskedBatches(keras.utils.PyDataset):
         if self._features:
             drawn = self._features.draw(self._rows.index[rows], self._epoch, generator)
             return drawn, chosen, masks
-        return augment(crops, self._size, self._augmentation, generator), chosen, masks
+        crops = augment(crops, self._size, self._augmentation, generator)
+        return mixed((crops, chosen, masks), *self._mixed_by, generator)
 
     def _prepare(self) -> None:
         if self._features:

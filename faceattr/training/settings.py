@@ -26,6 +26,9 @@ class Settings:
         batch_size: Rows in a batch.
         mix: How much of a batch each task gets.
         augmentation: What happens to training crops.
+        mixup: Parameter of the Beta distribution from which crops and labels are mixed; 0: never.
+        cutmix: The same for a rectangle of one crop in another; 0: never. Both see crops alone:
+            they do nothing in a phase that trains on features.
         balance: What is done about rare classes: ``"none"``, ``"weights"`` in the loss, or
             ``"sampling"``, see `faceattr.data.balance`.
         label_smoothing: Share of each known target that is spread over the classes.
@@ -51,6 +54,8 @@ class Settings:
     batch_size: int = 64
     mix: Mix = field(default_factory=Mix)
     augmentation: Augmentation = field(default_factory=Augmentation)
+    mixup: float = 0.0
+    cutmix: float = 0.0
     balance: str = "none"
     label_smoothing: float = 0.0
     priors: Mapping[str, str] = field(default_factory=dict)
@@ -87,6 +92,11 @@ class Settings:
             )
         if not 0 <= self.ema < 1:
             raise ValueError(f"The decay of an average is from 0 to below 1. Received: {self.ema}")
+        if not all(0 <= amount < math.inf for amount in (self.mixup, self.cutmix)):
+            raise ValueError(
+                "Mixup and CutMix have a parameter from 0 on. "
+                f"Received: {self.mixup}, {self.cutmix}"
+            )
         if self.copies < 0:
             raise ValueError(f"There are no fewer than 0 copies. Received: {self.copies}")
         if not all(0 <= weight < math.inf for weight in self.loss_weights.values()):

@@ -1,0 +1,70 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import toy_network
+
+from faceattr.data.rows import mask
+from faceattr.training.mixup import mixed
+from faceattr.training.objective import compile_masked
+
+CROPS = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype="uint8")
+EXPRESSION = np.eye(7, dtype="float32")[np.arange(8) % 7] * (np.arange(8) < 5)[:, None]
+GENDER = np.eye(2, dtype="float32")[np.arange(8) % 2] * (np.arange(8) >= 5)[:, None]
+TARGETS = {"expression": EXPRESSION.astype("float32"), "gender": GENDER.astype("float32")}
+
+
+def batch():
+    return CROPS, TARGETS, {name: mask(target) for name, target in TARGETS.items()}
+
+
+def drawn(mixup=0.0, cutmix=0.0, seed=0):
+    return mixed(batch(), mixup, cutmix, np.random.default_rng(seed))
+
+
+def test_without_a_parameter_nothing_is_mixed():
+    crops, targets, _ = drawn()
+    assert crops is CROPS and targets is TARGETS
+
+
+@pytest.mark.parametrize("way", [{"mixup": 1.0}, {"cutmix": 1.0}])
+def test_rows_are_mixed_with_rows_that_know_the_same(way):
+    for seed in range(5):
+        crops, targets, masks = drawn(**way, seed=seed)
+        assert (crops.shape, crops.dtype) == (CROPS.shape, CROPS.dtype)
+        np.testing.assert_array_equal(masks["expression"], np.arange(8) < 5)
+        np.testing.assert_array_equal(masks["gender"], np.arange(8) >= 5)
+        for name, target in targets.items():
+            np.testing.assert_allclose(target.sum(axis=1), masks[name], rtol=1e-6)
+
+
+def test_mixup_is_the_mean_of_two_crops_and_their_labels():
+    crops, targets, _ = drawn(mixup=1.0, seed=3)
+    row = next(i for i in range(5) if np.count_nonzero(targets["expression"][i]) == 2)
+    own = targets["expression"][row, row % 7]
+    other = next(i for i in range(5) if targets["expression"][row, i % 7] and i != row)
+    expected = own * CROPS[row].astype(float) + (1 - own) * CROPS[other]
+    np.testing.assert_allclose(crops[row], expected, atol=0.51)
+
+
+def test_a_patch_counts_as_much_as_it_covers():
+    crops, targets, _ = drawn(cutmix=1.0, seed=1)
+    row = next(i for i in range(5) if np.count_nonzero(targets["expression"][i]) == 2)
+    left = (crops[row] == CROPS[row]).all(axis=2).mean()
+    assert targets["expression"][row, row % 7] == pytest.approx(left, abs=0.02)
+
+
+def test_a_mixed_batch_without_a_label_moves_no_head():
+    """The gradient proof: nobody in the batch knows the gender."""
+    keras.utils.set_random_seed(0)
+    network = toy_network()
+    compile_masked(network, keras.optimizers.SGD(), label_smoothing=0.1)
+    unknown = {**TARGETS, "gender": np.zeros((8, 2), "float32")}
+    known = {name: mask(target) for name, target in unknown.items()}
+    crops, targets, masks = mixed((CROPS, unknown, known), 0.4, 1.0, np.random.default_rng(0))
+    with tf.GradientTape() as tape:
+        loss = network.compute_loss(crops, targets, network(crops), masks)
+    head = network.get_layer("gender")
+    assert float(loss) > 0
+    for gradient in tape.gradient(loss, [weight.value for weight in head.weights]):
+        assert not np.any(gradient)
