@@ -177,6 +177,20 @@ def test_the_page_of_a_table_that_is_replaced_is_forgotten(tmp_path):
     assert len(page["runs"]) == 1 and page["settings"]["min_face"] == 20
 
 
+def test_a_second_job_into_a_table_that_is_being_written_changes_nothing(tmp_path):
+    inputs, table = save_pictures(tmp_path / "in", 20), tmp_path / "t.csv"
+
+    def second(_):
+        with pytest.raises(ValueError, match="Another faceattr is writing"):
+            label_to(table, inputs, attributes(), overwrite=True)
+        raise RuntimeError("a kill")
+
+    with pytest.raises(RuntimeError, match="a kill"):
+        label_to(table, inputs, attributes(), on_input=second)
+    label_to(table, inputs, attributes(), resume=True)
+    assert read(table)["path"].nunique() == 20
+
+
 def test_a_table_is_not_gone_on_with_under_other_settings(tmp_path):
     inputs = save_pictures(tmp_path / "in", 5)
     label_to(tmp_path / "t.csv", inputs, attributes())

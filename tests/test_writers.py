@@ -159,7 +159,20 @@ def test_two_jobs_do_not_write_one_table(tmp_path):
         open_table(tmp_path / "t.csv", COLUMNS, resume=True),
     ):
         pass
-    assert [p.name for p in tmp_path.iterdir()] == ["t.csv"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".t.csv.lock", "t.csv"]
+
+
+def test_a_lock_that_was_opened_while_another_job_ended_still_counts(tmp_path):
+    fcntl = pytest.importorskip("fcntl", reason="locks of this kind are POSIX'")
+    with open_table(tmp_path / "t.csv", COLUMNS):
+        waiting = open(tmp_path / ".t.csv.lock", "rb")
+    with waiting:
+        fcntl.flock(waiting, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with (
+            pytest.raises(ValueError, match="Another faceattr"),
+            open_table(tmp_path / "t.csv", COLUMNS, resume=True),
+        ):
+            pass
 
 
 class FullDisk:

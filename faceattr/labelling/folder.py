@@ -98,10 +98,10 @@ def label_to(
         )
     extras.must_spare(files)
     settings = settings_of(attributes, every)
-    begin_sidecar(output, settings, resume=resume)
     summary, clock = Summary(), Clock()
     run = {"started": now(), "inputs": files.inputs, "files": files.count}
-    with open_table(output, columns(attributes.tasks), **there) as table:
+    begin = partial(begin_sidecar, output, settings, resume=resume)
+    with open_table(output, columns(attributes.tasks), **there, begin=begin) as table:
         write_sidecar(output, settings, run)
         summary.resumed = sum(map(len, table.done.values()))
         on_start(files.count, len(table.done))

@@ -7,7 +7,7 @@ import csv
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -42,6 +42,7 @@ def open_table(
     resume: bool = False,
     retry_unreadable: bool = False,
     overwrite: bool = False,
+    begin: Callable[[], None] = lambda: None,
 ) -> Iterator[Table]:
     """Open a table for writing; its form is told by the name's ending.
 
@@ -52,6 +53,7 @@ def open_table(
         resume: Go on with the table that is there, if there is one.
         retry_unreadable: Then take the rows of inputs that could not be read out of it.
         overwrite: Replace the table that is there.
+        begin: Called once no other job can write it, before anything in it changes.
 
     Raises:
         FileExistsError: There is a table, and neither is asked for.
@@ -64,6 +66,7 @@ def open_table(
     is_parquet = target.suffix == ".parquet"
     file = _journal(target) if is_parquet else target
     with _only_one_job(target):
+        begin()
         if is_parquet and resume and target.exists() and not file.exists():
             _unpack(target, file, columns)
         form: Form = CsvForm(columns) if file.suffix == ".csv" else JsonlForm(columns)
@@ -115,6 +118,7 @@ def has_rows(path: PathLike) -> bool:
 
 @contextlib.contextmanager
 def _only_one_job(path: Path) -> Iterator[None]:
+    # The lock's file stays: were it deleted, whoever has just opened it would hold nothing.
     lock = FileLock(path.with_name(f".{path.name}.lock"), blocking=False)
     try:
         lock.acquire()
@@ -126,7 +130,6 @@ def _only_one_job(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
