@@ -13,6 +13,7 @@ from skimage import data
 from use_toys import save_pictures
 
 from faceattr.cli import main
+from faceattr.labelling import console
 
 
 @pytest.fixture
@@ -151,7 +152,8 @@ sys.exit(main(["label", {inputs!r}, "-o", {output!r}, "--detector", "none", *sys
 """
 
 
-def test_ctrl_c_finishes_what_is_begun_and_says_how_to_go_on(tmp_path):
+@pytest.mark.parametrize(("asked", "code_of_end"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_what_is_begun_is_finished_when_a_job_is_asked_to_end(tmp_path, asked, code_of_end):
     inputs, output = save_pictures(tmp_path / "in", 400), tmp_path / "t.csv"
     code = SLOW_JOB.format(tests=os.path.dirname(__file__), inputs=str(inputs), output=str(output))
     job = subprocess.Popen(
@@ -159,15 +161,29 @@ def test_ctrl_c_finishes_what_is_begun_and_says_how_to_go_on(tmp_path):
     )
     while job.poll() is None and (not output.exists() or output.read_bytes().count(b"\n") < 30):
         time.sleep(0.01)
-    job.send_signal(signal.SIGINT)
+    job.send_signal(getattr(signal, asked))
     _, printed = job.communicate(timeout=30)
-    assert job.returncode == 130, printed
+    assert job.returncode == code_of_end, printed
     assert "--resume" in printed and "Traceback" not in printed
     frame = pandas.read_csv(output)
     assert 10 < frame["path"].nunique() < 400
     assert (frame.groupby("path").size() == frame.groupby("path")["faces"].max().clip(1)).all()
     assert subprocess.run([sys.executable, "-c", code, "--resume", "--quiet"]).returncode == 0
     assert pandas.read_csv(output)["path"].nunique() == 400
+
+
+@pytest.mark.parametrize("ctrl_c", [signal.default_int_handler, signal.SIG_IGN])
+def test_any_command_ends_on_sigterm_as_on_ctrl_c_even_where_that_is_ignored(
+    monkeypatch, capsys, ctrl_c
+):
+    monkeypatch.setattr(console, "run", lambda **_: signal.raise_signal(signal.SIGTERM))
+    before = signal.signal(signal.SIGINT, ctrl_c), signal.getsignal(signal.SIGTERM)
+    try:
+        assert main(["label", "x", "-o", "t.csv"]) == 143
+    finally:
+        signal.signal(signal.SIGINT, before[0])
+    assert signal.getsignal(signal.SIGTERM) == before[1]
+    assert capsys.readouterr().err == "faceattr: interrupted\n"
 
 
 def test_help_answers_without_keras():

@@ -8,6 +8,7 @@ import sys
 FOUND = 1
 WRONG_INPUT = 2
 INTERRUPTED = 130
+TERMINATED = 143
 
 
 def command(commands, function, summary: str) -> argparse.ArgumentParser:
