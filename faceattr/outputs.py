@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
+
+LONGEST_NAME = 255  # bytes that file systems take for one name
 
 
 def must_have_place(path: Path) -> None:
@@ -26,3 +29,13 @@ def must_be_folder(folder: Path) -> None:
         OSError: It is such a name.
     """
     must_have_place(folder / "…")
+
+
+def short_name(name: str, most: int = LONGEST_NAME) -> str:
+    """A name of at most `most` bytes: a longer one ends in a hash of itself, and in its suffix."""
+    data = os.fsencode(name)
+    if len(data) <= most:
+        return name
+    ending = f"~{hashlib.sha256(data).hexdigest()[:12]}{Path(name).suffix[:16]}"
+    room = most - len(os.fsencode(ending))
+    return data[:room].decode("utf-8", "ignore") + ending

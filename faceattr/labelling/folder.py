@@ -149,7 +149,6 @@ def _with_extras(
 
     def annotate(pair: tuple[Labelled, Item]) -> Labelled:
         with clock.measure("annotate"):
-            save_annotated(annotated, *pair)
-        return pair[0]
+            return save_annotated(annotated, *pair)
 
     return ahead(annotate, described, workers)

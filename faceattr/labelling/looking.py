@@ -87,10 +87,11 @@ def _frames_of(file: InputFile, every: float, finished: set) -> Iterator[Item]:
             if second not in finished:
                 yield Item(file, second, frame)
     except (OSError, ValueError) as error:
-        yield Item(file, reason=_reason(error, file))
+        yield Item(file, reason=reason_of(error, file))
 
 
-def _reason(error: Exception, file: InputFile) -> str:
+def reason_of(error: Exception, file: InputFile) -> str:
+    """Why a file cannot be read, in one line without its name."""
     text = getattr(error, "strerror", None) or str(error).removeprefix(f"{file.path}: ")
     return " ".join(text.split()) or type(error).__name__
 
@@ -115,7 +116,7 @@ def look(
     try:
         return _look(item, attributes, clock, whole)
     except (OSError, ValueError, MemoryError, cv2.error) as error:
-        return Found(item, reason=_reason(error, item.file)), None
+        return Found(item, reason=reason_of(error, item.file)), None
 
 
 def _look(

@@ -25,7 +25,7 @@ from faceattr.labelling.forms import (
     without_unreadable,
 )
 from faceattr.labelling.rows import Row
-from faceattr.outputs import must_have_place
+from faceattr.outputs import must_have_place, short_name
 from faceattr.pictures.reading import PathLike
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
@@ -140,7 +140,7 @@ def whole_file(path: PathLike) -> Iterator[Path]:
         OSError: It cannot be written; nothing is left behind.
     """
     path = Path(path)
-    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    part = path.with_name(short_name(f".{path.stem}.part{path.suffix}"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
