@@ -80,20 +80,20 @@ def test_a_picture_that_is_gone_before_its_copy_is_drawn_has_a_row_that_says_so(
     tmp_path, monkeypatch
 ):
     inputs, extras = save_pictures(tmp_path / "in", 9), Extras(annotated=tmp_path / "out")
-    read = copies.read_image
+    draw_anew = copies.read_picture
 
-    def fails_once(path):
+    def fails_once(path, **how):
         if path.endswith("p005.png"):
             raise OSError(errno.EIO, "Input/output error")
-        return read(path)
+        return draw_anew(path, **how)
 
-    monkeypatch.setattr(copies, "read_image", fails_once)
+    monkeypatch.setattr(copies, "read_picture", fails_once)
     label_to(tmp_path / "t.csv", inputs, attributes(), extras=extras)
     frame = pandas.read_csv(tmp_path / "t.csv")
     assert frame["path"].nunique() == 9 and len(list((tmp_path / "out").rglob("*.png"))) == 8
     (row,) = frame[frame["path"].str.endswith("p005.png")].to_dict("records")
     assert (row["status"], row["reason"]) == ("unreadable", "Input/output error")
-    monkeypatch.setattr(copies, "read_image", read)
+    monkeypatch.setattr(copies, "read_picture", draw_anew)
     again = {"resume": True, "retry_unreadable": True, "extras": extras}
     assert label_to(tmp_path / "t.csv", inputs, attributes(), **again).inputs == 1
     assert len(list((tmp_path / "out").rglob("*.png"))) == 9

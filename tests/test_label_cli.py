@@ -93,6 +93,20 @@ def test_answers_may_be_required_and_averaged_with_those_of_the_mirror_image(
     assert main(["label", *how, "-o", str(tmp_path / "plain.csv"), "--resume", "--flip"]) == 2
 
 
+def test_a_picture_above_the_limit_of_pixels_is_told_and_can_be_tried_again(
+    tmp_path, toy_model_path, capsys
+):
+    faces, table = save_pictures(tmp_path / "faces", 2), str(tmp_path / "t.csv")
+    how = ["label", str(faces), "-o", table, "--detector", "none", "--model", str(toy_model_path)]
+    assert main([*how, "--max-pixels", "0"]) == 2
+    assert "1 or more. Received: 0" in capsys.readouterr().err
+    assert main([*how, "--max-pixels", "17999"]) == 0
+    assert pandas.read_csv(table)["reason"].str.contains("200x90 are 0.018 million").all()
+    again = ["--resume", "--retry-unreadable", "--max-pixels", "18000"]
+    assert main([*how, *again]) == 0
+    assert pandas.read_csv(table)["status"].tolist() == ["ok", "ok"]
+
+
 GONE = ["--model", "gone.keras"]
 
 

@@ -49,6 +49,12 @@ def add_command(commands) -> None:
     add("--gallery", metavar="PAGE.html", help="write a page of faces by answer and confidence")
     add("--workers", type=int, metavar="N", help="threads that decode and detect")
     add("--batch-size", type=int, metavar="N", help="faces that go through the model at once")
+    add(
+        "--max-pixels",
+        type=int,
+        metavar="N",
+        help="pictures with more pixels are unreadable (200000000)",
+    )
     add("--resume", action="store_true", help="go on with the table of a job that was stopped")
     add(
         "--retry-unreadable",

@@ -18,7 +18,7 @@ from faceattr.labelling.writers import whole_file
 from faceattr.outputs import LONGEST_NAME, short_name
 from faceattr.pictures.crop import CropRule, crop
 from faceattr.pictures.inputs import InputFile
-from faceattr.pictures.reading import PathLike, Picture, read_image
+from faceattr.pictures.reading import MAX_PIXELS, ROOM, PathLike, Picture, read_picture
 
 KEPT = (".jpg", ".jpeg", ".png", ".webp")
 LARGEST = 512
@@ -113,7 +113,9 @@ def save_crops(folder: PathLike, rule: CropRule, found: Found, picture: Picture)
         _save(Image.fromarray(cut), place_of(folder, found.item, f".{number}.jpg"))
 
 
-def save_annotated(folder: PathLike, labelled: Labelled, item: Item) -> Labelled:
+def save_annotated(
+    folder: PathLike, labelled: Labelled, item: Item, *, max_pixels: int = MAX_PIXELS
+) -> Labelled:
     """Write a copy of a picture with boxes and answers; nothing for an unreadable one.
 
     Returns:
@@ -121,11 +123,14 @@ def save_annotated(folder: PathLike, labelled: Labelled, item: Item) -> Labelled
     """
     if labelled.reason is not None:
         return labelled
-    try:
-        image = read_image(item.file.path) if item.frame is None else item.frame
-    except (OSError, ValueError) as error:
-        return replace(labelled, faces=(), reason=reason_of(error, item.file))
-    _save(Image.fromarray(draw_faces(image, labelled.faces)), place_of(folder, item))
+    with ROOM.claims() as claim:
+        try:
+            image = item.frame
+            if image is None:
+                image = read_picture(item.file.path, max_pixels=max_pixels, claim=claim).image
+        except (OSError, ValueError, MemoryError) as error:
+            return replace(labelled, faces=(), reason=reason_of(error, item.file))
+        _save(Image.fromarray(draw_faces(image, labelled.faces)), place_of(folder, item))
     return labelled
 
 

@@ -11,13 +11,13 @@ from faceattr.labelling.describe import FaceAttributes
 from faceattr.labelling.extras import NOTHING, Extras
 from faceattr.labelling.gallery import write_gallery
 from faceattr.labelling.looking import Clock, Item, items_of
-from faceattr.labelling.pipeline import ahead, as_many, describe_items
+from faceattr.labelling.pipeline import ahead, as_many, describe_items, must_be_limit
 from faceattr.labelling.rows import Labelled, Row, columns, rows_of
 from faceattr.labelling.sidecar import begin_sidecar, now, settings_of, write_sidecar
 from faceattr.labelling.summary import Summary
 from faceattr.labelling.writers import must_be_writable, open_table, read_rows
 from faceattr.pictures.inputs import Inputs
-from faceattr.pictures.reading import PathLike
+from faceattr.pictures.reading import MAX_PIXELS, PathLike
 from faceattr.tasks import Task
 
 
@@ -26,6 +26,7 @@ def label(
     *,
     every: float = 1.0,
     workers: int | None = None,
+    max_pixels: int = MAX_PIXELS,
     **load,
 ) -> Iterator[Row]:
     """Label pictures and videos: ``pandas.DataFrame(faceattr.label("photos/"))``.
@@ -34,6 +35,8 @@ def label(
         inputs: Folders, pictures, videos, patterns or lists, as `Inputs` takes them.
         every: Seconds between two frames of a video.
         workers: Threads that decode and detect; by default one a processor.
+        max_pixels: A picture with more of them is not read. Whatever the limit, all pictures that
+            are read at once take 2 GiB together; a larger one waits until it is alone.
         **load: `model`, `detector` and the other arguments of `FaceAttributes.load`.
 
     Yields:
@@ -45,7 +48,8 @@ def label(
     """
     files = Inputs(inputs)
     attributes = FaceAttributes.load(**load)
-    for labelled, _ in describe_items(items_of(files, every), attributes, workers=workers):
+    how = {"workers": workers, "max_pixels": max_pixels}
+    for labelled, _ in describe_items(items_of(files, every), attributes, **how):
         yield from rows_of(labelled, attributes.tasks)
 
 
@@ -56,6 +60,7 @@ def label_to(
     *,
     every: float = 1.0,
     workers: int | None = None,
+    max_pixels: int = MAX_PIXELS,
     resume: bool = False,
     retry_unreadable: bool = False,
     overwrite: bool = False,
@@ -72,6 +77,8 @@ def label_to(
         attributes: Detector and model.
         every: Seconds between two frames of a video.
         workers: Threads that decode and detect; by default one a processor.
+        max_pixels: A picture with more of them is not read. Whatever the limit, all pictures that
+            are read at once take 2 GiB together; a larger one waits until it is alone.
         resume: Go on with the table that a stopped job left.
         retry_unreadable: Then try inputs again that could not be read; their rows move to the end.
         overwrite: Replace a table, and a gallery, that is there.
@@ -89,6 +96,7 @@ def label_to(
     must_be_writable(output, **there)
     extras.must_be_writable(resume=resume, overwrite=overwrite)
     workers = as_many(workers)
+    must_be_limit(max_pixels)
     files = Inputs(inputs, without=extras.folders)
     if files.count == 0:
         left_out = ", ".join(map(str, extras.folders))
@@ -99,14 +107,15 @@ def label_to(
     extras.must_spare(files)
     settings = settings_of(attributes, every)
     summary, clock = Summary(), Clock()
-    run = {"started": now(), "inputs": files.inputs, "files": files.count}
+    run = {"started": now(), "inputs": files.inputs, "files": files.count, "max_pixels": max_pixels}
     begin = partial(begin_sidecar, output, settings, resume=resume)
     with open_table(output, columns(attributes.tasks), **there, begin=begin) as table:
         write_sidecar(output, settings, run)
         summary.resumed = sum(map(len, table.done.values()))
         on_start(files.count, len(table.done))
         items = takewhile(lambda _: not stop(), items_of(files, every, table.done))
-        for labelled in _with_extras(items, attributes, extras, workers, clock):
+        how = {"workers": workers, "clock": clock, "max_pixels": max_pixels}
+        for labelled in _with_extras(items, attributes, extras, **how):
             rows = rows_of(labelled, attributes.tasks)
             with clock.measure("write"):
                 table.write(rows)
@@ -131,8 +140,10 @@ def _with_extras(
     items: Iterable[Item],
     attributes: FaceAttributes,
     extras: Extras,
+    *,
     workers: int,
     clock: Clock,
+    max_pixels: int,
 ) -> Iterator[Labelled]:
     """Describe items; what is to be left beside the table is there before a row is."""
     crops, annotated = extras.crops, extras.annotated
@@ -143,12 +154,13 @@ def _with_extras(
         clock=clock,
         keep=partial(save_crops, crops, attributes.crop_rule) if crops is not None else None,
         keep_frames=annotated is not None,
+        max_pixels=max_pixels,
     )
     if annotated is None:
         return (labelled for labelled, _ in described)
 
     def annotate(pair: tuple[Labelled, Item]) -> Labelled:
         with clock.measure("annotate"):
-            return save_annotated(annotated, *pair)
+            return save_annotated(annotated, *pair, max_pixels=max_pixels)
 
     return ahead(annotate, described, workers)

@@ -18,9 +18,9 @@ import cv2
 import numpy as np
 
 from faceattr.labelling.describe import FaceAttributes
-from faceattr.labelling.looking import Clock, Found, Item, look
+from faceattr.labelling.looking import Clock, Found, Item, Keep, look
 from faceattr.labelling.rows import Labelled
-from faceattr.pictures.reading import Picture
+from faceattr.pictures.reading import MAX_PIXELS
 
 # Rows are held back for a full batch, but not for longer than this, nor for more inputs.
 PATIENCE_SECONDS = 10.0
@@ -47,14 +47,21 @@ def as_many(workers: int | None) -> int:
     return workers or default_workers()
 
 
+def must_be_limit(max_pixels: int) -> None:
+    """Raises ValueError where no picture is small enough."""
+    if max_pixels < 1:
+        raise ValueError(f"A limit of pixels is 1 or more. Received: {max_pixels}")
+
+
 def describe_items(
     items: Iterable[Item],
     attributes: FaceAttributes,
     *,
     workers: int | None = None,
     clock: Clock | None = None,
-    keep: Callable[[Found, Picture], None] | None = None,
+    keep: Keep | None = None,
     keep_frames: bool = False,
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[tuple[Labelled, Item]]:
     """Find and describe the faces of many pictures.
 
@@ -65,18 +72,18 @@ def describe_items(
         clock: Is told where the time goes.
         keep: Called in the worker with what was found and the whole picture.
         keep_frames: Give a video's frames back with their records; fewer of them wait then.
+        max_pixels: A file with more of them is not read.
 
     Yields:
         One record an item, in the order of the items.
     """
     clock = clock or Clock()
     workers = as_many(workers)
+    must_be_limit(max_pixels)
     batches = _Batches(attributes, clock, attributes.batch_size if keep_frames else MOST_WAITING)
 
     def work(item: Item) -> Found:
-        found, picture = look(item, attributes, clock, whole=keep is not None)
-        if keep and picture is not None:
-            keep(found, picture)
+        found = look(item, attributes, clock, keep=keep, max_pixels=max_pixels)
         return found if keep_frames else replace(found, item=replace(item, frame=None))
 
     with _one_opencv_thread_each(workers):
