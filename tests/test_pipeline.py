@@ -191,6 +191,21 @@ def test_a_second_claim_takes_the_place_of_the_first(tmp_path):
     assert room._free == 100
 
 
+def test_two_jobs_at_once_leave_opencv_the_threads_that_it_had():
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(3)
+    try:
+        items = [Item(InputFile("x"), frame=draw(1), time=float(n)) for n in range(40)]
+        first, second = (describe_items(items, attributes(), workers=2) for _ in range(2))
+        next(first), next(second)
+        first.close()
+        assert cv2.getNumThreads() == 1
+        second.close()
+        assert cv2.getNumThreads() == 3
+    finally:
+        cv2.setNumThreads(before)
+
+
 def test_an_error_that_is_no_bad_file_is_not_hidden():
     class Broken:
         about, long_side = {"name": "broken"}, None

@@ -6,6 +6,7 @@ What is in flight is bounded, so memory does not grow with the number of picture
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -93,15 +94,38 @@ def describe_items(
         yield from batches.ready(at_once=True)
 
 
-@contextmanager
-def _one_opencv_thread_each(workers: int) -> Iterator[None]:
-    """Many pictures at once use the processors better than many threads on one picture."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1 if workers > 1 else before)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
+class _OneOpencvThreadEach:
+    """Many pictures at once use the processors better than many threads on one picture.
+
+    The number of OpenCV's threads is the process' own: the first of several jobs sets it, and the
+    last one that ends restores it.
+    """
+
+    def __init__(self) -> None:
+        self._jobs = 0
+        self._before = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def __call__(self, workers: int) -> Iterator[None]:
+        if workers == 1:
+            yield
+            return
+        with self._lock:
+            if self._jobs == 0:
+                self._before = cv2.getNumThreads()
+                cv2.setNumThreads(1)
+            self._jobs += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._jobs -= 1
+                if self._jobs == 0:
+                    cv2.setNumThreads(self._before)
+
+
+_one_opencv_thread_each = _OneOpencvThreadEach()
 
 
 def ahead(work: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
