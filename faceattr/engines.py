@@ -136,9 +136,9 @@ RUNTIMES = {
 def fewest_of(model: keras.Model | Engine) -> int | None:
     """The fewest crops of a batch from which on a crop's answer is the same in any larger batch.
 
-    Measured with the shipped model on an Intel Xeon, in float32, bfloat16 and int8, to the last bit:
-    the exported files' runtimes answer one crop as one of 32, TensorFlow does from 2 on (oneDNN)
-    or 8 on (without it).
+    Measured with the shipped model on an Intel Xeon with AVX-512, in float32, bfloat16 and int8,
+    to the last bit: the exported files' runtimes answer one crop as one of 32, TensorFlow does from
+    2 on (oneDNN) or 8 on (without it). With AVX2 alone the place in a full batch counts too (1e-7).
 
     Returns:
         None where that is not so, or not known: JAX, which compiles every size, and GPUs.

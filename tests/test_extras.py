@@ -2,6 +2,7 @@
 
 import errno
 import re
+from collections import Counter
 from pathlib import Path, PureWindowsPath
 
 import cv2
@@ -12,13 +13,16 @@ from PIL import Image
 from use_toys import MOOD, SHADE, GreenSquares, attributes, draw, save_pictures
 
 from faceattr.labelling import copies, gallery
+from faceattr.labelling.console import report
 from faceattr.labelling.copies import parts_below, place_of
 from faceattr.labelling.extras import Extras
 from faceattr.labelling.folder import label_to
 from faceattr.labelling.gallery import write_gallery
 from faceattr.labelling.looking import Item
 from faceattr.labelling.rows import columns
+from faceattr.labelling.summary import Summary
 from faceattr.pictures.inputs import InputFile
+from faceattr.tasks import Task
 
 
 @pytest.mark.parametrize(
@@ -255,6 +259,24 @@ def test_of_very_many_faces_an_even_choice_is_shown(tmp_path, monkeypatch):
     shown = re.findall(r"--p:([\d.]+)", calm)
     assert len(shown) == 5 and shown[0] == "0.990" and shown[-1] == "0.000"
     assert 'id="shade-unsure"' in page and "<em>gone</em>" in page
+
+
+def test_a_class_that_is_called_unsure_does_not_swallow_withheld_answers(tmp_path):
+    task = Task("mood", ("calm", "unsure"))
+    names = columns((task,))
+    rows = [
+        dict.fromkeys(names)
+        | {"path": "gone.jpg", "status": "ok", "mood": answer, "mood_prob": 0.5}
+        for answer in ["unsure", "unsure", None, "calm"]
+    ]
+    write_gallery(tmp_path / "p.html", lambda: iter(rows), (task,), title="x")
+    page = (tmp_path / "p.html").read_text()
+    assert 'id="mood-unsure">unsure <small>2 faces' in page
+    assert 'id="mood-unsure (withheld)">unsure (withheld) <small>1 face' in page
+    summary = Summary(answers={"mood": Counter({"unsure": 2, None: 1, "calm": 1})})
+    assert summary.counts()["answers"]["mood"] == {"unsure": 2, "unsure (withheld)": 1, "calm": 1}
+    printed = "\n".join(report(summary, "t.csv", attributes()))
+    assert "unsure 2, unsure (withheld) 1, calm 1" in printed
 
 
 # Videos

@@ -3,6 +3,7 @@
 import csv
 import errno
 import json
+import os
 
 import pandas
 import pytest
@@ -165,14 +166,16 @@ def test_two_jobs_do_not_write_one_table(tmp_path):
 def test_a_lock_that_was_opened_while_another_job_ended_still_counts(tmp_path):
     fcntl = pytest.importorskip("fcntl", reason="locks of this kind are POSIX'")
     with open_table(tmp_path / "t.csv", COLUMNS):
-        waiting = open(tmp_path / ".t.csv.lock", "rb")
-    with waiting:
+        waiting = os.open(tmp_path / ".t.csv.lock", os.O_RDWR)
+    try:
         fcntl.flock(waiting, fcntl.LOCK_EX | fcntl.LOCK_NB)
         with (
             pytest.raises(ValueError, match="Another faceattr"),
             open_table(tmp_path / "t.csv", COLUMNS, resume=True),
         ):
             pass
+    finally:
+        os.close(waiting)
 
 
 class FullDisk:
@@ -214,6 +217,30 @@ def test_a_folder_that_does_not_take_files_is_an_os_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError):
         write(tmp_path / "file" / "t.csv", [])
+
+
+FORMULAS = ["=1+1", "+49", "-2", "@sum", "\tx", "'=1", "''-x", "'plain", "plain"]
+
+
+def test_a_table_for_spreadsheets_has_no_formulas_and_comes_back_as_it_was(tmp_path):
+    groups = [[row(name, x0=-1.5, reason="-")] for name in FORMULAS]
+    path = write(tmp_path / "t.csv", groups[:4], spreadsheet=True)
+    write(path, groups, spreadsheet=True, resume=True)
+    frame = pandas.read_csv(path)
+    assert frame["path"].tolist() == [f"'{name}" for name in FORMULAS[:7]] + FORMULAS[7:]
+    assert set(frame["x0"]) == {-1.5} and set(frame["reason"]) == {"'-"}
+    back = list(read_rows(path, COLUMNS, spreadsheet=True))
+    assert back == [each for rows in groups for each in rows]
+
+
+def test_a_table_has_its_paths_as_they_are_unless_it_is_for_a_spreadsheet(tmp_path):
+    path = write(tmp_path / "t.csv", [[row(name)] for name in FORMULAS])
+    assert pandas.read_csv(path)["path"].tolist() == FORMULAS
+
+
+def test_only_csv_is_for_spreadsheets(tmp_path):
+    with pytest.raises(ValueError, match="leave --spreadsheet away"):
+        write(tmp_path / "t.parquet", [], spreadsheet=True)
 
 
 def test_jsonl_is_one_object_a_line_with_every_column(tmp_path):

@@ -62,6 +62,11 @@ def add_command(commands) -> None:
         help="with --resume: try again what could not be read",
     )
     add("--overwrite", action="store_true", help="replace a table (and gallery) that is there")
+    add(
+        "--spreadsheet",
+        action="store_true",
+        help="the .csv is for a spreadsheet: a ' before texts that it would take for formulas",
+    )
     add("--quiet", action="store_true", help="print errors only")
 
 

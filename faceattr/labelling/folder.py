@@ -18,7 +18,6 @@ from faceattr.labelling.summary import Summary
 from faceattr.labelling.writers import must_be_writable, open_table, read_rows
 from faceattr.pictures.inputs import Inputs
 from faceattr.pictures.reading import MAX_PIXELS, PathLike
-from faceattr.tasks import Task
 
 
 def label(
@@ -48,8 +47,8 @@ def label(
     """
     files = Inputs(inputs)
     attributes = FaceAttributes.load(**load)
-    how = {"workers": workers, "max_pixels": max_pixels}
-    for labelled, _ in describe_items(items_of(files, every), attributes, **how):
+    items = items_of(files, every)
+    for labelled, _ in describe_items(items, attributes, workers=workers, max_pixels=max_pixels):
         yield from rows_of(labelled, attributes.tasks)
 
 
@@ -64,6 +63,7 @@ def label_to(
     resume: bool = False,
     retry_unreadable: bool = False,
     overwrite: bool = False,
+    spreadsheet: bool = False,
     extras: Extras = NOTHING,
     on_start: Callable[[int, int], None] = lambda files, done: None,
     on_input: Callable[[Labelled], None] = lambda labelled: None,
@@ -82,6 +82,8 @@ def label_to(
         resume: Go on with the table that a stopped job left.
         retry_unreadable: Then try inputs again that could not be read; their rows move to the end.
         overwrite: Replace a table, and a gallery, that is there.
+        spreadsheet: The CSV will be opened in one: texts that it would take for formulas (they
+            begin with ``=``, ``+``, ``-`` or ``@``) get a ``'`` in front. Numbers stay as they are.
         extras: What else to leave beside the table.
         on_start: Is told the number of files and how many of them are done already.
         on_input: Is told of each input whose rows are written.
@@ -93,6 +95,7 @@ def label_to(
         OSError: The table cannot be written any further; what it holds is whole.
     """
     there = {"resume": resume, "retry_unreadable": retry_unreadable, "overwrite": overwrite}
+    there["spreadsheet"] = spreadsheet
     must_be_writable(output, **there)
     extras.must_be_writable(resume=resume, overwrite=overwrite)
     workers = as_many(workers)
@@ -105,17 +108,17 @@ def label_to(
             + (f", leaving out {left_out}, where this job writes itself." if left_out else ".")
         )
     extras.must_spare(files)
-    settings = settings_of(attributes, every)
+    settings = settings_of(attributes, every, spreadsheet)
     summary, clock = Summary(), Clock()
     run = {"started": now(), "inputs": files.inputs, "files": files.count, "max_pixels": max_pixels}
     begin = partial(begin_sidecar, output, settings, resume=resume)
-    with open_table(output, columns(attributes.tasks), **there, begin=begin) as table:
+    names = columns(attributes.tasks)
+    with open_table(output, names, **there, begin=begin) as table:
         write_sidecar(output, settings, run)
         summary.resumed = sum(map(len, table.done.values()))
         on_start(files.count, len(table.done))
         items = takewhile(lambda _: not stop(), items_of(files, every, table.done))
-        how = {"workers": workers, "clock": clock, "max_pixels": max_pixels}
-        for labelled in _with_extras(items, attributes, extras, **how):
+        for labelled in _with_extras(items, attributes, extras, workers, max_pixels, clock):
             rows = rows_of(labelled, attributes.tasks)
             with clock.measure("write"):
                 table.write(rows)
@@ -126,24 +129,19 @@ def label_to(
         write_sidecar(output, settings, run | {"ended": now()} | summary.counts())
     if extras.gallery and table.finished:
         with clock.measure("gallery"):
-            _gallery_of(output, extras.gallery, attributes.tasks, files)
+            written = partial(read_rows, output, names, spreadsheet=spreadsheet)
+            title = f"Faces of {', '.join(files.inputs)}"
+            write_gallery(extras.gallery, written, attributes.tasks, title=title)
     return summary
-
-
-def _gallery_of(table: PathLike, page: PathLike, tasks: Sequence[Task], files: Inputs) -> None:
-    names = columns(tasks)
-    title = f"Faces of {', '.join(files.inputs)}"
-    write_gallery(page, lambda: read_rows(table, names), tasks, title=title)
 
 
 def _with_extras(
     items: Iterable[Item],
     attributes: FaceAttributes,
     extras: Extras,
-    *,
     workers: int,
-    clock: Clock,
     max_pixels: int,
+    clock: Clock,
 ) -> Iterator[Labelled]:
     """Describe items; what is to be left beside the table is there before a row is."""
     crops, annotated = extras.crops, extras.annotated
