@@ -4,13 +4,16 @@ import csv
 import errno
 import json
 import os
+import tracemalloc
 
 import pandas
 import pytest
 from use_toys import MOOD, SHADE
 
+from faceattr.labelling.looking import items_of
 from faceattr.labelling.rows import columns
 from faceattr.labelling.writers import must_be_writable, open_table, read_rows
+from faceattr.pictures.inputs import InputFile
 
 COLUMNS = columns((MOOD, SHADE))
 FORMS = ["t.csv", "t.jsonl", "t.parquet"]
@@ -97,6 +100,17 @@ def test_a_parquet_table_is_gone_on_with_from_its_journal_or_from_itself(tmp_pat
     assert list(read_rows(path, COLUMNS)) == [row for rows in GROUPS for row in rows]
 
 
+def test_going_on_costs_little_memory_a_picture(tmp_path):
+    path = write(tmp_path / "t.csv", [group(f"/photos/{n:09}.jpg", 0) for n in range(5000)])
+    tracemalloc.start()
+    with open_table(path, COLUMNS, resume=True) as table:
+        items = items_of([InputFile("/photos/x.jpg")], 1.0, table.done)
+        assert next(items).file.path == "/photos/x.jpg"
+        held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 350 * 5000
+
+
 def test_a_finished_table_is_left_alone(tmp_path):
     before = write(tmp_path / "t.csv", GROUPS).read_bytes()
     assert write(tmp_path / "t.csv", GROUPS, resume=True).read_bytes() == before
@@ -108,6 +122,12 @@ def test_frames_of_a_video_are_inputs_of_their_own(tmp_path):
         table.write([row("a.mp4", time=1.5)])
     with open_table(tmp_path / "t.csv", COLUMNS, resume=True) as table:
         assert table.done == {"a.mp4": {0.0, 1.5}}
+        for broken in (row("a.mp4", None, 0), row("b.jpg", None, 0), row("b.mp4", None, 0)):
+            table.write([broken | {"status": "unreadable"}])
+        table.write([row("b.mp4", time=0.0)])
+    with open_table(tmp_path / "t.csv", COLUMNS, resume=True) as table:
+        done = {"a.mp4": {0.0, 1.5, None}, "b.jpg": {None}, "b.mp4": {None, 0.0}}
+        assert table.done == done
 
 
 @pytest.mark.parametrize("name", FORMS)

@@ -51,13 +51,13 @@ def _below(folder: PathLike, path: PathLike) -> Path:
 
 def parts_below(path: PurePath) -> list[str]:
     """A path as folders and a name below another folder; no two files get the same."""
-    *folders, name = path.parts[1:] if path.anchor else path.parts
+    own = path.parts[1:] if path.anchor else path.parts
+    folders, name = own[:-1], own[-1]
     parts = ["_" if part == ".." else f"_{part}" if part[0] == "_" else part for part in folders]
     if path.anchor:
         drive = re.findall(r"[^\\/:]+", path.anchor) or ["root"]
-        machine = ["share"] if len(drive) > 1 else []
-        first, *more = [*machine, *drive]
-        parts = [f"_{first}", *more, *parts]
+        is_share = len(drive) > 1  # a folder of another machine
+        parts = ["_share", *drive, *parts] if is_share else [f"_{drive[0]}", *parts]
     return [*parts, name]
 
 

@@ -19,6 +19,7 @@ from faceattr.labelling.rows import UNREADABLE, Row
 Columns = dict[str, type]
 # By path the times of its frames that are done; None stands for a picture.
 Done = dict[str, set[float | None]]
+PICTURE_DONE: set[float | None] = {None}  # one for all: a set for each would be most of the memory
 # More than the rows of any one input.
 MOST_TORN_BYTES = 4 << 20
 # Where a text begins like this, a spreadsheet may compute it; one "'" more takes no other's place.
@@ -129,7 +130,11 @@ def whole_inputs(path: Path, form: Form) -> tuple[int, Done]:
             group.append(key)
             name, second, expected = key
             if len(group) == expected:
-                done.setdefault(name, set()).add(second)
+                times = done.setdefault(name, PICTURE_DONE if second is None else set())
+                if times is PICTURE_DONE and second is not None:
+                    times = done[name] = set(PICTURE_DONE)
+                if second not in times:
+                    times.add(second)
                 end, group = lines.offset, []
     return end, done
 

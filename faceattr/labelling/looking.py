@@ -73,7 +73,10 @@ def items_of(
     # A folder may be spelled otherwise than when the job began.
     times_at: dict[str, set] = {}
     for name, times in (done or {}).items():
-        times_at.setdefault(os.path.abspath(name), set()).update(times)
+        place = os.path.abspath(name)
+        before = times_at.get(place)
+        # A path that is whole already needs no second text.
+        times_at[name if place == name else place] = times if before is None else before | times
     for file in files:
         finished = times_at.get(os.path.abspath(file.name), set())
         if None in finished:
