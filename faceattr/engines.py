@@ -21,6 +21,7 @@ import numpy as np
 
 from faceattr import model_file
 from faceattr.model_file import Description
+from faceattr.outputs import install_command
 
 if TYPE_CHECKING:
     import keras
@@ -168,7 +169,7 @@ def require(package: str, extra: str, purpose: str) -> None:
     if importlib.util.find_spec(package) is None:
         raise ValueError(
             f"{purpose} needs the package {package}, which is not installed: "
-            f"`pip install 'faceattr[{extra}]'` installs it."
+            f"`{install_command(extra)}` installs it."
         )
 
 

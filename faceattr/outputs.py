@@ -1,4 +1,7 @@
-"""Names that something is to be written under: refused before any work where they cannot be."""
+"""Names that something is to be written under: refused before any work where they cannot be.
+
+And what installs an optional part.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,15 @@ import os
 from pathlib import Path
 
 LONGEST_NAME = 255  # bytes that file systems take for one name
+
+
+def install_command(extra: str) -> str:
+    """What installs an optional part, as faceattr itself was installed: from files or by name."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / "pyproject.toml").is_file():
+        return f"pip install 'faceattr[{extra}]'"
+    place = "." if root == Path.cwd() else str(root)
+    return f"pip install -e '{place}[{extra}]'"
 
 
 def must_have_place(path: Path) -> None:

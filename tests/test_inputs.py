@@ -54,7 +54,7 @@ def test_a_large_folder_costs_little_memory_a_file(monkeypatch):
     files = iter(Inputs("."))
     tracemalloc.start()
     next(files)
-    held, most = tracemalloc.get_traced_memory()
+    _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 110 * 20_000
 

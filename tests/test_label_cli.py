@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pandas
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from skimage import data
 from use_toys import save_pictures
 
+from faceattr import outputs
 from faceattr.cli import main
 from faceattr.labelling import console
 
@@ -198,6 +200,41 @@ def test_any_command_ends_on_sigterm_as_on_ctrl_c_even_where_that_is_ignored(
         signal.signal(signal.SIGINT, before[0])
     assert signal.getsignal(signal.SIGTERM) == before[1]
     assert capsys.readouterr().err == "faceattr: interrupted\n"
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (["labl", "x", "-o", "t.csv"], "label"),
+        (["label", "x", "-o", "t.csv", "--modle", "m.keras"], "--model"),
+        (["label", "x", "-o", "t.csv", "--modle=m.keras"], "--model"),
+        (["label", "x", "-o", "t.csv", "--precision", "float23"], "float32"),
+    ],
+)
+def test_a_word_that_is_nearly_right_gets_a_suggestion(typed, meant, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(typed)
+    assert ended.value.code == 2
+    printed = capsys.readouterr().err
+    assert f"Did you mean {meant}?" in printed
+
+
+@pytest.mark.parametrize(("text", "expected"), [("1h", 3600), ("1.5min", 90), ("250ms", 0.25)])
+def test_a_distance_in_time_may_be_hours(monkeypatch, text, expected):
+    given = {}
+    monkeypatch.setattr(console, "run", lambda **how: given.update(how) or 0)
+    assert main(["label", "x", "-o", "t.csv", "--every", text]) == 0
+    assert given["every"] == expected
+
+
+def test_a_hint_installs_an_extra_as_faceattr_was_installed(tmp_path, monkeypatch):
+    root = Path(outputs.__file__).resolve().parents[1]
+    monkeypatch.chdir(root)
+    assert outputs.install_command("web") == "pip install -e '.[web]'"
+    monkeypatch.chdir(tmp_path)
+    assert outputs.install_command("web") == f"pip install -e '{root}[web]'"
+    monkeypatch.setattr(outputs, "__file__", str(tmp_path / "site-packages/faceattr/outputs.py"))
+    assert outputs.install_command("web") == "pip install 'faceattr[web]'"
 
 
 def test_help_answers_without_keras():

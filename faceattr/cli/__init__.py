@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 from faceattr import __version__
 from faceattr.cli import audit, compare, evaluate, explain, export, heads, label, live, train
-from faceattr.cli.options import INTERRUPTED, TERMINATED, WRONG_INPUT
+from faceattr.cli.options import INTERRUPTED, TERMINATED, WRONG_INPUT, Parser
 
 COMMANDS = (label, live, audit, train, compare, evaluate, heads, explain, export)
 
@@ -63,7 +63,7 @@ def _sigterm_as_ctrl_c() -> Iterator[threading.Event]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="faceattr", description="Read attributes off faces with a model of your own."
     )
     parser.add_argument("--version", action="version", version=f"faceattr {__version__}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from faceattr.cli.options import add_flip, add_precision, by_name, command
+from faceattr.cli.options import add_flip, add_precision, by_name, command, duration
 
 
 def add_command(commands) -> None:
@@ -72,6 +72,8 @@ def add_command(commands) -> None:
 
 def label(**given) -> int:
     """Find the faces of many pictures and write a table of their attributes."""
+    if "every" in given:
+        given["every"] = duration(given["every"])
     from faceattr.labelling.console import run
 
     return run(**given)

@@ -24,7 +24,6 @@ from faceattr.labelling.opening import open_typed
 from faceattr.labelling.rows import UNREADABLE, Labelled
 from faceattr.labelling.summary import Summary, named
 from faceattr.labelling.writers import must_be_writable
-from faceattr.pictures.capture import seconds
 from faceattr.pictures.inputs import Inputs
 from faceattr.progress import Bar
 
@@ -42,8 +41,6 @@ def run(output: str, inputs: list[str], *, quiet: bool = False, **given) -> int:
         **given: What was typed, for `FaceAttributes.load` and `label_to`.
     """
     console = Console(stderr=True, quiet=quiet, highlight=False)
-    if "every" in given:
-        given["every"] = seconds(given["every"])
     extras = Extras(**{name: given.pop(typed) for typed, name in EXTRAS.items() if typed in given})
     # What is typed wrongly shall be told before the seconds that a model takes to load.
     there = {name: given.get(name, False) for name in ("resume", "overwrite")}

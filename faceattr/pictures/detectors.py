@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from faceattr.outputs import install_command
 from faceattr.pictures.detect import Face, reduced
 from faceattr.pictures.yunet_file import known_as
 
@@ -134,7 +135,7 @@ class Mtcnn:
             from mtcnn import MTCNN
         except ImportError:
             raise ValueError(
-                "The detector mtcnn is not installed; `pip install faceattr[mtcnn]` installs it."
+                f"The detector mtcnn is not installed; `{install_command('mtcnn')}` installs it."
             ) from None
         self.long_side: int | None = long_side
         self.sure = 1.0  # it gives 0.97 to a face on its side
