@@ -196,7 +196,11 @@ def load(path: str | Path) -> tuple[keras.Model | Engine, Description]:
             f"{path} is not the file that {page_beside(path)} describes: it was changed since it "
             "was exported. Export it again."
         )
-    return open_exported(path, page["precision"]), description
+    engine, side = open_exported(path, page["precision"]), description.crop.size
+    answers = engine.predict_on_batch(np.zeros((1, side, side, 3), "uint8"))
+    heads = {name: rows.shape[-1] for name, rows in answers.items()}
+    model_file.check_heads(path, description, heads)
+    return engine, description
 
 
 def _read(path: Path) -> tuple[Description, dict[str, Any]]:
@@ -210,5 +214,5 @@ def _read(path: Path) -> tuple[Description, dict[str, Any]]:
     try:
         fields = json.loads(page.read_text(encoding="utf-8"))
         return Description.from_json(json.dumps(fields["description"])), fields
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"{page} does not describe {path.name}: {error}.") from None
