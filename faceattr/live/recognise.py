@@ -9,7 +9,7 @@ import numpy as np
 from faceattr.labelling.describe import FaceAttributes
 from faceattr.live.motion import Sketch, carried, is_cut, sketch
 from faceattr.live.tracks import LiveFace, Settling, Tracks
-from faceattr.pictures.feed import Frame
+from faceattr.pictures.capture import Frame
 
 SEARCH_SECONDS = 0.25  # faces are searched at least this often
 

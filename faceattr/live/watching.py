@@ -15,7 +15,8 @@ from faceattr.labelling.describe import FaceAttributes
 from faceattr.live.newest import Clock, Newest
 from faceattr.live.recognise import Effort, Recogniser, Seen
 from faceattr.live.tracks import LiveFace, Settling
-from faceattr.pictures.feed import SILENT_SECONDS, Feed, Frame, Source, always, is_live, open_feed
+from faceattr.pictures.capture import SILENT_SECONDS, Frame, always
+from faceattr.pictures.feed import Feed, Source, is_live, open_feed
 
 LATE = 0.05  # a file's frame that is later than this is passed over without decoding it
 Moment = tuple[Frame, tuple[LiveFace, ...]]

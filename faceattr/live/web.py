@@ -22,7 +22,7 @@ from faceattr.labelling.opening import open_typed, silence
 from faceattr.live.messages import MOST_BYTES, about_page, answer_of, frame_of
 from faceattr.live.recognise import Effort, Recogniser
 from faceattr.live.tracks import Settling
-from faceattr.pictures.feed import Frame
+from faceattr.pictures.capture import Frame
 
 HOST, PORT = "127.0.0.1", 8760
 LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
