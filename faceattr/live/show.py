@@ -210,8 +210,10 @@ class Show:
             self._say(f"no snapshot was saved: {error}")
 
     def _search_more(self) -> None:
+        """While faces are blurred, nothing is shown or written before it has been searched."""
         effort = self._effort.while_blurring() if self.view.blur else self._effort
         self.watching.recogniser.effort = effort
+        self.watching.only_searched = self.view.blur
 
     def _say_what_was_done(self) -> None:
         tracks = self.watching.recogniser.tracks.count
