@@ -77,6 +77,20 @@ def test_a_full_disk_is_one_sentence_and_code_1(clip, tmp_path, toy_model_path, 
     assert "\n" not in printed
 
 
+def test_what_opencv_cannot_do_is_one_sentence_and_code_1(
+    clip, tmp_path, monkeypatch, toy_model_path, capsys
+):
+    def fail(*arguments):
+        cv2.resize(np.zeros((0, 0, 3), np.uint8), (9, 9))
+
+    monkeypatch.setattr(show, "draw_live", fail)
+    how = ["--headless", "--model", toy_model_path, "--quiet", "-o", tmp_path / "out.mp4"]
+    assert live(clip, *how) == 1
+    printed = capsys.readouterr().err.strip()
+    assert printed.startswith("faceattr: OpenCV cannot go on: ") and "resize" in printed
+    assert "\n" not in printed and "Traceback" not in printed
+
+
 def test_headless_without_outputs_only_tells_the_figures(clip, toy_model_path, capfd):
     assert live(clip, "--headless", "--model", toy_model_path) == 0
     assert "looks/s" in capfd.readouterr().err

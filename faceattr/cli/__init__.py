@@ -13,13 +13,13 @@ from collections.abc import Sequence
 
 from faceattr import __version__
 from faceattr.cli import audit, compare, evaluate, explain, export, heads, label, live, train
-from faceattr.cli.options import INTERRUPTED, WRONG_INPUT
+from faceattr.cli.options import FAILED, INTERRUPTED, WRONG_INPUT
 
 COMMANDS = (label, live, audit, train, compare, evaluate, heads, explain, export)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code (0 done, 2 wrong input, 130 interrupted)."""
+    """Run one command; returns the exit code (0 done, 1 failed, 2 wrong input, 130 interrupted)."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     given = vars(_parser().parse_args(argv))
     command = given.pop("command")
@@ -31,6 +31,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"faceattr: {error}", file=sys.stderr)
         return WRONG_INPUT
+    except Exception as error:
+        if not _is_of_opencv(error):
+            raise
+        reason = " ".join(str(error).split()).rstrip(".")
+        print(f"faceattr: OpenCV cannot go on: {reason}.", file=sys.stderr)
+        return FAILED
+
+
+def _is_of_opencv(error: Exception) -> bool:
+    # Whatever raises it has imported it; `faceattr --help` need not.
+    opencv = sys.modules.get("cv2")
+    return opencv is not None and isinstance(error, opencv.error)
 
 
 def _parser() -> argparse.ArgumentParser:

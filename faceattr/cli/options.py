@@ -6,6 +6,7 @@ import argparse
 import sys
 
 FOUND = 1
+FAILED = 1
 WRONG_INPUT = 2
 INTERRUPTED = 130
 
