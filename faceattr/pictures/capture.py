@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from itertools import chain
 from time import monotonic
 
+# Before av: loaded after it, OpenCV's windows take av's copy of libxcb and hang for ever.
+import cv2  # noqa: F401  # isort: skip
 import av
 import av.error
 import numpy as np
