@@ -6,8 +6,10 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from test_feed import write_video
 
-from faceattr.pictures.capture import frames, seconds
+from faceattr.cli.options import duration
+from faceattr.pictures.capture import BrokenOff, Video, frames, frames_at
 
 
 @pytest.fixture
@@ -45,6 +47,91 @@ def test_a_start_passes_over_frames_but_keeps_the_distances(clip):
     assert [second for second, _ in frames(clip, 1.0, start=0.9)] == [1, 2]
 
 
+def grey(number, size=(48, 64)):
+    return np.full((*size, 3), number % 250, np.uint8)
+
+
+# Thirty frames a second, then five, then one: as phones record in the dark.
+UNEVEN = (
+    [n / 30 for n in range(90)] + [3 + n / 5 for n in range(35)] + [10.0 + n for n in range(11)]
+)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.mov", "a.ts"])
+def test_a_variable_rate_is_sampled_by_the_clock_of_the_container(tmp_path, name):
+    path = write_video(tmp_path / name, [grey(n) for n in range(len(UNEVEN))], UNEVEN)
+    assert [second for second, _ in frames(path, 1.0)] == pytest.approx(range(21), abs=0.02)
+    assert [second for second, _ in frames(path, 0)] == pytest.approx(UNEVEN, abs=0.001)
+    levels = [image.mean() for _, image in frames(path, 2.0)]
+    numbers = [int(np.argmin(np.abs(np.array(UNEVEN) - 2 * n))) for n in range(11)]
+    assert levels == pytest.approx(numbers, abs=3)
+
+
+def test_a_pause_is_neither_filled_nor_made_up_for(tmp_path):
+    times = [n / 10 for n in range(15)] + [6 + n / 10 for n in range(15)]
+    path = write_video(tmp_path / "a.mp4", [grey(n) for n in range(30)], times)
+    assert [second for second, _ in frames(path, 1.0)] == pytest.approx([0, 1, 6, 7], abs=0.01)
+
+
+IDENTITY = np.array([1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30], ">i4").tobytes()
+TURNS = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_the_rotation_that_a_phone_notes_is_applied(tmp_path, turn):
+    image = np.zeros((48, 64, 3), np.uint8)
+    image[:16, :16] = 250, 0, 0
+    image[:16, -16:] = 0, 0, 250
+    content = write_video(tmp_path / "a.mp4", [image] * 5).read_bytes()
+    a, b, c, d = (value << 16 for value in TURNS[turn])
+    matrix = np.array([a, b, 0, c, d, 0, 0, 0, 1 << 30], ">i4").tobytes()
+    head, _, tail = content.rpartition(IDENTITY)  # of the track; an earlier one is the film's
+    (tmp_path / "a.mp4").write_bytes(head + matrix + tail)
+    _, frame = next(frames(tmp_path / "a.mp4"))
+    expected = np.rot90(image, -turn // 90)
+    assert frame.shape == expected.shape and np.abs(frame.astype(int) - expected).mean() < 12
+
+
+@pytest.mark.parametrize(("name", "how"), [("a.mp4", {"movflags": "faststart"}), ("a.mkv", {})])
+def test_a_truncated_video_gives_what_it_has_and_breaks_off(tmp_path, name, how):
+    noise = [np.random.default_rng(n).integers(0, 255, (48, 64, 3), np.uint8) for n in range(75)]
+    path = write_video(tmp_path / name, noise, **how)
+    assert len(list(frames(path, 0))) == 75
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 6 // 10])
+    given = []
+    with pytest.raises(BrokenOff, match=rf"{name}: breaks off after 1\.\d of 3\.0 s$") as broken:
+        given += (second for second, _ in frames(path, 0))
+    assert given == [] or given[-1] < broken.value.second < 2.2
+    assert [second for second, _ in frames_at(path, [0, 1])] == [0, 1]
+
+
+def test_sound_that_is_longer_or_shorter_breaks_nothing_off(tmp_path):
+    for name, sound in [("a.mkv", 3.0), ("b.mkv", 1.0), ("c.mp4", 3.0), ("d.mp4", 1.0)]:
+        path = write_video(tmp_path / name, [grey(n) for n in range(50)], sound=sound)
+        assert len(list(frames(path, 0))) == 50
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.avi"])
+def test_frames_at_given_seconds_are_those_of_the_whole_and_cost_little(
+    tmp_path, monkeypatch, name
+):
+    path = write_video(tmp_path / name, [grey(n) for n in range(750)])
+    whole = list(frames(path, 1.0))
+    chosen = [whole[number] for number in (0, 3, 17, 18, 29)]
+    given = list(frames_at(path, [300, *(second for second, _ in reversed(chosen)), chosen[1][0]]))
+    assert [second for second, _ in given] == [second for second, _ in chosen]
+    for (_, image), (_, expected) in zip(given, chosen, strict=True):
+        np.testing.assert_array_equal(image, expected)
+    decoded = []
+    timed = Video._timed
+    monkeypatch.setattr(
+        Video, "_timed", lambda self: (decoded.append(0) or each for each in timed(self))
+    )
+    list(frames_at(path, [whole[28][0]]))
+    assert len(decoded) < 60
+
+
 def test_what_is_no_video_is_said(tmp_path):
     (tmp_path / "x.mp4").write_text("words")
     with pytest.raises(ValueError, match="not a video"):
@@ -62,14 +149,22 @@ def test_the_decoder_says_nothing_of_its_own(clip):
     assert "not a video" in lines[-1] and not [line for line in lines if "moov" in line]
 
 
+@pytest.mark.parametrize("module", ["pictures.capture", "pictures.feed", "live.sinks", "live.show"])
+def test_opencv_is_loaded_before_av_or_its_windows_hang(module):
+    code = f"import faceattr.{module}, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = done.stdout.split()
+    assert loaded.index("cv2") < loaded.index("av")
+
+
 @pytest.mark.parametrize(
     ("text", "expected"), [("1s", 1), ("500ms", 0.5), ("2min", 120), ("0.25", 0.25), (".5 s", 0.5)]
 )
 def test_times_are_written_as_people_write_them(text, expected):
-    assert seconds(text) == pytest.approx(expected)
+    assert duration(text) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("text", ["", "often", "-1s", "1h30", "s"])
 def test_what_is_no_time_is_refused(text):
     with pytest.raises(ValueError, match="Received"):
-        seconds(text)
+        duration(text)

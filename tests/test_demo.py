@@ -1,6 +1,7 @@
 """The live demo as it is typed: files without a window, a real window under Xvfb, its keys."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -8,10 +9,12 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pandas
 import pytest
+from PIL import ImageGrab
 from test_feed import FakeCamera
 from use_display import Screen
 from use_scenes import astronaut_video
@@ -58,6 +61,36 @@ def test_a_video_is_annotated_and_written_to_a_timeline(clip, tmp_path, toy_mode
     assert "100 frames, 1 people" in printed and "out.mp4" in printed and "oneDNN" not in printed
 
 
+def test_folders_of_outputs_are_made(clip, tmp_path, toy_model_path):
+    output = tmp_path / "new/deep/faces.csv"
+    assert live(clip, "--headless", "-o", output, "--model", toy_model_path) == 0
+    assert len(pandas.read_csv(output)) == 100
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full disk")
+def test_a_full_disk_is_one_sentence_and_code_1(clip, tmp_path, toy_model_path, capsys):
+    (tmp_path / "out.mp4").symlink_to("/dev/full")
+    how = ["--headless", "--model", toy_model_path, "--quiet", "--overwrite"]
+    assert live(clip, *how, "-o", tmp_path / "out.mp4") == show.BROKE_OFF == 1
+    printed = capsys.readouterr().err.strip()
+    assert "out.mp4 cannot be written: No space left on device." in printed
+    assert "\n" not in printed
+
+
+def test_what_opencv_cannot_do_is_one_sentence_and_code_1(
+    clip, tmp_path, monkeypatch, toy_model_path, capsys
+):
+    def fail(*arguments):
+        cv2.resize(np.zeros((0, 0, 3), np.uint8), (9, 9))
+
+    monkeypatch.setattr(show, "draw_live", fail)
+    how = ["--headless", "--model", toy_model_path, "--quiet", "-o", tmp_path / "out.mp4"]
+    assert live(clip, *how) == 1
+    printed = capsys.readouterr().err.strip()
+    assert printed.startswith("faceattr: OpenCV cannot go on: ") and "resize" in printed
+    assert "\n" not in printed and "Traceback" not in printed
+
+
 def test_headless_without_outputs_only_tells_the_figures(clip, toy_model_path, capfd):
     assert live(clip, "--headless", "--model", toy_model_path) == 0
     assert "looks/s" in capfd.readouterr().err
@@ -71,7 +104,7 @@ def test_headless_without_outputs_only_tells_the_figures(clip, toy_model_path, c
         (["gone.mp4", "--headless"], "There is no video gone.mp4"),
         (["97", "--headless"], "camera 97"),
         (["clip", "--headless", "-o", "a.avi"], "An output is a video"),
-        (["clip", "--headless", "-o", "gone/a.csv"], "There is no folder gone"),
+        (["clip", "--headless", "-o", "clip/a.csv"], "is not a folder that takes files"),
         (["clip", "--headless", "--model", "gone.keras"], "There is no model file gone.keras"),
         (["clip", "--headless", "--detect-every", "0"], "at least 1"),
         (["clip", "--headless", "--memory", "-1"], "not negative"),
@@ -90,7 +123,7 @@ def test_wrong_input_is_one_sentence_and_code_2(
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     model = [] if "--model" in arguments else ["--model", toy_model_path]
-    typed = [str(clip) if part == "clip" else part for part in arguments]
+    typed = [re.sub(r"^clip\b", str(clip), part) for part in arguments]
     assert live(*typed, *model) == 2
     printed = capsys.readouterr().err.strip()
     assert sentence in printed and printed.startswith("faceattr: ") and "\n" not in printed
@@ -127,7 +160,7 @@ def test_a_video_that_breaks_off_leaves_whole_outputs_and_code_1(
 ):
     # Frames at the end are missing while the file's index still names them.
     whole = tmp_path / "whole.mp4"
-    subprocess.run([*_ffmpeg(), "-i", clip, "-c", "copy", "-movflags", "+faststart", whole])
+    copy_video(clip, whole, movflags="faststart")
     content = whole.read_bytes()
     (tmp_path / "broken.mp4").write_bytes(content[: len(content) * 6 // 10])
     outputs = ["-o", tmp_path / "out.mp4", "-o", tmp_path / "out.csv"]
@@ -138,10 +171,19 @@ def test_a_video_that_breaks_off_leaves_whole_outputs_and_code_1(
     assert frames_in(tmp_path / "out.mp4") == pandas.read_csv(tmp_path / "out.csv").frame.max() + 1
 
 
-def _ffmpeg():
-    import imageio_ffmpeg
-
-    return [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y"]
+def copy_video(source, target, rounds=1, **options):
+    """Put the packets of a video into another file, several times in a row."""
+    with av.open(str(target), "w", options=options) as out, av.open(str(source)) as file:
+        video = file.streams.video[0]
+        packets = [packet for packet in file.demux(video) if packet.dts is not None]
+        stream = out.add_stream_from_template(video)
+        for _ in range(rounds):
+            for packet in packets:
+                packet.stream = stream
+                out.mux(packet)
+                packet.time_base = video.time_base
+                packet.pts += video.duration
+                packet.dts += video.duration
 
 
 @contextmanager
@@ -163,8 +205,7 @@ def job(clip, model, *arguments, environment=None):
 @pytest.fixture(scope="module")
 def long_clip(tmp_path_factory, clip):
     path = tmp_path_factory.mktemp("long") / "long.mp4"
-    loop = ["-stream_loop", "30", "-i", clip, "-c", "copy", path]
-    subprocess.run([*_ffmpeg(), *loop], check=True)
+    copy_video(clip, path, rounds=30)
     return path
 
 
@@ -190,8 +231,7 @@ def screen():
 
 
 def photograph(screen, path):
-    grab = ["-f", "x11grab", "-video_size", "1400x900", "-i", screen.display, "-frames:v", "1"]
-    subprocess.run([*_ffmpeg(), *grab, path], check=True)
+    ImageGrab.grab(xdisplay=screen.display).save(path)
     return cv2.imread(str(path)).astype(int)
 
 

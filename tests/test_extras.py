@@ -10,6 +10,7 @@ import numpy as np
 import pandas
 import pytest
 from PIL import Image
+from test_feed import write_video
 from use_toys import MOOD, SHADE, GreenSquares, attributes, draw, save_pictures
 
 from faceattr.labelling import copies, gallery
@@ -21,6 +22,8 @@ from faceattr.labelling.gallery import write_gallery
 from faceattr.labelling.looking import Item
 from faceattr.labelling.rows import columns
 from faceattr.labelling.summary import Summary
+from faceattr.labelling.writers import read_rows
+from faceattr.pictures import capture
 from faceattr.pictures.inputs import InputFile
 from faceattr.tasks import Task
 
@@ -322,3 +325,67 @@ def test_a_broken_video_has_a_row(tmp_path):
     label_to(tmp_path / "t.csv", tmp_path, attributes())
     row = pandas.read_csv(tmp_path / "t.csv").iloc[0]
     assert row["status"] == "unreadable" and "not a video" in row["reason"]
+
+
+def test_a_truncated_video_has_a_row_from_where_it_breaks_off(tmp_path):
+    grey = [np.random.default_rng(n).integers(0, 255, (90, 200, 1), np.uint8) for n in range(75)]
+    noise = [np.repeat(image, 3, axis=2) for image in grey]
+    (tmp_path / "in").mkdir()
+    path = write_video(tmp_path / "in/a.mp4", noise, movflags="faststart")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    table = tmp_path / "t.csv"
+    label_to(table, tmp_path / "in", attributes())
+    frame = pandas.read_csv(table)
+    assert frame["status"].tolist() == ["no_face", "no_face", "unreadable"]
+    assert frame["time"].tolist()[:2] == [0, 1] and 1 < frame["time"][2] < 2
+    assert re.fullmatch(r"breaks off after 1\.\d of 3\.0 s", frame["reason"][2])
+    whole = table.read_bytes()
+    for length in (*range(0, len(whole), 97), len(whole)):
+        table.write_bytes(whole[:length])
+        label_to(table, tmp_path / "in", attributes(), resume=True)
+        assert table.read_bytes() == whole
+    label_to(table, tmp_path / "in", attributes(), resume=True, retry_unreadable=True)
+    assert table.read_bytes() == whole
+
+
+def film(path, seconds):
+    """Ten frames a second; the face is in the picture from half of it on."""
+    half = 5 * seconds
+    images = [draw(number >= half) for number in range(2 * half)]
+    return write_video(path, images, [number / 10 for number in range(2 * half)])
+
+
+def test_a_gallery_opens_a_video_once_and_decodes_little_of_it(tmp_path, monkeypatch):
+    film(tmp_path / "a.mp4", 40)
+    label_to(tmp_path / "t.csv", tmp_path / "a.mp4", attributes(), every=8)
+    rows = list(pandas.read_csv(tmp_path / "t.csv").query("status == 'ok'")["time"])
+    assert rows == [24, 32]
+    opened, decoded = [], []
+    open_file, pictures_in = capture.av.open, capture._pictures_in
+    monkeypatch.setattr(capture.av, "open", lambda *a, **k: opened.append(a) or open_file(*a, **k))
+    monkeypatch.setattr(
+        capture,
+        "_pictures_in",
+        lambda packet: [decoded.append(1) or each for each in pictures_in(packet)],
+    )
+    names = columns(attributes().tasks)
+    page = tmp_path / "g.html"
+    rows_of_table = lambda: read_rows(tmp_path / "t.csv", names)  # noqa: E731
+    write_gallery(page, rows_of_table, attributes().tasks, title="film")
+    assert page.read_text().count("data:image") >= 2
+    assert len(opened) == 1 and len(decoded) < 100
+
+
+def test_a_gallery_on_another_drive_links_to_whole_addresses(tmp_path, monkeypatch):
+    def relpath(path, start):
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    save_pictures(tmp_path / "in", 2)
+    monkeypatch.setattr("faceattr.labelling.gallery.os.path.relpath", relpath)
+    label_to(
+        tmp_path / "t.csv",
+        tmp_path / "in",
+        attributes(),
+        extras=Extras(gallery=tmp_path / "g.html"),
+    )
+    assert (tmp_path / "in/p001.png").as_uri() in (tmp_path / "g.html").read_text()

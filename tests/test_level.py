@@ -12,9 +12,9 @@ from faceattr.labelling.copies import place_of
 from faceattr.labelling.folder import Extras, label, label_to
 from faceattr.labelling.looking import Item
 from faceattr.live.recognise import Recogniser
+from faceattr.pictures.capture import Frame
 from faceattr.pictures.crop import CropRule, crop, tilt_of
 from faceattr.pictures.detect import Face
-from faceattr.pictures.feed import Frame
 from faceattr.pictures.inputs import InputFile
 from faceattr.tasks import GENDER
 

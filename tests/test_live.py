@@ -8,6 +8,7 @@ import pytest
 from use_scenes import ByColour, Person, Scene, attributes
 
 from faceattr.live import show
+from faceattr.live.recognise import Effort
 from faceattr.live.screen import View
 from faceattr.live.show import Outputs, Show
 from faceattr.live.watching import watch
@@ -62,6 +63,60 @@ def test_every_frame_is_searched_from_the_first_on_while_faces_are_blurred(blur)
         shown = Show(watching, Outputs(headless=True), View(blur=blur), print, quiet=True)
         shown.run(threading.Event())
     assert len(searches) >= 30 if blur else len(searches) <= 15
+
+
+class Recorder:
+    """Stands for `VideoFile`: keeps the pictures."""
+
+    pictures = []  # noqa: RUF012
+
+    def __init__(self, path, rate):
+        self.pictures.clear()
+
+    def write(self, image, second):
+        self.pictures.append(image)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+def is_sharp(picture, scene):
+    """Whether a face of the scene can be seen in a drawn picture of it."""
+    number = int(picture[0, 0, 0]) * 256 + int(picture[0, 0, 1])
+    x0, y0, x1, y1 = (round(value) for value in scene.people[0].box(number))
+    inside = np.s_[y0 + 4 : y1 - 4, x0 + 4 : x1 - 4]
+    return (picture[inside] == scene.image(number)[inside]).mean() > 0.4
+
+
+@pytest.mark.parametrize("every_frame", [True, False])
+def test_no_face_is_recorded_sharp_while_faces_are_blurred(monkeypatch, tmp_path, every_frame):
+    # A cut to another place, where the model is late and nothing can be carried on.
+    person = Person(0, lambda n: (60, 90) if n < 30 else (230, 60), 50)
+    kind = Scene if every_frame else Camera
+    scene = kind(person, count=80, cut_at=30)
+    slow = ByColour(wait=lambda: time.sleep(0.04))
+    monkeypatch.setattr(show, "VideoFile", Recorder)
+    outputs = Outputs([tmp_path / "a.mp4"], headless=True)
+    with watch(scene, attributes(scene, slow), every_frame=every_frame) as watching:
+        Show(watching, outputs, View(blur=True), print, quiet=True).run(threading.Event())
+    assert len(Recorder.pictures) > 10
+    assert not any(is_sharp(picture, scene) for picture in Recorder.pictures)
+
+
+def test_hiding_faces_begins_with_a_frame_that_is_searched(monkeypatch, tmp_path):
+    scene = Camera(Person(0, lambda n: (60 + n, 90), 50), count=60)
+    numbers = []
+    with watch(scene, attributes(scene), effort=Effort(detect_every=10**6)) as watching:
+        numbers += (next(watching)[0].number for _ in range(20))
+        watching.only_searched = True
+        for frame, faces in watching:
+            numbers.append(frame.number)
+            assert watching.seen.is_searched and watching.seen.number == frame.number
+            assert len(faces) == 1 and faces == watching.seen.faces
+    assert numbers == sorted(set(numbers))
 
 
 def test_a_snapshot_that_cannot_be_saved_ends_nothing(tmp_path, monkeypatch):
@@ -193,6 +248,24 @@ def test_leaving_ends_all_threads():
         next(watching)
         assert threading.active_count() == before + 2
     assert threading.active_count() == before
+
+
+def test_a_loop_that_is_left_ends_all_threads_and_the_source():
+    before = threading.active_count()
+    scene = Camera(Person(0, lambda n: (100, 90)), count=10_000)
+    for frame, _ in watch(scene, attributes(scene)):
+        if frame.number > 3:
+            break
+    assert threading.active_count() == before
+
+
+def test_a_loop_that_is_left_can_be_gone_on_with_while_it_is_held():
+    scene = walker(20)
+    with watch(scene, attributes(scene)) as watching:
+        for frame, _ in watching:
+            if frame.number == 5:
+                break
+        assert [frame.number for frame, _ in watching] == list(range(6, 20))
 
 
 def test_every_frame_of_a_camera_cannot_be_had():

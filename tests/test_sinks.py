@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ from faceattr.live.sinks import (
     timeline_columns,
 )
 from faceattr.live.watching import watch
+from faceattr.pictures.feed import open_feed
 
 
 def frames_of(path):
@@ -79,7 +81,7 @@ video = VideoFile(sys.argv[1], 25)
 for number in range(300):
     noise = np.random.default_rng(number).integers(0, 255, (90, 160, 3))
     video.write(noise.astype("uint8"), number / 25)
-print(video._encoder.pid, flush=True)
+print(video.written, flush=True)
 time.sleep(60)
 """
 
@@ -88,8 +90,8 @@ def test_a_video_plays_although_everything_that_wrote_it_was_killed(tmp_path):
     job = subprocess.Popen(
         [sys.executable, "-c", KILLED, str(tmp_path / "a.mp4")], stdout=subprocess.PIPE, text=True
     )
-    encoder = int(job.stdout.readline())
-    subprocess.run(["kill", "-9", str(encoder), str(job.pid)], check=True)
+    assert job.stdout.readline() == "300\n"
+    job.kill()
     job.communicate()
     assert len(frames_of(tmp_path / "a.mp4")) >= 150
 
@@ -125,15 +127,30 @@ def test_a_face_that_was_not_asked_about_has_empty_cells(tmp_path):
 
 def test_outputs_are_checked_before_anything_is_opened(tmp_path):
     (tmp_path / "there.mp4").write_text("mine")
+    (tmp_path / "folder.mp4").mkdir()
     must_be_a_sink(tmp_path / "new.mp4")
     must_be_a_sink(tmp_path / "there.mp4", overwrite=True)
     for path, error, sentence in [
         ("a.avi", ValueError, "An output is a video"),
         (tmp_path / "there.mp4", FileExistsError, "exists already"),
-        (tmp_path / "gone" / "a.csv", FileNotFoundError, "There is no folder"),
+        (tmp_path / "there.mp4" / "a.csv", OSError, "is not a folder that takes files"),
+        (tmp_path / "folder.mp4", IsADirectoryError, "is a folder"),
     ]:
         with pytest.raises(error, match=sentence):
-            must_be_a_sink(path)
+            must_be_a_sink(path, overwrite=path == tmp_path / "folder.mp4")
+
+
+@pytest.mark.parametrize("name", ["new/deep/a.mp4", "new/deep/a.csv"])
+def test_folders_of_outputs_are_made(tmp_path, name):
+    must_be_a_sink(tmp_path / name)
+    assert not (tmp_path / "new").exists()
+    if name.endswith(".mp4"):
+        with VideoFile(tmp_path / name, 25) as video:
+            video.write(grey(9), 0)
+    else:
+        with Timeline(tmp_path / name, [PERSON]):
+            pass
+    assert (tmp_path / name).stat().st_size > 0
 
 
 def test_a_snapshot_is_the_picture_in_a_folder_that_is_made(tmp_path):
@@ -148,7 +165,45 @@ def test_a_video_that_cannot_be_written_says_why(tmp_path):
         write_until_it_fails(tmp_path / "a.mp4")
 
 
-def write_until_it_fails(path):
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full disk")
+@pytest.mark.parametrize("count", [3, 200])
+def test_a_full_disk_is_told_even_after_the_last_frame(tmp_path, count):
+    (tmp_path / "a.mp4").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"a.mp4 cannot be written: No space left on device\.$"):
+        write_until_it_fails(tmp_path / "a.mp4", count)
+
+
+LIMITED = """
+import resource, sys
+import numpy as np
+from faceattr.live.sinks import VideoFile
+resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+with VideoFile(sys.argv[1], 25) as video:
+    for number in range(40):
+        video.write(np.full((90, 160, 3), 5 * number, np.uint8), number / 25)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit of the size of files")
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_a_video_that_is_cut_short_is_an_error(tmp_path, name):
+    job = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(tmp_path / name)], capture_output=True, text=True
+    )
+    assert job.returncode == 1
+    assert job.stderr.strip().endswith(f"{name} cannot be written: File too large.")
+
+
+@pytest.mark.parametrize("name", ["12:30.mp4", "file:a.mkv", "\udcff.mov"])
+def test_any_name_of_a_file_will_do(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with VideoFile(name, 25) as video:
+        video.write(grey(9), 0)
+    with open_feed(name) as feed:
+        assert len(list(feed.frames())) == 1
+
+
+def write_until_it_fails(path, count=200):
     with VideoFile(path, 25) as video:
-        for number in range(200):
+        for number in range(count):
             video.write(grey(0, (360, 640)), number / 25)

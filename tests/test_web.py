@@ -1,9 +1,10 @@
 """The page: who may ask, what may be sent, and what a real browser makes of it."""
 
+import asyncio
 import base64
 import json
+import re
 import struct
-import subprocess
 import sys
 import threading
 import time
@@ -21,8 +22,9 @@ from use_scenes import Person, Scene, astronaut_video, attributes
 from faceattr.cli import main
 from faceattr.labelling.describe import FaceAttributes
 from faceattr.live import web
-from faceattr.live.messages import MOST_BYTES
+from faceattr.live.messages import MOST_BYTES, frame_of
 from faceattr.live.sinks import VideoFile
+from faceattr.outputs import install_command
 
 uvicorn = pytest.importorskip("uvicorn", reason="needs faceattr[web]")
 pytest.importorskip("websockets", reason="needs faceattr[web]")
@@ -30,9 +32,12 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus  # noqa: E402
 from websockets.sync.client import connect  # noqa: E402
 
 
-@contextmanager
 def served(attributes, **how):
-    app = web.application(attributes, **how)
+    return serving(web.application(attributes, **how))
+
+
+@contextmanager
+def serving(app):
     settings = uvicorn.Config(app, port=0, log_level="error", ws_max_size=MOST_BYTES)
     server = uvicorn.Server(settings)
     thread = threading.Thread(target=server.run, daemon=True)
@@ -67,12 +72,15 @@ class Squares:
         return found
 
 
+def of_squares():
+    attributes_of_scene = attributes(Scene())
+    attributes_of_scene.detector = Squares()
+    return attributes_of_scene
+
+
 @pytest.fixture(scope="module")
 def port():
-    scene = Scene()
-    attributes_of_scene = attributes(scene)
-    attributes_of_scene.detector = Squares()
-    with served(attributes_of_scene) as port:
+    with served(of_squares()) as port:
         yield port
 
 
@@ -182,6 +190,70 @@ def test_only_so_many_pages_are_answered_at_once(port):
             stack.enter_context(connect(address))
 
 
+def test_idle_pages_make_room_for_others(monkeypatch):
+    monkeypatch.setattr(web, "IDLE_SECONDS", 0.3)
+    with served(of_squares()) as port, ExitStack() as stack:
+        address = f"ws://127.0.0.1:{port}/look"
+        idle = [stack.enter_context(connect(address)) for _ in range(web.MOST_PAGES)]
+        for socket in idle:
+            with pytest.raises(ConnectionClosed) as closed:
+                socket.recv(timeout=20)
+            assert closed.value.rcvd.code == web.IDLE
+        with connect(address) as socket:
+            assert "faces" in answer_to(socket, packed(Scene().image(0)))
+
+
+def test_pictures_are_decoded_beside_the_event_loop(monkeypatch):
+    def decoded(message):
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            asyncio.get_running_loop()
+        beside.append(threading.current_thread().name)
+        return frame_of(message)
+
+    beside = []
+    monkeypatch.setattr(web, "frame_of", decoded)
+    with served(of_squares()) as port, connect(f"ws://127.0.0.1:{port}/look") as socket:
+        assert "faces" in answer_to(socket, packed(Scene().image(0)))
+    assert len(beside) == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [("127.0.0.1", True), ("localhost", True), ("0.0.0.0", False), ("127.0.0.2", False)],
+)
+def test_other_machines_need_the_token_that_is_printed(
+    host, local, monkeypatch, capsys, toy_model_path
+):
+    apps = []
+    monkeypatch.setattr(uvicorn, "run", lambda app, **how: apps.append(app))
+    assert main(["live", "--web", "--host", host, "--model", str(toy_model_path), "--offline"]) == 0
+    (address,) = re.findall(r"http://\S+", capsys.readouterr().err)
+    token = "".join(re.findall(r"/\?token=([\w-]{20,})$", address))
+    assert bool(token) != local
+    with serving(apps[0]) as port:
+        asked = f"?token={token}" if token else ""
+        assert fetch(port, f"/about{asked}")[0] and fetch(port, f"/{asked}")[0]
+        with connect(f"ws://127.0.0.1:{port}/look{asked}"):
+            pass
+        for wrong in [] if local else ["", "?token=", "?token=guess", "?token=%C3%A9"]:
+            for path in ("/", "/about"):
+                with pytest.raises(urllib.error.HTTPError) as refused:
+                    fetch(port, path + wrong)
+                assert refused.value.code == 403
+                assert b"the whole address that faceattr printed" in refused.value.read()
+                refused.value.close()
+            with pytest.raises(InvalidStatus), connect(f"ws://127.0.0.1:{port}/look{wrong}"):
+                pass
+
+
+def test_a_token_is_printed_even_to_the_quiet(monkeypatch, capsys, toy_model_path):
+    monkeypatch.setattr(uvicorn, "run", lambda app, **how: None)
+    how = ["--quiet", "--offline", "--model", str(toy_model_path)]
+    assert main(["live", "--web", *how]) == 0 and capsys.readouterr().err == ""
+    assert main(["live", "--web", *how, "--host", "0.0.0.0"]) == 0
+    assert "?token=" in capsys.readouterr().err
+
+
 def test_wrong_input_is_one_sentence_and_code_2(capsys, toy_model_path):
     assert main(["live", "--web", "clip.mp4"]) == 2
     assert "--web has no use for source" in capsys.readouterr().err
@@ -200,19 +272,15 @@ def test_wrong_input_is_one_sentence_and_code_2(capsys, toy_model_path):
 def test_without_the_extra_its_name_is_told(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert main(["live", "--web"]) == 2
-    assert "pip install faceattr[web]" in capsys.readouterr().err
+    assert f"`{install_command('web')}` installs it" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     """A browser whose camera shows two people who change places, and a video of a real face."""
     folder = tmp_path_factory.mktemp("camera")
-    for number, image in enumerate(camera_images()):
-        cv2.imwrite(str(folder / f"{number:03}.jpg"), image[:, :, ::-1])
-    import imageio_ffmpeg
-
-    make = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-r", "20", "-i", folder / "%03d.jpg"]
-    subprocess.run([*make, "-c", "copy", folder / "camera.mjpeg"], check=True)
+    jpegs = [cv2.imencode(".jpg", image[:, :, ::-1])[1].tobytes() for image in camera_images()]
+    (folder / "camera.mjpeg").write_bytes(b"".join(jpegs))
     browser = Browser(folder / "camera.mjpeg")
     yield browser
     browser.end()
@@ -325,6 +393,40 @@ def test_a_dropped_file_that_pretends_to_be_a_picture_is_refused_on_the_page(por
     assert browser.errors == [] and browser.ask("window.faceattr.source === null")
 
 
+def test_a_page_that_is_refused_asks_less_and_less_often_and_comes_in_at_last(browser):
+    with served(of_squares()) as port, ExitStack() as stack:
+        for _ in range(web.MOST_PAGES):
+            stack.enter_context(connect(f"ws://127.0.0.1:{port}/look"))
+        browser.open(f"http://127.0.0.1:{port}/")
+        browser.wait("window.faceattr.wait >= 4000")
+        said = browser.ask("document.getElementById('message').textContent")
+        assert "no room for another page" in said
+        stack.close()
+        browser.wait("window.faceattr.socket.readyState === WebSocket.OPEN")
+
+
+def test_an_idle_page_comes_back_when_there_is_something_to_look_at(browser, monkeypatch):
+    monkeypatch.setattr(web, "IDLE_SECONDS", 0.5)
+    image = Scene(Person(1, lambda n: (160, 90), 60)).image(0)
+    with served(of_squares()) as port:
+        browser.errors.clear()
+        browser.open(f"http://127.0.0.1:{port}/")
+        browser.wait("window.faceattr.isIdle")
+        drop(browser, cv2.imencode(".png", image[:, :, ::-1])[1].tobytes())
+        browser.wait(f"{LABELS} === 'green'")
+        assert browser.errors == []
+
+
+def test_a_page_with_a_token_asks_with_it(browser):
+    image = Scene(Person(1, lambda n: (160, 90), 60)).image(0)
+    with served(of_squares(), token="secret") as port:
+        browser.errors.clear()
+        browser.open(f"http://127.0.0.1:{port}/?token=secret")
+        drop(browser, cv2.imencode(".png", image[:, :, ::-1])[1].tobytes())
+        browser.wait(f"{LABELS} === 'green'")
+        assert browser.errors == []
+
+
 @pytest.mark.slow
 def test_a_real_face_is_found_by_the_page_from_the_command_line(browser, tmp_path, toy_model_path):
     with VideoFile(tmp_path / "face.mp4", 25) as video:
@@ -337,3 +439,25 @@ def test_a_real_face_is_found_by_the_page_from_the_command_line(browser, tmp_pat
         browser.give_file("file", tmp_path / "face.mp4")
         browser.wait("window.faceattr.answer?.faces[0]?.answers.gender.label", 60)
         assert browser.errors == []
+
+
+def test_the_page_s_table_is_quoted_and_drops_nothing(port, browser, tmp_path):
+    browser.errors.clear()
+    browser.open(f"http://127.0.0.1:{port}/")
+    browser.do("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    browser.wait("state.about !== null")
+    shown = {"=1+1": "'=1+1", "@x": "'@x", "-5.0": "-5.0", "a,b": '"a,b"', 'say "a"': '"say ""a"""'}
+    for text, cell in shown.items():
+        assert browser.ask(f"cell({json.dumps(text)})") == cell
+    browser.ask("""{
+      const given = { label: "a, b", probability: 1, probabilities: {} };
+      const answers = Object.fromEntries(state.about.tasks.map(task => [task.name, given]));
+      const face = { track: 1, box: [1, 2, 3, 4], detection: 1, answers };
+      for (let i = 0; i < 25000; i++) keepRows({ time: i, frame: i, faces: [face] });
+    }""")
+    browser.click("table")
+    wait_for((tmp_path / "faceattr.csv").exists, 20)
+    table = pandas.read_csv(tmp_path / "faceattr.csv")
+    assert table["frame"].tolist() == list(range(25000))
+    assert set(table["person"]) == {"a, b"}
+    assert browser.errors == []

@@ -13,9 +13,9 @@ from skimage import data
 
 from faceattr.labelling.describe import FaceAttributes
 from faceattr.model_file import Description
+from faceattr.pictures.capture import Frame
 from faceattr.pictures.crop import CropRule
 from faceattr.pictures.detect import Face
-from faceattr.pictures.feed import Frame
 from faceattr.tasks import Task
 
 PERSON = Task("person", ("red", "green", "blue"))

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 from faceattr import __version__
 from faceattr.cli import audit, cache, compare, evaluate, explain, export, heads, label, live, train
-from faceattr.cli.options import INTERRUPTED, TERMINATED, WRONG_INPUT, Parser
+from faceattr.cli.options import FAILED, INTERRUPTED, TERMINATED, WRONG_INPUT, Parser
 
 COMMANDS = (label, live, audit, train, compare, evaluate, heads, explain, export, cache)
 
@@ -24,7 +24,7 @@ COMMANDS = (label, live, audit, train, compare, evaluate, heads, explain, export
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code.
 
-    0 done, 2 wrong input, 130 interrupted by Ctrl-C, 143 by a request to end (SIGTERM).
+    0 done, 1 failed, 2 wrong input, 130 interrupted by Ctrl-C, 143 by a request to end (SIGTERM).
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     given = vars(_parser().parse_args(argv))
@@ -38,6 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (ValueError, OSError) as error:
             print(f"faceattr: {error}", file=sys.stderr)
             code = WRONG_INPUT
+        except Exception as error:
+            if not _is_of_opencv(error):
+                raise
+            reason = " ".join(str(error).split()).rstrip(".")
+            print(f"faceattr: OpenCV cannot go on: {reason}.", file=sys.stderr)
+            code = FAILED
     return TERMINATED if code == INTERRUPTED and terminated.is_set() else code
 
 
@@ -60,6 +66,12 @@ def _sigterm_as_ctrl_c() -> Iterator[threading.Event]:
         yield terminated
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _is_of_opencv(error: Exception) -> bool:
+    # Whatever raises it has imported it; `faceattr --help` need not.
+    opencv = sys.modules.get("cv2")
+    return opencv is not None and isinstance(error, opencv.error)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable
 
 FOUND = 1
+FAILED = 1
 WRONG_INPUT = 2
 INTERRUPTED = 130
 TERMINATED = 143

@@ -12,8 +12,9 @@ import io
 import json
 import os
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from PIL import Image
 
 from faceattr.labelling.rows import OK, Row, withheld_name
 from faceattr.labelling.writers import whole_file
-from faceattr.pictures.capture import frames
+from faceattr.pictures.capture import frames_at
 from faceattr.pictures.crop import CropRule, crop
 from faceattr.pictures.reading import PathLike, read_image
 from faceattr.tasks import Task
@@ -111,27 +112,30 @@ def _by_answer(rows: Iterable[Row], tasks: Sequence[Task]) -> Groups:
 
 
 def _thumbs(rows: Mapping[int, Row]) -> dict[int, str]:
-    """A JPEG as a data address by row; each picture is opened once."""
-    by_picture: dict[tuple[str, float | None], list[int]] = {}
+    """A JPEG as a data address by row; each picture and each video is opened once."""
+    by_file: dict[str, dict[float | None, list[int]]] = {}
     for number, row in rows.items():
-        by_picture.setdefault((row["path"], row["time"]), []).append(number)
+        by_file.setdefault(row["path"], {}).setdefault(row["time"], []).append(number)
 
-    def cut(place: tuple[tuple[str, float | None], list[int]]) -> dict[int, str]:
-        (path, second), numbers = place
-        try:
-            image = _image(path, second)
-            return {number: _thumb(image, rows[number]) for number in numbers}
-        except (OSError, ValueError):  # moved away since
-            return {}
+    def cut(file: tuple[str, dict[float | None, list[int]]]) -> dict[int, str]:
+        path, numbers = file
+        thumbs: dict[int, str] = {}
+        with suppress(OSError, ValueError):  # moved away since
+            for second, image in _images(path, numbers):
+                thumbs |= {number: _thumb(image, rows[number]) for number in numbers[second]}
+        return thumbs
 
     with ThreadPoolExecutor() as pool:
-        return {n: text for some in pool.map(cut, by_picture.items()) for n, text in some.items()}
+        return {n: text for some in pool.map(cut, by_file.items()) for n, text in some.items()}
 
 
-def _image(path: str, second: float | None) -> np.ndarray:
-    if second is None:
-        return read_image(path)
-    return next(frames(path, every=0, start=second))[1]
+def _images(
+    path: str, seconds: Iterable[float | None]
+) -> Iterator[tuple[float | None, np.ndarray]]:
+    if None in seconds:
+        yield None, read_image(path)
+    else:
+        yield from frames_at(path, [second for second in seconds if second is not None])
 
 
 def _thumb(image: np.ndarray, row: Row) -> str:
@@ -175,9 +179,16 @@ def _face(row: Row, sections: Mapping[str, Sequence[_Group]], here: Path) -> dic
     # A manifest has no place for a second of a video, nor for a quarter turn.
     can_be_learnt = row["time"] is None and not row["turn"]
     return {
-        # The page may stand anywhere: what leads to the picture starts at the page.
-        "link": quote(os.path.relpath(row["path"], here).replace(os.sep, "/")),
+        "link": _link(row["path"], here),
         "box": [row[name] for name in ("x0", "y0", "x1", "y1")],
         "answers": {task: row[task] or "" for task in sections},
         "correctable": can_be_learnt,
     }
+
+
+def _link(path: str, here: Path) -> str:
+    """What leads to a picture starts at the page, which may be moved together with it."""
+    try:
+        return quote(os.path.relpath(path, here).replace(os.sep, "/"))
+    except ValueError:  # drives of Windows have no way from one to another
+        return Path(path).absolute().as_uri()

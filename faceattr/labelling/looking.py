@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from faceattr.labelling.describe import FaceAttributes
-from faceattr.pictures.capture import frames
+from faceattr.pictures.capture import BrokenOff, frames
 from faceattr.pictures.detect import Face, enough
 from faceattr.pictures.inputs import InputFile
 from faceattr.pictures.reading import MAX_PIXELS, ROOM, Picture, read_picture
@@ -92,6 +92,9 @@ def _frames_of(file: InputFile, every: float, finished: set) -> Iterator[Item]:
         for second, frame in frames(file.path, every, start=max(finished, default=0.0)):
             if second not in finished:
                 yield Item(file, second, frame)
+    except BrokenOff as error:
+        if error.second not in finished:
+            yield Item(file, error.second, reason=reason_of(error, file))
     except (OSError, ValueError) as error:
         yield Item(file, reason=reason_of(error, file))
 

@@ -9,7 +9,7 @@ import numpy as np
 from faceattr.labelling.describe import FaceAttributes
 from faceattr.live.motion import Sketch, carried, is_cut, sketch
 from faceattr.live.tracks import LiveFace, Settling, Tracks
-from faceattr.pictures.feed import Frame
+from faceattr.pictures.capture import Frame
 
 SEARCH_SECONDS = 0.25  # faces are searched at least this often
 
@@ -50,6 +50,7 @@ class Seen:
         faces: From left to right.
         asked: How many of them the model was asked about in this frame.
         lost: Faces that were there a moment ago and may come back.
+        is_searched: Whether faces were searched in this frame, not only carried on to it.
     """
 
     number: int
@@ -59,6 +60,7 @@ class Seen:
     faces: tuple[LiveFace, ...]
     asked: int = 0
     lost: tuple[LiveFace, ...] = ()
+    is_searched: bool = False
 
     def faces_in(self, image: np.ndarray, time: float) -> tuple[LiveFace, ...]:
         """The faces where they are in a later frame; none if the scene was cut between.
@@ -122,12 +124,13 @@ class Recogniser:
         self._follow(frame, now)
         self._sketch = now
         self._since_search += 1
-        if self._must_search(frame):
+        is_searched = self._must_search(frame)
+        if is_searched:
             self.tracks.find(frame.time, self.attributes.find(frame.image), frame.image)
             self._since_search, self._searched = 0, frame.time
         due = self._ask(frame)
         shown, lost = tuple(self.tracks.shown()), tuple(self.tracks.lost())
-        return Seen(frame.number, frame.time, frame.captured, now, shown, due, lost)
+        return Seen(frame.number, frame.time, frame.captured, now, shown, due, lost, is_searched)
 
     def _must_search(self, frame: Frame) -> bool:
         # Where few frames are looked at, carrying along becomes a guess.

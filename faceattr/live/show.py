@@ -29,7 +29,8 @@ from faceattr.live.sinks import (
 from faceattr.live.tracks import Settling
 from faceattr.live.watching import Moment, Watch, watch
 from faceattr.live.window import Window, must_have_screen
-from faceattr.pictures.feed import Frame, Source, is_live, open_feed
+from faceattr.pictures.capture import Frame
+from faceattr.pictures.feed import Source, is_live, open_feed
 
 DONE, BROKE_OFF, INTERRUPTED = 0, 1, 130
 SWITCHES = {"b": "bars", "p": "blur", "m": "mirror", "i": "figures", "h": "help"}
@@ -126,18 +127,18 @@ class Show:
 
     def run(self, stopped: threading.Event) -> int:
         """Until the source ends, a key ends it or `stopped` is set; returns the exit code."""
-        with ExitStack() as stack:
-            window = None if self.outputs.headless else stack.enter_context(Window())
-            if window is None:
-                stack.enter_context(self._status)
-            videos, timelines = self._opened(stack)
-            try:
-                code = self._loop(window, videos, timelines, stopped)
-            except OSError as error:
-                if not self._frames:
-                    raise
-                print(f"faceattr: {error} What was written so far is whole.", file=sys.stderr)
-                code = BROKE_OFF
+        try:
+            with ExitStack() as stack:
+                window = None if self.outputs.headless else stack.enter_context(Window())
+                if window is None:
+                    stack.enter_context(self._status)
+                code = self._loop(window, *self._opened(stack), stopped)
+        except OSError as error:
+            if not self._frames:
+                raise
+            happened = str(error).rstrip(".")
+            print(f"faceattr: {happened}. What was written so far is whole.", file=sys.stderr)
+            code = BROKE_OFF
         self._say_what_was_done()
         return code
 
@@ -209,8 +210,10 @@ class Show:
             self._say(f"no snapshot was saved: {error}")
 
     def _search_more(self) -> None:
+        """While faces are blurred, nothing is shown or written before it has been searched."""
         effort = self._effort.while_blurring() if self.view.blur else self._effort
         self.watching.recogniser.effort = effort
+        self.watching.only_searched = self.view.blur
 
     def _say_what_was_done(self) -> None:
         tracks = self.watching.recogniser.tracks.count

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
+import av.error
 import cv2
 import numpy as np
 
 from faceattr.live.tracks import LiveFace
-from faceattr.pictures.feed import Frame
+from faceattr.outputs import must_have_place
+from faceattr.pictures.capture import Frame
 from faceattr.pictures.reading import PathLike
 from faceattr.tasks import Task
 
 VIDEO_SUFFIXES, TABLE_SUFFIXES = (".mp4", ".mkv", ".mov"), (".csv",)
 GAP = 1.0  # seconds without a frame beyond which the video goes on rather than stands still
 FLUSH_SECONDS = 1.0
-H264 = ("-c:v", "libx264", "-preset", "ultrafast", "-crf", "21", "-pix_fmt", "yuv420p")
+CODEC = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+QUALITY = {"preset": "ultrafast", "crf": "21"} if CODEC == "libx264" else {"qmax": "4"}
 # A file in fragments plays up to its last second even when the whole machine stops.
-FRAGMENTS = ("-movflags", "+frag_keyframe+empty_moov+default_base_moof", "-g", "50")
+FRAGMENTS = {"movflags": "+frag_keyframe+empty_moov+default_base_moof"}
 
 
 def must_be_a_sink(path: PathLike, overwrite: bool = False) -> None:
@@ -34,7 +36,7 @@ def must_be_a_sink(path: PathLike, overwrite: bool = False) -> None:
     Raises:
         ValueError: Its ending is none that can be written.
         FileExistsError: It exists and may not be overwritten.
-        FileNotFoundError: Its folder does not exist.
+        OSError: No file can be written there.
     """
     target = Path(path)
     if target.suffix.lower() not in VIDEO_SUFFIXES + TABLE_SUFFIXES:
@@ -46,15 +48,14 @@ def must_be_a_sink(path: PathLike, overwrite: bool = False) -> None:
         raise FileExistsError(
             f"{target} exists already. Replace it (--overwrite) or choose another output."
         )
-    if not target.absolute().parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {target.parent} to write {target.name} in.")
+    must_have_place(target)
 
 
 class VideoFile:
     """An H.264 video at an even rate that plays everywhere, even if it is never finished.
 
     Args:
-        path: Ends in ``.mp4``, ``.mkv`` or ``.mov``.
+        path: Ends in ``.mp4``, ``.mkv`` or ``.mov``; its folder is made.
         rate: Frames a second. Frames that come faster are left out, slower ones repeated.
     """
 
@@ -62,8 +63,8 @@ class VideoFile:
         self.path = Path(path)
         self.written = 0
         self._rate = rate
-        self._encoder: subprocess.Popen | None = None
-        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115
+        self._file: Any = None
+        self._failure: OSError | None = None
         self._size = (0, 0)
         self._shift = self._last = 0.0
 
@@ -78,59 +79,64 @@ class VideoFile:
         Raises:
             OSError: It cannot be written.
         """
-        if self._encoder is None:
-            self._open(image, second)
-        if second - self._last > GAP:
-            self._shift += second - self._last - 1 / self._rate
-        self._last = second
-        pixels = _fitted(image, self._size).data
-        for _ in range(round((second - self._shift) * self._rate) + 1 - self.written):
-            try:
-                self._encoder.stdin.write(pixels)  # type: ignore[union-attr]
-            except BrokenPipeError:
-                raise OSError(f"{self.path} cannot be written: {self._complaint()}") from None
-            self.written += 1
+        with self._reasons():
+            if self._file is None:
+                self._open(image, second)
+            if second - self._last > GAP:
+                self._shift += second - self._last - 1 / self._rate
+            self._last = second
+            count = round((second - self._shift) * self._rate) + 1 - self.written
+            if count > 0:
+                self._encode(_fitted(image, self._size), count)
 
     def _open(self, image: np.ndarray, second: float) -> None:
-        import imageio_ffmpeg
-
         # H.264 stores colour for pixels by twos.
         self._size = image.shape[1] // 2 * 2, image.shape[0] // 2 * 2
-        fragments = FRAGMENTS if self.path.suffix.lower() != ".mkv" else ()
-        raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{self._size[0]}x{self._size[1]}"]
-        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", *raw]
-        command += ["-r", str(self._rate), "-i", "-", *H264, *fragments, str(self.path)]
-        # imageio_ffmpeg.write_frames would fork under a window's threads and hang.
-        self._encoder = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=self._complaints,
-            stderr=self._complaints,
-            **_apart(),
-        )
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        form = {".mkv": "matroska"}.get(self.path.suffix.lower(), self.path.suffix.lower()[1:])
+        # FFmpeg's own writing keeps a full disk to itself when a fragment is the last one.
+        self._disk = open(self.path, "wb")  # noqa: SIM115
+        how = FRAGMENTS if form != "matroska" else {}
+        file = av.open(self._disk, "w", format=form, options={"flush_packets": "1", **how})
+        rate = Fraction(self._rate).limit_denominator(1001)
+        stream: Any = file.add_stream(CODEC, rate=rate, options=dict(QUALITY))
+        stream.width, stream.height = self._size
+        stream.pix_fmt = "yuv420p"
+        stream.gop_size = 50
+        self._file, self._stream = file, stream
         self._shift = self._last = second
 
-    def _complaint(self) -> str:
-        self._complaints.seek(0)
-        lines = self._complaints.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "the encoder ended"
+    def _encode(self, image: np.ndarray, count: int) -> None:
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p")
+        for _ in range(count):
+            frame.pts = self.written
+            self._file.mux(self._stream.encode(frame))
+            self.written += 1
+        self._disk.flush()
+
+    @contextmanager
+    def _reasons(self) -> Iterator[None]:
+        # FFmpeg crashes when it is given more after a failure.
+        if self._failure is not None:
+            raise self._failure
+        try:
+            yield
+        except (OSError, av.error.FFmpegError) as error:
+            self._failure = OSError(f"{self.path} cannot be written: {error.strerror}.")
+            raise self._failure from error
 
     def __enter__(self) -> VideoFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._encoder is not None:
-            with suppress(BrokenPipeError):
-                self._encoder.stdin.close()  # type: ignore[union-attr]
-            self._encoder.wait()
-        self._complaints.close()
-
-
-def _apart() -> dict[str, Any]:
-    """Ctrl-C shall reach this process only, which then closes its videos in order."""
-    if sys.platform == "win32":
-        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-    return {"process_group": 0}
+        if self._file is None:
+            return
+        if self._failure is not None:
+            with suppress(OSError, av.error.FFmpegError), self._disk:  # what failed was told
+                self._file.close()
+            return
+        with self._reasons(), self._disk, self._file:
+            self._file.mux(self._stream.encode(None))
 
 
 def _fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -157,7 +163,7 @@ class Timeline:
     every task ``<task>``, ``<task>_prob`` and ``<task>:<class>``, averaged over the track.
 
     Args:
-        path: Ends in ``.csv``; it is replaced.
+        path: Ends in ``.csv``; it is replaced, and its folder is made.
         tasks: The model's.
     """
 
@@ -165,6 +171,7 @@ class Timeline:
         self.path = Path(path)
         self.rows = 0
         self._tasks = tuple(tasks)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(path, "w", newline="", encoding="utf-8")  # noqa: SIM115
         self._table = csv.writer(self._file, lineterminator="\n")
         self._table.writerow(timeline_columns(tasks))

@@ -15,7 +15,8 @@ from faceattr.labelling.describe import FaceAttributes
 from faceattr.live.newest import Clock, Newest
 from faceattr.live.recognise import Effort, Recogniser, Seen
 from faceattr.live.tracks import LiveFace, Settling
-from faceattr.pictures.feed import SILENT_SECONDS, Feed, Frame, Source, always, is_live, open_feed
+from faceattr.pictures.capture import SILENT_SECONDS, Frame, always
+from faceattr.pictures.feed import Feed, Source, is_live, open_feed
 
 LATE = 0.05  # a file's frame that is later than this is passed over without decoding it
 Moment = tuple[Frame, tuple[LiveFace, ...]]
@@ -46,7 +47,7 @@ def watch(
     Returns:
         An iterator of ``(frame, faces)``: `frame.image` is RGB ``uint8``, each face a
         `LiveFace` with its track number and averaged answers. It closes the source at its
-        end; to stop earlier, use it as a context manager.
+        end and when a loop over it is left; held by ``with``, at the end of that.
 
     Raises:
         OSError, ValueError: The source cannot be opened (now) or breaks off (while iterating).
@@ -68,7 +69,9 @@ def watch(
 class Watch:
     """Every frame of a source in order, each with its own answers.
 
-    `feed` is what is watched, `seen` what was last known of a frame.
+    `feed` is what is watched, `seen` what was last known of a frame. Whoever hides faces sets
+    `only_searched`: then no frame is given before faces have been searched in it itself, however
+    late it is.
     """
 
     def __init__(self, feed: Feed, recogniser: Recogniser, opening) -> None:
@@ -76,11 +79,17 @@ class Watch:
         self.recogniser = recogniser
         self.seen: Seen | None = None
         self.looks = 0  # frames looked at
+        self.only_searched = False
+        self._is_held = False
         self._opening = opening
         self._frames: Iterator[Frame] | None = None
 
-    def __iter__(self) -> Watch:
-        return self
+    def __iter__(self) -> Iterator[Moment]:
+        try:
+            yield from iter(self.__next__, None)
+        finally:
+            if not self._is_held:
+                self.close()
 
     def __next__(self) -> Moment:
         try:
@@ -118,6 +127,7 @@ class Watch:
         self._opening.__exit__(None, None, None)
 
     def __enter__(self) -> Watch:
+        self._is_held = True
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -130,9 +140,10 @@ class LiveWatch(Watch):
     def __init__(self, feed: Feed, recogniser: Recogniser, opening) -> None:
         super().__init__(feed, recogniser, opening)
         self._newest: Newest[Frame] = Newest()
-        self._known: Newest[Seen] = Newest()
+        self._known: Newest[tuple[Frame, Seen]] = Newest()
         self._clock = Clock()
-        self._given = 0
+        self._given = self._searched = 0  # as `Newest` counts them
+        self._last = -1  # the number of the frame that was given last
         self._is_warm = threading.Event()
         self._threads = [
             threading.Thread(target=self._guarded, args=(work, place), daemon=True)
@@ -143,15 +154,37 @@ class LiveWatch(Watch):
 
     def next(self, patience: float = 1.0) -> Moment | None:
         self._known.raise_error()
+        moment = (self._next_searched if self.only_searched else self._next_frame)(patience)
+        if moment is None:
+            self._must_not_be_silent()
+        elif moment[0].number > self._last:
+            self._last = moment[0].number
+            return moment
+        return None
+
+    def _next_frame(self, patience: float) -> Moment | None:
         taken = self._newest.after(self._given, patience)
         if taken is None:
-            self._must_not_be_silent()
             return None
         self._given, frame = taken
-        self.seen = self._known.value
-        if self.seen is None:
+        if self._known.value is None:
             return frame, ()
+        self.seen = self._known.value[1]
         return frame, self.seen.faces_in(frame.image, frame.time)
+
+    def _next_searched(self, patience: float) -> Moment | None:
+        try:
+            taken = self._known.after(self._searched, patience)
+        except StopIteration:
+            self._newest.raise_error()
+            raise
+        if taken is None:
+            return None
+        self._searched, (frame, seen) = taken
+        if not seen.is_searched:  # it was looked at before somebody wished to hide faces
+            return None
+        self.seen = seen
+        return frame, seen.faces
 
     def _must_not_be_silent(self) -> None:
         silent = time.monotonic() - self._newest.moment
@@ -208,5 +241,5 @@ class LiveWatch(Watch):
             taken = self._newest.after(number, 0.2)
             if taken is not None:
                 number, frame = taken
-                self._known.put(self.recogniser.look(frame))
+                self._known.put((frame, self.recogniser.look(frame)))
                 self.looks += 1

@@ -8,12 +8,14 @@ ever under way, whatever the model's speed. Frames are looked at and forgotten.
 from __future__ import annotations
 
 import asyncio
+import secrets
+import socket
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 
@@ -22,12 +24,17 @@ from faceattr.labelling.opening import open_typed, silence
 from faceattr.live.messages import MOST_BYTES, about_page, answer_of, frame_of
 from faceattr.live.recognise import Effort, Recogniser
 from faceattr.live.tracks import Settling
-from faceattr.pictures.feed import Frame
+from faceattr.outputs import install_command
+from faceattr.pictures.capture import Frame
 
 HOST, PORT = "127.0.0.1", 8760
 LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
 PAGE = Path(__file__).parent / "page"
 MOST_PAGES = 4
+# A page that sends nothing for so long makes room for others and comes back when it does.
+IDLE_SECONDS, IDLE = 60.0, 4000
+# What the page needs before it can show why it is refused; there is nothing secret in it.
+FILES = ("page.js", "draw.js", "page.css")
 # Nothing from elsewhere is loaded, and nothing goes anywhere else.
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -48,9 +55,10 @@ def run(*, host: str = HOST, port: int = PORT, quiet: bool = False, **given: Any
     """Serve the page until Ctrl-C; returns the exit code.
 
     Args:
-        host: The address to serve on; only this machine reaches the usual one.
+        host: The address to serve on; only this machine reaches the usual one. Any other asks
+            for a token, which is in the printed address.
         port: The port.
-        quiet: Do not say where the page is.
+        quiet: Do not say where the page is, unless that takes a token.
         **given: What was typed, for `Effort`, `Settling` and `FaceAttributes.load`.
 
     Raises:
@@ -67,8 +75,9 @@ def run(*, host: str = HOST, port: int = PORT, quiet: bool = False, **given: Any
     attributes = open_typed(given, say)
     with silence():
         Recogniser(attributes, how.get("effort")).warm_up()
-    app = application(attributes, hosts=_names(host), looks=looks, **how)
-    say(f"http://{'localhost' if host == HOST else host}:{port}  (Ctrl-C ends it)")
+    token = None if _is_local(host) else secrets.token_urlsafe(16)
+    app = application(attributes, hosts=_names(host), token=token, looks=looks, **how)
+    (say if token is None else _say)(f"{_address(host, port, token)}  (Ctrl-C ends it)")
     uvicorn.run(app, host=host, port=port, log_level="error", ws_max_size=MOST_BYTES)
     return 0
 
@@ -80,7 +89,7 @@ def _uvicorn():
         import websockets  # noqa: F401
     except ImportError as error:
         raise ValueError(
-            f"The page needs {error.name}; `pip install faceattr[web]` installs it."
+            f"The page needs {error.name}; `{install_command('web')}` installs it."
         ) from None
     return uvicorn
 
@@ -98,8 +107,6 @@ def _how(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _must_be_free(host: str, port: int) -> None:
-    import socket
-
     if not 1 <= port <= 65535:
         raise ValueError(f"A port lies between 1 and 65535. Received: {port}")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -114,17 +121,28 @@ def _must_be_free(host: str, port: int) -> None:
             ) from None
 
 
+def _is_local(host: str) -> bool:
+    return host in ("127.0.0.1", "localhost", "::1")
+
+
 def _names(host: str) -> tuple[str, ...] | None:
     """The names by which a browser may ask for the page; None for any."""
-    if host in ("127.0.0.1", "localhost", "::1"):
+    if _is_local(host):
         return LOCAL_NAMES
-    return None if host in ("0.0.0.0", "::") else (*LOCAL_NAMES, host)
+    return None if host in ("0.0.0.0", "::") else (*LOCAL_NAMES, host, f"[{host}]")
+
+
+def _address(host: str, port: int, token: str | None) -> str:
+    name = {HOST: "localhost", "0.0.0.0": socket.gethostname(), "::": socket.gethostname()}
+    shown = name.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{shown}:{port}" + (f"/?token={token}" if token else "")
 
 
 def application(
     attributes: FaceAttributes,
     *,
     hosts: tuple[str, ...] | None = LOCAL_NAMES,
+    token: str | None = None,
     effort: Effort | None = None,
     settling: Settling | None = None,
     looks: list[str] | None = None,
@@ -134,6 +152,7 @@ def application(
     Args:
         attributes: Detector and model, asked by one frame at a time.
         hosts: Names under which it answers; None for any.
+        token: What ``?token=`` must be; None where no other machine reaches it.
         effort: How much is done for a frame.
         settling: How a track's answers are averaged.
         looks: What is switched on when the page opens: ``bars``, ``blur``, ``mirror``.
@@ -153,40 +172,52 @@ def application(
 
     if "blur" in (looks or []):
         effort = (effort or Effort()).while_blurring()
-    rooms = _Rooms(attributes, hosts, effort, settling)
+    rooms = _Rooms(attributes, hosts, token, (effort, settling))
     routes = [
         Route("/", file("index.html")),
-        Route("/page.js", file("page.js")),
-        Route("/draw.js", file("draw.js")),
-        Route("/page.css", file("page.css")),
+        *(Route(f"/{name}", file(name)) for name in FILES),
         Route("/about", about),
         WebSocketRoute("/look", rooms.look),
     ]
-    app = Starlette(routes=routes)
-    return app if hosts is None else _named(app, hosts)
+    return _guarded(Starlette(routes=routes), hosts, token)
 
 
-def _named(app, hosts: tuple[str, ...]):
-    """Answer under these names only, or any site could lead its own name here."""
+def _guarded(app, hosts: tuple[str, ...] | None, token: str | None):
+    """Answer under these names only, or any site could lead its own name here; and only to
+    those who know the token."""
     from starlette.responses import PlainTextResponse
 
     async def guarded(scope, receive, send) -> None:
-        # Websockets look at the name themselves, together with their origin.
+        # Websockets look at name and token themselves, together with their origin.
+        answer = app
         if scope["type"] == "http" and not _is_named(_header(scope, b"host"), hosts):
-            refusal = PlainTextResponse("This page has another name.", status_code=400)
-            await refusal(scope, receive, send)
-            return
-        await app(scope, receive, send)
+            answer = PlainTextResponse("This page has another name.", status_code=400)
+        elif scope["type"] == "http" and not _may_read(scope, token):
+            answer = PlainTextResponse(
+                "This page needs the whole address that faceattr printed, with its token.",
+                status_code=403,
+                headers=HEADERS,
+            )
+        await answer(scope, receive, send)
 
     return guarded
+
+
+def _may_read(scope, token: str | None) -> bool:
+    return scope["path"].strip("/") in FILES or _knows(scope, token)
+
+
+def _knows(scope, token: str | None) -> bool:
+    given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+    return token is None or secrets.compare_digest(given.encode(), token.encode())
 
 
 def _header(scope, name: bytes) -> str:
     return dict(scope["headers"]).get(name, b"").decode("latin-1")
 
 
-def _is_named(host: str, hosts: tuple[str, ...]) -> bool:
-    return host.rsplit(":", 1)[0] in hosts or host in hosts
+def _is_named(host: str, hosts: tuple[str, ...] | None) -> bool:
+    return hosts is None or host.rsplit(":", 1)[0] in hosts or host in hosts
 
 
 class _Rooms:
@@ -196,12 +227,13 @@ class _Rooms:
         self,
         attributes: FaceAttributes,
         hosts: tuple[str, ...] | None,
-        effort: Effort | None,
-        settling: Settling | None,
+        token: str | None,
+        how: tuple[Effort | None, Settling | None],
     ) -> None:
         self._attributes = attributes
         self._hosts = hosts
-        self._how = (effort, settling)
+        self._token = token
+        self._how = how
         self._one_at_a_time = asyncio.Lock()
         self._is_warm = False
         self._open = 0
@@ -219,6 +251,8 @@ class _Rooms:
             await self._converse(socket)
         except WebSocketDisconnect:
             pass
+        except TimeoutError:
+            await socket.close(code=IDLE)
         finally:
             self._open -= 1
 
@@ -227,14 +261,14 @@ class _Rooms:
         host = socket.headers.get("host", "")
         origin = socket.headers.get("origin")
         is_ours = origin is None or urlsplit(origin).netloc == host
-        is_named = self._hosts is None or _is_named(host, self._hosts)
-        return is_ours and is_named and self._open < MOST_PAGES
+        is_known = _is_named(host, self._hosts) and _knows(socket.scope, self._token)
+        return is_ours and is_known and self._open < MOST_PAGES
 
     async def _converse(self, socket) -> None:
         recogniser = Recogniser(self._attributes, *self._how)
         number = 0
         while True:
-            message = await socket.receive()
+            message = await asyncio.wait_for(socket.receive(), IDLE_SECONDS)
             if message["type"] == "websocket.disconnect":
                 return
             if message.get("bytes") is None:
@@ -242,7 +276,7 @@ class _Rooms:
                 recogniser, number = Recogniser(self._attributes, *self._how), 0
                 continue
             try:
-                second, image = frame_of(message["bytes"])
+                second, image = await asyncio.to_thread(frame_of, message["bytes"])
             except ValueError as error:
                 await socket.send_json({"error": str(error)})
                 continue

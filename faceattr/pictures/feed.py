@@ -1,4 +1,7 @@
-"""Moving pictures of any kind behind one contract: camera, video file, stream, folder."""
+"""Moving pictures of any kind behind one contract: camera, video file, stream, folder.
+
+OpenCV reads cameras, `faceattr.pictures.capture` files and streams.
+"""
 
 from __future__ import annotations
 
@@ -9,45 +12,17 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 from typing import Protocol
 
 import cv2
-import numpy as np
 
-from faceattr.pictures.capture import no_other_words
+from faceattr.pictures.capture import CLOSE_SECONDS, RATE, Frame, Video, always, gone
 from faceattr.pictures.inputs import Inputs
 from faceattr.pictures.reading import PathLike, read_image
 
-RATE = 25.0  # of a folder of frames, and of a source that does not say
-OPEN_SECONDS, SILENT_SECONDS, CLOSE_SECONDS = 10, 10, 2
-# Containers estimate their number of frames; what misses more than this share broke off.
-BROKEN_OFF = 0.95
 Source = int | PathLike
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One picture of a moving one.
-
-    Args:
-        image: RGB ``uint8``, ``(height, width, 3)``.
-        number: Counted from 0 in the source; frames that were passed over are counted, too.
-        time: Seconds since the source began.
-        captured: When it was read, in seconds of `time.monotonic`.
-    """
-
-    image: np.ndarray
-    number: int
-    time: float
-    captured: float = field(default_factory=monotonic)
-
-
-def always(second: float) -> bool:
-    """Take every frame."""
-    return True
 
 
 class Feed(Protocol):
@@ -114,14 +89,29 @@ def _is_url(name: str) -> bool:
     return re.match(r"[a-z][a-z0-9+.-]+://", name, re.IGNORECASE) is not None
 
 
-def _open(name: str) -> _Video:
-    with no_other_words():
-        if _is_camera(name):
+def _open(name: str) -> _Camera | Video:
+    if _is_camera(name):
+        with _no_other_words():
             return _camera(int(name))
-        return _stream(name) if _is_url(name) else _file(name)
+    if not _is_url(name) and not os.path.exists(name):
+        raise FileNotFoundError(
+            f"There is no video {name}. A source is a camera's number, a video file, a folder "
+            "of frames or a stream's URL."
+        )
+    return Video(name, is_live=_is_url(name))
 
 
-def _camera(number: int) -> _Video:
+@contextmanager
+def _no_other_words() -> Iterator[None]:
+    """OpenCV adds no lines of its own to the one sentence about a bad camera."""
+    loud = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(loud)
+
+
+def _camera(number: int) -> _Camera:
     video = cv2.VideoCapture(number)
     if not video.isOpened():
         raise OSError(_why_no_camera(number))
@@ -131,7 +121,7 @@ def _camera(number: int) -> _Video:
     video.set(cv2.CAP_PROP_FRAME_WIDTH, 1280)
     video.set(cv2.CAP_PROP_FRAME_HEIGHT, 720)
     video.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-    return _Video(f"camera {number}", video, is_live=True)
+    return _Camera(f"camera {number}", video)
 
 
 def _why_no_camera(number: int) -> str:
@@ -152,77 +142,40 @@ def _why_no_camera(number: int) -> str:
     return f"Camera {number} cannot be opened: another program uses it, or it is no camera."
 
 
-def _stream(url: str) -> _Video:
-    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, 1000 * OPEN_SECONDS]
-    limits += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, 1000 * SILENT_SECONDS]
-    video = cv2.VideoCapture(url, cv2.CAP_FFMPEG, limits)
-    if not video.isOpened():
-        raise OSError(
-            f"The stream {url} does not answer within {OPEN_SECONDS} s, or is none that "
-            "FFmpeg reads."
-        )
-    return _Video(url, video, is_live=True)
+class _Camera:
+    """What OpenCV opens by its number."""
 
+    is_live = True
 
-def _file(path: str) -> _Video:
-    if not os.path.exists(path):
-        raise FileNotFoundError(
-            f"There is no video {path}. A source is a camera's number, a video file, a folder "
-            "of frames or a stream's URL."
-        )
-    with open(path, "rb"):
-        pass
-    video = cv2.VideoCapture(path, cv2.CAP_FFMPEG)
-    if not video.isOpened():
-        raise ValueError(f"{path} is not a video that OpenCV reads, or it broke off early.")
-    return _Video(path, video, is_live=False)
-
-
-class _Video:
-    """Anything that OpenCV opens."""
-
-    def __init__(self, name: str, video: cv2.VideoCapture, is_live: bool) -> None:
+    def __init__(self, name: str, video: cv2.VideoCapture) -> None:
         self.name = name
         self.video = video
-        self.is_live = is_live
         rate = video.get(cv2.CAP_PROP_FPS)
         self.rate = rate if 1 <= rate <= 240 else RATE
         self._reading = threading.Lock()
-        self._expected = 0 if is_live else int(video.get(cv2.CAP_PROP_FRAME_COUNT))
 
     def frames(self, wanted: Callable[[float], bool] = always) -> Iterator[Frame]:
         start, number = monotonic(), 0
         while self._grab():
-            second = monotonic() - start if self.is_live else number / self.rate
+            second = monotonic() - start
             if wanted(second):
                 readable, image = self.video.retrieve()
                 if readable:
                     yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), number, second)
             number += 1
-        self._must_be_the_end(number)
+        raise gone(self.name, number)
 
     def _grab(self) -> bool:
         with self._reading:
             return bool(self.video.grab())
 
     def close(self) -> None:
-        """Give the device or file back."""
+        """Give the device back."""
         # OpenCV crashes when a capture is released under a thread that waits for a picture;
         # one that waits for ever keeps it until the process ends.
         if self._reading.acquire(timeout=CLOSE_SECONDS):
             self.video.release()
             self._reading.release()
-
-    def _must_be_the_end(self, number: int) -> None:
-        if self.is_live:
-            raise OSError(
-                f"{self.name} gives no more pictures: it was unplugged or broke off after "
-                f"{number} frames."
-            )
-        if number == 0:
-            raise ValueError(f"{self.name} has no frame that can be read.")
-        if number < BROKEN_OFF * self._expected - 2:
-            raise OSError(f"{self.name} breaks off after {number} of {self._expected} frames.")
 
 
 class _Folder:

@@ -21,7 +21,7 @@ from faceattr.labelling.describe import FaceAttributes
 from faceattr.labelling.overlay import draw_faces
 from faceattr.live.screen import View, draw_live
 from faceattr.live.watching import watch
-from faceattr.pictures.feed import Frame
+from faceattr.pictures.capture import Frame
 
 RATE, SIZE = 30.0, (720, 1280)
 PLACES = {1: (1, 1), 5: (5, 1), 20: (7, 3)}

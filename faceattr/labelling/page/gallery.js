@@ -56,7 +56,8 @@
   // The manifest
 
   function pathOf(link) {
-    if (document.getElementById("paths").value === "relative") return decodeURIComponent(link);
+    const isWhole = link.startsWith("file:"); // on another drive than the page
+    if (!isWhole && document.getElementById("paths").value === "relative") return decodeURIComponent(link);
     const url = new URL(link, location);
     const path = decodeURIComponent(url.pathname).replace(/^\/(?=[A-Za-z]:\/)/, "");
     return url.host ? `//${url.host}${path}` : path;

@@ -5,26 +5,35 @@
 const byId = id => document.getElementById(id);
 const [canvas, video, stage] = ["canvas", "video", "stage"].map(byId);
 const pen = canvas.getContext("2d"), sending = document.createElement("canvas");
-const MOST_ROWS = 200000, LARGEST_STILL = 1920;
+const ROWS_IN_MEMORY = 10000, LARGEST_STILL = 1920;
+const FIRST_WAIT = 1000, LONGEST_WAIT = 60000, IDLE = 4000; // ms, ms, the code of a page that sent nothing
 const state = {
   about: null, socket: null, source: null, stream: null, answer: null, answeredFrame: null,
-  isWaiting: false, isPaused: false, sentAt: 0, rows: [], shown: [], answered: [], delay: 0,
+  wait: FIRST_WAIT, isIdle: false, isWaiting: false, isPaused: false, sentAt: 0, rows: [], shown: [], answered: [], delay: 0,
 };
 window.faceattr = state; // for tests
 
+// The address that faceattr prints for other machines carries a token, which every question repeats.
 async function begin() {
-  state.about = await (await fetch("about")).json();
+  const answer = await fetch(`about${location.search}`);
+  if (!answer.ok) return say(await answer.text());
+  state.about = await answer.json();
   for (const look of state.about.looks) byId(look).checked = true;
   connect();
 }
 
 function connect() {
-  const socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/look`);
-  socket.onmessage = event => take(JSON.parse(event.data));
-  socket.onclose = () => {
+  state.isIdle = false;
+  const scheme = location.protocol === "https:" ? "wss" : "ws";
+  const socket = new WebSocket(`${scheme}://${location.host}/look${location.search}`);
+  socket.onmessage = event => { state.wait = FIRST_WAIT; take(JSON.parse(event.data)); };
+  socket.onclose = event => {
     state.isWaiting = false;
-    say("faceattr does not answer; trying again …");
-    setTimeout(connect, 1000);
+    state.isIdle = event.code === IDLE; // then `send` connects when there is something to look at
+    if (state.isIdle) return;
+    say(`faceattr does not answer, or has no room for another page; trying again in ${state.wait / 1000} s …`);
+    setTimeout(connect, state.wait);
+    state.wait = Math.min(2 * state.wait, LONGEST_WAIT);
   };
   socket.onopen = () => say("");
   state.socket = socket;
@@ -54,9 +63,15 @@ function take(answer) {
   }
 }
 
+function cell(value) {
+  // A table is opened in a spreadsheet: a text must not pass for a formula, nor a comma for a border.
+  const isFormula = typeof value === "string" && /^[=+\-@\t\r]/.test(value) && isNaN(value);
+  const text = (isFormula ? "'" : "") + value;
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
+
 function keepRows(answer) {
   for (const face of answer.faces) {
-    if (state.rows.length >= MOST_ROWS) state.rows.shift();
     const row = [answer.time.toFixed(3), answer.frame, face.track,
       ...face.box.map(value => value.toFixed(1)), face.detection];
     for (const task of state.about.tasks) {
@@ -64,8 +79,10 @@ function keepRows(answer) {
       row.push(given.label ?? "", given.probability?.toFixed(4) ?? "");
       for (const name of task.classes) row.push(given.probabilities[name] ?? "");
     }
-    state.rows.push(row.join(","));
+    state.rows.push(row.map(cell).join(",") + "\n");
   }
+  // What a blob holds, the browser may keep on disk: hours of rows cost little memory.
+  if (state.rows.length >= ROWS_IN_MEMORY) state.rows = [new Blob(state.rows)];
   byId("table").disabled = !state.rows.length;
 }
 
@@ -82,7 +99,7 @@ function open(source, width, height) {
   byId("hint").hidden = true;
   for (const id of ["pause", "snapshot"]) byId(id).disabled = false;
   byId("pause").textContent = "Pause";
-  if (state.socket.readyState === WebSocket.OPEN) state.socket.send("new");
+  if (state.socket?.readyState === WebSocket.OPEN) state.socket.send("new");
 }
 
 function closeSource() {
@@ -146,8 +163,9 @@ function tick() {
 }
 
 function send() {
-  if (state.isWaiting || state.isStill || state.socket?.readyState !== WebSocket.OPEN) return;
-  if (state.source === video && video.ended) return;
+  if (state.isWaiting || state.isStill || (state.source === video && video.ended)) return;
+  if (state.isIdle) return connect();
+  if (state.socket?.readyState !== WebSocket.OPEN) return;
   state.isWaiting = true;
   const isFile = state.source === video && !state.stream;
   const second = isFile ? video.currentTime : (performance.now() - state.startedAt) / 1000;
@@ -172,7 +190,11 @@ function draw() {
   if (isMirrored) { pen.translate(width, 0); pen.scale(-1, 1); }
   pen.drawImage(state.source, 0, 0, width, canvas.height);
   pen.restore();
-  if (!state.answer) return;
+  if (!state.answer) {
+    // Nobody knows yet where a face is.
+    if (byId("blur").checked) blurFaces(pen, [[0, 0, width, canvas.height]], canvas);
+    return;
+  }
   const faces = state.answer.faces.map(face => ({ ...face, box: flip(movedOn(face)) }));
   const lost = state.answer.lost.map(flip);
   if (byId("blur").checked) blurFaces(pen, [...faces.map(face => face.box), ...lost], canvas);
@@ -222,8 +244,8 @@ byId("pause").onclick = () => {
 };
 byId("snapshot").onclick = () => canvas.toBlob(blob => download("faceattr.png", blob));
 byId("table").onclick = () => {
-  const lines = [state.about.columns.join(","), ...state.rows, ""];
-  download("faceattr.csv", new Blob([lines.join("\n")], { type: "text/csv" }));
+  const heading = state.about.columns.map(cell).join(",") + "\n";
+  download("faceattr.csv", new Blob([heading, ...state.rows], { type: "text/csv" }));
 };
 stage.ondragover = event => { event.preventDefault(); stage.classList.add("over"); };
 stage.ondragleave = () => stage.classList.remove("over");
