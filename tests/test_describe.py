@@ -1,11 +1,14 @@
 """A detector and a model together: described faces out of an image."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 from conftest import toy_network
-from use_toys import MOOD, ColourModel, GreenSquares, attributes, draw
+from use_toys import MOOD, SHADE, ColourModel, GreenSquares, attributes, draw
 
-from faceattr import model, model_file
+from faceattr import engines, model, model_file
+from faceattr.exporting import targets
 from faceattr.labelling.describe import FaceAttributes
 from faceattr.model_file import Description
 from faceattr.pictures.crop import CropRule
@@ -95,6 +98,61 @@ def test_faces_go_through_the_model_in_batches_of_few_shapes():
     assert [shape[0] for shape in describe.model.shapes[3:]] == [4, 1]
     describe.predict([np.zeros((32, 32, 3), np.uint8)], full_batches=True)
     assert describe.model.shapes[-1][0] == 4
+
+
+@pytest.mark.parametrize(("faces", "rows"), [(1, 8), (9, 16), (30, 32)])
+def test_a_last_batch_is_no_larger_than_tensorflow_needs_for_the_same_answers(
+    faces, rows, monkeypatch
+):
+    describe = FaceAttributes(
+        toy_network(), Description((EXPRESSION, GENDER), CropRule(32)), GreenSquares()
+    )
+    if engines.fewest_of(describe.model) is None:
+        pytest.skip("this TensorFlow computes on a GPU, where batches stay full")
+    ask, seen = describe.model.predict_on_batch, []
+    monkeypatch.setattr(
+        describe.model, "predict_on_batch", lambda crops: seen.append(len(crops)) or ask(crops)
+    )
+    crops = [np.zeros((32, 32, 3), np.uint8)] * faces
+    assert len(describe.predict(crops, full_batches=True)) == faces and seen == [rows]
+    describe.batch_size = 4
+    describe.predict(crops[:1], full_batches=True)
+    assert seen[-1] == 4
+
+
+def test_one_face_is_one_row_for_an_exported_file():
+    seen = []
+
+    def answer(crops):
+        seen.append(len(crops))
+        return {task.name: np.ones((len(crops), len(task.classes))) for task in (MOOD, SHADE)}
+
+    describe = attributes(batch_size=32)
+    describe.model = engines.Engine(answer, fewest=1)
+    describe.predict([np.zeros((32, 32, 3), np.uint8)], full_batches=True)
+    describe.model = engines.Engine(answer)
+    describe.predict([np.zeros((32, 32, 3), np.uint8)], full_batches=True)
+    assert seen == [1, 32]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [None, *targets.TARGETS])
+def test_an_answer_does_not_depend_on_how_many_others_came_with_it(name, tmp_path):
+    """Up to the last bits, in which a place in a full batch matters on some processors as well."""
+    network, description = engines.load(model_file.path_of(model_file.SHIPPED))
+    side = description.crop.size
+    if name is not None:
+        target = targets.TARGETS[name]
+        if missing := [package for package in target.packages if not find_spec(package)]:
+            pytest.skip(f"needs the packages {missing}")
+        targets.write(name, network, tmp_path / f"faces{target.ending}", side)
+        network = engines.open_exported(tmp_path / f"faces{target.ending}")
+    crops = np.random.default_rng(0).integers(0, 256, (32, side, side, 3), dtype="uint8")
+    whole = network.predict_on_batch(crops)
+    fewest = engines.fewest_of(network) or 32
+    few = network.predict_on_batch(crops[:fewest])
+    for task in description.tasks:
+        np.testing.assert_allclose(few[task.name], whole[task.name][:fewest], rtol=0, atol=1e-6)
 
 
 def test_a_face_and_its_mirror_image_are_asked_about_and_averaged():

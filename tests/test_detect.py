@@ -208,14 +208,23 @@ def test_without_a_network_auto_does_with_centerface(tmp_path, monkeypatch):
 def test_the_file_in_the_cache_is_used_when_it_is_the_right_one(tmp_path, monkeypatch):
     content = YUNET.read_bytes()
     monkeypatch.setattr(yunet_file.platformdirs, "user_cache_dir", lambda name: str(tmp_path))
-    monkeypatch.setattr(yunet_file, "SIZE", len(content))
-    monkeypatch.setattr(
-        yunet_file, "SHA256", "ebafce4e3c118d6554634be5c27ab333b4c047a9a8c3faf1d7cf93101c22f0f0"
-    )
     (tmp_path / yunet_file.NAME).write_bytes(content[:-1] + b"x")
     assert choose_detector(offline=True).about["name"] == "centerface"
     (tmp_path / yunet_file.NAME).write_bytes(content)
     assert choose_detector(offline=True).about["name"] == "yunet"
+
+
+def test_measured_and_downloaded_files_of_yunet_are_both_known(tmp_path):
+    (tmp_path / "words.onnx").write_text("no network")
+    assert yunet_file.known_as(tmp_path / "words.onnx") is None
+    assert yunet_file.SHA256 in yunet_file.KNOWN
+    measured = "ebafce4e3c118d6554634be5c27ab333b4c047a9a8c3faf1d7cf93101c22f0f0"
+    assert "measured" in yunet_file.KNOWN[measured]
+
+
+@needs_yunet
+def test_a_table_says_which_file_of_yunet_found_its_faces():
+    assert choose_detector(str(YUNET)).about["file"] == yunet_file.known_as(YUNET)
 
 
 @needs_yunet

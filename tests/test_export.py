@@ -19,6 +19,7 @@ from faceattr.judging.report import report
 from faceattr.labelling.describe import FaceAttributes
 from faceattr.labelling.heat import Heat
 from faceattr.model_file import Description
+from faceattr.outputs import install_command
 from faceattr.pictures.crop import CropRule
 from faceattr.tasks import Task
 
@@ -251,7 +252,7 @@ def test_int8_without_enough_faces_is_refused(model, tmp_path, monkeypatch):
 def test_a_missing_package_is_one_sentence_with_its_cure(model, capsys, monkeypatch):
     monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
     assert main(["export", str(model), "--to", "onnx"]) == 2
-    assert "pip install 'faceattr[onnx]'" in capsys.readouterr().err
+    assert f"`{install_command('onnx')}` installs it" in capsys.readouterr().err
 
 
 def test_the_command_says_what_it_proved(model, tmp_path, monkeypatch, capsys):

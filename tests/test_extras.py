@@ -1,6 +1,9 @@
 """What a job leaves beside its table: crops, annotated copies, a gallery; videos as input."""
 
+import errno
 import re
+from collections import Counter
+from pathlib import Path, PureWindowsPath
 
 import cv2
 import numpy as np
@@ -9,14 +12,17 @@ import pytest
 from PIL import Image
 from use_toys import MOOD, SHADE, GreenSquares, attributes, draw, save_pictures
 
-from faceattr.labelling import gallery
-from faceattr.labelling.copies import place_of
+from faceattr.labelling import copies, gallery
+from faceattr.labelling.console import report
+from faceattr.labelling.copies import parts_below, place_of
 from faceattr.labelling.extras import Extras
 from faceattr.labelling.folder import label_to
 from faceattr.labelling.gallery import write_gallery
 from faceattr.labelling.looking import Item
 from faceattr.labelling.rows import columns
+from faceattr.labelling.summary import Summary
 from faceattr.pictures.inputs import InputFile
+from faceattr.tasks import Task
 
 
 @pytest.mark.parametrize(
@@ -24,13 +30,77 @@ from faceattr.pictures.inputs import InputFile
     [
         ("a.jpg", None, "a.jpg"),
         ("in/a.PNG", None, "in/a.PNG"),
-        ("/abs/a.bmp", None, "abs/a.bmp.jpg"),
+        ("/abs/a.bmp", None, "_root/abs/a.bmp.jpg"),
+        ("_/_a.jpg", None, "__/_a.jpg"),
+        ("_root/a.jpg", None, "__root/a.jpg"),
         ("../up/a.jpg", None, "_/up/a.jpg"),
         ("clip.mp4", 12.5, "clip.mp4.0012.500s.jpg"),
     ],
 )
 def test_copies_keep_their_names_below_the_folder(path, time, expected):
     assert str(place_of("out", Item(InputFile(path), time))) == f"out/{expected}"
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        (r"C:\photos\a.jpg", ["_C", "photos", "a.jpg"]),
+        (r"D:\photos\a.jpg", ["_D", "photos", "a.jpg"]),
+        (r"\\nas\D\photos\a.jpg", ["_share", "nas", "D", "photos", "a.jpg"]),
+        (r"photos\a.jpg", ["photos", "a.jpg"]),
+    ],
+)
+def test_copies_of_two_drives_have_folders_of_their_own(path, expected):
+    assert parts_below(PureWindowsPath(path)) == expected
+
+
+def test_copies_of_a_picture_and_of_another_with_its_path_from_the_root_are_two(
+    tmp_path, monkeypatch
+):
+    inputs = save_pictures(tmp_path / "in", 2)
+    monkeypatch.chdir(tmp_path)
+    below = Path(*inputs.parts[1:])
+    save_pictures(below, 2)
+    extras = Extras(annotated="out", crops="crops")
+    label_to("t.csv", [inputs, below], attributes(), extras=extras)
+    assert len(list(Path("out").rglob("p*.png"))) == 4
+    assert len(list(Path("crops").rglob("*.0.jpg"))) == 2
+
+
+@pytest.mark.parametrize("letter", ["n", "ä", "写"])
+def test_copies_of_a_picture_with_a_very_long_name_have_a_shorter_one(tmp_path, letter):
+    inputs = save_pictures(tmp_path / "in", 2)
+    for ending in ("1", "2"):
+        long = letter * (246 // len(letter.encode())) + f"{ending}.png"
+        (inputs / long).write_bytes((inputs / "p001.png").read_bytes())
+    extras = Extras(crops=tmp_path / "crops", annotated=tmp_path / "out")
+    label_to(tmp_path / "t.csv", inputs, attributes(), extras=extras)
+    crops = [path.name for path in (tmp_path / "crops").rglob("*.jpg")]
+    assert len(crops) == 3 and sum(name.startswith(letter) for name in crops) == 2
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 4
+
+
+def test_a_picture_that_is_gone_before_its_copy_is_drawn_has_a_row_that_says_so(
+    tmp_path, monkeypatch
+):
+    inputs, extras = save_pictures(tmp_path / "in", 9), Extras(annotated=tmp_path / "out")
+    draw_anew = copies.read_picture
+
+    def fails_once(path, **how):
+        if path.endswith("p005.png"):
+            raise OSError(errno.EIO, "Input/output error")
+        return draw_anew(path, **how)
+
+    monkeypatch.setattr(copies, "read_picture", fails_once)
+    label_to(tmp_path / "t.csv", inputs, attributes(), extras=extras)
+    frame = pandas.read_csv(tmp_path / "t.csv")
+    assert frame["path"].nunique() == 9 and len(list((tmp_path / "out").rglob("*.png"))) == 8
+    (row,) = frame[frame["path"].str.endswith("p005.png")].to_dict("records")
+    assert (row["status"], row["reason"]) == ("unreadable", "Input/output error")
+    monkeypatch.setattr(copies, "read_picture", draw_anew)
+    again = {"resume": True, "retry_unreadable": True, "extras": extras}
+    assert label_to(tmp_path / "t.csv", inputs, attributes(), **again).inputs == 1
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 9
 
 
 def test_every_face_is_saved_as_the_model_wants_it_cut(tmp_path, monkeypatch):
@@ -71,7 +141,6 @@ def test_what_the_job_wrote_is_not_read_by_the_next_one(tmp_path):
     [
         ("in", Extras(annotated=".")),
         ("in/p000.png", Extras(annotated=".")),
-        ("{here}/in", Extras(annotated="/")),
         ("in", Extras(annotated="link")),
         ("in", Extras(crops=".")),
     ],
@@ -118,7 +187,7 @@ def test_a_face_on_its_side_is_saved_upright(tmp_path):
 
 def test_a_copy_that_cannot_be_written_is_one_sentence_and_the_table_stays(tmp_path):
     inputs = save_pictures(tmp_path / "in", 6)
-    in_the_way = tmp_path / "out" / tmp_path.parts[1]
+    in_the_way = tmp_path / "out" / "_root"
     in_the_way.parent.mkdir()
     in_the_way.write_text("a file, not a folder")
     for extras in (Extras(crops=tmp_path / "out"), Extras(annotated=tmp_path / "out")):
@@ -190,6 +259,24 @@ def test_of_very_many_faces_an_even_choice_is_shown(tmp_path, monkeypatch):
     shown = re.findall(r"--p:([\d.]+)", calm)
     assert len(shown) == 5 and shown[0] == "0.990" and shown[-1] == "0.000"
     assert 'id="shade-unsure"' in page and "<em>gone</em>" in page
+
+
+def test_a_class_that_is_called_unsure_does_not_swallow_withheld_answers(tmp_path):
+    task = Task("mood", ("calm", "unsure"))
+    names = columns((task,))
+    rows = [
+        dict.fromkeys(names)
+        | {"path": "gone.jpg", "status": "ok", "mood": answer, "mood_prob": 0.5}
+        for answer in ["unsure", "unsure", None, "calm"]
+    ]
+    write_gallery(tmp_path / "p.html", lambda: iter(rows), (task,), title="x")
+    page = (tmp_path / "p.html").read_text()
+    assert 'id="mood-unsure">unsure <small>2 faces' in page
+    assert 'id="mood-unsure (withheld)">unsure (withheld) <small>1 face' in page
+    summary = Summary(answers={"mood": Counter({"unsure": 2, None: 1, "calm": 1})})
+    assert summary.counts()["answers"]["mood"] == {"unsure": 2, "unsure (withheld)": 1, "calm": 1}
+    printed = "\n".join(report(summary, "t.csv", attributes()))
+    assert "unsure 2, unsure (withheld) 1, calm 1" in printed
 
 
 # Videos

@@ -13,6 +13,7 @@ from test_reading import jpeg_bytes, png_claiming
 from use_toys import attributes, save_pictures
 
 import faceattr.labelling.folder as folder_module
+from faceattr.labelling.extras import Extras
 from faceattr.labelling.folder import label, label_to
 
 FORMS = ["t.csv", "t.jsonl", "t.parquet"]
@@ -177,11 +178,40 @@ def test_the_page_of_a_table_that_is_replaced_is_forgotten(tmp_path):
     assert len(page["runs"]) == 1 and page["settings"]["min_face"] == 20
 
 
+def test_a_second_job_into_a_table_that_is_being_written_changes_nothing(tmp_path):
+    inputs, table = save_pictures(tmp_path / "in", 20), tmp_path / "t.csv"
+
+    def second(_):
+        with pytest.raises(ValueError, match="Another faceattr is writing"):
+            label_to(table, inputs, attributes(), overwrite=True)
+        raise RuntimeError("a kill")
+
+    with pytest.raises(RuntimeError, match="a kill"):
+        label_to(table, inputs, attributes(), on_input=second)
+    label_to(table, inputs, attributes(), resume=True)
+    assert read(table)["path"].nunique() == 20
+
+
 def test_a_table_is_not_gone_on_with_under_other_settings(tmp_path):
     inputs = save_pictures(tmp_path / "in", 5)
     label_to(tmp_path / "t.csv", inputs, attributes())
     with pytest.raises(ValueError, match="another min_face"):
         label_to(tmp_path / "t.csv", inputs, attributes(min_face=30), resume=True)
+
+
+def test_a_table_for_a_spreadsheet_is_gone_on_with_as_one_and_has_its_gallery(
+    tmp_path, monkeypatch
+):
+    save_pictures(tmp_path / "=in", 6)
+    monkeypatch.chdir(tmp_path)
+    extras, seen = Extras(gallery="page.html"), []
+    how = {"spreadsheet": True, "extras": extras}
+    label_to("t.csv", "=in", attributes(), **how, on_input=seen.append, stop=lambda: len(seen) > 2)
+    with pytest.raises(ValueError, match="another spreadsheet"):
+        label_to("t.csv", "=in", attributes(), resume=True)
+    label_to("t.csv", "=in", attributes(), **how, resume=True)
+    assert set(pandas.read_csv("t.csv")["path"]) == {f"'=in/p00{n}.png" for n in range(6)}
+    assert 'title="=in/p001.png"' in Path("page.html").read_text()
 
 
 # Broken files

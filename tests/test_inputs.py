@@ -1,8 +1,10 @@
 """What somebody types becomes files: in order, each once, and no loop is followed."""
 
+import contextlib
 import io
 import os
 import sys
+import tracemalloc
 
 import pytest
 
@@ -34,6 +36,27 @@ def test_nothing_given_is_an_error():
 def test_a_folder_is_read_recursively_in_order_without_what_is_no_picture(tmp_path):
     touch(tmp_path, "b.JPG", "a/z.png", "a/notes.txt", ".hidden.jpg", "c.heic", "._b.jpg")
     assert names(tmp_path, tmp_path) == ["a/z.png", "b.JPG", "c.heic"]
+
+
+def test_a_large_folder_costs_little_memory_a_file(monkeypatch):
+    class Entry:
+        def __init__(self, number):
+            self.name = f"{number:09}.jpg"
+
+        def is_dir(self):
+            return False
+
+    @contextlib.contextmanager
+    def scandir(folder):
+        yield map(Entry, range(20_000))
+
+    monkeypatch.setattr(inputs.os, "scandir", scandir)
+    files = iter(Inputs("."))
+    tracemalloc.start()
+    next(files)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 110 * 20_000
 
 
 def test_videos_are_known_by_their_names(tmp_path):

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pandas
 import pytest
@@ -12,7 +13,9 @@ from PIL import Image
 from skimage import data
 from use_toys import save_pictures
 
+from faceattr import outputs
 from faceattr.cli import main
+from faceattr.labelling import console
 
 
 @pytest.fixture
@@ -92,6 +95,20 @@ def test_answers_may_be_required_and_averaged_with_those_of_the_mirror_image(
     assert main(["label", *how, "-o", str(tmp_path / "plain.csv"), "--resume", "--flip"]) == 2
 
 
+def test_a_picture_above_the_limit_of_pixels_is_told_and_can_be_tried_again(
+    tmp_path, toy_model_path, capsys
+):
+    faces, table = save_pictures(tmp_path / "faces", 2), str(tmp_path / "t.csv")
+    how = ["label", str(faces), "-o", table, "--detector", "none", "--model", str(toy_model_path)]
+    assert main([*how, "--max-pixels", "0"]) == 2
+    assert "1 or more. Received: 0" in capsys.readouterr().err
+    assert main([*how, "--max-pixels", "17999"]) == 0
+    assert pandas.read_csv(table)["reason"].str.contains("200x90 are 0.018 million").all()
+    again = ["--resume", "--retry-unreadable", "--max-pixels", "18000"]
+    assert main([*how, *again]) == 0
+    assert pandas.read_csv(table)["status"].tolist() == ["ok", "ok"]
+
+
 GONE = ["--model", "gone.keras"]
 
 
@@ -151,7 +168,8 @@ sys.exit(main(["label", {inputs!r}, "-o", {output!r}, "--detector", "none", *sys
 """
 
 
-def test_ctrl_c_finishes_what_is_begun_and_says_how_to_go_on(tmp_path):
+@pytest.mark.parametrize(("asked", "code_of_end"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_what_is_begun_is_finished_when_a_job_is_asked_to_end(tmp_path, asked, code_of_end):
     inputs, output = save_pictures(tmp_path / "in", 400), tmp_path / "t.csv"
     code = SLOW_JOB.format(tests=os.path.dirname(__file__), inputs=str(inputs), output=str(output))
     job = subprocess.Popen(
@@ -159,15 +177,64 @@ def test_ctrl_c_finishes_what_is_begun_and_says_how_to_go_on(tmp_path):
     )
     while job.poll() is None and (not output.exists() or output.read_bytes().count(b"\n") < 30):
         time.sleep(0.01)
-    job.send_signal(signal.SIGINT)
+    job.send_signal(getattr(signal, asked))
     _, printed = job.communicate(timeout=30)
-    assert job.returncode == 130, printed
+    assert job.returncode == code_of_end, printed
     assert "--resume" in printed and "Traceback" not in printed
     frame = pandas.read_csv(output)
     assert 10 < frame["path"].nunique() < 400
     assert (frame.groupby("path").size() == frame.groupby("path")["faces"].max().clip(1)).all()
     assert subprocess.run([sys.executable, "-c", code, "--resume", "--quiet"]).returncode == 0
     assert pandas.read_csv(output)["path"].nunique() == 400
+
+
+@pytest.mark.parametrize("ctrl_c", [signal.default_int_handler, signal.SIG_IGN])
+def test_any_command_ends_on_sigterm_as_on_ctrl_c_even_where_that_is_ignored(
+    monkeypatch, capsys, ctrl_c
+):
+    monkeypatch.setattr(console, "run", lambda **_: signal.raise_signal(signal.SIGTERM))
+    before = signal.signal(signal.SIGINT, ctrl_c), signal.getsignal(signal.SIGTERM)
+    try:
+        assert main(["label", "x", "-o", "t.csv"]) == 143
+    finally:
+        signal.signal(signal.SIGINT, before[0])
+    assert signal.getsignal(signal.SIGTERM) == before[1]
+    assert capsys.readouterr().err == "faceattr: interrupted\n"
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (["labl", "x", "-o", "t.csv"], "label"),
+        (["label", "x", "-o", "t.csv", "--modle", "m.keras"], "--model"),
+        (["label", "x", "-o", "t.csv", "--modle=m.keras"], "--model"),
+        (["label", "x", "-o", "t.csv", "--precision", "float23"], "float32"),
+    ],
+)
+def test_a_word_that_is_nearly_right_gets_a_suggestion(typed, meant, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(typed)
+    assert ended.value.code == 2
+    printed = capsys.readouterr().err
+    assert f"Did you mean {meant}?" in printed
+
+
+@pytest.mark.parametrize(("text", "expected"), [("1h", 3600), ("1.5min", 90), ("250ms", 0.25)])
+def test_a_distance_in_time_may_be_hours(monkeypatch, text, expected):
+    given = {}
+    monkeypatch.setattr(console, "run", lambda **how: given.update(how) or 0)
+    assert main(["label", "x", "-o", "t.csv", "--every", text]) == 0
+    assert given["every"] == expected
+
+
+def test_a_hint_installs_an_extra_as_faceattr_was_installed(tmp_path, monkeypatch):
+    root = Path(outputs.__file__).resolve().parents[1]
+    monkeypatch.chdir(root)
+    assert outputs.install_command("web") == "pip install -e '.[web]'"
+    monkeypatch.chdir(tmp_path)
+    assert outputs.install_command("web") == f"pip install -e '{root}[web]'"
+    monkeypatch.setattr(outputs, "__file__", str(tmp_path / "site-packages/faceattr/outputs.py"))
+    assert outputs.install_command("web") == "pip install 'faceattr[web]'"
 
 
 def test_help_answers_without_keras():

@@ -13,7 +13,7 @@ from faceattr.labelling import looking
 from faceattr.labelling.looking import Clock, Item, items_of
 from faceattr.labelling.pipeline import describe_items
 from faceattr.pictures.inputs import InputFile, Inputs
-from faceattr.pictures.reading import read_image
+from faceattr.pictures.reading import BYTES_A_PIXEL, Room, read_image
 
 
 def described(folder, describe, **how):
@@ -85,8 +85,8 @@ def test_boxes_are_those_of_the_full_picture_and_small_faces_are_cut_from_it(
     Image.fromarray(image).save(tmp_path / "large.jpg", quality=95)
     read, sizes = looking.read_picture, []
 
-    def spy(path, at_least=None):
-        picture = read(path, at_least)
+    def spy(path, at_least=None, **how):
+        picture = read(path, at_least, **how)
         sizes.append(max(picture.image.shape))
         return picture
 
@@ -156,6 +156,54 @@ def test_frames_wait_only_where_they_are_needed_and_then_few(keep_frames):
     for _, item in records:
         assert (item.frame is not None) == keep_frames
     assert most[0] < 16 + 4 + 8
+
+
+def test_pictures_wait_until_there_is_room_for_them_and_a_huge_one_goes_alone(
+    tmp_path, monkeypatch
+):
+    room, most = Room(2_000_000), []  # that of 1.8 pictures
+    monkeypatch.setattr(looking, "ROOM", room)
+    find = GreenSquares.__call__
+
+    def watched(self, image):
+        most.append(room._size - room._free)
+        time.sleep(0.002)
+        return find(self, image)
+
+    monkeypatch.setattr(GreenSquares, "__call__", watched)
+    for number in range(12):
+        size = (300, 300) if number != 5 else (900, 900)
+        Image.fromarray(draw(1, size=size)).save(tmp_path / f"p{number:02}.png")
+    records = described(tmp_path, attributes(), workers=4)
+    assert [len(r.faces) for r in records] == [1] * 12
+    assert max(most) == 2_000_000 and set(most) == {300 * 300 * BYTES_A_PIXEL, 2_000_000}
+    assert room._free == 2_000_000
+
+
+def test_a_second_claim_takes_the_place_of_the_first(tmp_path):
+    room = Room(100)
+    with room.claims() as claim, room.claims() as other:
+        claim(60)
+        other(40)
+        claim(10)
+        other(90)
+        assert room._free == 0
+    assert room._free == 100
+
+
+def test_two_jobs_at_once_leave_opencv_the_threads_that_it_had():
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(3)
+    try:
+        items = [Item(InputFile("x"), frame=draw(1), time=float(n)) for n in range(40)]
+        first, second = (describe_items(items, attributes(), workers=2) for _ in range(2))
+        next(first), next(second)
+        first.close()
+        assert cv2.getNumThreads() == 1
+        second.close()
+        assert cv2.getNumThreads() == 3
+    finally:
+        cv2.setNumThreads(before)
 
 
 def test_an_error_that_is_no_bad_file_is_not_hidden():

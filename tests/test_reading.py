@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -146,6 +148,53 @@ def test_a_bad_file_is_one_clear_reason(tmp_path, content, reason):
     with pytest.raises(ValueError, match=reason) as caught:
         read_image(path)
     assert str(path) in str(caught.value)
+
+
+def test_the_largest_picture_is_a_limit_that_may_be_chosen(tmp_path):
+    path = saved(tmp_path, Image.fromarray(GRADIENT), "x.png")
+    assert read_image(path, max_pixels=2400).shape == (40, 60, 3)
+    with pytest.raises(ValueError, match=r"60x40 are 0.0024 million.*0\.002399 .*--max-pixels"):
+        read_image(path, max_pixels=2399)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_the_limit_may_lie_above_pillows_own_which_stays_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    path = saved(tmp_path, Image.fromarray(GRADIENT), "x.png")
+    assert read_image(path).shape == (40, 60, 3)
+    assert Image.MAX_IMAGE_PIXELS == 1000
+
+
+READ = """
+import resource, sys
+from faceattr.pictures.reading import BYTES_A_PIXEL, read_image
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+read_image(sys.argv[1])
+before = peak()
+read_image(sys.argv[2])
+spent = (peak() - before) / 4000**2
+assert spent < BYTES_A_PIXEL, spent
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is told in other units there")
+@pytest.mark.parametrize(
+    ("mode", "name", "orientation"),
+    [
+        ("RGB", "x.png", 6),
+        ("RGBA", "x.png", 1),
+        ("RGB", "x.webp", 1),
+        ("I;16", "x.png", 1),
+        ("I", "x.tif", 1),
+        ("F", "x.tif", 1),
+    ],
+)
+def test_reading_takes_no_more_memory_than_is_said(tmp_path, mode, name, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    large = saved(tmp_path, Image.new(mode, (4000, 4000)), name, exif=exif)
+    small = saved(tmp_path, Image.new(mode, (40, 40)), f"small-{name}", exif=exif)
+    subprocess.run([sys.executable, "-c", READ, small, large], check=True)
 
 
 def test_a_folder_called_like_a_picture_is_refused(tmp_path):

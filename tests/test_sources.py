@@ -92,6 +92,50 @@ def test_a_folder_beside_the_splits_is_no_class(tmp_path):
         read_source(f"mood={tmp_path}")
 
 
+def tree(root, *paths):
+    for number, path in enumerate(paths):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(root / path), shaded(100, number))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("paths", "task", "either", "other"),
+    [
+        (["all/cat/a.png", "all/dog/a.png"], "pet", "pet is all", "cat, dog"),
+        (["1/cat/a.png", "1/dog/a.png", "2/cat/a.png", "2/dog/a.png"], "pet", "1, 2", "cat, dog"),
+        (["all/happy/a.png", "all/sad/a.png"], "expression", "expression is all", "happy, sad"),
+        (["data/train/cat/a.png", "data/val/cat/a.png"], "pet", "pet is data", "train, val"),
+    ],
+)
+def test_a_class_tree_that_is_one_level_too_deep_is_refused_with_both_readings(
+    tmp_path, paths, task, either, other
+):
+    with pytest.raises(ValueError, match="two ways") as refused:
+        read_source(f"{task}={tree(tmp_path, *paths)}")
+    assert either in str(refused.value) and f"or {other}, after" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("paths", "task", "classes"),
+    [
+        (["cat/a/1.png", "cat/b/1.png", "dog/c/1.png", "dog/d/1.png"], "pet", {"cat", "dog"}),
+        (["cat/1.png", "cat/a/1.png", "dog/a/1.png"], "pet", {"cat", "dog"}),
+        (["train/cat/a/1.png", "train/dog/a/1.png"], "pet", {"cat", "dog"}),
+        (
+            ["happy/ann/1.png", "happy/ben/1.png", "sad/ann/1.png", "sad/ben/1.png"],
+            "expression",
+            {"happy", "sad"},
+        ),
+    ],
+)
+def test_folders_in_class_folders_are_fine_where_they_cannot_be_classes(
+    tmp_path, paths, task, classes
+):
+    source = read_source(f"{task}={tree(tmp_path, *paths)}")
+    assert {example.labels[task] for example in source.examples} == classes
+
+
 def test_class_folders_also_under_splits(tmp_path):
     for place in ("train/cute/a.png", "train/crying/b.png", "val/cute/c.jpg"):
         draw(tmp_path / place)

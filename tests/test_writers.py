@@ -3,13 +3,17 @@
 import csv
 import errno
 import json
+import os
+import tracemalloc
 
 import pandas
 import pytest
 from use_toys import MOOD, SHADE
 
+from faceattr.labelling.looking import items_of
 from faceattr.labelling.rows import columns
 from faceattr.labelling.writers import must_be_writable, open_table, read_rows
+from faceattr.pictures.inputs import InputFile
 
 COLUMNS = columns((MOOD, SHADE))
 FORMS = ["t.csv", "t.jsonl", "t.parquet"]
@@ -96,6 +100,17 @@ def test_a_parquet_table_is_gone_on_with_from_its_journal_or_from_itself(tmp_pat
     assert list(read_rows(path, COLUMNS)) == [row for rows in GROUPS for row in rows]
 
 
+def test_going_on_costs_little_memory_a_picture(tmp_path):
+    path = write(tmp_path / "t.csv", [group(f"/photos/{n:09}.jpg", 0) for n in range(5000)])
+    tracemalloc.start()
+    with open_table(path, COLUMNS, resume=True) as table:
+        items = items_of([InputFile("/photos/x.jpg")], 1.0, table.done)
+        assert next(items).file.path == "/photos/x.jpg"
+        held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 350 * 5000
+
+
 def test_a_finished_table_is_left_alone(tmp_path):
     before = write(tmp_path / "t.csv", GROUPS).read_bytes()
     assert write(tmp_path / "t.csv", GROUPS, resume=True).read_bytes() == before
@@ -107,6 +122,12 @@ def test_frames_of_a_video_are_inputs_of_their_own(tmp_path):
         table.write([row("a.mp4", time=1.5)])
     with open_table(tmp_path / "t.csv", COLUMNS, resume=True) as table:
         assert table.done == {"a.mp4": {0.0, 1.5}}
+        for broken in (row("a.mp4", None, 0), row("b.jpg", None, 0), row("b.mp4", None, 0)):
+            table.write([broken | {"status": "unreadable"}])
+        table.write([row("b.mp4", time=0.0)])
+    with open_table(tmp_path / "t.csv", COLUMNS, resume=True) as table:
+        done = {"a.mp4": {0.0, 1.5, None}, "b.jpg": {None}, "b.mp4": {None, 0.0}}
+        assert table.done == done
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -159,7 +180,22 @@ def test_two_jobs_do_not_write_one_table(tmp_path):
         open_table(tmp_path / "t.csv", COLUMNS, resume=True),
     ):
         pass
-    assert [p.name for p in tmp_path.iterdir()] == ["t.csv"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".t.csv.lock", "t.csv"]
+
+
+def test_a_lock_that_was_opened_while_another_job_ended_still_counts(tmp_path):
+    fcntl = pytest.importorskip("fcntl", reason="locks of this kind are POSIX'")
+    with open_table(tmp_path / "t.csv", COLUMNS):
+        waiting = os.open(tmp_path / ".t.csv.lock", os.O_RDWR)
+    try:
+        fcntl.flock(waiting, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with (
+            pytest.raises(ValueError, match="Another faceattr"),
+            open_table(tmp_path / "t.csv", COLUMNS, resume=True),
+        ):
+            pass
+    finally:
+        os.close(waiting)
 
 
 class FullDisk:
@@ -201,6 +237,30 @@ def test_a_folder_that_does_not_take_files_is_an_os_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError):
         write(tmp_path / "file" / "t.csv", [])
+
+
+FORMULAS = ["=1+1", "+49", "-2", "@sum", "\tx", "'=1", "''-x", "'plain", "plain"]
+
+
+def test_a_table_for_spreadsheets_has_no_formulas_and_comes_back_as_it_was(tmp_path):
+    groups = [[row(name, x0=-1.5, reason="-")] for name in FORMULAS]
+    path = write(tmp_path / "t.csv", groups[:4], spreadsheet=True)
+    write(path, groups, spreadsheet=True, resume=True)
+    frame = pandas.read_csv(path)
+    assert frame["path"].tolist() == [f"'{name}" for name in FORMULAS[:7]] + FORMULAS[7:]
+    assert set(frame["x0"]) == {-1.5} and set(frame["reason"]) == {"'-"}
+    back = list(read_rows(path, COLUMNS, spreadsheet=True))
+    assert back == [each for rows in groups for each in rows]
+
+
+def test_a_table_has_its_paths_as_they_are_unless_it_is_for_a_spreadsheet(tmp_path):
+    path = write(tmp_path / "t.csv", [[row(name)] for name in FORMULAS])
+    assert pandas.read_csv(path)["path"].tolist() == FORMULAS
+
+
+def test_only_csv_is_for_spreadsheets(tmp_path):
+    with pytest.raises(ValueError, match="leave --spreadsheet away"):
+        write(tmp_path / "t.parquet", [], spreadsheet=True)
 
 
 def test_jsonl_is_one_object_a_line_with_every_column(tmp_path):

@@ -3,6 +3,7 @@ squares in them, and a model that reads their colour in microseconds."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import MappingProxyType
 
@@ -18,7 +19,8 @@ from faceattr.tasks import Task
 
 MOOD = Task("mood", ("calm", "wild", "odd"))
 SHADE = Task("shade", ("dark", "light"))
-YUNET = Path("/work/shared/models/face_detection_yunet.onnx")
+BESIDE = Path(__file__).parents[2] / "shared/models/face_detection_yunet.onnx"
+YUNET = Path(os.environ.get("FACEATTR_YUNET", BESIDE))
 
 
 class GreenSquares:

@@ -8,33 +8,62 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from faceattr import __version__
 from faceattr.cli import audit, cache, compare, evaluate, explain, export, heads, label, live, train
-from faceattr.cli.options import INTERRUPTED, WRONG_INPUT
+from faceattr.cli.options import INTERRUPTED, TERMINATED, WRONG_INPUT, Parser
 
 COMMANDS = (label, live, audit, train, compare, evaluate, heads, explain, export, cache)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code (0 done, 2 wrong input, 130 interrupted)."""
+    """Run one command; returns the exit code.
+
+    0 done, 2 wrong input, 130 interrupted by Ctrl-C, 143 by a request to end (SIGTERM).
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     given = vars(_parser().parse_args(argv))
     command = given.pop("command")
+    with _sigterm_as_ctrl_c() as terminated:
+        try:
+            code = command(**given)
+        except KeyboardInterrupt:
+            print("faceattr: interrupted", file=sys.stderr)
+            code = INTERRUPTED
+        except (ValueError, OSError) as error:
+            print(f"faceattr: {error}", file=sys.stderr)
+            code = WRONG_INPUT
+    return TERMINATED if code == INTERRUPTED and terminated.is_set() else code
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[threading.Event]:
+    """Schedulers ask a job to end by SIGTERM: it does what Ctrl-C does, and sets the event."""
+    terminated = threading.Event()
+
+    def end(number: int, frame) -> None:
+        terminated.set()
+        interrupt = signal.getsignal(signal.SIGINT)
+        # A job in the background is started with Ctrl-C ignored.
+        (interrupt if callable(interrupt) else signal.default_int_handler)(number, frame)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield terminated
+        return
+    before = signal.signal(signal.SIGTERM, end)
     try:
-        return command(**given)
-    except KeyboardInterrupt:
-        print("faceattr: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except (ValueError, OSError) as error:
-        print(f"faceattr: {error}", file=sys.stderr)
-        return WRONG_INPUT
+        yield terminated
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="faceattr", description="Read attributes off faces with a model of your own."
     )
     parser.add_argument("--version", action="version", version=f"faceattr {__version__}")

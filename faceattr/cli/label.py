@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from faceattr.cli.options import add_flip, add_precision, by_name, command
+from faceattr.cli.options import add_flip, add_precision, by_name, command, duration
 
 
 def add_command(commands) -> None:
@@ -49,6 +49,12 @@ def add_command(commands) -> None:
     add("--gallery", metavar="PAGE.html", help="write a page of faces by answer and confidence")
     add("--workers", type=int, metavar="N", help="threads that decode and detect")
     add("--batch-size", type=int, metavar="N", help="faces that go through the model at once")
+    add(
+        "--max-pixels",
+        type=int,
+        metavar="N",
+        help="pictures with more pixels are unreadable (200000000)",
+    )
     add("--resume", action="store_true", help="go on with the table of a job that was stopped")
     add(
         "--retry-unreadable",
@@ -56,11 +62,18 @@ def add_command(commands) -> None:
         help="with --resume: try again what could not be read",
     )
     add("--overwrite", action="store_true", help="replace a table (and gallery) that is there")
+    add(
+        "--spreadsheet",
+        action="store_true",
+        help="the .csv is for a spreadsheet: a ' before texts that it would take for formulas",
+    )
     add("--quiet", action="store_true", help="print errors only")
 
 
 def label(**given) -> int:
     """Find the faces of many pictures and write a table of their attributes."""
+    if "every" in given:
+        given["every"] = duration(given["every"])
     from faceattr.labelling.console import run
 
     return run(**given)

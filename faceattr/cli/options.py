@@ -3,11 +3,53 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import re
 import sys
+from collections.abc import Iterable
 
 FOUND = 1
 WRONG_INPUT = 2
 INTERRUPTED = 130
+TERMINATED = 143
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that says what may have been meant by a word that it does not know."""
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[override]
+        known, unknown = super().parse_known_args(args, namespace)
+        if typed := [word for word in unknown if word.startswith("-")]:
+            meant = _meant(typed[0].split("=")[0], self._option_string_actions)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
+        return known, unknown
+
+    def _check_value(self, action, value) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            error.message += _meant(str(value), map(str, action.choices))
+            raise
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), 1)
+    return f". Did you mean {close[0]}?" if close else ""
+
+
+DURATIONS = {"ms": 0.001, "": 1.0, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
+
+
+def duration(text: str) -> float:
+    """Seconds out of ``"1s"``, ``"500ms"``, ``"2min"``, ``"1h"``, ``"0.5"``.
+
+    Raises:
+        ValueError: It is none.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|min|m|h|)\s*", text)
+    if not match:
+        raise ValueError(f"A time is written like 1s, 500ms, 2min or 1h. Received: {text!r}")
+    return float(match[1]) * DURATIONS[match[2]]
 
 
 def command(commands, function, summary: str) -> argparse.ArgumentParser:

@@ -11,7 +11,7 @@ import numpy as np
 
 from faceattr.data.manifest import SPLIT_NAMES, SPLITS, Example, Source
 from faceattr.pictures.inputs import Inputs
-from faceattr.tasks import AGE_GROUP, GENDER
+from faceattr.tasks import AGE_GROUP, GENDER, KNOWN_TASKS
 
 # UTKFace (Zhang et al. 2017): age_gender_race_date.jpg, gender 0 male and 1 female.
 UTKFACE_NAME = re.compile(r"^(?P<age>\d{1,3})_(?P<gender>[01])_(?P<ethnicity>\d)_\d{8,}")
@@ -62,6 +62,7 @@ def _read_class_folders(root: Path, pictures: Sequence[Path], task: str) -> Sour
         raise ValueError(f"{root} has pictures but no class folders: expected {root}/<class>/*.jpg")
     if empty := _empty_folders(root, examples, task):
         raise ValueError(f"{root}: class folders without a picture: {', '.join(empty)}.")
+    _must_be_one_level(root, examples, task)
     return Source((task,), tuple(examples), left_out)
 
 
@@ -75,6 +76,30 @@ def _must_be_all_splits_or_none(root: Path, pictures: Sequence[Path]) -> None:
             f"{', '.join(sorted(tops - splits))}. Expected {root}/<class>/… or "
             f"{root}/<{', '.join(SPLITS)}>/<class>/… alone: move or rename them."
         )
+
+
+def _must_be_one_level(root: Path, examples: Sequence[Example], task: str) -> None:
+    """Refuse a tree whose classes may be the folders in its folders."""
+    inside: dict[str, set[str]] = {}
+    for example in examples:
+        label = str(example.labels[task])
+        below = example.path.relative_to(root).parts[2 if example.split else 1 : -1]
+        inside.setdefault(label, set()).add(below[0] if below else "")
+    firsts, seconds = sorted(inside), sorted(set().union(*inside.values()))
+    is_known = task in KNOWN_TASKS and any(name in KNOWN_TASKS[task] for name in firsts)
+    is_even = all(names == set(seconds) for names in inside.values())
+    if is_known or not is_even or len(seconds) < 2 or "" in seconds:
+        return
+    raise ValueError(
+        f"{root} can be read in two ways: either {task} is {_some(firsts)}, after the folders in "
+        f"it, or {_some(seconds)}, after the folders in those. Expected {root}/<class>/*.jpg: give "
+        f"the folder that holds the classes, move the pictures up or give a CSV with the columns "
+        f"path and {task}."
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
 def _empty_folders(root: Path, examples: Sequence[Example], task: str) -> list[str]:

@@ -22,9 +22,8 @@ from faceattr.labelling.extras import NOTHING, Extras
 from faceattr.labelling.folder import label_to
 from faceattr.labelling.opening import open_typed
 from faceattr.labelling.rows import UNREADABLE, Labelled
-from faceattr.labelling.summary import Summary
+from faceattr.labelling.summary import Summary, named
 from faceattr.labelling.writers import must_be_writable
-from faceattr.pictures.capture import seconds
 from faceattr.pictures.inputs import Inputs
 from faceattr.progress import Bar
 
@@ -42,12 +41,11 @@ def run(output: str, inputs: list[str], *, quiet: bool = False, **given) -> int:
         **given: What was typed, for `FaceAttributes.load` and `label_to`.
     """
     console = Console(stderr=True, quiet=quiet, highlight=False)
-    if "every" in given:
-        given["every"] = seconds(given["every"])
     extras = Extras(**{name: given.pop(typed) for typed, name in EXTRAS.items() if typed in given})
     # What is typed wrongly shall be told before the seconds that a model takes to load.
     there = {name: given.get(name, False) for name in ("resume", "overwrite")}
-    must_be_writable(output, **there, retry_unreadable=given.get("retry_unreadable", False))
+    more = {name: given.get(name, False) for name in ("retry_unreadable", "spreadsheet")}
+    must_be_writable(output, **there, **more)
     extras.must_be_writable(**there)
     Inputs(inputs)
     attributes = open_typed(
@@ -81,7 +79,7 @@ def report(
     yield f"  found with {attributes.detector.about['name']}"
     yield f"  status      {_counted(summary.statuses)}"
     for task, answers in summary.answers.items():
-        yield f"  {task:<11} {_counted({name or 'unsure': n for name, n in answers.items()})}"
+        yield f"  {task:<11} {_counted(named(answers))}"
     if summary.inputs:
         yield f"  speed       {_speed(summary)}"
     if summary.resumed and extras.folders:

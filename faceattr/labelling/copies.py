@@ -7,29 +7,33 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from PIL import Image
 
-from faceattr.labelling.looking import Found, Item
+from faceattr.labelling.looking import Found, Item, reason_of
 from faceattr.labelling.overlay import draw_faces
 from faceattr.labelling.rows import Labelled
 from faceattr.labelling.writers import whole_file
+from faceattr.outputs import LONGEST_NAME, short_name
 from faceattr.pictures.crop import CropRule, crop
 from faceattr.pictures.inputs import InputFile
-from faceattr.pictures.reading import PathLike, Picture, read_image
+from faceattr.pictures.reading import MAX_PIXELS, ROOM, PathLike, Picture, read_picture
 
 KEPT = (".jpg", ".jpeg", ".png", ".webp")
 LARGEST = 512
 # What a copy's name has behind its input's: the second of a video, the number of a face.
 ADDED = re.compile(r"(\.\d{4,}\.\d{3}s)?(\.\d+)?\.jpg$")
+ROOM_FOR_ADDED = 32  # bytes
 
 
 def place_of(folder: PathLike, item: Item, ending: str = "") -> Path:
-    """Where a copy of an item goes: the item's own path again, below `folder`.
+    r"""Where a copy of an item goes: the item's own path again, below `folder`.
 
-    ``../photos/a.jpg`` becomes ``FOLDER/_/photos/a.jpg``; a frame of a video carries its
-    second, ``FOLDER/clip.mp4.0012.500s.jpg``.
+    ``../photos/a.jpg`` becomes ``FOLDER/_/photos/a.jpg`` and ``/photos/a.jpg``
+    ``FOLDER/_root/photos/a.jpg`` (``D:\`` becomes ``_D``); a folder that is called so itself gets
+    one more ``_`` in front. A frame of a video carries its second,
+    ``FOLDER/clip.mp4.0012.500s.jpg``. Of very long names a hash takes the place of the end.
     """
     place = _below(folder, item.file.path)
     name = place.name
@@ -41,9 +45,20 @@ def place_of(folder: PathLike, item: Item, ending: str = "") -> Path:
 
 
 def _below(folder: PathLike, path: PathLike) -> Path:
-    path = Path(path)
-    parts = ["_" if part == ".." else part for part in path.parts if part != path.anchor]
-    return Path(folder, *parts)
+    parts = parts_below(Path(path))
+    return Path(folder, *parts[:-1], short_name(parts[-1], LONGEST_NAME - ROOM_FOR_ADDED))
+
+
+def parts_below(path: PurePath) -> list[str]:
+    """A path as folders and a name below another folder; no two files get the same."""
+    own = path.parts[1:] if path.anchor else path.parts
+    folders, name = own[:-1], own[-1]
+    parts = ["_" if part == ".." else f"_{part}" if part[0] == "_" else part for part in folders]
+    if path.anchor:
+        drive = re.findall(r"[^\\/:]+", path.anchor) or ["root"]
+        is_share = len(drive) > 1  # a folder of another machine
+        parts = ["_share", *drive, *parts] if is_share else [f"_{drive[0]}", *parts]
+    return [*parts, name]
 
 
 def must_spare_inputs(folder: PathLike, files: Iterable[InputFile], *, crops: bool) -> None:
@@ -98,12 +113,25 @@ def save_crops(folder: PathLike, rule: CropRule, found: Found, picture: Picture)
         _save(Image.fromarray(cut), place_of(folder, found.item, f".{number}.jpg"))
 
 
-def save_annotated(folder: PathLike, labelled: Labelled, item: Item) -> None:
-    """Write a copy of a picture with boxes and answers; nothing for an unreadable one."""
+def save_annotated(
+    folder: PathLike, labelled: Labelled, item: Item, *, max_pixels: int = MAX_PIXELS
+) -> Labelled:
+    """Write a copy of a picture with boxes and answers; nothing for an unreadable one.
+
+    Returns:
+        The record; with the reason in it where the picture can be read no more.
+    """
     if labelled.reason is not None:
-        return
-    image = read_image(item.file.path) if item.frame is None else item.frame
-    _save(Image.fromarray(draw_faces(image, labelled.faces)), place_of(folder, item))
+        return labelled
+    with ROOM.claims() as claim:
+        try:
+            image = item.frame
+            if image is None:
+                image = read_picture(item.file.path, max_pixels=max_pixels, claim=claim).image
+        except (OSError, ValueError, MemoryError) as error:
+            return replace(labelled, faces=(), reason=reason_of(error, item.file))
+        _save(Image.fromarray(draw_faces(image, labelled.faces)), place_of(folder, item))
+    return labelled
 
 
 def _save(image: Image.Image, path: Path) -> None:

@@ -216,8 +216,8 @@ class FaceAttributes:
 
         Args:
             crops: RGB ``uint8`` crops of shape ``(size, size, 3)``.
-            full_batches: Fill the last batch up, so that every call has the same shape and a
-                crop's answer does not depend on how many others came with it.
+            full_batches: Fill the last batch up as far as is needed for a crop's answer not to
+                depend on how many others came with it.
 
         Returns:
             One dict a crop: probabilities ``(classes,)`` by task name, ``float32``.
@@ -230,15 +230,21 @@ class FaceAttributes:
                 must_be_rgb(one)
             batch = np.stack(some)
             count = len(batch)
-            # A new shape means a new compilation: sizes are powers of two, or always the same.
-            room = self.batch_size if full_batches else 1 << (count - 1).bit_length()
-            padded = np.zeros((max(room, count), *batch.shape[1:]), np.uint8)
+            room = self._room_for(count, full_batches)
+            padded = np.zeros((room, *batch.shape[1:]), np.uint8)
             padded[:count] = batch
             outputs = model.predict_on_batch(padded)
             answers += [
                 {task: np.asarray(rows[i]) for task, rows in outputs.items()} for i in range(count)
             ]
         return answers
+
+    def _room_for(self, count: int, full_batches: bool) -> int:
+        # A new shape means a new compilation: sizes are powers of two, or always the same.
+        fewest = engines.fewest_of(self.model) if full_batches and count < self.batch_size else 1
+        if fewest is None:
+            return self.batch_size
+        return max(count, min(self.batch_size, max(fewest, 1 << (count - 1).bit_length())))
 
     def described(
         self, faces: Iterable[Face], answers: Iterable[Mapping[str, np.ndarray]]

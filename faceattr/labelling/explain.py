@@ -107,8 +107,7 @@ class _Faces(Iterator[tuple[str, np.ndarray]]):
     def _look(self, files: Inputs, attributes: FaceAttributes) -> Iterator[tuple[str, np.ndarray]]:
         for item in items_of(files, every=1.0):
             self.inputs += 1
-            found, _ = look(item, attributes, Clock())
-            for crop in found.crops:
+            for crop in look(item, attributes, Clock()).crops:
                 yield Path(item.file.name).name, crop
 
 

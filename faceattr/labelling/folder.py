@@ -11,14 +11,13 @@ from faceattr.labelling.describe import FaceAttributes
 from faceattr.labelling.extras import NOTHING, Extras
 from faceattr.labelling.gallery import write_gallery
 from faceattr.labelling.looking import Clock, Item, items_of
-from faceattr.labelling.pipeline import ahead, as_many, describe_items
+from faceattr.labelling.pipeline import ahead, as_many, describe_items, must_be_limit
 from faceattr.labelling.rows import Labelled, Row, columns, rows_of
 from faceattr.labelling.sidecar import begin_sidecar, now, settings_of, write_sidecar
 from faceattr.labelling.summary import Summary
 from faceattr.labelling.writers import must_be_writable, open_table, read_rows
 from faceattr.pictures.inputs import Inputs
-from faceattr.pictures.reading import PathLike
-from faceattr.tasks import Task
+from faceattr.pictures.reading import MAX_PIXELS, PathLike
 
 
 def label(
@@ -26,6 +25,7 @@ def label(
     *,
     every: float = 1.0,
     workers: int | None = None,
+    max_pixels: int = MAX_PIXELS,
     **load,
 ) -> Iterator[Row]:
     """Label pictures and videos: ``pandas.DataFrame(faceattr.label("photos/"))``.
@@ -34,6 +34,8 @@ def label(
         inputs: Folders, pictures, videos, patterns or lists, as `Inputs` takes them.
         every: Seconds between two frames of a video.
         workers: Threads that decode and detect; by default one a processor.
+        max_pixels: A picture with more of them is not read. Whatever the limit, all pictures that
+            are read at once take 2 GiB together; a larger one waits until it is alone.
         **load: `model`, `detector` and the other arguments of `FaceAttributes.load`.
 
     Yields:
@@ -45,7 +47,8 @@ def label(
     """
     files = Inputs(inputs)
     attributes = FaceAttributes.load(**load)
-    for labelled, _ in describe_items(items_of(files, every), attributes, workers=workers):
+    items = items_of(files, every)
+    for labelled, _ in describe_items(items, attributes, workers=workers, max_pixels=max_pixels):
         yield from rows_of(labelled, attributes.tasks)
 
 
@@ -56,9 +59,11 @@ def label_to(
     *,
     every: float = 1.0,
     workers: int | None = None,
+    max_pixels: int = MAX_PIXELS,
     resume: bool = False,
     retry_unreadable: bool = False,
     overwrite: bool = False,
+    spreadsheet: bool = False,
     extras: Extras = NOTHING,
     on_start: Callable[[int, int], None] = lambda files, done: None,
     on_input: Callable[[Labelled], None] = lambda labelled: None,
@@ -72,9 +77,13 @@ def label_to(
         attributes: Detector and model.
         every: Seconds between two frames of a video.
         workers: Threads that decode and detect; by default one a processor.
+        max_pixels: A picture with more of them is not read. Whatever the limit, all pictures that
+            are read at once take 2 GiB together; a larger one waits until it is alone.
         resume: Go on with the table that a stopped job left.
         retry_unreadable: Then try inputs again that could not be read; their rows move to the end.
         overwrite: Replace a table, and a gallery, that is there.
+        spreadsheet: The CSV will be opened in one: texts that it would take for formulas (they
+            begin with ``=``, ``+``, ``-`` or ``@``) get a ``'`` in front. Numbers stay as they are.
         extras: What else to leave beside the table.
         on_start: Is told the number of files and how many of them are done already.
         on_input: Is told of each input whose rows are written.
@@ -86,9 +95,11 @@ def label_to(
         OSError: The table cannot be written any further; what it holds is whole.
     """
     there = {"resume": resume, "retry_unreadable": retry_unreadable, "overwrite": overwrite}
+    there["spreadsheet"] = spreadsheet
     must_be_writable(output, **there)
     extras.must_be_writable(resume=resume, overwrite=overwrite)
     workers = as_many(workers)
+    must_be_limit(max_pixels)
     files = Inputs(inputs, without=extras.folders)
     if files.count == 0:
         left_out = ", ".join(map(str, extras.folders))
@@ -97,16 +108,17 @@ def label_to(
             + (f", leaving out {left_out}, where this job writes itself." if left_out else ".")
         )
     extras.must_spare(files)
-    settings = settings_of(attributes, every)
-    begin_sidecar(output, settings, resume=resume)
+    settings = settings_of(attributes, every, spreadsheet)
     summary, clock = Summary(), Clock()
-    run = {"started": now(), "inputs": files.inputs, "files": files.count}
-    with open_table(output, columns(attributes.tasks), **there) as table:
+    run = {"started": now(), "inputs": files.inputs, "files": files.count, "max_pixels": max_pixels}
+    begin = partial(begin_sidecar, output, settings, resume=resume)
+    names = columns(attributes.tasks)
+    with open_table(output, names, **there, begin=begin) as table:
         write_sidecar(output, settings, run)
         summary.resumed = sum(map(len, table.done.values()))
         on_start(files.count, len(table.done))
         items = takewhile(lambda _: not stop(), items_of(files, every, table.done))
-        for labelled in _with_extras(items, attributes, extras, workers, clock):
+        for labelled in _with_extras(items, attributes, extras, workers, max_pixels, clock):
             rows = rows_of(labelled, attributes.tasks)
             with clock.measure("write"):
                 table.write(rows)
@@ -117,14 +129,10 @@ def label_to(
         write_sidecar(output, settings, run | {"ended": now()} | summary.counts())
     if extras.gallery and table.finished:
         with clock.measure("gallery"):
-            _gallery_of(output, extras.gallery, attributes.tasks, files)
+            written = partial(read_rows, output, names, spreadsheet=spreadsheet)
+            title = f"Faces of {', '.join(files.inputs)}"
+            write_gallery(extras.gallery, written, attributes.tasks, title=title)
     return summary
-
-
-def _gallery_of(table: PathLike, page: PathLike, tasks: Sequence[Task], files: Inputs) -> None:
-    names = columns(tasks)
-    title = f"Faces of {', '.join(files.inputs)}"
-    write_gallery(page, lambda: read_rows(table, names), tasks, title=title)
 
 
 def _with_extras(
@@ -132,6 +140,7 @@ def _with_extras(
     attributes: FaceAttributes,
     extras: Extras,
     workers: int,
+    max_pixels: int,
     clock: Clock,
 ) -> Iterator[Labelled]:
     """Describe items; what is to be left beside the table is there before a row is."""
@@ -143,13 +152,13 @@ def _with_extras(
         clock=clock,
         keep=partial(save_crops, crops, attributes.crop_rule) if crops is not None else None,
         keep_frames=annotated is not None,
+        max_pixels=max_pixels,
     )
     if annotated is None:
         return (labelled for labelled, _ in described)
 
     def annotate(pair: tuple[Labelled, Item]) -> Labelled:
         with clock.measure("annotate"):
-            save_annotated(annotated, *pair)
-        return pair[0]
+            return save_annotated(annotated, *pair, max_pixels=max_pixels)
 
     return ahead(annotate, described, workers)

@@ -9,17 +9,21 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from faceattr.labelling.rows import UNREADABLE, Row
 
 Columns = dict[str, type]
 # By path the times of its frames that are done; None stands for a picture.
 Done = dict[str, set[float | None]]
+PICTURE_DONE: set[float | None] = {None}  # one for all: a set for each would be most of the memory
 # More than the rows of any one input.
 MOST_TORN_BYTES = 4 << 20
+# Where a text begins like this, a spreadsheet may compute it; one "'" more takes no other's place.
+FORMULA, DEFUSED = re.compile(r"'*[=+\-@\t\r]"), re.compile(r"'+[=+\-@\t\r]")
 OTHER_COLUMNS = (
     "{} has other columns than this job writes: another model or another program made it. "
     "Choose another output."
@@ -39,14 +43,22 @@ class Form(Protocol):
 
 
 class CsvForm:
-    def __init__(self, columns: Columns) -> None:
+    """Comma-separated values.
+
+    Args:
+        columns: Names and types, in order.
+        spreadsheet: Put a ``'`` before texts that a spreadsheet would take for a formula.
+    """
+
+    def __init__(self, columns: Columns, *, spreadsheet: bool = False) -> None:
         self.columns = columns
+        self._texts = {name for name, kind in columns.items() if kind is str and spreadsheet}
         self.header = self.encode([dict(zip(columns, columns, strict=True))])
 
     def encode(self, rows: Sequence[Row]) -> bytes:
         text = io.StringIO(newline="")
         csv.writer(text, lineterminator="\n").writerows(
-            [row[name] for name in self.columns] for row in rows
+            [self._cell(name, row[name]) for name in self.columns] for row in rows
         )
         return text.getvalue().encode()
 
@@ -55,9 +67,17 @@ class CsvForm:
         try:
             for cells in reader:
                 fits = len(cells) == len(self.columns)
-                yield dict(zip(self.columns, cells, strict=True)) if fits else None
+                yield self.plain(dict(zip(self.columns, cells, strict=True))) if fits else None
         except csv.Error:
             yield None
+
+    def plain(self, row: Row) -> Row:
+        """A row as it was before it was written."""
+        return row | {n: row[n][1:] for n in self._texts if DEFUSED.match(row[n] or "")}
+
+    def _cell(self, name: str, value: Any) -> Any:
+        is_formula = name in self._texts and FORMULA.match(value or "")
+        return f"'{value}" if is_formula else value
 
 
 class JsonlForm:
@@ -110,7 +130,11 @@ def whole_inputs(path: Path, form: Form) -> tuple[int, Done]:
             group.append(key)
             name, second, expected = key
             if len(group) == expected:
-                done.setdefault(name, set()).add(second)
+                times = done.setdefault(name, PICTURE_DONE if second is None else set())
+                if times is PICTURE_DONE and second is not None:
+                    times = done[name] = set(PICTURE_DONE)
+                if second not in times:
+                    times.add(second)
                 end, group = lines.offset, []
     return end, done
 

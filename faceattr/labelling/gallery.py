@@ -23,7 +23,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from faceattr.labelling.rows import OK, Row
+from faceattr.labelling.rows import OK, Row, withheld_name
 from faceattr.labelling.writers import whole_file
 from faceattr.pictures.capture import frames
 from faceattr.pictures.crop import CropRule, crop
@@ -32,7 +32,6 @@ from faceattr.tasks import Task
 
 MOST_A_CLASS = 96
 THUMB = CropRule(96, 0.25)
-UNSURE = "unsure"
 
 
 @dataclass
@@ -51,6 +50,10 @@ class _Answers:
         order = np.argsort(-np.asarray(self.probabilities), kind="stable")
         picks = np.linspace(0, len(order) - 1, min(len(order), MOST_A_CLASS)).round()
         return [self.numbers[order[int(pick)]] for pick in picks]
+
+
+# By task and answer; None is an answer that was withheld.
+Groups = dict[tuple[str, str | None], _Answers]
 
 
 def write_gallery(
@@ -75,6 +78,7 @@ def write_gallery(
     sections = {task.name: _section(task, answers) for task in tasks}
     about: dict[str, Any] = {
         "tasks": {task.name: task.classes for task in tasks},
+        "withheld": {task.name: withheld_name(task.classes) for task in tasks},
         "faces": {number: _face(row, sections, page.parent) for number, row in chosen.items()},
     }
     # Marks are remembered by the browser, and must not come back on other faces.
@@ -97,13 +101,12 @@ def _template():
     return pages.get_template("gallery.html")
 
 
-def _by_answer(rows: Iterable[Row], tasks: Sequence[Task]) -> dict[tuple[str, str], _Answers]:
-    groups = {(t.name, name): _Answers() for t in tasks for name in (*t.classes, UNSURE)}
+def _by_answer(rows: Iterable[Row], tasks: Sequence[Task]) -> Groups:
+    groups = {(t.name, name): _Answers() for t in tasks for name in (*t.classes, None)}
     for number, row in enumerate(rows):
         if row["status"] == OK:
             for task in tasks:
-                answer = row[task.name] or UNSURE
-                groups[task.name, answer].add(number, row[f"{task.name}_prob"])
+                groups[task.name, row[task.name] or None].add(number, row[f"{task.name}_prob"])
     return groups
 
 
@@ -155,13 +158,15 @@ class _Group:
         return f"{self.count:,} {faces}{some}, surest first" if self.count else "no face"
 
 
-def _section(task: Task, answers: Mapping[tuple[str, str], _Answers]) -> list[_Group]:
-    groups = {name: answers[task.name, name] for name in (*task.classes, UNSURE)}
+def _section(task: Task, answers: Groups) -> list[_Group]:
+    groups = {name: answers[task.name, name] for name in task.classes}
+    withheld = withheld_name(task.classes)
+    groups[withheld] = answers[task.name, None]
     total = sum(len(group.numbers) for group in groups.values()) or 1
     return [
         _Group(name, len(group.numbers), len(group.numbers) / total, group.shown())
         for name, group in groups.items()
-        if group.numbers or name != UNSURE
+        if group.numbers or name != withheld
     ]
 
 

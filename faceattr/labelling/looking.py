@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -16,7 +16,7 @@ from faceattr.labelling.describe import FaceAttributes
 from faceattr.pictures.capture import frames
 from faceattr.pictures.detect import Face, enough
 from faceattr.pictures.inputs import InputFile
-from faceattr.pictures.reading import Picture, read_picture
+from faceattr.pictures.reading import MAX_PIXELS, ROOM, Picture, read_picture
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,9 @@ class Found:
     faces: tuple[Face, ...] = ()
     crops: tuple[np.ndarray, ...] = ()
     reason: str | None = None
+
+
+Keep = Callable[[Found, Picture], None]
 
 
 @dataclass
@@ -70,7 +73,10 @@ def items_of(
     # A folder may be spelled otherwise than when the job began.
     times_at: dict[str, set] = {}
     for name, times in (done or {}).items():
-        times_at.setdefault(os.path.abspath(name), set()).update(times)
+        place = os.path.abspath(name)
+        before = times_at.get(place)
+        # A path that is whole already needs no second text.
+        times_at[name if place == name else place] = times if before is None else before | times
     for file in files:
         finished = times_at.get(os.path.abspath(file.name), set())
         if None in finished:
@@ -87,42 +93,60 @@ def _frames_of(file: InputFile, every: float, finished: set) -> Iterator[Item]:
             if second not in finished:
                 yield Item(file, second, frame)
     except (OSError, ValueError) as error:
-        yield Item(file, reason=_reason(error, file))
+        yield Item(file, reason=reason_of(error, file))
 
 
-def _reason(error: Exception, file: InputFile) -> str:
+def reason_of(error: Exception, file: InputFile) -> str:
+    """Why a file cannot be read, in one line without its name."""
     text = getattr(error, "strerror", None) or str(error).removeprefix(f"{file.path}: ")
     return " ".join(text.split()) or type(error).__name__
 
 
 def look(
-    item: Item, attributes: FaceAttributes, clock: Clock, *, whole: bool = False
-) -> tuple[Found, Picture | None]:
+    item: Item,
+    attributes: FaceAttributes,
+    clock: Clock,
+    *,
+    keep: Keep | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Found:
     """Decode one item, find its faces, cut the large ones.
 
     Args:
         item: What to look at.
         attributes: Detector and crop rule.
         clock: Is told how long it takes.
-        whole: Give a picture with faces back in full size. What is found does not depend on it.
+        keep: Is given what was found and the picture in full size, if there are faces in it. What
+            is found does not depend on it.
+        max_pixels: A file with more of them is not read.
 
     Returns:
-        What was found, in pixels of the full picture, and the picture; a file that cannot be
-        read gives its reason and no picture.
+        What was found, in pixels of the full picture; or why the file cannot be read.
     """
     if item.reason is not None:
-        return Found(item, reason=item.reason), None
-    try:
-        return _look(item, attributes, clock, whole)
-    except (OSError, ValueError, MemoryError, cv2.error) as error:
-        return Found(item, reason=_reason(error, item.file)), None
+        return Found(item, reason=item.reason)
+    with ROOM.claims() as claim:
+
+        def read(at_least: int | None = None) -> Picture:
+            if item.frame is not None:
+                return Picture(item.frame, item.frame.shape[:2])
+            with clock.measure("decode"):
+                return read_picture(item.file.path, at_least, max_pixels=max_pixels, claim=claim)
+
+        try:
+            found, picture = _look(item, attributes, clock, read)
+            whole = read() if keep and found.faces and picture.scale > 1 else picture
+        except (OSError, ValueError, MemoryError, cv2.error) as error:
+            return Found(item, reason=reason_of(error, item.file))
+        if keep:
+            keep(found, whole)
+        return found
 
 
 def _look(
-    item: Item, attributes: FaceAttributes, clock: Clock, whole: bool
+    item: Item, attributes: FaceAttributes, clock: Clock, read: Callable[..., Picture]
 ) -> tuple[Found, Picture]:
-    with clock.measure("decode"):
-        picture = _picture(item, enough(attributes.detector))
+    picture = read(enough(attributes.detector))
     with clock.measure("detect"):
         near = attributes.find(picture.image)
     faces = tuple(face.scaled(picture.scale) for face in near)
@@ -130,18 +154,8 @@ def _look(
     sides = [seen.side for seen, is_large in zip(near, large, strict=True) if is_large]
     if picture.scale > 1 and min(sides, default=np.inf) < attributes.crop_rule.size:
         # A small face in a large picture: the reduced one would blur its crop.
-        with clock.measure("decode"):
-            picture, near = _picture(item), list(faces)
+        picture, near = read(), list(faces)
     with clock.measure("crop"):
         cuts = [seen for seen, is_large in zip(near, large, strict=True) if is_large]
         crops = tuple(attributes.cut(picture.image, seen) for seen in cuts)
-    if whole and faces and picture.scale > 1:
-        with clock.measure("decode"):
-            picture = _picture(item)
     return Found(item, faces, crops), picture
-
-
-def _picture(item: Item, at_least: int | None = None) -> Picture:
-    if item.frame is not None:
-        return Picture(item.frame, item.frame.shape[:2])
-    return read_picture(item.file.path, at_least)

@@ -6,6 +6,7 @@ What is in flight is bounded, so memory does not grow with the number of picture
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -18,9 +19,9 @@ import cv2
 import numpy as np
 
 from faceattr.labelling.describe import FaceAttributes
-from faceattr.labelling.looking import Clock, Found, Item, look
+from faceattr.labelling.looking import Clock, Found, Item, Keep, look
 from faceattr.labelling.rows import Labelled
-from faceattr.pictures.reading import Picture
+from faceattr.pictures.reading import MAX_PIXELS
 
 # Rows are held back for a full batch, but not for longer than this, nor for more inputs.
 PATIENCE_SECONDS = 10.0
@@ -47,14 +48,21 @@ def as_many(workers: int | None) -> int:
     return workers or default_workers()
 
 
+def must_be_limit(max_pixels: int) -> None:
+    """Raises ValueError where no picture is small enough."""
+    if max_pixels < 1:
+        raise ValueError(f"A limit of pixels is 1 or more. Received: {max_pixels}")
+
+
 def describe_items(
     items: Iterable[Item],
     attributes: FaceAttributes,
     *,
     workers: int | None = None,
     clock: Clock | None = None,
-    keep: Callable[[Found, Picture], None] | None = None,
+    keep: Keep | None = None,
     keep_frames: bool = False,
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[tuple[Labelled, Item]]:
     """Find and describe the faces of many pictures.
 
@@ -65,18 +73,18 @@ def describe_items(
         clock: Is told where the time goes.
         keep: Called in the worker with what was found and the whole picture.
         keep_frames: Give a video's frames back with their records; fewer of them wait then.
+        max_pixels: A file with more of them is not read.
 
     Yields:
         One record an item, in the order of the items.
     """
     clock = clock or Clock()
     workers = as_many(workers)
+    must_be_limit(max_pixels)
     batches = _Batches(attributes, clock, attributes.batch_size if keep_frames else MOST_WAITING)
 
     def work(item: Item) -> Found:
-        found, picture = look(item, attributes, clock, whole=keep is not None)
-        if keep and picture is not None:
-            keep(found, picture)
+        found = look(item, attributes, clock, keep=keep, max_pixels=max_pixels)
         return found if keep_frames else replace(found, item=replace(item, frame=None))
 
     with _one_opencv_thread_each(workers):
@@ -86,15 +94,38 @@ def describe_items(
         yield from batches.ready(at_once=True)
 
 
-@contextmanager
-def _one_opencv_thread_each(workers: int) -> Iterator[None]:
-    """Many pictures at once use the processors better than many threads on one picture."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1 if workers > 1 else before)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
+class _OneOpencvThreadEach:
+    """Many pictures at once use the processors better than many threads on one picture.
+
+    The number of OpenCV's threads is the process' own: the first of several jobs sets it, and the
+    last one that ends restores it.
+    """
+
+    def __init__(self) -> None:
+        self._jobs = 0
+        self._before = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def __call__(self, workers: int) -> Iterator[None]:
+        if workers == 1:
+            yield
+            return
+        with self._lock:
+            if self._jobs == 0:
+                self._before = cv2.getNumThreads()
+                cv2.setNumThreads(1)
+            self._jobs += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._jobs -= 1
+                if self._jobs == 0:
+                    cv2.setNumThreads(self._before)
+
+
+_one_opencv_thread_each = _OneOpencvThreadEach()
 
 
 def ahead(work: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:

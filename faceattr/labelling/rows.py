@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +64,14 @@ def columns(tasks: Sequence[Task]) -> dict[str, type]:
             raise ValueError(f"The table has a column {taken.pop()!r} already; rename that task.")
         names |= own
     return names | REMARKS
+
+
+def withheld_name(classes: Container[str]) -> str:
+    """What withheld answers are called where they are counted: "unsure", unless a class is."""
+    name = "unsure"
+    while name in classes:
+        name = f"{name} (withheld)"
+    return name
 
 
 def rows_of(labelled: Labelled, tasks: Sequence[Task]) -> list[Row]:

@@ -25,7 +25,9 @@ def sidecar_of(table: PathLike) -> Path:
     return table.with_name(f"{table.name}.about.json")
 
 
-def settings_of(attributes: FaceAttributes, every: float) -> dict[str, Any]:
+def settings_of(
+    attributes: FaceAttributes, every: float, spreadsheet: bool = False
+) -> dict[str, Any]:
     """Everything that decides what a row says: two tables with equal settings compare."""
     path = attributes.path
     return {
@@ -44,6 +46,8 @@ def settings_of(attributes: FaceAttributes, every: float) -> dict[str, Any]:
         "require": attributes.require,
         "flip": attributes.flip,
         "every": every,
+        # Not said where it is not so, as before there was such an option.
+        **({"spreadsheet": True} if spreadsheet else {}),
     }
 
 
@@ -66,7 +70,8 @@ def begin_sidecar(table: PathLike, settings: Mapping[str, Any], *, resume: bool)
         )
     if before is None or before == _plain(settings):
         return
-    differing = [name for name in settings if before.get(name) != _plain(settings)[name]]
+    wanted = _plain(settings)
+    differing = [name for name in before | wanted if before.get(name) != wanted.get(name)]
     raise ValueError(
         f"{table} was begun with another {' and another '.join(differing) or 'version'}; one "
         f"table must not mix them. See {sidecar_of(table)}, go on with the same options, or "

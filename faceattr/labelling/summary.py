@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Any
 
 from faceattr.labelling.looking import Clock
-from faceattr.labelling.rows import STATUSES, Labelled, Row
+from faceattr.labelling.rows import STATUSES, Labelled, Row, withheld_name
 
 
 @dataclass
@@ -56,10 +56,7 @@ class Summary:
             "looked_at": self.inputs,
             "there_before": self.resumed,
             "rows": dict(self.statuses),
-            "answers": {
-                task: {name or "unsure": n for name, n in answers.items()}
-                for task, answers in self.answers.items()
-            },
+            "answers": {task: named(answers) for task, answers in self.answers.items()},
             "seconds": round(self.seconds, 1),
         }
 
@@ -67,3 +64,9 @@ class Summary:
     def faces(self) -> int:
         """Faces that were described."""
         return self.statuses["ok"]
+
+
+def named(answers: Mapping[str | None, int]) -> dict[str, int]:
+    """Counts by answer, those of the withheld under a name that no answer has."""
+    withheld = withheld_name([name for name in answers if name])
+    return {withheld if name is None else name: count for name, count in answers.items()}

@@ -7,7 +7,7 @@ import csv
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -25,7 +25,7 @@ from faceattr.labelling.forms import (
     without_unreadable,
 )
 from faceattr.labelling.rows import Row
-from faceattr.outputs import must_have_place
+from faceattr.outputs import must_have_place, short_name
 from faceattr.pictures.reading import PathLike
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
@@ -42,6 +42,8 @@ def open_table(
     resume: bool = False,
     retry_unreadable: bool = False,
     overwrite: bool = False,
+    spreadsheet: bool = False,
+    begin: Callable[[], None] = lambda: None,
 ) -> Iterator[Table]:
     """Open a table for writing; its form is told by the name's ending.
 
@@ -52,6 +54,8 @@ def open_table(
         resume: Go on with the table that is there, if there is one.
         retry_unreadable: Then take the rows of inputs that could not be read out of it.
         overwrite: Replace the table that is there.
+        spreadsheet: As for `CsvForm`.
+        begin: Called once no other job can write it, before anything in it changes.
 
     Raises:
         FileExistsError: There is a table, and neither is asked for.
@@ -59,14 +63,17 @@ def open_table(
         OSError: It cannot be written.
     """
     target = Path(path)
-    must_be_writable(target, resume=resume, retry_unreadable=retry_unreadable, overwrite=overwrite)
+    there = {"resume": resume, "retry_unreadable": retry_unreadable, "overwrite": overwrite}
+    must_be_writable(target, **there, spreadsheet=spreadsheet)
     target.parent.mkdir(parents=True, exist_ok=True)
     is_parquet = target.suffix == ".parquet"
     file = _journal(target) if is_parquet else target
     with _only_one_job(target):
+        begin()
         if is_parquet and resume and target.exists() and not file.exists():
             _unpack(target, file, columns)
-        form: Form = CsvForm(columns) if file.suffix == ".csv" else JsonlForm(columns)
+        is_csv = file.suffix == ".csv"
+        form: Form = CsvForm(columns, spreadsheet=spreadsheet) if is_csv else JsonlForm(columns)
         if retry_unreadable and file.exists():
             with whole_file(file) as part, open(part, "wb") as kept:
                 kept.writelines(without_unreadable(file, form))
@@ -77,7 +84,12 @@ def open_table(
 
 
 def must_be_writable(
-    path: PathLike, *, resume: bool = False, retry_unreadable: bool = False, overwrite: bool = False
+    path: PathLike,
+    *,
+    resume: bool = False,
+    retry_unreadable: bool = False,
+    overwrite: bool = False,
+    spreadsheet: bool = False,
 ) -> None:
     """Refuse a table's name before any work is done; raises as `open_table`."""
     path = Path(path)
@@ -90,6 +102,11 @@ def must_be_writable(
         raise ValueError("Going on with a table and replacing it exclude each other.")
     if path.suffix not in SUFFIXES:
         raise ValueError(f"A table's name ends in {', '.join(SUFFIXES)}. Received: {path}")
+    if spreadsheet and path.suffix != ".csv":
+        raise ValueError(
+            "Only a .csv table has cells that a spreadsheet would take for formulas: leave "
+            f"--spreadsheet away. Received: {path}"
+        )
     must_have_place(path)
     there = _begun(path)
     if there and not resume and not overwrite:
@@ -115,6 +132,7 @@ def has_rows(path: PathLike) -> bool:
 
 @contextlib.contextmanager
 def _only_one_job(path: Path) -> Iterator[None]:
+    # The lock's file stays: were it deleted, whoever has just opened it would hold nothing.
     lock = FileLock(path.with_name(f".{path.name}.lock"), blocking=False)
     try:
         lock.acquire()
@@ -126,7 +144,6 @@ def _only_one_job(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -137,7 +154,7 @@ def whole_file(path: PathLike) -> Iterator[Path]:
         OSError: It cannot be written; nothing is left behind.
     """
     path = Path(path)
-    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    part = path.with_name(short_name(f".{path.stem}.part{path.suffix}"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
@@ -211,7 +228,7 @@ class Table:
             self._synced = time.monotonic()
 
 
-def read_rows(path: PathLike, columns: Columns) -> Iterator[Row]:
+def read_rows(path: PathLike, columns: Columns, *, spreadsheet: bool = False) -> Iterator[Row]:
     """The rows of a finished table of any form, empty cells as None, numbers as numbers."""
     path = Path(path)
     if path.suffix == ".parquet":
@@ -223,8 +240,9 @@ def read_rows(path: PathLike, columns: Columns) -> Iterator[Row]:
         with open(path, encoding="utf-8") as lines:
             yield from map(json.loads, lines)
     else:
+        form = CsvForm(columns, spreadsheet=spreadsheet)
         with open(path, encoding="utf-8", newline="") as lines:
-            for row in csv.DictReader(lines):
+            for row in map(form.plain, csv.DictReader(lines)):
                 yield {
                     name: kind(row[name]) if row[name] else None for name, kind in columns.items()
                 }

@@ -1,7 +1,8 @@
 """From what somebody typed to the pictures and videos that are meant.
 
-Nothing is read here but names, and the names are walked through lazily, so that a folder
-of a million pictures costs no memory.
+Nothing is read here but names, and they are walked through lazily: in memory are those of one
+folder at a time, about 100 bytes a file. Several inputs, or a list, cost more: their names are
+remembered, so that none comes twice.
 """
 
 from __future__ import annotations
@@ -171,21 +172,24 @@ def _folders_from(folder: str, visited: set[str]) -> Iterator[str]:
             yield from _folders_from(path, visited)
 
 
-def _entries(folder: str) -> list[tuple[str, bool]]:
+def _entries(folder: str) -> Iterator[tuple[str, bool]]:
     """What a folder holds, in order, and whether it is a folder; nothing hidden."""
+    folders: set[str] = set()
+    names: list[str] = []
     try:
         with os.scandir(folder or ".") as entries:
-            found = sorted((entry.name, _is_folder(entry)) for entry in entries)
+            for entry in entries:
+                if not entry.name.startswith("."):
+                    names.append(entry.name)
+                    if _is_folder(entry):
+                        folders.add(entry.name)
     except PermissionError as error:
         raise PermissionError(
             f"The folder {folder} may not be read, so its pictures would be missing: allow it, or "
             "name the other folders one by one."
         ) from error
-    return [
-        (os.path.join(folder, name), is_folder)
-        for name, is_folder in found
-        if not name.startswith(".")
-    ]
+    names.sort()
+    return ((os.path.join(folder, name), name in folders) for name in names)
 
 
 def _is_folder(entry: os.DirEntry) -> bool:

@@ -32,11 +32,10 @@ import numpy as np
 
 from faceattr.labelling.describe import FaceAttributes
 from faceattr.labelling.folder import label_to
-from faceattr.labelling.looking import SPARE
 from faceattr.labelling.pipeline import default_workers
 from faceattr.pictures.choose import choose_detector
 from faceattr.pictures.crop import crop
-from faceattr.pictures.detect import Detector, Face
+from faceattr.pictures.detect import Detector, Face, enough
 from faceattr.pictures.inputs import Inputs
 from faceattr.pictures.reading import read_image, read_picture
 
@@ -130,9 +129,8 @@ def plain_loop(
 def kernels(ours: FaceAttributes, files: list[str]) -> dict[str, Callable[[], object]]:
     """Each stage alone, on all processors, with everything it needs in memory."""
     workers = default_workers()
-    side = ours.detector.long_side
-    enough = side and round(side * SPARE)
-    images = [read_picture(path, enough).image for path in files]
+    side = enough(ours.detector)
+    images = [read_picture(path, side).image for path in files]
     faces = [ours.find(image) for image in images]
     crops = [
         ours.cut(image, face)
@@ -149,7 +147,7 @@ def kernels(ours: FaceAttributes, files: list[str]) -> dict[str, Callable[[], ob
         cv2.setNumThreads(before)
 
     return {
-        "(k) decode": lambda: spread(lambda path: read_picture(path, enough), files),
+        "(k) decode": lambda: spread(lambda path: read_picture(path, side), files),
         "(k) detect": lambda: spread(ours.find, images),
         "(k) predict": lambda: ours.predict(crops, full_batches=True),
     }

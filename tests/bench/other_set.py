@@ -8,7 +8,7 @@ chance and ordered by answer and confidence; beside each sheet a table of the sa
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import pandas as pd
@@ -56,4 +56,7 @@ def words(number: int, answer: Prediction) -> tuple[str, ...]:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:4]))
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    for name in ("fer2013", "utkface", "folder"):
+        parser.add_argument(name, type=Path)
+    main(**vars(parser.parse_args()))

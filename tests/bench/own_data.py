@@ -12,10 +12,10 @@ in the time, and judged by `faceattr evaluate` on val rows of the sets, which no
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterable
@@ -95,9 +95,10 @@ def main(fer: Path, utkface: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    places = [Path(word) for word in sys.argv[1:]]
-    if len(places) == 3:
-        main(*places)
-    else:
-        with tempfile.TemporaryDirectory() as temporary:
-            main(*places, Path(temporary))
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("fer2013", type=Path)
+    parser.add_argument("utkface", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?")
+    places = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        main(places.fer2013, places.utkface, places.folder or Path(temporary))

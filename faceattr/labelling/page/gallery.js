@@ -25,7 +25,7 @@
     const others = about.tasks[task].filter((name) => name !== answer);
     // Numbers stand for classes, because a class may be called anything.
     const number = (name) => String(about.tasks[task].indexOf(name));
-    choice.append(option(SAME, answer || "unsure"), ...others.map((name) => option(number(name), name)));
+    choice.append(option(SAME, answer || about.withheld[task]), ...others.map((name) => option(number(name), name)));
     choice.append(option(UNKNOWN, "cannot tell"), option(NO_FACE, "not a face"));
     return choice;
   }
