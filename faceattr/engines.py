@@ -109,7 +109,9 @@ def _litert(path: Path) -> Answer:
 def _openvino(path: Path) -> Answer:
     import openvino
 
-    compiled = openvino.Core().compile_model(path, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+    # By itself it computes in bfloat16 where the processor has it; int8 layers stay int8.
+    how = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(path, "CPU", how)
     names = [output.get_any_name() for output in compiled.outputs]
 
     def answer(crops: np.ndarray) -> dict[str, np.ndarray]:
@@ -228,7 +230,11 @@ def load(path: str | Path) -> tuple[keras.Model | Engine, Description]:
             f"{path} is not the file that {page_beside(path)} describes: it was changed since it "
             "was exported. Export it again."
         )
-    return open_exported(path, page["precision"]), description
+    engine, side = open_exported(path, page["precision"]), description.crop.size
+    answers = engine.predict_on_batch(np.zeros((1, side, side, 3), "uint8"))
+    heads = {name: rows.shape[-1] for name, rows in answers.items()}
+    model_file.check_heads(path, description, heads)
+    return engine, description
 
 
 def _read(path: Path) -> tuple[Description, dict[str, Any]]:
@@ -242,5 +248,5 @@ def _read(path: Path) -> tuple[Description, dict[str, Any]]:
     try:
         fields = json.loads(page.read_text(encoding="utf-8"))
         return Description.from_json(json.dumps(fields["description"])), fields
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"{page} does not describe {path.name}: {error}.") from None

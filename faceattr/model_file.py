@@ -7,6 +7,7 @@ precision and compute in float32.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -14,8 +15,9 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +34,10 @@ MEMBER = "faceattr.json"
 WEIGHTS_MEMBER = "model.weights.h5"
 CONFIG_MEMBER = "config.json"
 EXPORTED = (".onnx", ".tflite", ".xml")  # what `faceattr export` writes beside folders
+LARGEST_TEXT = 16 << 20  # bytes; the shipped model's longest is 25 thousand
+EXPANSION = (
+    20  # times a file's own size: weights hardly shrink, so what unpacks to more is no model
+)
 SHIPPED = "shipped"  # what the model that comes with the package is called
 
 
@@ -60,23 +66,59 @@ class Description:
     licence: str = "not stated"
     colour: str = "RGB uint8"
 
+    def __post_init__(self) -> None:
+        names = [task.name for task in self.tasks]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"A model has one or more tasks, each named once. Received: {names}")
+        for name in ("network", "scores", "made"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise ValueError(f"{name} is a mapping. Received: {getattr(self, name)!r:.80}")
+        if not all(isinstance(part, Mapping) for part in self.data):
+            raise ValueError(f"data is a sequence of mappings. Received: {self.data!r:.80}")
+        if not isinstance(self.licence, str):
+            raise ValueError(f"The licence is a text. Received: {self.licence!r:.80}")
+
     def to_json(self) -> str:
         return json.dumps(plain({"format": FORMAT, **asdict(self)}), indent=1, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Description:
         """Raises ValueError where the text is not a description of this format."""
-        fields = json.loads(text)
-        version = fields.pop("format", None) if isinstance(fields, dict) else None
+        try:
+            given = json.loads(text)
+        except RecursionError:
+            raise ValueError("its description is nested too deeply") from None
+        version = given.pop("format", None) if isinstance(given, dict) else None
         if version != FORMAT:
             raise ValueError(
-                f"its description has format {version}, and this faceattr reads format {FORMAT}; "
-                "another version of faceattr wrote it"
+                f"its description has format {version!r:.80}, and this faceattr reads format "
+                f"{FORMAT}; another version of faceattr wrote it"
             )
-        fields["tasks"] = tuple(Task(t["name"], tuple(t["classes"])) for t in fields["tasks"])
-        fields["crop"] = CropRule(**fields["crop"])
-        fields["data"] = tuple(fields["data"])
-        return cls(**fields)
+        tasks = _items(given, "tasks")
+        given["tasks"] = tuple(_record(Task, "a task", task) for task in tasks)
+        given["crop"] = _record(CropRule, "the crop", given.get("crop"))
+        given["data"] = tuple(_items(given, "data"))
+        return _record(cls, "the description", given)
+
+
+def _items(given: Mapping[str, Any], name: str) -> list[Any]:
+    items = given.get(name, [])
+    if not isinstance(items, list):
+        raise ValueError(f"{name} is a list. Received: {items!r:.80}")
+    return items
+
+
+def _record(kind: type, what: str, given: Any) -> Any:
+    """A record of JSON's words; ValueError where they are not its own."""
+    words = {word.name: word.default is word.default_factory is MISSING for word in fields(kind)}
+    missing = {word for word, needed in words.items() if needed}
+    if not isinstance(given, dict) or not missing <= given.keys() <= words.keys():
+        received = sorted(given) if isinstance(given, dict) else given
+        raise ValueError(
+            f"{what} says {', '.join(sorted(missing))} and nothing but {', '.join(words)}. "
+            f"Received: {received!r:.200}"
+        )
+    return kind(**given)
 
 
 def plain(value: Any) -> Any:
@@ -137,7 +179,7 @@ def describe_anew(path: str | Path, description: Description) -> None:
     """Replace the description inside a model file, leaving the network as it is."""
     path = Path(path)
     part = path.with_name(f".{path.name}.part")
-    with zipfile.ZipFile(path) as source, zipfile.ZipFile(part, "w") as target:
+    with _archive(path) as source, zipfile.ZipFile(part, "w") as target:
         for name in source.namelist():
             if name != MEMBER:
                 target.writestr(name, source.read(name))
@@ -188,11 +230,8 @@ def describe(path: str | Path) -> Description:
         raise FileNotFoundError(
             f"There is no model file {path}. `faceattr train … -o {path.name}` makes one."
         )
-    try:
-        with zipfile.ZipFile(path) as archive:
-            text = archive.read(MEMBER) if MEMBER in archive.namelist() else None
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{path} is not a whole .keras model file: {error}.") from None
+    with _archive(path) as archive:
+        text = archive.read(MEMBER) if MEMBER in archive.namelist() else None
     if text is None:
         raise ValueError(
             f"{path} does not say what it is: it has no {MEMBER} inside. Expected a model "
@@ -200,8 +239,30 @@ def describe(path: str | Path) -> Description:
         )
     try:
         return Description.from_json(text)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} cannot be used: {error}.") from None
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be used: {str(error).rstrip('.')}.") from None
+
+
+@contextlib.contextmanager
+def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """A model file to read members of, none larger than a model's.
+
+    Inflating stops at the size that a member declares, so bounding what is declared bounds what is
+    read.
+
+    Raises:
+        ValueError: It is not a whole archive, is encrypted, or unpacks to too much.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            texts = [m.file_size for m in members if m.filename != WEIGHTS_MEMBER]
+            most = EXPANSION * path.stat().st_size + LARGEST_TEXT
+            if max(texts, default=0) > LARGEST_TEXT or sum(m.file_size for m in members) > most:
+                raise zipfile.BadZipFile("it unpacks to more than a model can hold")
+            yield archive
+    except (EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} is not a whole .keras model file: {error}.") from None
 
 
 def load(path: str | Path) -> tuple[keras.Model, Description]:
@@ -216,18 +277,45 @@ def load(path: str | Path) -> tuple[keras.Model, Description]:
         ValueError: The file is not a faceattr model, damaged, or of another format.
     """
     description = describe(path)
+    try:
+        model = _load_network(Path(path))
+    except Exception as error:  # Keras, HDF5 and TensorFlow raise whatever they stumble over
+        reason = (str(error).strip() or type(error).__name__).split("\n")[0]
+        raise ValueError(f"{path} is damaged or of another Keras: {reason}") from error
+    heads = model.output if isinstance(model.output, dict) else {}
+    check_heads(path, description, {name: head.shape[-1] for name, head in heads.items()})
+    return model, description
+
+
+def _load_network(path: Path) -> keras.Model:
     import keras
 
-    try:
-        # load_model wants the ending .keras, and a model may be called anything.
-        if Path(path).suffix == ".keras":
-            return keras.saving.load_model(path, compile=False), description
-        with tempfile.TemporaryDirectory() as folder:
-            copy = shutil.copyfile(path, Path(folder, "model.keras"))
-            return keras.saving.load_model(copy, compile=False), description
-    except (OSError, KeyError, TypeError, zipfile.BadZipFile, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"{path} is damaged or of another Keras: {reason}") from error
+    # load_model wants the ending .keras, and a model may be called anything.
+    if path.suffix == ".keras":
+        return keras.saving.load_model(path, compile=False)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = shutil.copyfile(path, Path(folder, "model.keras"))
+        return keras.saving.load_model(copy, compile=False)
+
+
+def check_heads(path: str | Path, description: Description, heads: Mapping[str, int]) -> None:
+    """Raises ValueError unless a network has the heads that its description tells.
+
+    Args:
+        path: Of the model, for the message.
+        description: What it says about itself.
+        heads: By name of the network's output, its probabilities.
+    """
+    told = {task.name: len(task.classes) for task in description.tasks}
+    if told != heads:
+        said, has = (
+            ", ".join(f"{name} with {classes} classes" for name, classes in sorted(one.items()))
+            for one in (told, heads)
+        )
+        raise ValueError(
+            f"{path} cannot be used: its description tells of {said}, and its network has "
+            f"{has or 'no heads by name'}."
+        )
 
 
 def is_stored_in_half(path: str | Path) -> bool:
@@ -239,7 +327,7 @@ def is_stored_in_half(path: str | Path) -> bool:
     def look(name: str, item: h5py.Group | h5py.Dataset) -> None:
         found.append(isinstance(item, h5py.Dataset) and item.dtype == "float16")
 
-    with zipfile.ZipFile(path) as archive, h5py.File(archive.open(WEIGHTS_MEMBER)) as weights:
+    with _archive(Path(path)) as archive, h5py.File(archive.open(WEIGHTS_MEMBER)) as weights:
         weights.visititems(look)
     return any(found)
 

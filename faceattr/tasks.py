@@ -30,8 +30,16 @@ class Task:
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        # A text is a sequence of letters, but no classes: "xy" is a slip for ("xy",).
+        if isinstance(self.classes, str) or not all(
+            isinstance(name, str) and name for name in self.classes
+        ):
+            raise ValueError(
+                f"The classes of task {self.name!r} are a sequence of names. "
+                f"Received: {self.classes!r}"
+            )
         object.__setattr__(self, "classes", tuple(self.classes))
-        if not re.fullmatch(TASK_NAME, self.name):
+        if not isinstance(self.name, str) or not re.fullmatch(TASK_NAME, self.name):
             raise ValueError(
                 "A task's name is made of plain letters, digits, '_' and '-', begins with a "
                 "letter, and is none that the table or the network uses itself (such as path, "

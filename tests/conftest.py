@@ -9,6 +9,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import pytest
+from use_ci import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401
 
 from faceattr import model_file
 from faceattr.pictures.crop import CropRule

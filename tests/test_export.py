@@ -1,6 +1,8 @@
 """Exported files: one input, heads by name, answers alike, and nothing kept that fails."""
 
 import json
+import sys
+import types
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -14,7 +16,8 @@ from faceattr import engines, model_file
 from faceattr.cli import main
 from faceattr.exporting import targets
 from faceattr.exporting.export import export
-from faceattr.exporting.proof import FLOAT, INT8, Agreement
+from faceattr.exporting.proof import FLOAT, INT8, Agreement, Labelled
+from faceattr.judging.answers import paired_loss
 from faceattr.judging.report import report
 from faceattr.labelling.describe import FaceAttributes
 from faceattr.labelling.heat import Heat
@@ -29,9 +32,15 @@ SIZE = 32
 ENDINGS = {name: target.ending for name, target in targets.TARGETS.items()}
 
 
+INTEGER_LAYERS = {"CONV_2D", "FULLY_CONNECTED"}
+
+
+def missing(name):
+    return [package for package in targets.TARGETS[name].packages if not find_spec(package)]
+
+
 def needs(name):
-    missing = [package for package in targets.TARGETS[name].packages if not find_spec(package)]
-    return pytest.mark.skipif(bool(missing), reason=f"needs the packages {missing}")
+    return pytest.mark.skipif(bool(missing(name)), reason=f"needs the packages {missing(name)}")
 
 
 ALL = [pytest.param(name, marks=needs(name)) for name in ENDINGS]
@@ -95,7 +104,7 @@ def test_a_file_answers_like_its_model_and_says_what_it_is(name, model, tmp_path
     page = json.loads((tmp_path / f"{path.name}.json").read_text())
     assert page["description"]["licence"] == "research"
     assert page["made"]["from"]["sha256"] == model_file.sha256_of(model)
-    assert page["proof"]["heads"]["shade"]["accuracy_before"] is None
+    assert page["proof"]["heads"]["shade"]["labelled"] is None
     assert {p.name for p in tmp_path.iterdir()} <= {path.name, f"{path.name}.json", "faces.bin"}
     if name == "onnx":
         _has_one_input(path)
@@ -114,9 +123,44 @@ def _has_one_input(path):
 def test_int8_is_measured_on_real_crops_and_proved_on_others(name, model, shades, tmp_path):
     path = tmp_path / f"small{ENDINGS[name]}"
     proof = export(model, name, path, on=[shades], int8=True, cache=tmp_path / "cache")
-    assert proof.limits == INT8 and proof.heads["shade"].labelled == 120
+    assert proof.limits == INT8 and proof.heads["shade"].labelled.n == 120
     assert 0 < proof.heads["shade"].difference < 0.2
+    assert proof.heads["a_tint"].labelled is None and proof.heads["a_tint"].mean_change > 0
     assert engines.load(path)[0].precision == "int8"
+
+
+@needs("litert")
+def test_int8_of_litert_computes_in_8_bits(model, shades, tmp_path):
+    """Weights of 8 bits alone would leave the activations float and the crops unused."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    path = tmp_path / "small.tflite"
+    export(model, "litert", path, on=[shades], int8=True, cache=tmp_path / "cache")
+    interpreter = Interpreter(str(path))
+    interpreter.allocate_tensors()
+    kinds = {tensor["index"]: tensor["dtype"] for tensor in interpreter.get_tensor_details()}
+    layers = [op for op in interpreter._get_ops_details() if op["op_name"] in INTEGER_LAYERS]
+    assert {op["op_name"] for op in layers} == INTEGER_LAYERS
+    assert {kinds[number] for op in layers for number in op["inputs"][:2]} == {np.int8}
+    assert interpreter.get_input_details()[0]["dtype"] == np.uint8
+    assert {head["dtype"] for head in interpreter.get_output_details()} == {np.float32}
+
+
+def test_openvino_computes_in_the_precision_that_was_asked_for(monkeypatch, tmp_path):
+    """On processors with bfloat16 it would take that by itself."""
+    openvino, asked = types.ModuleType("openvino"), []
+
+    class Core:
+        def compile_model(self, path, device, properties):
+            asked.append(properties["INFERENCE_PRECISION_HINT"])
+            return types.SimpleNamespace(outputs=[])
+
+    openvino.Core = Core
+    monkeypatch.setitem(sys.modules, "openvino", openvino)
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: True)
+    for precision in ("float32", "int8"):
+        engines.open_exported(tmp_path / "faces.xml", precision)
+    assert asked == ["f32", "f32"]
 
 
 def test_what_a_broken_converter_wrote_is_not_kept(model, tmp_path, monkeypatch):
@@ -130,32 +174,58 @@ def test_what_a_broken_converter_wrote_is_not_kept(model, tmp_path, monkeypatch)
     target = targets.TARGETS["saved_model"]
     broken = replace(target, write=with_another_weight)
     monkeypatch.setitem(targets.TARGETS, "saved_model", broken)
-    with pytest.raises(ValueError, match="was not kept: shade: a probability differs by"):
+    with pytest.raises(ValueError, match="was not kept: shade: a probability changes by"):
         export(model, "saved_model", tmp_path / "faces")
     assert not list(tmp_path.iterdir())
+
+
+def agreement(mean=0.0, of_99=0.0, labelled=None, same=1.0):
+    return Agreement(1000, mean, of_99, 0.9, same, labelled)
+
+
+def labelled(before, after, lost=(0.001, 0.009), calibration=(0.03, 0.03), chance=0.02):
+    return Labelled(1000, before, after, lost, *calibration, chance)
 
 
 @pytest.mark.parametrize(
     ("agreement", "limits", "failures"),
     [
-        (Agreement(100, 0.0, 1.0, 0, np.nan, np.nan), FLOAT, 0),
-        (Agreement(100, 2e-3, 1.0, 0, np.nan, np.nan), FLOAT, 1),
-        (Agreement(100, np.nan, 1.0, 0, np.nan, np.nan), INT8, 1),
-        (Agreement(1000, 0.3, 0.991, 1000, 0.7, 0.698), INT8, 0),
-        (Agreement(1000, 0.3, 0.989, 1000, 0.7, 0.698), INT8, 1),
-        (Agreement(1000, 0.3, 0.991, 1000, 0.951, 0.948), INT8, 0),
-        (Agreement(1000, 0.3, 0.991, 1000, 0.951, 0.947), INT8, 1),
-        (Agreement(1000, 0.3, 0.989, 1000, 0.7, 0.696), INT8, 2),
+        (agreement(), FLOAT, []),
+        (agreement(mean=1e-3), FLOAT, ["changes by 0.001 on average"]),
+        (agreement(of_99=2e-3), FLOAT, ["of one crop in a hundred changes by 0.002"]),
+        (agreement(mean=1e-3, of_99=2e-3), INT8, []),
+        (agreement(mean=np.nan), INT8, ["changes by nan"]),
+        (agreement(of_99=0.2), INT8, ["of one crop in a hundred"]),
+        (agreement(same=0.97), INT8, []),
+        (agreement(labelled=labelled(0.951, 0.948)), INT8, []),
+        (agreement(labelled=labelled(0.951, 0.947)), INT8, ["from 95.1% to 94.7%"]),
+        (agreement(labelled=labelled(0.951, 0.947, lost=(-0.001, 0.009))), INT8, []),
+        (agreement(labelled=labelled(0.7, 0.7, calibration=(0.03, 0.041))), INT8, ["calibration"]),
+        (agreement(labelled=labelled(0.7, 0.7, calibration=(0.03, 0.039))), INT8, []),
+        (agreement(labelled=labelled(0.7, 0.7, calibration=(0.001, 0.029))), INT8, []),
     ],
 )
 def test_limits_of_a_proof(agreement, limits, failures):
-    assert len(agreement.failures(limits)) == failures
+    found = agreement.failures(limits)
+    assert len(found) == len(failures)
+    assert all(words in failure for words, failure in zip(failures, found, strict=True))
+
+
+def test_loss_of_accuracy_has_the_interval_of_rows_answered_twice():
+    before = np.arange(1000) < 700
+    after = before.copy()
+    assert paired_loss(before, after)[0] < 0 < paired_loss(before, after)[1] < 0.005
+    after[:20] = False
+    low, high = paired_loss(before, after)
+    assert 0.01 < low < 0.02 < high < 0.03
+    assert paired_loss(after, before) == pytest.approx((-high, -low))
 
 
 def test_accuracy_is_compared_on_the_rows_that_know_the_task(model, shades, tmp_path):
     proof = export(model, "saved_model", tmp_path / "a", on=[shades], rows=50, cache=tmp_path / "c")
-    assert proof.heads["shade"].labelled == 50 and proof.heads["a_tint"].labelled == 0
-    assert proof.heads["shade"].accuracy_before == proof.heads["shade"].accuracy_after
+    shade = proof.heads["shade"].labelled
+    assert shade.n == 50 and proof.heads["a_tint"].labelled is None
+    assert shade.accuracy_before == shade.accuracy_after
 
 
 def test_labelling_and_evaluating_take_the_file(model, shades, tmp_path):
@@ -203,7 +273,7 @@ def test_labels_that_are_spelt_otherwise_are_understood(model, shades, tmp_path,
     assert "give labelled faces by --on" in capsys.readouterr().err
     assert main([*typed, *on, "--map", "dim=dark"]) == 0
     page = json.loads((tmp_path / "a.json").read_text())
-    assert page["proof"]["heads"]["shade"]["labelled"] == 5
+    assert page["proof"]["heads"]["shade"]["labelled"]["n"] == 5
 
 
 def test_only_exported_models_are_replaced(model, tmp_path):

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 
 import h5py
@@ -53,9 +54,10 @@ def test_weights_are_stored_in_half_precision_and_compute_in_float32(toy_model_p
 def test_weights_that_half_precision_cannot_hold_are_refused(tmp_path):
     network = toy_network([GENDER])
     network.get_layer("gender").bias.assign([1e6, 0])
+    description = Description((GENDER,), CropRule())
     with pytest.raises(ValueError, match="not finite numbers in float16"):
-        model_file.save(network, DESCRIPTION, tmp_path / "a.keras")
-    model_file.save(network, DESCRIPTION, tmp_path / "a.keras", half=False)
+        model_file.save(network, description, tmp_path / "a.keras")
+    model_file.save(network, description, tmp_path / "a.keras", half=False)
     assert model_file.load(tmp_path / "a.keras")[0].get_layer("gender").bias[0] == 1e6
 
 
@@ -140,6 +142,111 @@ def test_a_truncated_network_is_called_damaged(toy_model_path, tmp_path):
             target.writestr(name, source.read(name)[: None if name.endswith("json") else 100])
     with pytest.raises(ValueError, match="damaged or of another Keras"):
         model_file.load(damaged)
+
+
+def with_member(path, name, content, compression=zipfile.ZIP_DEFLATED):
+    """The same archive with other content of one member."""
+    with zipfile.ZipFile(path) as source:
+        members = {member: source.read(member) for member in source.namelist()} | {name: content}
+    with zipfile.ZipFile(path, "w", compression) as target:
+        for member, bytes_of_it in members.items():
+            target.writestr(member, bytes_of_it)
+
+
+def described(**changes):
+    return json.dumps(json.loads(DESCRIPTION.to_json()) | changes)
+
+
+EXPRESSION_AS_JSON = {"name": "expression", "classes": list(EXPRESSION.classes)}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        ([EXPRESSION_AS_JSON, {"name": "gender", "classes": ["a", "b", "c"]}], "gender with 3 cl"),
+        ([EXPRESSION_AS_JSON], "network has expression with 7 classes, gender with 2 classes"),
+        ([EXPRESSION_AS_JSON, {"name": "age", "classes": ["a", "b"]}], "age with 2 classes"),
+    ],
+)
+def test_heads_that_the_network_does_not_have_are_refused(toy_model_path, tasks, message):
+    with_member(toy_model_path, "faceattr.json", described(tasks=tasks))
+    with pytest.raises(ValueError, match=message):
+        model_file.load(toy_model_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (described(tasks=[{"name": "gender", "classes": "xy"}]), "a sequence of names"),
+        (described(tasks=[{"name": "gender", "classes": ["x", 1]}]), "a sequence of names"),
+        (described(tasks=[{"name": 3, "classes": ["x", "y"]}]), "Received: 3"),
+        (described(tasks=[{"name": "gender"}]), "a task says classes, name and nothing but"),
+        (described(tasks="gender"), "tasks is a list"),
+        (described(tasks=[]), "one or more tasks"),
+        (described(tasks=[EXPRESSION_AS_JSON] * 2), "each named once"),
+        (described(crop={"size": 10**9}), "at most 1024. Received: 1000000000"),
+        (described(crop={"size": "48"}), "Received: '48'"),
+        (described(crop={"margin": None}), "Received: None"),
+        (described(crop={"level": "yes"}), "Received: 'yes'"),
+        (described(crop=[48]), "the crop says"),
+        (described(scores=[]), "scores is a mapping"),
+        (described(data=[1]), "data is a sequence of mappings"),
+        (described(licence=None), "licence is a text"),
+        (described(author="me"), "the description says crop, tasks and nothing but"),
+        ('{"a":' * 100_000 + "1" + "}" * 100_000, "nested too deeply"),
+        ("x" * (17 << 20), "unpacks to more than a model can hold"),
+    ],
+    ids=range(18),
+)
+def test_a_description_that_is_none_is_one_sentence(toy_model_path, content, message):
+    with_member(toy_model_path, "faceattr.json", content)
+    for ask in (model_file.describe, model_file.load):
+        with pytest.raises(ValueError, match=message):
+            ask(toy_model_path)
+
+
+def test_a_small_file_cannot_take_much_memory(toy_model_path):
+    """Zeros deflate to a thousandth."""
+    with_member(toy_model_path, "model.weights.h5", bytes(64 << 20))
+    assert toy_model_path.stat().st_size < 1 << 20
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="unpacks to more than a model can hold"):
+        model_file.load(toy_model_path)
+    assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", ["faceattr.json", "config.json", "model.weights.h5"])
+def test_a_corrupt_stream_is_called_damaged(toy_model_path, name):
+    with zipfile.ZipFile(toy_model_path) as archive:
+        content = archive.read(name)
+    with_member(toy_model_path, name, content)
+    with zipfile.ZipFile(toy_model_path) as archive:
+        start = archive.getinfo(name).header_offset + 30 + len(name)
+    damaged = bytearray(toy_model_path.read_bytes())
+    damaged[start : start + 20] = b"\xff" * 20
+    toy_model_path.write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"is not a whole \.keras model file|is damaged"):
+        model_file.load(toy_model_path)
+
+
+@pytest.mark.parametrize("name", ["faceattr.json", "config.json"])
+def test_an_encrypted_member_is_one_sentence(toy_model_path, name):
+    with_member(toy_model_path, name, DESCRIPTION.to_json())
+    content = bytearray(toy_model_path.read_bytes())
+    central = content.rindex(b"PK\x01\x02", 0, content.rindex(name.encode()))
+    local = int.from_bytes(content[central + 42 : central + 46], "little")
+    content[central + 8] |= 1
+    content[local + 6] |= 1
+    toy_model_path.write_bytes(content)
+    with pytest.raises(ValueError, match="encrypted"):
+        model_file.load(toy_model_path)
+
+
+def test_a_network_nested_too_deeply_is_called_damaged(toy_model_path):
+    with_member(toy_model_path, "config.json", '{"a":' * 100_000 + "1" + "}" * 100_000)
+    with pytest.raises(ValueError, match="is damaged or of another Keras"):
+        model_file.load(toy_model_path)
 
 
 def test_a_model_file_ends_in_keras(tmp_path):

@@ -172,6 +172,28 @@ def people(tmp_path):
     return tmp_path / "people.csv"
 
 
+def test_fer2013_s_own_test_split_is_scored_from_its_csv(toy_model_path, tmp_path, capsys):
+    splits = ["Training"] * 3 + ["PublicTest"] * 4 + ["PrivateTest"] * 5
+    faces = np.random.default_rng(0).integers(0, 256, (len(splits), 48 * 48))
+    rows = [
+        f"{number % 7},{' '.join(map(str, face))},{split}"
+        for number, (face, split) in enumerate(zip(faces, splits, strict=True))
+    ]
+    (tmp_path / "fer2013.csv").write_text("\n".join(["emotion,pixels,Usage", *rows]))
+    out = ["--cache", tmp_path / "cache", "-o", tmp_path / "out"]
+    given = [toy_model_path, f"expression={tmp_path}/fer2013.csv", "--split", "test", *out]
+    assert evaluate(*given, "--by", "twin") == 0
+    about = json.loads((tmp_path / "out/about.json").read_text())
+    assert about["split"] == "test"
+    assert json.loads((tmp_path / "out/scores.json").read_text())["expression"]["n"] == 5
+
+
+def test_the_card_has_fer2013_s_test_split_and_the_command_that_gives_it():
+    card = (Path(__file__).parents[1] / "weights/README.md").read_text()
+    assert "PrivateTest" in card
+    assert "faceattr evaluate shipped expression=fer2013.csv --split test" in card
+
+
 def test_evaluate_groups_by_columns_heads_and_twins(toy_model_path, people, tmp_path, capsys):
     given = [toy_model_path, people, "--cache", tmp_path / "cache", "-o", tmp_path / "out"]
     assert evaluate(*given, "--by", "hat,expression,twin", "--tasks", "gender") == 0

@@ -3,7 +3,9 @@
 import json
 import re
 import shutil
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import keras
@@ -234,6 +236,39 @@ def test_half_precision_is_used_where_the_processor_has_it(tmp_path, monkeypatch
     assert network_module.fastest_dtype() == "float32"
     flags.write_text("flags: fpu avx512_bf16")
     assert network_module.fastest_dtype() == "mixed_bfloat16"
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+@pytest.mark.parametrize(
+    ("gpus", "dtype"),
+    [
+        (["7.5"], "float32"),
+        (["7.0"], "float32"),
+        (["8.0"], "mixed_bfloat16"),
+        (["12.1"], "mixed_bfloat16"),
+        (["9.0", "7.5"], "float32"),
+        ([None], "float32"),
+    ],
+)
+def test_half_precision_is_used_where_every_gpu_has_it(backend, gpus, dtype, monkeypatch):
+    monkeypatch.setattr(network_module.keras.backend, "backend", lambda: backend)
+    numbers = [tuple(map(int, gpu.split("."))) if gpu else () for gpu in gpus]
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: numbers)
+        monkeypatch.setattr(
+            tf.config.experimental, "get_device_details", lambda gpu: {"compute_capability": gpu}
+        )
+    else:
+        jax_gpus = [SimpleNamespace(platform="gpu", compute_capability=gpu or "") for gpu in gpus]
+        cuda = SimpleNamespace(
+            device_count=lambda: len(gpus), get_device_capability=numbers.__getitem__
+        )
+        fake = SimpleNamespace(devices=lambda: jax_gpus, cuda=cuda)
+        monkeypatch.setitem(sys.modules, backend, fake)
+    monkeypatch.setattr(network_module.keras.distribution, "list_devices", lambda: ["gpu:0"])
+    assert network_module.fastest_dtype() == dtype
 
 
 def test_a_run_stopped_in_its_first_epoch_is_not_taken_for_finished(data, toy, monkeypatch):

@@ -12,9 +12,11 @@ import keras
 import numpy as np
 
 from faceattr.data import console
+from faceattr.data.rows import Rows
 from faceattr.engines import Engine
 from faceattr.exporting.crops import Shown
-from faceattr.judging.evaluate import Score, predict, scores_of
+from faceattr.judging.answers import Interval, answers_to, paired_loss
+from faceattr.judging.evaluate import calibration_error, chance_error, predict
 from faceattr.tasks import Task
 
 TOGETHER = 64  # crops asked at once
@@ -24,63 +26,107 @@ ROUNDS = 11
 
 @dataclass(frozen=True)
 class Limits:
-    """What an exported file must keep to.
+    """What each head of an exported file must keep to.
+
+    The share of same answers is no limit: where two classes are as probable as each other, either
+    answer is as good, and accuracy tells whether it was.
 
     Args:
-        difference: Largest difference of a probability.
-        same_answer: Smallest share of crops with the same most probable class.
-        accuracy_lost: Largest loss of accuracy on labelled crops, as a share of them.
+        mean_change: Largest mean over the crops of how far a probability changes.
+        change_99: Largest 99th percentile of the same.
+        accuracy_lost: Largest loss of accuracy on labelled crops, as a share of them, unless
+            chance alone could give it.
+        calibration_lost: Largest rise of the expected calibration error above what it was, or
+            above what chance alone gives a perfect head.
     """
 
-    difference: float
-    same_answer: float
-    accuracy_lost: float
+    mean_change: float
+    change_99: float
+    accuracy_lost: float = 0.003
+    calibration_lost: float = 0.01
 
 
-FLOAT = Limits(difference=1e-3, same_answer=0.999, accuracy_lost=0.003)
-INT8 = Limits(difference=1.0, same_answer=0.99, accuracy_lost=0.003)
+FLOAT = Limits(mean_change=1e-4, change_99=1e-3)
+INT8 = Limits(mean_change=0.02, change_99=0.1)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """How well network and file answer the crops that know the task.
+
+    Args:
+        n: How many these are.
+        accuracy_before: The network's accuracy, 0-1.
+        accuracy_after: The file's.
+        lost: 95 % interval of the loss of accuracy, of the same crops answered twice.
+        calibration_before: The network's expected calibration error, 0-1.
+        calibration_after: The file's.
+        chance_error: What of it a perfectly calibrated head would show.
+    """
+
+    n: int
+    accuracy_before: float
+    accuracy_after: float
+    lost: Interval
+    calibration_before: float
+    calibration_after: float
+    chance_error: float
+
+    def failures(self, limits: Limits) -> list[str]:
+        """What is beyond the limits, in words."""
+        lost = round(self.accuracy_before - self.accuracy_after, 9)  # 0.951 - 0.948 exceeds 0.003
+        rise = self.calibration_after - max(self.calibration_before, self.chance_error)
+        found = []
+        if self.lost[0] > 0 and not lost <= limits.accuracy_lost:
+            low, high = (100 * bound for bound in self.lost)
+            found.append(
+                f"accuracy on {self.n:,} crops falls from {self.accuracy_before:.1%} to "
+                f"{self.accuracy_after:.1%} (by {low:.1f} to {high:.1f} points; at most "
+                f"{100 * limits.accuracy_lost:g})"
+            )
+        if not rise <= limits.calibration_lost:
+            found.append(
+                f"the calibration error on {self.n:,} crops rises from "
+                f"{self.calibration_before:.1%} to {self.calibration_after:.1%} (by at most "
+                f"{100 * limits.calibration_lost:g} point)"
+            )
+        return found
 
 
 @dataclass(frozen=True)
 class Agreement:
     """How one head of the file compares with the same head of the network.
 
+    A crop's change is the largest difference of a probability among its classes.
+
     Args:
         crops: How many both were asked about.
-        difference: Largest difference of a probability.
+        mean_change: Mean of their changes, 0-1.
+        change_99: 99th percentile of them.
+        difference: The largest of them.
         same_answer: Share of crops with the same most probable class, 0-1.
-        labelled: How many crops know the task.
-        accuracy_before: The network's accuracy on them; NaN where there are none.
-        accuracy_after: The file's.
+        labelled: What is known of crops with labels; None where there are none.
     """
 
     crops: int
+    mean_change: float
+    change_99: float
     difference: float
     same_answer: float
-    labelled: int
-    accuracy_before: float
-    accuracy_after: float
+    labelled: Labelled | None = None
 
     def failures(self, limits: Limits) -> list[str]:
         """What is beyond the limits, in words."""
-        lost = round(self.accuracy_before - self.accuracy_after, 9)  # 0.951 - 0.948 exceeds 0.003
-        found = []
-        # Written so that a NaN among the answers fails.
-        if not self.difference <= limits.difference:
-            found.append(
-                f"a probability differs by {self.difference:.2g} (at most {limits.difference:g})"
-            )
-        if not self.same_answer >= limits.same_answer:
-            found.append(
-                f"{self.same_answer:.1%} of {self.crops:,} answers are the same "
-                f"(at least {limits.same_answer:.1%})"
-            )
-        if self.labelled and not lost <= limits.accuracy_lost:
-            found.append(
-                f"accuracy on {self.labelled:,} crops falls from {self.accuracy_before:.1%} to "
-                f"{self.accuracy_after:.1%} (by at most {limits.accuracy_lost:.1%})"
-            )
-        return found
+        figures = (
+            ("changes by", self.mean_change, "on average", limits.mean_change),
+            ("of one crop in a hundred changes by", self.change_99, "or more", limits.change_99),
+        )
+        found = [
+            f"a probability {does} {change:.2g} {how} (at most {most:g})"
+            for does, change, how, most in figures
+            if not change <= most  # so that a NaN among the answers fails
+        ]
+        return found + (self.labelled.failures(limits) if self.labelled else [])
 
 
 @dataclass(frozen=True)
@@ -123,26 +169,40 @@ def prove(network: keras.Model, file: Engine, tasks: Sequence[Task], shown: Show
         for name, model in (("network", network), ("file", file))
     )
     limits = FLOAT if file.precision == "float32" else INT8
-    scores = [scores_of(answers, tasks, rows) for answers in (before, after)]
     heads = {
-        task.name: _agreement(
-            before[task.name], after[task.name], *(score.get(task.name) for score in scores)
-        )
-        for task in tasks
+        task.name: _agreement(task, rows, before[task.name], after[task.name]) for task in tasks
     }
     return Proof(shown.about, heads, limits, _times(network, file, rows.crops[rows.index[:1]]))
 
 
-def _agreement(
-    before: np.ndarray, after: np.ndarray, score_before: Score | None, score_after: Score | None
-) -> Agreement:
+def _agreement(task: Task, rows: Rows, before: np.ndarray, after: np.ndarray) -> Agreement:
+    changes = np.abs(before - after).max(axis=-1)
     return Agreement(
         crops=len(before),
-        difference=float(np.abs(before - after).max()),
+        mean_change=float(changes.mean()),
+        change_99=float(np.quantile(changes, 0.99)),
+        difference=float(changes.max()),
         same_answer=float((before.argmax(-1) == after.argmax(-1)).mean()),
-        labelled=score_before.n if score_before else 0,
-        accuracy_before=score_before.accuracy if score_before else np.nan,
-        accuracy_after=score_after.accuracy if score_after else np.nan,
+        labelled=_labelled(task, rows.targets.get(task.name), before, after),
+    )
+
+
+def _labelled(
+    task: Task, target: np.ndarray | None, before: np.ndarray, after: np.ndarray
+) -> Labelled | None:
+    if target is None or not target.any():
+        return None
+    old, new = (answers_to(task, target, probabilities) for probabilities in (before, after))
+    with np.errstate(invalid="ignore"):  # a NaN is told by how far it changes
+        errors = [calibration_error(a.right, a.confidence) for a in (old, new)]
+    return Labelled(
+        n=len(old),
+        accuracy_before=float(old.right.mean()),
+        accuracy_after=float(new.right.mean()),
+        lost=paired_loss(old.right, new.right),
+        calibration_before=errors[0],
+        calibration_after=errors[1],
+        chance_error=chance_error(old.confidence),
     )
 
 

@@ -163,7 +163,7 @@ def _openvino_int8(model: keras.Model, path: Path, side: int, crops: np.ndarray)
 
 
 def _litert_int8(model: keras.Model, path: Path, side: int, crops: np.ndarray) -> None:
-    _litert(model, path, side, **quantise.litert())
+    _litert(model, path, side, **quantise.litert(crops))
 
 
 TARGETS = {

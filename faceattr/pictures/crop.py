@@ -12,6 +12,7 @@ from faceattr.pictures.reading import must_be_rgb
 Box = tuple[float, float, float, float]
 Landmarks = tuple[tuple[float, float], ...]
 LARGEST = 50_000  # pixels; a longer box is a slip of the pen and would take gigabytes
+LARGEST_CROP = 1024  # pixels a side: a batch of more would take gigabytes
 LEVEL_ENOUGH = 1.0  # degrees; landmarks are not more certain than that
 LEANS_TOO_MUCH = 45.0  # degrees; more is a mistake, or a face on its side
 EYES_APART = 0.15  # of the box's longer side; nearer they are a profile's, and tell no tilt
@@ -23,7 +24,7 @@ class CropRule:
     """How a face becomes a crop: a square around the box's centre, resized to `size`.
 
     Args:
-        size: Side of the crop in pixels, at least 32 (VGG16 halves it five times).
+        size: Side of the crop in pixels, 32 (VGG16 halves it five times) to 1024.
         margin: The square's side is the longer side of the box times ``1 + margin``.
             0 suits CenterFace's and YuNet's boxes: on FER2013 and UTKFace their longer side
             has a median of 1.00 and 1.09 times the side of those sets' own crops.
@@ -36,10 +37,15 @@ class CropRule:
     level: bool = True
 
     def __post_init__(self) -> None:
-        if self.size < 32:
-            raise ValueError(f"A crop needs a size of at least 32 pixels. Received: {self.size}")
-        if not -0.5 < self.margin <= 2:
-            raise ValueError(f"A margin lies above -0.5 and up to 2. Received: {self.margin}")
+        if not isinstance(self.size, int) or not 32 <= self.size <= LARGEST_CROP:
+            raise ValueError(
+                f"A crop needs a size of at least 32 pixels and at most {LARGEST_CROP}. "
+                f"Received: {self.size!r}"
+            )
+        if not isinstance(self.margin, int | float) or not -0.5 < self.margin <= 2:
+            raise ValueError(f"A margin lies above -0.5 and up to 2. Received: {self.margin!r}")
+        if not isinstance(self.level, bool):
+            raise ValueError(f"Level is true or false. Received: {self.level!r}")
 
 
 def crop(

@@ -24,6 +24,7 @@ IMAGENET = "imagenet"
 NOTHING = "none"
 MEASURED = 256  # crops that give normalisation its first statistics
 CPUINFO = Path("/proc/cpuinfo")
+BFLOAT16_SINCE = (8, 0)  # CUDA's compute capability: Ampere; T4 is 7.5, V100 7.0
 USUAL = {"trunk": next(iter(TRUNKS)), "sharing": SHARINGS[0], "pooling": POOLINGS[0]}
 
 
@@ -210,9 +211,31 @@ class Network:
 
 
 def fastest_dtype() -> str:
-    """``"mixed_bfloat16"`` where a GPU or the processor computes with it, else ``"float32"``."""
-    # JAX raises where it is asked for a kind that the machine lacks.
-    if any(name.lower().startswith("gpu") for name in keras.distribution.list_devices()):
-        return "mixed_bfloat16"
+    """``"mixed_bfloat16"`` where every GPU, or without one the processor, computes with it.
+
+    Else ``"float32"``: a GPU without bfloat16 would be slower with it, or refuse.
+    """
+    if gpus := _gpu_capabilities():
+        return "mixed_bfloat16" if min(gpus) >= BFLOAT16_SINCE else "float32"
     flags = CPUINFO.read_text() if CPUINFO.is_file() else ""
     return "mixed_bfloat16" if "amx_bf16" in flags or "avx512_bf16" in flags else "float32"
+
+
+def _gpu_capabilities() -> list[tuple[int, ...]]:
+    """CUDA's compute capability of every GPU, ``(8, 0)``; ``()`` of one that does not say."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        details = tf.config.experimental.get_device_details
+        found = [details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
+        return [tuple(about.get("compute_capability") or ()) for about in found]
+    if keras.backend.backend() == "torch":
+        import torch
+
+        numbers = range(torch.cuda.device_count())
+        return [torch.cuda.get_device_capability(number) for number in numbers]
+    import jax
+
+    gpus = [device for device in jax.devices() if device.platform == "gpu"]
+    said = [str(getattr(gpu, "compute_capability", "")).split(".") for gpu in gpus]
+    return [tuple(int(part) for part in parts if part.isdigit()) for parts in said]
