@@ -1,0 +1,263 @@
+"""The figures of the shipped model's card, on the val rows of its six sets.
+
+    python tests/bench/card.py DATA               measures, writes weights/figures.json
+    python tests/bench/card.py DATA --face-api    beside @vladmandic/face-api (see face_api.py)
+    python tests/bench/card.py --write            puts the tables into weights/README.md
+
+DATA holds fer2013/, affectnet/, expw/, utkface/, celeba/ and aaf/, each with its manifest.csv. A
+test holds the card's tables against the file (tests/test_card.py).
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import platform
+from argparse import ArgumentParser
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from faceattr import engines, model_file
+from faceattr.data.look import Look
+from faceattr.data.rows import Rows
+from faceattr.data.sources import read_labelled
+from faceattr.data.spelling import AS_WRITTEN, Spelling
+from faceattr.judging.answers import all_answers
+from faceattr.judging.evaluate import predict, score
+from faceattr.judging.groups import by_groups
+from faceattr.judging.report import read_rows, with_twins
+from faceattr.judging.robustness import robustness
+from faceattr.model_file import Description
+from faceattr.pictures.choose import choose_detector
+from faceattr.pictures.crop import CropRule
+
+CARD = Path(__file__).parents[2] / "weights/README.md"
+FIGURES = CARD.with_name("figures.json")
+BEGIN, END = "<!-- figures: tests/bench/card.py --write -->", "<!-- end of figures -->"
+SETS = ("fer2013", "affectnet", "expw", "utkface", "celeba", "aaf")
+HEADS = ("celeba", "aaf")  # the others are faces already
+MAJORITY = "expression:majority"
+GROUPS = {"utkface": ["ethnicity", "gender", "age_group"], "aaf": ["gender", "age_group"]}
+GROUPS |= {"celeba": ["gender"], "fer2013": ["twin"]}
+FIGURES_OF_A_SCORE = ("balanced_accuracy", "calibration_error", "chance_error")
+TITLES = {
+    "fer2013": "FER2013", "affectnet": "AffectNet (part)", "expw": "ExpW", "utkface": "UTKFace",
+    "celeba": "CelebA", "aaf": "All-Age-Faces",
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("data", type=Path, nargs="?")
+    parser.add_argument("--model", default="shipped")
+    parser.add_argument("--face-api", action="store_true")
+    parser.add_argument("--output", type=Path, default=FIGURES)
+    parser.add_argument("--cache", type=Path)
+    parser.add_argument("--write", action="store_true")
+    given = parser.parse_args()
+    if given.data:
+        found = measured(given.model, given.data, given.cache, given.face_api)
+        given.output.write_text(json.dumps(model_file.plain(found), indent=1))
+    if given.write:
+        text = CARD.read_text(encoding="utf-8")
+        before, rest = text.split(BEGIN)
+        after = rest.split(END)[1]
+        tables = render(json.loads(given.output.read_text()))
+        CARD.write_text(f"{before}{BEGIN}\n{tables}\n{END}{after}", encoding="utf-8")
+
+
+def measured(model: str, data: Path, cache: Path | None, beside: bool) -> dict[str, Any]:
+    """Every figure of the card."""
+    path = model_file.path_of(model)
+    network, about = engines.load(path)
+    found: dict[str, Any] = {
+        "model": {"file": path.name, "sha256": engines.sha256_of(path)},
+        "date": datetime.date.today().isoformat(),
+        "machine": machine(),
+        "command": "python tests/bench/card.py DATA" + " --face-api" * beside,
+        "sets": {},
+    }
+    parts = []
+    for name in SETS:
+        rows = val_rows(data / name, about, about.crop, cache)
+        parts.append(rows)
+        plain, flipped = predict(network, rows), predict(engines.Flipped(network), rows)
+        answers = {"model": plain, "model, --flip": flipped}
+        if beside:
+            answers["face-api"] = from_face_api(data / name, about, cache)
+        groups = by_groups(all_answers(about.tasks, rows, plain), rows, plain, about.tasks,
+                           GROUPS.get(name, []))  # fmt: skip
+        found["sets"][name] = {
+            "scores": scores(about, rows, answers, majority_of(data / name, about, cache, name)),
+            "groups": [asdict(one) for one in groups],
+        }
+    found["robustness"] = robustness(network, about.tasks, joined(parts))
+    return found
+
+
+def machine() -> str:
+    """The processor, as the system calls it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    named = next((line for line in lines if line.startswith("model name")), "")
+    return named.partition(":")[2].strip() or platform.processor()
+
+
+def val_rows(
+    folder: Path, about: Description, rule: CropRule, cache: Path | None,
+    spelling: Spelling = AS_WRITTEN,
+) -> Rows:  # fmt: skip
+    """The val rows of a set, with whether their faces are in train too."""
+    whole = folder.name in HEADS
+    detector = choose_detector("centerface") if whole else None
+    known = {task.name: task for task in about.tasks}
+    manifest = read_labelled(
+        [str(folder / "manifest.csv")], known, spelling, Look(rule, detector, cache)
+    )
+    parts = [
+        read_rows(manifest.only(split), manifest.tasks, rule, cache)[0]
+        for split in ("val", "train")
+    ]
+    return with_twins(*parts)
+
+
+def majority_of(
+    folder: Path, about: Description, cache: Path | None, name: str
+) -> dict[str, np.ndarray]:
+    """FER+'s majority by picture, where the set has votes; ties have none."""
+    if name != "fer2013":
+        return {}
+    rows = val_rows(folder, about, about.crop, cache, Spelling(votes={"expression": 1.0}))
+    votes = rows.targets["expression"]
+    alone = (votes == votes.max(axis=1, keepdims=True)).sum(axis=1) == 1
+    target = np.eye(votes.shape[1])[votes.argmax(axis=1)] * alone[:, None]
+    return {str(e.path): row for e, row in zip(rows.examples, target, strict=True)}
+
+
+def scores(
+    about: Description, rows: Rows, answers: dict[str, dict[str, np.ndarray]], majority: dict
+) -> dict[str, Any]:
+    """By task and by whose answers, the score."""
+    targets = {task.name: (task, rows.targets[task.name]) for task in about.tasks
+               if task.name in rows.targets and rows.targets[task.name].any()}  # fmt: skip
+    if majority:
+        task, target = targets["expression"]
+        nobody = np.zeros(target.shape[1])
+        votes = np.stack([majority.get(str(e.path), nobody) for e in rows.examples])
+        targets[MAJORITY] = (task, votes)
+    return {
+        name: {
+            who: {**asdict(found), "within_one": found.within_one}
+            for who, said in answers.items()
+            if task.name in said
+            for found in [score(task, target, said[task.name])]
+        }
+        for name, (task, target) in targets.items()
+    }
+
+
+def from_face_api(folder: Path, about: Description, cache: Path | None) -> dict[str, np.ndarray]:
+    """What face-api says of the same faces, cut at its own size of 112 pixels."""
+    from face_api import face_api
+
+    rows = val_rows(folder, about, CropRule(112, about.crop.margin, about.crop.level), cache)
+    return face_api(np.ascontiguousarray(rows.crops[rows.index]))
+
+
+def joined(parts: list[Rows]) -> Rows:
+    """The rows of all sets in one."""
+    crops = np.concatenate([rows.crops[rows.index] for rows in parts])
+    names = dict.fromkeys(name for rows in parts for name in rows.targets)
+    classes = {name: rows.targets[name].shape[1] for rows in parts for name in rows.targets}
+    targets = {
+        name: np.concatenate(
+            [rows.targets.get(name, np.zeros((len(rows), classes[name]))) for rows in parts]
+        )
+        for name in names
+    }
+    order = np.random.default_rng(0).permutation(len(crops))
+    return Rows(crops, order, {name: target[order] for name, target in targets.items()})
+
+
+def percent(value: float) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def with_interval(found: dict[str, Any]) -> str:
+    low, high = found["interval"]
+    return f"{percent(found['accuracy'])} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def row_of(name: str, found: dict[str, Any]) -> list[str]:
+    """The cells of a score: n, accuracy, balanced, ECE and that of a perfect head."""
+    within = f"; one beside {percent(found['within_one'])}" if found["within_one"] else ""
+    return [
+        name,
+        f"{found['n']:,}",
+        with_interval(found) + within,
+        *map(percent, (found[what] for what in FIGURES_OF_A_SCORE)),
+    ]
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def render(found: dict[str, Any]) -> str:
+    """The tables of the card, in Markdown."""
+    about = found["model"]
+    parts = [
+        f"`{found['command']}`, {found['date']}, {found['machine']}, two cores; model "
+        f"`{about['sha256'][:12]}…`; split val, one crop a face, 95 % intervals in brackets.",
+        table(
+            ["rows", "n", "accuracy", "balanced", "ECE", "of a perfect head"],
+            [row_of(*one) for one in _lines(found)],
+        ),
+        "Recall by class:",
+        table(
+            ["rows", "recall"],
+            [
+                [f"{TITLES[name]}, {_said(task)}", ", ".join(
+                    f"{label} {100 * value:.0f}" for label, value in by["model"]["recall"].items()
+                    if value is not None)]
+                for name, one in found["sets"].items() for task, by in one["scores"].items()
+            ],
+        ),
+        "By group:",
+        table(
+            ["rows", "group", "n", "accuracy", "balanced"],
+            [
+                [f"{TITLES[name]}, {_said(groups['task'])}", f"{groups['by']}: {group['name']}",
+                 f"{group['n']:,}", with_interval(group), percent(group["balanced"])]
+                for name, one in found["sets"].items() for groups in one["groups"]
+                for group in groups["groups"] if group["n"] >= 30
+            ],
+        ),
+        "Robustness, accuracy on 2,000 of these rows after each face was changed "
+        "(`faceattr.judging.robustness`):",
+        table(
+            ["faces", *map(_said, found["robustness"]["as it is"])],
+            [[change, *map(percent, by.values())] for change, by in found["robustness"].items()],
+        ),
+    ]  # fmt: skip
+    return "\n\n".join(parts)
+
+
+def _said(task: str) -> str:
+    return "expression, FER+ majority" if task == MAJORITY else task.replace("_", " ")
+
+
+def _lines(found: dict[str, Any]):
+    for name, one in found["sets"].items():
+        for task, by in one["scores"].items():
+            for who, score_of in by.items():
+                more = "" if who == "model" else f", {who.removeprefix('model, ')}"
+                yield f"{_said(task)}, {TITLES[name]}{more}", score_of
+
+
+if __name__ == "__main__":
+    main()
