@@ -246,3 +246,24 @@ def test_find_faces_from_the_command_line(tmp_path, monkeypatch):
         about = json.loads((tmp_path / "out/audit.json").read_text())
         assert about["faces"] == (3 if options else 4)
     assert asked == ["auto", "yunet"]
+
+
+def test_find_faces_in_some_sources_from_the_command_line(tmp_path, monkeypatch, capsys):
+    for place in ("photos", "cut"):
+        for number in range(4):
+            folder = tmp_path / place / ("one" if number % 2 else "two")
+            folder.mkdir(parents=True, exist_ok=True)
+            face = draw(number, tint=number * 13 + 60 * (place == "cut"))
+            Image.fromarray(face).save(folder / f"{number}.png")
+    monkeypatch.setattr(
+        "faceattr.pictures.choose.choose_detector", lambda name, **how: GreenSquares()
+    )
+    out = tmp_path / "out"
+    sources = [f"mood={tmp_path / 'photos'}", f"mood={tmp_path / 'cut'}"]
+    always = [*sources, "--model", "none", "--cache", str(tmp_path / "cache"), "-o", str(out)]
+    assert cli.main(["audit", *always, "--find-faces-in", "photos"]) == 0
+    assert json.loads((out / "audit.json").read_text())["faces"] == 3 + 4
+    assert cli.main(["audit", *always, "--find-faces-in", "photo"]) == 2
+    assert (
+        "no source photo to find faces in. The sources are photos, cut" in capsys.readouterr().err
+    )

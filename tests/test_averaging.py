@@ -64,3 +64,13 @@ def test_a_run_with_an_average_is_resumed_to_the_last_bit(tmp_path, kill_after):
     assert rest[-1].scores == epochs[-1].scores
     for one, other in zip(whole.variables, resumed.variables, strict=True):
         np.testing.assert_array_equal(one, other, err_msg=one.path)
+
+
+def test_what_does_not_learn_stays_as_it_is_to_the_last_bit():
+    values = np.random.default_rng(0).normal(size=1000).astype("float32")
+    weight = keras.Variable(values)
+    average = WeightAverage([weight], 0.998)
+    for _ in range(400):
+        average.on_train_batch_end(0)
+    with average.in_place():
+        np.testing.assert_array_equal(weight, values)

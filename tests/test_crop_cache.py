@@ -81,7 +81,7 @@ def test_a_run_killed_while_writing_costs_only_the_last_crops(
     whole = cache_crops(examples, RULE, folder)
     expected = np.array(whole.array[whole.rows])
     del whole
-    for name, lost in (("32.crops", crops_lost), ("32.index", keys_lost)):
+    for name, lost in (("32-2.crops", crops_lost), ("32-2.index", keys_lost)):
         content = (folder / name).read_bytes()
         (folder / name).write_bytes(content[: len(content) - lost])
     again = cache_crops(examples, RULE, folder)
@@ -92,7 +92,7 @@ def test_a_crop_that_a_power_cut_left_as_zeros_is_cut_again(examples, folder):
     first = cache_crops(examples, RULE, folder)
     expected, row = np.array(first.array[first.rows]), int(first.rows[2])
     del first
-    with open(folder / "32.crops", "r+b") as file:
+    with open(folder / "32-2.crops", "r+b") as file:
         file.seek(row * 32 * 32 * 3)
         file.write(bytes(32 * 32 * 3))
     again = cache_crops(examples, RULE, folder)
@@ -104,8 +104,16 @@ def test_keys_are_written_when_their_crops_are_on_the_disk(examples, folder, mon
     sizes = []
 
     def synced(descriptor):
-        sizes.append(tuple((folder / f"32.{end}").stat().st_size for end in ("crops", "index")))
+        sizes.append(tuple((folder / f"32-2.{end}").stat().st_size for end in ("crops", "index")))
 
     monkeypatch.setattr("os.fsync", synced)
     cache_crops(examples, RULE, folder)
     assert sizes == [(5 * 32 * 32 * 3, 0), (5 * 32 * 32 * 3, 5 * LINE)]
+
+
+def test_what_an_older_faceattr_kept_is_left_alone(examples, folder):
+    folder.mkdir()
+    (folder / "32.crops").write_bytes(b"older")
+    (folder / "32.keys").write_text("older")
+    cache_crops(examples, RULE, folder)
+    assert (folder / "32.crops").read_bytes() == b"older"

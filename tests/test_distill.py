@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -90,6 +91,31 @@ def test_impossible_amounts_are_refused(how, message):
 def test_a_teacher_with_other_classes_or_another_task_is_refused(teachers):
     how = Distillation(tuple(teachers), {"age": 0.5})
     with pytest.raises(ValueError, match=r"No teacher answers age here. They answer shade."):
-        how.check([SHADE])
+        how.check([SHADE], CropRule(40))
     with pytest.raises(ValueError, match="answers shade with the classes dark, light, and here"):
-        Distillation(tuple(teachers)).check([Task("shade", ("light", "dark"))])
+        Distillation(tuple(teachers)).check([Task("shade", ("light", "dark"))], CropRule(40))
+    with pytest.raises(ValueError, match=r"sees faces cut by .*size=40.*, and here .*size=48"):
+        Distillation(tuple(teachers)).check([SHADE], CropRule(48))
+    with pytest.raises(ValueError, match="No teacher answers mood here"):
+        Distillation(tuple(teachers)).check([Task("mood", ("a", "b"))], CropRule(40))
+
+
+def test_a_teacher_s_own_prior_is_taken_out_before_it_teaches_a_head_with_one(teachers):
+    path = Path(teachers[0])
+    network, about = model_file.load(path)
+    plain = predict(network, rows())["shade"]
+    made = {"priors": {"shade": {"light": 0.8, "dark": 0.2}}, "class_shares": {"shade": {}}}
+    model_file.describe_anew(path, replace(about, made=made))
+    how = Distillation((teachers[0],), {"shade": 0.0}, {"shade": 0.5})
+    shares = np.tile(np.log([0.9, 0.1]).astype("float32"), (6, 1))
+    taught, _ = distilled(replace(rows(), log_priors={"shade": shares}), how, ["shade"])
+
+    def put(answers, by):
+        return answers * by / (answers * by).sum(axis=1, keepdims=True)
+
+    even = put(plain, 1 / np.array([0.2, 0.8]))
+    np.testing.assert_allclose(taught.targets["shade"][2:], even[2:], rtol=1e-4)
+    beside = (rows().targets["shade"] + put(even, np.array([0.9, 0.1]))) / 2
+    np.testing.assert_allclose(taught.targets["shade"][:2], beside[:2], rtol=1e-4)
+    np.testing.assert_array_equal(taught.log_priors["shade"][2:], 0)
+    np.testing.assert_array_equal(taught.log_priors["shade"][:2], shares[:2])

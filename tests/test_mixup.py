@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 from conftest import toy_network
 
-from faceattr.data.rows import mask
+from faceattr.data.rows import mask, prior_of
 from faceattr.training.mixup import mixed
 from faceattr.training.objective import compile_masked
 
@@ -68,3 +68,13 @@ def test_a_mixed_batch_without_a_label_moves_no_head():
     assert float(loss) > 0
     for gradient in tape.gradient(loss, [weight.value for weight in head.weights]):
         assert not np.any(gradient)
+
+
+def test_class_shares_are_mixed_as_labels_are():
+    shares = np.where(np.arange(8)[:, None] % 2, [0.98, 0.02], [0.5, 0.5]).astype("float32")
+    crops, targets, masks = batch()
+    targets = {**targets, prior_of("gender"): np.log(shares)}
+    _, mixed_targets, _ = mixed((crops, targets, masks), 1.0, 0, np.random.default_rng(3))
+    found = np.exp(mixed_targets[prior_of("gender")])
+    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
+    assert ((found[:, 1] > 0.021) & (found[:, 1] < 0.499)).any()

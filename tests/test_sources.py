@@ -5,7 +5,7 @@ from conftest import shaded
 
 from faceattr.data.folders import age_group
 from faceattr.data.manifest import unite
-from faceattr.data.sources import read_for_training, read_labelled, read_source
+from faceattr.data.sources import names_of, read_for_training, read_labelled, read_source
 from faceattr.pictures.reading import several
 from faceattr.tasks import EXPRESSION, GENDER, KNOWN_TASKS, Task
 
@@ -308,3 +308,12 @@ def test_a_face_in_two_sources_is_set_aside_in_both_or_in_neither(tmp_path):
     both = read_for_training([str(tmp_path / "mood.csv"), str(tmp_path / "tint.csv")])
     assert len(both.examples) == 20
     assert len(both.only("val")) == 4
+
+
+def test_sources_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    for place in ("fer/images/train", "utk/images/train", "other"):
+        (tmp_path / place).mkdir(parents=True)
+    specs = [f"mood={tmp_path}/fer/images/train", f"tint={tmp_path}/utk/images/train"]
+    assert names_of(specs) == ["fer/images/train", "utk/images/train"]
+    assert names_of([specs[0], f"tint={tmp_path}/fer/images/train"]) == ["train", "train"]
+    assert names_of([specs[0], f"tint={tmp_path}/other"]) == ["train", "other"]

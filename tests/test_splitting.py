@@ -177,3 +177,25 @@ def test_each_source_without_val_gives_a_fifth():
     val = rows_of(set_val_aside(uneven), "val")
     assert [e.source for e in val].count("a") == 4
     assert len(val) == 20
+
+
+def test_a_group_in_common_with_a_val_row_does_not_take_the_fifth_away():
+    stated = people(
+        10,
+        source=lambda i: "a",
+        split=lambda i: "val" if i < 2 else "train",
+        group=lambda i: f"g{i}",
+    )
+    other = tuple(
+        replace(e, path=Path(f"b/{e.path}"), source="b", split="", group=f"g{i}" if not i else "")
+        for i, e in enumerate(people(101))
+    )
+    val = [e for e in rows_of(set_val_aside((*stated, *other)), "val") if e.source == "b"]
+    assert len(val) == 1 + 20
+
+
+def test_where_all_is_decided_by_another_source_nothing_is_too_few():
+    stated = people(10, source=lambda i: "a", split=lambda i: "val" if i < 2 else "train")
+    copies = tuple(replace(e, path=Path(f"b/{e.path}"), source="b", split="") for e in stated)
+    split = set_val_aside((*stated, *copies), lambda examples: [int(e.path.stem) for e in examples])
+    assert [e.split for e in split[:10]] == [e.split for e in split[10:]]

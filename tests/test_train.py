@@ -374,6 +374,13 @@ def test_near_duplicates_of_val_leave_train_on_request(data, toy, capsys):
 def test_priors_and_sources_that_are_not_there_are_told(data, toy, capsys):
     assert train(data, "--prior", "tint=somewhere") == 2
     assert "name of a source: shades, tints. Received: somewhere" in capsys.readouterr().err
+    assert train(data, "--prior", "tint=shades") == 2
+    assert "No training row of shades knows tint" in capsys.readouterr().err
+    assert train(data, "--prior", "tint=uniform", "--balance", "weights") == 2
+    assert "both make up for rare classes: choose one" in capsys.readouterr().err
+    mix = ["--mix", "shades=1,tints=3", "--schedule", "alternating"]
+    assert train(data, *mix) == 2
+    assert "its --mix is by task" in capsys.readouterr().err
     assert train(data, "--prior", "age=uniform") == 2
     assert "no task age to give a prior" in capsys.readouterr().err
     assert train(data, "--find-faces-in", "elsewhere") == 2
@@ -427,6 +434,12 @@ def test_a_prior_is_set_anew_without_training(data, toy, capsys):
         shares = about.made["class_shares"]["tint"][name] if isinstance(name, str) else [1, 2, 1]
         answers = other.predict(crops, verbose=0)["tint"]
         np.testing.assert_allclose(answers, expected(np.array(shares)), atol=2e-3)
+    renaming = ["--rename", "tint=hue", "--rename-class", "tint:blue=sea"]
+    places = [str(data / "other.keras"), "-o", str(data / "named.keras")]
+    assert cli.main(["heads", *places, *renaming]) == 0
+    made = model_file.describe(data / "named.keras").made
+    assert made["priors"] == {"hue": {"sea": 1, "green": 2, "red": 1}}
+    assert "tint" not in model_file.describe(data / "other.keras").scores  # they were of others
     capsys.readouterr()
     places = [str(data / "my.keras"), "-o", str(data / "no.keras")]
     assert cli.main(["heads", *places, "--prior", "shade=uniform"]) == 2
@@ -453,3 +466,4 @@ def test_a_teacher_labels_what_the_rows_do_not_know(data, toy, capsys):
     assert "teacher: tint: 16 of 16 unlabelled faces" in capsys.readouterr().out
     made = model_file.describe(data / "my.keras").made
     assert made["distillation"]["shares"] == {"shade": 0.3}
+    assert made["distillation"]["teachers"] == ["teacher.keras"]

@@ -18,7 +18,12 @@ from faceattr.data.crop_cache import cache_crops
 from faceattr.data.look import Look
 from faceattr.data.manifest import Source, targets, unite
 from faceattr.data.rows import Rows
-from faceattr.data.sources import check_asked_for, read_source, without_folders
+from faceattr.data.sources import (
+    check_asked_for,
+    check_find_faces_in,
+    read_named,
+    without_folders,
+)
 from faceattr.data.spelling import AS_WRITTEN, Spelling, respell
 from faceattr.outputs import must_be_folder
 from faceattr.pictures.crop import CropRule
@@ -57,7 +62,8 @@ def audit(
         must_be_folder(Path(output))
     folder = Path(cache) if cache is not None else None
     known, sources = KNOWN_TASKS, several(sources)
-    read, _ = respell([read_source(spec, tasks, known) for spec in sources], spelling, known)
+    check_find_faces_in(find_faces_in, sources)
+    read, _ = respell(read_named(sources, tasks, known), spelling, known)
     check_asked_for(tasks, read)
     manifest = unite([_as_train_takes(source) for source in read], known)
     examples = manifest.examples

@@ -18,7 +18,7 @@ import numpy as np
 import platformdirs
 
 from faceattr.data.manifest import Example
-from faceattr.data.store import Store, alone
+from faceattr.data.store import FORMAT, Store, alone
 from faceattr.pictures.crop import CropRule, crop
 from faceattr.pictures.reading import read_image
 
@@ -69,7 +69,7 @@ def cache_crops(
     folder = folder or default_folder()
     folder.mkdir(parents=True, exist_ok=True)
     keys: list[str] = []
-    path, shape = folder / f"{rule.size}{CROPS}", (rule.size, rule.size, 3)
+    path, shape = folder / f"{rule.size}{FORMAT}{CROPS}", (rule.size, rule.size, 3)
     with alone(path.with_suffix(".lock")), Store(path, shape, "uint8") as store:
         found = _prepared(progress or examples, rule, store)
         while batch := list(islice(found, TOGETHER)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -108,6 +108,12 @@ class Rows:
 def prior_of(task: str) -> str:
     """What batches call the priors of a task's rows."""
     return f"{task}:prior"
+
+
+def with_log_priors(train: Rows, tasks: Iterable[str]) -> Rows:
+    """Training rows with the class shares of each row's source, for those tasks."""
+    priors = {task: log_priors_of(train, task, train) for task in tasks}
+    return replace(train, log_priors={**priors, **train.log_priors})
 
 
 def log_priors_of(rows: Rows, task: str, train: Rows) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,12 +38,28 @@ def _place_of(spec: str) -> Path:
 def names_of(specs: Sequence[str]) -> list[str]:
     """The names of sources; those of the same name are told apart by the folder they lie in."""
     places = [_place_of(spec) for spec in specs]
-    names = [name_of(spec) for spec in specs]
-    of = {name: {p for p, n in zip(places, names, strict=True) if n == name} for name in names}
+    short = [name_of(spec) for spec in specs]
     return [
-        name if len(of[name]) == 1 else f"{place.parent.name}/{name}"
-        for place, name in zip(places, names, strict=True)
+        next(name for name in _longer_names(place, own) if _tells(name, place, places, short))
+        for place, own in zip(places, short, strict=True)
     ]
+
+
+def _longer_names(place: Path, name: str) -> Iterator[str]:
+    """``name``, ``folder/name``, and so on up to the whole path."""
+    folders = [folder.name for folder in place.parents]
+    yield name
+    yield from ("/".join([*folders[count::-1], name]) for count in range(len(folders)))
+
+
+def _tells(name: str, place: Path, places: Sequence[Path], short: Sequence[str]) -> bool:
+    """Whether no other place has this name as well."""
+    others = (
+        f"/{other.parent.as_posix()}/{own}"
+        for other, own in zip(places, short, strict=True)
+        if other != place
+    )
+    return not any(f"/{other}".endswith(f"/{name}") for other in others)
 
 
 def without_folders(spec: str) -> str:
@@ -133,22 +149,25 @@ def _read(
     look: Look | None,
 ) -> tuple[list[Source], tuple[str, ...]]:
     """Every source with its labels and faces as they are meant, and notes on what was changed."""
-    named = zip(specs, names_of(specs), strict=True)
-    read = [_named(read_source(spec, columns, known), name) for spec, name in named]
-    if look and look.photographs:
-        check_names(look.photographs, read, "find faces in")
+    read = read_named(specs, columns, known)
     sources, notes = respell(read, spelling, known)
     return [look.faces_of(source) for source in sources] if look else sources, notes
 
 
-def check_names(names: Collection[str], sources: Sequence[Source], what: str) -> None:
+def check_find_faces_in(names: Collection[str] | None, specs: Sequence[str]) -> None:
     """Raise ValueError where one of these names is no source's."""
-    there = dict.fromkeys(e.source for source in sources for e in source.examples)
-    if strangers := sorted(set(names) - set(there)):
+    there = dict.fromkeys(names_of(specs))
+    if strangers := sorted(set(names or ()) - set(there)):
         raise ValueError(
-            f"There is no source {', '.join(strangers)} to {what}. "
+            f"There is no source {', '.join(strangers)} to find faces in. "
             f"The sources are {', '.join(there)}."
         )
+
+
+def read_named(specs: Sequence[str], columns: Collection[str] | None, known: Known) -> list[Source]:
+    """Read sources as `read_source` does, each with its name beside its examples."""
+    named = zip(specs, names_of(specs), strict=True)
+    return [_named(read_source(spec, columns, known), name) for spec, name in named]
 
 
 def _named(source: Source, name: str) -> Source:

@@ -38,7 +38,7 @@ def set_val_aside(
     """
     groups = _splits_of_groups(examples)
     splits = [example.split or groups.get(example.group, "") for example in examples]
-    with_val = {e.source for e, split in zip(examples, splits, strict=True) if split == "val"}
+    with_val = {example.source for example in examples if example.split == "val"}
     asked = np.array([e.source not in with_val for e in examples], bool)
     splits = [split if own else split or "train" for split, own in zip(splits, asked, strict=True)]
     if asked.any():
@@ -80,7 +80,10 @@ def _set_aside(
         if asked[place] and side in fixed:
             splits[place] = splits[place] or fixed[side]
     open_rows = [i for i, side in enumerate(sides) if asked[i] and side not in fixed]
-    chosen = _stratified_fifth([examples[i] for i in open_rows], sides[open_rows], seed)
+    if len(set(sides[open_rows])) < FEWEST and "val" in splits:
+        chosen = np.zeros(len(open_rows), bool)  # a few rows beside a val that is there already
+    else:
+        chosen = _stratified_fifth([examples[i] for i in open_rows], sides[open_rows], seed)
     for place, is_val in zip(open_rows, chosen, strict=True):
         splits[place] = "val" if is_val else "train"
 

@@ -19,6 +19,8 @@ from filelock import FileLock, ReadWriteLock, Timeout
 
 LINE = 64 + 1 + 8 + 1  # hexadecimal digits of a SHA-256, a space, those of a CRC-32, a line feed
 KEYS, USERS = ".index", ".users"  # endings of the files beside one of rows
+FORMAT = "-2"  # in the names of files: an older faceattr neither reads nor cuts them
+OLD_KEYS = ".keys"
 
 
 class Store:
@@ -146,7 +148,8 @@ def _deleted(path: Path) -> bool:
     try:
         with lock.write_lock(blocking=False):
             path.unlink(missing_ok=True)
-            path.with_suffix(KEYS).unlink(missing_ok=True)
+            for ending in (KEYS, OLD_KEYS):
+                path.with_suffix(ending).unlink(missing_ok=True)
     except Timeout:
         return False
     finally:

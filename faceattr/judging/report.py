@@ -18,7 +18,7 @@ from faceattr.data.crop_cache import cache_crops
 from faceattr.data.look import Look
 from faceattr.data.manifest import Example, Manifest
 from faceattr.data.rows import Rows, rows_of
-from faceattr.data.sources import read_labelled, without_folders
+from faceattr.data.sources import check_find_faces_in, read_labelled, without_folders
 from faceattr.data.spelling import AS_WRITTEN, Spelling
 from faceattr.data.twins import have_twins
 from faceattr.judging import plots, show
@@ -87,6 +87,7 @@ def report(
     if output is not None:
         must_be_folder(Path(output))
     path, sources = model_file.path_of(model), several(sources)
+    check_find_faces_in(find_faces_in, sources)
     description = engines.describe(path)
     look = Look(description.crop, detector, Path(cache) if cache else None, find_faces_in)
     known = {task.name: task for task in description.tasks}

@@ -11,6 +11,12 @@ from keras import ops
 EVERY = 4  # steps between two updates: the same average for a quarter of the work
 
 
+def read_back(model: keras.Model) -> None:
+    """Give variables their values within an epoch: JAX keeps them in its compiled step."""
+    if hasattr(model, "jax_state_sync"):
+        model.jax_state_sync()
+
+
 class WeightAverage(keras.callbacks.Callback):
     """Averages weights exponentially while they learn (Polyak and Juditsky 1992).
 
@@ -42,9 +48,11 @@ class WeightAverage(keras.callbacks.Callback):
         steps = int(self._steps)
         if steps % EVERY:
             return
+        read_back(self.model)
         kept = min(self._decay, (1 + steps) / (10 + steps)) ** EVERY
         for average, weight in zip(self._averages, self._weights, strict=True):
-            average.assign(kept * average + (1 - kept) * weight)
+            # In this form what does not learn stays as it is to the last bit.
+            average.assign(average + (1 - kept) * (weight - average))
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

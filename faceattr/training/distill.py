@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
-import keras
 import numpy as np
 
 from faceattr import engines
 from faceattr.data.rows import Rows, mask
 from faceattr.judging.calibrate import tempered
 from faceattr.judging.evaluate import predict
-from faceattr.model_file import path_of
+from faceattr.model_file import Description, path_of
+from faceattr.pictures.crop import CropRule
 from faceattr.tasks import Task
 
 SURE = 0.8
@@ -47,39 +49,83 @@ class Distillation:
         if not self.teachers:
             raise ValueError("Thresholds and shares go with --teacher MODEL, and there is none.")
 
-    def check(self, tasks: Sequence[Task]) -> None:
-        """Refuse teachers that have other classes, and amounts for what no teacher answers."""
+    def told(self) -> dict[str, Any]:
+        """What a model file says of it."""
+        paths = [path_of(teacher) for teacher in self.teachers]
+        hashes = [engines.sha256_of(path) for path in paths]
+        return {**asdict(self), "teachers": [path.name for path in paths], "sha256": hashes}
+
+    def check(self, tasks: Sequence[Task], rule: CropRule) -> None:
+        """Refuse teachers that have other classes or another crop rule, or teach nothing."""
         own = {task.name: task for task in tasks}
         answered = set()
         for teacher in self.teachers:
-            for task in engines.describe(path_of(teacher)).tasks:
+            about = engines.describe(path_of(teacher))
+            if about.crop != rule:
+                raise ValueError(
+                    f"{teacher} sees faces cut by {about.crop}, and here they are cut by {rule}: "
+                    "it would be asked about crops that it does not know. Train with its --size "
+                    "and --margin."
+                )
+            for task in about.tasks:
                 if task.name in own and task.classes != own[task.name].classes:
                     raise ValueError(
                         f"{teacher} answers {task.name} with the classes {', '.join(task.classes)},"
                         f" and here they are {', '.join(own[task.name].classes)}."
                     )
                 answered.add(task.name)
-        if strangers := sorted({*self.thresholds, *self.shares} - (answered & set(own))):
+        strangers = sorted({*self.thresholds, *self.shares} - (answered & set(own)))
+        if strangers or not answered & set(own):
             raise ValueError(
-                f"No teacher answers {', '.join(strangers)} here. They answer "
+                f"No teacher answers {', '.join(strangers or own)} here. They answer "
                 f"{', '.join(sorted(answered & set(own))) or 'nothing that is trained'}."
             )
 
 
-def distilled(rows: Rows, how: Distillation) -> tuple[Rows, Iterator[str]]:
+def distilled(
+    rows: Rows, how: Distillation, priors: Collection[str] = ()
+) -> tuple[Rows, Iterator[str]]:
     """Training rows with the teacher's answers among their targets.
 
     Args:
         rows: Training rows, never those of val.
         how: What counts.
+        priors: Tasks that learn with the class shares of each row's source (`Rows.log_priors`).
+            Their teachers' answers are put to a uniform prior first, and beside a label to the
+            shares of its source; an unlabelled row that is taught has no other prior then.
 
     Returns:
         The rows, and a line for each task: how many rows got a label.
     """
-    answers = _mean([engines.load(path_of(name))[0] for name in how.teachers], rows)
+    answers = _mean([_said(path_of(name), rows, priors) for name in how.teachers])
     soft = {name: tempered(of, how.temperature) for name, of in answers.items()}
     taught = with_answers(rows, soft, how.thresholds, how.shares, sure_of=answers)
     return taught, _lines(rows, taught, soft)
+
+
+def _said(path: Path, rows: Rows, priors: Collection[str]) -> dict[str, np.ndarray]:
+    """What one teacher says of the rows; for tasks with priors as if classes were even."""
+    network, about = engines.load(path)
+    said = predict(network, rows)
+    for task in about.tasks:
+        if task.name in said and task.name in priors:
+            put = said[task.name] / _taken_for_granted(about, task)
+            said[task.name] = put / put.sum(axis=1, keepdims=True)
+    return said
+
+
+def _taken_for_granted(about: Description, task: Task) -> np.ndarray:
+    """The class shares that a teacher's head takes for granted, ``(classes,)``."""
+    prior = about.made.get("priors", {}).get(task.name)
+    if isinstance(prior, str):
+        return np.array(about.made["class_shares"][task.name][prior])
+    if prior:
+        return np.array([prior[name] for name in task.classes])
+    # A head without one has learnt the shares of its rows.
+    labels: Mapping[str, Any] = next(
+        (part["labels"] for part in about.data if part["split"] == "train"), {}
+    )
+    return np.array(labels.get(task.name, np.zeros(len(task.classes)))) + 0.5
 
 
 def with_answers(
@@ -98,19 +144,24 @@ def with_answers(
         shares: By task, the answers' share of a known target; 0 where not given.
         sure_of: What the thresholds are held against; the answers themselves unless given.
     """
-    targets = dict(rows.targets)
+    targets, priors, soft = dict(rows.targets), dict(rows.log_priors), set(rows.soft)
     for name in answers.keys() & targets.keys():
         target, answer = targets[name], answers[name]
         known = mask(target)[:, None] > 0
-        share = shares.get(name, 0.0)
+        share, beside = shares.get(name, 0.0), answer
+        if name in rows.log_priors:
+            beside = tempered(answer, 1.0, rows.log_priors[name])
         sure = (sure_of or answers)[name].max(axis=1, keepdims=True) >= thresholds.get(name, SURE)
-        found = np.where(known, (1 - share) * target + share * answer, answer * sure)
+        found = np.where(known, (1 - share) * target + share * beside, answer * sure)
         targets[name] = found.astype("float32")
-    return replace(rows, targets=targets, soft=tuple(sorted(answers.keys() & targets.keys())))
+        if name in priors:
+            priors[name] = np.where(known, priors[name], 0).astype("float32")
+        if not np.array_equal(targets[name], target):
+            soft.add(name)
+    return replace(rows, targets=targets, log_priors=priors, soft=tuple(sorted(soft)))
 
 
-def _mean(models: Collection[keras.Model], rows: Rows) -> dict[str, np.ndarray]:
-    said = [predict(model, rows) for model in models]
+def _mean(said: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     names = dict.fromkeys(name for answers in said for name in answers)
     return {
         name: np.mean([answers[name] for answers in said if name in answers], axis=0)

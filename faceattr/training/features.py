@@ -18,7 +18,7 @@ import platformdirs
 
 from faceattr.data.crop_cache import CROPS, default_folder
 from faceattr.data.rows import Rows
-from faceattr.data.store import Store, alone
+from faceattr.data.store import FORMAT, Store, alone
 from faceattr.training.augment import NO_AUGMENTATION, augment
 from faceattr.training.boundary import fingerprint
 from faceattr.training.settings import Settings
@@ -67,7 +67,7 @@ class Features:
         parts = [settled, *(keras.Model(settled.input, tensor) for tensor in also)]
         self._size, self._folder, self._track = size, folder, track
         self._draws = tuple(draws)
-        self.paths = [folder / f"{fingerprint(part)[:16]}-{size}{ENDING}" for part in parts]
+        self.paths = [folder / f"{fingerprint(part)[:16]}-{size}{FORMAT}{ENDING}" for part in parts]
         self._shapes = [shape_of(part, size) for part in parts]
         outputs = zip(self.paths, parts, strict=True)
         self._trunk = keras.Model(settled.input, {path.name: part.output for path, part in outputs})

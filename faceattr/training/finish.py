@@ -114,12 +114,17 @@ def finish(
     fresh = unseen(val)
     shares = {name: log_priors_of(fresh, name, train) for name in priors if name in val.targets}
     calibration = calibrate(best, fresh, set(val.targets) - untouched, shares)
-    shares_of = {name: class_shares(train, name) for name in priors}
-    for name, prior in priors.items():
+    learnt = {name: prior for name, prior in priors.items() if name not in untouched}
+    shares_of = {name: class_shares(train, name) for name in learnt}
+    for name, prior in learnt.items():
         set_prior(best, name, np.log(shares_of[name][prior]))
-    if priors:
-        made = {**description.made, "priors": dict(priors), "class_shares": shares_of}
-        description = replace(description, made=made)
+    before = old.description.made if old else {}
+    about = {
+        "priors": {**before.get("priors", {}), **learnt},
+        "class_shares": {**before.get("class_shares", {}), **shares_of},
+    }
+    if about["priors"]:
+        description = replace(description, made={**description.made, **about})
     part = folder / "part.keras"
     half = old is None or model_file.is_stored_in_half(old.path)
     model_file.save(best, description, part, half=half)
@@ -154,6 +159,17 @@ def finish(
     write_report(findings, folder)
     checkpoint.remove(folder)
     return findings.scores
+
+
+def check_priors(priors: Mapping[str, str], train: Rows) -> None:
+    """Refuse priors that the training rows cannot tell."""
+    for task, prior in priors.items():
+        known = class_shares(train, task)
+        if prior not in known:
+            raise ValueError(
+                f"No training row of {prior} knows {task}, so its class shares are not known. "
+                f"Expected one of {', '.join(known)}."
+            )
 
 
 def class_shares(train: Rows, task: str) -> dict[str, list[float]]:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from faceattr.data.manifest import Example
-from faceattr.data.rows import Rows, log_priors_of
+from faceattr.data.rows import Rows, with_log_priors
 from faceattr.judging.evaluate import Score, evaluate, mean_accuracy
 from faceattr.judging.report import SCORES
 from faceattr.model import head_names
@@ -76,8 +76,12 @@ def check(model: keras.Model, settings: Settings, examples: Sequence[Example] = 
                 f"There is no task {', '.join(strangers)} to {what}. "
                 f"The tasks are {', '.join(heads)}."
             )
-    sources = {example.source for example in examples}
-    settings.mix.by_source(heads, sources)
+    sources = {example.source for example in examples if example.split == "train"}
+    if settings.mix.by_source(heads, sources) and settings.schedule == "alternating":
+        raise ValueError(
+            "--schedule alternating gives every step to one task, so its --mix is by task. "
+            f"Received shares of sources: {dict(settings.mix.shares or {})}"
+        )
     priors = set(settings.priors.values())
     if strangers := sorted(priors - {UNIFORM, NATURAL} - sources):
         raise ValueError(
@@ -132,8 +136,7 @@ def fit(
         ValueError: `resume` finds a checkpoint of a run with other settings.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    priors = {task: log_priors_of(train, task, train) for task in settings.priors}
-    train = replace(train, balance=settings.balance, log_priors=priors)
+    train = replace(with_log_priors(train, settings.priors), balance=settings.balance)
     model = with_auxiliary(model, settings.auxiliary)
     combine = combination_for(settings, [task.name for task in tasks])
     keeper = _Keeper(model, tasks, val, settings, folder, after_epoch, combine)

@@ -65,8 +65,12 @@ def edit_heads(
         about,
         tasks=tuple(tasks.values()),
         network=_renamed_network(about.network, names),
-        scores=_scores(about.scores, names, rename_classes),
-        made={**about.made, **told, "heads_edited": _told(path, remove, rename, rename_classes)},
+        scores=_scores(_without(about.scores, priors or {}), names, rename_classes),
+        made={
+            **about.made,
+            **_renamed_priors(told, names, rename_classes),
+            "heads_edited": _told(path, remove, rename, rename_classes),
+        },
     )
     model_file.save(network, edited, output, half=model_file.is_stored_in_half(path))
     return edited
@@ -87,7 +91,42 @@ def _set_priors(
         before = _shares(now[name], known[name], classes[name])
         set_prior(network, name, np.log(_shares(prior, known[name], classes[name]) / before))
         now[name] = prior if isinstance(prior, str) else dict(prior)
-    return {"priors": now} if priors else {}
+    return {"priors": now, "class_shares": known} if now else {}
+
+
+def _renamed_priors(
+    told: Mapping[str, Any], names: Mapping[str, str], rename_classes: Classes
+) -> dict[str, Any]:
+    """What a file says of priors, under the new names of heads and classes."""
+
+    def renamed(old: str, prior: Any) -> Any:
+        classes = rename_classes.get(old, {})
+        is_named = isinstance(prior, str)
+        return prior if is_named else {classes.get(name, name): of for name, of in prior.items()}
+
+    found = {
+        key: {names[old]: of for old, of in value.items() if old in names}
+        for key, value in told.items()
+    }
+    if "priors" in told:
+        found["priors"] = {
+            names[old]: renamed(old, of) for old, of in told["priors"].items() if old in names
+        }
+    return found
+
+
+def _without(scores: Mapping[str, Any], heads: Collection[str]) -> dict[str, Any]:
+    """Scores without those of heads whose answers have changed."""
+    kept = {name: of for name, of in scores.items() if name not in heads}
+    for key in ("half_precision", "forgetting"):
+        if key in kept:
+            kept[key] = {name: of for name, of in kept[key].items() if name not in heads}
+    if "by_size" in kept:
+        kept["by_size"] = {
+            side: {name: of for name, of in found.items() if name not in heads}
+            for side, found in kept["by_size"].items()
+        }
+    return kept
 
 
 def _shares(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from faceattr.data.rows import Batch
+from faceattr.data.rows import Batch, prior_of
 
 
 def mixed(batch: Batch, mixup: float, cutmix: float, generator: np.random.Generator) -> Batch:
@@ -35,7 +35,12 @@ def mixed(batch: Batch, mixup: float, cutmix: float, generator: np.random.Genera
     def both(values: np.ndarray) -> np.ndarray:
         return (share * values + (1 - share) * values[partner]).astype(values.dtype)
 
-    every = {name: both(values) for name, values in targets.items()}
+    priors = {prior_of(name) for name in masks}
+    every = {
+        # Shares are mixed as labels are, not their logarithms.
+        name: np.log(both(np.exp(values))) if name in priors else both(values)
+        for name, values in targets.items()
+    }
     return crops, every, {name: both(values) for name, values in masks.items()}
 
 

@@ -90,6 +90,8 @@ class Settings:
                 f"lies between 0 and 1. Received: batch size {self.batch_size}, seed {self.seed}, "
                 f"label smoothing {self.label_smoothing}"
             )
+        if self.balance != "none" and self.priors:
+            raise ValueError("--balance and --prior both make up for rare classes: choose one.")
         if not 0 <= self.ema < 1:
             raise ValueError(f"The decay of an average is from 0 to below 1. Received: {self.ema}")
         if not all(0 <= amount < math.inf for amount in (self.mixup, self.cutmix)):

@@ -17,6 +17,7 @@ import keras
 from keras import ops
 
 from faceattr.model import shared_name
+from faceattr.training.averaging import read_back
 from faceattr.training.phases import Phase
 from faceattr.training.settings import Settings
 
@@ -98,7 +99,7 @@ class Tie(keras.callbacks.Callback):
         self._step = epoch * self._steps
 
     def on_train_batch_end(self, batch: int, logs=None) -> None:
-        self._read_back()
+        read_back(self.model)
         share = self._rate_share(self._step)
         self._step += 1
         if share > 0:
@@ -108,8 +109,3 @@ class Tie(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs=None) -> None:
         if self._tied and logs is not None:
             logs["trunks_apart"] = apart(self._tied)
-
-    def _read_back(self) -> None:
-        # JAX keeps the variables inside its compiled step until it is asked for them.
-        if hasattr(self.model, "jax_state_sync"):
-            self.model.jax_state_sync()

@@ -14,8 +14,8 @@ import numpy as np
 from faceattr.data import console
 from faceattr.data.look import Look
 from faceattr.data.manifest import Manifest
-from faceattr.data.rows import Rows
-from faceattr.data.sources import read_for_training, read_labelled
+from faceattr.data.rows import Rows, with_log_priors
+from faceattr.data.sources import check_find_faces_in, read_for_training, read_labelled
 from faceattr.data.spelling import AS_WRITTEN, Spelling
 from faceattr.data.twins import have_twins
 from faceattr.judging.evaluate import Score
@@ -29,7 +29,7 @@ from faceattr.training import brief
 from faceattr.training.adding import Adding, Old
 from faceattr.training.distill import Distillation, distilled
 from faceattr.training.features import folder_in
-from faceattr.training.finish import finish, made
+from faceattr.training.finish import check_priors, finish, made
 from faceattr.training.fit import SETTINGS, check, fit
 from faceattr.training.network import Network
 from faceattr.training.phases import FROZEN
@@ -91,6 +91,7 @@ def train(
     settings = settings or Settings(phases=(FROZEN,) if adding else network.phases)
     old = Old.of(network) if adding else None
     every = [*sources, *(adding.sources if adding else ())]
+    check_find_faces_in(find_faces_in, [*every, *(adding.judge if adding else ())])
     known = KNOWN_TASKS | (old.known if old else {})
     look = Look(network.rule, detector, Path(cache) if cache else None, find_faces_in)
     if adding and adding.judge:  # a name may occur in what is judged alone
@@ -104,17 +105,19 @@ def train(
     model = network.build(heads, seed=settings.seed)
     check(model, settings, manifest.examples)
     if distillation:
-        distillation.check(heads)
+        distillation.check(heads, network.rule)
     rows = _cut(manifest, heads, network, cache, drop_near_duplicates)
+    check_priors(settings.priors, rows["train"])
+    rows["train"] = with_log_priors(rows["train"], settings.priors)
     network.measure(model, rows["train"])
     console.print_lines(brief.of_start(manifest.tasks, rows["train"], network, look.cache))
     judged = _judged(adding.judge, old, network, look, spelling) if adding and old else []
     about = made(every, rows, network, settings, manifest.notes, old)
-    about["made"] |= {"distillation": asdict(distillation)} if distillation else {}
+    about["made"] |= {"distillation": distillation.told()} if distillation else {}
     description = Description(heads, network.rule, licence=licence or network.licence, **about)
     taught = old.soft_labelled(rows["train"]) if adding and adding.keep and old else rows["train"]
     if distillation:
-        taught, lines = distilled(taught, distillation)
+        taught, lines = distilled(taught, distillation, settings.priors)
         console.print_lines(list(lines))
     val = with_twins(rows["val"], rows["train"])
     with TrainingProgress(manifest.tasks, settings, len(taught)) as progress:

@@ -25,7 +25,7 @@ from faceattr.judging.report import read_rows
 from faceattr.model_file import plain
 from faceattr.pictures.crop import CropRule
 from faceattr.tasks import Task
-from faceattr.training.dataset import steps_per_epoch
+from faceattr.training.dataset import Mix, steps_per_epoch
 from faceattr.training.features import folder_in
 from faceattr.training.fit import Epoch, fit
 from faceattr.training.network import Network
@@ -77,8 +77,12 @@ class Run:
     @property
     def settings(self) -> Settings:
         """Its way's, with its seed; every phase goes to its end, so that all see as much."""
-        phases = tuple(replace(phase, patience=None) for phase in self.way.settings.phases)
-        return replace(self.way.settings, phases=phases, seed=self.seed)
+        settings = self.way.settings
+        phases = tuple(replace(phase, patience=None) for phase in settings.phases)
+        if self.alone:  # what was said of the other tasks and their sources has no meaning
+            priors = {task: of for task, of in settings.priors.items() if task == self.alone}
+            settings = replace(settings, priors=priors, mix=Mix())
+        return replace(settings, phases=phases, seed=self.seed)
 
     @property
     def fingerprint(self) -> str:
