@@ -92,12 +92,12 @@ def test_a_temperature_is_fitted_to_answers_under_the_shares_of_their_source():
     """A head that answers under a uniform prior is right about another one once that is told."""
     generator = np.random.default_rng(1)
     truth = generator.choice(2, 4000, p=[0.9, 0.1])
-    seen = truth * 2.0 - 1 + generator.normal(0, 2, 4000)
-    odds = np.exp(seen / 2)  # of a uniform prior
-    uniform = np.stack([1 / (1 + odds), odds / (1 + odds)], axis=1)
+    mark = generator.random(4000) < np.where(truth, 0.9, 0.4)  # seen in either class so often
+    rare = np.where(mark, 0.9 / (0.9 + 0.4), 0.1 / (0.1 + 0.6))  # what Bayes says of even classes
+    uniform = np.stack([1 - rare, rare], axis=1)
     target, prior = np.eye(2)[truth], np.tile(np.log([0.9, 0.1]), (4000, 1))
-    assert temperature(target, uniform, log_prior=prior) == pytest.approx(1, abs=0.1)
-    assert abs(temperature(target, uniform) - 1) > 0.2
+    assert temperature(target, uniform, log_prior=prior) == pytest.approx(1, abs=0.05)
+    assert temperature(target, uniform) > 1.15
 
 
 def test_a_prior_is_set_exactly_and_can_be_set_back():
