@@ -1,13 +1,23 @@
 """The benchmarks start, and those that a toy is enough for run on one."""
 
+import json
+import os
 import runpy
 import sys
 from pathlib import Path
 
 import cv2
+import keras
+import numpy as np
+import pandas as pd
 import pytest
+from conftest import toy_network
 from PIL import Image
 from skimage import data
+
+from faceattr import model_file
+from faceattr.pictures.crop import CropRule
+from faceattr.tasks import EXPRESSION, GENDER, Task
 
 BENCHES = sorted((Path(__file__).parent / "bench").glob("*.py"))
 # What imports code that is neither Keras' nor ours to mend warns in its own way.
@@ -37,3 +47,165 @@ def test_the_speed_of_labelling_is_measured(tmp_path, monkeypatch, capsys, toy_m
     printed = capsys.readouterr().out
     assert "2 pictures, detector centerface" in printed and "of the kernels' limit" in printed
     assert cv2.getNumThreads() == threads
+
+
+def bench(name):
+    return Path(__file__).parent / f"bench/{name}.py"
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """The astronaut four times, and the table of her face."""
+    rows = ["path,split,x0,y0,x1,y1,gender"]
+    for number in range(4):
+        Image.fromarray(data.astronaut()).save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,val,177,55,271,180,female")
+    (tmp_path / "faces.csv").write_text("\n".join(rows))
+    return tmp_path / "faces.csv"
+
+
+@pytest.fixture
+def faces(tmp_path):
+    """Faces that are cut out already: the astronaut's, and its mirror image."""
+    face = data.astronaut()[20:220, 125:325]
+    rows = ["path,split,gender"]
+    for number in range(4):
+        picture = face if number % 2 else face[:, ::-1]
+        Image.fromarray(picture).save(tmp_path / f"face{number}.png")
+        rows.append(f"face{number}.png,{'val' if number < 3 else 'train'},female")
+    (tmp_path / "cut.csv").write_text("\n".join(rows))
+    return tmp_path / "cut.csv"
+
+
+def test_a_slice_of_a_manifest_is_drawn(faces, tmp_path, monkeypatch):
+    out = tmp_path / "slice.csv"
+    start(monkeypatch, bench("slice_of"), faces, "gender", 1, 2, "-o", out, "--as", "sex")
+    lines = out.read_text().splitlines()
+    assert lines[0] == "path,split,sex" and len(lines) == 4
+
+
+def test_levelling_is_measured(faces, monkeypatch, capsys, toy_model_path):
+    start(monkeypatch, bench("level"), f"gender={faces}", "--model", toy_model_path)
+    printed = capsys.readouterr().out
+    assert printed.count("centerface") == 3 and "±30°" in printed
+
+
+def test_detectors_are_measured(photographs, monkeypatch, capsys):
+    pytest.importorskip("mtcnn", reason="needs mtcnn")
+    start(monkeypatch, bench("detectors"), photographs, "--rounds", "1")
+    assert "centerface" in capsys.readouterr().out
+
+
+def test_heat_is_measured(faces, monkeypatch, capsys, toy_model_path):
+    monkeypatch.setattr("faceattr.data.crop_cache.default_folder", lambda: faces.parent / "cache")
+    start(monkeypatch, bench("heat"), toy_model_path, f"gender={faces}", "--faces", "3")
+    assert "gender: hottest" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_training_step_is_measured(monkeypatch, capsys):
+    start(monkeypatch, bench("training_step"), "--size", "32", "--batch-size", "8", "--steps", "1")
+    assert "Muon" in capsys.readouterr().out
+
+
+def drawn_set(folder, count, **columns):
+    """So many drawn faces and their manifest; a column gives the cell of a row's number."""
+    folder.mkdir()
+    generator = np.random.default_rng(len(folder.name))
+    rows = []
+    for number in range(count):
+        picture = cv2.resize(generator.integers(0, 256, (6, 6, 3), dtype="uint8"), (48, 48))
+        cv2.imwrite(str(folder / f"{number}.png"), picture)
+        rows.append({"path": f"{number}.png", **{n: of(number) for n, of in columns.items()}})
+    pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False)
+    return folder
+
+
+def expressions(folder, count, names=EXPRESSION.classes):
+    return drawn_set(
+        folder,
+        count,
+        split=lambda i: "train" if i % 4 == 0 else "val",
+        expression=lambda i: names[i // 4 % len(names)],
+        votes_happiness=lambda i: 7,
+        votes_anger=lambda i: i % 10,
+    )
+
+
+def people(folder, count):
+    return drawn_set(
+        folder,
+        count,
+        split=lambda i: "train" if i % 4 == 0 else "val",
+        gender=lambda i: GENDER.classes[i // 4 % 2],
+        age=lambda i: (25, 45, 75)[i // 8 % 3],
+        ethnicity=lambda i: "asian",
+        age_group=lambda i: ("20-29", "40-49", "70+")[i // 8 % 3],
+    )
+
+
+def test_live_is_measured(monkeypatch, capsys, toy_model_path):
+    how = ["--detector", "centerface", "--faces", "1", "--seconds", "0.2"]
+    start(monkeypatch, bench("live"), "--model", toy_model_path, *how)
+    assert "frames/s" in capsys.readouterr().out
+
+
+def test_the_card_s_figures_are_measured(tmp_path, monkeypatch, toy_model_path):
+    for name in ("fer2013", "affectnet", "expw"):
+        expressions(tmp_path / name, 28)
+    people(tmp_path / "utkface", 24)
+    for name in ("celeba", "aaf"):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            Image.fromarray(data.astronaut()).save(tmp_path / name / f"{number}.png")
+        table = "path,split,gender,age_group\n0.png,val,female,30-39\n1.png,train,female,30-39\n"
+        (tmp_path / name / "manifest.csv").write_text(table)
+    out = tmp_path / "figures.json"
+    how = ["--model", toy_model_path, "--output", out, "--cache", tmp_path / "cache"]
+    start(monkeypatch, bench("card"), tmp_path, *how)
+    found = json.loads(out.read_text())
+    assert set(found["sets"]["fer2013"]["scores"]) == {"expression", "expression:majority"}
+    assert found["sets"]["celeba"]["scores"]["gender"]["model"]["n"] == 1
+    assert found["robustness"]["mask"].keys() == {"expression", "gender"}
+
+
+@pytest.mark.slow
+def test_each_head_is_asked_about_the_other_set(tmp_path, monkeypatch, capsys):
+    expressions(tmp_path / "fer", 280)
+    people(tmp_path / "utk", 280)
+    start(monkeypatch, bench("other_set"), tmp_path / "fer", tmp_path / "utk", tmp_path / "out")
+    assert "gender, 200 val faces of fer" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_fine_tuning_on_own_data_is_measured(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    expressions(tmp_path / "fer", 500, ("happy", "sad", "surprise"))
+    people(tmp_path / "utk", 2000)
+    start(monkeypatch, bench("own_data"), tmp_path / "fer", tmp_path / "utk", tmp_path / "out")
+    assert "120 pictures" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_training_on_features_is_measured(tmp_path, monkeypatch, capsys):
+    fer = expressions(tmp_path / "fer", 1500, ("happy", "sad", "surprise"))
+    how = ["--copies", "1", "--finetune", "none", "--without-plain"]
+    start(monkeypatch, bench("frozen"), "run", fer / "manifest.csv", *how)
+    assert "of those held out" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_engines_are_measured(tmp_path, monkeypatch, capsys):
+    sources = [f"expression={expressions(tmp_path / 'fer', 560)}"]
+    how = ["--files", tmp_path / "files", "--rows", "100", "--rounds", "1"]
+    start(monkeypatch, bench("engines"), *sources, *how)
+    assert "batch 128, median of 1 rounds" in capsys.readouterr().out
+
+
+def test_what_is_no_face_is_measured(photographs, tmp_path, monkeypatch, capsys):
+    keras.utils.set_random_seed(0)
+    tasks = (Task("is_face", ("no", "yes")),)
+    path = tmp_path / "is_face.keras"
+    model_file.save(toy_network(tasks), model_file.Description(tasks, CropRule()), path)
+    start(monkeypatch, bench("is_face"), path, photographs)
+    assert "2 photographs, 2 faces" in capsys.readouterr().out

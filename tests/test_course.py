@@ -122,3 +122,12 @@ def test_each_branch_has_its_own_rate(network):
     assert peak["shade/kernel"] == pytest.approx(1e-2)
     assert peak["block4_conv1/kernel"] == pytest.approx(1e-4)
     assert peak["tint/bias"] == peak["block1_conv1/kernel"] == pytest.approx(1e-3)
+
+
+def test_a_run_that_goes_on_from_a_file_takes_other_turns(network):
+    def turns(*draws):
+        course = course_of(network, PHASE, settings(), TRAIN, 0, None, draws)
+        return [name for name, _ in course._turns(0, 40)]
+
+    assert turns(7) == turns(7)
+    assert turns(7) != turns()

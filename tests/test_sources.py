@@ -5,7 +5,13 @@ from conftest import shaded
 
 from faceattr.data.folders import age_group
 from faceattr.data.manifest import unite
-from faceattr.data.sources import names_of, read_for_training, read_labelled, read_source
+from faceattr.data.sources import (
+    names_of,
+    read_for_training,
+    read_labelled,
+    read_source,
+    without_folders,
+)
 from faceattr.pictures.reading import several
 from faceattr.tasks import EXPRESSION, GENDER, KNOWN_TASKS, Task
 
@@ -317,3 +323,9 @@ def test_sources_of_one_name_are_told_apart_by_their_folders(tmp_path):
     assert names_of(specs) == ["fer/images/train", "utk/images/train"]
     assert names_of([specs[0], f"tint={tmp_path}/fer/images/train"]) == ["train", "train"]
     assert names_of([specs[0], f"tint={tmp_path}/other"]) == ["train", "other"]
+
+
+def test_a_source_is_told_without_where_it_lies(tmp_path):
+    assert without_folders(f"gender={tmp_path}/people.csv") == "gender=people.csv"
+    assert without_folders(f"{tmp_path}/fer2013/manifest.csv") == "fer2013/manifest.csv"
+    assert without_folders(f"expression={tmp_path}/fer2013") == "expression=fer2013"

@@ -64,8 +64,11 @@ def _tells(name: str, place: Path, places: Sequence[Path], short: Sequence[str])
 
 def without_folders(spec: str) -> str:
     """A source or a file as it may be told to others: without where it lies on this machine."""
-    task, equals, path = spec.rpartition("=")
-    return f"{task}{equals}{Path(path).name}"
+    task, equals, text = spec.rpartition("=")
+    path = Path(text)
+    # Many manifests are called alike: their folders tell them apart.
+    name = f"{path.parent.name}/{path.name}" if path.name == MANIFEST else path.name
+    return f"{task}{equals}{name}"
 
 
 def read_for_training(
