@@ -141,6 +141,7 @@ def test_fine_tuning_tells_what_the_old_heads_lost_and_drops_their_old_scores(
     assert "shade: accuracy" in (data / "more.training/report.html").read_text()
 
 
+@pytest.mark.slow
 def test_keeping_holds_the_old_heads_nearer_to_what_they_said(data):
     before = answers(save(data))
     epochs = ["--epochs", "frozen=1,finetune=4", "--rate", "finetune=0.01", *OPEN]

@@ -56,7 +56,7 @@ def test_the_average_is_judged_and_kept(tmp_path):
     assert any((a.numpy() != b.numpy()).any() for a, b in both)
 
 
-@pytest.mark.parametrize("kill_after", [1, 3])
+@pytest.mark.parametrize("kill_after", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_run_with_an_average_is_resumed_to_the_last_bit(tmp_path, kill_after):
     whole, epochs = run(tmp_path / "whole", SETTINGS)
     run(tmp_path / "part", SETTINGS, kill_after)

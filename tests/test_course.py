@@ -80,7 +80,10 @@ def test_the_batches_of_a_turn_know_its_task_and_no_task_is_always_last(network)
     assert len({tuple(order) for order in orders}) == 3
 
 
-@pytest.mark.parametrize("other", [{}, {"schedule": "joint", "combine": "uncertainty"}])
+@pytest.mark.parametrize(
+    "other",
+    [pytest.param({}, marks=pytest.mark.slow), {"schedule": "joint", "combine": "uncertainty"}],
+)
 def test_such_runs_learn_and_are_resumed(tmp_path, other):
     def run(folder, stop_after=None, **more):
         keras.utils.set_random_seed(0)

@@ -150,7 +150,7 @@ def test_features_that_another_run_uses_are_not_deleted(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "kill_after",
-    [pytest.param(2, marks=pytest.mark.slow), 3, pytest.param(4, marks=pytest.mark.slow)],
+    [pytest.param(number, marks=pytest.mark.slow) for number in (2, 3, 4)],
 )
 def test_a_run_on_features_is_resumed_to_the_last_bit(tmp_path, kill_after):
     whole, epochs = run(tmp_path / "whole", SETTINGS, features=tmp_path / "one")

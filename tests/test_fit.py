@@ -149,6 +149,7 @@ def test_without_resume_a_run_starts_anew(tmp_path):
     assert [epoch.number for epoch in epochs] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.slow
 def test_a_phase_ends_after_epochs_without_a_new_best_also_when_resumed(tmp_path):
     phases = (replace(PHASES[0], epochs=6, learning_rate=1e-9, patience=2), PHASES[1])
     settings = replace(SETTINGS, phases=phases)

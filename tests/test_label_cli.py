@@ -168,7 +168,10 @@ sys.exit(main(["label", {inputs!r}, "-o", {output!r}, "--detector", "none", *sys
 """
 
 
-@pytest.mark.parametrize(("asked", "code_of_end"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize(
+    ("asked", "code_of_end"),
+    [pytest.param("SIGINT", 130, marks=pytest.mark.slow), ("SIGTERM", 143)],
+)
 def test_what_is_begun_is_finished_when_a_job_is_asked_to_end(tmp_path, asked, code_of_end):
     inputs, output = save_pictures(tmp_path / "in", 400), tmp_path / "t.csv"
     code = SLOW_JOB.format(tests=os.path.dirname(__file__), inputs=str(inputs), output=str(output))
