@@ -111,8 +111,9 @@ def prior_of(task: str) -> str:
 
 
 def with_log_priors(train: Rows, tasks: Iterable[str]) -> Rows:
-    """Training rows with the class shares of each row's source, for those tasks."""
-    priors = {task: log_priors_of(train, task, train) for task in tasks}
+    """Training rows with the class shares of each row's source, for those tasks that lack them."""
+    missing = [task for task in tasks if task not in train.log_priors]
+    priors = {task: log_priors_of(train, task, train) for task in missing}
     return replace(train, log_priors={**priors, **train.log_priors})
 
 
