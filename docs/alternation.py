@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from sklearn.datasets import load_digits
 
-from faceattr.training.dataset import Mix
+from faceattr.training.batches import Mix
 from faceattr.training.objective import compile_masked
 
 TASKS = {"digit": 10, "turn": 4}

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from use_ci import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401
 
-from faceattr import model_file
-from faceattr.pictures.crop import CropRule
+from faceattr.images.crop import CropRule
+from faceattr.model import file as model_file
 from faceattr.tasks import EXPRESSION, GENDER, Task
 
 SHADE = Task("shade", ("dark", "light"))

@@ -9,14 +9,15 @@ import pandas as pd
 import pytest
 from conftest import shaded, toy_network
 
-from faceattr import cli, model_file
-from faceattr.judging.forgetting import changes
-from faceattr.judging.report import SCORES, write_report
-from faceattr.model_file import Description
-from faceattr.pictures.crop import CropRule
+from faceattr import cli
+from faceattr.evaluation.forgetting import changes
+from faceattr.evaluation.report import SCORES, write_report
+from faceattr.images.crop import CropRule
+from faceattr.model import file as model_file
+from faceattr.model.file import Description
 from faceattr.tasks import Task
 from faceattr.training import network as network_module
-from faceattr.training.adding import Adding
+from faceattr.training.add_heads import Adding
 
 SHADE = Task("shade", ("light", "dark"))  # not the order of the alphabet
 HUE = Task("hue", ("blue", "green", "red"))
@@ -33,7 +34,7 @@ def toy(monkeypatch):
         return toy_network(tasks, dtype)
 
     monkeypatch.setattr(network_module, "build", build)
-    monkeypatch.setattr("faceattr.training.finish.write_report", only_scores)
+    monkeypatch.setattr("faceattr.training.package.write_report", only_scores)
 
 
 def only_scores(findings, folder):
@@ -126,7 +127,7 @@ def test_fine_tuning_tells_what_the_old_heads_lost_and_drops_their_old_scores(
     data, capsys, monkeypatch
 ):
     save(data)
-    monkeypatch.setattr("faceattr.training.finish.write_report", write_report)
+    monkeypatch.setattr("faceattr.training.package.write_report", write_report)
     epochs = ["--epochs", "frozen=1,finetune=2", "--rate", "finetune=0.01", *OPEN]
     epochs += ["--first", "finetune=block4_conv1"]
     assert add(data, *epochs, "--patience", "finetune=9", "--judge", str(data / "shades.csv")) == 0
@@ -210,7 +211,7 @@ def test_keep_and_judge_go_with_a_head_to_add(data, capsys):
 
 
 def test_changes_count_what_was_lost_and_won():
-    from faceattr.data.rows import Rows
+    from faceattr.data.dataset import Rows
 
     class Says:
         def __init__(self, *said):

@@ -11,12 +11,13 @@ from PIL import Image
 from test_twins import brighter, portraits
 from use_toys import GreenSquares, draw
 
-from faceattr import cli, model_file
+from faceattr import cli
 from faceattr.auditing import audit as audit_module
-from faceattr.auditing import issues, permutation
+from faceattr.auditing import issues, label_permutation
 from faceattr.auditing.audit import audit
-from faceattr.auditing.permutation import swap_in
-from faceattr.pictures.crop import CropRule
+from faceattr.auditing.label_permutation import swap_in
+from faceattr.images.crop import CropRule
+from faceattr.model import file as model_file
 from faceattr.tasks import EXPRESSION, GENDER, Task
 
 FER2013 = Path("/root/data/fer2013/manifest.csv")
@@ -205,7 +206,7 @@ def test_the_model_tells_exchanged_names_whatever_the_task_is_called(tmp_path, m
     description = model_file.Description((EXPRESSION, GENDER), CropRule())
     monkeypatch.setattr(model_file, "describe", lambda path: description)
     monkeypatch.setattr(model_file, "load", lambda path: (None, description))
-    monkeypatch.setattr(permutation, "predict", bright_is_the_second_class)
+    monkeypatch.setattr(label_permutation, "predict", bright_is_the_second_class)
     found = audit_module.audit([str(tmp_path)], model="any.keras", cache=tmp_path / "cache")
     (swapped,) = [one for one in found.findings if one.kind == issues.SWAPPED]
     assert swapped.where == "sex"
@@ -236,7 +237,7 @@ def test_find_faces_from_the_command_line(tmp_path, monkeypatch):
         Image.fromarray(draw(number, tint=number * 13)).save(folder / f"{number}.png")
     asked = []
     monkeypatch.setattr(
-        "faceattr.pictures.choose.choose_detector",
+        "faceattr.detection.choose.choose_detector",
         lambda name, **how: asked.append(name) or GreenSquares(),
     )
     always = [f"mood={tmp_path / 'photos'}", "--model", "none", "--cache", str(tmp_path / "cache")]
@@ -256,7 +257,7 @@ def test_find_faces_in_some_sources_from_the_command_line(tmp_path, monkeypatch,
             face = draw(number, tint=number * 13 + 60 * (place == "cut"))
             Image.fromarray(face).save(folder / f"{number}.png")
     monkeypatch.setattr(
-        "faceattr.pictures.choose.choose_detector", lambda name, **how: GreenSquares()
+        "faceattr.detection.choose.choose_detector", lambda name, **how: GreenSquares()
     )
     out = tmp_path / "out"
     sources = [f"mood={tmp_path / 'photos'}", f"mood={tmp_path / 'cut'}"]

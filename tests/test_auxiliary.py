@@ -9,11 +9,11 @@ from test_fit import TRAIN, VAL
 
 from faceattr.training.augment import NO_AUGMENTATION
 from faceattr.training.auxiliary import Auxiliary, with_auxiliary
-from faceattr.training.combine import compiled
-from faceattr.training.course import course_of
-from faceattr.training.fit import check, fit
+from faceattr.training.config import Settings
+from faceattr.training.losses import compiled
 from faceattr.training.phases import Phase
-from faceattr.training.settings import Settings
+from faceattr.training.schedules import course_of
+from faceattr.training.trainer import check, fit
 
 PHASE = Phase("finetune", epochs=2, learning_rate=0.05, first="trunk")
 EARLY = Auxiliary("tint", "block1_conv1", 0.2)

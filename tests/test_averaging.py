@@ -4,10 +4,10 @@ import pytest
 from conftest import SHADE, TINT
 from test_fit import PHASES, VAL, run
 
-from faceattr.judging.evaluate import evaluate
+from faceattr.evaluation.metrics import evaluate
 from faceattr.training.augment import NO_AUGMENTATION
 from faceattr.training.averaging import WeightAverage
-from faceattr.training.settings import Settings
+from faceattr.training.config import Settings
 
 SETTINGS = Settings(phases=PHASES, batch_size=16, augmentation=NO_AUGMENTATION, seed=3, ema=0.9)
 

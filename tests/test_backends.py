@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import shaded
 
-from faceattr import model_file
+from faceattr.model import file as model_file
 
 pytestmark = [
     pytest.mark.slow,

@@ -15,8 +15,8 @@ from conftest import toy_network
 from PIL import Image
 from skimage import data
 
-from faceattr import model_file
-from faceattr.pictures.crop import CropRule
+from faceattr.images.crop import CropRule
+from faceattr.model import file as model_file
 from faceattr.tasks import EXPRESSION, GENDER, Task
 
 BENCHES = sorted((Path(__file__).parent / "bench").glob("*.py"))

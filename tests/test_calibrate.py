@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 from conftest import toy_network
 
-from faceattr.data.rows import Rows
-from faceattr.judging.calibrate import calibrate, held_out, set_prior, temperature, tempered
-from faceattr.judging.evaluate import calibration_error, predict
+from faceattr.data.dataset import Rows
+from faceattr.evaluation.calibration import calibrate, held_out, set_prior, temperature, tempered
+from faceattr.evaluation.metrics import calibration_error, predict
 
 GENERATOR = np.random.default_rng(0)
 CHANCES = GENERATOR.dirichlet(np.ones(4), 4000)

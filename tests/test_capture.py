@@ -9,7 +9,7 @@ import pytest
 from test_feed import write_video
 
 from faceattr.cli.options import duration
-from faceattr.pictures.capture import BrokenOff, Video, frames, frames_at
+from faceattr.images.video import BrokenOff, Video, frames, frames_at
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_what_is_no_video_is_said(tmp_path):
 def test_the_decoder_says_nothing_of_its_own(clip):
     clip.write_bytes(clip.read_bytes()[:900])
     # FFmpeg reads how loud it may be once in a process, and here others have woken it.
-    code = f"from faceattr.pictures.capture import frames; next(frames({str(clip)!r}))"
+    code = f"from faceattr.images.video import frames; next(frames({str(clip)!r}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     lines = done.stderr.splitlines()
     assert "not a video" in lines[-1] and not [line for line in lines if "moov" in line]

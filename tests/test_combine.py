@@ -5,17 +5,11 @@ import tensorflow as tf
 from conftest import toy_network
 from keras import ops
 
-from faceattr.data.rows import mask, prior_of
+from faceattr.data.dataset import mask, prior_of
 from faceattr.tasks import Task
-from faceattr.training.combine import (
-    COMBINATIONS,
-    LOSS_FLOOR,
-    CombinedLosses,
-    combination,
-    compiled,
-)
+from faceattr.training.config import Settings
+from faceattr.training.losses import COMBINATIONS, LOSS_FLOOR, CombinedLosses, combination, compiled
 from faceattr.training.phases import FINETUNE, Phase
-from faceattr.training.settings import Settings
 
 GENERATOR = np.random.default_rng(0)
 CROPS = GENERATOR.integers(0, 256, (8, 32, 32, 3), dtype="uint8")

@@ -10,9 +10,9 @@ from test_train import data  # noqa: F401
 from faceattr import cli
 from faceattr.training import trial
 from faceattr.training.compare import compare
+from faceattr.training.config import Settings
 from faceattr.training.network import Network
 from faceattr.training.phases import FROZEN
-from faceattr.training.settings import Settings
 from faceattr.training.standings import certainty, print_standings, standings
 from faceattr.training.trial import ALONE, Data, Way, train_once
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from faceattr.judging.answers import answers_to
-from faceattr.judging.confidence import coverage_curve, offers, reliability
-from faceattr.judging.evaluate import calibration_error
+from faceattr.evaluation.answers import answers_to
+from faceattr.evaluation.confidence import coverage_curve, offers, reliability
+from faceattr.evaluation.metrics import calibration_error
 from faceattr.tasks import GENDER
 
 

@@ -5,11 +5,11 @@ from conftest import SHADE, TINT, noted_epochs, toy_network
 from test_fit import TRAIN, VAL
 
 from faceattr.training.augment import NO_AUGMENTATION
-from faceattr.training.course import Alternating, course_of
-from faceattr.training.fit import fit
-from faceattr.training.muon import ConvolutionMuon
+from faceattr.training.config import Settings
+from faceattr.training.optimizers import ConvolutionMuon
 from faceattr.training.phases import Phase
-from faceattr.training.settings import Settings
+from faceattr.training.schedules import Alternating, course_of
+from faceattr.training.trainer import fit
 
 PHASE = Phase("finetune", epochs=5, learning_rate=0.1, first="trunk", weight_decay=0.1)
 

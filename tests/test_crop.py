@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from faceattr.pictures.crop import CropRule, crop
+from faceattr.images.crop import CropRule, crop
 
 RULE = CropRule(size=32)
 

@@ -9,7 +9,7 @@ from faceattr.data import crop_cache
 from faceattr.data.crop_cache import cache_crops
 from faceattr.data.manifest import Example
 from faceattr.data.store import LINE
-from faceattr.pictures.crop import CropRule, crop
+from faceattr.images.crop import CropRule, crop
 
 RULE = CropRule(32)
 

@@ -20,11 +20,11 @@ from use_display import Screen
 from use_scenes import astronaut_video
 
 from faceattr.cli import main
-from faceattr.live import show
+from faceattr.images import camera
+from faceattr.live import viewer
+from faceattr.live.outputs import VideoFile
 from faceattr.live.pen import COLOURS
-from faceattr.live.sinks import VideoFile
 from faceattr.live.window import must_have_screen
-from faceattr.pictures import feed
 
 DEMO = Path(__file__).parent.parent / "demo.py"
 
@@ -71,7 +71,7 @@ def test_folders_of_outputs_are_made(clip, tmp_path, toy_model_path):
 def test_a_full_disk_is_one_sentence_and_code_1(clip, tmp_path, toy_model_path, capsys):
     (tmp_path / "out.mp4").symlink_to("/dev/full")
     how = ["--headless", "--model", toy_model_path, "--quiet", "--overwrite"]
-    assert live(clip, *how, "-o", tmp_path / "out.mp4") == show.BROKE_OFF == 1
+    assert live(clip, *how, "-o", tmp_path / "out.mp4") == viewer.BROKE_OFF == 1
     printed = capsys.readouterr().err.strip()
     assert "out.mp4 cannot be written: No space left on device." in printed
     assert "\n" not in printed
@@ -83,7 +83,7 @@ def test_what_opencv_cannot_do_is_one_sentence_and_code_1(
     def fail(*arguments):
         cv2.resize(np.zeros((0, 0, 3), np.uint8), (9, 9))
 
-    monkeypatch.setattr(show, "draw_live", fail)
+    monkeypatch.setattr(viewer, "draw_live", fail)
     how = ["--headless", "--model", toy_model_path, "--quiet", "-o", tmp_path / "out.mp4"]
     assert live(clip, *how) == 1
     printed = capsys.readouterr().err.strip()
@@ -145,7 +145,7 @@ def test_a_camera_that_is_unplugged_leaves_whole_outputs_and_code_1(
             time.sleep(0.04)
             return super().grab()
 
-    monkeypatch.setattr(feed.cv2, "VideoCapture", Slow)
+    monkeypatch.setattr(camera.cv2, "VideoCapture", Slow)
     outputs = ["-o", tmp_path / "out.mp4", "-o", tmp_path / "out.csv"]
     assert live("0", "--headless", "--model", toy_model_path, *outputs) == 1
     printed = capsys.readouterr().err
@@ -165,7 +165,7 @@ def test_a_video_that_breaks_off_leaves_whole_outputs_and_code_1(
     (tmp_path / "broken.mp4").write_bytes(content[: len(content) * 6 // 10])
     outputs = ["-o", tmp_path / "out.mp4", "-o", tmp_path / "out.csv"]
     how = ["--headless", "--model", toy_model_path]
-    assert live(tmp_path / "broken.mp4", *how, *outputs) == show.BROKE_OFF == 1
+    assert live(tmp_path / "broken.mp4", *how, *outputs) == viewer.BROKE_OFF == 1
     printed = capsys.readouterr().err
     assert "breaks off after" in printed and "Traceback" not in printed
     assert frames_in(tmp_path / "out.mp4") == pandas.read_csv(tmp_path / "out.csv").frame.max() + 1

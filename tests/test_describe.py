@@ -7,12 +7,14 @@ import pytest
 from conftest import toy_network
 from use_toys import MOOD, SHADE, ColourModel, GreenSquares, attributes, draw
 
-from faceattr import engines, model, model_file
-from faceattr.exporting import targets
-from faceattr.labelling.describe import FaceAttributes
-from faceattr.model_file import Description
-from faceattr.pictures.crop import CropRule
-from faceattr.pictures.detect import Face
+from faceattr import model
+from faceattr.detection.base import Face
+from faceattr.exporting import formats
+from faceattr.images.crop import CropRule
+from faceattr.inference.predictor import FaceAttributes
+from faceattr.model import file as model_file
+from faceattr.model import runtime
+from faceattr.model.file import Description
 from faceattr.tasks import EXPRESSION, GENDER
 
 
@@ -107,7 +109,7 @@ def test_a_last_batch_is_no_larger_than_tensorflow_needs_for_the_same_answers(
     describe = FaceAttributes(
         toy_network(), Description((EXPRESSION, GENDER), CropRule(32)), GreenSquares()
     )
-    if engines.fewest_of(describe.model) is None:
+    if runtime.fewest_of(describe.model) is None:
         pytest.skip("this TensorFlow computes on a GPU, where batches stay full")
     ask, seen = describe.model.predict_on_batch, []
     monkeypatch.setattr(
@@ -128,28 +130,28 @@ def test_one_face_is_one_row_for_an_exported_file():
         return {task.name: np.ones((len(crops), len(task.classes))) for task in (MOOD, SHADE)}
 
     describe = attributes(batch_size=32)
-    describe.model = engines.Engine(answer, fewest=1)
+    describe.model = runtime.Engine(answer, fewest=1)
     describe.predict([np.zeros((32, 32, 3), np.uint8)], full_batches=True)
-    describe.model = engines.Engine(answer)
+    describe.model = runtime.Engine(answer)
     describe.predict([np.zeros((32, 32, 3), np.uint8)], full_batches=True)
     assert seen == [1, 32]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [None, *targets.TARGETS])
+@pytest.mark.parametrize("name", [None, *formats.TARGETS])
 def test_an_answer_does_not_depend_on_how_many_others_came_with_it(name, tmp_path):
     """Up to the last bits, in which a place in a full batch matters on some processors as well."""
-    network, description = engines.load(model_file.path_of(model_file.SHIPPED))
+    network, description = runtime.load(model_file.path_of(model_file.SHIPPED))
     side = description.crop.size
     if name is not None:
-        target = targets.TARGETS[name]
+        target = formats.TARGETS[name]
         if missing := [package for package in target.packages if not find_spec(package)]:
             pytest.skip(f"needs the packages {missing}")
-        targets.write(name, network, tmp_path / f"faces{target.ending}", side)
-        network = engines.open_exported(tmp_path / f"faces{target.ending}")
+        formats.write(name, network, tmp_path / f"faces{target.ending}", side)
+        network = runtime.open_exported(tmp_path / f"faces{target.ending}")
     crops = np.random.default_rng(0).integers(0, 256, (32, side, side, 3), dtype="uint8")
     whole = network.predict_on_batch(crops)
-    fewest = engines.fewest_of(network) or 32
+    fewest = runtime.fewest_of(network) or 32
     few = network.predict_on_batch(crops[:fewest])
     for task in description.tasks:
         np.testing.assert_allclose(few[task.name], whole[task.name][:fewest], rtol=0, atol=1e-6)

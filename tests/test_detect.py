@@ -5,10 +5,10 @@ import pytest
 from skimage import data
 from use_toys import YUNET, GreenSquares, attributes, draw
 
-from faceattr.pictures import yunet_file
-from faceattr.pictures.choose import choose_detector
-from faceattr.pictures.crop import CropRule, crop
-from faceattr.pictures.detect import Face, WholePicture, find_upright, reduced
+from faceattr.detection import yunet
+from faceattr.detection.base import Face, WholePicture, find_upright, reduced
+from faceattr.detection.choose import choose_detector
+from faceattr.images.crop import CropRule, crop
 
 ASTRONAUT = data.astronaut()
 
@@ -178,7 +178,7 @@ def test_a_detector_file_must_exist_and_be_one(tmp_path):
 
 
 def test_offline_never_asks_the_network(tmp_path, monkeypatch):
-    monkeypatch.setattr(yunet_file.platformdirs, "user_cache_dir", lambda name: str(tmp_path))
+    monkeypatch.setattr(yunet.platformdirs, "user_cache_dir", lambda name: str(tmp_path))
     monkeypatch.setattr("socket.socket.connect", refuse)
     said = []
     found = choose_detector("auto", offline=True, say=said.append)
@@ -197,7 +197,7 @@ def test_without_a_network_auto_does_with_centerface(tmp_path, monkeypatch):
     def unreachable(*_, **__):
         raise ConnectionError("no network")
 
-    monkeypatch.setattr(yunet_file.platformdirs, "user_cache_dir", lambda name: str(tmp_path))
+    monkeypatch.setattr(yunet.platformdirs, "user_cache_dir", lambda name: str(tmp_path))
     monkeypatch.setattr(pooch, "retrieve", unreachable)
     said = []
     assert choose_detector(say=said.append).about["name"] == "centerface"
@@ -207,24 +207,24 @@ def test_without_a_network_auto_does_with_centerface(tmp_path, monkeypatch):
 @needs_yunet
 def test_the_file_in_the_cache_is_used_when_it_is_the_right_one(tmp_path, monkeypatch):
     content = YUNET.read_bytes()
-    monkeypatch.setattr(yunet_file.platformdirs, "user_cache_dir", lambda name: str(tmp_path))
-    (tmp_path / yunet_file.NAME).write_bytes(content[:-1] + b"x")
+    monkeypatch.setattr(yunet.platformdirs, "user_cache_dir", lambda name: str(tmp_path))
+    (tmp_path / yunet.NAME).write_bytes(content[:-1] + b"x")
     assert choose_detector(offline=True).about["name"] == "centerface"
-    (tmp_path / yunet_file.NAME).write_bytes(content)
+    (tmp_path / yunet.NAME).write_bytes(content)
     assert choose_detector(offline=True).about["name"] == "yunet"
 
 
 def test_measured_and_downloaded_files_of_yunet_are_both_known(tmp_path):
     (tmp_path / "words.onnx").write_text("no network")
-    assert yunet_file.known_as(tmp_path / "words.onnx") is None
-    assert yunet_file.SHA256 in yunet_file.KNOWN
+    assert yunet.known_as(tmp_path / "words.onnx") is None
+    assert yunet.SHA256 in yunet.KNOWN
     measured = "ebafce4e3c118d6554634be5c27ab333b4c047a9a8c3faf1d7cf93101c22f0f0"
-    assert "measured" in yunet_file.KNOWN[measured]
+    assert "measured" in yunet.KNOWN[measured]
 
 
 @needs_yunet
 def test_a_table_says_which_file_of_yunet_found_its_faces():
-    assert choose_detector(str(YUNET)).about["file"] == yunet_file.known_as(YUNET)
+    assert choose_detector(str(YUNET)).about["file"] == yunet.known_as(YUNET)
 
 
 @needs_yunet
@@ -236,8 +236,8 @@ def test_a_download_is_checked_before_it_gets_its_name(tmp_path, monkeypatch):
         with open(output_file, "wb") as file:
             file.write(b"half of it")
 
-    monkeypatch.setattr(yunet_file.platformdirs, "user_cache_dir", lambda name: str(tmp_path))
+    monkeypatch.setattr(yunet.platformdirs, "user_cache_dir", lambda name: str(tmp_path))
     monkeypatch.setattr(pooch, "HTTPDownloader", lambda **_: download)
     with pytest.raises(OSError, match="could not be fetched"):
-        yunet_file.cached_yunet()
+        yunet.cached_yunet()
     assert list(tmp_path.iterdir()) == []

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from conftest import SHADE, TINT, toy_network
 
-from faceattr import model_file
-from faceattr.data.rows import Rows, mask
-from faceattr.judging.evaluate import predict
-from faceattr.model_file import Description
-from faceattr.pictures.crop import CropRule
+from faceattr.data.dataset import Rows, mask
+from faceattr.evaluation.metrics import predict
+from faceattr.images.crop import CropRule
+from faceattr.model import file as model_file
+from faceattr.model.file import Description
 from faceattr.tasks import Task
 from faceattr.training.distill import Distillation, distilled, with_answers
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from conftest import toy_network
 
-from faceattr.data.rows import Rows
-from faceattr.judging.evaluate import (
+from faceattr.data.dataset import Rows
+from faceattr.evaluation.metrics import (
     accuracy_by_size,
     calibration_error,
     chance_error,
@@ -18,7 +18,7 @@ from faceattr.judging.evaluate import (
     smallest_face,
     write_json,
 )
-from faceattr.pictures.crop import CropRule
+from faceattr.images.crop import CropRule
 from faceattr.tasks import AGE_GROUP, EXPRESSION, GENDER
 
 # Truth: male x4, female x2, unknown x2. Answers: m m m f, f m, and two that must not count.

@@ -6,12 +6,12 @@ import pytest
 from use_toys import GreenSquares, save_pictures
 
 from faceattr import cli
-from faceattr.labelling.describe import FaceAttributes
-from faceattr.labelling.explain import explain, glowing
-from faceattr.labelling.heat import Heat
-from faceattr.model_file import Description
-from faceattr.pictures.crop import CropRule
-from faceattr.pictures.reading import read_image
+from faceattr.images.crop import CropRule
+from faceattr.images.load import read_image
+from faceattr.inference.explain import explain, glowing
+from faceattr.inference.heat import Heat
+from faceattr.inference.predictor import FaceAttributes
+from faceattr.model.file import Description
 from faceattr.tasks import Task
 
 SIDE = 32

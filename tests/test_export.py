@@ -12,31 +12,32 @@ import pytest
 from conftest import shaded
 from PIL import Image
 
-from faceattr import engines, model_file
 from faceattr.cli import main
-from faceattr.exporting import targets
+from faceattr.evaluation.answers import paired_loss
+from faceattr.evaluation.report import report
+from faceattr.exporting import formats
 from faceattr.exporting.export import export
-from faceattr.exporting.proof import FLOAT, INT8, Agreement, Labelled
-from faceattr.judging.answers import paired_loss
-from faceattr.judging.report import report
-from faceattr.labelling.describe import FaceAttributes
-from faceattr.labelling.heat import Heat
-from faceattr.model_file import Description
-from faceattr.outputs import install_command
-from faceattr.pictures.crop import CropRule
+from faceattr.exporting.parity import FLOAT, INT8, Agreement, Labelled
+from faceattr.files import install_command
+from faceattr.images.crop import CropRule
+from faceattr.inference.heat import Heat
+from faceattr.inference.predictor import FaceAttributes
+from faceattr.model import file as model_file
+from faceattr.model import runtime
+from faceattr.model.file import Description
 from faceattr.tasks import Task
 
 SHADE = Task("shade", ("dark", "light"))
 TINT = Task("a_tint", ("blue", "green", "red"))
 SIZE = 32
-ENDINGS = {name: target.ending for name, target in targets.TARGETS.items()}
+ENDINGS = {name: target.ending for name, target in formats.TARGETS.items()}
 
 
 INTEGER_LAYERS = {"CONV_2D", "FULLY_CONNECTED"}
 
 
 def missing(name):
-    return [package for package in targets.TARGETS[name].packages if not find_spec(package)]
+    return [package for package in formats.TARGETS[name].packages if not find_spec(package)]
 
 
 def needs(name):
@@ -44,7 +45,7 @@ def needs(name):
 
 
 ALL = [pytest.param(name, marks=needs(name)) for name in ENDINGS]
-INTEGER = [pytest.param(n, marks=needs(n)) for n in ENDINGS if targets.TARGETS[n].write_int8]
+INTEGER = [pytest.param(n, marks=needs(n)) for n in ENDINGS if formats.TARGETS[n].write_int8]
 
 
 def small_vgg(tasks):
@@ -95,7 +96,7 @@ def test_a_file_answers_like_its_model_and_says_what_it_is(name, model, tmp_path
     assert proof.heads["shade"].crops == 256 and not proof.failures()
     assert set(proof.milliseconds) == {1, 32}
     network, description = model_file.load(model)
-    file, same = engines.load(path)
+    file, same = runtime.load(path)
     assert same == description
     before, after = network.predict_on_batch(CROPS), file.predict_on_batch(CROPS)
     assert before["shade"].shape == (5, 2) and before["a_tint"].shape == (5, 3)
@@ -126,7 +127,7 @@ def test_int8_is_measured_on_real_crops_and_proved_on_others(name, model, shades
     assert proof.limits == INT8 and proof.heads["shade"].labelled.n == 120
     assert 0 < proof.heads["shade"].difference < 0.2
     assert proof.heads["a_tint"].labelled is None and proof.heads["a_tint"].mean_change > 0
-    assert engines.load(path)[0].precision == "int8"
+    assert runtime.load(path)[0].precision == "int8"
 
 
 @needs("litert")
@@ -157,9 +158,9 @@ def test_openvino_computes_in_the_precision_that_was_asked_for(monkeypatch, tmp_
 
     openvino.Core = Core
     monkeypatch.setitem(sys.modules, "openvino", openvino)
-    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda name: True)
     for precision in ("float32", "int8"):
-        engines.open_exported(tmp_path / "faces.xml", precision)
+        runtime.open_exported(tmp_path / "faces.xml", precision)
     assert asked == ["f32", "f32"]
 
 
@@ -171,9 +172,9 @@ def test_what_a_broken_converter_wrote_is_not_kept(model, tmp_path, monkeypatch)
         target.write(*args)
         kernel.assign(-kernel)
 
-    target = targets.TARGETS["saved_model"]
+    target = formats.TARGETS["saved_model"]
     broken = replace(target, write=with_another_weight)
-    monkeypatch.setitem(targets.TARGETS, "saved_model", broken)
+    monkeypatch.setitem(formats.TARGETS, "saved_model", broken)
     with pytest.raises(ValueError, match="was not kept: shade: a probability changes by"):
         export(model, "saved_model", tmp_path / "faces")
     assert not list(tmp_path.iterdir())
@@ -249,15 +250,15 @@ def test_a_file_that_was_changed_or_left_alone_is_refused(model, tmp_path):
     with pytest.raises(ValueError, match="is an exported model"):
         model_file.load(path)
     with pytest.raises(ValueError, match=r"give the .keras file"):
-        Heat(engines.load(path)[0], SIZE)
+        Heat(runtime.load(path)[0], SIZE)
     (path / "more").write_text("x")
     with pytest.raises(ValueError, match="was changed since it was exported"):
-        engines.load(path)
+        runtime.load(path)
     export(model, "saved_model", path, overwrite=True)
-    assert engines.load(path)[1].crop.size == SIZE
-    engines.page_beside(path).unlink()
+    assert runtime.load(path)[1].crop.size == SIZE
+    runtime.page_beside(path).unlink()
     with pytest.raises(FileNotFoundError, match=r"needs everything.*faces.json"):
-        engines.load(path)
+        runtime.load(path)
 
 
 def test_labels_that_are_spelt_otherwise_are_understood(model, shades, tmp_path, capsys):
@@ -307,7 +308,7 @@ def test_what_cannot_be_written_is_told_first(how, message, model):
 
 
 def test_int8_without_enough_faces_is_refused(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda name: True)
     with pytest.raises(ValueError, match="give labelled ones, for example --on shade=FOLDER"):
         export(model, "litert", tmp_path / "a.tflite", int8=True)
     for name in ("dark", "light"):
@@ -320,7 +321,7 @@ def test_int8_without_enough_faces_is_refused(model, tmp_path, monkeypatch):
 
 
 def test_a_missing_package_is_one_sentence_with_its_cure(model, capsys, monkeypatch):
-    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda name: None)
     assert main(["export", str(model), "--to", "onnx"]) == 2
     assert f"`{install_command('onnx')}` installs it" in capsys.readouterr().err
 

@@ -13,18 +13,18 @@ from PIL import Image
 from test_feed import write_video
 from use_toys import MOOD, SHADE, GreenSquares, attributes, draw, save_pictures
 
-from faceattr.labelling import copies, gallery
-from faceattr.labelling.console import report
-from faceattr.labelling.copies import parts_below, place_of
-from faceattr.labelling.extras import Extras
-from faceattr.labelling.folder import label_to
-from faceattr.labelling.gallery import write_gallery
-from faceattr.labelling.looking import Item
-from faceattr.labelling.rows import columns
-from faceattr.labelling.summary import Summary
-from faceattr.labelling.writers import read_rows
-from faceattr.pictures import capture
-from faceattr.pictures.inputs import InputFile
+from faceattr.images import video
+from faceattr.images.inputs import InputFile
+from faceattr.inference import artifacts, gallery
+from faceattr.inference.artifacts import parts_below, place_of
+from faceattr.inference.console import report
+from faceattr.inference.extras import Extras
+from faceattr.inference.gallery import write_gallery
+from faceattr.inference.label import label_to
+from faceattr.inference.looking import Item
+from faceattr.inference.rows import columns
+from faceattr.inference.summary import Summary
+from faceattr.inference.table import read_rows
 from faceattr.tasks import Task
 
 
@@ -87,20 +87,20 @@ def test_a_picture_that_is_gone_before_its_copy_is_drawn_has_a_row_that_says_so(
     tmp_path, monkeypatch
 ):
     inputs, extras = save_pictures(tmp_path / "in", 9), Extras(annotated=tmp_path / "out")
-    draw_anew = copies.read_picture
+    draw_anew = artifacts.read_picture
 
     def fails_once(path, **how):
         if path.endswith("p005.png"):
             raise OSError(errno.EIO, "Input/output error")
         return draw_anew(path, **how)
 
-    monkeypatch.setattr(copies, "read_picture", fails_once)
+    monkeypatch.setattr(artifacts, "read_picture", fails_once)
     label_to(tmp_path / "t.csv", inputs, attributes(), extras=extras)
     frame = pandas.read_csv(tmp_path / "t.csv")
     assert frame["path"].nunique() == 9 and len(list((tmp_path / "out").rglob("*.png"))) == 8
     (row,) = frame[frame["path"].str.endswith("p005.png")].to_dict("records")
     assert (row["status"], row["reason"]) == ("unreadable", "Input/output error")
-    monkeypatch.setattr(copies, "read_picture", draw_anew)
+    monkeypatch.setattr(artifacts, "read_picture", draw_anew)
     again = {"resume": True, "retry_unreadable": True, "extras": extras}
     assert label_to(tmp_path / "t.csv", inputs, attributes(), **again).inputs == 1
     assert len(list((tmp_path / "out").rglob("*.png"))) == 9
@@ -361,10 +361,10 @@ def test_a_gallery_opens_a_video_once_and_decodes_little_of_it(tmp_path, monkeyp
     rows = list(pandas.read_csv(tmp_path / "t.csv").query("status == 'ok'")["time"])
     assert rows == [24, 32]
     opened, decoded = [], []
-    open_file, pictures_in = capture.av.open, capture._pictures_in
-    monkeypatch.setattr(capture.av, "open", lambda *a, **k: opened.append(a) or open_file(*a, **k))
+    open_file, pictures_in = video.av.open, video._pictures_in
+    monkeypatch.setattr(video.av, "open", lambda *a, **k: opened.append(a) or open_file(*a, **k))
     monkeypatch.setattr(
-        capture,
+        video,
         "_pictures_in",
         lambda packet: [decoded.append(1) or each for each in pictures_in(packet)],
     )
@@ -381,7 +381,7 @@ def test_a_gallery_on_another_drive_links_to_whole_addresses(tmp_path, monkeypat
         raise ValueError("path is on mount 'D:', start on mount 'C:'")
 
     save_pictures(tmp_path / "in", 2)
-    monkeypatch.setattr("faceattr.labelling.gallery.os.path.relpath", relpath)
+    monkeypatch.setattr("faceattr.inference.gallery.os.path.relpath", relpath)
     label_to(
         tmp_path / "t.csv",
         tmp_path / "in",

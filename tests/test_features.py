@@ -11,9 +11,9 @@ from test_fit import PHASES, TRAIN, VAL, new_network, run
 from faceattr.training import frozen as frozen_module
 from faceattr.training.augment import Augmentation
 from faceattr.training.boundary import changing, fingerprint, split
+from faceattr.training.config import Settings
 from faceattr.training.frozen import FeatureCache
 from faceattr.training.phases import Phase
-from faceattr.training.settings import Settings
 
 SETTINGS = Settings(phases=PHASES, batch_size=16, copies=3, seed=3)
 
@@ -91,7 +91,9 @@ def test_features_are_computed_once_also_for_the_phases_to_come(tmp_path, monkey
     network = new_network()
     cache(tmp_path).enter(network, 0).copies[40].prepare(2)
     again = cache(tmp_path)
-    monkeypatch.setattr("faceattr.training.features.Features._compute", lambda self, looks: 1 / 0)
+    monkeypatch.setattr(
+        "faceattr.training.feature_cache.Features._compute", lambda self, looks: 1 / 0
+    )
     for position in (0, 1):
         again.enter(network, position).copies[40].prepare(2)
 

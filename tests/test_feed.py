@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from use_scenes import Person, Scene
 
-from faceattr.pictures import feed as feed_module
-from faceattr.pictures.feed import is_live, open_feed
+from faceattr.images import camera as feed_module
+from faceattr.images.camera import is_live, open_feed
 
 
 def write_video(path, images, times=None, sound=None, **how):

@@ -6,7 +6,7 @@ from use_toys import GreenSquares, draw
 from faceattr.data.crop_cache import cache_crops
 from faceattr.data.find_faces import FACES, find_faces
 from faceattr.data.manifest import Example
-from faceattr.pictures.crop import CropRule, crop
+from faceattr.images.crop import CropRule, crop
 
 
 class Counting(GreenSquares):

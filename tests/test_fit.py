@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 from conftest import SHADE, TINT, shaded, toy_network
 
-from faceattr.data.rows import Rows
-from faceattr.judging.evaluate import evaluate
+from faceattr.data.dataset import Rows
+from faceattr.evaluation.metrics import evaluate
 from faceattr.training.augment import NO_AUGMENTATION
-from faceattr.training.fit import fit
+from faceattr.training.config import Settings
 from faceattr.training.phases import Phase
-from faceattr.training.settings import Settings
+from faceattr.training.trainer import fit
 
 PHASES = (
     Phase("frozen", epochs=2, learning_rate=0.1),

@@ -12,9 +12,9 @@ import pytest
 from test_reading import jpeg_bytes, png_claiming
 from use_toys import attributes, save_pictures
 
-import faceattr.labelling.folder as folder_module
-from faceattr.labelling.extras import Extras
-from faceattr.labelling.folder import label, label_to
+import faceattr.inference.label as folder_module
+from faceattr.inference.extras import Extras
+from faceattr.inference.label import label, label_to
 
 FORMS = ["t.csv", "t.jsonl", "t.parquet"]
 
@@ -262,7 +262,7 @@ JOB = """
 import sys
 sys.path[:0] = [{tests!r}]
 from use_toys import attributes
-from faceattr.labelling.folder import label_to
+from faceattr.inference.label import label_to
 import time
 label_to({output!r}, {inputs!r}, attributes(batch_size=8), resume=True,
          on_input=lambda labelled: time.sleep(0.002))

@@ -3,10 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from faceattr.data.dataset import Rows
 from faceattr.data.manifest import Example
-from faceattr.data.rows import Rows
-from faceattr.judging.answers import all_answers, answers_to, wilson
-from faceattr.judging.groups import by_groups, check_columns, part_of
+from faceattr.evaluation.answers import all_answers, answers_to, wilson
+from faceattr.evaluation.groups import by_groups, check_columns, part_of
 from faceattr.tasks import GENDER, Task
 
 MOOD = Task("mood", ("calm", "wild"))

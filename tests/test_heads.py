@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from conftest import SHADE, TINT, toy_network
 
-from faceattr import cli, model_file
-from faceattr.model import build
-from faceattr.model_file import Description
-from faceattr.pictures.crop import CropRule
+from faceattr import cli
+from faceattr.images.crop import CropRule
+from faceattr.model import file as model_file
+from faceattr.model.build import build
+from faceattr.model.file import Description
 from faceattr.tasks import Task
 from faceattr.training.heads import edit_heads
 

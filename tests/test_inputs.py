@@ -8,8 +8,8 @@ import tracemalloc
 
 import pytest
 
-from faceattr.pictures import inputs
-from faceattr.pictures.inputs import Inputs
+from faceattr.images import inputs
+from faceattr.images.inputs import Inputs
 
 
 def touch(folder, *names):

@@ -13,9 +13,9 @@ from PIL import Image
 from skimage import data
 from use_toys import save_pictures
 
-from faceattr import outputs
+from faceattr import files
 from faceattr.cli import main
-from faceattr.labelling import console
+from faceattr.inference import console
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ import sys, time
 sys.path[:0] = [{tests!r}]
 from use_toys import attributes
 from faceattr.labelling import console, folder
-from faceattr.labelling.describe import FaceAttributes
+from faceattr.inference.predictor import FaceAttributes
 FaceAttributes.load = classmethod(lambda cls, **how: attributes(batch_size=8))
 find = FaceAttributes.find
 FaceAttributes.find = lambda self, image: (time.sleep(0.01), find(self, image))[1]
@@ -231,13 +231,13 @@ def test_a_distance_in_time_may_be_hours(monkeypatch, text, expected):
 
 
 def test_a_hint_installs_an_extra_as_faceattr_was_installed(tmp_path, monkeypatch):
-    root = Path(outputs.__file__).resolve().parents[1]
+    root = Path(files.__file__).resolve().parents[1]
     monkeypatch.chdir(root)
-    assert outputs.install_command("web") == "pip install -e '.[web]'"
+    assert files.install_command("web") == "pip install -e '.[web]'"
     monkeypatch.chdir(tmp_path)
-    assert outputs.install_command("web") == f"pip install -e '{root}[web]'"
-    monkeypatch.setattr(outputs, "__file__", str(tmp_path / "site-packages/faceattr/outputs.py"))
-    assert outputs.install_command("web") == "pip install 'faceattr[web]'"
+    assert files.install_command("web") == f"pip install -e '{root}[web]'"
+    monkeypatch.setattr(files, "__file__", str(tmp_path / "site-packages/faceattr/outputs.py"))
+    assert files.install_command("web") == "pip install 'faceattr[web]'"
 
 
 def test_help_answers_without_keras():

@@ -9,27 +9,25 @@ PACKAGE = Path(faceattr.__file__).parent
 LAYERS = (
     "tasks",
     "progress",
-    "outputs",
-    "pictures",
-    "norm",
+    "files",
+    "images",
+    "detection",
     "model",
-    "model_file",
-    "engines",
     "data",
-    "judging",
+    "evaluation",
     "auditing",
     "training",
-    "labelling",
+    "inference",
     "live",
     "exporting",
     "cli",
 )
-LEARN = ("data", "judging", "auditing", "training")
-APART = {(use, learn) for use in ("labelling", "live") for learn in LEARN}
+LEARN = ("data", "evaluation", "auditing", "training")
+APART = {(use, learn) for use in ("inference", "live") for learn in LEARN}
 
 
 def layer_of(module: str) -> str | None:
-    """``faceattr.training.fit`` is of layer training; None for the package itself."""
+    """``faceattr.training.trainer`` is of layer training; None for the package itself."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 and parts[0] == "faceattr" else None
 
@@ -69,4 +67,4 @@ def test_imports_point_one_way():
         if LAYERS.index(target) > LAYERS.index(layer) or (layer, target) in APART
     ]
     assert not wrong
-    assert ("data", "pictures") in {(layer, target) for layer, target, _ in edges()}
+    assert ("data", "images") in {(layer, target) for layer, target, _ in edges()}

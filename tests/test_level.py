@@ -7,15 +7,16 @@ from PIL import Image
 from skimage import data
 from use_toys import ColourModel, attributes
 
-from faceattr import model_file
-from faceattr.labelling.copies import place_of
-from faceattr.labelling.folder import Extras, label, label_to
-from faceattr.labelling.looking import Item
-from faceattr.live.recognise import Recogniser
-from faceattr.pictures.capture import Frame
-from faceattr.pictures.crop import CropRule, crop, tilt_of
-from faceattr.pictures.detect import Face
-from faceattr.pictures.inputs import InputFile
+from faceattr.detection.base import Face
+from faceattr.images.crop import CropRule, crop, tilt_of
+from faceattr.images.inputs import InputFile
+from faceattr.images.video import Frame
+from faceattr.inference.artifacts import place_of
+from faceattr.inference.extras import Extras
+from faceattr.inference.label import label, label_to
+from faceattr.inference.looking import Item
+from faceattr.live.face_tracker import Recogniser
+from faceattr.model import file as model_file
 from faceattr.tasks import GENDER
 
 RULE = CropRule(48)
@@ -172,7 +173,7 @@ def test_python_folder_and_live_show_the_model_the_same_crop(describe, tmp_path,
     Image.fromarray(image).save(tmp_path / "a.png")
     describe(image)
     label_to(tmp_path / "t.csv", tmp_path / "a.png", describe)
-    monkeypatch.setattr("faceattr.labelling.folder.FaceAttributes.load", lambda **how: describe)
+    monkeypatch.setattr("faceattr.inference.label.FaceAttributes.load", lambda **how: describe)
     list(label(tmp_path / "a.png"))
     Recogniser(describe).look(Frame(image, 0, 0.0))
     expected = crop(image, box, describe.crop_rule, eyes)

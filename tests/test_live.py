@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from use_scenes import ByColour, Person, Scene, attributes
 
-from faceattr.live import show
-from faceattr.live.recognise import Effort
-from faceattr.live.screen import View
-from faceattr.live.show import Outputs, Show
-from faceattr.live.watching import watch
+from faceattr.live import viewer
+from faceattr.live.face_tracker import Effort
+from faceattr.live.overlay import View
+from faceattr.live.stream import watch
+from faceattr.live.viewer import Outputs, Show
 
 
 def walker(count=40):
@@ -98,7 +98,7 @@ def test_no_face_is_recorded_sharp_while_faces_are_blurred(monkeypatch, tmp_path
     kind = Scene if every_frame else Camera
     scene = kind(person, count=80, cut_at=30)
     slow = ByColour(wait=lambda: time.sleep(0.04))
-    monkeypatch.setattr(show, "VideoFile", Recorder)
+    monkeypatch.setattr(viewer, "VideoFile", Recorder)
     outputs = Outputs([tmp_path / "a.mp4"], headless=True)
     with watch(scene, attributes(scene, slow), every_frame=every_frame) as watching:
         Show(watching, outputs, View(blur=True), print, quiet=True).run(threading.Event())
@@ -136,8 +136,8 @@ def test_a_snapshot_that_cannot_be_saved_ends_nothing(tmp_path, monkeypatch):
         def __exit__(self, *_):
             pass
 
-    monkeypatch.setattr(show, "must_have_screen", lambda: None)
-    monkeypatch.setattr(show, "Window", Keys)
+    monkeypatch.setattr(viewer, "must_have_screen", lambda: None)
+    monkeypatch.setattr(viewer, "Window", Keys)
     scene, said = walker(5), []
     outputs = Outputs(snapshots=tmp_path / "later")
     (tmp_path / "later").write_text("a file")
@@ -231,7 +231,7 @@ def test_a_camera_that_falls_silent_is_reported(monkeypatch):
             yield from super().frames()
             time.sleep(1)
 
-    monkeypatch.setattr("faceattr.live.watching.SILENT_SECONDS", 0.3)
+    monkeypatch.setattr("faceattr.live.stream.SILENT_SECONDS", 0.3)
     scene = Silent(count=3)
     with (
         watch(scene, attributes(scene)) as watching,

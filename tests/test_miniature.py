@@ -9,12 +9,12 @@ from PIL import Image
 
 from faceattr.data.manifest import targets
 from faceattr.data.sources import read_labelled
-from faceattr.judging.report import read_rows
-from faceattr.pictures.crop import CropRule
+from faceattr.evaluation.report import read_rows
+from faceattr.images.crop import CropRule
 from faceattr.tasks import GENDER, Task
-from faceattr.training.combine import compiled
+from faceattr.training.config import Settings
+from faceattr.training.losses import compiled
 from faceattr.training.phases import FROZEN
-from faceattr.training.settings import Settings
 
 MOOD = Task("mood", ("laughing", "crying", "cute"))
 MOODS = ("laughing", "crying", "cute", "laughing", "cute")

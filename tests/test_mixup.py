@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 from conftest import toy_network
 
-from faceattr.data.rows import mask, prior_of
+from faceattr.data.dataset import mask, prior_of
 from faceattr.training.mixup import mixed
 from faceattr.training.objective import compile_masked
 

@@ -2,15 +2,10 @@ import keras
 import numpy as np
 import pytest
 
-from faceattr.model import (
-    build,
-    convolutions,
-    head_names,
-    measure_norms,
-    open_from,
-    transfer,
-    vgg16_of,
-)
+from faceattr.model.build import build
+from faceattr.model.learning import head_names, open_from
+from faceattr.model.vgg16 import convolutions
+from faceattr.model.weights import measure_norms, transfer, vgg16_of
 from faceattr.tasks import EXPRESSION, GENDER
 
 CROPS = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype="uint8")
@@ -150,7 +145,7 @@ def test_batch_normalisation_stays_in_inference_mode_unless_it_shall_learn(norme
 
 
 def test_the_fused_norm_computes_what_keras_norm_computes():
-    from faceattr.norm import FusedBatchNormalization
+    from faceattr.model.fused_norm import FusedBatchNormalization
 
     x = np.random.default_rng(0).normal(3, 2, (8, 4, 4, 5)).astype("float32")
     fused, stock = FusedBatchNormalization(), keras.layers.BatchNormalization()

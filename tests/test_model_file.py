@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from conftest import toy_network
 
-from faceattr import model_file
-from faceattr.model import build
-from faceattr.model_file import Description
-from faceattr.pictures.crop import CropRule
+from faceattr.images.crop import CropRule
+from faceattr.model import file as model_file
+from faceattr.model.build import build
+from faceattr.model.file import Description
 from faceattr.tasks import EXPRESSION, GENDER
 
 CROPS = np.random.default_rng(0).integers(0, 256, (6, 48, 48, 3), dtype="uint8")

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from conftest import toy_network
 
-from faceattr.training.muon import ConvolutionMuon
+from faceattr.training.optimizers import ConvolutionMuon
 
 
 def test_convolutions_get_muon_and_everything_else_adam():

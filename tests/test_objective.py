@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 from conftest import toy_network
 
-from faceattr.data.rows import mask
-from faceattr.model import build
+from faceattr.data.dataset import mask
+from faceattr.model.build import build
 from faceattr.tasks import EXPRESSION, GENDER
 from faceattr.training.objective import compile_masked, masked_losses
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from use_toys import attributes, draw
 
-from faceattr.labelling.overlay import draw_faces, lines_of
-from faceattr.pictures.typeface import typeface
+from faceattr.images.typeface import typeface
+from faceattr.inference.overlay import draw_faces, lines_of
 
 
 def contrast_at_the_box(image, face):

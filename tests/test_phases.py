@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from faceattr.training.muon import ConvolutionMuon
+from faceattr.training.optimizers import ConvolutionMuon
 from faceattr.training.phases import FINETUNE, FROZEN, SCRATCH, Phase
 
 

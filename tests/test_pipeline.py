@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 from use_toys import GreenSquares, attributes, draw, save_pictures
 
-from faceattr.labelling import looking
-from faceattr.labelling.looking import Clock, Item, items_of
-from faceattr.labelling.pipeline import describe_items
-from faceattr.pictures.inputs import InputFile, Inputs
-from faceattr.pictures.reading import BYTES_A_PIXEL, Room, read_image
+from faceattr.images.inputs import InputFile, Inputs
+from faceattr.images.load import BYTES_A_PIXEL, Room, read_image
+from faceattr.inference import looking
+from faceattr.inference.looking import Clock, Item, items_of
+from faceattr.inference.pipeline import describe_items
 
 
 def described(folder, describe, **how):

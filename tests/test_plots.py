@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from faceattr.judging.plots import curves
+from faceattr.evaluation.plots import curves
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faceattr.pictures.reading import read_image, read_picture
+from faceattr.images.load import read_image, read_picture
 
 GRADIENT = np.dstack([np.tile(np.arange(0, 240, 4, dtype=np.uint8), (40, 1))] * 3)  # (40, 60, 3)
 
@@ -167,7 +167,7 @@ def test_the_limit_may_lie_above_pillows_own_which_stays_as_it_was(tmp_path, mon
 
 READ = """
 import resource, sys
-from faceattr.pictures.reading import BYTES_A_PIXEL, read_image
+from faceattr.images.load import BYTES_A_PIXEL, read_image
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 read_image(sys.argv[1])
 before = peak()

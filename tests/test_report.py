@@ -15,11 +15,11 @@ import pytest
 from conftest import shaded
 
 from faceattr import cli
+from faceattr.data.dataset import Rows
 from faceattr.data.manifest import Example
-from faceattr.data.rows import Rows
-from faceattr.judging.findings import Findings
-from faceattr.judging.groups import by_groups
-from faceattr.judging.report import (
+from faceattr.evaluation.findings import Findings
+from faceattr.evaluation.groups import by_groups
+from faceattr.evaluation.report import (
     IN_TRAIN,
     NOT_IN_TRAIN,
     TWIN,
@@ -28,8 +28,8 @@ from faceattr.judging.report import (
     with_twins,
     write_report,
 )
-from faceattr.model_file import Description
-from faceattr.pictures.crop import CropRule
+from faceattr.images.crop import CropRule
+from faceattr.model.file import Description
 from faceattr.tasks import Task
 
 NASTY = '<script>alert("x")</script> & $a$ | b'

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from conftest import SHADE, shaded
 
-from faceattr.data.rows import Rows
-from faceattr.judging.robustness import CHANGES, robustness
+from faceattr.data.dataset import Rows
+from faceattr.evaluation.robustness import CHANGES, robustness
 
 FACE = np.random.default_rng(0).integers(60, 256, (48, 48, 3), dtype="uint8")
 

@@ -3,8 +3,8 @@
 import pytest
 from use_toys import MOOD, SHADE, attributes, draw
 
-from faceattr.labelling.rows import Labelled, columns, rows_of
-from faceattr.pictures.inputs import InputFile
+from faceattr.images.inputs import InputFile
+from faceattr.inference.rows import Labelled, columns, rows_of
 from faceattr.tasks import Task
 
 TASKS = (MOOD, SHADE)

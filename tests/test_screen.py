@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from faceattr.labelling.describe import NO_ANSWER, Prediction
+from faceattr.detection.base import Face
+from faceattr.inference.predictor import NO_ANSWER, Prediction
+from faceattr.live.overlay import View, draw_live
 from faceattr.live.pen import COLOURS, colour_of, line_of
-from faceattr.live.screen import View, draw_live
-from faceattr.live.tracks import LiveFace
-from faceattr.pictures.detect import Face
+from faceattr.live.tracking import LiveFace
 
 HAPPY = Prediction("happy", 0.87, {"happy": 0.87, "sad": 0.13})
 

@@ -10,12 +10,12 @@ from test_fit import TRAIN, VAL
 from faceattr.training.augment import NO_AUGMENTATION
 from faceattr.training.auxiliary import Auxiliary
 from faceattr.training.branches import branch_pattern
-from faceattr.training.combine import compiled
-from faceattr.training.course import course_of
-from faceattr.training.fit import fit
+from faceattr.training.config import Settings
+from faceattr.training.losses import compiled
 from faceattr.training.phases import Phase
-from faceattr.training.settings import Settings
+from faceattr.training.schedules import course_of
 from faceattr.training.sharing import Tie, apart, pull, ties, ties_of
+from faceattr.training.trainer import fit
 
 PHASE = Phase("finetune", epochs=2, learning_rate=0.05, first="trunk")
 

@@ -10,15 +10,15 @@ import pandas
 import pytest
 from use_scenes import PERSON, Person, Scene, attributes
 
-from faceattr.live.sinks import (
+from faceattr.images.camera import open_feed
+from faceattr.live.outputs import (
     Timeline,
     VideoFile,
     must_be_a_sink,
     save_snapshot,
     timeline_columns,
 )
-from faceattr.live.watching import watch
-from faceattr.pictures.feed import open_feed
+from faceattr.live.stream import watch
 
 
 def frames_of(path):
@@ -76,7 +76,7 @@ def test_frames_of_another_or_an_odd_size_are_fitted(tmp_path):
 KILLED = """
 import os, sys, time
 import numpy as np
-from faceattr.live.sinks import VideoFile
+from faceattr.live.outputs import VideoFile
 video = VideoFile(sys.argv[1], 25)
 for number in range(300):
     noise = np.random.default_rng(number).integers(0, 255, (90, 160, 3))
@@ -176,7 +176,7 @@ def test_a_full_disk_is_told_even_after_the_last_frame(tmp_path, count):
 LIMITED = """
 import resource, sys
 import numpy as np
-from faceattr.live.sinks import VideoFile
+from faceattr.live.outputs import VideoFile
 resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
 with VideoFile(sys.argv[1], 25) as video:
     for number in range(40):

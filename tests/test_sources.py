@@ -12,7 +12,7 @@ from faceattr.data.sources import (
     read_source,
     without_folders,
 )
-from faceattr.pictures.reading import several
+from faceattr.images.load import several
 from faceattr.tasks import EXPRESSION, GENDER, KNOWN_TASKS, Task
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from faceattr.data.label_map import Spelling, respell
 from faceattr.data.manifest import Example, Source
-from faceattr.data.spelling import Spelling, respell
 from faceattr.tasks import EXPRESSION, KNOWN_TASKS, ORDERS, Task
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from faceattr.data.manifest import Example
-from faceattr.data.splitting import set_val_aside
+from faceattr.data.splits import set_val_aside
 from faceattr.tasks import GENDER
 
 SIDES = ("train", "val")

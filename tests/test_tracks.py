@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from use_scenes import PERSON, ByColour, Person, Scene, attributes, background, texture
 
+from faceattr.detection.base import Face
+from faceattr.live.face_tracker import Effort, Recogniser
 from faceattr.live.matching import overlap
 from faceattr.live.motion import carried, is_cut, sketch
-from faceattr.live.recognise import Effort, Recogniser
-from faceattr.live.tracks import Settling, Tracks
-from faceattr.pictures.detect import Face
+from faceattr.live.tracking import Settling, Tracks
 
 
 def seen_by(scene, model=None, **how):

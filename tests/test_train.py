@@ -14,15 +14,16 @@ import pandas as pd
 import pytest
 from conftest import shaded, toy_network
 
-from faceattr import cli, model_file
+from faceattr import cli
 from faceattr.cli.train import network_of
-from faceattr.data.rows import Rows
-from faceattr.model import build
-from faceattr.model_file import Description
-from faceattr.pictures.crop import CropRule
+from faceattr.data.dataset import Rows
+from faceattr.images.crop import CropRule
+from faceattr.model import file as model_file
+from faceattr.model.build import build
+from faceattr.model.file import Description
 from faceattr.tasks import GENDER
-from faceattr.training import course
 from faceattr.training import network as network_module
+from faceattr.training import schedules
 from faceattr.training.network import Network
 from faceattr.training.phases import FINETUNE
 
@@ -182,12 +183,12 @@ def test_a_run_that_goes_on_sees_other_batches_than_the_one_before(data, toy, mo
     """With the seed alone it would see the very crops again that the start knows by heart."""
     seeds = []
 
-    class Spy(course.MaskedBatches):
+    class Spy(schedules.MaskedBatches):
         def __init__(self, *args, seed, **more):
             seeds.append(seed)
             super().__init__(*args, seed=seed, **more)
 
-    monkeypatch.setattr(course, "MaskedBatches", Spy)
+    monkeypatch.setattr(schedules, "MaskedBatches", Spy)
     short = ["--epochs", "frozen=1,finetune=0"]
     go_on = [*short, "--weights", str(data / "my.keras"), "-o"]
     assert train(data, *short) == 0
@@ -274,7 +275,7 @@ def test_half_precision_is_used_where_every_gpu_has_it(backend, gpus, dtype, mon
 def test_a_run_stopped_in_its_first_epoch_is_not_taken_for_finished(data, toy, monkeypatch):
     train(data, "--epochs", "frozen=1,finetune=0")
     with monkeypatch.context() as patch:
-        patch.setattr("faceattr.training.fit.evaluate", interrupt)
+        patch.setattr("faceattr.training.trainer.evaluate", interrupt)
         assert train(data, "--epochs", "frozen=1,finetune=0", "--overwrite") == 130
     assert train(data, "--epochs", "frozen=1,finetune=0", "--resume") == 0
 

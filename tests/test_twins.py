@@ -4,10 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
+from faceattr.data.dataset import Rows
 from faceattr.data.manifest import Example
-from faceattr.data.rows import Rows
-from faceattr.data.ties import connected, ties
-from faceattr.data.twins import (
+from faceattr.data.near_duplicates import (
     NEAR,
     SURE,
     detail,
@@ -17,7 +16,8 @@ from faceattr.data.twins import (
     photographs,
     prints_of,
 )
-from faceattr.pictures.crop import CropRule
+from faceattr.data.ties import connected, ties
+from faceattr.images.crop import CropRule
 
 SIZE = 48
 
@@ -74,7 +74,7 @@ def test_the_shortcut_misses_no_pair_and_invents_none(monkeypatch):
         for spread in (5, 40, 90)
     ]
     seen = looks(faces)
-    monkeypatch.setattr("faceattr.data.twins.TOGETHER", 16)
+    monkeypatch.setattr("faceattr.data.near_duplicates.TOGETHER", 16)
     pairs = near_pairs(seen, above=0.9)
     expected = np.argwhere(np.triu(seen.fine @ seen.fine.T, 1) > 0.9)
     assert len(expected) > 20

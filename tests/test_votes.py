@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from conftest import shaded
 
+from faceattr.data.label_map import Spelling
 from faceattr.data.manifest import Example, Source, target
 from faceattr.data.sources import read_for_training, read_labelled
-from faceattr.data.spelling import Spelling
 from faceattr.data.votes import count_votes
 from faceattr.tasks import EXPRESSION, KNOWN_TASKS
 

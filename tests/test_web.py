@@ -20,11 +20,11 @@ from use_browser import Browser, wait_for
 from use_scenes import Person, Scene, astronaut_video, attributes
 
 from faceattr.cli import main
-from faceattr.labelling.describe import FaceAttributes
+from faceattr.files import install_command
+from faceattr.inference.predictor import FaceAttributes
 from faceattr.live import web
 from faceattr.live.messages import MOST_BYTES, frame_of
-from faceattr.live.sinks import VideoFile
-from faceattr.outputs import install_command
+from faceattr.live.outputs import VideoFile
 
 uvicorn = pytest.importorskip("uvicorn", reason="needs faceattr[web]")
 pytest.importorskip("websockets", reason="needs faceattr[web]")
@@ -57,7 +57,7 @@ class Squares:
     long_side = None
 
     def __call__(self, image):
-        from faceattr.pictures.detect import Face
+        from faceattr.detection.base import Face
 
         found = []
         for channel in range(3):

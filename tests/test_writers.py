@@ -10,10 +10,10 @@ import pandas
 import pytest
 from use_toys import MOOD, SHADE
 
-from faceattr.labelling.looking import items_of
-from faceattr.labelling.rows import columns
-from faceattr.labelling.writers import must_be_writable, open_table, read_rows
-from faceattr.pictures.inputs import InputFile
+from faceattr.images.inputs import InputFile
+from faceattr.inference.looking import items_of
+from faceattr.inference.rows import columns
+from faceattr.inference.table import must_be_writable, open_table, read_rows
 
 COLUMNS = columns((MOOD, SHADE))
 FORMS = ["t.csv", "t.jsonl", "t.parquet"]

@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 from skimage import data
 
-from faceattr.labelling.describe import FaceAttributes
-from faceattr.model_file import Description
-from faceattr.pictures.capture import Frame
-from faceattr.pictures.crop import CropRule
-from faceattr.pictures.detect import Face
+from faceattr.detection.base import Face
+from faceattr.images.crop import CropRule
+from faceattr.images.video import Frame
+from faceattr.inference.predictor import FaceAttributes
+from faceattr.model.file import Description
 from faceattr.tasks import Task
 
 PERSON = Task("person", ("red", "green", "blue"))

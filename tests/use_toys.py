@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from faceattr.labelling.describe import FaceAttributes
-from faceattr.model_file import Description
-from faceattr.pictures.crop import CropRule
-from faceattr.pictures.detect import Face
+from faceattr.detection.base import Face
+from faceattr.images.crop import CropRule
+from faceattr.inference.predictor import FaceAttributes
+from faceattr.model.file import Description
 from faceattr.tasks import Task
 
 MOOD = Task("mood", ("calm", "wild", "odd"))

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from faceattr.pictures.detectors import CenterFace
-from faceattr.pictures.reading import read_image
+from faceattr.detection.detectors import CenterFace
+from faceattr.images.load import read_image
 
 FROM_EACH_SET = 2000
 SQUARES = 120  # from a photograph

@@ -8,27 +8,22 @@ from pathlib import Path
 
 import numpy as np
 
-from faceattr import model_file
 from faceattr.auditing import checks, issues
 from faceattr.auditing.issues import Audit, Finding
-from faceattr.auditing.permutation import find_swaps
+from faceattr.auditing.label_permutation import find_swaps
 from faceattr.auditing.report import print_audit, write_audit
 from faceattr.data import console
 from faceattr.data.crop_cache import cache_crops
-from faceattr.data.look import Look
+from faceattr.data.dataset import Rows
+from faceattr.data.face_finder import Look
+from faceattr.data.label_map import AS_WRITTEN, Spelling, respell
 from faceattr.data.manifest import Source, targets, unite
-from faceattr.data.rows import Rows
-from faceattr.data.sources import (
-    check_asked_for,
-    check_find_faces_in,
-    read_named,
-    without_folders,
-)
-from faceattr.data.spelling import AS_WRITTEN, Spelling, respell
-from faceattr.outputs import must_be_folder
-from faceattr.pictures.crop import CropRule
-from faceattr.pictures.detect import Detector
-from faceattr.pictures.reading import PathLike, several
+from faceattr.data.sources import check_asked_for, check_find_faces_in, read_named, without_folders
+from faceattr.detection.base import Detector
+from faceattr.files import must_be_folder
+from faceattr.images.crop import CropRule
+from faceattr.images.load import PathLike, several
+from faceattr.model import file as model_file
 from faceattr.tasks import KNOWN_TASKS
 
 

@@ -25,10 +25,10 @@ from faceattr.auditing.issues import (
     Finding,
 )
 from faceattr.auditing.likeness import Likenesses
+from faceattr.data.dataset import Rows
 from faceattr.data.manifest import SPLITS, Example
-from faceattr.data.rows import Rows
-from faceattr.data.twins import SURE
-from faceattr.judging.evaluate import FEW_OF_A_CLASS
+from faceattr.data.near_duplicates import SURE
+from faceattr.evaluation.metrics import FEW_OF_A_CLASS
 from faceattr.tasks import KNOWN_TASKS, Task
 
 UNKNOWN = ("nan", "none", "null", "n/a", "na", "unknown", "?", "-")  # as cells say it

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from faceattr.data.dataset import Rows
 from faceattr.data.manifest import Example
-from faceattr.data.rows import Rows
 from faceattr.tasks import Task
 
 UNREADABLE, NO_FACE = "unreadable pictures", "pictures without a face"

@@ -8,8 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
-from faceattr.data.rows import Rows
-from faceattr.data.twins import Pairs, detail, looks_of, near_pairs, prints_of
+from faceattr.data.dataset import Rows
+from faceattr.data.near_duplicates import Pairs, detail, looks_of, near_pairs, prints_of
 
 
 class Likenesses:

@@ -13,11 +13,11 @@ from rich.text import Text
 from faceattr.auditing import issues
 from faceattr.auditing.issues import Audit, Finding
 from faceattr.data.console import OUT, print_left_out
+from faceattr.data.dataset import Rows
 from faceattr.data.manifest import SPLITS, Example
-from faceattr.data.rows import Rows
-from faceattr.data.twins import NEAR
-from faceattr.model_file import plain
-from faceattr.pictures.sheet import Tile, contact_sheet
+from faceattr.data.near_duplicates import NEAR
+from faceattr.images.draw import Tile, contact_sheet
+from faceattr.model.file import plain
 
 SHEETS = {
     "copies_across_splits": (issues.EXACT_ACROSS, issues.NEAR_ACROSS),

@@ -3,14 +3,7 @@
 from __future__ import annotations
 
 from faceattr.cli.data import add_spelling, spelling_of
-from faceattr.cli.options import (
-    FOUND,
-    add_face_options,
-    command,
-    detector_of,
-    names,
-    start_keras,
-)
+from faceattr.cli.options import FOUND, add_face_options, command, detector_of, names, start_keras
 
 
 def add_command(commands) -> None:

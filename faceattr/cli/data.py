@@ -102,7 +102,7 @@ def distillation_of(given: dict):
 
 def spelling_of(given: dict):
     """How labels are to be understood; takes it out of `given`."""
-    from faceattr.data.spelling import Spelling
+    from faceattr.data.label_map import Spelling
 
     renamed: dict[str, dict[str, str]] = {}
     for task, old, new in given.pop("map", ()):
@@ -112,7 +112,7 @@ def spelling_of(given: dict):
 
 def adding_of(sources: Sequence[str], given: dict):
     """What is added to a model, None where nothing is; takes it out of `given`."""
-    from faceattr.training.adding import Adding
+    from faceattr.training.add_heads import Adding
 
     fields = {name: given.pop(name) for name in ("keep", "judge") if name in given}
     added = given.pop("add", ())

@@ -50,7 +50,7 @@ def add_command(commands) -> None:
 def evaluate(model, sources, **given) -> int:
     """Score a model on labelled faces: exact figures over the rows that know each task."""
     start_keras()
-    from faceattr.judging.report import report
+    from faceattr.evaluation.report import report
 
     spelling, detector = spelling_of(given), detector_of(given)
     report(model, sources, spelling=spelling, detector=detector, **given)

@@ -29,8 +29,8 @@ def explain(model, pictures, output, **given) -> int:
     """Draw a contact sheet: every face and, for each head, Grad-CAM of its answer."""
     import sys
 
-    from faceattr.labelling.opening import open_typed
-    from faceattr.pictures.sheet import must_be_a_sheet
+    from faceattr.images.draw import must_be_a_sheet
+    from faceattr.inference.opening import open_typed
 
     # What is typed wrongly shall be told before the seconds that a model takes to load.
     must_be_a_sheet(output, **{k: given[k] for k in ("most", "overwrite") if k in given})
@@ -40,8 +40,8 @@ def explain(model, pictures, output, **given) -> int:
     )
     from rich.console import Console
 
-    from faceattr.labelling.explain import MOST
-    from faceattr.labelling.explain import explain as draw
+    from faceattr.inference.explain import MOST
+    from faceattr.inference.explain import explain as draw
     from faceattr.progress import Bar
 
     with Bar(console=Console(stderr=True)) as bar:

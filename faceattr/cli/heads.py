@@ -48,7 +48,7 @@ def add_command(commands) -> None:
 def heads(model, output=None, **given) -> int:
     """Show a model's heads and their classes in order, or write a model with fewer heads or
     other names; what is left answers as before, to the last bit."""
-    from faceattr import model_file
+    from faceattr.model import file as model_file
 
     path = model_file.path_of(model)
     classes: dict[str, dict[str, str]] = {}

@@ -74,6 +74,6 @@ def label(**given) -> int:
     """Find the faces of many pictures and write a table of their attributes."""
     if "every" in given:
         given["every"] = duration(given["every"])
-    from faceattr.labelling.console import run
+    from faceattr.inference.console import run
 
     return run(**given)

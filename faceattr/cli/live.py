@@ -58,6 +58,6 @@ def live(**given) -> int:
         return serve(**given)
     if typed := [f"--{name}" for name in ("host", "port") if name in given]:
         raise ValueError(f"Without --web nothing is served: {', '.join(typed)} asks for --web.")
-    from faceattr.live.show import run
+    from faceattr.live.viewer import run
 
     return run(**given)

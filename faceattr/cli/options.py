@@ -102,7 +102,7 @@ def by_name(kind) -> dict:
 
 def start_keras() -> None:
     """Import Keras and let TensorFlow say its greetings unheard."""
-    from faceattr.labelling.opening import silence
+    from faceattr.inference.opening import silence
 
     with silence():
         import keras
@@ -152,7 +152,7 @@ def detector_of(given: dict):
     offline, name = given.pop("offline", False), given.pop("detector", None)
     if not (given.pop("find_faces", False) or "find_faces_in" in given or name):
         return None
-    from faceattr.pictures.choose import choose_detector
+    from faceattr.detection.choose import choose_detector
 
     def say(line: str) -> None:
         print(line, file=sys.stderr)

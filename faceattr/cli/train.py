@@ -175,8 +175,8 @@ def settings_of(phases, given: dict):
     """The settings that options ask for; takes them out of `given`."""
     from faceattr.training.augment import NO_AUGMENTATION, changed
     from faceattr.training.auxiliary import Auxiliary
-    from faceattr.training.dataset import Mix
-    from faceattr.training.settings import Settings
+    from faceattr.training.batches import Mix
+    from faceattr.training.config import Settings
 
     names = (
         "batch_size",

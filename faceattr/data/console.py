@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from faceattr.data.rows import Rows
+from faceattr.data.dataset import Rows
 from faceattr.progress import Bar
 from faceattr.tasks import Task
 

@@ -19,8 +19,8 @@ import platformdirs
 
 from faceattr.data.manifest import Example
 from faceattr.data.store import FORMAT, Store, alone
-from faceattr.pictures.crop import CropRule, crop
-from faceattr.pictures.reading import read_image
+from faceattr.images.crop import CropRule, crop
+from faceattr.images.load import read_image
 
 CROP_VERSION = 1  # of the function that cuts; another one needs other crops
 CROPS = ".crops"

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from faceattr.data.crop_cache import default_folder
 from faceattr.data.manifest import Example
-from faceattr.pictures.detect import Detector, Face, enough
-from faceattr.pictures.reading import read_picture
+from faceattr.detection.base import Detector, Face, enough
+from faceattr.images.load import read_picture
 
 FACES = "faces.sqlite"
 FOUND_VERSION = 1  # of how pictures are read for a detector; another one needs another look

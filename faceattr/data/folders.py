@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from faceattr.data.manifest import SPLIT_NAMES, SPLITS, Example, Source
-from faceattr.pictures.inputs import Inputs
+from faceattr.images.inputs import Inputs
 from faceattr.tasks import AGE_GROUP, GENDER, KNOWN_TASKS
 
 # UTKFace (Zhang et al. 2017): age_gender_race_date.jpg, gender 0 male and 1 female.

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from faceattr.pictures.crop import Box, Landmarks
+from faceattr.images.crop import Box, Landmarks
 from faceattr.tasks import KNOWN_TASKS, Task
 
 SPLITS = ("train", "val", "test")

@@ -6,14 +6,14 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from faceattr.data.csv_manifest import read_csv
+from faceattr.data.face_finder import Look
 from faceattr.data.fer2013 import FER2013_FILE
 from faceattr.data.folders import read_folder
+from faceattr.data.label_map import AS_WRITTEN, Spelling, respell
 from faceattr.data.listings import listing_in, read_listing
-from faceattr.data.look import Look
 from faceattr.data.manifest import Known, Manifest, Source, unite
-from faceattr.data.spelling import AS_WRITTEN, Spelling, respell
-from faceattr.data.splitting import set_val_aside
-from faceattr.data.tables import read_csv
+from faceattr.data.splits import set_val_aside
 from faceattr.tasks import KNOWN_TASKS
 
 MANIFEST = "manifest.csv"

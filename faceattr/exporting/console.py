@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Column, Table
 
 from faceattr.data.console import OUT
-from faceattr.exporting.proof import Labelled, Proof
+from faceattr.exporting.parity import Labelled, Proof
 
 
 def say(line: str) -> None:

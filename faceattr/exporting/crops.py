@@ -9,12 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from faceattr.data.dataset import Rows
+from faceattr.data.label_map import AS_WRITTEN, Spelling
 from faceattr.data.manifest import Example, Manifest
-from faceattr.data.rows import Rows
 from faceattr.data.sources import read_labelled, without_folders
-from faceattr.data.spelling import AS_WRITTEN, Spelling
-from faceattr.judging.report import read_rows
-from faceattr.model_file import Description
+from faceattr.evaluation.report import read_rows
+from faceattr.model.file import Description
 
 FEWEST = 100  # for int8: of fewer, one changed answer would be more than is allowed
 CALIBRATING = 300

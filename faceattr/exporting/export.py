@@ -14,13 +14,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from faceattr import __version__, engines, model_file
-from faceattr.data.spelling import AS_WRITTEN, Spelling
-from faceattr.exporting import targets
+from faceattr import __version__
+from faceattr.data.label_map import AS_WRITTEN, Spelling
+from faceattr.exporting import formats
 from faceattr.exporting.console import print_proof, say
 from faceattr.exporting.crops import choose_crops
-from faceattr.exporting.proof import Proof, prove
-from faceattr.model_file import Description
+from faceattr.exporting.parity import Proof, prove
+from faceattr.model import file as model_file
+from faceattr.model import runtime
+from faceattr.model.file import Description
 
 ROWS = 1000
 LIBRARIES = (
@@ -78,7 +80,7 @@ def export(
         raise ValueError(f"A proof looks at 1 row or more of each task. Received: {rows}")
     path = model_file.path_of(model)
     description = model_file.describe(path)
-    target = targets.target_called(to, int8=int8)
+    target = formats.target_called(to, int8=int8)
     output = Path(output) if output is not None else _usual_name(path, to, int8)
     _check_output(output, target.ending, overwrite)
     shown = choose_crops(on, description, rows, cache, int8=int8, spelling=spelling)
@@ -87,20 +89,20 @@ def export(
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
         part = Path(folder, output.name)
         say(f"exporting {path.name} to {to}")
-        targets.write(to, network, part, description.crop.size, shown.calibrating)
-        with targets.quiet():
-            file = engines.open_exported(part, "int8" if int8 else "float32")
+        formats.write(to, network, part, description.crop.size, shown.calibrating)
+        with formats.quiet():
+            file = runtime.open_exported(part, "int8" if int8 else "float32")
         proof = prove(network, file, description.tasks, shown)
         print_proof(proof)
         if failures := proof.failures():
             raise ValueError(f"{output} was not kept: {'; '.join(failures)}.{_cure(int8)}")
         _keep(part, output, _page(path, description, part, to, file.precision, proof))
-    say(f"wrote {output} and {engines.page_beside(output)}")
+    say(f"wrote {output} and {runtime.page_beside(output)}")
     return proof
 
 
 def _usual_name(path: Path, to: str, int8: bool) -> Path:
-    ending = targets.TARGETS[to].ending or "_saved_model"
+    ending = formats.TARGETS[to].ending or "_saved_model"
     return Path(f"{path.stem}{'.int8' if int8 else ''}{ending}")
 
 
@@ -112,7 +114,7 @@ def _check_output(output: Path, ending: str, overwrite: bool) -> None:
         raise FileExistsError(
             f"{output} is no exported model, so it is not replaced. Give another -o."
         )
-    there = next((file for file in (output, engines.page_beside(output)) if file.exists()), None)
+    there = next((file for file in (output, runtime.page_beside(output)) if file.exists()), None)
     if there and not overwrite:
         raise FileExistsError(
             f"{there} exists. Give another -o, or --overwrite to replace it once the new one is "
@@ -129,7 +131,7 @@ def _is_export(output: Path, ending: str) -> bool:
     if not output.is_dir():
         return False
     try:
-        engines.describe(output)
+        runtime.describe(output)
     except (OSError, ValueError):
         return False
     return True
@@ -147,12 +149,12 @@ def _cure(int8: bool) -> str:
 def _page(
     path: Path, description: Description, part: Path, to: str, precision: str, proof: Proof
 ) -> dict[str, Any]:
-    """What stands beside the file; `faceattr.engines` reads it."""
+    """What stands beside the file; `faceattr.model.runtime` reads it."""
     return {
         "target": to,
         "precision": precision,
-        "sha256": engines.sha256_of(part),
-        "bytes": sum(file.stat().st_size for file in engines.parts_of(part)),
+        "sha256": runtime.sha256_of(part),
+        "bytes": sum(file.stat().st_size for file in runtime.parts_of(part)),
         "made": {
             "by": f"faceattr {__version__}",
             "with": {name: _version(name) for name in LIBRARIES if _version(name)},
@@ -174,10 +176,10 @@ def _version(package: str) -> str | None:
 
 def _keep(part: Path, output: Path, page: Mapping[str, Any]) -> None:
     """Move everything to its place, the page last: a file without it is not taken for whole."""
-    engines.page_beside(output).unlink(missing_ok=True)
+    runtime.page_beside(output).unlink(missing_ok=True)
     if output.is_dir():
         shutil.rmtree(output)
     for file in sorted(part.parent.iterdir()):
         os.replace(file, output.with_name(file.name))
     text = json.dumps(model_file.plain(page), indent=1, ensure_ascii=False)
-    engines.page_beside(output).write_text(text + "\n", encoding="utf-8")
+    runtime.page_beside(output).write_text(text + "\n", encoding="utf-8")

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from faceattr.pictures.crop import Box, CropRule, crop
-from faceattr.pictures.detect import Face
+from faceattr.detection.base import Face
+from faceattr.images.crop import Box, CropRule, crop
 
 LOOKS_RULE = CropRule(32)
 IMPOSSIBLE = 1e6

@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from faceattr.labelling.describe import FaceAttributes
+from faceattr.inference.predictor import FaceAttributes
+from faceattr.live.face_tracker import Seen
+from faceattr.live.outputs import timeline_columns
 from faceattr.live.pen import COLOURS
-from faceattr.live.recognise import Seen
-from faceattr.live.sinks import timeline_columns
-from faceattr.live.tracks import LiveFace
+from faceattr.live.tracking import LiveFace
 
 MOST_BYTES, MOST_PIXELS = 4 << 20, 16_000_000
 TOO_BIG, NO_PICTURE = "is larger than the page sends", "is no JPEG picture"

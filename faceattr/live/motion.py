@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from faceattr.pictures.crop import Box
+from faceattr.images.crop import Box
 
 LONG_SIDE = 320
 GRID = np.stack(np.meshgrid(np.linspace(0.15, 0.85, 6), np.linspace(0.15, 0.85, 6)), -1)

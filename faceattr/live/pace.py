@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from faceattr.live.watching import Watch
+from faceattr.live.stream import Watch
 
 PACE_SECONDS = 2.0
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from faceattr.labelling.describe import Prediction
-from faceattr.live.tracks import LiveFace
+from faceattr.inference.predictor import Prediction
+from faceattr.live.tracking import LiveFace
 
 Area = tuple[int, int, int, int]
 Colour = tuple[int, int, int]

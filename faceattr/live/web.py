@@ -19,13 +19,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 
-from faceattr.labelling.describe import FaceAttributes
-from faceattr.labelling.opening import open_typed, silence
+from faceattr.files import install_command
+from faceattr.images.video import Frame
+from faceattr.inference.opening import open_typed, silence
+from faceattr.inference.predictor import FaceAttributes
+from faceattr.live.face_tracker import Effort, Recogniser
 from faceattr.live.messages import MOST_BYTES, about_page, answer_of, frame_of
-from faceattr.live.recognise import Effort, Recogniser
-from faceattr.live.tracks import Settling
-from faceattr.outputs import install_command
-from faceattr.pictures.capture import Frame
+from faceattr.live.tracking import Settling
 
 HOST, PORT = "127.0.0.1", 8760
 LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")

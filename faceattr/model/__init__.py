@@ -3,8 +3,8 @@
 from faceattr.model.build import SHARINGS, build
 from faceattr.model.heads import POOLINGS, feature_map, head, pool
 from faceattr.model.learning import TRUNK, head_names, open_from
-from faceattr.model.transfer import measure_norms, transfer, vgg16_of
-from faceattr.model.trunk import TRUNKS, convolutions, shared_name, with_owner_renamed
+from faceattr.model.vgg16 import TRUNKS, convolutions, shared_name, with_owner_renamed
+from faceattr.model.weights import measure_norms, transfer, vgg16_of
 
 __all__ = [
     "POOLINGS",

@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 
 from faceattr.model.heads import POOLINGS, check_layers, head, pool
-from faceattr.model.trunk import LAST, TRUNKS, add_trunk, owned, start_near_identity, vgg16
+from faceattr.model.vgg16 import LAST, TRUNKS, add_trunk, owned, start_near_identity, vgg16
 from faceattr.tasks import Task
 
 SHARINGS = ("hard", "soft")

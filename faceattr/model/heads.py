@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import keras
 
-from faceattr.model.trunk import LAST, OF, norm_name, owned
+from faceattr.model.vgg16 import LAST, OF, norm_name, owned
 
 POOLINGS = ("max", "avg")
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import keras
 
-from faceattr.model.trunk import convolutions, shared_name
+from faceattr.model.vgg16 import convolutions, shared_name
 
 TRUNK = "trunk"
 

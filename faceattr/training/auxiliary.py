@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import keras
 
-from faceattr.model import feature_map, head, pool
+from faceattr.model.heads import feature_map, head, pool
 
 
 @dataclass(frozen=True)

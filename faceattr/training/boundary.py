@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import keras
 
-from faceattr.model import convolutions
+from faceattr.model.vgg16 import convolutions
 from faceattr.training.phases import Phase
 
 

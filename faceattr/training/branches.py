@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 import keras
 
-from faceattr.model import TRUNK
+from faceattr.model.learning import TRUNK
 
 
 def _begins(branch: str) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from faceattr.auditing import checks, issues
-from faceattr.auditing.permutation import find_swaps
-from faceattr.data.rows import Rows
+from faceattr.auditing.label_permutation import find_swaps
+from faceattr.data.dataset import Rows
 from faceattr.tasks import Task
 from faceattr.training.network import Network
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from faceattr.data.sources import read_for_training
-from faceattr.training.fit import check
+from faceattr.training.trainer import check
 from faceattr.training.trial import ALONE, Data, Result, Run, Way, train_apart
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from faceattr import engines
-from faceattr.data.rows import Rows, mask
-from faceattr.judging.calibrate import tempered
-from faceattr.judging.evaluate import predict
-from faceattr.model_file import Description, path_of
-from faceattr.pictures.crop import CropRule
+from faceattr.data.dataset import Rows, mask
+from faceattr.evaluation.calibration import tempered
+from faceattr.evaluation.metrics import predict
+from faceattr.images.crop import CropRule
+from faceattr.model import runtime
+from faceattr.model.file import Description, path_of
 from faceattr.tasks import Task
 
 SURE = 0.8
@@ -52,7 +52,7 @@ class Distillation:
     def told(self) -> dict[str, Any]:
         """What a model file says of it."""
         paths = [path_of(teacher) for teacher in self.teachers]
-        hashes = [engines.sha256_of(path) for path in paths]
+        hashes = [runtime.sha256_of(path) for path in paths]
         return {**asdict(self), "teachers": [path.name for path in paths], "sha256": hashes}
 
     def check(self, tasks: Sequence[Task], rule: CropRule) -> None:
@@ -60,7 +60,7 @@ class Distillation:
         own = {task.name: task for task in tasks}
         answered = set()
         for teacher in self.teachers:
-            about = engines.describe(path_of(teacher))
+            about = runtime.describe(path_of(teacher))
             if about.crop != rule:
                 raise ValueError(
                     f"{teacher} sees faces cut by {about.crop}, and here they are cut by {rule}: "
@@ -105,7 +105,7 @@ def distilled(
 
 def _said(path: Path, rows: Rows, priors: Collection[str]) -> dict[str, np.ndarray]:
     """What one teacher says of the rows; for tasks with priors as if classes were even."""
-    network, about = engines.load(path)
+    network, about = runtime.load(path)
     said = predict(network, rows)
     for task in about.tasks:
         if task.name in said and task.name in priors:

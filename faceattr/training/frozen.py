@@ -10,10 +10,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from faceattr.data.rows import Rows
+from faceattr.data.dataset import Rows
 from faceattr.data.store import alone, delete_oldest, hold
 from faceattr.training.boundary import Split, split
-from faceattr.training.features import (
+from faceattr.training.config import Settings
+from faceattr.training.feature_cache import (
     DTYPE,
     ENDING,
     LOCK,
@@ -23,7 +24,6 @@ from faceattr.training.features import (
     copies_wanted,
     shape_of,
 )
-from faceattr.training.settings import Settings
 
 LIMIT = 4 * 1024**3  # bytes of features in the folder, of all runs together
 
@@ -53,7 +53,7 @@ class FeatureCache:
         val: Validation rows.
         track: Shows how far a list has been worked through.
         tell: Takes a sentence for the user.
-        draws: As for `faceattr.training.fit.fit`.
+        draws: As for `faceattr.training.trainer.fit`.
     """
 
     def __init__(

@@ -10,11 +10,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from faceattr import model_file
-from faceattr.judging.calibrate import set_prior
-from faceattr.judging.evaluate import smallest_face
-from faceattr.model import with_owner_renamed
-from faceattr.model_file import Description
+from faceattr.evaluation.calibration import set_prior
+from faceattr.evaluation.metrics import smallest_face
+from faceattr.model import file as model_file
+from faceattr.model.file import Description
+from faceattr.model.vgg16 import with_owner_renamed
 from faceattr.tasks import KNOWN_TASKS, Task
 
 Classes = Mapping[str, Mapping[str, str]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from faceattr.data.rows import Batch, prior_of
+from faceattr.data.dataset import Batch, prior_of
 
 
 def mixed(batch: Batch, mixup: float, cutmix: float, generator: np.random.Generator) -> Batch:

@@ -12,11 +12,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from faceattr import model_file
-from faceattr.data.rows import Rows
-from faceattr.model import POOLINGS, SHARINGS, TRUNKS, build, measure_norms, transfer
-from faceattr.model_file import Description
-from faceattr.pictures.crop import CropRule
+from faceattr.data.dataset import Rows
+from faceattr.images.crop import CropRule
+from faceattr.model import file as model_file
+from faceattr.model.build import SHARINGS, build
+from faceattr.model.file import Description
+from faceattr.model.heads import POOLINGS
+from faceattr.model.vgg16 import TRUNKS
+from faceattr.model.weights import measure_norms, transfer
 from faceattr.tasks import Task
 from faceattr.training.phases import FINETUNE, FROZEN, SCRATCH, WHOLE, Phase
 

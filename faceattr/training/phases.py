@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 
 import keras
 
-from faceattr.model import TRUNK, open_from
+from faceattr.model.learning import TRUNK, open_from
 from faceattr.training.branches import branch_pattern
-from faceattr.training.muon import ConvolutionMuon
+from faceattr.training.optimizers import ConvolutionMuon
 
 OPTIMIZERS = ("adam", "muon")
 SMALLEST = 32  # VGG16 halves a crop five times

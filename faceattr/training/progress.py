@@ -12,9 +12,9 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from faceattr.data.console import ERR, OUT
 from faceattr.progress import Bar
 from faceattr.tasks import Task
-from faceattr.training.dataset import steps_per_epoch
-from faceattr.training.fit import Epoch
-from faceattr.training.settings import Settings
+from faceattr.training.batches import steps_per_epoch
+from faceattr.training.config import Settings
+from faceattr.training.trainer import Epoch
 
 
 class TrainingProgress(keras.callbacks.Callback):

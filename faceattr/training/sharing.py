@@ -16,10 +16,10 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
-from faceattr.model import shared_name
+from faceattr.model.vgg16 import shared_name
 from faceattr.training.averaging import read_back
+from faceattr.training.config import Settings
 from faceattr.training.phases import Phase
-from faceattr.training.settings import Settings
 
 
 def ties(network: keras.Model) -> list[list[keras.Variable]]:

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainin
 from rich.table import Table
 
 from faceattr.data.console import ERR, OUT, print_notes
-from faceattr.judging.answers import wilson
+from faceattr.evaluation.answers import wilson
 from faceattr.progress import Bar
 from faceattr.training.trial import ALONE, Result, Run
 

@@ -12,29 +12,29 @@ from pathlib import Path
 import numpy as np
 
 from faceattr.data import console
-from faceattr.data.look import Look
+from faceattr.data.dataset import Rows, with_log_priors
+from faceattr.data.face_finder import Look
+from faceattr.data.label_map import AS_WRITTEN, Spelling
 from faceattr.data.manifest import Manifest
-from faceattr.data.rows import Rows, with_log_priors
+from faceattr.data.near_duplicates import have_twins
 from faceattr.data.sources import check_find_faces_in, read_for_training, read_labelled
-from faceattr.data.spelling import AS_WRITTEN, Spelling
-from faceattr.data.twins import have_twins
-from faceattr.judging.evaluate import Score
-from faceattr.judging.report import SCORES, of_split, read_rows, unseen, with_twins
-from faceattr.model_file import Description
-from faceattr.outputs import must_have_place
-from faceattr.pictures.detect import Detector
-from faceattr.pictures.reading import PathLike, several
+from faceattr.detection.base import Detector
+from faceattr.evaluation.metrics import Score
+from faceattr.evaluation.report import SCORES, of_split, read_rows, unseen, with_twins
+from faceattr.files import must_have_place
+from faceattr.images.load import PathLike, several
+from faceattr.model.file import Description
 from faceattr.tasks import KNOWN_TASKS, Task
 from faceattr.training import brief
-from faceattr.training.adding import Adding, Old
+from faceattr.training.add_heads import Adding, Old
+from faceattr.training.config import Settings
 from faceattr.training.distill import Distillation, distilled
-from faceattr.training.features import folder_in
-from faceattr.training.finish import check_priors, finish, made
-from faceattr.training.fit import SETTINGS, check, fit
+from faceattr.training.feature_cache import folder_in
 from faceattr.training.network import Network
+from faceattr.training.package import check_priors, finish, made
 from faceattr.training.phases import FROZEN
 from faceattr.training.progress import TrainingProgress
-from faceattr.training.settings import Settings
+from faceattr.training.trainer import SETTINGS, check, fit
 
 NEW = ".new.training"  # a run that replaces a finished one, until it is finished itself
 

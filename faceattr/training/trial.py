@@ -18,18 +18,18 @@ from pathlib import Path
 
 import keras
 
-from faceattr.data.rows import Rows
+from faceattr.data.dataset import Rows
+from faceattr.data.label_map import AS_WRITTEN, Spelling
 from faceattr.data.sources import read_for_training
-from faceattr.data.spelling import AS_WRITTEN, Spelling
-from faceattr.judging.report import read_rows
-from faceattr.model_file import plain
-from faceattr.pictures.crop import CropRule
+from faceattr.evaluation.report import read_rows
+from faceattr.images.crop import CropRule
+from faceattr.model.file import plain
 from faceattr.tasks import Task
-from faceattr.training.dataset import Mix, steps_per_epoch
-from faceattr.training.features import folder_in
-from faceattr.training.fit import Epoch, fit
+from faceattr.training.batches import Mix, steps_per_epoch
+from faceattr.training.config import Settings
+from faceattr.training.feature_cache import folder_in
 from faceattr.training.network import Network
-from faceattr.training.settings import Settings
+from faceattr.training.trainer import Epoch, fit
 
 ALONE = "alone"
 

@@ -20,19 +20,20 @@ from typing import Any
 
 import numpy as np
 
-from faceattr import engines, model_file
-from faceattr.data.look import Look
-from faceattr.data.rows import Rows
+from faceattr.data.dataset import Rows
+from faceattr.data.face_finder import Look
+from faceattr.data.label_map import AS_WRITTEN, Spelling
 from faceattr.data.sources import read_labelled
-from faceattr.data.spelling import AS_WRITTEN, Spelling
-from faceattr.judging.answers import all_answers
-from faceattr.judging.evaluate import predict, score
-from faceattr.judging.groups import by_groups
-from faceattr.judging.report import read_rows, with_twins
-from faceattr.judging.robustness import robustness
-from faceattr.model_file import Description
-from faceattr.pictures.choose import choose_detector
-from faceattr.pictures.crop import CropRule
+from faceattr.detection.choose import choose_detector
+from faceattr.evaluation.answers import all_answers
+from faceattr.evaluation.groups import by_groups
+from faceattr.evaluation.metrics import predict, score
+from faceattr.evaluation.report import read_rows, with_twins
+from faceattr.evaluation.robustness import robustness
+from faceattr.images.crop import CropRule
+from faceattr.model import file as model_file
+from faceattr.model import runtime
+from faceattr.model.file import Description
 
 CARD = Path(__file__).parents[2] / "weights/README.md"
 FIGURES = CARD.with_name("figures.json")
@@ -72,9 +73,9 @@ def main() -> None:
 def measured(model: str, data: Path, cache: Path | None, beside: bool) -> dict[str, Any]:
     """Every figure of the card."""
     path = model_file.path_of(model)
-    network, about = engines.load(path)
+    network, about = runtime.load(path)
     found: dict[str, Any] = {
-        "model": {"file": path.name, "sha256": engines.sha256_of(path)},
+        "model": {"file": path.name, "sha256": runtime.sha256_of(path)},
         "date": datetime.date.today().isoformat(),
         "machine": machine(),
         "command": "python tests/bench/card.py DATA" + " --face-api" * beside,
@@ -84,7 +85,7 @@ def measured(model: str, data: Path, cache: Path | None, beside: bool) -> dict[s
     for name in SETS:
         rows = val_rows(data / name, about, about.crop, cache)
         parts.append(rows)
-        plain, flipped = predict(network, rows), predict(engines.Flipped(network), rows)
+        plain, flipped = predict(network, rows), predict(runtime.Flipped(network), rows)
         answers = {"model": plain, "model, --flip": flipped}
         if beside:
             answers["face-api"] = from_face_api(data / name, about, cache)
@@ -238,7 +239,7 @@ def render(found: dict[str, Any]) -> str:
             ],
         ),
         "Robustness, accuracy on 2,000 of these rows after each face was changed "
-        "(`faceattr.judging.robustness`):",
+        "(`faceattr.evaluation.robustness`):",
         table(
             ["faces", *map(_said, found["robustness"]["as it is"])],
             [[change, *map(percent, by.values())] for change, by in found["robustness"].items()],

@@ -23,9 +23,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-from faceattr.pictures.choose import choose_detector
-from faceattr.pictures.detect import Detector, Face, find_upright
-from faceattr.pictures.reading import read_image
+from faceattr.detection.base import Detector, Face, find_upright
+from faceattr.detection.choose import choose_detector
+from faceattr.images.load import read_image
 
 Boxes = list[tuple[float, ...]]
 Images = dict[str, np.ndarray]

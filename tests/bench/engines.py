@@ -21,12 +21,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-from faceattr import engines, model_file
-from faceattr.exporting import targets
+from faceattr.evaluation.metrics import difference, predict, scores_of
+from faceattr.exporting import formats
 from faceattr.exporting.crops import Shown, choose_crops
-from faceattr.judging.evaluate import difference, predict, scores_of
-from faceattr.labelling.describe import FaceAttributes
-from faceattr.model_file import Description
+from faceattr.inference.predictor import FaceAttributes
+from faceattr.model import file as model_file
+from faceattr.model import runtime
+from faceattr.model.file import Description
 
 BATCHES = (1, 32, 128)
 KERAS = "keras float32"
@@ -68,15 +69,15 @@ def exported(folder: Path, description: Description, shown: Shown) -> dict:
     """Every target in float32 and int8, opened."""
     network, side = model_file.load(model_file.shipped_model())[0], description.crop.size
     models = {}
-    for name, target in targets.TARGETS.items():
+    for name, target in formats.TARGETS.items():
         for precision in ("float32", "int8") if target.write_int8 else ("float32",):
             path = folder / f"{name}_{precision}{target.ending}"
             crops = shown.calibrating if precision == "int8" else None
             try:
                 if not path.exists():
-                    targets.write(name, network, path, side, crops)
-                models[f"{name} {precision}"] = engines.open_exported(path, precision)
-                size = sum(part.stat().st_size for part in engines.parts_of(path)) / 1e6
+                    formats.write(name, network, path, side, crops)
+                models[f"{name} {precision}"] = runtime.open_exported(path, precision)
+                size = sum(part.stat().st_size for part in runtime.parts_of(path)) / 1e6
                 print(f"{name} {precision}: {size:.1f} MB", flush=True)
             except ValueError as error:
                 print(f"{name} {precision} is left out: {error}")

@@ -23,10 +23,10 @@ from rich.table import Table
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 from faceattr.data.votes import FERPLUS
-from faceattr.judging.answers import wilson
-from faceattr.labelling.describe import FaceAttributes
-from faceattr.pictures.crop import crop
-from faceattr.pictures.reading import read_image
+from faceattr.evaluation.answers import wilson
+from faceattr.images.crop import crop
+from faceattr.images.load import read_image
+from faceattr.inference.predictor import FaceAttributes
 from faceattr.tasks import EXPRESSION, GENDER, Task
 
 

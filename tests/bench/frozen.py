@@ -29,7 +29,7 @@ def rows_of_fer2013(manifest: Path, seed: int) -> dict:
     """Rows by part, drawn anew by each seed."""
     import cv2
 
-    from faceattr.data.rows import Rows
+    from faceattr.data.dataset import Rows
 
     table = pd.read_csv(manifest)
     table = table[(table["split"] == "val") & table["expression"].isin(CLASSES)]
@@ -48,12 +48,12 @@ def timed(parts: dict, seed: int, copies: int, finetune: str | None) -> dict:
     """Train once; by epoch the processor seconds so far and the val accuracy."""
     import keras
 
-    from faceattr.judging.evaluate import evaluate
+    from faceattr.evaluation.metrics import evaluate
     from faceattr.tasks import Task
-    from faceattr.training.fit import fit
+    from faceattr.training.config import Settings
     from faceattr.training.network import Network
     from faceattr.training.phases import FINETUNE, FROZEN
-    from faceattr.training.settings import Settings
+    from faceattr.training.trainer import fit
 
     keras.utils.set_random_seed(seed)
     task, network = Task("mood", CLASSES), Network(dtype="float32")

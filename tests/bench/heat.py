@@ -16,12 +16,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import cv2
 import numpy as np
 
-from faceattr import model_file
-from faceattr.data.rows import Rows
+from faceattr.data.dataset import Rows
 from faceattr.data.sources import read_labelled
-from faceattr.judging.evaluate import predict
-from faceattr.judging.report import of_split, read_rows
-from faceattr.labelling.heat import Heat
+from faceattr.evaluation.metrics import predict
+from faceattr.evaluation.report import of_split, read_rows
+from faceattr.inference.heat import Heat
+from faceattr.model import file as model_file
 
 SHARE = 0.2
 BLUR = 8.0  # pixels

@@ -21,9 +21,9 @@ from detectors import score
 from make import photographs
 
 from faceattr import FaceAttributes
-from faceattr.pictures.detect import Detector
-from faceattr.pictures.detectors import CenterFace, YuNet
-from faceattr.pictures.reading import read_image
+from faceattr.detection.base import Detector
+from faceattr.detection.detectors import CenterFace, YuNet
+from faceattr.images.load import read_image
 
 THRESHOLDS = (0.4, 0.1, 0.05, 0.02)
 

@@ -30,14 +30,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import cv2
 import numpy as np
 
-from faceattr.labelling.describe import FaceAttributes
-from faceattr.labelling.folder import label_to
-from faceattr.labelling.pipeline import default_workers
-from faceattr.pictures.choose import choose_detector
-from faceattr.pictures.crop import crop
-from faceattr.pictures.detect import Detector, Face, enough
-from faceattr.pictures.inputs import Inputs
-from faceattr.pictures.reading import read_image, read_picture
+from faceattr.detection.base import Detector, Face, enough
+from faceattr.detection.choose import choose_detector
+from faceattr.images.crop import crop
+from faceattr.images.inputs import Inputs
+from faceattr.images.load import read_image, read_picture
+from faceattr.inference.label import label_to
+from faceattr.inference.pipeline import default_workers
+from faceattr.inference.predictor import FaceAttributes
 
 
 def main() -> None:

@@ -22,9 +22,9 @@ import numpy as np
 
 from faceattr import FaceAttributes
 from faceattr.data.sources import read_source
-from faceattr.pictures.crop import crop, tilt_of
-from faceattr.pictures.detect import Face
-from faceattr.pictures.reading import read_image
+from faceattr.detection.base import Face
+from faceattr.images.crop import crop, tilt_of
+from faceattr.images.load import read_image
 
 SIDE = 200  # of a picture on its canvas, in pixels
 TURNS = (0, 15, 30)

@@ -17,11 +17,11 @@ import cv2
 import numpy as np
 from skimage import data
 
-from faceattr.labelling.describe import FaceAttributes
-from faceattr.labelling.overlay import draw_faces
-from faceattr.live.screen import View, draw_live
-from faceattr.live.watching import watch
-from faceattr.pictures.capture import Frame
+from faceattr.images.video import Frame
+from faceattr.inference.overlay import draw_faces
+from faceattr.inference.predictor import FaceAttributes
+from faceattr.live.overlay import View, draw_live
+from faceattr.live.stream import watch
 
 RATE, SIZE = 30.0, (720, 1280)
 PLACES = {1: (1, 1), 5: (5, 1), 20: (7, 3)}

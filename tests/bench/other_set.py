@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from faceattr.labelling.describe import FaceAttributes, Prediction
-from faceattr.pictures.crop import crop
-from faceattr.pictures.reading import read_image
-from faceattr.pictures.sheet import Tile, contact_sheet
+from faceattr.images.crop import crop
+from faceattr.images.draw import Tile, contact_sheet
+from faceattr.images.load import read_image
+from faceattr.inference.predictor import FaceAttributes, Prediction
 
 FACES, COLUMNS, SIDE = 200, 20, 72
 

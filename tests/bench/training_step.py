@@ -22,11 +22,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from faceattr.model import TRUNK, build, open_from
+from faceattr.model.build import build
+from faceattr.model.learning import TRUNK, open_from
 from faceattr.tasks import AGE_GROUP, EXPRESSION, GENDER
 from faceattr.training.augment import Augmentation, augment
-from faceattr.training.muon import ConvolutionMuon
 from faceattr.training.network import fastest_dtype
+from faceattr.training.optimizers import ConvolutionMuon
 
 TASKS = (EXPRESSION, GENDER, AGE_GROUP)
 

@@ -1,0 +1,125 @@
+"""Whether names of classes were mixed up on the way: what a model says of the new labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from faceattr.data.crop_cache import cache_crops
+from faceattr.data.dataset import rows_of
+from faceattr.data.manifest import Example, targets
+from faceattr.evaluation.metrics import predict
+from faceattr.model import file as model_file
+from faceattr.tasks import Task
+
+PER_CLASS = 60  # faces that are asked about
+FEWEST = 10  # of a class
+TIMES, MORE = 2.0, 0.1  # as many right answers, and a share of the rows, or it is no swap
+
+
+@dataclass(frozen=True)
+class Swap:
+    """Names that look exchanged.
+
+    Args:
+        task: The task.
+        names: What the labels call a class, and what a model calls it.
+        as_labelled: Share of faces of these classes that the model calls as the labels do.
+        exchanged: The same after the names are exchanged.
+        faces: How many faces were asked about.
+    """
+
+    task: str
+    names: Mapping[str, str]
+    as_labelled: float
+    exchanged: float
+    faces: int
+
+    def __str__(self) -> str:
+        pairs = ", ".join(f"{one} looks like {other}" for one, other in self.names.items())
+        return (
+            f"{pairs}: the model agrees with {self.as_labelled:.0%} of {self.faces} labels as they "
+            f"are, with {self.exchanged:.0%} after exchanging the names"
+        )
+
+
+def swap_in(task: str, names: Sequence[str], confusion: np.ndarray) -> Swap | None:
+    """The exchange of names that explains a confusion much better than the names themselves.
+
+    Args:
+        task: Name of the task.
+        names: Its classes.
+        confusion: Counts of labels by row and answers of a model by column.
+
+    Returns:
+        None where the names are right, as far as the model can tell: classes under 10 faces
+        do not count, and an exchange must double the right answers.
+    """
+    enough = np.flatnonzero(confusion.sum(axis=1) >= FEWEST)
+    counts = confusion[np.ix_(enough, enough)]
+    shares = counts / confusion[enough].sum(axis=1, keepdims=True)
+    answers = np.arange(len(names))
+    answers[enough] = enough[linear_sum_assignment(shares, maximize=True)[1]]
+    moved = np.flatnonzero(answers != np.arange(len(names))).tolist()
+    if not moved:
+        return None
+    faces = int(confusion[moved].sum())
+    before = confusion[moved, moved].sum() / faces
+    after = confusion[moved, answers[moved]].sum() / faces
+    if after < max(TIMES * before, before + MORE):
+        return None
+    return Swap(task, {names[i]: names[answers[i]] for i in moved}, before, after, faces)
+
+
+def find_swaps(
+    tasks: Sequence[Task], examples: Sequence[Example], model: Path, cache: Path | None = None
+) -> list[Swap]:
+    """Ask a model about some faces of every class, for each task whose classes a head knows.
+
+    Args:
+        tasks: What is labelled. A task is compared with the head that has its classes,
+            whatever either is called.
+        examples: Labelled faces.
+        model: A model file.
+        cache: Folder of the crop cache.
+    """
+    description = model_file.describe(model)
+    heads = {task: _head_for(task, description.tasks) for task in tasks}
+    known = {task: head for task, head in heads.items() if head}
+    if not known:
+        return []
+    network = model_file.load(model)[0]
+    found = []
+    for task, head in known.items():
+        some = some_of_each(examples, task)
+        cached = cache_crops(some, description.crop, cache)
+        rows = rows_of([replace(head, name=task.name)], some, cached)
+        answers = predict(network, rows)[head.name].argmax(axis=1)
+        labels = rows.targets[task.name].argmax(axis=1)
+        found.append(swap_in(task.name, head.classes, _counts(labels, answers, len(head.classes))))
+    return [swap for swap in found if swap is not None]
+
+
+def _counts(labels: np.ndarray, answers: np.ndarray, classes: int) -> np.ndarray:
+    counts = np.zeros((classes, classes))
+    np.add.at(counts, (labels, answers), 1)
+    return counts
+
+
+def _head_for(task: Task, heads: Sequence[Task]) -> Task | None:
+    return next((head for head in heads if set(task.classes) <= set(head.classes)), None)
+
+
+def some_of_each(examples: Sequence[Example], task: Task) -> list[Example]:
+    """Up to 60 faces of every class, always the same ones."""
+    answers = targets([task], examples)[task.name]
+    chosen: list[Example] = []
+    for place in range(len(task.classes)):
+        own = np.flatnonzero(answers.any(axis=1) & (answers.argmax(axis=1) == place))
+        order = np.random.default_rng(0).permutation(own)[:PER_CLASS]
+        chosen += [examples[row] for row in order]
+    return chosen

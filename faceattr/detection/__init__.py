@@ -1,0 +1,1 @@
+"""Finding faces in pictures: one contract, and a file for each detector."""

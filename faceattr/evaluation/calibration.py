@@ -1,0 +1,160 @@
+"""Temperature scaling: probabilities that mean what they say (Guo et al. 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+
+from faceattr.data.dataset import Rows
+from faceattr.evaluation.metrics import calibration_error, chance_error, predict
+
+FEWEST = 20  # labelled rows; fewer say more about themselves than about the model
+
+
+def temperature(
+    target: np.ndarray,
+    probabilities: np.ndarray,
+    fewest: int = FEWEST,
+    log_prior: np.ndarray | None = None,
+) -> float:
+    """The temperature that makes one head's answers most likely.
+
+    Args:
+        target: Target rows ``(n, classes)``; all-zero rows do not count. Of votes the class that
+            has most counts, as it does for the accuracy: a confidence is the chance to be right.
+        probabilities: What the head answered, ``(n, classes)``.
+        fewest: Labelled rows that it takes.
+        log_prior: Logarithms of the class shares to which the answers are put after they were
+            divided, ``(n, classes)``; None leaves them as they are.
+
+    Returns:
+        Above 1 for a head that is too sure of itself, below 1 for one that is not sure
+        enough; 1 where fewer rows than that know the task.
+    """
+    known = target.sum(axis=-1) > 0
+    if known.sum() < fewest:
+        return 1.0
+    truth = target[known].argmax(axis=-1)
+    logits = np.log(np.clip(probabilities[known], 1e-12, 1).astype(float))
+    offset = 0 if log_prior is None else log_prior[known]
+
+    def mean_loss(log_temperature: float) -> float:
+        answers = log_softmax(logits / np.exp(log_temperature) + offset, axis=-1)
+        return -float(np.take_along_axis(answers, truth[:, None], axis=-1).mean())
+
+    best = minimize_scalar(mean_loss, bounds=(np.log(0.1), np.log(10)), method="bounded")
+    return float(np.exp(best.x))
+
+
+def tempered(
+    probabilities: np.ndarray, by: float, log_prior: np.ndarray | None = None
+) -> np.ndarray:
+    """The same answers at another temperature, ``(n, classes)``; the order stays.
+
+    With `log_prior` they are put to these class shares, and the order may change.
+    """
+    powers = np.power(probabilities.astype(float), 1 / by)
+    powers = powers if log_prior is None else powers * np.exp(log_prior)
+    return (powers / powers.sum(axis=-1, keepdims=True)).astype("float32")
+
+
+def held_out(
+    target: np.ndarray, probabilities: np.ndarray, log_prior: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The labelled rows, each calibrated with a temperature that it did not fit.
+
+    Each half of them gets the temperature of the other half.
+
+    Args:
+        target: Target rows ``(n, classes)``; all-zero rows do not count.
+        probabilities: What the head answered before it was calibrated, ``(n, classes)``.
+
+    Returns:
+        Whether each answer was right, ``bool``, and its confidence, both ``(labelled rows,)``.
+    """
+    known = target.sum(axis=-1) > 0
+    target, probabilities = target[known], probabilities[known]
+    priors = np.zeros(target.shape) if log_prior is None else log_prior[known]
+    answers = np.empty_like(probabilities, "float32")
+    # Where all rows are enough to calibrate a head, its halves are: else this would judge a head
+    # that was not calibrated.
+    fewest = FEWEST // 2 if len(target) >= FEWEST else FEWEST
+    halves = slice(0, None, 2), slice(1, None, 2)
+    for half, other in (halves, halves[::-1]):
+        fitted = temperature(target[other], probabilities[other], fewest, priors[other])
+        answers[half] = tempered(probabilities[half], fitted, priors[half])
+    return target.argmax(axis=-1) == answers.argmax(axis=-1), answers.max(axis=-1)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How one head was calibrated.
+
+    Args:
+        temperature: By which its weights were divided; 1 where that was not done.
+        fitted: Whether there were rows enough to calibrate it.
+        held_out_error: Expected calibration error on rows that did not fit the temperature: each
+            half of val with the temperature of the other half, both halves together.
+        chance_error: The error that a perfectly calibrated head would show on so many rows.
+    """
+
+    temperature: float
+    fitted: bool
+    held_out_error: float
+    chance_error: float
+
+
+def calibrate(
+    model: keras.Model,
+    val: Rows,
+    heads: Collection[str] | None = None,
+    log_priors: Mapping[str, np.ndarray] | None = None,
+) -> Mapping[str, Calibration]:
+    """Fit a temperature per head and divide its weights by it, in place.
+
+    The division happens in the head's kernel and bias, so whoever opens the model gets
+    calibrated probabilities, and no answer changes.
+
+    Args:
+        model: A model of `faceattr.model.build`.
+        val: Rows that did not train it.
+        heads: Names of the heads to calibrate, None for all; the others are left as they are.
+        log_priors: By task the logarithm of the class shares of each row's source,
+            ``(n, classes)``, for heads that answer as if all classes were equally frequent.
+
+    Returns:
+        By task, how it was calibrated.
+    """
+    found = {}
+    for name, answers in predict(model, val).items():
+        if heads is not None and name not in heads:
+            continue
+        target, prior = val.targets[name], (log_priors or {}).get(name)
+        right, confidence = held_out(target, answers, prior)
+        found[name] = Calibration(
+            temperature(target, answers, log_prior=prior),
+            len(right) >= FEWEST,
+            calibration_error(right, confidence),
+            chance_error(confidence),
+        )
+        head = model.get_layer(name)
+        head.set_weights([weights / found[name].temperature for weights in head.get_weights()])
+    return found
+
+
+def set_prior(model: keras.Model, task: str, log_prior: np.ndarray) -> None:
+    """Let a head that takes all classes to be equally frequent take other shares for granted.
+
+    Args:
+        model: A model of `faceattr.model.build`, changed in place.
+        task: The head.
+        log_prior: Logarithms of the class shares, ``(classes,)``.
+    """
+    head = model.get_layer(task)
+    kernel, bias = head.get_weights()
+    head.set_weights([kernel, bias + log_prior - log_prior.mean()])

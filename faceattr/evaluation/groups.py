@@ -1,0 +1,225 @@
+"""Accuracy by group: for whom a model is less right than for others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from faceattr.data.dataset import Rows
+from faceattr.data.manifest import Example
+from faceattr.evaluation.answers import Answers, Interval, wilson
+from faceattr.tasks import Task
+
+FEW = 30  # rows; a smaller group is marked and does not decide about the gap
+MANY = 60  # groups; more tell nothing
+NUMBERS = 12  # different ones; more are put into quarters
+QUARTERS = 4
+
+
+@dataclass(frozen=True)
+class Group:
+    """The rows of one group.
+
+    Args:
+        name: What they have in common.
+        n: How many know the task.
+        accuracy: Share of right answers.
+        interval: 95 % Wilson interval of the accuracy.
+        balanced: Mean recall over the classes that occur in it, which a group that shows more
+            of an easy class does not raise.
+    """
+
+    name: str
+    n: int
+    accuracy: float
+    interval: Interval
+    balanced: float
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it has under 30 rows."""
+        return self.n < FEW
+
+
+@dataclass(frozen=True)
+class Groups:
+    """One task's accuracy by group.
+
+    Args:
+        task: The task.
+        by: The column, or the head whose answers make the groups.
+        predicted: Whether a head made them, for want of a column.
+        groups: Ranges of numbers by size, others by name.
+        unknown: Rows of which nobody knows the group.
+    """
+
+    task: str
+    by: str
+    predicted: bool
+    groups: tuple[Group, ...]
+    unknown: int = 0
+
+    @property
+    def heading(self) -> str:
+        """``"gender"``, or ``"gender (predicted)"``."""
+        return f"{self.by} (predicted)" if self.predicted else self.by
+
+    @property
+    def large(self) -> list[Group]:
+        """The groups with enough rows, from the worst to the best."""
+        return sorted((g for g in self.groups if not g.is_small), key=lambda group: group.accuracy)
+
+    @property
+    def worst(self) -> Group | None:
+        """The group with the lowest accuracy; None with fewer than two groups of enough rows."""
+        return self.large[0] if len(self.large) > 1 else None
+
+    @property
+    def gap(self) -> float | None:
+        """From the worst to the best group; None with fewer than two groups of enough rows."""
+        return self.large[-1].accuracy - self.large[0].accuracy if self.worst else None
+
+    @property
+    def may_be_chance(self) -> bool:
+        """Whether the intervals of the worst and the best group overlap."""
+        return bool(self.worst) and self.large[0].interval[1] >= self.large[-1].interval[0]
+
+    @property
+    def summary(self) -> str:
+        """The gap in a sentence."""
+        if self.worst is None or self.gap is None:
+            return f"fewer than two groups have {FEW} rows, so there is no gap to tell"
+        chance = "; their intervals overlap" if self.may_be_chance else ""
+        few = (
+            f"; groups under {FEW} rows do not count"
+            if any(g.is_small for g in self.groups)
+            else ""
+        )
+        return (
+            f"gap {100 * self.gap:.1f} points, worst {self.worst.name}, "
+            f"best {self.large[-1].name}{chance}{few}"
+        )
+
+
+def check_columns(
+    columns: Sequence[str], examples: Sequence[Example], tasks: Sequence[Task]
+) -> None:
+    """Raise ValueError where there is neither a column nor a head of a name."""
+    known = {"split"} | {task.name for task in tasks}
+    known |= {name for example in examples for name in (*example.about, *example.labels)}
+    strangers = [part for name in columns for part in name.split("+") if part not in known]
+    if strangers:
+        raise ValueError(
+            f"There is nothing to group by {', '.join(map(repr, strangers))}: no such column and "
+            f"no such task. There are: {', '.join(sorted(known))}"
+        )
+
+
+def by_groups(
+    all_answers: Iterable[Answers],
+    rows: Rows,
+    probabilities: Mapping[str, np.ndarray],
+    tasks: Sequence[Task],
+    columns: Sequence[str],
+) -> tuple[Groups, ...]:
+    """Every task's accuracy by every column.
+
+    Args:
+        all_answers: The answers to every task.
+        rows: The rows, with the examples they were read from.
+        probabilities: What the model said of every row, by task.
+        tasks: The model's tasks.
+        columns: Columns of the manifest, tasks among them. Where no row that knows the task has
+            the column, the head of that name makes the groups; without such a head the
+            task is left out. ``"gender+age_group"`` crosses two columns. Many different numbers
+            are put into quarters.
+
+    Raises:
+        ValueError: A column has more than 60 different values.
+    """
+    heads = {task.name: task for task in tasks if task.name in probabilities}
+    found = []
+    for answers in all_answers:
+        for name in columns:
+            parts = [_values(part, answers, rows, probabilities, heads) for part in name.split("+")]
+            if all(values for values, _ in parts):
+                names = _crossed([values for values, _ in parts])
+                found.append(_grouped(answers, name, names, any(asked for _, asked in parts)))
+    return tuple(found)
+
+
+def part_of(answers: Answers, by: str, names: Sequence[str]) -> Groups:
+    """One task's accuracy by groups that the caller knows.
+
+    Args:
+        answers: The answers.
+        by: What the groups are.
+        names: For every row, not only those that know the task, its group; ``""`` is unknown.
+    """
+    return _grouped(answers, by, [names[row] for row in answers.rows], False)
+
+
+def _grouped(answers: Answers, by: str, names: Sequence[str], predicted: bool) -> Groups:
+    values = np.array(names, dtype=object)
+    found = []
+    for name in _ordered({str(name) for name in names if name}, by):
+        inside = values == name
+        right, truth = answers.right[inside], answers.truth[inside]
+        n, hits = len(right), int(right.sum())
+        balanced = np.mean([right[truth == number].mean() for number in np.unique(truth)])
+        found.append(Group(name, n, hits / n, wilson(hits, n), float(balanced)))
+    return Groups(answers.task.name, by, predicted, tuple(found), sum(not name for name in names))
+
+
+def _ordered(names: set[str], by: str) -> list[str]:
+    if len(names) > MANY:
+        raise ValueError(
+            f"Column {by!r} has {len(names):,} different values, and groups are of use where many "
+            f"faces share one. Expected at most {MANY}."
+        )
+    return sorted(names, key=lambda name: (_start(name), name))
+
+
+def _start(name: str) -> float:
+    """Where a range of numbers begins, so that "6-12" comes before "13-19"; else 0."""
+    number = re.match(r"\d+(?![^-+])", name)
+    return float(number[0]) if number else 0.0
+
+
+def _crossed(columns: Sequence[Sequence[str]]) -> list[str]:
+    return [" + ".join(cells) if all(cells) else "" for cells in zip(*columns, strict=True)]
+
+
+def _values(name, answers, rows, probabilities, heads) -> tuple[list[str], bool]:
+    """For each answer the name of its group (none at all if nobody knows any), and whether a
+    head had to be asked."""
+    stated = [_stated(rows.examples[row], name) for row in answers.rows] if rows.examples else []
+    if any(stated):
+        return _in_quarters(stated), False
+    if name not in heads:
+        return [], False
+    numbers = probabilities[name][answers.rows].argmax(axis=-1)
+    return [heads[name].classes[number] for number in numbers], True
+
+
+def _stated(example: Example, name: str) -> str:
+    label = example.labels.get(name) or example.about.get(name, "")
+    if name == "split":
+        return example.split
+    return label if isinstance(label, str) else max(label, key=lambda key: label[key])
+
+
+def _in_quarters(values: list[str]) -> list[str]:
+    """Many different numbers as four ranges; anything else as it is."""
+    numbers = pd.to_numeric(pd.Series(values).replace("", None), errors="coerce")
+    filled = sum(map(bool, values))
+    if numbers.notna().sum() < filled or numbers.nunique() <= NUMBERS:
+        return values
+    quarter = pd.qcut(numbers, QUARTERS, labels=False, duplicates="drop")
+    ends = numbers.groupby(quarter).agg(["min", "max"])
+    names = {q: f"{low:g}-{high:g}" for q, low, high in ends.itertuples()}
+    return [names.get(q, "") for q in quarter]

@@ -1,0 +1,160 @@
+"""The pictures of a report, as matplotlib figures: confusions, reliability, coverage, curves."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from sklearn import metrics
+
+from faceattr.evaluation.answers import Answers
+from faceattr.evaluation.confidence import coverage_curve, offers, reliability
+from faceattr.evaluation.metrics import Score
+from faceattr.tasks import Task
+
+Draw = Callable[[], Figure]
+INK = "#010203"  # of SVG text and axes, to be found again and made the page's own colour
+MARKED = (0.5, 0.7, 0.9)  # smallest confidences that the coverage curve points out
+# Names of classes are users' text and no formulas; a missing glyph is no reason for a message.
+PLAIN: dict[str, Any] = {"text.parse_math": False}
+PAGE: dict[str, Any] = {
+    **PLAIN,
+    **{"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 11},
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor"), INK),
+    **dict.fromkeys(("xtick.color", "ytick.color"), INK),
+    **{"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False},
+}
+
+
+@contextmanager
+def _drawing(style: Any) -> Iterator[None]:
+    with mpl.rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")
+        yield
+
+
+def save_png(draw: Draw, path: Path) -> None:
+    """Draw a figure into a PNG file."""
+    with _drawing(PLAIN):
+        draw().savefig(path, dpi=130)
+
+
+def svg_of(draw: Draw) -> str:
+    """Draw a figure as SVG for a page: transparent, with text in the page's own colour."""
+    text = io.StringIO()
+    with _drawing(PAGE):
+        draw().savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    svg = text.getvalue()[text.getvalue().index("<svg") :].replace(INK, "currentColor")
+    # The page decides how wide a figure is.
+    return re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
+
+
+def confusions(scores: Mapping[str, Score], tasks: Sequence[Task]) -> Figure:
+    """One confusion matrix per task side by side: shares of the true class, in per cent."""
+    drawn = [task for task in tasks if task.name in scores and scores[task.name].n]
+    widths = [1.6 + 0.55 * len(task.classes) for task in drawn]
+    figure = Figure(figsize=(sum(widths) + 0.5, max(widths)), layout="constrained")
+    axes = figure.subplots(1, len(drawn), width_ratios=widths, squeeze=False)[0]
+    for axis, task in zip(axes, drawn, strict=True):
+        result = scores[task.name]
+        display = metrics.ConfusionMatrixDisplay(
+            100 * result.shares, display_labels=list(task.classes)
+        )
+        display.plot(ax=axis, cmap="Blues", values_format=".0f", colorbar=False)
+        display.im_.set_clim(0, 100)
+        axis.tick_params(axis="x", rotation=60)
+        axis.set(title=f"{task.name}: {result.accuracy:.1%} of {result.n}")
+        axis.set(xlabel="answered", ylabel="true")
+    return figure
+
+
+def calibration(all_answers: Sequence[Answers]) -> Figure:
+    """A row per task: reliability on the left, accuracy over coverage on the right."""
+    height = 3.4 * len(all_answers)
+    figure = Figure(figsize=(9, height), layout="constrained")
+    axes = figure.subplots(len(all_answers), 2, squeeze=False)
+    for (left, right), answers in zip(axes, all_answers, strict=True):
+        draw_reliability(left, answers)
+        draw_coverage(right, answers)
+        left.set_title(answers.task.name)
+        right.set_title(answers.task.name)
+    return figure
+
+
+def alone(draw: Callable[[Axes, Answers], None], answers: Answers) -> Figure:
+    """One of the drawings below as a figure of its own."""
+    figure = Figure(figsize=(5, 3.6), layout="constrained")
+    draw(figure.subplots(), answers)
+    return figure
+
+
+def draw_reliability(axis: Axes, answers: Answers) -> None:
+    """Accuracy, with its interval, over confidence; what is calibrated lies on the diagonal."""
+    bins = reliability(answers)
+    confidence = np.array([100 * b.confidence for b in bins])
+    accuracy = np.array([100 * b.accuracy for b in bins])
+    ends = 100 * np.array([b.interval for b in bins]).T
+    errors = np.abs(ends - accuracy)
+    axis.plot([0, 100], [0, 100], color="0.6", linestyle=":", zorder=0)
+    axis.errorbar(confidence, accuracy, yerr=errors, marker="o", color="C0", capsize=3)
+    shares = [100 * b.n / len(answers) for b in bins]
+    axis.bar(confidence, shares, width=4, color="C0", alpha=0.2)
+    axis.set(xlim=(0, 102), ylim=(0, 102))
+    axis.set(xlabel="confidence, %", ylabel="right, %  (bars: share of faces)")
+
+
+def draw_coverage(axis: Axes, answers: Answers) -> None:
+    """Accuracy of the surest answers over how many they are, with some smallest confidences."""
+    coverage, accuracy = coverage_curve(answers)
+    # A handful of answers has an accuracy of chance alone, which would set the scale.
+    shown = coverage * len(answers) >= min(20, 0.1 * len(answers))
+    axis.plot(100 * coverage[shown], 100 * accuracy[shown], color="C0")
+    for offer in offers(answers, MARKED):
+        if offer.n:
+            place = (100 * offer.coverage, 100 * offer.accuracy)
+            axis.plot(*place, marker="o", color="C1")
+            axis.annotate(f"≥ {offer.min_confidence:g}", place, (4, 5), textcoords="offset points")
+    axis.set(xlim=(0, 103), xlabel="answered, %", ylabel="right of these, %")
+
+
+def curves(log: Path) -> Figure:
+    """Loss and accuracy by epoch, out of the ``log.csv`` of a run.
+
+    Losses on the left, accuracies (training dotted, validation whole) on the right, one colour
+    a task, a grey line where a new phase or crop size begins.
+    """
+    table = pd.read_csv(log)
+    figure = Figure(figsize=(10, 5), layout="constrained")
+    losses, accuracies = figure.subplots(1, 2)
+    colours: dict[str, str] = {}
+    for column in table.columns:
+        kind = column.rpartition("_")[2]
+        if kind not in ("loss", "accuracy"):
+            continue
+        name = column.removeprefix("val_").removesuffix(f"_{kind}")
+        colour = colours.setdefault(name, f"C{len(colours)}")
+        if kind == "loss":
+            losses.plot(table["epoch"], table[column], ".-", color=colour, label=column)
+        else:
+            style = ".-" if column.startswith("val_") else ".:"
+            accuracies.plot(table["epoch"], 100 * table[column], style, color=colour, label=column)
+    stretch = table["phase"] + table["size"].astype(str)
+    for axis, label in ((losses, "loss over labelled rows"), (accuracies, "accuracy, %")):
+        for start in table["epoch"][stretch != stretch.shift()].iloc[1:]:
+            axis.axvline(start - 0.5, color="0.8", zorder=0)
+        axis.set(xlabel="epoch", ylabel=label)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        # Below the axes: with several tasks no corner of them is empty.
+        axis.legend(fontsize="small", ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.14))
+    return figure

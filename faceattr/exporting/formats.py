@@ -1,0 +1,174 @@
+"""The network written for another runtime: RGB ``uint8`` crops in, heads by their names out.
+
+Crops have the side that the model wants and any number may come at once. Everything else that the
+network does, preprocessing included, is inside the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from faceattr.exporting import quantize
+from faceattr.inference.opening import silence
+from faceattr.model.runtime import INPUT, require
+
+Write = Callable[[keras.Model, Path, int], None]
+WriteInt8 = Callable[[keras.Model, Path, int, np.ndarray], None]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of file to export to.
+
+    Args:
+        ending: What its files' names end in; nothing for a folder.
+        packages: Modules that writing and proving it need.
+        extra: What ``pip install faceattr[…]`` calls them.
+        write: Writes the network in float32, for crops of a side.
+        write_int8: The same in int8, given crops ``(n, side, side, 3)`` to measure ranges on;
+            None where the target has none.
+    """
+
+    ending: str
+    packages: tuple[str, ...]
+    extra: str
+    write: Write
+    write_int8: WriteInt8 | None = None
+
+
+def write(
+    name: str, model: keras.Model, path: Path, side: int, crops: np.ndarray | None = None
+) -> None:
+    """Write a network for the target called `name`.
+
+    Args:
+        name: One of `TARGETS`.
+        model: A float32 network on Keras' TensorFlow backend.
+        path: The file or folder to write; it must not exist.
+        side: Of the crops, in pixels.
+        crops: Real crops, to write it in int8; None for float32.
+
+    Raises:
+        ValueError: The target is unknown or has no int8, or an optional package is missing.
+    """
+    target = target_called(name, int8=crops is not None)
+    with quiet():
+        if crops is None:
+            target.write(model, path, side)
+        elif target.write_int8 is not None:
+            target.write_int8(model, path, side, crops)
+
+
+def target_called(name: str, *, int8: bool) -> Target:
+    """The target, when everything that it needs is here."""
+    if name not in TARGETS:
+        raise ValueError(f"A target is one of {', '.join(TARGETS)}. Received: {name!r}")
+    target = TARGETS[name]
+    if int8 and target.write_int8 is None:
+        able = [other for other, its in TARGETS.items() if its.write_int8]
+        raise ValueError(f"{name} has no int8; {', '.join(able)} have it.")
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "Export goes through TensorFlow, and Keras runs on "
+            f"{keras.backend.backend()} here. Start again with KERAS_BACKEND=tensorflow."
+        )
+    for package in target.packages:
+        require(package, target.extra, f"Export to {name}")
+    return target
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Converters and runtimes greet, warn of their own future and draw bars."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), silence():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _signature(side: int) -> list[keras.InputSpec]:
+    return [keras.InputSpec(dtype="uint8", shape=(None, side, side, 3), name=INPUT)]
+
+
+def _saved_model(model: keras.Model, path: Path, side: int) -> None:
+    model.export(path, format="tf_saved_model", input_signature=_signature(side), verbose=False)
+
+
+def _onnx(model: keras.Model, path: Path, side: int) -> None:
+    signature = _signature(side)
+    frozen = _frozen(model, side)
+    frozen.export(path, format="onnx", input_signature=signature, verbose=False)
+
+
+def _frozen(model: keras.Model, side: int) -> keras.Model:
+    """The same network as constants alone.
+
+    VGG16's means are a constant that the network captures, and tf2onnx would make every captured
+    constant one more input of its graph.
+    """
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import (
+        convert_variables_to_constants_v2,
+    )
+
+    crops = tf.TensorSpec((None, side, side, 3), tf.uint8, INPUT)
+    function = tf.function(lambda crops: model(crops, training=False)).get_concrete_function(crops)
+    constants = convert_variables_to_constants_v2(function)
+    names = sorted(model.output)  # TensorFlow flattens a dict in this order
+
+    class Frozen(keras.Model):
+        def call(self, crops):
+            return dict(zip(names, constants(crops), strict=True))
+
+    frozen = Frozen()
+    frozen(np.zeros((1, side, side, 3), "uint8"))
+    return frozen
+
+
+def _openvino(model: keras.Model, path: Path, side: int) -> None:
+    model.export(str(path), format="openvino", input_signature=_signature(side), verbose=False)
+
+
+def _litert(model: keras.Model, path: Path, side: int, **options) -> None:
+    signature = _signature(side)
+    model.export(path, format="litert", input_signature=signature, verbose=False, **options)
+
+
+def _onnx_int8(model: keras.Model, path: Path, side: int, crops: np.ndarray) -> None:
+    whole = path.with_name(f"float-{path.name}")
+    _onnx(model, whole, side)
+    quantize.onnx(whole, path, crops)
+    whole.unlink()
+
+
+def _openvino_int8(model: keras.Model, path: Path, side: int, crops: np.ndarray) -> None:
+    whole = path.with_name(f"float-{path.name}")
+    _openvino(model, whole, side)
+    quantize.openvino(whole, path, crops)
+    for part in (whole, whole.with_suffix(".bin")):
+        part.unlink()
+
+
+def _litert_int8(model: keras.Model, path: Path, side: int, crops: np.ndarray) -> None:
+    _litert(model, path, side, **quantize.litert(crops))
+
+
+TARGETS = {
+    "onnx": Target(".onnx", ("tf2onnx", "onnx", "onnxruntime"), "onnx", _onnx, _onnx_int8),
+    "litert": Target(".tflite", ("ai_edge_litert",), "litert", _litert, _litert_int8),
+    "openvino": Target(".xml", ("openvino", "nncf"), "openvino", _openvino, _openvino_int8),
+    "saved_model": Target("", (), "", _saved_model),
+}

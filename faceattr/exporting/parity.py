@@ -1,0 +1,228 @@
+"""Whether an exported file answers like the network it was made from, and how fast."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import keras
+import numpy as np
+
+from faceattr.data import console
+from faceattr.data.dataset import Rows
+from faceattr.evaluation.answers import Interval, answers_to, paired_loss
+from faceattr.evaluation.metrics import calibration_error, chance_error, predict
+from faceattr.exporting.crops import Shown
+from faceattr.model.runtime import Engine
+from faceattr.tasks import Task
+
+TOGETHER = 64  # crops asked at once
+BATCHES = (1, 32)
+ROUNDS = 11
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What each head of an exported file must keep to.
+
+    The share of same answers is no limit: where two classes are as probable as each other, either
+    answer is as good, and accuracy tells whether it was.
+
+    Args:
+        mean_change: Largest mean over the crops of how far a probability changes.
+        change_99: Largest 99th percentile of the same.
+        accuracy_lost: Largest loss of accuracy on labelled crops, as a share of them, unless
+            chance alone could give it.
+        calibration_lost: Largest rise of the expected calibration error above what it was, or
+            above what chance alone gives a perfect head.
+    """
+
+    mean_change: float
+    change_99: float
+    accuracy_lost: float = 0.003
+    calibration_lost: float = 0.01
+
+
+FLOAT = Limits(mean_change=1e-4, change_99=1e-3)
+INT8 = Limits(mean_change=0.02, change_99=0.1)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """How well network and file answer the crops that know the task.
+
+    Args:
+        n: How many these are.
+        accuracy_before: The network's accuracy, 0-1.
+        accuracy_after: The file's.
+        lost: 95 % interval of the loss of accuracy, of the same crops answered twice.
+        calibration_before: The network's expected calibration error, 0-1.
+        calibration_after: The file's.
+        chance_error: What of it a perfectly calibrated head would show.
+    """
+
+    n: int
+    accuracy_before: float
+    accuracy_after: float
+    lost: Interval
+    calibration_before: float
+    calibration_after: float
+    chance_error: float
+
+    def failures(self, limits: Limits) -> list[str]:
+        """What is beyond the limits, in words."""
+        lost = round(self.accuracy_before - self.accuracy_after, 9)  # 0.951 - 0.948 exceeds 0.003
+        rise = self.calibration_after - max(self.calibration_before, self.chance_error)
+        found = []
+        if self.lost[0] > 0 and not lost <= limits.accuracy_lost:
+            low, high = (100 * bound for bound in self.lost)
+            found.append(
+                f"accuracy on {self.n:,} crops falls from {self.accuracy_before:.1%} to "
+                f"{self.accuracy_after:.1%} (by {low:.1f} to {high:.1f} points; at most "
+                f"{100 * limits.accuracy_lost:g})"
+            )
+        if not rise <= limits.calibration_lost:
+            found.append(
+                f"the calibration error on {self.n:,} crops rises from "
+                f"{self.calibration_before:.1%} to {self.calibration_after:.1%} (by at most "
+                f"{100 * limits.calibration_lost:g} point)"
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How one head of the file compares with the same head of the network.
+
+    A crop's change is the largest difference of a probability among its classes.
+
+    Args:
+        crops: How many both were asked about.
+        mean_change: Mean of their changes, 0-1.
+        change_99: 99th percentile of them.
+        difference: The largest of them.
+        same_answer: Share of crops with the same most probable class, 0-1.
+        labelled: What is known of crops with labels; None where there are none.
+    """
+
+    crops: int
+    mean_change: float
+    change_99: float
+    difference: float
+    same_answer: float
+    labelled: Labelled | None = None
+
+    def failures(self, limits: Limits) -> list[str]:
+        """What is beyond the limits, in words."""
+        figures = (
+            ("changes by", self.mean_change, "on average", limits.mean_change),
+            ("of one crop in a hundred changes by", self.change_99, "or more", limits.change_99),
+        )
+        found = [
+            f"a probability {does} {change:.2g} {how} (at most {most:g})"
+            for does, change, how, most in figures
+            if not change <= most  # so that a NaN among the answers fails
+        ]
+        return found + (self.labelled.failures(limits) if self.labelled else [])
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The comparison of an exported file with its network.
+
+    Args:
+        crops: What was shown to both, in words.
+        heads: By task.
+        limits: What was asked of it.
+        milliseconds: By batch size, the median time of a call of ``"network"`` and ``"file"``.
+    """
+
+    crops: str
+    heads: Mapping[str, Agreement]
+    limits: Limits
+    milliseconds: Mapping[int, Mapping[str, float]]
+
+    def failures(self) -> list[str]:
+        """Why the file must not be kept; empty where it may."""
+        return [
+            f"{task}: {reason}"
+            for task, agreement in self.heads.items()
+            for reason in agreement.failures(self.limits)
+        ]
+
+
+def prove(network: keras.Model, file: Engine, tasks: Sequence[Task], shown: Shown) -> Proof:
+    """Ask both about the same crops and time them side by side.
+
+    Args:
+        network: The Keras model.
+        file: The exported file.
+        tasks: The model's tasks.
+        shown: The crops, with whatever labels are known.
+    """
+    rows = shown.rows
+    before, after = (
+        predict(model, rows, TOGETHER, partial(console.track, what=f"asking the {name}"))
+        for name, model in (("network", network), ("file", file))
+    )
+    limits = FLOAT if file.precision == "float32" else INT8
+    heads = {
+        task.name: _agreement(task, rows, before[task.name], after[task.name]) for task in tasks
+    }
+    return Proof(shown.about, heads, limits, _times(network, file, rows.crops[rows.index[:1]]))
+
+
+def _agreement(task: Task, rows: Rows, before: np.ndarray, after: np.ndarray) -> Agreement:
+    changes = np.abs(before - after).max(axis=-1)
+    return Agreement(
+        crops=len(before),
+        mean_change=float(changes.mean()),
+        change_99=float(np.quantile(changes, 0.99)),
+        difference=float(changes.max()),
+        same_answer=float((before.argmax(-1) == after.argmax(-1)).mean()),
+        labelled=_labelled(task, rows.targets.get(task.name), before, after),
+    )
+
+
+def _labelled(
+    task: Task, target: np.ndarray | None, before: np.ndarray, after: np.ndarray
+) -> Labelled | None:
+    if target is None or not target.any():
+        return None
+    old, new = (answers_to(task, target, probabilities) for probabilities in (before, after))
+    with np.errstate(invalid="ignore"):  # a NaN is told by how far it changes
+        errors = [calibration_error(a.right, a.confidence) for a in (old, new)]
+    return Labelled(
+        n=len(old),
+        accuracy_before=float(old.right.mean()),
+        accuracy_after=float(new.right.mean()),
+        lost=paired_loss(old.right, new.right),
+        calibration_before=errors[0],
+        calibration_after=errors[1],
+        chance_error=chance_error(old.confidence),
+    )
+
+
+def _times(network: keras.Model, file: Engine, crop: np.ndarray) -> dict[int, dict[str, float]]:
+    """Medians of calls in turn, so that whatever else the machine does hits both."""
+    found = {}
+    for size in console.track(BATCHES, "timing both"):
+        batch = np.repeat(crop, size, axis=0)
+        seconds = _in_turn((network, file), batch)
+        names = ("network", "file")
+        found[size] = dict(zip(names, (1000 * statistics.median(s) for s in seconds), strict=True))
+    return found
+
+
+def _in_turn(models: Sequence[keras.Model | Engine], batch: np.ndarray) -> list[list[float]]:
+    seconds: list[list[float]] = [[] for _ in models]
+    for number in range(ROUNDS + 1):
+        for model, spent in zip(models, seconds, strict=True):
+            start = time.perf_counter()
+            model.predict_on_batch(batch)
+            if number:  # the first call compiles
+                spent.append(time.perf_counter() - start)
+    return seconds

@@ -1,0 +1,195 @@
+"""Moving pictures of any kind behind one contract: camera, video file, stream, folder.
+
+OpenCV reads cameras, `faceattr.images.video` files and streams.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+from typing import Protocol
+
+import cv2
+
+from faceattr.images.inputs import Inputs
+from faceattr.images.load import PathLike, read_image
+from faceattr.images.video import CLOSE_SECONDS, RATE, Frame, Video, always, gone
+
+Source = int | PathLike
+
+
+class Feed(Protocol):
+    """Where frames come from.
+
+    `name` is what people call it, `rate` its frames a second, `is_live` whether what is not
+    taken now is gone (camera, stream).
+    """
+
+    name: str
+    rate: float
+    is_live: bool
+
+    def frames(self, wanted: Callable[[float], bool] = always) -> Iterator[Frame]:
+        """The frames in order; those whose second is not `wanted` are passed over undecoded.
+
+        Raises:
+            OSError: The source broke off.
+        """
+
+
+@contextmanager
+def open_feed(source: Source | Feed, *, rate: float | None = None) -> Iterator[Feed]:
+    """Open a camera, a video, a stream or a folder of frames.
+
+    Args:
+        source: A camera's number (``0`` or ``"0"``), a video file, a stream's URL
+            (``rtsp://``, ``http://`` and so on), a folder of pictures in the order of their
+            names, or a feed of your own.
+        rate: Frames a second of a folder.
+
+    Raises:
+        FileNotFoundError, OSError: There is no such source, or it is busy.
+        ValueError: It cannot be read as moving pictures.
+    """
+    if rate is not None and not 0 < rate < math.inf:
+        raise ValueError(f"A folder has more than 0 frames a second. Received: {rate}")
+    if hasattr(source, "frames"):
+        yield source  # type: ignore[misc]
+        return
+    name = os.fspath(source) if not isinstance(source, int) else str(source)
+    if os.path.isdir(name):
+        yield _Folder(name, RATE if rate is None else rate)
+        return
+    feed = _open(name)
+    try:
+        yield feed
+    finally:
+        feed.close()
+
+
+def is_live(source: Source | Feed) -> bool:
+    """Whether a source is a camera or a stream, told without opening it."""
+    if hasattr(source, "frames"):
+        return bool(source.is_live)  # type: ignore[union-attr]
+    return _is_camera(str(source)) or _is_url(str(source))
+
+
+def _is_camera(name: str) -> bool:
+    return name.isdecimal()
+
+
+def _is_url(name: str) -> bool:
+    return re.match(r"[a-z][a-z0-9+.-]+://", name, re.IGNORECASE) is not None
+
+
+def _open(name: str) -> _Camera | Video:
+    if _is_camera(name):
+        with _no_other_words():
+            return _camera(int(name))
+    if not _is_url(name) and not os.path.exists(name):
+        raise FileNotFoundError(
+            f"There is no video {name}. A source is a camera's number, a video file, a folder "
+            "of frames or a stream's URL."
+        )
+    return Video(name, is_live=_is_url(name))
+
+
+@contextmanager
+def _no_other_words() -> Iterator[None]:
+    """OpenCV adds no lines of its own to the one sentence about a bad camera."""
+    loud = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(loud)
+
+
+def _camera(number: int) -> _Camera:
+    video = cv2.VideoCapture(number)
+    if not video.isOpened():
+        raise OSError(_why_no_camera(number))
+    # Uncompressed, most USB cameras reach 10 frames/s at this size; a driver that cannot do
+    # one of these keeps what it has.
+    video.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
+    video.set(cv2.CAP_PROP_FRAME_WIDTH, 1280)
+    video.set(cv2.CAP_PROP_FRAME_HEIGHT, 720)
+    video.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+    return _Camera(f"camera {number}", video)
+
+
+def _why_no_camera(number: int) -> str:
+    if not sys.platform.startswith("linux"):
+        return (
+            f"Camera {number} cannot be opened: there is none, another program uses it, or "
+            "the system's privacy settings forbid it."
+        )
+    if not os.path.exists(f"/dev/video{number}"):
+        found = sorted(int(path.name[5:]) for path in Path("/dev").glob("video[0-9]*"))
+        there = f"there are {', '.join(map(str, found))}" if found else "this machine has none"
+        return f"There is no camera {number}; {there}. A video file or a stream will do as well."
+    if not os.access(f"/dev/video{number}", os.R_OK | os.W_OK):
+        return (
+            f"Camera {number} may not be used by this user; `sudo usermod -aG video $USER` "
+            "and a new login permit it."
+        )
+    return f"Camera {number} cannot be opened: another program uses it, or it is no camera."
+
+
+class _Camera:
+    """What OpenCV opens by its number."""
+
+    is_live = True
+
+    def __init__(self, name: str, video: cv2.VideoCapture) -> None:
+        self.name = name
+        self.video = video
+        rate = video.get(cv2.CAP_PROP_FPS)
+        self.rate = rate if 1 <= rate <= 240 else RATE
+        self._reading = threading.Lock()
+
+    def frames(self, wanted: Callable[[float], bool] = always) -> Iterator[Frame]:
+        start, number = monotonic(), 0
+        while self._grab():
+            second = monotonic() - start
+            if wanted(second):
+                readable, image = self.video.retrieve()
+                if readable:
+                    yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), number, second)
+            number += 1
+        raise gone(self.name, number)
+
+    def _grab(self) -> bool:
+        with self._reading:
+            return bool(self.video.grab())
+
+    def close(self) -> None:
+        """Give the device back."""
+        # OpenCV crashes when a capture is released under a thread that waits for a picture;
+        # one that waits for ever keeps it until the process ends.
+        if self._reading.acquire(timeout=CLOSE_SECONDS):
+            self.video.release()
+            self._reading.release()
+
+
+class _Folder:
+    """The pictures of a folder as frames, each as large as the first."""
+
+    def __init__(self, folder: str, rate: float) -> None:
+        self.name = folder
+        self.rate = rate
+        self.is_live = False
+        self._paths = [file.path for file in Inputs(folder) if not file.is_video]
+        if not self._paths:
+            raise ValueError(f"There are no pictures in {folder}.")
+
+    def frames(self, wanted: Callable[[float], bool] = always) -> Iterator[Frame]:
+        for number, path in enumerate(self._paths):
+            if wanted(number / self.rate):
+                yield Frame(read_image(path), number, number / self.rate)

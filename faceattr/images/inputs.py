@@ -1,0 +1,216 @@
+"""From what somebody typed to the pictures and videos that are meant.
+
+Nothing is read here but names, and they are walked through lazily: in memory are those of one
+folder at a time, about 100 bytes a file. Several inputs, or a list, cost more: their names are
+remembered, so that none comes twice.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from faceattr.images.load import PathLike, several
+
+# What a folder's files must end in to count; HEIC is in it so that such a file gets its row
+# ("unreadable") rather than being passed over.
+PICTURE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".avif", ".heic", ".heif"),
+    *(".gif", ".bmp", ".dib", ".tif", ".tiff", ".tga", ".jp2", ".j2k", ".jpx"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+)
+VIDEO_SUFFIXES = (
+    *(".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".wmv"),
+    *(".mpg", ".mpeg", ".mts", ".3gp", ".ogv"),
+)
+LIST_SUFFIXES = (".txt", ".lst")
+STANDARD_INPUT = "-"
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One input.
+
+    Args:
+        path: Where it lies, spelled as it was given.
+        is_video: Whether it holds frames rather than one picture.
+    """
+
+    path: str
+    is_video: bool = False
+
+    @property
+    def name(self) -> str:
+        """The path as valid text; bytes that are no UTF-8 are spelled ``\\\\xff``."""
+        return os.fsencode(self.path).decode("utf-8", "backslashreplace")
+
+
+class Inputs:
+    """The pictures and videos behind paths, in a fixed order, each once.
+
+    Args:
+        inputs: Folders (read recursively, links followed but no loop), pictures, videos,
+            patterns such as ``"photos/**/*.jpg"``, text files (``.txt``, ``.lst``) with one
+            path a line, ``"-"`` for such a list on standard input.
+        without: Folders to leave out, because the job itself writes there.
+
+    Raises:
+        FileNotFoundError: An input does not exist or a pattern fits nothing.
+    """
+
+    def __init__(
+        self, inputs: PathLike | Sequence[PathLike], without: Sequence[PathLike] = ()
+    ) -> None:
+        self.inputs = several(inputs)
+        if not self.inputs:
+            raise ValueError("There is nothing to read: no path was given.")
+        self._without = {os.path.realpath(folder) for folder in without}
+        for path in self.inputs:
+            _must_exist(path)
+
+    def __iter__(self) -> Iterator[InputFile]:
+        seen: set[str] = set()
+        # One folder cannot name a file twice; several inputs can.
+        may_repeat = len(self.inputs) > 1 or not os.path.isdir(self.inputs[0])
+        for path in self.inputs:
+            for file in self._behind(path):
+                if may_repeat:
+                    place = os.path.abspath(file.path)
+                    if place in seen:
+                        continue
+                    seen.add(place)
+                yield file
+
+    @cached_property
+    def count(self) -> int:
+        """How many there are."""
+        return sum(1 for _ in self)
+
+    def _behind(self, path: str) -> Iterator[InputFile]:
+        if path == STANDARD_INPUT:
+            for line in self._standard_input:
+                yield from self._behind_one(line)
+        elif Path(path).suffix.lower() in LIST_SUFFIXES and os.path.isfile(path):
+            with open(path, encoding="utf-8-sig", errors="surrogateescape") as lines:
+                for line in _paths_in(lines):
+                    yield from self._behind_one(line)
+        elif not os.path.lexists(path):
+            yield from self._behind_pattern(path)
+        else:
+            yield from self._behind_one(path)
+
+    def _behind_one(self, path: str) -> Iterator[InputFile]:
+        if os.path.isdir(path):
+            yield from self._in_folder(path, set())
+        else:
+            yield InputFile(path, _kind(path) == "video")
+
+    def _behind_pattern(self, pattern: str) -> Iterator[InputFile]:
+        found = sorted(path for path in set(_fitting(pattern)) if not self._is_own(path))
+        visited = {os.path.realpath(os.path.dirname(path.rstrip(os.sep))) for path in found}
+        for path in found:
+            if os.path.isdir(path):
+                yield from self._in_folder(path, visited)
+            elif kind := _kind(path):
+                yield InputFile(path, kind == "video")
+
+    def _is_own(self, path: str) -> bool:
+        parents = Path(os.path.realpath(path)).parents if self._without else ()
+        return any(str(parent) in self._without for parent in parents)
+
+    def _in_folder(self, folder: str, visited: set[str]) -> Iterator[InputFile]:
+        real = os.path.realpath(folder)
+        if real in visited or real in self._without:
+            return
+        visited.add(real)
+        for path, is_folder in _entries(folder):
+            if is_folder:
+                yield from self._in_folder(path, visited)
+            elif kind := _kind(path):
+                yield InputFile(path, kind == "video")
+
+    @cached_property
+    def _standard_input(self) -> list[str]:
+        return list(_paths_in(sys.stdin))
+
+
+def _paths_in(lines) -> Iterator[str]:
+    return (line for line in (raw.rstrip("\r\n") for raw in lines) if line.strip())
+
+
+def _fitting(pattern: str) -> Iterator[str]:
+    """Files and folders that fit a pattern, only files where it has ``**``.
+
+    Python's own ``**`` runs through loops of links until it has no more breath.
+    """
+    parts = pattern.replace(os.altsep or os.sep, os.sep).split(os.sep)
+    if "**" not in parts:
+        yield from glob.iglob(pattern)
+        return
+    stars = parts.index("**")
+    head, tail = os.sep.join([*parts[:stars], ""]), os.sep.join(parts[stars + 1 :] or ["*"])
+    for start in glob.iglob(head) if head else [""]:
+        for folder in _folders_from(start, set()):
+            inside = _fitting(os.path.join(glob.escape(folder), tail))
+            yield from (path for path in inside if not os.path.isdir(path))
+
+
+def _folders_from(folder: str, visited: set[str]) -> Iterator[str]:
+    """A folder and all below it, each once."""
+    real = os.path.realpath(folder)
+    if real in visited:
+        return
+    visited.add(real)
+    yield folder
+    for path, is_folder in _entries(folder):
+        if is_folder:
+            yield from _folders_from(path, visited)
+
+
+def _entries(folder: str) -> Iterator[tuple[str, bool]]:
+    """What a folder holds, in order, and whether it is a folder; nothing hidden."""
+    folders: set[str] = set()
+    names: list[str] = []
+    try:
+        with os.scandir(folder or ".") as entries:
+            for entry in entries:
+                if not entry.name.startswith("."):
+                    names.append(entry.name)
+                    if _is_folder(entry):
+                        folders.add(entry.name)
+    except PermissionError as error:
+        raise PermissionError(
+            f"The folder {folder} may not be read, so its pictures would be missing: allow it, or "
+            "name the other folders one by one."
+        ) from error
+    names.sort()
+    return ((os.path.join(folder, name), name in folders) for name in names)
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link onto itself
+        return False
+
+
+def _kind(path: str) -> str:
+    """``"picture"``, ``"video"`` or nothing, told by the name's ending."""
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix in VIDEO_SUFFIXES:
+        return "video"
+    return "picture" if suffix in PICTURE_SUFFIXES else ""
+
+
+def _must_exist(path: str) -> None:
+    if path == STANDARD_INPUT or os.path.lexists(path):
+        return
+    if glob.has_magic(path) and next(_fitting(path), None):
+        return
+    what = "Nothing fits the pattern" if glob.has_magic(path) else "There is no file or folder"
+    raise FileNotFoundError(f"{what} {path}")

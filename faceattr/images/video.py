@@ -1,0 +1,284 @@
+"""Frames of video files and network streams, by the clock of their container.
+
+FFmpeg reads them, through PyAV; cameras are in `faceattr.images.camera`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import chain
+from time import monotonic
+
+# Before av: loaded after it, OpenCV's windows take av's copy of libxcb and hang for ever.
+import cv2  # noqa: F401  # isort: skip
+import av
+import av.error
+import numpy as np
+
+from faceattr.images.load import PathLike
+
+RATE = 25.0  # of a folder of frames, and of a source that does not say
+OPEN_SECONDS, SILENT_SECONDS, CLOSE_SECONDS = 10, 10, 2
+# A container may promise so many frames more than it has; what misses more broke off.
+SPARE_FRAMES = 5
+# Beyond this distance it is cheaper to seek than to decode on.
+SEEK_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture of a moving one.
+
+    Args:
+        image: RGB ``uint8``, ``(height, width, 3)``.
+        number: Counted from 0 in the source; frames that were passed over are counted, too.
+        time: Seconds since the source began.
+        captured: When it was read, in seconds of `time.monotonic`.
+    """
+
+    image: np.ndarray
+    number: int
+    time: float
+    captured: float = field(default_factory=monotonic)
+
+
+class BrokenOff(OSError):
+    """A video ends before its container says so, at `second`."""
+
+    def __init__(self, name: str, second: float, expected: float) -> None:
+        super().__init__(f"{name}: breaks off after {second:.1f} of {expected:.1f} s")
+        self.second = round(second, 3)
+
+
+def frames(
+    path: PathLike, every: float = 1.0, start: float = 0.0
+) -> Iterator[tuple[float, np.ndarray]]:
+    """Take frames out of a video file at even distances.
+
+    Args:
+        path: A file that FFmpeg reads; its rotation is applied.
+        every: Seconds between two frames; 0 gives every frame. Where a video has no frame for
+            longer, none is made up.
+        start: Frames before this second are passed over.
+
+    Yields:
+        Seconds from the beginning, by the container's clock, and an RGB ``uint8`` frame
+        ``(height, width, 3)``.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: No frame could be read.
+        BrokenOff: The file ends too early.
+    """
+    with closing(Video(path)) as video:
+        half_a_frame, taken = 0.5 / video.rate, -1
+
+        def is_due(second: float) -> bool:
+            nonlocal taken
+            place = math.floor((second + half_a_frame) / every) if every else taken + 1
+            is_next, taken = place > taken, max(place, taken)
+            return is_next and second + 1e-6 >= start
+
+        for frame in video.frames(is_due):
+            yield round(frame.time, 3), frame.image
+
+
+def frames_at(path: PathLike, seconds: Iterable[float]) -> Iterator[tuple[float, np.ndarray]]:
+    """The frames that `frames` gave at these seconds, without decoding all that lies between.
+
+    Yields:
+        The second and an RGB ``uint8`` frame, in order; none for a second past the end.
+
+    Raises:
+        FileNotFoundError, ValueError: As `frames`.
+    """
+    with closing(Video(path)) as video:
+        yield from video.at(seconds)
+
+
+def always(second: float) -> bool:
+    """Take every frame."""
+    return True
+
+
+def gone(name: str, count: int) -> OSError:
+    """What to raise when a camera or stream that never ends has ended after `count` frames."""
+    return OSError(
+        f"{name} gives no more pictures: it was unplugged or broke off after {count} frames."
+    )
+
+
+class Video:
+    """A video file or a network stream.
+
+    Args:
+        source: A path, or a URL.
+        is_live: It is a stream: what is not taken now is gone.
+
+    Raises:
+        OSError: There is no such file, or the stream does not answer.
+        ValueError: The file is no video.
+    """
+
+    def __init__(self, source: PathLike, is_live: bool = False) -> None:
+        self.name = os.fspath(source)
+        self.is_live = is_live
+        self._reading = threading.Lock()
+        self._is_closed = False
+        if not is_live:
+            with open(self.name, "rb"):
+                pass
+        self._open()
+        rates = (self._stream.guessed_rate, self._stream.average_rate)
+        self.rate = next((float(rate) for rate in rates if rate and 1 <= rate <= 240), RATE)
+
+    def frames(self, wanted: Callable[[float], bool] = always) -> Iterator[Frame]:
+        """As `faceattr.images.camera.Feed.frames`."""
+        start, number, end = monotonic(), 0, 0.0
+        for second, picture in self._timed():
+            end = max(end, second + self._length(picture))
+            second = monotonic() - start if self.is_live else second
+            if wanted(second):
+                yield Frame(_upright(picture), number, second)
+            number += 1
+        self._must_be_the_end(number, end)
+
+    def at(self, seconds: Iterable[float]) -> Iterator[tuple[float, np.ndarray]]:
+        """As `frames_at`."""
+        here, pictures = math.inf, self._timed()
+        for wanted in sorted(set(seconds)):
+            if not here <= wanted <= here + SEEK_SECONDS:
+                pictures = self._timed_from(wanted)
+            for here, picture in pictures:
+                # Times in a table are rounded to milliseconds.
+                if here + 0.001 >= wanted:
+                    yield wanted, _upright(picture)
+                    break
+
+    def close(self) -> None:
+        """Give the file or stream back."""
+        # FFmpeg crashes when it is closed under a thread that waits for a picture; one that
+        # waits longer than this is ended by its own time-out.
+        if self._reading.acquire(timeout=CLOSE_SECONDS):
+            self._is_closed = True
+            self._container.close()
+            self._reading.release()
+
+    def _open(self) -> None:
+        how: dict = {}
+        if self.is_live:
+            how["timeout"] = (OPEN_SECONDS, SILENT_SECONDS)
+            if self.name.lower().startswith("rtsp"):
+                how["options"] = {"rtsp_transport": "tcp"}  # UDP loses packets, and faces smear
+        try:
+            # An absolute path, because FFmpeg takes what stands before a colon for a protocol.
+            self._container = av.open(
+                self.name if self.is_live else os.path.abspath(self.name), **how
+            )
+            stream = self._container.streams.best("video")
+        except av.error.FFmpegError:
+            stream = None
+        if stream is None:
+            raise self._no_video()
+        if not self.is_live:
+            stream.thread_type = "AUTO"  # by frames, too, which delays a live picture
+        self._stream = stream
+        # As players count: what lies before 0 is not shown.
+        self._origin = max(0.0, (self._container.start_time or 0) / av.time_base)
+        self._heard = 0.0
+
+    def _no_video(self) -> Exception:
+        if self.is_live:
+            return OSError(
+                f"The stream {self.name} does not answer within {OPEN_SECONDS} s, or is none "
+                "that FFmpeg reads."
+            )
+        return ValueError(
+            f"{self.name}: not a video that FFmpeg reads, or it breaks off before its first frame"
+        )
+
+    def _timed(self) -> Iterator[tuple[float, av.VideoFrame]]:
+        """The pictures from here on with their seconds."""
+        pictures, second = self._decoded(), -1 / self.rate
+        while True:
+            with self._reading:
+                picture = None if self._is_closed else next(pictures, None)
+            if picture is None:
+                return
+            stamp = picture.pts if picture.pts is not None else picture.dts
+            if stamp is None or picture.time_base is None:
+                second += 1 / self.rate
+            else:
+                second = max(0.0, float(stamp * picture.time_base) - self._origin)
+            yield second, picture
+
+    def _timed_from(self, second: float) -> Iterator[tuple[float, av.VideoFrame]]:
+        """Pictures from a second on, or from a little before."""
+        try:
+            # A second earlier, for the pictures that depend on a keyframe may stand before it.
+            target = (max(0.0, second - 1) + self._origin) / self._stream.time_base
+            self._container.seek(int(target), stream=self._stream)
+            pictures = self._timed()
+            first = next(pictures, None)
+        except av.error.FFmpegError:
+            first = None
+        if first is not None and first[0] <= second + 0.001:
+            return chain([first], pictures)
+        self._container.close()
+        self._open()
+        return self._timed()
+
+    def _decoded(self) -> Iterator[av.VideoFrame]:
+        try:
+            for packet in self._container.demux():
+                if packet.pts is not None and packet.time_base is not None:
+                    end = (packet.pts + (packet.duration or 0)) * packet.time_base
+                    self._heard = max(self._heard, float(end) - self._origin)
+                if packet.stream_index == self._stream.index:
+                    yield from _pictures_in(packet)
+        except av.error.FFmpegError:  # the end, which `_must_be_the_end` judges
+            return
+
+    def _length(self, picture: av.VideoFrame) -> float:
+        if picture.duration and picture.time_base:
+            return float(picture.duration * picture.time_base)
+        return 1 / self.rate
+
+    def _must_be_the_end(self, count: int, end: float) -> None:
+        if self._is_closed:
+            return
+        if self.is_live:
+            raise gone(self.name, count)
+        if count == 0:
+            raise self._no_video()
+        stream = self._stream
+        if stream.duration and stream.time_base:
+            expected = float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+            reached = end
+        else:
+            # Some containers only know how long the longest of sound and pictures is.
+            expected = ((self._container.start_time or 0) + (self._container.duration or 0)) / (
+                av.time_base
+            )
+            reached = max(end, self._heard)
+        if reached + SPARE_FRAMES / self.rate < expected - self._origin:
+            raise BrokenOff(self.name, end, expected - self._origin)
+
+
+def _pictures_in(packet: av.Packet) -> Iterator[av.VideoFrame]:
+    try:
+        yield from packet.decode()  # type: ignore[misc]
+    except av.error.FFmpegError:  # a damaged spot: what follows may be whole
+        return
+
+
+def _upright(picture: av.VideoFrame) -> np.ndarray:
+    """A decoded picture as RGB ``uint8``, turned as its container says."""
+    image = picture.to_ndarray(format="rgb24")
+    turns = round(picture.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image

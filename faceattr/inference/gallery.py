@@ -1,0 +1,194 @@
+"""A page of faces sorted by answer and confidence: people look rather than read, and correct.
+
+One HTML file with the crops inside it; it opens offline and loads nothing. Whoever marks wrong
+answers in it saves them as a CSV file that `faceattr train` reads.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import os
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from faceattr.images.crop import CropRule, crop
+from faceattr.images.load import PathLike, read_image
+from faceattr.images.video import frames_at
+from faceattr.inference.rows import OK, Row, withheld_name
+from faceattr.inference.table import whole_file
+from faceattr.tasks import Task
+
+MOST_A_CLASS = 96
+THUMB = CropRule(96, 0.25)
+
+
+@dataclass
+class _Answers:
+    """The rows that gave one answer to one task: their numbers and probabilities."""
+
+    numbers: array = field(default_factory=lambda: array("q"))
+    probabilities: array = field(default_factory=lambda: array("d"))
+
+    def add(self, number: int, probability: float) -> None:
+        self.numbers.append(number)
+        self.probabilities.append(probability)
+
+    def shown(self) -> list[int]:
+        """Rows from the surest to the weakest, evenly picked where they are too many."""
+        order = np.argsort(-np.asarray(self.probabilities), kind="stable")
+        picks = np.linspace(0, len(order) - 1, min(len(order), MOST_A_CLASS)).round()
+        return [self.numbers[order[int(pick)]] for pick in picks]
+
+
+# By task and answer; None is an answer that was withheld.
+Groups = dict[tuple[str, str | None], _Answers]
+
+
+def write_gallery(
+    page: PathLike, rows: Callable[[], Iterable[Row]], tasks: Sequence[Task], *, title: str
+) -> None:
+    """Write the page.
+
+    Args:
+        page: The HTML file.
+        rows: Gives the rows of a table from its beginning; called twice, so that a table of
+            any length costs little memory.
+        tasks: What was asked.
+        title: Its heading.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    answers = _by_answer(rows(), tasks)
+    shown = {number for group in answers.values() for number in group.shown()}
+    chosen = {number: row for number, row in enumerate(rows()) if number in shown}
+    page = Path(page)
+    sections = {task.name: _section(task, answers) for task in tasks}
+    about: dict[str, Any] = {
+        "tasks": {task.name: task.classes for task in tasks},
+        "withheld": {task.name: withheld_name(task.classes) for task in tasks},
+        "faces": {number: _face(row, sections, page.parent) for number, row in chosen.items()},
+    }
+    # Marks are remembered by the browser, and must not come back on other faces.
+    about["key"] = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+    text = _template().render(
+        title=title, sections=sections, rows=chosen, about=about, thumbs=_thumbs(chosen)
+    )
+    with whole_file(page) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def _template():
+    pages = Environment(
+        loader=PackageLoader("faceattr", "inference/page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return pages.get_template("gallery.html")
+
+
+def _by_answer(rows: Iterable[Row], tasks: Sequence[Task]) -> Groups:
+    groups = {(t.name, name): _Answers() for t in tasks for name in (*t.classes, None)}
+    for number, row in enumerate(rows):
+        if row["status"] == OK:
+            for task in tasks:
+                groups[task.name, row[task.name] or None].add(number, row[f"{task.name}_prob"])
+    return groups
+
+
+def _thumbs(rows: Mapping[int, Row]) -> dict[int, str]:
+    """A JPEG as a data address by row; each picture and each video is opened once."""
+    by_file: dict[str, dict[float | None, list[int]]] = {}
+    for number, row in rows.items():
+        by_file.setdefault(row["path"], {}).setdefault(row["time"], []).append(number)
+
+    def cut(file: tuple[str, dict[float | None, list[int]]]) -> dict[int, str]:
+        path, numbers = file
+        thumbs: dict[int, str] = {}
+        with suppress(OSError, ValueError):  # moved away since
+            for second, image in _images(path, numbers):
+                thumbs |= {number: _thumb(image, rows[number]) for number in numbers[second]}
+        return thumbs
+
+    with ThreadPoolExecutor() as pool:
+        return {n: text for some in pool.map(cut, by_file.items()) for n, text in some.items()}
+
+
+def _images(
+    path: str, seconds: Iterable[float | None]
+) -> Iterator[tuple[float | None, np.ndarray]]:
+    if None in seconds:
+        yield None, read_image(path)
+    else:
+        yield from frames_at(path, [second for second in seconds if second is not None])
+
+
+def _thumb(image: np.ndarray, row: Row) -> str:
+    box = (row["x0"], row["y0"], row["x1"], row["y1"])
+    face = Image.fromarray(crop(image, box, THUMB)).rotate(90 * int(row["turn"] or 0))
+    jpeg = io.BytesIO()
+    face.save(jpeg, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The faces of one answer, as a section shows them."""
+
+    name: str
+    count: int
+    share: float
+    numbers: list[int]
+
+    @property
+    def note(self) -> str:
+        some = f", {len(self.numbers)} of them shown evenly" if self.count > MOST_A_CLASS else ""
+        faces = "face" if self.count == 1 else "faces"
+        return f"{self.count:,} {faces}{some}, surest first" if self.count else "no face"
+
+
+def _section(task: Task, answers: Groups) -> list[_Group]:
+    groups = {name: answers[task.name, name] for name in task.classes}
+    withheld = withheld_name(task.classes)
+    groups[withheld] = answers[task.name, None]
+    total = sum(len(group.numbers) for group in groups.values()) or 1
+    return [
+        _Group(name, len(group.numbers), len(group.numbers) / total, group.shown())
+        for name, group in groups.items()
+        if group.numbers or name != withheld
+    ]
+
+
+def _face(row: Row, sections: Mapping[str, Sequence[_Group]], here: Path) -> dict[str, Any]:
+    """What the page knows of one face, and writes into the file of corrections."""
+    # A manifest has no place for a second of a video, nor for a quarter turn.
+    can_be_learnt = row["time"] is None and not row["turn"]
+    return {
+        "link": _link(row["path"], here),
+        "box": [row[name] for name in ("x0", "y0", "x1", "y1")],
+        "answers": {task: row[task] or "" for task in sections},
+        "correctable": can_be_learnt,
+    }
+
+
+def _link(path: str, here: Path) -> str:
+    """What leads to a picture starts at the page, which may be moved together with it."""
+    try:
+        return quote(os.path.relpath(path, here).replace(os.sep, "/"))
+    except ValueError:  # drives of Windows have no way from one to another
+        return Path(path).absolute().as_uri()

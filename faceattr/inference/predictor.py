@@ -1,0 +1,300 @@
+"""A detector and a model together: images in, described faces out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from faceattr.detection.base import Detector, Face, find_upright
+from faceattr.detection.choose import choose_detector
+from faceattr.images.crop import Box, CropRule, Landmarks, crop
+from faceattr.images.load import PathLike, must_be_rgb
+from faceattr.model import file as model_file
+from faceattr.model import runtime
+from faceattr.tasks import Task
+
+if TYPE_CHECKING:
+    import keras
+
+# Where a model's description has no accuracy by size: below this a face is a dozen pixels.
+MIN_FACE = 12.0
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One task's answer for one face.
+
+    Args:
+        label: The most probable class, or None where the answer is withheld: the face is
+            too small or no class reaches the confidence that was asked for.
+        probability: Of the most probable class, 0-1; None for a face that is too small, or in
+            `live` has not been asked about yet.
+        probabilities: Of every class by name; empty for such a face.
+    """
+
+    label: str | None
+    probability: float | None
+    probabilities: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class DescribedFace:
+    """A face and what the model says of it: ``face["gender"].label``.
+
+    Args:
+        face: Where it is.
+        predictions: By task name.
+        too_small: Whether it was too small to be asked about.
+        dropped: Whether the model's answer is not the one that was required of a face.
+    """
+
+    face: Face
+    predictions: Mapping[str, Prediction] = field(default_factory=dict)
+    too_small: bool = False
+    dropped: bool = False
+
+    def __getitem__(self, task: str) -> Prediction:
+        if task not in self.predictions:
+            known = ", ".join(self.predictions)
+            raise KeyError(f"The model has no task {task!r}; it knows {known}.")
+        return self.predictions[task]
+
+    @property
+    def box(self) -> Box:
+        """``(x0, y0, x1, y1)`` in pixels of the upright image."""
+        return self.face.box
+
+    @property
+    def landmarks(self) -> Landmarks | None:
+        """Five ``(x, y)`` or None."""
+        return self.face.landmarks
+
+    @property
+    def score(self) -> float:
+        """The detector's certainty, 0-1."""
+        return self.face.score
+
+
+class FaceAttributes:
+    """Finds the faces of an image and describes them: ``FaceAttributes.load()(image)``.
+
+    Args:
+        model: RGB ``uint8`` crops ``(n, size, size, 3)`` to a dict of probabilities
+            ``(n, classes)`` by task name.
+        description: Its tasks, crop rule and scores.
+        detector: What finds faces.
+        upright: An image may lie on its side or head: find out, as `find_upright` does.
+        min_face: Faces whose longer side has fewer pixels are not described. By default what
+            the model's own scores by face size say, else 12.
+        min_confidence: Answers of a lower probability are withheld, 0-1.
+        require: By task the class that a face must most probably be of, else it is dropped: for
+            a detector that finds too much and a head that knows better.
+        flip: Ask about every face and its mirror image and average the answers, in twice the
+            model's time.
+        batch_size: Most crops that go through the model at once.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        description: model_file.Description,
+        detector: Detector,
+        *,
+        upright: bool = False,
+        min_face: float | None = None,
+        min_confidence: float = 0.0,
+        require: Mapping[str, str] | None = None,
+        flip: bool = False,
+        batch_size: int = 32,
+    ) -> None:
+        if not 0 <= min_confidence <= 1:
+            raise ValueError(f"A confidence lies between 0 and 1. Received: {min_confidence}")
+        if min_face is not None and not 0 <= min_face < np.inf:
+            raise ValueError(f"A smallest face has 0 pixels or more. Received: {min_face}")
+        if batch_size < 1:
+            raise ValueError(f"A batch holds at least one crop. Received: {batch_size}")
+        self.model = model
+        self.description = description
+        self.detector = detector
+        self.upright = upright
+        own = description.scores.get("min_face", MIN_FACE)
+        self.min_face = float(own if min_face is None else min_face)
+        self.min_confidence = min_confidence
+        self.require = _checked(require or {}, description.tasks)
+        self.flip = flip
+        self.batch_size = batch_size
+        # Where the model came from and how it computes; `load` knows.
+        self.path: Path | None = None
+        self.precision = PRECISIONS[0]
+
+    @classmethod
+    def load(
+        cls,
+        model: PathLike | None = None,
+        detector: str | Detector = "auto",
+        *,
+        offline: bool = False,
+        precision: str = "float32",
+        **how,
+    ) -> FaceAttributes:
+        """Open a model file, by default the one that comes with faceattr.
+
+        Args:
+            model: A ``.keras`` file that `faceattr train` made, one of `faceattr export`, or
+                ``"shipped"``.
+            detector: ``"auto"``, ``"centerface"``, ``"yunet"``, ``"mtcnn"``, ``"none"`` (the
+                picture is the face), the path of a YuNet ``.onnx`` file, or a detector of your own.
+            offline: Forbid the one download there is, YuNet's file.
+            precision: ``"bfloat16"`` takes half the time for a face on processors that have it
+                (AMX, AVX512-BF16) and much more on others; probabilities differ by about 0.001.
+            **how: The other arguments of `FaceAttributes`.
+
+        Raises:
+            FileNotFoundError, ValueError: There is no such model, it is damaged, or the
+                detector cannot be had; the message says the cure.
+        """
+        if precision not in PRECISIONS:
+            raise ValueError(
+                f"A precision is one of {', '.join(PRECISIONS)}. Received: {precision!r}"
+            )
+        path = model_file.path_of(model or model_file.SHIPPED)
+        if precision == "bfloat16" and runtime.is_exported(path):
+            raise ValueError(f"{path} computes as it was exported: leave the precision away.")
+        runtime.describe(path)  # a wrong file fails before the slow import of Keras
+        if isinstance(detector, str):
+            detector = choose_detector(detector, offline=offline)
+        network, description = runtime.load(path)
+        if isinstance(network, runtime.Engine):
+            precision = network.precision
+        elif precision == "bfloat16":
+            network = _in_bfloat16(network, description)
+        attributes = cls(network, description, detector, **how)
+        attributes.path, attributes.precision = path, precision
+        return attributes
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The model's tasks."""
+        return self.description.tasks
+
+    @property
+    def crop_rule(self) -> CropRule:
+        """How this model wants a face to be cut."""
+        return self.description.crop
+
+    def __call__(self, image: np.ndarray) -> list[DescribedFace]:
+        """Find and describe the faces of an RGB ``uint8`` image ``(h, w, 3)``."""
+        faces = self.find(image)
+        large = [face for face in faces if self.is_large(face)]
+        return self.described(faces, self.predict([self.cut(image, face) for face in large]))
+
+    def find(self, image: np.ndarray) -> list[Face]:
+        """The faces of an RGB ``uint8`` image ``(h, w, 3)``, from left to right.
+
+        Raises:
+            ValueError: It is no such image.
+        """
+        must_be_rgb(image)
+        return find_upright(self.detector, image) if self.upright else self.detector(image)
+
+    def is_large(self, face: Face) -> bool:
+        """Whether the model can say anything about a face of this size."""
+        return face.side >= self.min_face
+
+    def cut(self, image: np.ndarray, face: Face) -> np.ndarray:
+        """The crop of one face, upright and level: RGB ``uint8``, ``(size, size, 3)``."""
+        return crop(image, face.box, self.crop_rule, face.landmarks, face.turn)
+
+    def predict(
+        self, crops: Sequence[np.ndarray] | np.ndarray, *, full_batches: bool = False
+    ) -> list[dict[str, np.ndarray]]:
+        """Ask the model about many crops in as few calls as possible.
+
+        Args:
+            crops: RGB ``uint8`` crops of shape ``(size, size, 3)``.
+            full_batches: Fill the last batch up as far as is needed for a crop's answer not to
+                depend on how many others came with it.
+
+        Returns:
+            One dict a crop: probabilities ``(classes,)`` by task name, ``float32``.
+        """
+        model = runtime.Flipped(self.model) if self.flip else self.model
+        answers: list[dict[str, np.ndarray]] = []
+        for start in range(0, len(crops), self.batch_size):
+            some = list(crops[start : start + self.batch_size])
+            for one in some:
+                must_be_rgb(one)
+            batch = np.stack(some)
+            count = len(batch)
+            room = self._room_for(count, full_batches)
+            padded = np.zeros((room, *batch.shape[1:]), np.uint8)
+            padded[:count] = batch
+            outputs = model.predict_on_batch(padded)
+            answers += [
+                {task: np.asarray(rows[i]) for task, rows in outputs.items()} for i in range(count)
+            ]
+        return answers
+
+    def _room_for(self, count: int, full_batches: bool) -> int:
+        # A new shape means a new compilation: sizes are powers of two, or always the same.
+        fewest = runtime.fewest_of(self.model) if full_batches and count < self.batch_size else 1
+        if fewest is None:
+            return self.batch_size
+        return max(count, min(self.batch_size, max(fewest, 1 << (count - 1).bit_length())))
+
+    def described(
+        self, faces: Iterable[Face], answers: Iterable[Mapping[str, np.ndarray]]
+    ) -> list[DescribedFace]:
+        """Join faces with the answers about those of them that are large enough."""
+        remaining = iter(answers)
+        return [
+            self._described(face, next(remaining))
+            if self.is_large(face)
+            else DescribedFace(face, {task.name: NO_ANSWER for task in self.tasks}, True)
+            for face in faces
+        ]
+
+    def _described(self, face: Face, answer: Mapping[str, np.ndarray]) -> DescribedFace:
+        best = {task.name: task.classes[int(np.argmax(answer[task.name]))] for task in self.tasks}
+        dropped = any(best[task] != label for task, label in self.require.items())
+        return DescribedFace(face, self._predictions(answer), dropped=dropped)
+
+    def _predictions(self, answer: Mapping[str, np.ndarray]) -> dict[str, Prediction]:
+        return {task.name: self._prediction(task, answer[task.name]) for task in self.tasks}
+
+    def _prediction(self, task: Task, probabilities: np.ndarray) -> Prediction:
+        best = int(np.argmax(probabilities))
+        top = float(probabilities[best])
+        label = task.classes[best] if top >= self.min_confidence else None
+        by_class = dict(zip(task.classes, map(float, probabilities), strict=True))
+        return Prediction(label, top, by_class)
+
+
+def _checked(require: Mapping[str, str], tasks: Iterable[Task]) -> dict[str, str]:
+    """The classes that are required, in the model's own spelling."""
+    known = {task.name: task for task in tasks}
+    if strangers := sorted(set(require) - set(known)):
+        raise ValueError(
+            f"The model has no task {', '.join(strangers)} to require something of; it knows "
+            f"{', '.join(known)}."
+        )
+    return {name: known[name].class_of(label) for name, label in require.items()}
+
+
+def _in_bfloat16(network: keras.Model, description: model_file.Description) -> keras.Model:
+    """The same network with its convolutions in half the bits; the heads stay in float32."""
+    from faceattr import model
+
+    halved = model.build(
+        description.tasks, weights=None, dtype="mixed_bfloat16", **description.network
+    )
+    model.transfer(network, halved)
+    return halved
+
+
+NO_ANSWER = Prediction(None, None, {})

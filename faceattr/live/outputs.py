@@ -1,0 +1,231 @@
+"""Where moving pictures and their answers go: a video file, a timeline."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import cv2
+import numpy as np
+
+from faceattr.files import must_have_place
+from faceattr.images.load import PathLike
+from faceattr.images.video import Frame
+from faceattr.live.tracking import LiveFace
+from faceattr.tasks import Task
+
+VIDEO_SUFFIXES, TABLE_SUFFIXES = (".mp4", ".mkv", ".mov"), (".csv",)
+GAP = 1.0  # seconds without a frame beyond which the video goes on rather than stands still
+FLUSH_SECONDS = 1.0
+CODEC = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+QUALITY = {"preset": "ultrafast", "crf": "21"} if CODEC == "libx264" else {"qmax": "4"}
+# A file in fragments plays up to its last second even when the whole machine stops.
+FRAGMENTS = {"movflags": "+frag_keyframe+empty_moov+default_base_moof"}
+
+
+def must_be_a_sink(path: PathLike, overwrite: bool = False) -> None:
+    """Check an output before anything is opened.
+
+    Raises:
+        ValueError: Its ending is none that can be written.
+        FileExistsError: It exists and may not be overwritten.
+        OSError: No file can be written there.
+    """
+    target = Path(path)
+    if target.suffix.lower() not in VIDEO_SUFFIXES + TABLE_SUFFIXES:
+        raise ValueError(
+            f"An output is a video ({', '.join(VIDEO_SUFFIXES)}) or a timeline (.csv). "
+            f"Received: {target}"
+        )
+    if target.exists() and not overwrite:
+        raise FileExistsError(
+            f"{target} exists already. Replace it (--overwrite) or choose another output."
+        )
+    must_have_place(target)
+
+
+class VideoFile:
+    """An H.264 video at an even rate that plays everywhere, even if it is never finished.
+
+    Args:
+        path: Ends in ``.mp4``, ``.mkv`` or ``.mov``; its folder is made.
+        rate: Frames a second. Frames that come faster are left out, slower ones repeated.
+    """
+
+    def __init__(self, path: PathLike, rate: float) -> None:
+        self.path = Path(path)
+        self.written = 0
+        self._rate = rate
+        self._file: Any = None
+        self._failure: OSError | None = None
+        self._size = (0, 0)
+        self._shift = self._last = 0.0
+
+    def write(self, image: np.ndarray, second: float) -> None:
+        """Add a frame.
+
+        Args:
+            image: RGB ``uint8``, ``(height, width, 3)``; one of another size than the first
+                is fitted into it.
+            second: When, in seconds of the source.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        with self._reasons():
+            if self._file is None:
+                self._open(image, second)
+            if second - self._last > GAP:
+                self._shift += second - self._last - 1 / self._rate
+            self._last = second
+            count = round((second - self._shift) * self._rate) + 1 - self.written
+            if count > 0:
+                self._encode(_fitted(image, self._size), count)
+
+    def _open(self, image: np.ndarray, second: float) -> None:
+        # H.264 stores colour for pixels by twos.
+        self._size = image.shape[1] // 2 * 2, image.shape[0] // 2 * 2
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        form = {".mkv": "matroska"}.get(self.path.suffix.lower(), self.path.suffix.lower()[1:])
+        # FFmpeg's own writing keeps a full disk to itself when a fragment is the last one.
+        self._disk = open(self.path, "wb")  # noqa: SIM115
+        how = FRAGMENTS if form != "matroska" else {}
+        file = av.open(self._disk, "w", format=form, options={"flush_packets": "1", **how})
+        rate = Fraction(self._rate).limit_denominator(1001)
+        stream: Any = file.add_stream(CODEC, rate=rate, options=dict(QUALITY))
+        stream.width, stream.height = self._size
+        stream.pix_fmt = "yuv420p"
+        stream.gop_size = 50
+        self._file, self._stream = file, stream
+        self._shift = self._last = second
+
+    def _encode(self, image: np.ndarray, count: int) -> None:
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p")
+        for _ in range(count):
+            frame.pts = self.written
+            self._file.mux(self._stream.encode(frame))
+            self.written += 1
+        self._disk.flush()
+
+    @contextmanager
+    def _reasons(self) -> Iterator[None]:
+        # FFmpeg crashes when it is given more after a failure.
+        if self._failure is not None:
+            raise self._failure
+        try:
+            yield
+        except (OSError, av.error.FFmpegError) as error:
+            self._failure = OSError(f"{self.path} cannot be written: {error.strerror}.")
+            raise self._failure from error
+
+    def __enter__(self) -> VideoFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is None:
+            return
+        if self._failure is not None:
+            with suppress(OSError, av.error.FFmpegError), self._disk:  # what failed was told
+                self._file.close()
+            return
+        with self._reasons(), self._disk, self._file:
+            self._file.mux(self._stream.encode(None))
+
+
+def _fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An image brought to a size (w, h) without changing its shape; the rest is black."""
+    width, height = size
+    if image.shape[:2] == (height, width):
+        return np.ascontiguousarray(image)
+    if image.shape[0] - height in (0, 1) and image.shape[1] - width in (0, 1):
+        return np.ascontiguousarray(image[:height, :width])
+    share = min(width / image.shape[1], height / image.shape[0])
+    inner = max(1, round(image.shape[1] * share)), max(1, round(image.shape[0] * share))
+    canvas = np.zeros((height, width, 3), np.uint8)
+    left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
+    canvas[top : top + inner[1], left : left + inner[0]] = cv2.resize(
+        image, inner, interpolation=cv2.INTER_AREA
+    )
+    return canvas
+
+
+class Timeline:
+    """A CSV of who showed what when: one row a face and frame.
+
+    Columns: ``time`` (seconds), ``frame``, ``track``, ``x0, y0, x1, y1``, ``detection``, then for
+    every task ``<task>``, ``<task>_prob`` and ``<task>:<class>``, averaged over the track.
+
+    Args:
+        path: Ends in ``.csv``; it is replaced, and its folder is made.
+        tasks: The model's.
+    """
+
+    def __init__(self, path: PathLike, tasks: Sequence[Task]) -> None:
+        self.path = Path(path)
+        self.rows = 0
+        self._tasks = tuple(tasks)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(path, "w", newline="", encoding="utf-8")  # noqa: SIM115
+        self._table = csv.writer(self._file, lineterminator="\n")
+        self._table.writerow(timeline_columns(tasks))
+        self._flushed = time.monotonic()
+
+    def write(self, frame: Frame, faces: Sequence[LiveFace]) -> None:
+        """Add the rows of a frame."""
+        self._table.writerows(_row(frame, face, self._tasks) for face in faces)
+        self.rows += len(faces)
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self._file.flush()
+            self._flushed = time.monotonic()
+
+    def __enter__(self) -> Timeline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def timeline_columns(tasks: Sequence[Task]) -> list[str]:
+    """The columns of a timeline, in order."""
+    columns = ["time", "frame", "track", "x0", "y0", "x1", "y1", "detection"]
+    for task in tasks:
+        columns += [task.name, f"{task.name}_prob"]
+        columns += [f"{task.name}:{name}" for name in task.classes]
+    return columns
+
+
+def _row(frame: Frame, face: LiveFace, tasks: Sequence[Task]) -> list[Any]:
+    row: list[Any] = [round(frame.time, 3), frame.number, face.track]
+    row += [round(v, 1) for v in face.box] + [round(face.score, 4)]
+    for task in tasks:
+        answer = face[task.name]
+        row += [answer.label, None if answer.probability is None else round(answer.probability, 4)]
+        row += [
+            round(answer.probabilities[name], 4) for name in task.classes if answer.probabilities
+        ]
+        row += [None] * (0 if answer.probabilities else len(task.classes))
+    return row
+
+
+def save_snapshot(image: np.ndarray, folder: PathLike = ".") -> Path:
+    """Write an RGB image as ``faceattr-YYYYMMDD-HHMMSS-mmm.png``; returns where it is.
+
+    The folder is made if it is not there.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    stamp = time.strftime("%Y%m%d-%H%M%S") + f"-{int(time.time() * 1000) % 1000:03}"
+    path = Path(folder, f"faceattr-{stamp}.png")
+    data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "xb") as file:
+        file.write(data.tobytes())
+    return path

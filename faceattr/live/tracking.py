@@ -1,0 +1,272 @@
+"""Faces that keep their number, and answers that settle: one average a track.
+
+A track is followed from detection to detection by where it is, where it was going and what
+it looks like. Between detections its box is carried on (`faceattr.live.motion`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from faceattr.detection.base import Face
+from faceattr.images.crop import Box
+from faceattr.inference.predictor import NO_ANSWER, DescribedFace, Prediction
+from faceattr.live.matching import centre_of, cheapest_pairs, covered, looks_of
+from faceattr.tasks import Task
+
+HIDDEN_BY = 0.25  # share of the smaller box under another from which it is not asked about
+
+
+@dataclass(frozen=True)
+class LiveFace(DescribedFace):
+    """A face of a moving picture: what `DescribedFace` has, averaged over its track.
+
+    Args:
+        track: The face's number, the same from frame to frame, from 1.
+        asked: The second of the frame that the newest answer is about, or None.
+        velocity: Of the box's centre, in pixels a second.
+    """
+
+    track: int = 0
+    asked: float | None = None
+    velocity: tuple[float, float] = (0.0, 0.0)
+
+    def at(self, box: Box) -> LiveFace:
+        """The same face with its box somewhere else; the landmarks move along."""
+        return replace(self, face=moved_to(self.face, box))
+
+
+@dataclass(frozen=True)
+class Settling:
+    """How answers settle.
+
+    Args:
+        memory: Seconds over which a track's probabilities are averaged.
+        margin: What another class must be ahead of the shown one before it takes its place.
+        patience: Seconds for which a face that is not found keeps its number.
+        min_confidence: Answers of a lower average probability are withheld.
+    """
+
+    memory: float = 0.7
+    margin: float = 0.1
+    patience: float = 1.5
+    min_confidence: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.memory < 0 or self.margin < 0 or self.patience < 0:
+            raise ValueError(
+                "Memory, margin and patience are not negative. Received: "
+                f"{self.memory}, {self.margin}, {self.patience}"
+            )
+        if not 0 <= self.min_confidence <= 1:
+            raise ValueError(f"A confidence lies between 0 and 1. Received: {self.min_confidence}")
+
+
+class Tracks:
+    """The faces of one moving picture.
+
+    Args:
+        tasks: What they are asked.
+        settling: How answers settle.
+        min_face: Smaller faces, longer side in pixels, are followed but not asked about.
+    """
+
+    def __init__(
+        self, tasks: Sequence[Task], settling: Settling | None = None, min_face: float = 0.0
+    ) -> None:
+        self._tasks = tuple(tasks)
+        self._settling = settling or Settling()
+        self._min_face = min_face
+        self._tracks: list[_Track] = []
+        self._number = 0
+
+    def __len__(self) -> int:
+        return len(self._tracks)
+
+    @property
+    def count(self) -> int:
+        """How many there have been."""
+        return self._number
+
+    def clear(self) -> None:
+        """Forget all faces, as at a scene cut; their numbers are not given again."""
+        self._tracks.clear()
+
+    @property
+    def boxes(self) -> list[Box]:
+        """Where the faces are, those lately not found included."""
+        return [track.face.box for track in self._tracks]
+
+    def carry(self, time: float, boxes: Sequence[Box | None]) -> None:
+        """Move every track to another frame.
+
+        Args:
+            time: That frame's second.
+            boxes: Where each box of `boxes` went, None where unknown. A face that overlaps
+                another goes on as it went before: there the picture shows the one in front.
+        """
+        overlapped = [self._hidden(track) for track in self._tracks]
+        for track, box, hidden in zip(self._tracks, boxes, overlapped, strict=True):
+            known = None if hidden or track.missed else box
+            track.move(track.expected(time) if known is None else known, time)
+
+    def find(self, time: float, faces: Sequence[Face], image: np.ndarray) -> None:
+        """Continue tracks with the faces that were detected in a frame, and begin new ones.
+
+        Args:
+            time: The frame's second; tracks have been carried to it.
+            faces: What was detected, with boxes in pixels of `image`.
+            image: RGB ``uint8``, ``(height, width, 3)``.
+        """
+        looks = [looks_of(image, face.box) for face in faces]
+        pairs = dict(cheapest_pairs(self._tracks, time, faces, looks))
+        for number, track in enumerate(self._tracks):
+            if number in pairs:
+                track.found(time, faces[pairs[number]], looks[pairs[number]])
+            else:
+                track.missed += 1
+        self._tracks = [track for track in self._tracks if not self._is_over(track, time)]
+        for index in sorted(set(range(len(faces))) - set(pairs.values())):
+            self._number += 1
+            self._tracks.append(_Track(self._number, time, faces[index], looks[index]))
+
+    def _is_over(self, track: _Track, time: float) -> bool:
+        # What was found a single time is more often a mistake than a face that hid.
+        return track.missed > 0 and (
+            track.sightings == 1 or time - track.seen > self._settling.patience
+        )
+
+    def due(self, count: int) -> list[LiveFace]:
+        """The faces to be asked about next: new ones, then those asked longest ago."""
+        ready = [
+            track
+            for track in self._tracks
+            if not track.missed and track.face.side >= self._min_face and not self._hidden(track)
+        ]
+        ready.sort(key=lambda track: -np.inf if track.asked is None else track.asked)
+        return [self._shown(track) for track in ready[:count]]
+
+    def answer(self, number: int, time: float, answer: Mapping[str, np.ndarray]) -> None:
+        """Take the model's answer, probabilities ``(classes,)`` by task, into a track's average."""
+        for track in self._tracks:
+            if track.number == number:
+                track.settle(time, answer, self._tasks, self._settling)
+
+    def shown(self) -> list[LiveFace]:
+        """The faces that are in the picture now, from left to right."""
+        faces = [self._shown(track) for track in self._tracks if not track.missed]
+        return sorted(faces, key=lambda face: face.box[:2])
+
+    def lost(self) -> list[LiveFace]:
+        """The faces that were there a moment ago and may come back."""
+        return [self._shown(track) for track in self._tracks if track.missed]
+
+    def _shown(self, track: _Track) -> LiveFace:
+        too_small = track.face.side < self._min_face
+        answers = {
+            task.name: NO_ANSWER if too_small else self._prediction(track, task)
+            for task in self._tasks
+        }
+        x, y = map(float, track.velocity)
+        return LiveFace(
+            track.face,
+            answers,
+            too_small,
+            track=track.number,
+            asked=track.asked,
+            velocity=(x, y),
+        )
+
+    def _prediction(self, track: _Track, task: Task) -> Prediction:
+        if task.name not in track.averages:
+            return NO_ANSWER
+        average = track.averages[task.name]
+        shown = track.labels[task.name]
+        by_class = dict(zip(task.classes, map(float, average), strict=True))
+        label = task.classes[shown] if track.is_sure[task.name] else None
+        return Prediction(label, float(average[shown]), by_class)
+
+    def _hidden(self, track: _Track) -> bool:
+        return any(
+            covered(track.face.box, other.face.box) > HIDDEN_BY
+            for other in self._tracks
+            if other is not track
+        )
+
+
+class _Track:
+    def __init__(self, number: int, time: float, face: Face, looks: np.ndarray) -> None:
+        self.number = number
+        self.face = face
+        self.looks = looks
+        self.time = self.seen = time
+        self.seen_at = centre_of(face.box)
+        self.sightings = 1
+        self.missed = 0
+        self.velocity = np.zeros(2)
+        self.asked: float | None = None
+        self.averages: dict[str, np.ndarray] = {}
+        self.labels: dict[str, int] = {}
+        self.is_sure: dict[str, bool] = {}
+        self._answers = 0
+
+    def expected(self, time: float) -> Box:
+        """Where the face is if it goes on as before."""
+        x, y = self.velocity * (time - self.time)
+        x0, y0, x1, y1 = self.face.box
+        return (float(x0 + x), float(y0 + y), float(x1 + x), float(y1 + y))
+
+    def move(self, box: Box, time: float) -> None:
+        self.face = moved_to(self.face, box)
+        self.time = time
+
+    def found(self, time: float, face: Face, looks: np.ndarray) -> None:
+        elapsed = time - self.seen
+        if elapsed > 0:
+            now = (centre_of(face.box) - self.seen_at) / elapsed
+            share = 1.0 if self.sightings == 1 else 0.5
+            self.velocity = (1 - share) * self.velocity + share * now
+        self.face, self.time, self.seen = face, time, time
+        self.seen_at = centre_of(face.box)
+        self.looks = 0.8 * self.looks + 0.2 * looks
+        self.sightings += 1
+        self.missed = 0
+
+    def settle(
+        self,
+        time: float,
+        answer: Mapping[str, np.ndarray],
+        tasks: Sequence[Task],
+        settling: Settling,
+    ) -> None:
+        self._answers += 1
+        elapsed = 0.0 if self.asked is None else time - self.asked
+        newest = 1 - np.exp(-elapsed / settling.memory) if settling.memory else 1.0
+        # The first answers count alike, or the very first would linger.
+        share = max(1 / self._answers, newest)
+        for task in tasks:
+            now = np.asarray(answer[task.name], float)
+            before = self.averages.get(task.name, now)
+            average = (1 - share) * before + share * now
+            self.averages[task.name] = average
+            best, shown = int(average.argmax()), self.labels.get(task.name)
+            if shown is None or average[best] > average[shown] + settling.margin:
+                self.labels[task.name] = shown = best
+            lowest = settling.min_confidence
+            if self.is_sure.get(task.name):
+                lowest -= settling.margin / 2
+            self.is_sure[task.name] = bool(average[shown] >= lowest)
+        self.asked = time
+
+
+def moved_to(face: Face, box: Box) -> Face:
+    """A face in another place and size, its landmarks with it."""
+    (x0, y0, x1, y1), (a0, b0, a1, b1) = face.box, box
+    x_scale, y_scale = (a1 - a0) / (x1 - x0), (b1 - b0) / (y1 - y0)
+    points = face.landmarks
+    if points is not None:
+        points = tuple((a0 + (x - x0) * x_scale, b0 + (y - y0) * y_scale) for x, y in points)
+    return replace(face, box=box, landmarks=points)

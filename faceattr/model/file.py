@@ -1,0 +1,363 @@
+"""One self-describing ``.keras`` file: the network and what must be known to use it.
+
+The file is Keras' own archive with one more member, ``faceattr.json``, so that plain
+``keras.saving.load_model`` opens it without this package. Its weights are stored in half
+precision and compute in float32.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from faceattr.images.crop import CropRule
+from faceattr.tasks import Task
+
+if TYPE_CHECKING:
+    import keras
+
+FORMAT = 1
+MEMBER = "faceattr.json"
+WEIGHTS_MEMBER = "model.weights.h5"
+CONFIG_MEMBER = "config.json"
+EXPORTED = (".onnx", ".tflite", ".xml")  # what `faceattr export` writes beside folders
+LARGEST_TEXT = 16 << 20  # bytes; the shipped model's longest is 25 thousand
+EXPANSION = (
+    20  # times a file's own size: weights hardly shrink, so what unpacks to more is no model
+)
+SHIPPED = "shipped"  # what the model that comes with the package is called
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a model file says about itself.
+
+    Args:
+        tasks: The heads and their class orders.
+        crop: How a face must be cut for this model.
+        network: How the network was built: ``{"pooling": "max", "dropout": 0.5}``.
+        data: One record per split: rows and SHA-256 of labels and pixels.
+        scores: By task, what was measured on the validation rows; beside the tasks ``by_size``,
+            ``min_face``, ``half_precision`` and, of added heads, ``forgetting``.
+        made: By which versions, when, with which recipe.
+        licence: Terms of the weights; a model inherits those of its data.
+        colour: Channel order and dtype of a crop.
+    """
+
+    tasks: tuple[Task, ...]
+    crop: CropRule
+    network: Mapping[str, Any] = field(default_factory=dict)
+    data: tuple[Mapping[str, Any], ...] = ()
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    made: Mapping[str, Any] = field(default_factory=dict)
+    licence: str = "not stated"
+    colour: str = "RGB uint8"
+
+    def __post_init__(self) -> None:
+        names = [task.name for task in self.tasks]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"A model has one or more tasks, each named once. Received: {names}")
+        for name in ("network", "scores", "made"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise ValueError(f"{name} is a mapping. Received: {getattr(self, name)!r:.80}")
+        if not all(isinstance(part, Mapping) for part in self.data):
+            raise ValueError(f"data is a sequence of mappings. Received: {self.data!r:.80}")
+        if not isinstance(self.licence, str):
+            raise ValueError(f"The licence is a text. Received: {self.licence!r:.80}")
+
+    def to_json(self) -> str:
+        return json.dumps(plain({"format": FORMAT, **asdict(self)}), indent=1, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Description:
+        """Raises ValueError where the text is not a description of this format."""
+        try:
+            given = json.loads(text)
+        except RecursionError:
+            raise ValueError("its description is nested too deeply") from None
+        version = given.pop("format", None) if isinstance(given, dict) else None
+        if version != FORMAT:
+            raise ValueError(
+                f"its description has format {version!r:.80}, and this faceattr reads format "
+                f"{FORMAT}; another version of faceattr wrote it"
+            )
+        tasks = _items(given, "tasks")
+        given["tasks"] = tuple(_record(Task, "a task", task) for task in tasks)
+        given["crop"] = _record(CropRule, "the crop", given.get("crop"))
+        given["data"] = tuple(_items(given, "data"))
+        return _record(cls, "the description", given)
+
+
+def _items(given: Mapping[str, Any], name: str) -> list[Any]:
+    items = given.get(name, [])
+    if not isinstance(items, list):
+        raise ValueError(f"{name} is a list. Received: {items!r:.80}")
+    return items
+
+
+def _record(kind: type, what: str, given: Any) -> Any:
+    """A record of JSON's words; ValueError where they are not its own."""
+    words = {word.name: word.default is word.default_factory is MISSING for word in fields(kind)}
+    missing = {word for word, needed in words.items() if needed}
+    if not isinstance(given, dict) or not missing <= given.keys() <= words.keys():
+        received = sorted(given) if isinstance(given, dict) else given
+        raise ValueError(
+            f"{what} says {', '.join(sorted(missing))} and nothing but {', '.join(words)}. "
+            f"Received: {received!r:.200}"
+        )
+    return kind(**given)
+
+
+def plain(value: Any) -> Any:
+    """The same nested value as JSON can hold it: None for NaN, text for infinity."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
+
+
+def save(
+    model: keras.Model, description: Description, path: str | Path, *, half: bool = True
+) -> None:
+    """Write a model and its description as one ``.keras`` file.
+
+    Args:
+        model: A model of `faceattr.model.build` without batch normalisation.
+        description: What the file shall say about it.
+        path: Ends in ``.keras``. An existing file is replaced only when the new one is whole.
+        half: Store the weights in half precision.
+
+    Raises:
+        ValueError: The path does not end in ``.keras``, or a weight is not a finite number.
+        OSError: It cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".keras":
+        raise ValueError(f"A model file's name ends in .keras. Received: {path}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}.") as folder:
+        whole, slim = Path(folder, "whole.keras"), Path(folder, "slim.keras")
+        model.save(whole)
+        _rewrite(whole, slim, description, "float16" if half else "float32")
+        os.replace(slim, path)
+
+
+def _rewrite(whole: Path, slim: Path, description: Description, dtype: str) -> None:
+    """Copy the archive with weights of `dtype`, without how it was compiled, described."""
+    weights = slim.with_suffix(".h5")
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(slim, "w") as target:
+        for name in source.namelist():
+            if name == WEIGHTS_MEMBER:
+                _convert(Path(source.extract(name, slim.parent)), weights, dtype)
+                target.write(weights, name)
+            elif name == CONFIG_MEMBER:
+                config = json.loads(source.read(name))
+                config.pop("compile_config", None)
+                target.writestr(name, json.dumps(config))
+            else:
+                target.writestr(name, source.read(name))
+        target.writestr(MEMBER, description.to_json())
+
+
+def describe_anew(path: str | Path, description: Description) -> None:
+    """Replace the description inside a model file, leaving the network as it is."""
+    path = Path(path)
+    part = path.with_name(f".{path.name}.part")
+    with _archive(path) as source, zipfile.ZipFile(part, "w") as target:
+        for name in source.namelist():
+            if name != MEMBER:
+                target.writestr(name, source.read(name))
+        target.writestr(MEMBER, description.to_json())
+    os.replace(part, path)
+
+
+def _convert(source: Path, target: Path, dtype: str) -> None:
+    """Copy an HDF5 file of weights with float32 arrays stored as `dtype`.
+
+    The optimiser stays behind: it is twice the network and of no use to whoever applies it.
+    """
+    import h5py
+
+    def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if name.split("/")[0] == "optimizer":
+            return
+        if isinstance(item, h5py.Dataset):
+            is_weight = item.dtype == "float32"
+            with np.errstate(over="ignore"):
+                values = item[()].astype(dtype) if is_weight else item[()]
+            if is_weight and not np.isfinite(values).all():
+                raise ValueError(f"The weights {name} are not finite numbers in {dtype}.")
+            made = new.create_dataset(name, data=values)
+        else:
+            made = new.require_group(name)
+        made.attrs.update(item.attrs)
+
+    with h5py.File(source) as old, h5py.File(target, "w") as new:
+        new.attrs.update(old.attrs)
+        old.visititems(copy)
+
+
+def describe(path: str | Path) -> Description:
+    """Read a model file's description without loading the network (or Keras).
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is not a faceattr model, or of another format.
+    """
+    path = Path(path)
+    if path.is_dir() or (path.suffix in EXPORTED and path.is_file()):
+        raise ValueError(
+            f"{path} is an exported model: it labels and can be evaluated. Everything else needs "
+            "the .keras file that it was made from."
+        )
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There is no model file {path}. `faceattr train … -o {path.name}` makes one."
+        )
+    with _archive(path) as archive:
+        text = archive.read(MEMBER) if MEMBER in archive.namelist() else None
+    if text is None:
+        raise ValueError(
+            f"{path} does not say what it is: it has no {MEMBER} inside. Expected a model "
+            "that `faceattr train` saved, not one saved again by Keras or by another program."
+        )
+    try:
+        return Description.from_json(text)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be used: {str(error).rstrip('.')}.") from None
+
+
+@contextlib.contextmanager
+def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """A model file to read members of, none larger than a model's.
+
+    Inflating stops at the size that a member declares, so bounding what is declared bounds what is
+    read.
+
+    Raises:
+        ValueError: It is not a whole archive, is encrypted, or unpacks to too much.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            texts = [m.file_size for m in members if m.filename != WEIGHTS_MEMBER]
+            most = EXPANSION * path.stat().st_size + LARGEST_TEXT
+            if max(texts, default=0) > LARGEST_TEXT or sum(m.file_size for m in members) > most:
+                raise zipfile.BadZipFile("it unpacks to more than a model can hold")
+            yield archive
+    except (EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} is not a whole .keras model file: {error}.") from None
+
+
+def load(path: str | Path) -> tuple[keras.Model, Description]:
+    """Read a model file.
+
+    Returns:
+        The network, RGB ``uint8`` crops ``(n, size, size, 3)`` to a dict of ``float32``
+        probabilities ``(n, classes)`` by task name, and its description.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is not a faceattr model, damaged, or of another format.
+    """
+    description = describe(path)
+    try:
+        model = _load_network(Path(path))
+    except Exception as error:  # Keras, HDF5 and TensorFlow raise whatever they stumble over
+        reason = (str(error).strip() or type(error).__name__).split("\n")[0]
+        raise ValueError(f"{path} is damaged or of another Keras: {reason}") from error
+    heads = model.output if isinstance(model.output, dict) else {}
+    check_heads(path, description, {name: head.shape[-1] for name, head in heads.items()})
+    return model, description
+
+
+def _load_network(path: Path) -> keras.Model:
+    import keras
+
+    # load_model wants the ending .keras, and a model may be called anything.
+    if path.suffix == ".keras":
+        return keras.saving.load_model(path, compile=False)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = shutil.copyfile(path, Path(folder, "model.keras"))
+        return keras.saving.load_model(copy, compile=False)
+
+
+def check_heads(path: str | Path, description: Description, heads: Mapping[str, int]) -> None:
+    """Raises ValueError unless a network has the heads that its description tells.
+
+    Args:
+        path: Of the model, for the message.
+        description: What it says about itself.
+        heads: By name of the network's output, its probabilities.
+    """
+    told = {task.name: len(task.classes) for task in description.tasks}
+    if told != heads:
+        said, has = (
+            ", ".join(f"{name} with {classes} classes" for name, classes in sorted(one.items()))
+            for one in (told, heads)
+        )
+        raise ValueError(
+            f"{path} cannot be used: its description tells of {said}, and its network has "
+            f"{has or 'no heads by name'}."
+        )
+
+
+def is_stored_in_half(path: str | Path) -> bool:
+    """Whether a model file's weights are in half precision."""
+    import h5py
+
+    found: list[bool] = []
+
+    def look(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        found.append(isinstance(item, h5py.Dataset) and item.dtype == "float16")
+
+    with _archive(Path(path)) as archive, h5py.File(archive.open(WEIGHTS_MEMBER)) as weights:
+        weights.visititems(look)
+    return any(found)
+
+
+def sha256_of(path: str | Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def path_of(model: str | os.PathLike[str]) -> Path:
+    """The file of a model: of ``"shipped"`` the one that comes with the package."""
+    return shipped_model() if model == SHIPPED else Path(model)
+
+
+def shipped_model() -> Path:
+    """The model that comes with the package: inside the wheel, or in ``weights/`` of a checkout.
+
+    Raises:
+        FileNotFoundError: This installation has none.
+    """
+    here = Path(__file__).parents[1]
+    for folder in (here / "weights", here.parent / "weights"):
+        path = folder / "faceattr.keras"
+        if path.is_file():
+            return path
+    raise FileNotFoundError(
+        "This installation of faceattr carries no model: give one yourself (--model for label, "
+        "--weights for train)."
+    )

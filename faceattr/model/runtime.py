@@ -1,0 +1,252 @@
+"""Models exported to other runtimes, opened and asked like the network they were made from.
+
+An exported file (`.onnx`, `.tflite`, OpenVINO's `.xml` with its `.bin`, or the folder of a
+SavedModel) knows nothing of crops and classes. `faceattr export` writes ``<file>.json`` beside it,
+with the description of the model, a hash of the file and the proof that it answers alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from faceattr.files import install_command
+from faceattr.model import file as model_file
+from faceattr.model.file import Description
+
+if TYPE_CHECKING:
+    import keras
+
+INPUT = "crops"
+Answer = Callable[[np.ndarray], Mapping[str, np.ndarray]]
+
+
+class Engine:
+    """An exported network with the one method that labelling and evaluation ask of a Keras model.
+
+    Args:
+        answer: RGB ``uint8`` crops ``(n, size, size, 3)`` to probabilities ``(n, classes)`` by
+            task name. It is called by one thread at a time.
+        precision: What it computes in, ``"float32"`` or ``"int8"``.
+        fewest: As `fewest_of` tells it.
+    """
+
+    def __init__(
+        self, answer: Answer, precision: str = "float32", fewest: int | None = None
+    ) -> None:
+        self.precision = precision
+        self.fewest = fewest
+        self._answer = answer
+        self._one_at_a_time = threading.Lock()
+
+    def predict_on_batch(self, crops: np.ndarray) -> dict[str, np.ndarray]:
+        """Probabilities ``float32`` ``(n, classes)`` by task name."""
+        with self._one_at_a_time:
+            return {name: np.array(rows) for name, rows in self._answer(crops).items()}
+
+
+class Flipped:
+    """A model that is asked about every crop and its mirror image; both answers are averaged.
+
+    Args:
+        model: A Keras model or an `Engine`.
+    """
+
+    def __init__(self, model: keras.Model | Engine) -> None:
+        self._model = model
+
+    def predict_on_batch(self, crops: np.ndarray) -> dict[str, np.ndarray]:
+        """Probabilities ``(n, classes)`` by task name, in twice the time."""
+        straight, mirrored = map(self._model.predict_on_batch, (crops, crops[:, :, ::-1]))
+        return {name: (rows + mirrored[name]) / 2 for name, rows in straight.items()}
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What runs one kind of exported file.
+
+    Args:
+        package: The module that it needs.
+        extra: What ``pip install faceattr[…]`` calls it.
+        open: A file to its answers.
+        fewest: As `fewest_of` tells it; TensorFlow has to be asked.
+    """
+
+    package: str
+    extra: str
+    open: Callable[[Path], Answer]
+    fewest: int | None = 1
+
+
+def _onnx(path: Path) -> Answer:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return lambda crops: dict(zip(names, session.run(names, {INPUT: crops}), strict=True))
+
+
+def _litert(path: Path) -> Answer:
+    from ai_edge_litert.interpreter import Interpreter
+
+    # By signature: the order of the raw outputs is not that of the heads.
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    interpreter = Interpreter(str(path), num_threads=threads)
+    interpreter.allocate_tensors()  # greets here, where whoever opens a model keeps it quiet
+    runner = interpreter.get_signature_runner()
+    return lambda crops: runner(**{INPUT: crops})
+
+
+def _openvino(path: Path) -> Answer:
+    import openvino
+
+    # By itself it computes in bfloat16 where the processor has it; int8 layers stay int8.
+    how = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(path, "CPU", how)
+    names = [output.get_any_name() for output in compiled.outputs]
+
+    def answer(crops: np.ndarray) -> dict[str, np.ndarray]:
+        found = compiled({INPUT: crops})
+        return {name: found[name] for name in names}
+
+    return answer
+
+
+def _saved_model(path: Path) -> Answer:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(path))  # its variables live as long as it does
+    return lambda crops: {name: rows.numpy() for name, rows in loaded.serve(crops).items()}
+
+
+RUNTIMES = {
+    ".onnx": Runtime("onnxruntime", "onnx", _onnx),
+    ".tflite": Runtime("ai_edge_litert", "litert", _litert),
+    ".xml": Runtime("openvino", "openvino", _openvino),
+    "": Runtime("tensorflow", "", _saved_model, None),
+}
+
+
+def fewest_of(model: keras.Model | Engine) -> int | None:
+    """The fewest crops of a batch from which on a crop's answer is the same in any larger batch.
+
+    Measured with the shipped model on an Intel Xeon with AVX-512, in float32, bfloat16 and int8,
+    to the last bit: the exported files' runtimes answer one crop as one of 32, TensorFlow does from
+    2 on (oneDNN) or 8 on (without it). With AVX2 alone the place in a full batch counts too (1e-7).
+
+    Returns:
+        None where that is not so, or not known: JAX, which compiles every size, and GPUs.
+    """
+    if isinstance(model, Engine):
+        return model.fewest
+    import keras
+
+    is_known = isinstance(model, keras.Model) and keras.backend.backend() == "tensorflow"
+    return _fewest_of_tensorflow() if is_known else None
+
+
+def _fewest_of_tensorflow() -> int | None:
+    import tensorflow as tf
+
+    return None if tf.config.list_physical_devices("GPU") else 8
+
+
+def is_exported(path: str | Path) -> bool:
+    """Whether the name is that of an exported file or, without an ending, of a SavedModel."""
+    path = Path(path)
+    return path.suffix in RUNTIMES and (path.suffix != "" or path.is_dir())
+
+
+def require(package: str, extra: str, purpose: str) -> None:
+    """Raises ValueError, with the cure, where an optional package is not installed."""
+    if importlib.util.find_spec(package) is None:
+        raise ValueError(
+            f"{purpose} needs the package {package}, which is not installed: "
+            f"`{install_command(extra)}` installs it."
+        )
+
+
+def open_exported(path: str | Path, precision: str = "float32") -> Engine:
+    """Open an exported file as it is, whether or not it describes itself."""
+    path = Path(path)
+    runtime = RUNTIMES[path.suffix]
+    require(runtime.package, runtime.extra, f"{path.name}")
+    fewest = runtime.fewest or _fewest_of_tensorflow()
+    return Engine(runtime.open(path), precision, fewest)
+
+
+def page_beside(path: str | Path) -> Path:
+    """``faces.onnx.json`` for ``faces.onnx``."""
+    path = Path(path)
+    return path.with_name(f"{path.name}.json")
+
+
+def parts_of(path: str | Path) -> list[Path]:
+    """The files that an exported model is made of."""
+    path = Path(path)
+    if path.is_dir():
+        return sorted(part for part in path.rglob("*") if part.is_file())
+    return [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+
+
+def sha256_of(path: str | Path) -> str:
+    """The SHA-256 of a model of any kind; of several files, that of their hashes in order."""
+    hashes = [model_file.sha256_of(part) for part in parts_of(path)]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def describe(path: str | Path) -> Description:
+    """Read the description of a model file or of an exported one, without loading it.
+
+    Raises:
+        FileNotFoundError: There is no such file, or nothing beside it that describes it.
+        ValueError: It is no model of this faceattr, or an exported file was changed.
+    """
+    return _read(Path(path))[0] if is_exported(path) else model_file.describe(path)
+
+
+def load(path: str | Path) -> tuple[keras.Model | Engine, Description]:
+    """Open a model file or an exported one; both have ``predict_on_batch``.
+
+    Raises:
+        FileNotFoundError, ValueError: As `describe`; also where the runtime that an exported
+            file needs is not installed, or refuses the file.
+    """
+    if not is_exported(path):
+        return model_file.load(path)
+    path = Path(path)
+    description, page = _read(path)
+    if page["sha256"] != sha256_of(path):
+        raise ValueError(
+            f"{path} is not the file that {page_beside(path)} describes: it was changed since it "
+            "was exported. Export it again."
+        )
+    engine, side = open_exported(path, page["precision"]), description.crop.size
+    answers = engine.predict_on_batch(np.zeros((1, side, side, 3), "uint8"))
+    heads = {name: rows.shape[-1] for name, rows in answers.items()}
+    model_file.check_heads(path, description, heads)
+    return engine, description
+
+
+def _read(path: Path) -> tuple[Description, dict[str, Any]]:
+    page = page_beside(path)
+    for file in (*parts_of(path), page):
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"There is no {file}. An exported model needs everything that `faceattr export` "
+                f"wrote: {', '.join(f.name for f in (path, *parts_of(path)[1:], page))}."
+            )
+    try:
+        fields = json.loads(page.read_text(encoding="utf-8"))
+        return Description.from_json(json.dumps(fields["description"])), fields
+    except (KeyError, RecursionError, TypeError, ValueError) as error:
+        raise ValueError(f"{page} does not describe {path.name}: {error}.") from None

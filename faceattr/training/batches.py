@@ -1,0 +1,255 @@
+"""Masked batches: crops with targets, and beside them which task each row knows.
+
+An unknown task is an all-zero target row and a 0 in the mask. The mask is taken from the
+targets before anything smooths or mixes them, and reaches the loss as Keras' sample weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import keras
+import numpy as np
+
+from faceattr.data.balance import draw
+from faceattr.data.dataset import Batch, Rows
+from faceattr.training.augment import Augmentation, augment
+from faceattr.training.mixup import mixed
+
+FEWEST_STEPS = 20
+
+
+class Drawn(Protocol):
+    """What batches hold in place of crops: features that were computed beforehand."""
+
+    def prepare(self, epoch: int) -> None:
+        """Have ready what an epoch draws from, its number counted over all phases."""
+
+    def draw(self, index: np.ndarray, epoch: int, generator: np.random.Generator) -> np.ndarray:
+        """Features of rows, given by their places among the crops."""
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How much of a batch each task gets.
+
+    Each task is given a share of the rows, drawn from those that know it. A row that knows
+    several tasks counts for each of them.
+
+    Args:
+        temperature: Shares grow with the labelled rows to the power ``1 / temperature``:
+            infinity (the default) gives every task the same number of labelled rows per
+            batch, 1 the natural proportions.
+        shares: By task, used instead, for example ``{"expression": 3, "gender": 1}``; or by the
+            name of a source, for example ``{"fer2013": 3, "affectnet": 2}``: each source then
+            gets that part of every batch.
+    """
+
+    temperature: float = np.inf
+    shares: Mapping[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        amounts = [self.temperature, *(self.shares or {}).values()]
+        if not all(amount > 0 for amount in amounts) or not all(map(np.isfinite, amounts[1:])):
+            raise ValueError(
+                "A mix has a temperature above 0, or shares above 0 by task or source. "
+                f"Received: {self.shares or self.temperature}"
+            )
+
+    def by_source(self, tasks: Collection[str], sources: Collection[str]) -> bool:
+        """Whether the shares are those of sources.
+
+        Raises:
+            ValueError: A name is neither a task's nor a source's, or some source has no share.
+        """
+        if self.shares is None or set(self.shares) <= set(tasks):
+            return False
+        if strangers := sorted(set(self.shares) - set(tasks) - set(sources)):
+            raise ValueError(
+                f"There is no task or source {', '.join(strangers)} to mix. The tasks are "
+                f"{', '.join(tasks)}; the sources are {', '.join(sorted(sources))}."
+            )
+        if set(self.shares) != set(sources):
+            raise ValueError(
+                f"Shares of a batch are given for every task ({', '.join(tasks)}), for every "
+                f"source ({', '.join(sorted(sources))}), or for none. "
+                f"Received: {dict(self.shares)}"
+            )
+        return True
+
+    def wanted(self, names: Sequence[str], known: np.ndarray) -> np.ndarray:
+        """The labelled rows that each task shall have, in proportion: ``(tasks,)``, sum 1."""
+        if self.shares is not None:
+            if set(self.shares) != set(names):
+                raise ValueError(
+                    f"Shares of a batch are given for every task ({', '.join(names)}) or for none. "
+                    f"Received: {dict(self.shares)}"
+                )
+            weights = np.array([float(self.shares[name]) for name in names])
+        else:
+            weights = known.sum(axis=0).astype(float) ** (1 / self.temperature)
+        return weights / weights.sum()
+
+
+def steps_per_epoch(rows: int, batch_size: int) -> int:
+    """As many batches as draw each row once on average; a tiny set gets more."""
+    return max(FEWEST_STEPS, round(rows / batch_size))
+
+
+def kinds_of(rows: Rows, names: Sequence[str], mix: Mix) -> tuple[list[np.ndarray], np.ndarray]:
+    """The rows of each kind, and how much of the batches each kind gets.
+
+    Rows that know the same tasks are of one kind; where the mix is by source, rows of one source.
+
+    Args:
+        rows: Training rows.
+        names: The tasks that some of them know.
+        mix: What is wanted.
+
+    Returns:
+        For each kind its rows ``(n,)``, and the shares of the kinds ``(kinds,)``, sum 1.
+    """
+    sources = rows.sources
+    if mix.by_source(names, set(sources)):
+        stated = dict(mix.shares or {})
+        shares = np.array([float(share) for share in stated.values()])
+        kinds = [np.flatnonzero(sources == name) for name in stated]
+        return kinds, shares / shares.sum()
+    known = rows.known[:, rows.known.any(axis=0)]
+    patterns, kind_of, counts = np.unique(known, axis=0, return_inverse=True, return_counts=True)
+    kinds = [np.flatnonzero(kind_of == kind) for kind in range(len(patterns))]
+    return kinds, kind_shares(patterns.astype(float), counts, mix.wanted(names, known))
+
+
+def kind_shares(kinds: np.ndarray, counts: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """How much of the batches each kind of row gets so that the tasks get what is wanted.
+
+    Rows are drawn for one task at a time, evenly among those that know it. How often each
+    task draws is adjusted until the labelled rows are in the wanted proportion, as far as
+    overlapping kinds allow it; no task draws less than half of its share, so that no kind of
+    row is lost to the balance. Disjoint kinds meet `wanted` exactly.
+
+    Args:
+        kinds: The kinds of rows by the tasks that they know, 0 or 1, ``(kinds, tasks)``.
+        counts: How many rows there are of each kind, ``(kinds,)``.
+        wanted: Labelled rows per task, in proportion, sum 1, ``(tasks,)``.
+
+    Returns:
+        Probabilities of shape ``(kinds,)``.
+    """
+    of_task = kinds * counts[:, None] / (kinds * counts[:, None]).sum(axis=0)
+    draws = wanted
+    for _ in range(200):
+        labelled = (of_task @ draws) @ kinds
+        draws = np.maximum(draws * wanted * labelled.sum() / labelled, wanted / 2)
+        draws = draws / draws.sum()
+    return of_task @ draws
+
+
+class MaskedBatches(keras.utils.PyDataset):
+    """Endless training batches, each epoch's order fixed by seed and epoch number.
+
+    Every batch holds the same number of rows of each kind, give or take one or two. An epoch
+    draws as many rows as there are, but at least 20 batches, and repeats no row of a kind
+    before it has drawn them all. A batch depends on seed, epoch and step alone, so a resumed run
+    sees what an unbroken one would have seen.
+
+    Args:
+        rows: The training rows.
+        size: Side of the crops that come out, in pixels.
+        batch_size: Rows in a batch.
+        mix: How much of a batch each task gets.
+        augmentation: What happens to the crops.
+        mixed_by: Parameters of mixup and CutMix, see `faceattr.training.mixup.mixed`.
+        seed: Decides the order and the augmentation; one number or several.
+        epoch: Number of the first epoch.
+        steps: Batches in an epoch, if not `steps_per_epoch`.
+        features: What batches hold in place of augmented crops.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        size: int,
+        *,
+        batch_size: int = 64,
+        mix: Mix | None = None,
+        augmentation: Augmentation | None = None,
+        mixed_by: tuple[float, float] = (0.0, 0.0),
+        seed: int | Sequence[int] = 0,
+        epoch: int = 0,
+        steps: int | None = None,
+        features: Drawn | None = None,
+    ) -> None:
+        super().__init__()
+        self._steps = steps_per_epoch(len(rows), batch_size) if steps is None else steps
+        self._rows, self._size, self._batch_size = rows, size, batch_size
+        self._augmentation, self._mixed_by = augmentation or Augmentation(), mixed_by
+        self._seed = [seed] if isinstance(seed, int) else list(seed)
+        self._epoch, self._features = epoch, features
+        names = [name for name, target in rows.targets.items() if target.any()]
+        self._kinds, self._shares = kinds_of(rows, names, mix or Mix())
+        self._chances = rows.chances
+        self._plan, self._began = self._planned(), False
+        self._prepare()
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __getitem__(self, step: int) -> Batch:
+        rows = self._plan[step]
+        crops, chosen, masks = self._rows.batch(rows)
+        generator = np.random.default_rng([*self._seed, self._epoch, step])
+        if self._features:
+            drawn = self._features.draw(self._rows.index[rows], self._epoch, generator)
+            return drawn, chosen, masks
+        crops = augment(crops, self._size, self._augmentation, generator)
+        return mixed((crops, chosen, masks), *self._mixed_by, generator)
+
+    def _prepare(self) -> None:
+        if self._features:
+            self._features.prepare(self._epoch)
+
+    def on_epoch_begin(self) -> None:
+        self._began = True
+        self._prepare()
+
+    def on_epoch_end(self) -> None:
+        if not self._began:  # Keras' fit ends an epoch before the first one
+            return
+        self._epoch += 1
+        self._plan = self._planned()
+
+    def _planned(self) -> np.ndarray:
+        """The rows of every batch of this epoch, shape ``(steps, batch_size)``."""
+        generator = np.random.default_rng([*self._seed, self._epoch])
+        drawn = np.empty(self._steps * self._batch_size, int)
+        slots = spread(self._shares, len(drawn))
+        for kind, rows in enumerate(self._kinds):
+            own = np.flatnonzero(slots == kind)
+            if self._rows.balance == "sampling":
+                drawn[own] = draw(rows, self._chances[rows], len(own), generator)
+                continue
+            passes = [generator.permutation(rows) for _ in range(1 + len(own) // len(rows))]
+            drawn[own] = np.concatenate(passes)[: len(own)]
+        return drawn.reshape(self._steps, self._batch_size)
+
+
+def spread(shares: np.ndarray, slots: int) -> np.ndarray:
+    """Which kind of row each slot gets: every kind as evenly over the slots as can be.
+
+    Args:
+        shares: Probabilities of the kinds, ``(kinds,)``, sum 1.
+        slots: How many slots there are.
+
+    Returns:
+        Numbers of kinds, ``(slots,)``.
+    """
+    counts = np.floor(shares * slots).astype(int)
+    short = slots - counts.sum()
+    counts[np.argsort(counts - shares * slots, kind="stable")[:short]] += 1
+    kinds = np.repeat(np.arange(len(shares)), counts)
+    places = np.concatenate([(np.arange(count) + 0.5) / count for count in counts if count])
+    return kinds[np.argsort(places, kind="stable")]

@@ -1,0 +1,225 @@
+"""How the losses of several heads become one: by name, all respecting what a batch lacks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import keras
+from keras import ops
+
+from faceattr.data.dataset import prior_of
+from faceattr.training.auxiliary import Auxiliary
+from faceattr.training.objective import compile_masked, masked_losses
+
+if TYPE_CHECKING:
+    from faceattr.training.config import Settings
+
+SMALLEST = 1e-30  # probability whose logarithm and its gradient are still float32
+LOSS_FLOOR = 1e-2  # added to a loss: the logarithm's pull, 1 / loss, would explode near 0
+UNCERTAINTY_RATE = 0.01  # of Adam: a few hundred steps from one weight to one ten times as large
+
+
+class Sum(keras.layers.Layer):
+    """The weighted sum, the default: hard to beat with well chosen weights (Xin et al. 2022).
+
+    Args:
+        weights: By task, 1 where not given.
+    """
+
+    def __init__(self, weights: Mapping[str, float]) -> None:
+        super().__init__(dtype="float32")
+        self._weights = dict(weights)
+
+    def call(self, losses, present):
+        """One scalar of the mean masked losses by task.
+
+        Args:
+            losses: By task, the mean over the rows that know it, 0 without any.
+            present: By task, 1 where some row knows it, else 0.
+        """
+        names = list(losses)
+        terms = self.terms(ops.stack([losses[name] for name in names]), names)
+        weights = [self._weights.get(name, 1.0) for name in names]
+        return ops.sum(terms * ops.stack([present[name] for name in names]) * ops.array(weights))
+
+    def terms(self, losses, names):
+        """What each task adds, ``(tasks,)``, before weights and presence."""
+        return losses
+
+    def optimizers(self) -> dict[str, keras.optimizers.Optimizer]:
+        """An optimiser for what this layer learns itself, by a pattern for the variables' paths."""
+        return {}
+
+
+class LogSum(Sum):
+    """The sum of logarithms, that is the product: no task dominates by its scale."""
+
+    def terms(self, losses, names):
+        return ops.log(losses + LOSS_FLOOR)
+
+
+class Uncertainty(Sum):
+    """Learned weights ``exp(-s) * loss + s / 2`` (Kendall et al. 2018, for classification).
+
+    They have a rate of their own: at that of a network that is fine-tuned they would hardly move.
+
+    Args:
+        weights: As for `Sum`.
+        tasks: How many tasks there are.
+    """
+
+    def __init__(self, weights: Mapping[str, float], tasks: int) -> None:
+        super().__init__(weights)
+        self.log_variance = self.add_weight(shape=(tasks,), initializer="zeros", name="uncertainty")
+
+    def terms(self, losses, names):
+        return ops.exp(-self.log_variance) * losses + self.log_variance / 2
+
+    def optimizers(self) -> dict[str, keras.optimizers.Optimizer]:
+        return {re.escape(self.log_variance.path): keras.optimizers.Adam(UNCERTAINTY_RATE)}
+
+
+class RandomWeights(Sum):
+    """New random weights at every step (Lin et al. 2022): the baseline to beat.
+
+    Args:
+        weights: As for `Sum`.
+        seed: Decides the draws.
+    """
+
+    def __init__(self, weights: Mapping[str, float], seed: int) -> None:
+        super().__init__(weights)
+        self._generator = keras.random.SeedGenerator(seed)
+
+    def terms(self, losses, names):
+        drawn = keras.random.normal((len(names),), seed=self._generator)
+        return ops.softmax(drawn) * len(names) * losses
+
+
+# By name, what makes one of weights, number of tasks and seed. A new way is one more line.
+COMBINATIONS: dict[str, Callable[[Mapping[str, float], int, int], Sum]] = {
+    "sum": lambda weights, tasks, seed: Sum(weights),
+    "log": lambda weights, tasks, seed: LogSum(weights),
+    "uncertainty": lambda weights, tasks, seed: Uncertainty(weights, tasks),
+    "random": lambda weights, tasks, seed: RandomWeights(weights, seed),
+}
+
+
+def combination(name: str, weights: Mapping[str, float], tasks: int, seed: int) -> Sum:
+    """The combination called `name`.
+
+    Raises:
+        ValueError: There is none of that name.
+    """
+    if name not in COMBINATIONS:
+        raise ValueError(
+            f"Losses are combined by one of {', '.join(COMBINATIONS)}. Received: {name!r}"
+        )
+    return COMBINATIONS[name](weights, tasks, seed)
+
+
+class CombinedLosses(keras.Model):
+    """A network whose heads' masked losses are combined by a layer; it shares all weights.
+
+    Keras sums the losses of the heads and multiplies them with constants; anything else needs
+    `compute_loss`. The loss by task that it reports is that of the task's own head, the mean
+    over all labelled rows of an epoch, not over batches.
+
+    Args:
+        network: A model of `faceattr.model.build`, maybe with heads of auxiliary losses.
+        combine: Makes one loss of several.
+        label_smoothing: Share of every known target that is spread over the classes.
+        auxiliary: Losses to add to those of their tasks before they are combined.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        combine: Sum,
+        label_smoothing: float = 0.0,
+        auxiliary: Sequence[Auxiliary] = (),
+    ) -> None:
+        super().__init__(network.input, network.output)
+        self.combine = combine
+        self._auxiliary = tuple(auxiliary)
+        self._losses_by_head = masked_losses(network.output, label_smoothing)
+        self._means = {
+            name: keras.metrics.Mean(f"{name}_loss") for name in own_heads(network, auxiliary)
+        }
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        def loss_of(head: str, task: str):
+            answers = y_pred[head]
+            if (prior := prior_of(task)) in y:
+                answers = with_prior(answers, y[prior])
+            loss = self._losses_by_head[head]
+            return loss(y[task], answers, sample_weight=sample_weight[task])
+
+        losses, present = {}, {}
+        for task, mean in self._means.items():
+            labelled = ops.sum(sample_weight[task])
+            losses[task] = loss_of(task, task)
+            present[task] = ops.cast(labelled > 0, "float32")
+            mean.update_state(losses[task], sample_weight=labelled)
+        for extra in self._auxiliary:
+            losses[extra.task] += extra.weight * loss_of(extra.head, extra.task)
+        return self.combine(losses, present)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        own, targets = ({task: of[task] for task in self._means} for of in (y_pred, y))
+        return super().compute_metrics(x, targets, own, sample_weight)
+
+
+def with_prior(probabilities, log_prior):
+    """Answers of a head under a uniform prior as they are under another one, ``(n, classes)``.
+
+    Args:
+        probabilities: The head's answers, ``(n, classes)``.
+        log_prior: Logarithms of class shares, ``(n, classes)``.
+    """
+    logits = ops.log(ops.maximum(probabilities, SMALLEST))
+    return ops.softmax(logits + ops.cast(log_prior, logits.dtype))
+
+
+def own_heads(network: keras.Model, auxiliary: Sequence[Auxiliary]) -> list[str]:
+    """The names of the heads that are no auxiliary ones."""
+    extra = {one.head for one in auxiliary}
+    return [name for name in network.output if name not in extra]
+
+
+def combination_for(settings: Settings, tasks: Sequence[str]) -> Sum | None:
+    """What makes one loss of several in a joint run; None where Keras' own sum will do."""
+    by_keras = settings.combine == "sum" and not settings.auxiliary
+    if settings.schedule != "joint" or (by_keras and not set(settings.priors) & set(tasks)):
+        return None
+    return combination(settings.combine, settings.loss_weights, len(tasks), settings.seed)
+
+
+def compiled(
+    network: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    settings: Settings,
+    combine: Sum | None = None,
+) -> keras.Model:
+    """What is to be fitted: the network itself where Keras' own sum will do, or a model around it.
+
+    Args:
+        network: All heads of a joint step, or the one head of a task, with auxiliary ones.
+        optimizer: For everything in it that learns.
+        settings: Of the run.
+        combine: What makes one loss of several; None for the sum.
+    """
+    auxiliary = [one for one in settings.auxiliary if one.head in network.output]
+    tasks = own_heads(network, auxiliary)
+    weights = {name: settings.loss_weights.get(name, 1.0) for name in tasks}
+    if combine is None and not auxiliary and not set(settings.priors) & set(tasks):
+        compile_masked(
+            network, optimizer, label_smoothing=settings.label_smoothing, weights=weights
+        )
+        return network
+    combine = combine or Sum(weights)
+    model = CombinedLosses(network, combine, settings.label_smoothing, auxiliary)
+    model.compile(optimizer, weighted_metrics={name: ["accuracy"] for name in tasks})
+    return model

@@ -1,0 +1,210 @@
+"""From the best epoch of a run to a model file that says what it is worth."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from faceattr import __version__
+from faceattr.data.balance import log_prior
+from faceattr.data.dataset import Rows, log_priors_of
+from faceattr.data.sources import without_folders
+from faceattr.evaluation import show
+from faceattr.evaluation.calibration import Calibration, calibrate, set_prior
+from faceattr.evaluation.findings import Findings
+from faceattr.evaluation.forgetting import FORGETTING, changes, print_changes, write_changes
+from faceattr.evaluation.metrics import (
+    Score,
+    accuracy_by_size,
+    difference,
+    predict,
+    scores_of,
+    smallest_face,
+)
+from faceattr.evaluation.report import print_findings, twin_groups, unseen, write_report
+from faceattr.model import file as model_file
+from faceattr.model.file import Description
+from faceattr.training import checkpoint
+from faceattr.training.add_heads import Old
+from faceattr.training.config import NATURAL, UNIFORM, Settings
+from faceattr.training.network import Network
+from faceattr.training.trainer import LOG
+
+
+def made(
+    sources: Sequence[str],
+    rows: Mapping[str, Rows],
+    network: Network,
+    settings: Settings,
+    labels_read_as: Sequence[str] = (),
+    old: Old | None = None,
+) -> dict[str, Any]:
+    """What a model file says about how it was made."""
+    libraries = (keras.backend.backend(), "keras", "numpy", "opencv-python")
+    return {
+        "network": network.architecture,
+        "data": tuple(
+            {
+                "split": split,
+                "rows": len(part),
+                "labels": _labels(part),
+                "sha256": part.sha256(),
+            }
+            for split, part in rows.items()
+        ),
+        "made": {
+            "by": f"faceattr {__version__}",
+            "with": {name: importlib.metadata.version(name) for name in libraries},
+            "on": f"{platform.system()} {platform.machine()}",
+            "date": datetime.date.today().isoformat(),
+            "sources": [without_folders(source) for source in sources],
+            "weights": without_folders(network.weights),
+            "settings": asdict(settings),
+            "labels_read_as": list(labels_read_as),
+            **({"added_to": old.told()} if old else {}),
+        },
+    }
+
+
+def _labels(rows: Rows) -> dict[str, list[float]]:
+    """By task, how many rows (or shares of votes) each class has, in the task's order."""
+    counts = {name: target.sum(axis=0).round(1) for name, target in rows.targets.items()}
+    return {name: count.tolist() for name, count in counts.items() if count.any()}
+
+
+def finish(
+    best: keras.Model,
+    description: Description,
+    folder: Path,
+    output: Path,
+    val: Rows,
+    train: Rows,
+    priors: Mapping[str, str],
+    *,
+    old: Old | None = None,
+    judged: Sequence[Rows] = (),
+) -> dict[str, Score]:
+    """Make the model file and write down what it is worth.
+
+    The heads are calibrated, the weights stored in half precision, and the stored file itself
+    is scored. Old heads that answer as before stay as they are to the last bit.
+
+    Args:
+        best: The network of the best epoch, in float32.
+        description: What the model file shall say about it.
+        folder: The folder of the run, with its log.
+        output: The model file to write.
+        val: The validation rows, of `faceattr.evaluation.report.with_twins`.
+        train: The training rows; they tell how frequent the classes of each source are.
+        priors: By task the class shares that its head shall take for granted, see
+            `faceattr.training.config.Settings`.
+        old: The model whose heads were kept, where heads were added to one.
+        judged: Rows that only show what the old heads have lost.
+    """
+    val = replace(val, targets={name: t for name, t in val.targets.items() if t.any()})
+    untouched = old.untouched(best) if old else set()
+    fresh = unseen(val)
+    shares = {name: log_priors_of(fresh, name, train) for name in priors if name in val.targets}
+    calibration = calibrate(best, fresh, set(val.targets) - untouched, shares)
+    learnt = {name: prior for name, prior in priors.items() if name not in untouched}
+    shares_of = {name: class_shares(train, name) for name in learnt}
+    for name, prior in learnt.items():
+        set_prior(best, name, np.log(shares_of[name][prior]))
+    before = old.description.made if old else {}
+    about = {
+        "priors": {**before.get("priors", {}), **learnt},
+        "class_shares": {**before.get("class_shares", {}), **shares_of},
+    }
+    if about["priors"]:
+        description = replace(description, made={**description.made, **about})
+    part = folder / "part.keras"
+    half = old is None or model_file.is_stored_in_half(old.path)
+    model_file.save(best, description, part, half=half)
+    stored = model_file.load(part)[0]
+    answers = predict(stored, val)
+    found = _measured(stored, answers, description, val, calibration)
+    if half:
+        found["half_precision"] = difference(predict(best, val), answers)
+        show.print_half_precision(found["half_precision"])
+    changed = changes(old.network, stored, old.description.tasks, [val, *judged]) if old else []
+    if old:
+        found = old.scores(untouched, found) | {"forgetting": {c.task: asdict(c) for c in changed}}
+    described = replace(description, scores=found)
+    model_file.describe_anew(part, described)
+    os.replace(part, output)
+    show.print_calibration(calibration)
+    print_changes(changed)
+    if old:
+        write_changes(changed, folder / FORGETTING)
+    findings = Findings(
+        model=output.name,
+        description=described,
+        split="val",
+        sources=tuple(description.made["sources"]),
+        rows=val,
+        probabilities=answers,
+        groups=twin_groups(described.tasks, val, answers),
+        remarks=(*_what_was_done(description.made), *map(str, changed)),
+        log=folder / LOG,
+    )
+    print_findings(findings)
+    write_report(findings, folder)
+    checkpoint.remove(folder)
+    return findings.scores
+
+
+def check_priors(priors: Mapping[str, str], train: Rows) -> None:
+    """Refuse priors that the training rows cannot tell."""
+    for task, prior in priors.items():
+        known = class_shares(train, task)
+        if prior not in known:
+            raise ValueError(
+                f"No training row of {prior} knows {task}, so its class shares are not known. "
+                f"Expected one of {', '.join(known)}."
+            )
+
+
+def class_shares(train: Rows, task: str) -> dict[str, list[float]]:
+    """By the name of a prior, the class shares that it stands for."""
+    target, sources = train.targets[task], train.sources
+    rows = {NATURAL: target, **{str(name): target[sources == name] for name in np.unique(sources)}}
+    labelled = {name: of for name, of in rows.items() if of.any()}
+    even = [1 / target.shape[1]] * target.shape[1]
+    return {UNIFORM: even} | {
+        name: np.exp(log_prior(of)).round(6).tolist() for name, of in labelled.items()
+    }
+
+
+def _what_was_done(made: Mapping[str, Any]) -> Iterator[str]:
+    """What a reader of the report should know of how labels and classes were treated."""
+    yield from (f"Labels were read so: {note}." for note in made.get("labels_read_as", ()))
+    if made["settings"]["balance"] == "weights":
+        yield "Rare classes weighed more in the loss, so that all classes of a task counted alike."
+    if made["settings"]["balance"] == "sampling":
+        yield "Rare classes were shown more often, so that all classes of a task came alike."
+
+
+def _measured(
+    stored: keras.Model,
+    answers: Mapping[str, np.ndarray],
+    description: Description,
+    val: Rows,
+    calibration: Mapping[str, Calibration],
+) -> dict[str, Any]:
+    """What the model file says about how good it is."""
+    by_size = accuracy_by_size(stored, description.tasks, val, description.crop)
+    found: dict[str, Any] = {"by_size": by_size, "min_face": smallest_face(by_size)}
+    for name, score in scores_of(answers, description.tasks, val).items():
+        found[name] = {"split": "val", **asdict(score)}
+        if name in calibration:
+            found[name]["calibrated"] = asdict(calibration[name])
+    return found
