@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from faceattr.training.batches import Mix
-from faceattr.training.objective import compile_masked
+from faceattr.training.losses import compile_masked
 
 TASKS = {"digit": 10, "turn": 4}
 BATCH, STEPS, SEEDS, VAL = 32, 800, 3, 540

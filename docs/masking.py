@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from faceattr.training.objective import compile_masked
+from faceattr.training.losses import compile_masked
 
 
 def two_headed() -> keras.Model:

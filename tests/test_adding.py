@@ -10,14 +10,13 @@ import pytest
 from conftest import shaded, toy_network
 
 from faceattr import cli
-from faceattr.evaluation.forgetting import changes
 from faceattr.evaluation.report import SCORES, write_report
 from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
 from faceattr.model.file import Description
 from faceattr.tasks import Task
 from faceattr.training import network as network_module
-from faceattr.training.add_heads import Adding
+from faceattr.training.add_heads import Adding, changes
 
 SHADE = Task("shade", ("light", "dark"))  # not the order of the alphabet
 HUE = Task("hue", ("blue", "green", "red"))

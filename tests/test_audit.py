@@ -13,7 +13,7 @@ from use_toys import GreenSquares, draw
 
 from faceattr import cli
 from faceattr.auditing import audit as audit_module
-from faceattr.auditing import issues, label_permutation
+from faceattr.auditing import checks, label_permutation
 from faceattr.auditing.audit import audit
 from faceattr.auditing.label_permutation import swap_in
 from faceattr.images.crop import CropRule
@@ -47,7 +47,7 @@ def write(folder, **faults):
 
 def found_in(folder, sources, **how):
     found = audit(sources, model=None, cache=folder / "cache", **how)
-    return {key: n for key, n in found.totals.items() if key[0] != issues.FEW_ROWS}, found
+    return {key: n for key, n in found.totals.items() if key[0] != checks.FEW_ROWS}, found
 
 
 def save(folder, name, face):
@@ -58,7 +58,7 @@ def save(folder, name, face):
 def test_sound_faces_have_nothing_but_being_few(data):
     totals, found = found_in(data, write(data))
     assert not totals
-    assert {one.kind for one in found.findings} == {issues.FEW_ROWS}
+    assert {one.kind for one in found.findings} == {checks.FEW_ROWS}
     assert found.counts["mood"] == {"train": {"a": 5, "b": 4}, "val": {"a": 1, "b": 2}}
     assert not found.is_serious
 
@@ -66,8 +66,8 @@ def test_sound_faces_have_nothing_but_being_few(data):
 def test_names_that_may_be_one_class_or_none_are_told(data):
     moods = {"row0": "A", "row1": "nan", "row2": "1", "row4": "1.0"}
     totals, found = found_in(data, write(data, **{row: {"mood": m} for row, m in moods.items()}))
-    assert totals == {(issues.NAMES_ALIKE, "mood"): 2, (issues.NAMES_UNKNOWN, "mood"): 1}
-    words = [one.words for one in found.findings if one.kind in issues.IN_WORDS]
+    assert totals == {(checks.NAMES_ALIKE, "mood"): 2, (checks.NAMES_UNKNOWN, "mood"): 1}
+    words = [one.words for one in found.findings if one.kind in checks.IN_WORDS]
     assert any("'A' and 'a'; `--map a=A`" in one for one in words)
     assert any("'1' and '1.0'" in one for one in words)
     assert any("'nan'; `--map nan=`" in one for one in words)
@@ -78,7 +78,7 @@ def test_pictures_that_are_no_cut_faces_are_told(data, size, told):
     for file in data.glob("*.png"):
         Image.open(file).resize(size).save(file)
     totals, _ = found_in(data, write(data))
-    assert ((issues.PHOTOGRAPHS, "pictures") in totals) == told
+    assert ((checks.PHOTOGRAPHS, "pictures") in totals) == told
 
 
 def test_copies_across_and_within_splits_are_told_apart(data):
@@ -88,9 +88,9 @@ def test_copies_across_and_within_splits_are_told_apart(data):
     again = save(data, "14.png", faces[1]) | {"split": "train", "mood": "b"}
     totals, found = found_in(data, write(data, row12=exact, row13=near, row14=again))
     assert totals == {
-        (issues.EXACT_ACROSS, "val, also train"): 1,
-        (issues.NEAR_ACROSS, "val, also train"): 1,
-        (issues.EXACT_WITHIN, "train"): 1,
+        (checks.EXACT_ACROSS, "val, also train"): 1,
+        (checks.NEAR_ACROSS, "val, also train"): 1,
+        (checks.EXACT_WITHIN, "train"): 1,
     }
     assert found.is_serious
     pairs = {f.example.path.name: f.other.path.name for f in found.findings if f.other}
@@ -104,15 +104,15 @@ def test_labels_that_contradict_each_other_are_found(data):
     unknown = save(data, "14.png", faces[3]) | {"split": "train", "mood": "", "other": "x"}
     known = {"other": "y"}
     totals, found = found_in(data, write(data, row0=known, row12=same, row13=near, row14=unknown))
-    assert totals[issues.EXACT_OTHERWISE, "mood"] == 1
-    assert totals[issues.NEAR_OTHERWISE, "mood"] == 1
-    words = [one.words for one in found.findings if one.kind == issues.EXACT_OTHERWISE]
+    assert totals[checks.EXACT_OTHERWISE, "mood"] == 1
+    assert totals[checks.NEAR_OTHERWISE, "mood"] == 1
+    words = [one.words for one in found.findings if one.kind == checks.EXACT_OTHERWISE]
     assert words == ["a and b"]
 
 
 def test_an_identity_on_both_sides_is_found(data):
     totals, _ = found_in(data, write(data, row0={"group": "ann"}, row10={"group": "ann"}))
-    assert totals == {(issues.GROUP_ACROSS, "train and val"): 1}
+    assert totals == {(checks.GROUP_ACROSS, "train and val"): 1}
 
 
 def test_an_identity_on_both_sides_is_found_whichever_sources_it_came_from(data, tmp_path):
@@ -121,13 +121,13 @@ def test_an_identity_on_both_sides_is_found_whichever_sources_it_came_from(data,
     for number, face in enumerate(portraits(24)[12:]):
         cv2.imwrite(str(other / f"{number}.png"), face)
     sources = write(data, row0={"group": "1"}) + write(other, row10={"group": "1"})
-    assert found_in(data, sources)[0] == {(issues.GROUP_ACROSS, "train and val"): 1}
+    assert found_in(data, sources)[0] == {(checks.GROUP_ACROSS, "train and val"): 1}
 
 
 def test_unreadable_pictures_are_named(data):
     (data / "3.png").write_text("no picture")
     totals, found = found_in(data, write(data))
-    assert totals == {(issues.UNREADABLE, "pictures"): 1}
+    assert totals == {(checks.UNREADABLE, "pictures"): 1}
     assert found.findings[0].example.path.name == "3.png"
 
 
@@ -138,15 +138,15 @@ def test_pictures_without_a_face_are_named(tmp_path):
         image = draw(0 if number == 4 else 1, tint=number * 13)
         Image.fromarray(image).save(folder / f"{number}.png")
     totals, found = found_in(tmp_path, [f"mood={tmp_path / 'photos'}"], detector=GreenSquares())
-    assert totals[issues.NO_FACE, "pictures"] == 1
-    assert next(f for f in found.findings if f.kind == issues.NO_FACE).example.path.name == "4.png"
+    assert totals[checks.NO_FACE, "pictures"] == 1
+    assert next(f for f in found.findings if f.kind == checks.NO_FACE).example.path.name == "4.png"
 
 
 def test_without_splits_copies_are_told_as_unsplit(data):
     rows = [{"path": f"{i}.png", "mood": "ab"[i % 2]} for i in range(12)]
     rows.append(save(data, "12.png", portraits(1)[0]) | {"mood": "a"})
     pd.DataFrame(rows).to_csv(data / "manifest.csv", index=False)
-    assert found_in(data, [str(data)])[0] == {(issues.EXACT_WITHIN, issues.UNSPLIT): 1}
+    assert found_in(data, [str(data)])[0] == {(checks.EXACT_WITHIN, checks.UNSPLIT): 1}
 
 
 def test_the_findings_are_written_and_printed(data, capsys):
@@ -159,7 +159,7 @@ def test_the_findings_are_written_and_printed(data, capsys):
     for told in ("exact copies in", "val, also train", "same pixels, two labels", "mood"):
         assert told in printed
     table = pd.read_csv(data / "out/findings.csv")
-    row = table[table.finding == issues.EXACT_ACROSS].iloc[0]
+    row = table[table.finding == checks.EXACT_ACROSS].iloc[0]
     assert (Path(row.path).name, row.split, row.labels) == ("12.png", "val", "mood b")
     assert (Path(row.other_path).name, row.other_split, row.similarity) == ("0.png", "train", 1)
     about = json.loads((data / "out/audit.json").read_text())
@@ -208,7 +208,7 @@ def test_the_model_tells_exchanged_names_whatever_the_task_is_called(tmp_path, m
     monkeypatch.setattr(model_file, "load", lambda path: (None, description))
     monkeypatch.setattr(label_permutation, "predict", bright_is_the_second_class)
     found = audit_module.audit([str(tmp_path)], model="any.keras", cache=tmp_path / "cache")
-    (swapped,) = [one for one in found.findings if one.kind == issues.SWAPPED]
+    (swapped,) = [one for one in found.findings if one.kind == checks.SWAPPED]
     assert swapped.where == "sex"
     assert "male looks like female" in swapped.words
 
@@ -224,10 +224,10 @@ def test_the_known_faults_of_fer2013_are_found(tmp_path):
     """Its PrivateTest, in which ten of the 57 contradicting groups lie, is not in this copy."""
     found = audit([f"expression={FER2013}"], model=None, cache=tmp_path / "cache")
     across = found.totals
-    assert across[issues.EXACT_ACROSS, "val, also train"] == 280
-    assert across[issues.EXACT_OTHERWISE, "expression"] == 47
+    assert across[checks.EXACT_ACROSS, "val, also train"] == 280
+    assert across[checks.EXACT_OTHERWISE, "expression"] == 47
     # One of the 280 is blank: equal pixel for pixel, and without a correlation.
-    assert across[issues.NEAR_ACROSS, "val, also train"] == 521 - 279
+    assert across[checks.NEAR_ACROSS, "val, also train"] == 521 - 279
 
 
 def test_find_faces_from_the_command_line(tmp_path, monkeypatch):

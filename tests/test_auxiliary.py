@@ -8,10 +8,8 @@ from conftest import SHADE, TINT, noted_epochs, toy_network
 from test_fit import TRAIN, VAL
 
 from faceattr.training.augment import NO_AUGMENTATION
-from faceattr.training.auxiliary import Auxiliary, with_auxiliary
-from faceattr.training.config import Settings
-from faceattr.training.losses import compiled
-from faceattr.training.phases import Phase
+from faceattr.training.config import Phase, Settings
+from faceattr.training.losses import Auxiliary, compiled, with_auxiliary
 from faceattr.training.schedules import course_of
 from faceattr.training.trainer import check, fit
 

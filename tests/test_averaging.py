@@ -6,7 +6,7 @@ from test_fit import PHASES, VAL, run
 
 from faceattr.evaluation.metrics import evaluate
 from faceattr.training.augment import NO_AUGMENTATION
-from faceattr.training.averaging import WeightAverage
+from faceattr.training.checkpoint import WeightAverage
 from faceattr.training.config import Settings
 
 SETTINGS = Settings(phases=PHASES, batch_size=16, augmentation=NO_AUGMENTATION, seed=3, ema=0.9)

@@ -5,11 +5,10 @@ import numpy as np
 import pytest
 from conftest import SHADE, TINT, toy_network
 
-from faceattr.data.balance import chances, class_weights, draw, log_priors, row_weights
-from faceattr.data.dataset import Rows
+from faceattr.data.dataset import Rows, chances, class_weights, draw, log_priors, row_weights
 from faceattr.training.augment import NO_AUGMENTATION
 from faceattr.training.batches import MaskedBatches
-from faceattr.training.objective import compile_masked
+from faceattr.training.losses import compile_masked
 
 RARE = np.eye(2, dtype="float32")[[0] * 15 + [1] * 5]
 UNKNOWN = np.zeros((4, 2), "float32")

@@ -4,7 +4,7 @@ import pytest
 from conftest import SHADE, toy_network
 
 from faceattr.tasks import Task
-from faceattr.training.branches import branch_pattern, check_branches
+from faceattr.training.config import branch_pattern, check_branches
 
 PATHS = [
     "block1_conv1/kernel",

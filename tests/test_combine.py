@@ -7,9 +7,8 @@ from keras import ops
 
 from faceattr.data.dataset import mask, prior_of
 from faceattr.tasks import Task
-from faceattr.training.config import Settings
+from faceattr.training.config import FINETUNE, Phase, Settings
 from faceattr.training.losses import COMBINATIONS, LOSS_FLOOR, CombinedLosses, combination, compiled
-from faceattr.training.phases import FINETUNE, Phase
 
 GENERATOR = np.random.default_rng(0)
 CROPS = GENERATOR.integers(0, 256, (8, 32, 32, 3), dtype="uint8")

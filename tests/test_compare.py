@@ -8,13 +8,10 @@ from conftest import toy_network
 from test_train import data  # noqa: F401
 
 from faceattr import cli
-from faceattr.training import trial
-from faceattr.training.compare import compare
-from faceattr.training.config import Settings
+from faceattr.training.compare import ALONE, Data, Run, Way, compare, train_once
+from faceattr.training.config import FROZEN, Settings
 from faceattr.training.network import Network
-from faceattr.training.phases import FROZEN
 from faceattr.training.standings import certainty, print_standings, standings
-from faceattr.training.trial import ALONE, Data, Way, train_once
 
 PHASE = replace(FROZEN, epochs=2, patience=1)
 JOINT = Way("joint", Network(), Settings((PHASE,), batch_size=8, copies=0))
@@ -77,7 +74,7 @@ def test_a_comparison_goes_on_behind_what_is_finished(sets, tmp_path):
 
 def test_other_settings_are_another_run(sets):
     names = {
-        trial.Run(way, seed, sets, alone).fingerprint
+        Run(way, seed, sets, alone).fingerprint
         for way in (JOINT, LOG)
         for seed in (0, 1)
         for alone in (None, "shade")
@@ -135,7 +132,7 @@ def test_few_rows_are_said_to_leave_much_open():
 
 
 def test_the_command_reads_recipes_and_prints_a_table(sets, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(trial, "train_apart", lambda run, begin: train_once(run))
+    monkeypatch.setattr(compare, "train_apart", lambda run, begin: train_once(run))
     (tmp_path / "ways.toml").write_text(
         'epochs = "frozen=1,finetune=0"\nbatch-size = 8\n'
         'copies = 0\n[by-turns]\nschedule = "alternating"\n'

@@ -1,9 +1,13 @@
 import numpy as np
 import pytest
 
-from faceattr.evaluation.answers import answers_to
-from faceattr.evaluation.confidence import coverage_curve, offers, reliability
-from faceattr.evaluation.metrics import calibration_error
+from faceattr.evaluation.metrics import (
+    answers_to,
+    calibration_error,
+    coverage_curve,
+    offers,
+    reliability,
+)
 from faceattr.tasks import GENDER
 
 

@@ -10,8 +10,7 @@ from use_toys import attributes, save_pictures
 
 from faceattr import cli
 from faceattr.data.sources import read_source
-from faceattr.inference.extras import Extras
-from faceattr.inference.label import label_to
+from faceattr.inference.label import Extras, label_to
 from faceattr.training.network import Network
 
 pytestmark = pytest.mark.slow

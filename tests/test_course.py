@@ -5,9 +5,8 @@ from conftest import SHADE, TINT, noted_epochs, toy_network
 from test_fit import TRAIN, VAL
 
 from faceattr.training.augment import NO_AUGMENTATION
-from faceattr.training.config import Settings
+from faceattr.training.config import Phase, Settings
 from faceattr.training.optimizers import ConvolutionMuon
-from faceattr.training.phases import Phase
 from faceattr.training.schedules import Alternating, course_of
 from faceattr.training.trainer import fit
 

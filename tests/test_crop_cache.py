@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 from conftest import shaded
 
-from faceattr.data import crop_cache
-from faceattr.data.crop_cache import cache_crops
+from faceattr.data import store
 from faceattr.data.manifest import Example
-from faceattr.data.store import LINE
+from faceattr.data.store import LINE, cache_crops
 from faceattr.images.crop import CropRule, crop
 
 RULE = CropRule(32)
@@ -45,7 +44,7 @@ def test_a_cached_crop_is_the_crop(examples, folder):
 
 def test_the_next_run_decodes_nothing(examples, folder, monkeypatch):
     first = cache_crops(examples, RULE, folder)
-    monkeypatch.setattr(crop_cache, "read_image", lambda path: 1 / 0)
+    monkeypatch.setattr(store, "read_image", lambda path: 1 / 0)
     again = cache_crops(examples[::-1], RULE, folder)
     np.testing.assert_array_equal(again.array[again.rows[::-1]], first.array[first.rows])
 

@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from faceattr.data.crop_cache import CachedCrops
 from faceattr.data.dataset import Rows, mask, rows_of
 from faceattr.data.manifest import Example
+from faceattr.data.store import CachedCrops
 from faceattr.tasks import EXPRESSION, GENDER
 from faceattr.training.augment import NO_AUGMENTATION
 from faceattr.training.batches import MaskedBatches, Mix, kind_shares, spread

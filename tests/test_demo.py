@@ -23,7 +23,7 @@ from faceattr.cli import main
 from faceattr.images import camera
 from faceattr.live import viewer
 from faceattr.live.outputs import VideoFile
-from faceattr.live.pen import COLOURS
+from faceattr.live.overlay import COLOURS
 from faceattr.live.window import must_have_screen
 
 DEMO = Path(__file__).parent.parent / "demo.py"

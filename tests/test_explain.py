@@ -8,8 +8,7 @@ from use_toys import GreenSquares, save_pictures
 from faceattr import cli
 from faceattr.images.crop import CropRule
 from faceattr.images.load import read_image
-from faceattr.inference.explain import explain, glowing
-from faceattr.inference.heat import Heat
+from faceattr.inference.explain import Heat, explain, glowing
 from faceattr.inference.predictor import FaceAttributes
 from faceattr.model.file import Description
 from faceattr.tasks import Task

@@ -13,14 +13,14 @@ from conftest import shaded
 from PIL import Image
 
 from faceattr.cli import main
-from faceattr.evaluation.answers import paired_loss
+from faceattr.evaluation.metrics import paired_loss
 from faceattr.evaluation.report import report
 from faceattr.exporting import formats
 from faceattr.exporting.export import export
 from faceattr.exporting.parity import FLOAT, INT8, Agreement, Labelled
 from faceattr.files import install_command
 from faceattr.images.crop import CropRule
-from faceattr.inference.heat import Heat
+from faceattr.inference.explain import Heat
 from faceattr.inference.predictor import FaceAttributes
 from faceattr.model import file as model_file
 from faceattr.model import runtime

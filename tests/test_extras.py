@@ -18,12 +18,10 @@ from faceattr.images.inputs import InputFile
 from faceattr.inference import artifacts, gallery
 from faceattr.inference.artifacts import parts_below, place_of
 from faceattr.inference.console import report
-from faceattr.inference.extras import Extras
 from faceattr.inference.gallery import write_gallery
-from faceattr.inference.label import label_to
-from faceattr.inference.looking import Item
-from faceattr.inference.rows import columns
-from faceattr.inference.summary import Summary
+from faceattr.inference.label import Extras, Summary, label_to
+from faceattr.inference.pipeline import Item
+from faceattr.inference.schema import columns
 from faceattr.inference.table import read_rows
 from faceattr.tasks import Task
 

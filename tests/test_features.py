@@ -8,12 +8,10 @@ import pytest
 from conftest import SHADE, TINT, toy_network
 from test_fit import PHASES, TRAIN, VAL, new_network, run
 
-from faceattr.training import frozen as frozen_module
+from faceattr.training import feature_cache as frozen_module
 from faceattr.training.augment import Augmentation
-from faceattr.training.boundary import changing, fingerprint, split
-from faceattr.training.config import Settings
-from faceattr.training.frozen import FeatureCache
-from faceattr.training.phases import Phase
+from faceattr.training.config import Phase, Settings
+from faceattr.training.feature_cache import FeatureCache, changing, fingerprint, split
 
 SETTINGS = Settings(phases=PHASES, batch_size=16, copies=3, seed=3)
 

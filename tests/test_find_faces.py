@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 from use_toys import GreenSquares, draw
 
-from faceattr.data.crop_cache import cache_crops
-from faceattr.data.find_faces import FACES, find_faces
+from faceattr.data.face_finder import FACES, find_faces
 from faceattr.data.manifest import Example
+from faceattr.data.store import cache_crops
 from faceattr.images.crop import CropRule, crop
 
 

@@ -10,8 +10,7 @@ from conftest import SHADE, TINT, shaded, toy_network
 from faceattr.data.dataset import Rows
 from faceattr.evaluation.metrics import evaluate
 from faceattr.training.augment import NO_AUGMENTATION
-from faceattr.training.config import Settings
-from faceattr.training.phases import Phase
+from faceattr.training.config import Phase, Settings
 from faceattr.training.trainer import fit
 
 PHASES = (

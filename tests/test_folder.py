@@ -13,8 +13,7 @@ from test_reading import jpeg_bytes, png_claiming
 from use_toys import attributes, save_pictures
 
 import faceattr.inference.label as folder_module
-from faceattr.inference.extras import Extras
-from faceattr.inference.label import label, label_to
+from faceattr.inference.label import Extras, label, label_to
 
 FORMS = ["t.csv", "t.jsonl", "t.parquet"]
 

@@ -5,8 +5,8 @@ import pytest
 
 from faceattr.data.dataset import Rows
 from faceattr.data.manifest import Example
-from faceattr.evaluation.answers import all_answers, answers_to, wilson
 from faceattr.evaluation.groups import by_groups, check_columns, part_of
+from faceattr.evaluation.metrics import all_answers, answers_to, wilson
 from faceattr.tasks import GENDER, Task
 
 MOOD = Task("mood", ("calm", "wild"))

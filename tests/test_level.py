@@ -12,9 +12,8 @@ from faceattr.images.crop import CropRule, crop, tilt_of
 from faceattr.images.inputs import InputFile
 from faceattr.images.video import Frame
 from faceattr.inference.artifacts import place_of
-from faceattr.inference.extras import Extras
-from faceattr.inference.label import label, label_to
-from faceattr.inference.looking import Item
+from faceattr.inference.label import Extras, label, label_to
+from faceattr.inference.pipeline import Item
 from faceattr.live.face_tracker import Recogniser
 from faceattr.model import file as model_file
 from faceattr.tasks import GENDER

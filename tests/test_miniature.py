@@ -12,9 +12,8 @@ from faceattr.data.sources import read_labelled
 from faceattr.evaluation.report import read_rows
 from faceattr.images.crop import CropRule
 from faceattr.tasks import GENDER, Task
-from faceattr.training.config import Settings
+from faceattr.training.config import FROZEN, Settings
 from faceattr.training.losses import compiled
-from faceattr.training.phases import FROZEN
 
 MOOD = Task("mood", ("laughing", "crying", "cute"))
 MOODS = ("laughing", "crying", "cute", "laughing", "cute")

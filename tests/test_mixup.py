@@ -5,8 +5,8 @@ import tensorflow as tf
 from conftest import toy_network
 
 from faceattr.data.dataset import mask, prior_of
-from faceattr.training.mixup import mixed
-from faceattr.training.objective import compile_masked
+from faceattr.training.batches import mixed
+from faceattr.training.losses import compile_masked
 
 CROPS = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype="uint8")
 EXPRESSION = np.eye(7, dtype="float32")[np.arange(8) % 7] * (np.arange(8) < 5)[:, None]

@@ -145,7 +145,7 @@ def test_batch_normalisation_stays_in_inference_mode_unless_it_shall_learn(norme
 
 
 def test_the_fused_norm_computes_what_keras_norm_computes():
-    from faceattr.model.fused_norm import FusedBatchNormalization
+    from faceattr.model.vgg16 import FusedBatchNormalization
 
     x = np.random.default_rng(0).normal(3, 2, (8, 4, 4, 5)).astype("float32")
     fused, stock = FusedBatchNormalization(), keras.layers.BatchNormalization()

@@ -11,7 +11,7 @@ from conftest import toy_network
 from faceattr.data.dataset import mask
 from faceattr.model.build import build
 from faceattr.tasks import EXPRESSION, GENDER
-from faceattr.training.objective import compile_masked, masked_losses
+from faceattr.training.losses import compile_masked, masked_losses
 
 GENERATOR = np.random.default_rng(0)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from use_toys import attributes, draw
 
-from faceattr.images.typeface import typeface
+from faceattr.images.draw import typeface
 from faceattr.inference.overlay import draw_faces, lines_of
 
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from faceattr.training.config import FINETUNE, FROZEN, SCRATCH, Phase
 from faceattr.training.optimizers import ConvolutionMuon
-from faceattr.training.phases import FINETUNE, FROZEN, SCRATCH, Phase
 
 
 def test_the_defaults_freeze_then_fine_tune_or_start_from_nothing():

@@ -11,9 +11,8 @@ from use_toys import GreenSquares, attributes, draw, save_pictures
 
 from faceattr.images.inputs import InputFile, Inputs
 from faceattr.images.load import BYTES_A_PIXEL, Room, read_image
-from faceattr.inference import looking
-from faceattr.inference.looking import Clock, Item, items_of
-from faceattr.inference.pipeline import describe_items
+from faceattr.inference import pipeline
+from faceattr.inference.pipeline import Clock, Item, describe_items, items_of
 
 
 def described(folder, describe, **how):
@@ -83,14 +82,14 @@ def test_boxes_are_those_of_the_full_picture_and_small_faces_are_cut_from_it(
     image = np.full((1200, 1600, 3), 230, np.uint8)
     image[400 : 400 + side, 800 : 800 + side] = (10, 200, 10)
     Image.fromarray(image).save(tmp_path / "large.jpg", quality=95)
-    read, sizes = looking.read_picture, []
+    read, sizes = pipeline.read_picture, []
 
     def spy(path, at_least=None, **how):
         picture = read(path, at_least, **how)
         sizes.append(max(picture.image.shape))
         return picture
 
-    monkeypatch.setattr(looking, "read_picture", spy)
+    monkeypatch.setattr(pipeline, "read_picture", spy)
     (record,) = described(tmp_path, attributes(detector=HalfSize()))
     assert sizes == [800, 1600][:decodes]
     assert record.faces[0].box == pytest.approx((800, 400, 800 + side, 400 + side), abs=8)
@@ -162,7 +161,7 @@ def test_pictures_wait_until_there_is_room_for_them_and_a_huge_one_goes_alone(
     tmp_path, monkeypatch
 ):
     room, most = Room(2_000_000), []  # that of 1.8 pictures
-    monkeypatch.setattr(looking, "ROOM", room)
+    monkeypatch.setattr(pipeline, "ROOM", room)
     find = GreenSquares.__call__
 
     def watched(self, image):

@@ -4,7 +4,7 @@ import pytest
 from use_toys import MOOD, SHADE, attributes, draw
 
 from faceattr.images.inputs import InputFile
-from faceattr.inference.rows import Labelled, columns, rows_of
+from faceattr.inference.schema import Labelled, columns, rows_of
 from faceattr.tasks import Task
 
 TASKS = (MOOD, SHADE)

@@ -5,8 +5,7 @@ import pytest
 
 from faceattr.detection.base import Face
 from faceattr.inference.predictor import NO_ANSWER, Prediction
-from faceattr.live.overlay import View, draw_live
-from faceattr.live.pen import COLOURS, colour_of, line_of
+from faceattr.live.overlay import COLOURS, View, colour_of, draw_live, line_of
 from faceattr.live.tracking import LiveFace
 
 HAPPY = Prediction("happy", 0.87, {"happy": 0.87, "sad": 0.13})

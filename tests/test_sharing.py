@@ -8,13 +8,9 @@ from keras import layers
 from test_fit import TRAIN, VAL
 
 from faceattr.training.augment import NO_AUGMENTATION
-from faceattr.training.auxiliary import Auxiliary
-from faceattr.training.branches import branch_pattern
-from faceattr.training.config import Settings
-from faceattr.training.losses import compiled
-from faceattr.training.phases import Phase
-from faceattr.training.schedules import course_of
-from faceattr.training.sharing import Tie, apart, pull, ties, ties_of
+from faceattr.training.config import Phase, Settings, branch_pattern
+from faceattr.training.losses import Auxiliary, compiled
+from faceattr.training.schedules import Tie, apart, course_of, pull, ties, ties_of
 from faceattr.training.trainer import fit
 
 PHASE = Phase("finetune", epochs=2, learning_rate=0.05, first="trunk")

@@ -7,10 +7,8 @@ import pytest
 from use_scenes import PERSON, ByColour, Person, Scene, attributes, background, texture
 
 from faceattr.detection.base import Face
-from faceattr.live.face_tracker import Effort, Recogniser
-from faceattr.live.matching import overlap
-from faceattr.live.motion import carried, is_cut, sketch
-from faceattr.live.tracking import Settling, Tracks
+from faceattr.live.face_tracker import Effort, Recogniser, carried, is_cut, sketch
+from faceattr.live.tracking import Settling, Tracks, overlap
 
 
 def seen_by(scene, model=None, **how):

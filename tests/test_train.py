@@ -24,8 +24,8 @@ from faceattr.model.file import Description
 from faceattr.tasks import GENDER
 from faceattr.training import network as network_module
 from faceattr.training import schedules
+from faceattr.training.config import FINETUNE
 from faceattr.training.network import Network
-from faceattr.training.phases import FINETUNE
 
 
 @pytest.fixture

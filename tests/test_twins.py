@@ -16,7 +16,7 @@ from faceattr.data.near_duplicates import (
     photographs,
     prints_of,
 )
-from faceattr.data.ties import connected, ties
+from faceattr.data.splits import connected, ties
 from faceattr.images.crop import CropRule
 
 SIZE = 48

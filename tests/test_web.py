@@ -23,8 +23,8 @@ from faceattr.cli import main
 from faceattr.files import install_command
 from faceattr.inference.predictor import FaceAttributes
 from faceattr.live import web
-from faceattr.live.messages import MOST_BYTES, frame_of
 from faceattr.live.outputs import VideoFile
+from faceattr.live.web import MOST_BYTES, frame_of
 
 uvicorn = pytest.importorskip("uvicorn", reason="needs faceattr[web]")
 pytest.importorskip("websockets", reason="needs faceattr[web]")

@@ -11,8 +11,8 @@ import pytest
 from use_toys import MOOD, SHADE
 
 from faceattr.images.inputs import InputFile
-from faceattr.inference.looking import items_of
-from faceattr.inference.rows import columns
+from faceattr.inference.pipeline import items_of
+from faceattr.inference.schema import columns
 from faceattr.inference.table import must_be_writable, open_table, read_rows
 
 COLUMNS = columns((MOOD, SHADE))

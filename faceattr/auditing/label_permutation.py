@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from faceattr.data.crop_cache import cache_crops
 from faceattr.data.dataset import rows_of
 from faceattr.data.manifest import Example, targets
+from faceattr.data.store import cache_crops
 from faceattr.evaluation.metrics import predict
 from faceattr.model import file as model_file
 from faceattr.tasks import Task

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from faceattr.cli.data import add_spelling, spelling_of
-from faceattr.cli.options import FOUND, add_face_options, command, detector_of, names, start_keras
+from faceattr.cli.options import (
+    FOUND,
+    add_face_options,
+    add_spelling,
+    command,
+    detector_of,
+    names,
+    spelling_of,
+    start_keras,
+)
 
 
 def add_command(commands) -> None:

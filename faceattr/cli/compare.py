@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from faceattr.cli.data import add_spelling, spelling_of
-from faceattr.cli.options import command, names, start_keras
+from faceattr.cli.options import add_spelling, command, names, spelling_of, start_keras
 from faceattr.cli.recipe import read_recipes
 from faceattr.cli.train import add_options, network_of, settings_of
 
@@ -33,9 +32,9 @@ def compare(recipes, on, output, tasks=None, cache=None, **given) -> int:
     seeds. The same command goes on behind what TABLE.csv holds."""
     options = [one for spec in recipes for one in read_recipes(spec, add_options).items()]
     start_keras()
+    from faceattr.training.compare import Data, train_apart
     from faceattr.training.compare import compare as run
     from faceattr.training.standings import RunProgress, print_standings
-    from faceattr.training.trial import Data, train_apart
 
     ways = [_way(name, dict(own)) for name, own in options]
     data = Data(tuple(on), tasks and tuple(tasks), cache, spelling_of(given))
@@ -47,7 +46,7 @@ def compare(recipes, on, output, tasks=None, cache=None, **given) -> int:
 
 
 def _way(name: str, given: dict):
-    from faceattr.training.trial import Way
+    from faceattr.training.compare import Way
 
     network = network_of(given)
     way = Way(name, network, settings_of(network.phases, given))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from faceattr.cli.data import add_spelling, spelling_of
 from faceattr.cli.options import (
     add_face_options,
     add_flip,
+    add_spelling,
     command,
     detector_of,
     names,
+    spelling_of,
     start_keras,
 )
 

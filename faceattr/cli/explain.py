@@ -30,7 +30,7 @@ def explain(model, pictures, output, **given) -> int:
     import sys
 
     from faceattr.images.draw import must_be_a_sheet
-    from faceattr.inference.opening import open_typed
+    from faceattr.inference.predictor import open_typed
 
     # What is typed wrongly shall be told before the seconds that a model takes to load.
     must_be_a_sheet(output, **{k: given[k] for k in ("most", "overwrite") if k in given})

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from faceattr.cli.data import add_spelling, spelling_of
-from faceattr.cli.options import command, start_keras
+from faceattr.cli.options import add_spelling, command, spelling_of, start_keras
 
 
 def add_command(commands) -> None:

@@ -10,9 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from faceattr.data.cells import read_cells
 from faceattr.data.fer2013 import read_fer2013
-from faceattr.data.manifest import SPLIT_NAMES, Example, Known, Label, Source, Votes
+from faceattr.data.manifest import SPLIT_NAMES, Example, Known, Label, Source, Votes, read_cells
 from faceattr.data.votes import read_votes, vote_columns
 from faceattr.tasks import EXPRESSION, TASK_NAME
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from faceattr.data.cells import read_cells
-from faceattr.data.manifest import Example, Source, Votes
+from faceattr.data.manifest import Example, Source, Votes, read_cells
 from faceattr.data.votes import FERPLUS, FERPLUS_FILE, read_votes
 from faceattr.tasks import EXPRESSION, ORDERS
 

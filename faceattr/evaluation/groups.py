@@ -11,7 +11,7 @@ import pandas as pd
 
 from faceattr.data.dataset import Rows
 from faceattr.data.manifest import Example
-from faceattr.evaluation.answers import Answers, Interval, wilson
+from faceattr.evaluation.metrics import Answers, Interval, wilson
 from faceattr.tasks import Task
 
 FEW = 30  # rows; a smaller group is marked and does not decide about the gap

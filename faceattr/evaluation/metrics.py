@@ -11,14 +11,184 @@ from typing import Any
 import cv2
 import keras
 import numpy as np
+from scipy.stats import binomtest
 from sklearn import metrics
 
 from faceattr.data.dataset import Rows
-from faceattr.evaluation.answers import Interval, answers_to, wilson
-from faceattr.evaluation.confidence import BINS, bin_of
 from faceattr.images.crop import CropRule, crop
 from faceattr.model.file import plain
 from faceattr.tasks import ORDERED, Task
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a head answered for the rows that know its task.
+
+    Args:
+        task: The task.
+        rows: Where these rows stand among all, ``(n,)``.
+        truth: Number of the true class, ``(n,)``; of votes the strongest, of a tie the first.
+        probabilities: What the head said, ``(n, classes)``.
+    """
+
+    task: Task
+    rows: np.ndarray
+    truth: np.ndarray
+    probabilities: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def answer(self) -> np.ndarray:
+        """Number of the answered class, ``(n,)``."""
+        return self.probabilities.argmax(axis=-1)
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """Probability of the answer, ``(n,)``."""
+        return self.probabilities.max(axis=-1)
+
+    @property
+    def right(self) -> np.ndarray:
+        """Whether the answer is the truth, ``bool`` ``(n,)``."""
+        return self.answer == self.truth
+
+
+def answers_to(task: Task, target: np.ndarray, probabilities: np.ndarray) -> Answers:
+    """Put a head's answers beside its targets.
+
+    Args:
+        task: The task.
+        target: Target rows ``(n, classes)``; all-zero rows are left out.
+        probabilities: What the head answered, ``(n, classes)``.
+    """
+    known = np.flatnonzero(target.sum(axis=-1) > 0)
+    return Answers(task, known, target[known].argmax(axis=-1), probabilities[known])
+
+
+def all_answers(
+    tasks: Sequence[Task], rows: Rows, probabilities: Mapping[str, np.ndarray]
+) -> tuple[Answers, ...]:
+    """The answers to every task that model and rows share, as far as a row knows it."""
+    shared = [t for t in tasks if t.name in probabilities and t.name in rows.targets]
+    found = [answers_to(t, rows.targets[t.name], probabilities[t.name]) for t in shared]
+    return tuple(answers for answers in found if len(answers))
+
+
+def wilson(right: int, n: int) -> Interval:
+    """The 95 % interval of a share (Wilson 1927); from 0 to 1 where nothing was counted."""
+    if not n:
+        return 0.0, 1.0
+    low, high = binomtest(int(right), int(n)).proportion_ci(method="wilson")
+    return float(low), float(high)
+
+
+def paired_loss(before: np.ndarray, after: np.ndarray) -> Interval:
+    """The 95 % interval of the accuracy that is lost between two models on the same rows.
+
+    Only rows that one of them alone answers right tell a difference, so it is much narrower than
+    two intervals side by side (Bonett and Price 2012, adjusted Wald).
+
+    Args:
+        before: Whether the first model's answers are right, ``bool`` ``(n,)``.
+        after: The same of the second model.
+
+    Returns:
+        Lowest and highest loss as shares of the rows, below 0 where accuracy is gained.
+    """
+    n = len(before) + 2
+    lost, won = (
+        (np.sum(one & ~other) + 1) / n for one, other in ((before, after), (after, before))
+    )
+    half = 1.96 * np.sqrt((lost + won - (lost - won) ** 2) / n)
+    return float(lost - won - half), float(lost - won + half)
+
+
+BINS = 15  # of the calibration error too: it can be worked out from what the curve shows
+THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Answers of about the same confidence.
+
+    Args:
+        n: How many there are.
+        confidence: Their mean confidence.
+        accuracy: The share of right ones, which should be the same.
+        interval: 95 % Wilson interval of the accuracy.
+    """
+
+    n: int
+    confidence: float
+    accuracy: float
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What `label --min-confidence` would give.
+
+    Args:
+        min_confidence: Answers below it are withheld.
+        n: How many are not.
+        coverage: Their share.
+        accuracy: The share of right ones among them; NaN where none is left.
+        interval: 95 % Wilson interval of the accuracy.
+    """
+
+    min_confidence: float
+    n: int
+    coverage: float
+    accuracy: float
+    interval: Interval
+
+
+def reliability(answers: Answers, bins: int = BINS) -> tuple[Bin, ...]:
+    """Confidence against accuracy, over equal bins of confidence that hold any answer."""
+    confidence, right = answers.confidence.astype(float), answers.right
+    place = bin_of(confidence, bins)
+    found = []
+    for number in np.unique(place):
+        inside = place == number
+        n, hits = int(inside.sum()), int(right[inside].sum())
+        found.append(Bin(n, float(confidence[inside].mean()), hits / n, wilson(hits, n)))
+    return tuple(found)
+
+
+def bin_of(confidence: np.ndarray, bins: int) -> np.ndarray:
+    """In which of so many equal bins each confidence lies, counted from 0."""
+    return np.clip((confidence * bins).astype(int), 0, bins - 1)
+
+
+def offers(answers: Answers, thresholds: tuple[float, ...] = THRESHOLDS) -> tuple[Offer, ...]:
+    """For some smallest confidences, how much is still answered and how well."""
+    return tuple(_offer(answers, threshold) for threshold in thresholds)
+
+
+def _offer(answers: Answers, threshold: float) -> Offer:
+    given = answers.confidence >= threshold
+    n, hits = int(given.sum()), int(answers.right[given].sum())
+    accuracy = hits / n if n else float("nan")
+    return Offer(threshold, n, n / len(answers), accuracy, wilson(hits, n))
+
+
+def coverage_curve(answers: Answers) -> tuple[np.ndarray, np.ndarray]:
+    """Accuracy of the surest answers, for every number of them.
+
+    Returns:
+        Coverage and accuracy, ``(n,)`` each, from the surest answer alone to all of them.
+        Answers of the same confidence come together: no threshold could part them.
+    """
+    order = np.argsort(-answers.confidence, kind="stable")
+    confidence, hits = answers.confidence[order], np.cumsum(answers.right[order])
+    last_of_its_confidence = np.flatnonzero(np.append(np.diff(confidence) != 0, True))
+    counts = last_of_its_confidence + 1
+    return counts / len(order), hits[last_of_its_confidence] / counts
+
 
 FEW_OF_A_CLASS = 20  # rows
 SIDES = (12, 16, 24, 32, 48, 64, 96)

@@ -15,9 +15,8 @@ from markupsafe import Markup
 from PIL import Image
 
 from faceattr.evaluation import plots
-from faceattr.evaluation.confidence import offers
-from faceattr.evaluation.findings import Findings
-from faceattr.evaluation.mistakes import SHOWN, path_of
+from faceattr.evaluation.findings import SHOWN, Findings, path_of
+from faceattr.evaluation.metrics import offers
 from faceattr.model.file import plain
 
 SIDE = 96  # of a face on the page, in pixels

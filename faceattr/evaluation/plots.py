@@ -18,9 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn import metrics
 
-from faceattr.evaluation.answers import Answers
-from faceattr.evaluation.confidence import coverage_curve, offers, reliability
-from faceattr.evaluation.metrics import Score
+from faceattr.evaluation.metrics import Answers, Score, coverage_curve, offers, reliability
 from faceattr.tasks import Task
 
 Draw = Callable[[], Figure]

@@ -14,22 +14,19 @@ import numpy as np
 
 from faceattr import __version__
 from faceattr.data import console
-from faceattr.data.crop_cache import cache_crops
 from faceattr.data.dataset import Rows, rows_of
 from faceattr.data.face_finder import Look
 from faceattr.data.label_map import AS_WRITTEN, Spelling
 from faceattr.data.manifest import Example, Manifest
 from faceattr.data.near_duplicates import have_twins
 from faceattr.data.sources import check_find_faces_in, read_labelled, without_folders
+from faceattr.data.store import cache_crops
 from faceattr.detection.base import Detector
 from faceattr.evaluation import plots, show
-from faceattr.evaluation.answers import all_answers
 from faceattr.evaluation.calibration import FEWEST
-from faceattr.evaluation.confidence import offers, reliability
-from faceattr.evaluation.findings import Findings
+from faceattr.evaluation.findings import SHOWN, Findings, draw_mistakes, write_mistakes
 from faceattr.evaluation.groups import Groups, by_groups, check_columns
-from faceattr.evaluation.metrics import Score, predict, write_json
-from faceattr.evaluation.mistakes import SHOWN, draw_mistakes, write_mistakes
+from faceattr.evaluation.metrics import Score, all_answers, offers, predict, reliability, write_json
 from faceattr.evaluation.pages import write_card, write_page
 from faceattr.evaluation.robustness import robustness
 from faceattr.files import must_be_folder

@@ -10,9 +10,8 @@ from rich.text import Text
 
 from faceattr.data.console import OUT
 from faceattr.evaluation.calibration import FEWEST, Calibration
-from faceattr.evaluation.confidence import Offer
 from faceattr.evaluation.groups import Groups
-from faceattr.evaluation.metrics import Score
+from faceattr.evaluation.metrics import Offer, Score
 
 
 def print_calibration(calibration: Mapping[str, Calibration]) -> None:

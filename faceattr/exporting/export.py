@@ -18,8 +18,7 @@ from faceattr import __version__
 from faceattr.data.label_map import AS_WRITTEN, Spelling
 from faceattr.exporting import formats
 from faceattr.exporting.console import print_proof, say
-from faceattr.exporting.crops import choose_crops
-from faceattr.exporting.parity import Proof, prove
+from faceattr.exporting.parity import Proof, choose_crops, prove
 from faceattr.model import file as model_file
 from faceattr.model import runtime
 from faceattr.model.file import Description

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from faceattr.images.load import PathLike
-from faceattr.images.typeface import typeface
+
+
+@lru_cache(maxsize=64)
+def typeface(size: float) -> ImageFont.FreeTypeFont:
+    """A plain sans-serif of so many pixels: matplotlib's, as Pillow's knows little but ASCII."""
+    import matplotlib as mpl  # for those alone who draw
+
+    return ImageFont.truetype(Path(mpl.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
+
 
 GAP = 10
 LINE = 1.3  # height of a line of text in sizes of its font

@@ -15,9 +15,9 @@ from faceattr.files import LONGEST_NAME, short_name
 from faceattr.images.crop import CropRule, crop
 from faceattr.images.inputs import InputFile
 from faceattr.images.load import MAX_PIXELS, ROOM, PathLike, Picture, read_picture
-from faceattr.inference.looking import Found, Item, reason_of
 from faceattr.inference.overlay import draw_faces
-from faceattr.inference.rows import Labelled
+from faceattr.inference.pipeline import Found, Item, reason_of
+from faceattr.inference.schema import Labelled
 from faceattr.inference.table import whole_file
 
 KEPT = (".jpg", ".jpeg", ".png", ".webp")

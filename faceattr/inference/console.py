@@ -18,12 +18,9 @@ from rich.progress import (
 )
 
 from faceattr.images.inputs import Inputs
-from faceattr.inference.extras import NOTHING, Extras
-from faceattr.inference.label import label_to
-from faceattr.inference.opening import open_typed
-from faceattr.inference.predictor import FaceAttributes
-from faceattr.inference.rows import UNREADABLE, Labelled
-from faceattr.inference.summary import Summary, named
+from faceattr.inference.label import NOTHING, Extras, Summary, label_to, named
+from faceattr.inference.predictor import FaceAttributes, open_typed
+from faceattr.inference.schema import UNREADABLE, Labelled
 from faceattr.inference.table import must_be_writable
 from faceattr.progress import Bar
 

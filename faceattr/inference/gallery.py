@@ -27,7 +27,7 @@ from PIL import Image
 from faceattr.images.crop import CropRule, crop
 from faceattr.images.load import PathLike, read_image
 from faceattr.images.video import frames_at
-from faceattr.inference.rows import OK, Row, withheld_name
+from faceattr.inference.schema import OK, Row, withheld_name
 from faceattr.inference.table import whole_file
 from faceattr.tasks import Task
 

@@ -2,22 +2,152 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import takewhile
+from pathlib import Path
+from time import perf_counter
+from typing import Any
 
-from faceattr.images.inputs import Inputs
+from faceattr.files import must_be_folder, must_have_place
+from faceattr.images.inputs import InputFile, Inputs
 from faceattr.images.load import MAX_PIXELS, PathLike
-from faceattr.inference.artifacts import save_annotated, save_crops
-from faceattr.inference.extras import NOTHING, Extras
+from faceattr.inference.artifacts import must_spare_inputs, save_annotated, save_crops
 from faceattr.inference.gallery import write_gallery
-from faceattr.inference.looking import Clock, Item, items_of
 from faceattr.inference.metadata import begin_sidecar, now, settings_of, write_sidecar
-from faceattr.inference.pipeline import ahead, as_many, describe_items, must_be_limit
+from faceattr.inference.pipeline import (
+    Clock,
+    Item,
+    ahead,
+    as_many,
+    describe_items,
+    items_of,
+    must_be_limit,
+)
 from faceattr.inference.predictor import FaceAttributes
-from faceattr.inference.rows import Labelled, Row, columns, rows_of
-from faceattr.inference.summary import Summary
+from faceattr.inference.schema import STATUSES, Labelled, Row, columns, rows_of, withheld_name
 from faceattr.inference.table import must_be_writable, open_table, read_rows
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a job leaves beside its table; None leaves it out.
+
+    Args:
+        crops: A folder for every face, as the model's own rule cuts it.
+        annotated: A folder for copies of the pictures with boxes and answers.
+        gallery: An HTML page of faces by answer and confidence; its name ends in ``.html``.
+    """
+
+    crops: PathLike | None = None
+    annotated: PathLike | None = None
+    gallery: PathLike | None = None
+
+    @property
+    def folders(self) -> list[PathLike]:
+        """Where the job itself writes pictures."""
+        return [folder for folder in (self.crops, self.annotated) if folder is not None]
+
+    def must_be_writable(self, *, resume: bool = False, overwrite: bool = False) -> None:
+        """Refuse names before any work is done.
+
+        Args:
+            resume: Go on with what is there.
+            overwrite: Replace what is there.
+
+        Raises:
+            ValueError, OSError: Something cannot be written there, or a gallery is there that
+                may not be replaced.
+        """
+        for folder in self.folders:
+            must_be_folder(Path(folder))
+        if self.gallery is None:
+            return
+        page = Path(self.gallery)
+        must_have_place(page)
+        if page.suffix != ".html":
+            raise ValueError(f"A gallery's name ends in .html. Received: {page}")
+        if page.exists() and not (resume or overwrite):
+            raise FileExistsError(
+                f"{page} exists already. Replace it and the table (--overwrite) or choose "
+                "another name."
+            )
+
+    def must_spare(self, files: Iterable[InputFile]) -> None:
+        """Refuse folders in which a copy would take the place of an input.
+
+        Raises:
+            ValueError: One of them is such a folder.
+        """
+        if self.crops is not None:
+            must_spare_inputs(self.crops, files, crops=True)
+        if self.annotated is not None:
+            must_spare_inputs(self.annotated, files, crops=False)
+
+
+NOTHING = Extras()
+
+
+@dataclass
+class Summary:
+    """What a job did.
+
+    Args:
+        inputs: Pictures and frames that were looked at.
+        statuses: Rows by status.
+        answers: By task, rows by answer; None counts the unsure.
+        resumed: Inputs that the table held already.
+        seconds: From the first picture to the last row.
+        stages: Seconds by stage, summed over threads.
+        interrupted: Whether the job was stopped before its end.
+    """
+
+    inputs: int = 0
+    statuses: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(STATUSES, 0)))
+    answers: dict[str, Counter[str | None]] = field(default_factory=dict)
+    resumed: int = 0
+    seconds: float = 0.0
+    stages: Mapping[str, float] = field(default_factory=dict)
+    interrupted: bool = False
+    _start: float = field(default_factory=perf_counter)
+
+    def add(self, labelled: Labelled, rows: Sequence[Row]) -> None:
+        """Count one input."""
+        self.inputs += 1
+        self.statuses.update(row["status"] for row in rows)
+        for face in labelled.faces:
+            for task, prediction in face.predictions.items():
+                if not (face.too_small or face.dropped):
+                    self.answers.setdefault(task, Counter())[prediction.label] += 1
+
+    def end(self, clock: Clock, *, interrupted: bool) -> None:
+        """Stop the clock."""
+        self.seconds = perf_counter() - self._start
+        self.stages, self.interrupted = clock.seconds, interrupted
+
+    def counts(self) -> dict[str, Any]:
+        """What the page beside the table keeps."""
+        return {
+            "interrupted": self.interrupted,
+            "looked_at": self.inputs,
+            "there_before": self.resumed,
+            "rows": dict(self.statuses),
+            "answers": {task: named(answers) for task, answers in self.answers.items()},
+            "seconds": round(self.seconds, 1),
+        }
+
+    @property
+    def faces(self) -> int:
+        """Faces that were described."""
+        return self.statuses["ok"]
+
+
+def named(answers: Mapping[str | None, int]) -> dict[str, int]:
+    """Counts by answer, those of the withheld under a name that no answer has."""
+    withheld = withheld_name([name for name in answers if name])
+    return {withheld if name is None else name: count for name, count in answers.items()}
 
 
 def label(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from faceattr.images.typeface import typeface
+from faceattr.images.draw import typeface
 from faceattr.inference.predictor import DescribedFace, Prediction
 
 Area = tuple[float, float, float, float]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -298,3 +302,39 @@ def _in_bfloat16(network: keras.Model, description: model_file.Description) -> k
 
 
 NO_ANSWER = Prediction(None, None, {})
+
+
+LOAD = ("model", "precision", *inspect.getfullargspec(FaceAttributes).kwonlyargs)
+
+
+def open_typed(given: dict[str, Any], say: Callable[[str], None]) -> FaceAttributes:
+    """Open model and detector.
+
+    Args:
+        given: What was typed; `detector`, `offline` and the arguments of
+            `FaceAttributes.load` are taken out of it.
+        say: Is told in one line when the usual detector cannot be had.
+
+    Raises:
+        OSError, ValueError: One of them cannot be had; the message says the cure.
+    """
+    offline = given.pop("offline", False)
+    name = given.pop("detector", "auto")
+    how = {name: given.pop(name) for name in LOAD if name in given}
+    detector = choose_detector(name, offline=offline, say=say)
+    with silence():
+        return FaceAttributes.load(detector=detector, **how)
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """TensorFlow greets on the process' own standard error, which Python cannot intercept."""
+    sys.stderr.flush()
+    before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(nowhere)

@@ -16,14 +16,14 @@ from filelock import FileLock, Timeout
 
 from faceattr.files import must_have_place, short_name
 from faceattr.images.load import PathLike
-from faceattr.inference.rows import Row
-from faceattr.inference.serializers import (
+from faceattr.inference.schema import (
     OTHER_COLUMNS,
     Columns,
     CsvForm,
     Done,
     Form,
     JsonlForm,
+    Row,
     whole_inputs,
     without_unreadable,
 )

@@ -9,14 +9,158 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, TypeVar
 
 from faceattr.images.camera import Feed, Source, is_live, open_feed
 from faceattr.images.video import SILENT_SECONDS, Frame, always
 from faceattr.inference.predictor import FaceAttributes
 from faceattr.live.face_tracker import Effort, Recogniser, Seen
-from faceattr.live.newest import Clock, Newest
 from faceattr.live.tracking import LiveFace, Settling
+
+T = TypeVar("T")
+
+
+class Newest(Generic[T]):
+    """A place for one value that a thread replaces and others wait for."""
+
+    def __init__(self) -> None:
+        self.value: T | None = None
+        self.moment = time.monotonic()
+        self.is_ended = False
+        self._count = 0
+        self._error: Exception | None = None
+        self._changed = threading.Condition()
+
+    def put(self, value: T) -> None:
+        with self._changed:
+            self.value, self.moment = value, time.monotonic()
+            self._count += 1
+            self._changed.notify_all()
+
+    def after(self, count: int, patience: float) -> tuple[int, T] | None:
+        """A value newer than the `count`-th with its own count; None after `patience` seconds.
+
+        Raises:
+            StopIteration: There will be none.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._count > count or self.is_ended, patience)
+            if self._count > count and self.value is not None:
+                return self._count, self.value
+            self.raise_error()
+            if self.is_ended:
+                raise StopIteration
+            return None
+
+    def raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def end(self, error: Exception | None = None) -> None:
+        with self._changed:
+            self.is_ended = True
+            self._error = self._error or error
+            self._changed.notify_all()
+
+
+class Clock:
+    """Seconds since the first frame, standing still while paused."""
+
+    def __init__(self) -> None:
+        self._start: float | None = None
+        self._paused_at: float | None = None
+        self._stopped = False
+        self._changed = threading.Condition()
+
+    @property
+    def is_paused(self) -> bool:
+        return self._paused_at is not None
+
+    def now(self) -> float:
+        if self._start is None:
+            return 0.0
+        return (self._paused_at or time.monotonic()) - self._start
+
+    def pause(self) -> None:
+        with self._changed:
+            self._paused_at = self._paused_at or time.monotonic()
+
+    def resume(self) -> None:
+        with self._changed:
+            if self._paused_at is not None and self._start is not None:
+                self._start += time.monotonic() - self._paused_at
+            self._paused_at = None
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def wait_until(self, second: float) -> None:
+        with self._changed:
+            if self._start is None:
+                self._start = time.monotonic() - second
+            while not self._stopped and (self.is_paused or self.now() < second):
+                self._changed.wait(None if self.is_paused else second - self.now())
+
+
+PACE_SECONDS = 2.0
+
+
+class Pace:
+    """How fast it goes: frames shown and looked at a second, how late picture and answers are."""
+
+    def __init__(self, watching: Watch) -> None:
+        self._watching = watching
+        self._shown: deque[float] = deque()
+        self._looks: deque[tuple[float, int]] = deque()
+        self._picture = 0.0
+        self._answer = 0.0
+        self._last_look = -1
+
+    def tick(self, captured: float) -> None:
+        """Count a frame that is being shown, captured at that moment of `time.monotonic`."""
+        now = time.monotonic()
+        self._shown.append(now)
+        self._looks.append((now, self._watching.looks))
+        while now - self._shown[0] > PACE_SECONDS:
+            self._shown.popleft()
+            self._looks.popleft()
+        self._picture = 0.9 * self._picture + 0.1 * (now - captured)
+        seen = self._watching.seen
+        if seen is not None and seen.number != self._last_look:
+            late = now - seen.captured
+            self._answer = late if self._last_look < 0 else 0.8 * self._answer + 0.2 * late
+            self._last_look = seen.number
+
+    @property
+    def frames_per_second(self) -> float:
+        """Frames shown, over the last two seconds."""
+        return _rate([(moment, number) for number, moment in enumerate(self._shown)])
+
+    @property
+    def looks_per_second(self) -> float:
+        """Frames in which faces were looked for, over the last two seconds."""
+        return _rate(list(self._looks))
+
+    def line(self) -> str:
+        """All of it in one line."""
+        detector = self._watching.recogniser.attributes.detector.about["name"]
+        return (
+            f"{self.frames_per_second:.0f} frames/s   {self.looks_per_second:.0f} looks/s   "
+            f"picture {1000 * self._picture:.0f} ms   answers {1000 * self._answer:.0f} ms   "
+            f"{detector}"
+        )
+
+
+def _rate(counts: Sequence[tuple[float, int]]) -> float:
+    if len(counts) < 2 or counts[-1][0] == counts[0][0]:
+        return 0.0
+    return (counts[-1][1] - counts[0][1]) / (counts[-1][0] - counts[0][0])
+
 
 LATE = 0.05  # a file's frame that is later than this is passed over without decoding it
 Moment = tuple[Frame, tuple[LiveFace, ...]]

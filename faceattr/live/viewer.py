@@ -17,12 +17,11 @@ from rich.console import Console
 
 from faceattr.images.camera import Source, is_live, open_feed
 from faceattr.images.video import Frame
-from faceattr.inference.opening import open_typed
+from faceattr.inference.predictor import open_typed
 from faceattr.live.face_tracker import Effort
 from faceattr.live.outputs import TABLE_SUFFIXES, Timeline, VideoFile, must_be_a_sink, save_snapshot
 from faceattr.live.overlay import View, draw_live
-from faceattr.live.pace import Pace
-from faceattr.live.stream import Moment, Watch, watch
+from faceattr.live.stream import Moment, Pace, Watch, watch
 from faceattr.live.tracking import Settling
 from faceattr.live.window import Window, must_have_screen
 

@@ -1,7 +1,6 @@
 """The network: VGG16, its preprocessing inside, one softmax head per task."""
 
-from faceattr.model.build import SHARINGS, build
-from faceattr.model.heads import POOLINGS, feature_map, head, pool
+from faceattr.model.build import POOLINGS, SHARINGS, build, feature_map, head, pool
 from faceattr.model.learning import TRUNK, head_names, open_from
 from faceattr.model.vgg16 import TRUNKS, convolutions, shared_name, with_owner_renamed
 from faceattr.model.weights import measure_norms, transfer, vgg16_of

@@ -9,6 +9,40 @@ from pathlib import Path
 import keras
 import numpy as np
 
+
+@keras.saving.register_keras_serializable(package="faceattr")
+class FusedBatchNormalization(keras.layers.BatchNormalization):
+    """Keras' batch normalisation, computed by ``FusedBatchNormV3`` where TensorFlow trains.
+
+    Keras' own layer does not use the fused kernel under ``mixed_bfloat16`` and costs a
+    quarter to two fifths of VGG16's training speed. Scale, offset and statistics stay in
+    float32; the input keeps its dtype. With another backend this is Keras' layer.
+    """
+
+    def __init__(self, **kwargs) -> None:
+        kwargs.update(dtype="float32", autocast=False)
+        super().__init__(**kwargs)
+
+    def call(self, inputs, training=None, mask=None):
+        learning = training and self.trainable
+        if keras.backend.backend() != "tensorflow" or not learning:
+            return super().call(inputs, training=training, mask=mask)
+        import tensorflow as tf
+
+        output, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=self.gamma,
+            offset=self.beta,
+            mean=self.moving_mean,
+            variance=self.moving_variance,
+            epsilon=self.epsilon,
+            is_training=True,
+        )
+        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + batch * (1 - self.momentum))
+        return output
+
+
 TRUNKS = {"vgg16": 1, "vgg16-slim": 4}  # what the channels are divided by
 LAST = "block5_pool"
 OF = "_of_"
@@ -53,7 +87,7 @@ def add_trunk(
 
 
 def _norm_and_relu(x: keras.KerasTensor, convolution: str) -> keras.KerasTensor:
-    from faceattr.model.fused_norm import FusedBatchNormalization
+    pass
 
     x = FusedBatchNormalization(name=norm_name(convolution))(x)
     return keras.layers.ReLU(name=f"{norm_name(convolution)}_relu")(x)

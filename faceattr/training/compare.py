@@ -5,15 +5,224 @@ The results of a run are appended to a CSV file as it ends; what is there is not
 
 from __future__ import annotations
 
+import hashlib
+import json
+import multiprocessing
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
+import keras
 import pandas as pd
 
+from faceattr.data.dataset import Rows
+from faceattr.data.label_map import AS_WRITTEN, Spelling
 from faceattr.data.sources import read_for_training
-from faceattr.training.trainer import check
-from faceattr.training.trial import ALONE, Data, Result, Run, Way, train_apart
+from faceattr.evaluation.report import read_rows
+from faceattr.images.crop import CropRule
+from faceattr.model.file import plain
+from faceattr.tasks import Task
+from faceattr.training.batches import Mix, steps_per_epoch
+from faceattr.training.config import Settings
+from faceattr.training.feature_cache import folder_in
+from faceattr.training.network import Network
+from faceattr.training.trainer import Epoch, check, fit
+
+ALONE = "alone"
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way of training several tasks, by name."""
+
+    name: str
+    network: Network
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Data:
+    """What all ways are trained and judged on.
+
+    Args:
+        sources: See `faceattr.data.sources.read_source`.
+        tasks: Columns to take from bare manifests.
+        cache: Folder of the crop cache.
+        spelling: How the labels are to be understood.
+    """
+
+    sources: tuple[str, ...]
+    tasks: tuple[str, ...] | None = None
+    cache: str | Path | None = None
+    spelling: Spelling = AS_WRITTEN
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: a way, a seed, and the task that is trained alone, or None for all."""
+
+    way: Way
+    seed: int
+    data: Data
+    alone: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What table and messages call its way."""
+        return ALONE if self.alone else self.way.name
+
+    @property
+    def settings(self) -> Settings:
+        """Its way's, with its seed; every phase goes to its end, so that all see as much."""
+        settings = self.way.settings
+        phases = tuple(replace(phase, patience=None) for phase in settings.phases)
+        if self.alone:  # what was said of the other tasks and their sources has no meaning
+            priors = {task: of for task, of in settings.priors.items() if task == self.alone}
+            settings = replace(settings, priors=priors, mix=Mix())
+        return replace(settings, phases=phases, seed=self.seed)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that was asked for."""
+        facts = {
+            "network": asdict(self.way.network),
+            "settings": asdict(self.settings),
+            "sources": self.data.sources,
+            "tasks": self.data.tasks,
+            "spelling": asdict(self.data.spelling),
+            "alone": self.alone,
+        }
+        return hashlib.sha256(json.dumps(plain(facts)).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run brought for one task: a line of the file.
+
+    Args:
+        way: The way's name, or `ALONE`.
+        seed: The run's.
+        task: The task.
+        n: Validation rows that know it.
+        accuracy: On them, after the last epoch; no epoch is chosen by them.
+        balanced_accuracy: Likewise.
+        pictures: How many the run trained on, repeats counted.
+        minutes: That its training steps took, without reading, features and validation.
+        megabytes: The most memory that its process held.
+        rows: A hash of its training and validation rows.
+        run: Its fingerprint.
+    """
+
+    way: str
+    seed: int
+    task: str
+    n: int
+    accuracy: float
+    balanced_accuracy: float
+    pictures: int
+    minutes: float
+    megabytes: float
+    rows: str
+    run: str
+
+
+def train_apart(run: Run, begin: Callable[[], None] | None = None) -> list[Result]:
+    """`train_once` in a new process, in which `begin` is called before all else.
+
+    Raises:
+        OSError: The process was killed.
+    """
+    fresh = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(1, mp_context=fresh, initializer=begin) as pool:
+            return pool.submit(train_once, run).result()
+    except BrokenProcessPool:
+        raise OSError(
+            f"The process of {run.name}, seed {run.seed}, was killed, most likely for want of "
+            "memory. The same command goes on behind what is finished."
+        ) from None
+
+
+def train_once(run: Run) -> list[Result]:
+    """Train once and judge the last epoch."""
+    network = run.way.network.settled()
+    tasks, rows = _read(run, network.crop or CropRule())
+    model = network.build(tasks, seed=run.seed)
+    network.measure(model, rows["train"])
+    clock, epochs = _Clock(), list[Epoch]()
+    with tempfile.TemporaryDirectory() as folder:
+        fit(
+            model,
+            tasks,
+            rows["train"],
+            rows["val"],
+            run.settings,
+            Path(folder),
+            after_epoch=epochs.append,
+            callbacks=[clock],
+            features=folder_in(run.data.cache),
+        )
+    steps = len(epochs) * steps_per_epoch(len(rows["train"]), run.settings.batch_size)
+    result = partial(
+        Result,
+        way=run.name,
+        seed=run.seed,
+        pictures=steps * run.settings.batch_size,
+        minutes=clock.seconds / 60,
+        megabytes=_peak_megabytes(),
+        rows=rows["train"].sha256()[:8] + rows["val"].sha256()[:8],
+        run=run.fingerprint,
+    )
+    return [
+        result(
+            task=task,
+            n=score.n,
+            accuracy=score.accuracy,
+            balanced_accuracy=score.balanced_accuracy,
+        )
+        for task, score in epochs[-1].scores.items()
+    ]
+
+
+def _read(run: Run, rule: CropRule) -> tuple[list[Task], dict[str, Rows]]:
+    """The tasks that the run trains, and the rows that know one of them, by split."""
+    manifest = read_for_training(run.data.sources, run.data.tasks, run.data.spelling)
+    tasks = [task for task in manifest.tasks if run.alone in (None, task.name)]
+    rows = {}
+    for split in ("train", "val"):
+        examples = manifest.only(split)
+        rows[split], _ = read_rows(examples, manifest.tasks, rule, run.data.cache)
+        if run.alone:
+            rows[split] = rows[split].only(run.alone)
+    return tasks, rows
+
+
+class _Clock(keras.callbacks.Callback):
+    """Seconds spent in training steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds = 0.0
+
+    def on_train_batch_begin(self, batch: int, logs=None) -> None:
+        self._began = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs=None) -> None:
+        self.seconds += time.perf_counter() - self._began
+
+
+def _peak_megabytes() -> float:
+    """The most memory that this process held; NaN where the system does not tell."""
+    # getrusage would tell the parent's peak where that is higher.
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.is_file() else []
+    found = [float(line.split()[1]) for line in lines if line.startswith("VmHWM")]
+    return found[0] * 1024 / 1e6 if found else float("nan")
 
 
 def compare(

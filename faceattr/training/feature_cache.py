@@ -8,20 +8,89 @@ augmented anew each time; everything above the boundary trains as ever.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+import re
+import shutil
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
 import platformdirs
 
-from faceattr.data.crop_cache import CROPS, default_folder
 from faceattr.data.dataset import Rows
-from faceattr.data.store import FORMAT, Store, alone
+from faceattr.data.store import CROPS, FORMAT, Store, alone, default_folder, delete_oldest, hold
+from faceattr.model.vgg16 import convolutions
 from faceattr.training.augment import NO_AUGMENTATION, augment
-from faceattr.training.boundary import fingerprint
-from faceattr.training.config import Settings
+from faceattr.training.config import Phase, Settings
+
+
+@dataclass(frozen=True)
+class Split:
+    """A network cut in two; both parts share its layers.
+
+    Args:
+        settled: From crops to the boundary: nothing in it learns or is left to chance.
+        learning: From the boundary to the answers.
+    """
+
+    settled: keras.Model
+    learning: keras.Model
+
+    @property
+    def boundary(self) -> keras.KerasTensor:
+        return self.settled.output
+
+
+def split(network: keras.Model) -> Split | None:
+    """Cut a network as high as what learns in it allows.
+
+    Returns:
+        None where no single tensor has all that learns above it and a convolution below, as
+        when the whole trunk learns or tasks part at the first layer.
+    """
+    for operation in reversed(network.operations):
+        settled = keras.Model(network.input, operation.output)
+        if not convolutions(settled):
+            return None
+        if not all(map(_is_settled, settled.operations)):
+            continue
+        try:
+            return Split(settled, keras.Model(operation.output, network.output))
+        except ValueError:  # some head is tapped below: it is not connected to this tensor
+            continue
+    return None
+
+
+def _is_settled(operation: keras.Operation) -> bool:
+    learns = getattr(operation, "trainable_variables", ())
+    return not learns and getattr(operation, "seed_generator", None) is None
+
+
+def changing(network: keras.Model, phases: Sequence[Phase]) -> list[keras.Variable]:
+    """The variables that may change in some of these phases, in the network's order."""
+    settled: set[int] | None = None
+    for phase in phases:
+        phase.open(network)
+        cut = split(network)
+        own = {id(variable) for variable in cut.settled.variables} if cut else set()
+        settled = own if settled is None else settled & own
+    return [variable for variable in network.variables if id(variable) not in (settled or ())]
+
+
+def fingerprint(model: keras.Model) -> str:
+    """A hash of what a model computes: its layers, how they are connected, and its weights."""
+    text = re.sub('"trainable": (true|false)', "", model.to_json())
+    text = text.replace(f'"{model.name}"', '"model"')
+    for number, operation in enumerate(model.operations):
+        # Keras numbers nameless operations through the whole process.
+        text = text.replace(f'"{operation.name}"', f'"{number}"')
+    digest = hashlib.sha256(text.encode())
+    for variable in model.variables:
+        digest.update(keras.ops.convert_to_numpy(variable).tobytes())
+    return digest.hexdigest()
+
 
 TOGETHER = 64  # crops in one pass through the trunk
 ENDING = ".features"
@@ -158,3 +227,108 @@ class Copies:
 def copies_wanted(settings: Settings) -> int:
     """How many copies differ at all."""
     return 1 if settings.augmentation == NO_AUGMENTATION else settings.copies
+
+
+LIMIT = 4 * 1024**3  # bytes of features in the folder, of all runs together
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A phase whose lower part was computed beforehand.
+
+    Args:
+        learning: From features to answers; its layers are the network's own.
+        copies: By crop size, what training batches are drawn from.
+        val: The validation rows, with features in place of crops.
+    """
+
+    learning: keras.Model
+    copies: Mapping[int, Copies]
+    val: Rows
+
+
+class FeatureCache:
+    """The features of a run's rows, phase by phase.
+
+    Args:
+        folder: Where they are kept.
+        settings: Of the run.
+        train: Training rows.
+        val: Validation rows.
+        track: Shows how far a list has been worked through.
+        tell: Takes a sentence for the user.
+        draws: As for `faceattr.training.trainer.fit`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Settings,
+        train: Rows,
+        val: Rows,
+        track: Track,
+        tell: Callable[[str], None],
+        draws: Sequence[int] = (),
+    ) -> None:
+        self._folder, self._settings, self._draws = folder, settings, draws
+        self._train, self._val, self._track, self._tell = train, val, track, tell
+
+    def enter(self, network: keras.Model, position: int) -> Frozen | None:
+        """Prepare the phase at `position`; None where it has to be trained on crops."""
+        cuts = self._cuts(network, position)
+        if cuts[0] is None:
+            return None
+        phase, own_size = self._settings.phases[position], self._train.crops.shape[1]
+        sizes = {own_size, *(size for *_, size in phase.stretches(own_size))}
+        needed = sum(self._bytes(cuts[0].settled, size) for size in sizes)
+        if needed > min(LIMIT, self._free()):
+            self._tell(
+                f"{phase.name}: features of {len(self._train):,} faces would take "
+                f"{needed / 1e9:.1f} GB, so every crop is computed anew (--copies 0 says so)"
+            )
+            return None
+        also: list[keras.KerasTensor] = []
+        for cut in filter(None, cuts[1:]):
+            if any(cut.boundary is tensor for tensor in (cuts[0].boundary, *also)):
+                continue
+            more = self._bytes(cut.settled, own_size)
+            if needed + more <= min(LIMIT, self._free()):
+                also, needed = [*also, cut.boundary], needed + more
+        features = {
+            size: Features(cuts[0].settled, also, size, self._folder, self._track, self._draws)
+            for size in sizes
+        }
+        self._take_room(needed, [path for of in features.values() for path in of.paths])
+        copies = {size: Copies(of, self._train, self._settings) for size, of in features.items()}
+        return Frozen(cuts[0].learning, copies, self._seen(features[own_size]))
+
+    def _cuts(self, network: keras.Model, position: int) -> list[Split | None]:
+        """Where this phase and the later ones cut the network; this one's state is left."""
+        cuts: list[Split | None] = []
+        for phase in reversed(self._settings.phases[position:]):
+            phase.open(network)
+            cuts.insert(0, split(network))
+        return cuts
+
+    def _seen(self, features: Features) -> Rows:
+        """The validation rows with features in place of crops."""
+        used, index = np.unique(self._val.index, return_inverse=True)
+        places = features.places(self._val.crops[used], "", self._settings)
+        return Rows(features.array, places[index], self._val.targets)
+
+    def _bytes(self, settled: keras.Model, size: int) -> int:
+        copies = copies_wanted(self._settings) * len(np.unique(self._train.index))
+        row = int(np.prod(shape_of(settled, size))) * np.dtype(DTYPE).itemsize
+        return row * (copies + len(self._val))
+
+    def _free(self) -> int:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return shutil.disk_usage(self._folder).free
+
+    def _take_room(self, needed: int, own: Collection[Path]) -> None:
+        """Hold the own stores, and delete others until there is room, but none that a run uses."""
+        with alone(self._folder / LOCK):
+            for path in own:
+                hold(path)
+            others = [path for path in self._folder.glob(f"*{ENDING}") if path not in own]
+            delete_oldest(others, LIMIT - needed)

@@ -2,16 +2,113 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import keras
 from keras import ops
 
 from faceattr.data.dataset import prior_of
-from faceattr.training.auxiliary import Auxiliary
-from faceattr.training.objective import compile_masked, masked_losses
+from faceattr.model.build import feature_map, head, pool
+
+
+def masked_losses(
+    heads: Iterable[str], label_smoothing: float = 0.0
+) -> dict[str, keras.losses.Loss]:
+    """One loss per head, for ``compile(loss=…)`` and a ``sample_weight`` of masks by task.
+
+    Args:
+        heads: Names of the heads.
+        label_smoothing: Share of every known target that is spread over the classes.
+    """
+    return {
+        name: keras.losses.CategoricalCrossentropy(
+            label_smoothing=label_smoothing, reduction="mean_with_sample_weight"
+        )
+        for name in heads
+    }
+
+
+def compile_masked(
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    *,
+    label_smoothing: float = 0.0,
+    weights: Mapping[str, float] | None = None,
+) -> None:
+    """Compile a model for masked batches.
+
+    Args:
+        model: A model of `faceattr.model.build`.
+        optimizer: Any Keras optimiser.
+        label_smoothing: See `masked_losses`.
+        weights: By task, the weight of its loss in the sum; 1 where not given.
+    """
+    heads = list(model.output)
+    weights = dict(weights or {})
+    model.compile(
+        optimizer=optimizer,
+        loss=masked_losses(heads, label_smoothing),
+        loss_weights={name: weights.get(name, 1.0) for name in heads},
+        # Plain `metrics` would score an all-zero row as class 0.
+        weighted_metrics={name: ["accuracy"] for name in heads},
+    )
+
+
+@dataclass(frozen=True)
+class Auxiliary:
+    """One more loss of a task (Szegedy et al. 2014, "Going deeper with convolutions").
+
+    Args:
+        task: Whose labels teach it.
+        layer: The layer of the trunk that its head reads, for example ``"block4_pool"``.
+        weight: Of its loss beside that of the task's own head.
+    """
+
+    task: str
+    layer: str
+    weight: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight < math.inf:
+            raise ValueError(
+                "An auxiliary loss has a finite weight above 0. "
+                f"Received: {self.weight} for {self.task} at {self.layer}"
+            )
+
+    @property
+    def head(self) -> str:
+        """What its head is called."""
+        return f"{self.layer}_for_{self.task}"
+
+
+def with_auxiliary(network: keras.Model, auxiliary: Sequence[Auxiliary]) -> keras.Model:
+    """The network with the heads of auxiliary losses beside its own; its layers are shared.
+
+    Whoever saves `network` leaves them behind.
+
+    Args:
+        network: A model of `faceattr.model.build`.
+        auxiliary: What to add; nothing gives back `network` itself.
+
+    Raises:
+        ValueError: There is no such task or layer.
+    """
+    outputs = dict(network.output)
+    for extra in auxiliary:
+        if extra.task not in network.output:
+            raise ValueError(
+                f"There is no task {extra.task} for an auxiliary loss. "
+                f"The tasks are {', '.join(network.output)}."
+            )
+        pooled = pool(feature_map(network, extra.layer, extra.task), "avg", extra.head)
+        classes = network.output[extra.task].shape[-1]
+        outputs[extra.head] = head(extra.head, classes)(pooled)
+    return keras.Model(network.input, outputs) if auxiliary else network
+
 
 if TYPE_CHECKING:
     from faceattr.training.config import Settings

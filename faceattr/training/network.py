@@ -15,13 +15,12 @@ import numpy as np
 from faceattr.data.dataset import Rows
 from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
-from faceattr.model.build import SHARINGS, build
+from faceattr.model.build import POOLINGS, SHARINGS, build
 from faceattr.model.file import Description
-from faceattr.model.heads import POOLINGS
 from faceattr.model.vgg16 import TRUNKS
 from faceattr.model.weights import measure_norms, transfer
 from faceattr.tasks import Task
-from faceattr.training.phases import FINETUNE, FROZEN, SCRATCH, WHOLE, Phase
+from faceattr.training.config import FINETUNE, FROZEN, SCRATCH, WHOLE, Phase
 
 IMAGENET = "imagenet"
 NOTHING = "none"

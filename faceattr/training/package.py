@@ -15,13 +15,11 @@ import keras
 import numpy as np
 
 from faceattr import __version__
-from faceattr.data.balance import log_prior
-from faceattr.data.dataset import Rows, log_priors_of
+from faceattr.data.dataset import Rows, log_prior, log_priors_of
 from faceattr.data.sources import without_folders
 from faceattr.evaluation import show
 from faceattr.evaluation.calibration import Calibration, calibrate, set_prior
 from faceattr.evaluation.findings import Findings
-from faceattr.evaluation.forgetting import FORGETTING, changes, print_changes, write_changes
 from faceattr.evaluation.metrics import (
     Score,
     accuracy_by_size,
@@ -34,7 +32,7 @@ from faceattr.evaluation.report import print_findings, twin_groups, unseen, writ
 from faceattr.model import file as model_file
 from faceattr.model.file import Description
 from faceattr.training import checkpoint
-from faceattr.training.add_heads import Old
+from faceattr.training.add_heads import FORGETTING, Old, changes, print_changes, write_changes
 from faceattr.training.config import NATURAL, UNIFORM, Settings
 from faceattr.training.network import Network
 from faceattr.training.trainer import LOG

@@ -11,9 +11,9 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainin
 from rich.table import Table
 
 from faceattr.data.console import ERR, OUT, print_notes
-from faceattr.evaluation.answers import wilson
+from faceattr.evaluation.metrics import wilson
 from faceattr.progress import Bar
-from faceattr.training.trial import ALONE, Result, Run
+from faceattr.training.compare import ALONE, Result, Run
 
 WIDE = 200  # characters, however narrow the terminal: a Markdown table must not be cut
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 
+from faceattr.auditing import checks
+from faceattr.auditing.label_permutation import find_swaps
 from faceattr.data import console
 from faceattr.data.dataset import Rows, with_log_priors
 from faceattr.data.face_finder import Look
@@ -25,16 +27,45 @@ from faceattr.files import must_have_place
 from faceattr.images.load import PathLike, several
 from faceattr.model.file import Description
 from faceattr.tasks import KNOWN_TASKS, Task
-from faceattr.training import brief
 from faceattr.training.add_heads import Adding, Old
-from faceattr.training.config import Settings
+from faceattr.training.config import FROZEN, Settings
 from faceattr.training.distill import Distillation, distilled
 from faceattr.training.feature_cache import folder_in
 from faceattr.training.network import Network
 from faceattr.training.package import check_priors, finish, made
-from faceattr.training.phases import FROZEN
 from faceattr.training.progress import TrainingProgress
 from faceattr.training.trainer import SETTINGS, check, fit
+
+
+def of_rows(tasks: Sequence[Task], rows: Mapping[str, Rows]) -> list[str]:
+    """A note for each kind of finding among the faces of all splits, and where there is more."""
+    found = checks.looked_at(tasks, joined(tuple(rows.values())))
+    totals = checks.totals(one for one in found if one.kind not in checks.IN_WORDS)
+    lines = [f"{kind}: {count:,} ({where})" for (kind, where), count in totals.items()]
+    for kind in checks.IN_WORDS:
+        if told := [f"{one.where} {one.words}" for one in found if one.kind == kind]:
+            lines.append(f"{kind}: {', '.join(told)}")
+    return [*lines, "`faceattr audit` with these sources names them"] if totals else lines
+
+
+def joined(parts: Sequence[Rows]) -> Rows:
+    """Rows of several splits in one; all are cut by the same rule into the same cache."""
+    # Crops are only ever appended, so the longest view of the file holds those of the others.
+    crops = max((part.crops for part in parts), key=len)
+    targets = {
+        name: np.concatenate([part.targets[name] for part in parts]) for name in parts[0].targets
+    }
+    examples = [example for part in parts for example in part.examples]
+    return Rows(crops, np.concatenate([part.index for part in parts]), targets, examples)
+
+
+def of_start(tasks: Sequence[Task], train: Rows, network: Network, cache: Path | None) -> list[str]:
+    """A line for each task whose names the model that is started from would exchange."""
+    if network.start is None:
+        return []
+    swaps = find_swaps(tasks, train.examples, network.start, cache)
+    return [f"WARNING: {swap.task}: {swap}" for swap in swaps]
+
 
 NEW = ".new.training"  # a run that replaces a finished one, until it is finished itself
 
@@ -110,7 +141,7 @@ def train(
     check_priors(settings.priors, rows["train"])
     rows["train"] = with_log_priors(rows["train"], settings.priors)
     network.measure(model, rows["train"])
-    console.print_lines(brief.of_start(manifest.tasks, rows["train"], network, look.cache))
+    console.print_lines(of_start(manifest.tasks, rows["train"], network, look.cache))
     judged = _judged(adding.judge, old, network, look, spelling) if adding and old else []
     about = made(every, rows, network, settings, manifest.notes, old)
     about["made"] |= {"distillation": distillation.told()} if distillation else {}
@@ -213,7 +244,7 @@ def _cut(
     console.print_rows(rows, manifest.tasks)
     console.print_left_out({**manifest.left_out, **left_out})
     console.print_notes(manifest.notes)
-    console.print_notes(brief.of_rows(manifest.tasks, rows))
+    console.print_notes(of_rows(manifest.tasks, rows))
     check_classes(manifest.tasks, rows["train"])
     for task in manifest.tasks:
         if not rows["val"].targets[task.name].any():

@@ -23,16 +23,10 @@ from faceattr.model.file import plain
 from faceattr.model.learning import head_names
 from faceattr.tasks import Task
 from faceattr.training import checkpoint
-from faceattr.training.auxiliary import with_auxiliary
-from faceattr.training.averaging import WeightAverage
-from faceattr.training.boundary import changing
-from faceattr.training.branches import check_branches
-from faceattr.training.checkpoint import CHECKPOINT, Position
-from faceattr.training.config import NATURAL, UNIFORM, Settings
-from faceattr.training.feature_cache import Track
-from faceattr.training.frozen import FeatureCache, Frozen
-from faceattr.training.losses import combination_for
-from faceattr.training.phases import Phase
+from faceattr.training.checkpoint import CHECKPOINT, Position, WeightAverage
+from faceattr.training.config import NATURAL, UNIFORM, Phase, Settings, check_branches
+from faceattr.training.feature_cache import FeatureCache, Frozen, Track, changing
+from faceattr.training.losses import combination_for, with_auxiliary
 from faceattr.training.schedules import course_of
 
 LOG = "log.csv"

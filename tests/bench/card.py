@@ -25,9 +25,8 @@ from faceattr.data.face_finder import Look
 from faceattr.data.label_map import AS_WRITTEN, Spelling
 from faceattr.data.sources import read_labelled
 from faceattr.detection.choose import choose_detector
-from faceattr.evaluation.answers import all_answers
 from faceattr.evaluation.groups import by_groups
-from faceattr.evaluation.metrics import predict, score
+from faceattr.evaluation.metrics import all_answers, predict, score
 from faceattr.evaluation.report import read_rows, with_twins
 from faceattr.evaluation.robustness import robustness
 from faceattr.images.crop import CropRule

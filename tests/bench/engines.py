@@ -23,7 +23,7 @@ import numpy as np
 
 from faceattr.evaluation.metrics import difference, predict, scores_of
 from faceattr.exporting import formats
-from faceattr.exporting.crops import Shown, choose_crops
+from faceattr.exporting.parity import Shown, choose_crops
 from faceattr.inference.predictor import FaceAttributes
 from faceattr.model import file as model_file
 from faceattr.model import runtime

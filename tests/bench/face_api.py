@@ -23,7 +23,7 @@ from rich.table import Table
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 from faceattr.data.votes import FERPLUS
-from faceattr.evaluation.answers import wilson
+from faceattr.evaluation.metrics import wilson
 from faceattr.images.crop import crop
 from faceattr.images.load import read_image
 from faceattr.inference.predictor import FaceAttributes

@@ -50,9 +50,8 @@ def timed(parts: dict, seed: int, copies: int, finetune: str | None) -> dict:
 
     from faceattr.evaluation.metrics import evaluate
     from faceattr.tasks import Task
-    from faceattr.training.config import Settings
+    from faceattr.training.config import FINETUNE, FROZEN, Settings
     from faceattr.training.network import Network
-    from faceattr.training.phases import FINETUNE, FROZEN
     from faceattr.training.trainer import fit
 
     keras.utils.set_random_seed(seed)

@@ -20,7 +20,7 @@ from faceattr.data.dataset import Rows
 from faceattr.data.sources import read_labelled
 from faceattr.evaluation.metrics import predict
 from faceattr.evaluation.report import of_split, read_rows
-from faceattr.inference.heat import Heat
+from faceattr.inference.explain import Heat
 from faceattr.model import file as model_file
 
 SHARE = 0.2
