@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from sklearn.datasets import load_digits
 
-from faceattr.training.batches import Mix
+from faceattr.training.batches import TaskSampling
 from faceattr.training.losses import compile_masked
 
 TASKS = {"digit": 10, "turn": 4}
@@ -49,7 +49,7 @@ def pictures(seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     return np.array(turned, "float32"), {n: np.eye(TASKS[n])[a] for n, a in answers.items()}
 
 
-def shuffled(mix: Mix) -> Plan:
+def shuffled(mix: TaskSampling) -> Plan:
     """faceattr's order: shares by the mix, shuffled."""
 
     def plan(rows, generator):
@@ -114,7 +114,7 @@ if __name__ == "__main__":
         {"digit": 600, "turn": 600},
         {
             "joint": None,
-            "alternating, shuffled": shuffled(Mix()),
+            "alternating, shuffled": shuffled(TaskSampling()),
             "in blocks, digits last": in_blocks("digit"),
             "in blocks, turns last": in_blocks("turn"),
         },
@@ -123,8 +123,8 @@ if __name__ == "__main__":
         {"digit": 1100, "turn": 110},
         {
             "joint, --mix equal": None,
-            "alternating, --mix equal": shuffled(Mix()),
-            "alternating, --mix 2": shuffled(Mix(2.0)),
-            "alternating, --mix natural": shuffled(Mix(1.0)),
+            "alternating, --mix equal": shuffled(TaskSampling()),
+            "alternating, --mix 2": shuffled(TaskSampling(2.0)),
+            "alternating, --mix natural": shuffled(TaskSampling(1.0)),
         },
     )

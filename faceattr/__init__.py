@@ -4,8 +4,8 @@ The public names, each imported when it is first used, so that `import faceattr`
 
 Labelling: `FaceAttributes`, `DescribedFace`, `Prediction`, `Face`, `read_image`, `crop`,
 `CropRule`, `label`.
-Training: `train`, `evaluate`, `edit_heads`, `Adding`, `Spelling`, `Network`, `Settings`,
-`Phase`, `FROZEN`, `FINETUNE`, `SCRATCH`, `Mix`, `Augmentation`.
+Training: `train`, `evaluate`, `edit_heads`, `Adding`, `LabelMap`, `Network`, `Settings`,
+`Phase`, `FROZEN`, `FINETUNE`, `SCRATCH`, `TaskSampling`, `Augmentation`.
 Both: `Task`, `EXPRESSION`, `GENDER`, `AGE_GROUP`, `load_model`, `save_model`, `Description`,
 `export`.
 """
@@ -33,14 +33,14 @@ _PLACES = {
     "export": ("exporting.export", "export"),
     "Adding": ("training.add_heads", "Adding"),
     "Augmentation": ("training.augment", "Augmentation"),
-    "Mix": ("training.batches", "Mix"),
+    "TaskSampling": ("training.batches", "TaskSampling"),
     "Network": ("training.network", "Network"),
     "FINETUNE": ("training.config", "FINETUNE"),
     "FROZEN": ("training.config", "FROZEN"),
     "Phase": ("training.config", "Phase"),
     "SCRATCH": ("training.config", "SCRATCH"),
     "edit_heads": ("training.heads", "edit_heads"),
-    "Spelling": ("data.label_map", "Spelling"),
+    "LabelMap": ("data.label_map", "LabelMap"),
     "Settings": ("training.config", "Settings"),
     "train": ("training.train", "train"),
     "evaluate": ("evaluation.report", "report"),

@@ -21,7 +21,7 @@ def install_command(extra: str) -> str:
     return f"pip install -e '{place}[{extra}]'"
 
 
-def must_have_place(path: Path) -> None:
+def validate_output_path(path: Path) -> None:
     """Refuse a file's name that is a folder's, or that no folder can take.
 
     Raises:
@@ -34,13 +34,13 @@ def must_have_place(path: Path) -> None:
         raise OSError(f"{path} cannot be written: {folder} is not a folder that takes files.")
 
 
-def must_be_folder(folder: Path) -> None:
+def validate_output_folder(folder: Path) -> None:
     """Refuse a folder's name that is a file's, or where nothing can be written.
 
     Raises:
         OSError: It is such a name.
     """
-    must_have_place(folder / "…")
+    validate_output_path(folder / "…")
 
 
 def short_name(name: str, most: int = LONGEST_NAME) -> str:

@@ -7,15 +7,33 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
+import rich.progress
 from rich.console import Console
-from rich.progress import Progress, ProgressColumn, TaskID
+from rich.progress import ProgressColumn, TaskID
 
 T = TypeVar("T")
 
 EVERY = 120.0  # seconds between two lines of a log
 
 
-class Bar(Progress):
+class Progress:
+    """What long work tells while it lasts. This one is silent; the command line's prints.
+
+    Every public function that takes long has an argument ``progress``, by default `SILENT`.
+    """
+
+    def track(self, items: Sequence[T], what: str) -> Iterable[T]:
+        """The items, one after the other, while somebody may watch how many are done."""
+        return items
+
+    def show(self, record: object) -> None:
+        """A record worth looking at before the work is done, or one line of text."""
+
+
+SILENT = Progress()
+
+
+class Bar(rich.progress.Progress):
     """A bar of `rich` that vanishes at the end; where no terminal listens (``nohup``, a log, a
     cluster), plain lines in its place.
 

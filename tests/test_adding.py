@@ -210,7 +210,7 @@ def test_keep_and_judge_go_with_a_head_to_add(data, capsys):
 
 
 def test_changes_count_what_was_lost_and_won():
-    from faceattr.data.dataset import Rows
+    from faceattr.data.dataset import LabeledDataset
 
     class Says:
         def __init__(self, *said):
@@ -220,7 +220,9 @@ def test_changes_count_what_was_lost_and_won():
         def predict_on_batch(self, crops):
             return {"shade": self.said}
 
-    rows = Rows(CROPS[:4], np.arange(4), {"shade": np.eye(2)[[0, 0, 1, 1]] * [[1], [1], [1], [0]]})
+    rows = LabeledDataset(
+        CROPS[:4], np.arange(4), {"shade": np.eye(2)[[0, 0, 1, 1]] * [[1], [1], [1], [0]]}
+    )
     (found,) = changes(Says(0, 0, 0, 0), Says(0, 1, 1, 1), [SHADE], [rows])
     assert (found.n, found.lost, found.won, found.seen, found.same) == (3, 1, 1, 4, 0.25)
     assert found.before == found.after == pytest.approx(2 / 3)

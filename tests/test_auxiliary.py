@@ -10,7 +10,7 @@ from test_fit import TRAIN, VAL
 from faceattr.training.augment import NO_AUGMENTATION
 from faceattr.training.config import Phase, Settings
 from faceattr.training.losses import Auxiliary, compiled, with_auxiliary
-from faceattr.training.schedules import course_of
+from faceattr.training.schedules import task_schedule
 from faceattr.training.trainer import check, fit
 
 PHASE = Phase("finetune", epochs=2, learning_rate=0.05, first="trunk")
@@ -77,7 +77,7 @@ def test_nothing_to_add_is_the_network_itself():
 
 def test_alternating_gives_the_early_head_to_the_turns_of_its_task():
     network = with_auxiliary(toy_network((SHADE, TINT)), [EARLY])
-    course = course_of(network, PHASE, settings(EARLY, schedule="alternating"), TRAIN, 0)
+    course = task_schedule(network, PHASE, settings(EARLY, schedule="alternating"), TRAIN, 0)
     assert list(course._members["shade"].output) == ["shade"]
     assert list(course._members["tint"].output) == ["tint", HEAD]
 

@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 from conftest import SHADE, TINT, toy_network
 
-from faceattr.data.dataset import Rows, chances, class_weights, draw, log_priors, row_weights
+from faceattr.data.dataset import (
+    LabeledDataset,
+    chances,
+    class_weights,
+    draw,
+    log_priors,
+    row_weights,
+)
 from faceattr.training.augment import NO_AUGMENTATION
 from faceattr.training.batches import MaskedBatches
 from faceattr.training.losses import compile_masked
@@ -18,7 +25,9 @@ def rows(balance="none", shade=RARE):
     crops = np.random.default_rng(0).integers(0, 255, (len(shade), 32, 32, 3)).astype("uint8")
     tint = np.zeros((len(shade), 3), "float32")
     tint[::2, 0] = tint[1::4, 1] = 1
-    return Rows(crops, np.arange(len(shade)), {"shade": shade, "tint": tint}, balance=balance)
+    return LabeledDataset(
+        crops, np.arange(len(shade)), {"shade": shade, "tint": tint}, balance=balance
+    )
 
 
 def batches(of, **how):
@@ -89,11 +98,15 @@ def test_one_task_s_rows_keep_the_balance():
 def test_answers_of_another_model_are_not_balanced():
     soft = np.full((20, 3), 1 / 3, "float32")
     of = rows("weights")
-    kept = Rows(of.crops, of.index, {"shade": RARE, "tint": soft}, (), "weights", ("tint",))
+    kept = LabeledDataset(
+        of.crops, of.index, {"shade": RARE, "tint": soft}, (), "weights", ("tint",)
+    )
     np.testing.assert_array_equal(kept.masks["tint"], 1)
     np.testing.assert_allclose(kept.masks["shade"], row_weights(RARE))
     np.testing.assert_allclose(kept.chances, row_weights(RARE))
-    neither = Rows(of.crops, of.index, {"shade": RARE, "tint": soft}, soft=("shade", "tint"))
+    neither = LabeledDataset(
+        of.crops, of.index, {"shade": RARE, "tint": soft}, soft=("shade", "tint")
+    )
     np.testing.assert_array_equal(neither.chances, 1)
 
 

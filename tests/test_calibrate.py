@@ -3,8 +3,14 @@ import numpy as np
 import pytest
 from conftest import toy_network
 
-from faceattr.data.dataset import Rows
-from faceattr.evaluation.calibration import calibrate, held_out, set_prior, temperature, tempered
+from faceattr.data.dataset import LabeledDataset
+from faceattr.evaluation.calibration import (
+    apply_temperature,
+    calibrate,
+    held_out,
+    set_prior,
+    temperature,
+)
 from faceattr.evaluation.metrics import calibration_error, predict
 
 GENERATOR = np.random.default_rng(0)
@@ -14,13 +20,13 @@ TRUTH = np.eye(4)[[GENERATOR.choice(4, p=p) for p in CHANCES]]
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 2.5])
 def test_the_temperature_undoes_a_sharpening_or_a_flattening(factor):
-    wrong = tempered(CHANCES, factor)
+    wrong = apply_temperature(CHANCES, factor)
     assert temperature(TRUTH, wrong) == pytest.approx(1 / factor, rel=0.05)
 
 
 def test_a_tempered_answer_is_calibrated_and_keeps_its_order():
-    wrong = tempered(CHANCES, 0.4)
-    mended = tempered(wrong, temperature(TRUTH, wrong))
+    wrong = apply_temperature(CHANCES, 0.4)
+    mended = apply_temperature(wrong, temperature(TRUTH, wrong))
     right = TRUTH.argmax(axis=1) == wrong.argmax(axis=1)
     assert calibration_error(right, wrong.max(axis=1)) > 0.1
     assert calibration_error(right, mended.max(axis=1)) < 0.03
@@ -30,27 +36,27 @@ def test_a_tempered_answer_is_calibrated_and_keeps_its_order():
 def test_votes_count_as_the_class_that_has_most():
     # Three of ten saw something else each time; still the class that most saw is what is right.
     votes = 0.7 * TRUTH + 0.3 * np.roll(TRUTH, 1, axis=1)
-    wrong = tempered(CHANCES, 0.4)
+    wrong = apply_temperature(CHANCES, 0.4)
     assert temperature(votes, wrong) == pytest.approx(temperature(TRUTH, wrong))
 
 
 def test_unlabelled_rows_do_not_count_and_few_rows_say_nothing():
     half = TRUTH * (np.arange(4000) % 2)[:, None]
-    wrong = tempered(CHANCES, 2.0)
+    wrong = apply_temperature(CHANCES, 2.0)
     assert temperature(half, wrong) == pytest.approx(temperature(TRUTH[1::2], wrong[1::2]))
     assert temperature(TRUTH[:19], wrong[:19]) == 1.0
 
 
 def test_held_out_rows_are_calibrated_when_one_temperature_mends_all():
-    right, confidence = held_out(TRUTH, tempered(CHANCES, 0.4))
+    right, confidence = held_out(TRUTH, apply_temperature(CHANCES, 0.4))
     assert calibration_error(right, confidence) < 0.03
     noise = np.eye(4)[GENERATOR.integers(4, size=30)]
-    assert calibration_error(*held_out(noise, tempered(CHANCES[:30], 0.2))) > 0.05
+    assert calibration_error(*held_out(noise, apply_temperature(CHANCES[:30], 0.2))) > 0.05
 
 
 @pytest.mark.parametrize("rows", [20, 39])
 def test_wherever_a_head_is_calibrated_the_held_out_rows_are(rows):
-    unsure = tempered(CHANCES[:rows], 3.0)
+    unsure = apply_temperature(CHANCES[:rows], 3.0)
     always_right = np.eye(4)[unsure.argmax(axis=1)]
     error = 1 - unsure.max(axis=1).mean()
     assert calibration_error(*held_out(always_right, unsure)) < error / 2
@@ -59,7 +65,10 @@ def test_wherever_a_head_is_calibrated_the_held_out_rows_are(rows):
 def test_no_row_fits_its_own_temperature():
     # The halves need opposite temperatures, so each must get the other's, and be worse for it.
     halves = np.empty_like(CHANCES)
-    halves[::2], halves[1::2] = tempered(CHANCES[::2], 0.5), tempered(CHANCES[1::2], 2.0)
+    halves[::2], halves[1::2] = (
+        apply_temperature(CHANCES[::2], 0.5),
+        apply_temperature(CHANCES[1::2], 2.0),
+    )
     _, confidence = held_out(TRUTH, halves)
     assert confidence[::2].mean() > halves[::2].max(axis=1).mean()
     assert confidence[1::2].mean() < halves[1::2].max(axis=1).mean()
@@ -72,7 +81,7 @@ def test_calibration_goes_into_the_weights_of_the_heads():
     head.set_weights([weights * 50 for weights in head.get_weights()])
     crops = GENERATOR.integers(0, 256, (60, 32, 32, 3), dtype="uint8")
     labels = np.eye(2)[GENERATOR.integers(2, size=60)].astype("float32")
-    rows = Rows(crops, np.arange(60), {"expression": np.zeros((60, 7)), "gender": labels})
+    rows = LabeledDataset(crops, np.arange(60), {"expression": np.zeros((60, 7)), "gender": labels})
     before = predict(network, rows)
     found = calibrate(network, rows)
     after = predict(network, rows)
@@ -83,7 +92,7 @@ def test_calibration_goes_into_the_weights_of_the_heads():
     assert found["gender"].fitted and not found["expression"].fitted
     assert found["gender"].temperature > 1.2
     np.testing.assert_allclose(
-        after["gender"], tempered(before["gender"], found["gender"].temperature), atol=1e-4
+        after["gender"], apply_temperature(before["gender"], found["gender"].temperature), atol=1e-4
     )
     np.testing.assert_array_equal(after["expression"], before["expression"])
 

@@ -5,7 +5,7 @@ import tensorflow as tf
 from conftest import toy_network
 from keras import ops
 
-from faceattr.data.dataset import mask, prior_of
+from faceattr.data.dataset import class_prior, mask
 from faceattr.tasks import Task
 from faceattr.training.config import FINETUNE, Phase, Settings
 from faceattr.training.losses import COMBINATIONS, LOSS_FLOOR, CombinedLosses, combination, compiled
@@ -142,7 +142,7 @@ def test_uncertainty_has_a_rate_of_its_own_and_keeps_its_weights_over_phases():
 
 
 def with_priors(targets, priors):
-    return {**targets, **{prior_of(task): prior for task, prior in priors.items()}}
+    return {**targets, **{class_prior(task): prior for task, prior in priors.items()}}
 
 
 def test_the_loss_under_a_prior_is_that_of_answers_times_class_shares():

@@ -8,13 +8,13 @@ from conftest import toy_network
 from test_train import data  # noqa: F401
 
 from faceattr import cli
-from faceattr.training.compare import ALONE, Data, Run, Way, compare, train_once
+from faceattr.training.compare import ALONE, Config, Data, Run, compare, train_once
 from faceattr.training.config import FROZEN, Settings
 from faceattr.training.network import Network
 from faceattr.training.standings import certainty, print_standings, standings
 
 PHASE = replace(FROZEN, epochs=2, patience=1)
-JOINT = Way("joint", Network(), Settings((PHASE,), batch_size=8, copies=0))
+JOINT = Config("joint", Network(), Settings((PHASE,), batch_size=8, copies=0))
 LOG = replace(JOINT, name="log", settings=replace(JOINT.settings, combine="log"))
 
 

@@ -5,7 +5,7 @@ from faceattr.evaluation.metrics import (
     answers_to,
     calibration_error,
     coverage_curve,
-    offers,
+    operating_points,
     reliability,
 )
 from faceattr.tasks import GENDER
@@ -38,14 +38,14 @@ def test_the_calibration_error_can_be_worked_out_from_the_bins():
 
 
 def test_a_smallest_confidence_buys_accuracy_with_coverage():
-    everything, some, none = offers(FOUR, (0.0, 0.76, 0.99))
+    everything, some, none = operating_points(FOUR, (0.0, 0.76, 0.99))
     assert (everything.coverage, everything.accuracy) == (1.0, 0.75)
     assert (some.n, some.coverage, some.accuracy) == (2, 0.5, 1.0)
     assert none.n == 0 and np.isnan(none.accuracy) and none.interval == (0, 1)
 
 
 def test_the_threshold_itself_is_answered_as_label_does():
-    assert offers(answered([True], [0.75]), (0.75,))[0].n == 1
+    assert operating_points(answered([True], [0.75]), (0.75,))[0].n == 1
 
 
 def test_the_curve_goes_from_the_surest_answer_to_all():

@@ -10,7 +10,7 @@ from use_toys import attributes, save_pictures
 
 from faceattr import cli
 from faceattr.data.sources import read_source
-from faceattr.inference.label import Extras, label_to
+from faceattr.inference.label import Artifacts, label_to
 from faceattr.training.network import Network
 
 pytestmark = pytest.mark.slow
@@ -32,7 +32,7 @@ def page(tmp_path, monkeypatch):
     """A gallery in one folder of pictures in another, made from a third."""
     save_pictures(tmp_path / "my, pictures & more", 14)
     monkeypatch.chdir(tmp_path)
-    extras = Extras(gallery="pages/page.html")
+    extras = Artifacts(gallery="pages/page.html")
     label_to("table.csv", "my, pictures & more", attributes(), extras=extras)
     return tmp_path / "pages/page.html"
 

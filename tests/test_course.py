@@ -7,7 +7,7 @@ from test_fit import TRAIN, VAL
 from faceattr.training.augment import NO_AUGMENTATION
 from faceattr.training.config import Phase, Settings
 from faceattr.training.optimizers import ConvolutionMuon
-from faceattr.training.schedules import Alternating, course_of
+from faceattr.training.schedules import Alternating, task_schedule
 from faceattr.training.trainer import fit
 
 PHASE = Phase("finetune", epochs=5, learning_rate=0.1, first="trunk", weight_decay=0.1)
@@ -48,7 +48,7 @@ def test_a_step_of_one_task_leaves_the_other_head_as_it_is_to_the_bit(
     """With momentum and weight decay, and after the other head has gathered momentum."""
     copies = optimizer.from_config
     monkeypatch.setattr(Phase, "make_optimizer", lambda *_: copies(optimizer.get_config()))
-    course = course_of(network, PHASE, settings(), TRAIN, 0)
+    course = task_schedule(network, PHASE, settings(), TRAIN, 0)
     assert isinstance(course, Alternating)
     shade, tint = (course._members[name] for name in ("shade", "tint"))
     batch = next(batch for name, batch in course._turns(0, 40) if name == "shade")
@@ -66,7 +66,7 @@ def test_a_step_of_one_task_leaves_the_other_head_as_it_is_to_the_bit(
 
 
 def test_the_batches_of_a_turn_know_its_task_and_no_task_is_always_last(network):
-    course = course_of(network, PHASE, settings(), TRAIN, 0)
+    course = task_schedule(network, PHASE, settings(), TRAIN, 0)
     orders = []
     for epoch in range(3):
         turns = list(course._turns(epoch, 32))
@@ -128,7 +128,7 @@ def test_each_branch_has_its_own_rate(network):
 
 def test_a_run_that_goes_on_from_a_file_takes_other_turns(network):
     def turns(*draws):
-        course = course_of(network, PHASE, settings(), TRAIN, 0, None, draws)
+        course = task_schedule(network, PHASE, settings(), TRAIN, 0, None, draws)
         return [name for name, _ in course._turns(0, 40)]
 
     assert turns(7) == turns(7)

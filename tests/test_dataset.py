@@ -4,12 +4,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from faceattr.data.dataset import Rows, mask, rows_of
+from faceattr.data.dataset import LabeledDataset, build_dataset, mask
 from faceattr.data.manifest import Example
 from faceattr.data.store import CachedCrops
 from faceattr.tasks import EXPRESSION, GENDER
 from faceattr.training.augment import NO_AUGMENTATION
-from faceattr.training.batches import MaskedBatches, Mix, kind_shares, spread
+from faceattr.training.batches import (
+    MaskedBatches,
+    TaskSampling,
+    kind_shares,
+    stratified_interleave,
+)
 
 SIZE = 32
 
@@ -22,7 +27,9 @@ def rows(*known):
     for row, tasks in enumerate(known):
         expression[row, row % 7] = "e" in tasks
         gender[row, row % 2] = "g" in tasks
-    return Rows(crops, np.arange(len(known)), {"expression": expression, "gender": gender})
+    return LabeledDataset(
+        crops, np.arange(len(known)), {"expression": expression, "gender": gender}
+    )
 
 
 def batches(of, **settings):
@@ -71,14 +78,16 @@ def test_shares_and_natural_proportions_are_options():
         epoch = batches(both, batch_size=16, mix=mix)
         return [epoch[i][2]["expression"].sum() for i in range(len(epoch))]
 
-    assert expression_rows(Mix(shares={"expression": 3, "gender": 5})) == [6] * 20
-    assert expression_rows(Mix(temperature=1)) == [12] * 20
-    assert np.mean(expression_rows(Mix(temperature=2))) == pytest.approx(16 * 0.634, abs=0.2)
+    assert expression_rows(TaskSampling(shares={"expression": 3, "gender": 5})) == [6] * 20
+    assert expression_rows(TaskSampling(temperature=1)) == [12] * 20
+    assert np.mean(expression_rows(TaskSampling(temperature=2))) == pytest.approx(
+        16 * 0.634, abs=0.2
+    )
 
 
 def test_shares_name_every_task():
     with pytest.raises(ValueError, match="given for every task"):
-        batches(rows("e", "g"), mix=Mix(shares={"gender": 1}))
+        batches(rows("e", "g"), mix=TaskSampling(shares={"gender": 1}))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +118,7 @@ def test_many_kinds_of_rows_fill_every_batch(tasks):
     generator = np.random.default_rng(tasks)
     known = generator.random((200, tasks)) < 0.5
     targets = {f"t{i}": np.eye(2)[[0] * 200] * known[:, i : i + 1] for i in range(tasks)}
-    everything = Rows(np.zeros((200, SIZE, SIZE, 3), "uint8"), np.arange(200), targets)
+    everything = LabeledDataset(np.zeros((200, SIZE, SIZE, 3), "uint8"), np.arange(200), targets)
     epoch = batches(everything, batch_size=16)
     labelled = np.array([[m.sum() for m in epoch[i][2].values()] for i in range(len(epoch))])
     assert epoch[0][0].shape[0] == 16
@@ -119,7 +128,7 @@ def test_many_kinds_of_rows_fill_every_batch(tasks):
 
 @pytest.mark.parametrize(("shares", "slots"), [([1.0], 5), ([0.9, 0.1], 7), ([1 / 3] * 3, 64)])
 def test_kinds_are_spread_evenly_over_the_slots(shares, slots):
-    kinds = spread(np.array(shares), slots)
+    kinds = stratified_interleave(np.array(shares), slots)
     assert len(kinds) == slots
     for kind, share in enumerate(shares):
         for end in range(1, slots + 1):
@@ -137,7 +146,7 @@ def test_a_set_smaller_than_a_batch_still_teaches():
 )
 def test_a_mix_checks_itself(wrong):
     with pytest.raises(ValueError, match="above 0"):
-        Mix(**wrong)
+        TaskSampling(**wrong)
 
 
 def test_fractions_of_a_row_are_carried_to_the_next_batch():
@@ -170,7 +179,7 @@ def test_rows_are_shuffled_once_always_alike_and_unusable_ones_left_out():
     examples = [Example(f"{i}.jpg", {"gender": GENDER.classes[i % 2]}) for i in range(30)]
     places = np.where(np.arange(30) == 4, -1, np.arange(30))
     cached = CachedCrops(np.zeros((30, SIZE, SIZE, 3), "uint8"), places)
-    made, again = (rows_of((EXPRESSION, GENDER), examples, cached) for _ in range(2))
+    made, again = (build_dataset((EXPRESSION, GENDER), examples, cached) for _ in range(2))
     assert len(made) == 29
     np.testing.assert_array_equal(made.index, again.index)
     assert made.index.tolist() != sorted(made.index)
@@ -193,7 +202,9 @@ def from_sources(**counts):
 
 
 def test_a_batch_is_mixed_by_source():
-    epoch = batches(from_sources(a=30, b=10, c=60), mix=Mix(shares={"a": 1, "b": 2, "c": 1}))
+    epoch = batches(
+        from_sources(a=30, b=10, c=60), mix=TaskSampling(shares={"a": 1, "b": 2, "c": 1})
+    )
     for shown in seen(epoch):
         places = np.digitize(shown, [30, 40])
         assert np.bincount(places, minlength=3).tolist() == [2, 4, 2]
@@ -208,4 +219,4 @@ def test_a_batch_is_mixed_by_source():
 )
 def test_shares_of_sources_are_given_for_all_of_them(shares, message):
     with pytest.raises(ValueError, match=message):
-        batches(from_sources(a=30, b=10), mix=Mix(shares=shares))
+        batches(from_sources(a=30, b=10), mix=TaskSampling(shares=shares))

@@ -130,9 +130,9 @@ def test_one_face_is_one_row_for_an_exported_file():
         return {task.name: np.ones((len(crops), len(task.classes))) for task in (MOOD, SHADE)}
 
     describe = attributes(batch_size=32)
-    describe.model = runtime.Engine(answer, fewest=1)
+    describe.model = runtime.ExportedModel(answer, fewest=1)
     describe.predict([np.zeros((32, 32, 3), np.uint8)], full_batches=True)
-    describe.model = runtime.Engine(answer)
+    describe.model = runtime.ExportedModel(answer)
     describe.predict([np.zeros((32, 32, 3), np.uint8)], full_batches=True)
     assert seen == [1, 32]
 

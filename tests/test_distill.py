@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import SHADE, TINT, toy_network
 
-from faceattr.data.dataset import Rows, mask
+from faceattr.data.dataset import LabeledDataset, mask
 from faceattr.evaluation.metrics import predict
 from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
@@ -19,7 +19,7 @@ CROPS = np.random.default_rng(0).integers(0, 256, (6, 40, 40, 3), dtype="uint8")
 
 def rows(known=(1, 1, 0, 0, 0, 0)):
     shade = np.eye(2, dtype="float32")[[0, 1, 0, 1, 0, 1]] * np.array(known)[:, None]
-    return Rows(CROPS, np.arange(6), {"shade": shade.astype("float32")})
+    return LabeledDataset(CROPS, np.arange(6), {"shade": shade.astype("float32")})
 
 
 def answers(*light):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import toy_network
 
-from faceattr.data.dataset import Rows
+from faceattr.data.dataset import LabeledDataset
 from faceattr.evaluation.metrics import (
     accuracy_by_size,
     calibration_error,
@@ -109,14 +109,14 @@ def test_every_row_is_predicted_once_and_in_order_whatever_the_batch_size():
     network = toy_network()
     whole = network.predict(crops[shuffled], verbose=0)["gender"]
     for batch_size in (3, 10, 64):
-        answers = predict(network, Rows(crops, shuffled, targets), batch_size)
+        answers = predict(network, LabeledDataset(crops, shuffled, targets), batch_size)
         np.testing.assert_allclose(answers["gender"], whole, rtol=1e-4)
 
 
 def test_a_model_is_scored_on_the_tasks_that_the_rows_have():
     keras.utils.set_random_seed(0)
     crops = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype="uint8")
-    rows = Rows(crops, np.arange(6), {"gender": TARGET[:6]})
+    rows = LabeledDataset(crops, np.arange(6), {"gender": TARGET[:6]})
     scored = evaluate(toy_network(), (EXPRESSION, GENDER), rows)
     assert list(scored) == ["gender"]
 
@@ -159,7 +159,7 @@ def test_accuracy_by_size_shrinks_the_faces():
     crops[::2, :, ::2] = 240
     pixels = keras.Input((None, None, 3), dtype="int32")
     network = keras.Model(pixels, {"gender": StripesOrNot()(pixels)})
-    rows = Rows(
+    rows = LabeledDataset(
         crops.astype("uint8"), np.arange(20), {"gender": np.eye(2)[np.arange(20) % 2][:, ::-1]}
     )
     table = accuracy_by_size(network, (GENDER,), rows, CropRule(48))

@@ -17,7 +17,7 @@ from faceattr.evaluation.metrics import paired_loss
 from faceattr.evaluation.report import report
 from faceattr.exporting import formats
 from faceattr.exporting.export import export
-from faceattr.exporting.parity import FLOAT, INT8, Agreement, Labelled
+from faceattr.exporting.parity import FLOAT, INT8, Agreement, LabeledAgreement
 from faceattr.files import install_command
 from faceattr.images.crop import CropRule
 from faceattr.inference.explain import Heat
@@ -185,7 +185,7 @@ def agreement(mean=0.0, of_99=0.0, labelled=None, same=1.0):
 
 
 def labelled(before, after, lost=(0.001, 0.009), calibration=(0.03, 0.03), chance=0.02):
-    return Labelled(1000, before, after, lost, *calibration, chance)
+    return LabeledAgreement(1000, before, after, lost, *calibration, chance)
 
 
 @pytest.mark.parametrize(

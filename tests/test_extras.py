@@ -19,8 +19,8 @@ from faceattr.inference import artifacts, gallery
 from faceattr.inference.artifacts import parts_below, place_of
 from faceattr.inference.console import report
 from faceattr.inference.gallery import write_gallery
-from faceattr.inference.label import Extras, Summary, label_to
-from faceattr.inference.pipeline import Item
+from faceattr.inference.label import Artifacts, Summary, label_to
+from faceattr.inference.pipeline import Sample
 from faceattr.inference.schema import columns
 from faceattr.inference.table import read_rows
 from faceattr.tasks import Task
@@ -39,7 +39,7 @@ from faceattr.tasks import Task
     ],
 )
 def test_copies_keep_their_names_below_the_folder(path, time, expected):
-    assert str(place_of("out", Item(InputFile(path), time))) == f"out/{expected}"
+    assert str(place_of("out", Sample(InputFile(path), time))) == f"out/{expected}"
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_copies_of_a_picture_and_of_another_with_its_path_from_the_root_are_two(
     monkeypatch.chdir(tmp_path)
     below = Path(*inputs.parts[1:])
     save_pictures(below, 2)
-    extras = Extras(annotated="out", crops="crops")
+    extras = Artifacts(annotated="out", crops="crops")
     label_to("t.csv", [inputs, below], attributes(), extras=extras)
     assert len(list(Path("out").rglob("p*.png"))) == 4
     assert len(list(Path("crops").rglob("*.0.jpg"))) == 2
@@ -74,7 +74,7 @@ def test_copies_of_a_picture_with_a_very_long_name_have_a_shorter_one(tmp_path, 
     for ending in ("1", "2"):
         long = letter * (246 // len(letter.encode())) + f"{ending}.png"
         (inputs / long).write_bytes((inputs / "p001.png").read_bytes())
-    extras = Extras(crops=tmp_path / "crops", annotated=tmp_path / "out")
+    extras = Artifacts(crops=tmp_path / "crops", annotated=tmp_path / "out")
     label_to(tmp_path / "t.csv", inputs, attributes(), extras=extras)
     crops = [path.name for path in (tmp_path / "crops").rglob("*.jpg")]
     assert len(crops) == 3 and sum(name.startswith(letter) for name in crops) == 2
@@ -84,7 +84,7 @@ def test_copies_of_a_picture_with_a_very_long_name_have_a_shorter_one(tmp_path, 
 def test_a_picture_that_is_gone_before_its_copy_is_drawn_has_a_row_that_says_so(
     tmp_path, monkeypatch
 ):
-    inputs, extras = save_pictures(tmp_path / "in", 9), Extras(annotated=tmp_path / "out")
+    inputs, extras = save_pictures(tmp_path / "in", 9), Artifacts(annotated=tmp_path / "out")
     draw_anew = artifacts.read_picture
 
     def fails_once(path, **how):
@@ -107,7 +107,7 @@ def test_a_picture_that_is_gone_before_its_copy_is_drawn_has_a_row_that_says_so(
 def test_every_face_is_saved_as_the_model_wants_it_cut(tmp_path, monkeypatch):
     save_pictures(tmp_path / "in", 4)
     monkeypatch.chdir(tmp_path)
-    label_to("t.csv", "in", attributes(), extras=Extras(crops="crops"))
+    label_to("t.csv", "in", attributes(), extras=Artifacts(crops="crops"))
     saved = sorted(str(p.relative_to(tmp_path / "crops")) for p in tmp_path.glob("crops/**/*.jpg"))
     assert saved == [
         f"in/p00{picture}.png.{face}.jpg" for picture in range(4) for face in range(picture)
@@ -121,7 +121,7 @@ def test_annotated_copies_have_the_boxes_of_their_own_picture(tmp_path, monkeypa
     save_pictures(tmp_path / "in", 9)
     (tmp_path / "in/bad.png").write_text("words")
     monkeypatch.chdir(tmp_path)
-    label_to("t.csv", "in", attributes(), extras=Extras(annotated="out"))
+    label_to("t.csv", "in", attributes(), extras=Artifacts(annotated="out"))
     for number in range(9):
         before = np.asarray(Image.open(f"in/p{number:03}.png")).astype(int)
         after = np.asarray(Image.open(f"out/in/p{number:03}.png")).astype(int)
@@ -131,7 +131,7 @@ def test_annotated_copies_have_the_boxes_of_their_own_picture(tmp_path, monkeypa
 
 def test_what_the_job_wrote_is_not_read_by_the_next_one(tmp_path):
     inputs = save_pictures(tmp_path / "in", 3)
-    extras = Extras(crops=inputs / "crops", annotated=inputs / "out")
+    extras = Artifacts(crops=inputs / "crops", annotated=inputs / "out")
     first = label_to(tmp_path / "a.csv", inputs, attributes(), extras=extras)
     again = label_to(tmp_path / "b.csv", inputs, attributes(), extras=extras)
     assert first.inputs == again.inputs == 3
@@ -140,10 +140,10 @@ def test_what_the_job_wrote_is_not_read_by_the_next_one(tmp_path):
 @pytest.mark.parametrize(
     ("given", "extras"),
     [
-        ("in", Extras(annotated=".")),
-        ("in/p000.png", Extras(annotated=".")),
-        ("in", Extras(annotated="link")),
-        ("in", Extras(crops=".")),
+        ("in", Artifacts(annotated=".")),
+        ("in/p000.png", Artifacts(annotated=".")),
+        ("in", Artifacts(annotated="link")),
+        ("in", Artifacts(crops=".")),
     ],
 )
 def test_a_folder_in_which_a_copy_would_be_the_input_is_refused(
@@ -163,7 +163,7 @@ def test_a_folder_in_which_a_copy_would_be_the_input_is_refused(
 def test_copies_may_lie_above_inputs_that_they_do_not_touch(tmp_path, monkeypatch):
     save_pictures(tmp_path / "in", 2)
     monkeypatch.chdir(tmp_path)
-    label_to("t.csv", tmp_path / "in", attributes(), extras=Extras(crops=".", annotated="."))
+    label_to("t.csv", tmp_path / "in", attributes(), extras=Artifacts(crops=".", annotated="."))
     assert (tmp_path / "t.csv").exists()
 
 
@@ -179,7 +179,9 @@ def test_a_face_on_its_side_is_saved_upright(tmp_path):
             return super().__call__(image) if image[0, 0].min() == 255 else []
 
     describe = attributes(detector=LooksUpOnly(), upright=True)
-    label_to(tmp_path / "t.csv", tmp_path / "in", describe, extras=Extras(crops=tmp_path / "out"))
+    label_to(
+        tmp_path / "t.csv", tmp_path / "in", describe, extras=Artifacts(crops=tmp_path / "out")
+    )
     (path,) = (tmp_path / "out").rglob("*.jpg")
     face = np.asarray(Image.open(path))[8:-8, 8:-8]
     assert face[:6, :, 1].mean() > face[-6:, :, 1].mean() + 30
@@ -191,7 +193,7 @@ def test_a_copy_that_cannot_be_written_is_one_sentence_and_the_table_stays(tmp_p
     in_the_way = tmp_path / "out" / "_root"
     in_the_way.parent.mkdir()
     in_the_way.write_text("a file, not a folder")
-    for extras in (Extras(crops=tmp_path / "out"), Extras(annotated=tmp_path / "out")):
+    for extras in (Artifacts(crops=tmp_path / "out"), Artifacts(annotated=tmp_path / "out")):
         with pytest.raises(OSError, match=r"cannot be written: .*--resume"):
             label_to(tmp_path / "t.csv", inputs, attributes(), extras=extras, overwrite=True)
     in_the_way.unlink()
@@ -208,9 +210,9 @@ def test_a_gallery_that_is_there_is_replaced_only_if_that_is_asked_for(tmp_path)
     page, table = tmp_path / "page.html", tmp_path / "t.csv"
     page.write_text("mine")
     with pytest.raises(FileExistsError, match=r"page.html exists already"):
-        label_to(table, inputs, attributes(), extras=Extras(gallery=page))
+        label_to(table, inputs, attributes(), extras=Artifacts(gallery=page))
     assert page.read_text() == "mine" and not table.exists()
-    label_to(table, inputs, attributes(), extras=Extras(gallery=page), resume=True)
+    label_to(table, inputs, attributes(), extras=Artifacts(gallery=page), resume=True)
     assert page.read_text() != "mine"
 
 
@@ -218,7 +220,7 @@ def test_a_gallery_that_is_there_is_replaced_only_if_that_is_asked_for(tmp_path)
 def labelled(tmp_path, monkeypatch):
     save_pictures(tmp_path / "in & out", 12)
     monkeypatch.chdir(tmp_path)
-    summary = label_to("t.csv", "in & out", attributes(), extras=Extras(gallery="page.html"))
+    summary = label_to("t.csv", "in & out", attributes(), extras=Artifacts(gallery="page.html"))
     return (tmp_path / "page.html").read_text(), summary
 
 
@@ -296,7 +298,7 @@ def clip(tmp_path):
 
 
 def test_a_video_has_rows_for_each_of_its_seconds(tmp_path, clip):
-    extras = Extras(
+    extras = Artifacts(
         crops=tmp_path / "crops", annotated=tmp_path / "out", gallery=tmp_path / "g.html"
     )
     label_to(tmp_path / "t.csv", clip, attributes(), extras=extras)
@@ -384,6 +386,6 @@ def test_a_gallery_on_another_drive_links_to_whole_addresses(tmp_path, monkeypat
         tmp_path / "t.csv",
         tmp_path / "in",
         attributes(),
-        extras=Extras(gallery=tmp_path / "g.html"),
+        extras=Artifacts(gallery=tmp_path / "g.html"),
     )
     assert (tmp_path / "in/p001.png").as_uri() in (tmp_path / "g.html").read_text()

@@ -11,7 +11,7 @@ from test_fit import PHASES, TRAIN, VAL, new_network, run
 from faceattr.training import feature_cache as frozen_module
 from faceattr.training.augment import Augmentation
 from faceattr.training.config import Phase, Settings
-from faceattr.training.feature_cache import FeatureCache, changing, fingerprint, split
+from faceattr.training.feature_cache import FeatureCache, changing, cut_network, fingerprint
 
 SETTINGS = Settings(phases=PHASES, batch_size=16, copies=3, seed=3)
 
@@ -24,7 +24,7 @@ def cache(folder, settings=SETTINGS, told=None):
 def test_a_network_is_cut_below_the_first_layer_that_learns():
     network = new_network()
     PHASES[1].open(network)
-    cut = split(network)
+    cut = cut_network(network)
     assert [v.path for v in cut.settled.variables] == ["block1_conv1/kernel", "block1_conv1/bias"]
     crops = TRAIN.crops[:8]
     apart = cut.learning.predict_on_batch(cut.settled.predict_on_batch(crops))
@@ -35,7 +35,7 @@ def test_a_network_is_cut_below_the_first_layer_that_learns():
 def test_where_the_whole_trunk_learns_nothing_is_cut():
     network = new_network()
     Phase("all", 1, 0.1, first="trunk").open(network)
-    assert split(network) is None
+    assert cut_network(network) is None
 
 
 def test_a_head_that_is_tapped_below_lowers_the_cut():
@@ -44,7 +44,7 @@ def test_a_head_that_is_tapped_below_lowers_the_cut():
     tapped = keras.layers.Dense(2, name="low")(keras.layers.GlobalAveragePooling2D()(low))
     branched = keras.Model(network.input, {**network.output, "low": tapped})
     PHASES[0].open(branched)
-    assert split(branched).boundary is low
+    assert cut_network(branched).boundary is low
 
 
 def test_only_what_a_phase_lets_learn_can_change():
@@ -192,7 +192,7 @@ def test_an_augmented_copy_differs_from_its_crop_and_is_always_the_same(tmp_path
     second.prepare(0)
     index, generator = TRAIN.index[:10], np.random.default_rng(0)
     np.testing.assert_array_equal(first.draw(index, 0, generator), second.draw(index, 0, generator))
-    bare = split(network).settled.predict_on_batch(TRAIN.crops[:10])
+    bare = cut_network(network).settled.predict_on_batch(TRAIN.crops[:10])
     assert np.abs(first.draw(index, 0, generator) - bare).max() > 1e-3
 
 

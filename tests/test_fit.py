@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from conftest import SHADE, TINT, shaded, toy_network
 
-from faceattr.data.dataset import Rows
+from faceattr.data.dataset import LabeledDataset
 from faceattr.evaluation.metrics import evaluate
 from faceattr.training.augment import NO_AUGMENTATION
 from faceattr.training.config import Phase, Settings
@@ -30,7 +30,7 @@ def rows(count, seed):
     light = np.eye(2, dtype="float32")[(crops.max(axis=-1).mean(axis=(1, 2)) > 128).astype(int)]
     tints = np.eye(3, dtype="float32")[tint]
     light[: count // 2], tints[count // 2 :] = 0, 0
-    return Rows(crops, np.arange(count), {"shade": light, "tint": tints})
+    return LabeledDataset(crops, np.arange(count), {"shade": light, "tint": tints})
 
 
 TRAIN, VAL = rows(96, 0), rows(48, 1)

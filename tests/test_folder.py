@@ -13,7 +13,7 @@ from test_reading import jpeg_bytes, png_claiming
 from use_toys import attributes, save_pictures
 
 import faceattr.inference.label as folder_module
-from faceattr.inference.label import Extras, label, label_to
+from faceattr.inference.label import Artifacts, label, label_to
 
 FORMS = ["t.csv", "t.jsonl", "t.parquet"]
 
@@ -203,7 +203,7 @@ def test_a_table_for_a_spreadsheet_is_gone_on_with_as_one_and_has_its_gallery(
 ):
     save_pictures(tmp_path / "=in", 6)
     monkeypatch.chdir(tmp_path)
-    extras, seen = Extras(gallery="page.html"), []
+    extras, seen = Artifacts(gallery="page.html"), []
     how = {"spreadsheet": True, "extras": extras}
     label_to("t.csv", "=in", attributes(), **how, on_input=seen.append, stop=lambda: len(seen) > 2)
     with pytest.raises(ValueError, match="another spreadsheet"):

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from faceattr.data.dataset import Rows
+from faceattr.data.dataset import LabeledDataset
 from faceattr.data.manifest import Example
 from faceattr.evaluation.groups import by_groups, check_columns, part_of
 from faceattr.evaluation.metrics import all_answers, answers_to, wilson
@@ -26,7 +26,9 @@ def groups_of(right, about, *columns, labels=None, gender=None):
     if gender is not None:
         tasks.append(GENDER)
         probabilities["gender"] = np.eye(2)[gender]
-    rows = Rows(np.zeros((1, 4, 4, 3), "uint8"), np.zeros(count, int), {"mood": target}, examples)
+    rows = LabeledDataset(
+        np.zeros((1, 4, 4, 3), "uint8"), np.zeros(count, int), {"mood": target}, examples
+    )
     answers = all_answers(tasks, rows, probabilities)
     return by_groups(answers, rows, probabilities, tasks, columns)
 

@@ -12,9 +12,9 @@ from faceattr.images.crop import CropRule, crop, tilt_of
 from faceattr.images.inputs import InputFile
 from faceattr.images.video import Frame
 from faceattr.inference.artifacts import place_of
-from faceattr.inference.label import Extras, label, label_to
-from faceattr.inference.pipeline import Item
-from faceattr.live.face_tracker import Recogniser
+from faceattr.inference.label import Artifacts, label, label_to
+from faceattr.inference.pipeline import Sample
+from faceattr.live.face_tracker import FaceTracker
 from faceattr.model import file as model_file
 from faceattr.tasks import GENDER
 
@@ -174,7 +174,7 @@ def test_python_folder_and_live_show_the_model_the_same_crop(describe, tmp_path,
     label_to(tmp_path / "t.csv", tmp_path / "a.png", describe)
     monkeypatch.setattr("faceattr.inference.label.FaceAttributes.load", lambda **how: describe)
     list(label(tmp_path / "a.png"))
-    Recogniser(describe).look(Frame(image, 0, 0.0))
+    FaceTracker(describe).look(Frame(image, 0, 0.0))
     expected = crop(image, box, describe.crop_rule, eyes)
     assert len(describe.model.seen) == 4
     assert all((crop == expected).all() for crop in describe.model.seen)
@@ -183,8 +183,12 @@ def test_python_folder_and_live_show_the_model_the_same_crop(describe, tmp_path,
 def test_a_saved_crop_is_what_the_model_saw_at_the_picture_s_own_size(describe, tmp_path):
     image, box, eyes = tilted(130, 20)
     Image.fromarray(image).save(tmp_path / "a.png")
-    label_to(tmp_path / "t.csv", tmp_path / "a.png", describe, extras=Extras(crops=tmp_path / "c"))
-    saved = Image.open(place_of(tmp_path / "c", Item(InputFile(str(tmp_path / "a.png"))), ".0.jpg"))
+    label_to(
+        tmp_path / "t.csv", tmp_path / "a.png", describe, extras=Artifacts(crops=tmp_path / "c")
+    )
+    saved = Image.open(
+        place_of(tmp_path / "c", Sample(InputFile(str(tmp_path / "a.png"))), ".0.jpg")
+    )
     assert saved.size == (130, 130)
     rule = describe.crop_rule
     assert apart(crop(np.asarray(saved), None, rule), crop(image, box, rule, eyes)) < 3

@@ -8,7 +8,7 @@ import pytest
 from use_scenes import ByColour, Person, Scene, attributes
 
 from faceattr.live import viewer
-from faceattr.live.face_tracker import Effort
+from faceattr.live.face_tracker import InferenceBudget
 from faceattr.live.overlay import View
 from faceattr.live.stream import watch
 from faceattr.live.viewer import Outputs, Show
@@ -109,7 +109,7 @@ def test_no_face_is_recorded_sharp_while_faces_are_blurred(monkeypatch, tmp_path
 def test_hiding_faces_begins_with_a_frame_that_is_searched(monkeypatch, tmp_path):
     scene = Camera(Person(0, lambda n: (60 + n, 90), 50), count=60)
     numbers = []
-    with watch(scene, attributes(scene), effort=Effort(detect_every=10**6)) as watching:
+    with watch(scene, attributes(scene), effort=InferenceBudget(detect_every=10**6)) as watching:
         numbers += (next(watching)[0].number for _ in range(20))
         watching.only_searched = True
         for frame, faces in watching:

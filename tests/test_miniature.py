@@ -9,7 +9,7 @@ from PIL import Image
 
 from faceattr.data.manifest import targets
 from faceattr.data.sources import read_labelled
-from faceattr.evaluation.report import read_rows
+from faceattr.evaluation.report import read_dataset
 from faceattr.images.crop import CropRule
 from faceattr.tasks import GENDER, Task
 from faceattr.training.config import FROZEN, Settings
@@ -52,7 +52,7 @@ def test_eleven_pictures_have_targets_of_width_three_and_two_with_zeros_where_un
 
 
 def test_a_step_on_the_moods_leaves_gender_alone_and_the_other_way_round(manifest, tmp_path):
-    rows, _ = read_rows(manifest.examples, (MOOD, GENDER), CropRule(32), tmp_path / "cache")
+    rows, _ = read_dataset(manifest.examples, (MOOD, GENDER), CropRule(32), tmp_path / "cache")
     for task, other in (("mood", "gender"), ("gender", "mood")):
         keras.utils.set_random_seed(0)
         network = toy_network((MOOD, GENDER))

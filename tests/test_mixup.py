@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 from conftest import toy_network
 
-from faceattr.data.dataset import mask, prior_of
+from faceattr.data.dataset import class_prior, mask
 from faceattr.training.batches import mixed
 from faceattr.training.losses import compile_masked
 
@@ -73,8 +73,8 @@ def test_a_mixed_batch_without_a_label_moves_no_head():
 def test_class_shares_are_mixed_as_labels_are():
     shares = np.where(np.arange(8)[:, None] % 2, [0.98, 0.02], [0.5, 0.5]).astype("float32")
     crops, targets, masks = batch()
-    targets = {**targets, prior_of("gender"): np.log(shares)}
+    targets = {**targets, class_prior("gender"): np.log(shares)}
     _, mixed_targets, _ = mixed((crops, targets, masks), 1.0, 0, np.random.default_rng(3))
-    found = np.exp(mixed_targets[prior_of("gender")])
+    found = np.exp(mixed_targets[class_prior("gender")])
     np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
     assert ((found[:, 1] > 0.021) & (found[:, 1] < 0.499)).any()

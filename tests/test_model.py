@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from faceattr.model.build import build
-from faceattr.model.learning import head_names, open_from
+from faceattr.model.learning import head_names, unfreeze_from
 from faceattr.model.vgg16 import convolutions
 from faceattr.model.weights import measure_norms, transfer, vgg16_of
 from faceattr.tasks import EXPRESSION, GENDER
@@ -128,18 +128,18 @@ def test_transfer_takes_over_the_heads_that_are_asked_for(plain):
     ("first", "learning"), [(None, 0), ("block5_conv1", 3), ("block1_conv1", 13), ("trunk", 13)]
 )
 def test_open_from_says_what_learns(plain, first, learning):
-    open_from(plain, first)
+    unfreeze_from(plain, first)
     assert sum(layer.trainable for layer in convolutions(plain)) == learning
     assert all(plain.get_layer(name).trainable for name in head_names(plain))
 
 
 def test_batch_normalisation_stays_in_inference_mode_unless_it_shall_learn(normed):
     norms = [x for x in normed.layers if isinstance(x, keras.layers.BatchNormalization)]
-    open_from(normed, "trunk")
+    unfreeze_from(normed, "trunk")
     before = norms[0].moving_mean.numpy()
     normed(CROPS, training=True)
     np.testing.assert_array_equal(norms[0].moving_mean, before)
-    open_from(normed, "trunk", norm_learns=True)
+    unfreeze_from(normed, "trunk", norm_learns=True)
     normed(CROPS, training=True)
     assert np.abs(norms[0].moving_mean - before).max() > 0
 
@@ -176,7 +176,7 @@ def test_wrong_arguments_are_told_what_was_expected(wrong, message):
 
 def test_fine_tuning_begins_at_a_layer_that_exists(plain):
     with pytest.raises(ValueError, match=r"block5_conv3.*Received: 'block6'"):
-        open_from(plain, "block6")
+        unfreeze_from(plain, "block6")
 
 
 def test_the_slim_trunk_has_a_quarter_of_the_channels_and_starts_from_nothing(plain):
@@ -253,7 +253,7 @@ def test_a_shared_trunk_goes_into_every_own_one_and_never_back(soft):
 
 
 def test_opening_from_a_layer_opens_it_in_every_trunk(soft):
-    open_from(soft, "block2_conv2")
+    unfreeze_from(soft, "block2_conv2")
     learning = [layer.name for layer in convolutions(soft) if layer.trainable]
     assert "block2_conv2_of_gender" in learning and "block2_conv2_of_expression" in learning
     assert "block2_conv1_of_gender" not in learning

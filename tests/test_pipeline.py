@@ -12,7 +12,7 @@ from use_toys import GreenSquares, attributes, draw, save_pictures
 from faceattr.images.inputs import InputFile, Inputs
 from faceattr.images.load import BYTES_A_PIXEL, Room, read_image
 from faceattr.inference import pipeline
-from faceattr.inference.pipeline import Clock, Item, describe_items, items_of
+from faceattr.inference.pipeline import Clock, Sample, describe_items, items_of
 
 
 def described(folder, describe, **how):
@@ -117,7 +117,7 @@ def test_what_is_in_flight_is_bounded(tmp_path):
     def endless():
         for number in range(10_000):
             taken.append(number)
-            yield Item(InputFile(f"{number}.png"), frame=draw(1), time=float(number))
+            yield Sample(InputFile(f"{number}.png"), frame=draw(1), time=float(number))
 
     records = describe_items(endless(), attributes(), workers=2)
     for _ in range(50):
@@ -129,7 +129,7 @@ def test_what_is_in_flight_is_bounded(tmp_path):
 
 
 def test_memory_for_a_run_of_faceless_pictures_is_bounded_too():
-    items = (Item(InputFile("x"), frame=draw(number == 0)) for number in range(2_000))
+    items = (Sample(InputFile("x"), frame=draw(number == 0)) for number in range(2_000))
     records = describe_items(items, attributes(batch_size=64), workers=1)
     next(records)  # would wait for a full batch of faces that never comes
     records.close()
@@ -148,7 +148,7 @@ def test_frames_wait_only_where_they_are_needed_and_then_few(keep_frames):
         for number in range(600):
             alive[0] += 1
             most[0] = max(most[0], alive[0])
-            yield Item(InputFile("x"), float(number), draw(number == 0).view(Frame))
+            yield Sample(InputFile("x"), float(number), draw(number == 0).view(Frame))
 
     describe = attributes(batch_size=16)
     records = describe_items(taken(), describe, workers=1, keep_frames=keep_frames)
@@ -194,7 +194,7 @@ def test_two_jobs_at_once_leave_opencv_the_threads_that_it_had():
     before = cv2.getNumThreads()
     cv2.setNumThreads(3)
     try:
-        items = [Item(InputFile("x"), frame=draw(1), time=float(n)) for n in range(40)]
+        items = [Sample(InputFile("x"), frame=draw(1), time=float(n)) for n in range(40)]
         first, second = (describe_items(items, attributes(), workers=2) for _ in range(2))
         next(first), next(second)
         first.close()
@@ -213,7 +213,7 @@ def test_an_error_that_is_no_bad_file_is_not_hidden():
             raise RuntimeError("a bug")
 
     with pytest.raises(RuntimeError, match="a bug"):
-        list(describe_items([Item(InputFile("x"), frame=draw(1))], attributes(detector=Broken())))
+        list(describe_items([Sample(InputFile("x"), frame=draw(1))], attributes(detector=Broken())))
 
 
 def test_the_clock_tells_where_the_time_went(tmp_path):
@@ -230,6 +230,6 @@ def test_a_picture_at_which_the_detector_gives_up_has_its_reason(error):
         def __call__(self, image):
             raise error
 
-    items = [Item(InputFile("x"), frame=draw(1))]
+    items = [Sample(InputFile("x"), frame=draw(1))]
     ((record, _),) = describe_items(items, attributes(detector=GivesUp()))
     assert record.reason

@@ -15,17 +15,17 @@ import pytest
 from conftest import shaded
 
 from faceattr import cli
-from faceattr.data.dataset import Rows
+from faceattr.data.dataset import LabeledDataset
 from faceattr.data.manifest import Example
-from faceattr.evaluation.findings import Findings
+from faceattr.evaluation.findings import Evaluation
 from faceattr.evaluation.groups import by_groups
 from faceattr.evaluation.report import (
     IN_TRAIN,
     NOT_IN_TRAIN,
     TWIN,
+    mark_near_duplicates,
     twin_groups,
     unseen,
-    with_twins,
     write_report,
 )
 from faceattr.images.crop import CropRule
@@ -52,7 +52,7 @@ def findings():
         Example(Path(f"{i} <b>.png"), about={"hat": "<i>yes</i>" if i % 2 else "no"})
         for i in range(60)
     ]
-    rows = Rows(crops, np.arange(60)[::-1], {"mood": mood, "tint": tint}, examples)
+    rows = LabeledDataset(crops, np.arange(60)[::-1], {"mood": mood, "tint": tint}, examples)
     data = ({"split": "train", "rows": 300, "sha256": "abc123"},)
     made = {"by": "faceattr 9", "settings": {"batch_size": 64}, "sources": ["mood=<x>"]}
     sizes = {"by_size": {"16": {"mood": 0.5}, "32": {"mood": 0.75, "tint": 0.5}}, "min_face": 32}
@@ -60,9 +60,9 @@ def findings():
     about = Description(
         (MOOD, TINT), CropRule(32), data=data, made=made, scores=sizes | tuned, licence="mine"
     )
-    found = Findings("m.keras", about, "val", ("mood=x",), rows, said, remarks=("Mind the gap.",))
+    found = Evaluation("m.keras", about, "val", ("mood=x",), rows, said, remarks=("Mind the gap.",))
     groups = by_groups(found.answers, rows, said, about.tasks, ["hat", "mood"])
-    return Findings("m.keras", about, "val", ("mood=x",), rows, said, groups, ("Mind the gap.",))
+    return Evaluation("m.keras", about, "val", ("mood=x",), rows, said, groups, ("Mind the gap.",))
 
 
 @pytest.fixture(scope="module")
@@ -261,15 +261,15 @@ def test_labels_of_another_task_are_refused(toy_model_path, people, capsys):
 def test_a_training_s_report_parts_the_faces_that_are_in_train_too():
     crops = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype="uint8")
     examples = [Example(Path(f"{i}.png")) for i in range(4)]
-    val = Rows(crops, np.arange(4), {"mood": np.eye(2)[[0, 0, 1, 1]]}, examples)
+    val = LabeledDataset(crops, np.arange(4), {"mood": np.eye(2)[[0, 0, 1, 1]]}, examples)
     answers = {"mood": np.eye(2)[[0, 0, 0, 1]]}
-    marked = with_twins(val, Rows(crops, np.array([1, 5]), {}))
+    marked = mark_near_duplicates(val, LabeledDataset(crops, np.array([1, 5]), {}))
     (groups,) = twin_groups((MOOD,), marked, answers)
     assert [(group.name, group.n) for group in groups.groups] == [
         ("in train too", 1),
         ("not in train", 3),
     ]
-    alone = with_twins(val, Rows(crops, np.array([4, 5]), {}))
+    alone = mark_near_duplicates(val, LabeledDataset(crops, np.array([4, 5]), {}))
     assert twin_groups((MOOD,), alone, answers) == ()
 
 
@@ -281,7 +281,7 @@ def test_rows_with_a_twin_in_train_neither_choose_nor_calibrate():
     ]
     mood, tint = np.eye(2)[[0, 1] * 15], np.eye(2)[[0] * count]
     tint[8:] = 0  # three rows that are not in train: too few to go without the others
-    rows = Rows(
+    rows = LabeledDataset(
         np.zeros((1, 4, 4, 3), "uint8"),
         np.zeros(count, int),
         {"mood": mood, "tint": tint},

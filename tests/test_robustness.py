@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from conftest import SHADE, shaded
 
-from faceattr.data.dataset import Rows
+from faceattr.data.dataset import LabeledDataset
 from faceattr.evaluation.robustness import CHANGES, robustness
 
 FACE = np.random.default_rng(0).integers(60, 256, (48, 48, 3), dtype="uint8")
@@ -35,12 +35,14 @@ def test_sunglasses_cover_the_eyes_and_a_mask_the_mouth():
 def test_accuracy_is_told_by_change():
     crops = np.stack([shaded(level, size=48) for level in (30, 210) * 10])
     target = np.eye(2, dtype="float32")[[0, 1] * 10]
-    found = robustness(Light(), (SHADE,), Rows(crops, np.arange(20), {"shade": target}))
+    found = robustness(Light(), (SHADE,), LabeledDataset(crops, np.arange(20), {"shade": target}))
     assert list(found) == list(CHANGES)
     assert found["as it is"] == {"shade": 1.0}
     assert found["a quarter of the light"] == {"shade": 0.5}
 
 
 def test_no_rows_have_no_accuracy():
-    rows = Rows(np.zeros((0, 48, 48, 3), "uint8"), np.arange(0), {"shade": np.zeros((0, 2))})
+    rows = LabeledDataset(
+        np.zeros((0, 48, 48, 3), "uint8"), np.arange(0), {"shade": np.zeros((0, 2))}
+    )
     assert robustness(Light(), (SHADE,), rows) == {}

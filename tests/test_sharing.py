@@ -10,7 +10,14 @@ from test_fit import TRAIN, VAL
 from faceattr.training.augment import NO_AUGMENTATION
 from faceattr.training.config import Phase, Settings, branch_pattern
 from faceattr.training.losses import Auxiliary, compiled
-from faceattr.training.schedules import Tie, apart, course_of, pull, ties, ties_of
+from faceattr.training.schedules import (
+    SoftSharing,
+    apart,
+    proximal_step,
+    task_schedule,
+    ties,
+    ties_of,
+)
 from faceattr.training.trainer import fit
 
 PHASE = Phase("finetune", epochs=2, learning_rate=0.05, first="trunk")
@@ -57,7 +64,7 @@ def trained(model, optimizer, strength=0.0, steps=6):
         sample_weight={name: masks[name] for name in known},
         epochs=steps,
         verbose=0,
-        callbacks=[Tie(model, strength, lambda step: 1.0, 1)] if strength else [],
+        callbacks=[SoftSharing(model, strength, lambda step: 1.0, 1)] if strength else [],
     )
     return model
 
@@ -71,7 +78,7 @@ def trunk(model, task=None):
 def test_the_pull_is_the_exact_compromise_and_leaves_the_mean():
     start = np.random.default_rng(0).normal(size=(3, 5)).astype("float32")
     variables = [keras.Variable(row) for row in start]
-    pull(variables, 4.0)
+    proximal_step(variables, 4.0)
     now, mean = np.array(variables), start.mean(axis=0)
     # Where |W - start|^2 + 4 |W - mean|^2 is smallest, its derivative is zero.
     np.testing.assert_allclose((now - start) + 4 * (now - mean), 0, atol=1e-6)
@@ -111,7 +118,7 @@ def test_a_stronger_tie_keeps_trunks_closer():
 
 def test_a_step_of_one_task_leaves_the_other_s_trunk_to_the_tie():
     model = network()
-    course = course_of(model, PHASE, settings(schedule="alternating"), TRAIN, 0)
+    course = task_schedule(model, PHASE, settings(schedule="alternating"), TRAIN, 0)
     name, batch = next(iter(course._turns(0, 32)))
     other = "tint" if name == "shade" else "shade"
     before = trunk(model, other), trunk(model, name)

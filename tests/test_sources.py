@@ -12,7 +12,7 @@ from faceattr.data.sources import (
     read_source,
     without_folders,
 )
-from faceattr.images.load import several
+from faceattr.images.load import as_paths
 from faceattr.tasks import EXPRESSION, GENDER, KNOWN_TASKS, Task
 
 
@@ -42,8 +42,8 @@ def test_a_manifest_gives_every_column_of_class_names(tmp_path):
 
 
 def test_one_source_alone_and_paths_are_taken_too(tmp_path):
-    assert several("mood=faces") == ["mood=faces"]
-    assert several(tmp_path) == several([tmp_path]) == [str(tmp_path)]
+    assert as_paths("mood=faces") == ["mood=faces"]
+    assert as_paths(tmp_path) == as_paths([tmp_path]) == [str(tmp_path)]
 
 
 @pytest.mark.parametrize(

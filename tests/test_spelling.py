@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from faceattr.data.label_map import Spelling, respell
+from faceattr.data.label_map import LabelMap, normalize_labels
 from faceattr.data.manifest import Example, Source
 from faceattr.tasks import EXPRESSION, KNOWN_TASKS, ORDERS, Task
 
@@ -14,7 +14,7 @@ def source(*labels, task="expression"):
 
 
 def read(labels, known=KNOWN_TASKS, task="expression", **spelling):
-    (found,), notes = respell([source(*labels, task=task)], Spelling(**spelling), known)
+    (found,), notes = normalize_labels([source(*labels, task=task)], LabelMap(**spelling), known)
     return [example.labels[task] for example in found.examples], notes
 
 
@@ -48,7 +48,7 @@ def test_a_number_outside_the_order_is_told_with_the_order():
 
 def test_an_order_that_nobody_knows_is_told_with_those_that_are():
     with pytest.raises(ValueError, match=r"no order 'rafdb'.*expression: fer2013.*gender: utkface"):
-        Spelling(orders={"expression": "rafdb"})
+        LabelMap(orders={"expression": "rafdb"})
 
 
 def test_classes_are_renamed_for_one_task_or_for_all():

@@ -7,12 +7,18 @@ import pytest
 from use_scenes import PERSON, ByColour, Person, Scene, attributes, background, texture
 
 from faceattr.detection.base import Face
-from faceattr.live.face_tracker import Effort, Recogniser, carried, is_cut, sketch
-from faceattr.live.tracking import Settling, Tracks, overlap
+from faceattr.live.face_tracker import (
+    FaceTracker,
+    InferenceBudget,
+    is_cut,
+    make_thumbnail,
+    propagate_boxes,
+)
+from faceattr.live.tracking import Smoothing, Tracks, overlap
 
 
 def seen_by(scene, model=None, **how):
-    recogniser = Recogniser(attributes(scene, model), **how)
+    recogniser = FaceTracker(attributes(scene, model), **how)
     return [recogniser.look(frame) for frame in scene.frames()]
 
 
@@ -56,7 +62,7 @@ def test_a_face_that_walks_keeps_its_number_and_is_searched_every_third_frame():
 @pytest.mark.parametrize("detect_every", [1, 3, 6])
 def test_boxes_between_two_searches_lie_where_the_face_is(detect_every):
     scene = Scene(Person(1, lambda n: (40 + 4 * n, 90)), count=60)
-    seens = seen_by(scene, effort=Effort(detect_every=detect_every))
+    seens = seen_by(scene, effort=InferenceBudget(detect_every=detect_every))
     overlaps = [overlap(s.faces[0].box, scene.people[0].box(s.number)) for s in seens]
     assert min(overlaps) > 0.75 and np.mean(overlaps) > 0.9
 
@@ -78,7 +84,7 @@ def test_two_who_cross_keep_their_numbers_and_labels(speed, detect_every):
         Person(2, lambda n: (290 - speed * n, 95)),
         count=260 // speed,
     )
-    seens = seen_by(scene, effort=Effort(detect_every=detect_every))
+    seens = seen_by(scene, effort=InferenceBudget(detect_every=detect_every))
     owners = owners_by_track(scene, seens)
     assert sorted(owners) == [1, 2]
     assert {frozenset(who - {None}) for who in owners.values()} == {frozenset({0}), frozenset({2})}
@@ -154,7 +160,7 @@ def test_a_face_that_changes_is_shown_anew_within_a_second():
 
 
 def test_the_shown_label_stays_while_another_is_ahead_by_less_than_the_margin():
-    tracks = Tracks([PERSON], Settling(memory=0, margin=0.1))
+    tracks = Tracks([PERSON], Smoothing(memory=0, margin=0.1))
     tracks.find(0, [Face((50, 50, 90, 90), None, 0.9)], background())
     shown = []
     for number, ahead in enumerate([0.3, -0.05, 0.05, -0.05, -0.2]):
@@ -165,7 +171,7 @@ def test_the_shown_label_stays_while_another_is_ahead_by_less_than_the_margin():
 
 
 def test_an_unsure_average_is_withheld_without_flicker():
-    tracks = Tracks([PERSON], Settling(memory=0, margin=0.1, min_confidence=0.5))
+    tracks = Tracks([PERSON], Smoothing(memory=0, margin=0.1, min_confidence=0.5))
     tracks.find(0, [Face((50, 50, 90, 90), None, 0.9)], background())
     labels = []
     for number, top in enumerate([0.45, 0.52, 0.47, 0.52, 0.44, 0.47]):
@@ -179,7 +185,7 @@ def test_a_crowd_is_asked_in_turns_and_nobody_is_forgotten():
     places = [(x, y) for y in (30, 90, 150) for x in range(25, 320, 50)]
     scene = Scene(*[Person(i % 3, lambda n, p=p: p, 24) for i, p in enumerate(places)], count=12)
     model = ByColour()
-    seens = seen_by(scene, model, effort=Effort(ask_at_once=4))
+    seens = seen_by(scene, model, effort=InferenceBudget(ask_at_once=4))
     assert max(model.sizes) == 4 and all(seen.asked == 4 for seen in seens)
     faces = seens[-1].faces
     assert len(faces) == len(places) and all(face["person"].label for face in faces)
@@ -206,16 +212,16 @@ def test_landmarks_move_with_their_box():
 @pytest.mark.parametrize("wrong", [{"memory": -1}, {"margin": -0.1}, {"patience": -1}])
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(ValueError, match="not negative"):
-        Settling(**wrong)
+        Smoothing(**wrong)
     with pytest.raises(ValueError, match="between 0 and 1"):
-        Settling(min_confidence=70)
+        Smoothing(min_confidence=70)
     with pytest.raises(ValueError, match="at least 1"):
-        Effort(detect_every=0)
+        InferenceBudget(detect_every=0)
 
 
 def test_a_fast_face_is_followed_although_few_frames_are_looked_at():
     scene = Scene(Person(0, lambda n: (160 + 60 * np.sin(n / 12), 90)), count=90)
-    recogniser = Recogniser(attributes(scene))
+    recogniser = FaceTracker(attributes(scene))
     seens = [recogniser.look(frame) for frame in scene.frames() if frame.number % 4 == 0]
     assert {face.track for seen in seens for face in seen.faces} == {1}
     assert recogniser.tracks.count == 1
@@ -225,11 +231,11 @@ def test_a_face_that_fills_much_of_the_picture_and_moves_fast_is_no_cut():
     def image(left):
         image = np.full((180, 320, 3), 200, np.uint8)
         image[20:160, left : left + 140] = texture(0, 140)
-        return sketch(image)
+        return make_thumbnail(image)
 
     before, after = image(20), image(70)
     box = (20.0, 20.0, 160.0, 160.0)
-    moved = carried(before, after, [box])
+    moved = propagate_boxes(before, after, [box])
     assert overlap(moved[0], (70, 20, 210, 160)) > 0.9
     assert not is_cut(before, after, [box], moved)
-    assert is_cut(image(20), sketch(background(seed=4)), [box], [box])
+    assert is_cut(image(20), make_thumbnail(background(seed=4)), [box], [box])

@@ -16,7 +16,7 @@ from conftest import shaded, toy_network
 
 from faceattr import cli
 from faceattr.cli.train import network_of
-from faceattr.data.dataset import Rows
+from faceattr.data.dataset import LabeledDataset
 from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
 from faceattr.model.build import build
@@ -354,7 +354,7 @@ def test_norms_are_measured_on_training_rows_alone(monkeypatch):
         network_module, "measure_norms", lambda model, crops: measured.append(crops)
     )
     crops = np.arange(10, dtype="uint8")[:, None, None, None] * np.ones((1, 2, 2, 3), "uint8")
-    train = Rows(crops, np.array([7, 2, 5]), {})
+    train = LabeledDataset(crops, np.array([7, 2, 5]), {})
     Network(weights="shipped", norm=True).measure(None, train)
     assert measured[0][:, 0, 0, 0].tolist() == [7, 2, 5]
 

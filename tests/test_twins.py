@@ -4,19 +4,19 @@ import cv2
 import numpy as np
 import pytest
 
-from faceattr.data.dataset import Rows
+from faceattr.data.dataset import LabeledDataset
 from faceattr.data.manifest import Example
 from faceattr.data.near_duplicates import (
     NEAR,
     SURE,
     detail,
-    have_twins,
-    looks_of,
+    fingerprints_of,
+    hashes_of,
+    have_near_duplicates,
     near_pairs,
     photographs,
-    prints_of,
 )
-from faceattr.data.splits import connected, ties
+from faceattr.data.splits import bipartite_components, component_labels
 from faceattr.images.crop import CropRule
 
 SIZE = 48
@@ -42,15 +42,15 @@ def brighter(face):
 
 
 def rows(faces):
-    return Rows(np.stack(faces), np.arange(len(faces)), {})
+    return LabeledDataset(np.stack(faces), np.arange(len(faces)), {})
 
 
 def looks(faces):
-    return looks_of(np.stack(faces), np.arange(len(faces)))
+    return fingerprints_of(np.stack(faces), np.arange(len(faces)))
 
 
 def test_no_faces_have_no_twins():
-    nothing = looks_of(np.zeros((0, SIZE, SIZE, 3), "uint8"), np.arange(0))
+    nothing = fingerprints_of(np.zeros((0, SIZE, SIZE, 3), "uint8"), np.arange(0))
     assert len(near_pairs(nothing).first) == 0
     assert len(near_pairs(looks(portraits(2)), nothing).first) == 0
 
@@ -62,7 +62,7 @@ def test_a_copy_saved_again_is_a_near_twin_and_no_exact_one():
     assert pairs.first.tolist() == [2]
     assert pairs.second.tolist() == [6]
     assert NEAR < pairs.similarity[0] < 1.001
-    assert len(set(prints_of(np.stack(faces), np.arange(7)))) == 7
+    assert len(set(hashes_of(np.stack(faces), np.arange(7)))) == 7
 
 
 def test_the_shortcut_misses_no_pair_and_invents_none(monkeypatch):
@@ -85,16 +85,16 @@ def test_the_shortcut_misses_no_pair_and_invents_none(monkeypatch):
 def test_blank_pictures_are_twins_only_pixel_for_pixel():
     black, grey = np.zeros((SIZE, SIZE, 3), "uint8"), np.full((SIZE, SIZE, 3), 90, "uint8")
     assert len(near_pairs(looks([black, grey, black])).first) == 0
-    assert have_twins(rows([black, grey]), rows([black])).tolist() == [True, False]
+    assert have_near_duplicates(rows([black, grey]), rows([black])).tolist() == [True, False]
 
 
 def test_rows_with_twins_among_others_are_told_exactly_or_nearly():
     faces = portraits(5)
     val = rows([faces[0], brighter(faces[1]), faces[4]])
     train = rows(faces[:4])
-    assert have_twins(val, train).tolist() == [True, True, False]
-    assert have_twins(val, train, above=1).tolist() == [True, False, False]
-    assert have_twins(val, rows([faces[3]])).tolist() == [False, False, False]
+    assert have_near_duplicates(val, train).tolist() == [True, True, False]
+    assert have_near_duplicates(val, train, above=1).tolist() == [True, False, False]
+    assert have_near_duplicates(val, rows([faces[3]])).tolist() == [False, False, False]
 
 
 @pytest.mark.parametrize("size", [32, 96])
@@ -104,7 +104,9 @@ def test_twins_are_found_at_other_crop_sizes(size):
 
 
 def test_what_hangs_together_through_others_is_one_set():
-    sets = connected(6, ties(["ann", "", "ann", "", None, None]), ties("abcbcd"))
+    sets = component_labels(
+        6, bipartite_components(["ann", "", "ann", "", None, None]), bipartite_components("abcbcd")
+    )
     assert sets[0] == sets[2] == sets[4]
     assert sets[1] == sets[3]
     assert len(set(sets.tolist())) == 3
@@ -125,7 +127,7 @@ def test_twins_in_files_share_a_number_and_unreadable_files_stand_alone(tmp_path
 def test_a_mirrored_copy_is_a_twin():
     faces = portraits(5)
     mirrored = brighter(faces[1])[:, ::-1]
-    assert have_twins(rows([mirrored]), rows(faces)).tolist() == [True]
+    assert have_near_duplicates(rows([mirrored]), rows(faces)).tolist() == [True]
     pairs = near_pairs(looks([*faces, mirrored]))
     assert (pairs.first.tolist(), pairs.second.tolist()) == ([1], [5])
     assert detail(faces[1], mirrored) > SURE

@@ -5,13 +5,13 @@ import pandas as pd
 import pytest
 from conftest import shaded
 
-from faceattr.data.label_map import Spelling
+from faceattr.data.label_map import LabelMap
 from faceattr.data.manifest import Example, Source, target
 from faceattr.data.sources import read_for_training, read_labelled
 from faceattr.data.votes import count_votes
 from faceattr.tasks import EXPRESSION, KNOWN_TASKS
 
-HALF = Spelling(votes={"expression": 0.5})
+HALF = LabelMap(votes={"expression": 0.5})
 
 
 def counted(label, votes, share, task="expression"):
@@ -111,9 +111,9 @@ def test_votes_that_do_not_count_add_no_class_and_their_names_may_be_mapped(tmp_
     manifest = tmp_path / "m.csv"
     rows = "a.png,train,glad,1,1\nb.png,val,sad,,\n"
     manifest.write_text(f"path,split,mood,mood:sad,mood:bored\n{rows}")
-    none = read_for_training([str(manifest)], spelling=Spelling(votes={"mood": 0}))
+    none = read_for_training([str(manifest)], spelling=LabelMap(votes={"mood": 0}))
     assert none.tasks[0].classes == ("glad", "sad")
-    mapped = Spelling(renamed={"mood": {"bored": ""}}, votes={"mood": 0.5})
+    mapped = LabelMap(renamed={"mood": {"bored": ""}}, votes={"mood": 0.5})
     assert read_for_training([str(manifest)], spelling=mapped).tasks[0].classes == ("glad", "sad")
     with pytest.raises(ValueError, match=r"No source has a column moood; their tasks are mood"):
         read_for_training([str(manifest)], ["mood", "moood"])
@@ -123,4 +123,4 @@ def test_votes_that_are_nowhere_and_shares_that_are_none_are_refused(fer2013):
     with pytest.raises(ValueError, match=r"no votes on expression.*expression:CLASS.*fer2013new"):
         read_labelled([str(fer2013)], KNOWN_TASKS, HALF)
     with pytest.raises(ValueError, match=r"from 0 to 1.*2"):
-        Spelling(votes={"expression": 2})
+        LabelMap(votes={"expression": 2})

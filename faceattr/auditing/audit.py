@@ -14,23 +14,23 @@ from rich.text import Text
 
 from faceattr.auditing import checks
 from faceattr.auditing.checks import Audit, Finding
-from faceattr.auditing.label_permutation import find_swaps
+from faceattr.auditing.label_permutation import find_label_permutations
 from faceattr.data import console
 from faceattr.data.console import OUT, print_left_out
-from faceattr.data.dataset import Rows
-from faceattr.data.face_finder import Look
-from faceattr.data.label_map import AS_WRITTEN, Spelling, respell
+from faceattr.data.dataset import LabeledDataset
+from faceattr.data.face_finder import FaceFinder
+from faceattr.data.label_map import AS_WRITTEN, LabelMap, normalize_labels
 from faceattr.data.manifest import SPLITS, Example, Source, targets, unite
 from faceattr.data.near_duplicates import NEAR
 from faceattr.data.sources import check_asked_for, check_find_faces_in, read_named, without_folders
 from faceattr.data.store import cache_crops
 from faceattr.detection.base import Detector
-from faceattr.files import must_be_folder
+from faceattr.files import validate_output_folder
 from faceattr.images.crop import CropRule
 from faceattr.images.draw import Tile, contact_sheet
-from faceattr.images.load import PathLike, several
+from faceattr.images.load import PathLike, as_paths
 from faceattr.model import file as model_file
-from faceattr.model.file import plain
+from faceattr.model.file import to_jsonable
 from faceattr.tasks import KNOWN_TASKS
 
 SHEETS = {
@@ -89,7 +89,7 @@ def write_audit(audit: Audit, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame(map(_cells, audit.findings), columns=list(_cells(Finding("", ""))))
     table.to_csv(folder / "findings.csv", index=False)
-    (folder / "audit.json").write_text(json.dumps(plain(_as_json(audit)), indent=1))
+    (folder / "audit.json").write_text(json.dumps(to_jsonable(_as_json(audit)), indent=1))
     for name, kinds in SHEETS.items():
         pairs = [one for kind in kinds for one in _spread(audit.findings, kind)]
         if pairs:
@@ -141,7 +141,7 @@ def _spread(findings: Sequence[Finding], kind: str) -> list[Finding]:
     return own[:: max(1, -(-len(own) // SHOWN))]
 
 
-def _tiles(finding: Finding, rows: Rows) -> list[Tile]:
+def _tiles(finding: Finding, rows: LabeledDataset) -> list[Tile]:
     return [
         Tile(rows.crops[rows.index[row]], _words(rows.examples[row], finding.similarity, side))
         for side, row in enumerate(finding.rows or ())
@@ -158,7 +158,7 @@ def audit(
     sources: PathLike | Sequence[PathLike],
     *,
     tasks: Collection[str] | None = None,
-    spelling: Spelling = AS_WRITTEN,
+    spelling: LabelMap = AS_WRITTEN,
     model: str | Path | None = model_file.SHIPPED,
     detector: Detector | None = None,
     find_faces_in: Collection[str] | None = None,
@@ -181,16 +181,16 @@ def audit(
         cache: Folder of the crop cache.
     """
     if output is not None:
-        must_be_folder(Path(output))
+        validate_output_folder(Path(output))
     folder = Path(cache) if cache is not None else None
-    known, sources = KNOWN_TASKS, several(sources)
+    known, sources = KNOWN_TASKS, as_paths(sources)
     check_find_faces_in(find_faces_in, sources)
-    read, _ = respell(read_named(sources, tasks, known), spelling, known)
+    read, _ = normalize_labels(read_named(sources, tasks, known), spelling, known)
     check_asked_for(tasks, read)
     manifest = unite([_as_train_takes(source) for source in read], known)
     examples = manifest.examples
     findings = checks.divided_groups([e for source in read for e in source.examples])
-    look = Look(rule or CropRule(), detector, folder, find_faces_in)
+    look = FaceFinder(rule or CropRule(), detector, folder, find_faces_in)
     search = look.search(examples)
     examples = search.examples
     findings += [Finding(checks.NO_FACE, "pictures", one) for one in search.without]
@@ -202,10 +202,10 @@ def audit(
     ]
     usable = np.flatnonzero(cached.rows >= 0)
     kept = [examples[place] for place in usable]
-    rows = Rows(cached.array, cached.rows[usable], targets(manifest.tasks, kept), kept)
+    rows = LabeledDataset(cached.array, cached.rows[usable], targets(manifest.tasks, kept), kept)
     findings += checks.looked_at(manifest.tasks, rows)
     if model is not None and kept:
-        swaps = find_swaps(manifest.tasks, kept, model_file.path_of(model), folder)
+        swaps = find_label_permutations(manifest.tasks, kept, model_file.path_of(model), folder)
         findings += [Finding(checks.SWAPPED, swap.task, words=str(swap)) for swap in swaps]
     names = tuple(map(without_folders, sources))
     counts = checks.counts_of(manifest.tasks, rows)

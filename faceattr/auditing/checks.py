@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from faceattr.data.dataset import Rows
+from faceattr.data.dataset import LabeledDataset
 from faceattr.data.manifest import SPLITS, Example
-from faceattr.data.near_duplicates import SURE, Likenesses
+from faceattr.data.near_duplicates import SURE, NearDuplicates
 from faceattr.evaluation.metrics import FEW_OF_A_CLASS
 from faceattr.tasks import KNOWN_TASKS, Task
 
@@ -82,7 +82,7 @@ class Audit:
 
     sources: tuple[str, ...]
     tasks: tuple[Task, ...]
-    rows: Rows
+    rows: LabeledDataset
     counts: Counts
     findings: tuple[Finding, ...]
     left_out: Mapping[str, int]
@@ -111,9 +111,9 @@ LOOKED_AT = 100  # pictures at most whose size is asked
 PHOTOGRAPH, OBLONG = 200, 1.2
 
 
-def looked_at(tasks: Sequence[Task], rows: Rows) -> list[Finding]:
+def looked_at(tasks: Sequence[Task], rows: LabeledDataset) -> list[Finding]:
     """What can be seen from faces and labels alone."""
-    alike = Likenesses(rows)
+    alike = NearDuplicates(rows)
     few = few_rows(counts_of(tasks, rows))
     odd = [*odd_names(tasks), *whole_photographs(rows.examples)]
     return [*copies(alike), *contradictions(alike, tasks), *few, *odd]
@@ -163,7 +163,7 @@ def _looks_uncut(example: Example) -> bool:
     return shorter >= PHOTOGRAPH and longer >= OBLONG * shorter
 
 
-def copies(alike: Likenesses) -> list[Finding]:
+def copies(alike: NearDuplicates) -> list[Finding]:
     """Faces that occur again: in an earlier split, or earlier in their own.
 
     A face that is in another split pixel for pixel is not counted again as a near copy.
@@ -204,7 +204,7 @@ def _earlier(one: str, other: str) -> bool:
     return bool(other) and SPLITS.index(one) < SPLITS.index(other)
 
 
-def _copy(alike: Likenesses, row: int, other: int, similarity: float, across: bool) -> Finding:
+def _copy(alike: NearDuplicates, row: int, other: int, similarity: float, across: bool) -> Finding:
     one, two = alike.rows.examples[row], alike.rows.examples[other]
     exact = alike.are_equal(row, other)
     if across:
@@ -216,7 +216,7 @@ def _copy(alike: Likenesses, row: int, other: int, similarity: float, across: bo
     return Finding(kind, where, one, two, similarity, fine, words, (row, other))
 
 
-def contradictions(alike: Likenesses, tasks: Iterable[Task]) -> list[Finding]:
+def contradictions(alike: NearDuplicates, tasks: Iterable[Task]) -> list[Finding]:
     """Faces whose labels for a task differ: one finding per set of equal ones, or near pair.
 
     Near copies count where they agree in detail too: people who only look alike may differ.
@@ -236,14 +236,14 @@ def contradictions(alike: Likenesses, tasks: Iterable[Task]) -> list[Finding]:
     return [one for one in found if one.kind == EXACT_OTHERWISE or (one.detail or 0) >= SURE]
 
 
-def _known(alike: Likenesses, answers: Sequence[str], face: int) -> int:
+def _known(alike: NearDuplicates, answers: Sequence[str], face: int) -> int:
     """The first row of a face whose answer is known; -1 without one."""
     return next((row for row in alike.rows_of(face) if answers[row]), -1)
 
 
 def _contradiction(
     task: Task,
-    alike: Likenesses,
+    alike: NearDuplicates,
     answers: Sequence[str],
     ends: tuple[int, int],
     similarity: float,
@@ -254,7 +254,7 @@ def _contradiction(
     return Finding(kind, task.name, one, other, similarity, alike.detail(*ends), words, ends)
 
 
-def _answers(task: Task, rows: Rows) -> list[str]:
+def _answers(task: Task, rows: LabeledDataset) -> list[str]:
     """The class of every row; empty where it is unknown."""
     target = rows.targets[task.name]
     return [task.classes[row.argmax()] if row.any() else "" for row in target]
@@ -275,7 +275,7 @@ def divided_groups(examples: Sequence[Example]) -> list[Finding]:
     return found
 
 
-def counts_of(tasks: Iterable[Task], rows: Rows) -> Counts:
+def counts_of(tasks: Iterable[Task], rows: LabeledDataset) -> Counts:
     """Labelled faces by task, split and class; votes count as shares."""
     splits = np.array([example.split for example in rows.examples])
     present = [split for split in (*SPLITS, "") if (splits == split).any()]

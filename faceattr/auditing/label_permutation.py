@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from faceattr.data.dataset import rows_of
+from faceattr.data.dataset import build_dataset
 from faceattr.data.manifest import Example, targets
 from faceattr.data.store import cache_crops
 from faceattr.evaluation.metrics import predict
@@ -22,7 +22,7 @@ TIMES, MORE = 2.0, 0.1  # as many right answers, and a share of the rows, or it 
 
 
 @dataclass(frozen=True)
-class Swap:
+class LabelPermutation:
     """Names that look exchanged.
 
     Args:
@@ -47,7 +47,7 @@ class Swap:
         )
 
 
-def swap_in(task: str, names: Sequence[str], confusion: np.ndarray) -> Swap | None:
+def swap_in(task: str, names: Sequence[str], confusion: np.ndarray) -> LabelPermutation | None:
     """The exchange of names that explains a confusion much better than the names themselves.
 
     Args:
@@ -72,12 +72,14 @@ def swap_in(task: str, names: Sequence[str], confusion: np.ndarray) -> Swap | No
     after = confusion[moved, answers[moved]].sum() / faces
     if after < max(TIMES * before, before + MORE):
         return None
-    return Swap(task, {names[i]: names[answers[i]] for i in moved}, before, after, faces)
+    return LabelPermutation(
+        task, {names[i]: names[answers[i]] for i in moved}, before, after, faces
+    )
 
 
-def find_swaps(
+def find_label_permutations(
     tasks: Sequence[Task], examples: Sequence[Example], model: Path, cache: Path | None = None
-) -> list[Swap]:
+) -> list[LabelPermutation]:
     """Ask a model about some faces of every class, for each task whose classes a head knows.
 
     Args:
@@ -97,7 +99,7 @@ def find_swaps(
     for task, head in known.items():
         some = some_of_each(examples, task)
         cached = cache_crops(some, description.crop, cache)
-        rows = rows_of([replace(head, name=task.name)], some, cached)
+        rows = build_dataset([replace(head, name=task.name)], some, cached)
         answers = predict(network, rows)[head.name].argmax(axis=1)
         labels = rows.targets[task.name].argmax(axis=1)
         found.append(swap_in(task.name, head.classes, _counts(labels, answers, len(head.classes))))

@@ -46,10 +46,10 @@ def compare(recipes, on, output, tasks=None, cache=None, **given) -> int:
 
 
 def _way(name: str, given: dict):
-    from faceattr.training.compare import Way
+    from faceattr.training.compare import Config
 
     network = network_of(given)
-    way = Way(name, network, settings_of(network.phases, given))
+    way = Config(name, network, settings_of(network.phases, given))
     if given:
         raise ValueError(f"Recipe {name!r}: {', '.join(given)} cannot be compared.")
     return way

@@ -254,12 +254,12 @@ def distillation_of(given: dict):
 
 def spelling_of(given: dict):
     """How labels are to be understood; takes it out of `given`."""
-    from faceattr.data.label_map import Spelling
+    from faceattr.data.label_map import LabelMap
 
     renamed: dict[str, dict[str, str]] = {}
     for task, old, new in given.pop("map", ()):
         renamed.setdefault(task, {})[old] = new
-    return Spelling(renamed, dict(given.pop("order", ())), given.pop("votes", {}))
+    return LabelMap(renamed, dict(given.pop("order", ())), given.pop("votes", {}))
 
 
 def adding_of(sources: Sequence[str], given: dict):

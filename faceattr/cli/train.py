@@ -247,7 +247,7 @@ def network_of(given: dict):
 def settings_of(phases, given: dict):
     """The settings that options ask for; takes them out of `given`."""
     from faceattr.training.augment import NO_AUGMENTATION, changed
-    from faceattr.training.batches import Mix
+    from faceattr.training.batches import TaskSampling
     from faceattr.training.config import Settings
     from faceattr.training.losses import Auxiliary
 
@@ -270,7 +270,7 @@ def settings_of(phases, given: dict):
     if "auxiliary" in given:
         fields["auxiliary"] = tuple(Auxiliary(*one) for one in given.pop("auxiliary"))
     if "mix" in given:
-        fields["mix"] = Mix(**given.pop("mix"))
+        fields["mix"] = TaskSampling(**given.pop("mix"))
     if "augment" in given:
         amounts = given.pop("augment")
         fields["augmentation"] = NO_AUGMENTATION if amounts is None else changed(amounts)

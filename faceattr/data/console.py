@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from faceattr.data.dataset import Rows
+from faceattr.data.dataset import LabeledDataset
 from faceattr.progress import Bar
 from faceattr.tasks import Task
 
@@ -26,7 +26,7 @@ def track(items: Sequence[T], what: str) -> Iterable[T]:
         yield from bar.follow(items, what)
 
 
-def print_rows(rows: Mapping[str, Rows], tasks: Sequence[Task]) -> None:
+def print_rows(rows: Mapping[str, LabeledDataset], tasks: Sequence[Task]) -> None:
     """Print the faces that can be used, by split, task and class (votes count as shares)."""
     total = sum(map(len, rows.values()))
     counts = ", ".join(f"{len(part):,} {split}" for split, part in rows.items())

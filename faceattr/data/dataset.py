@@ -105,7 +105,7 @@ Batch = tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
-class Rows:
+class LabeledDataset:
     """Labelled crops of one split.
 
     Args:
@@ -119,7 +119,7 @@ class Rows:
             balanced.
         log_priors: By task ``float32`` of shape ``(n, classes)``: the logarithm of the class
             shares of each row's source, see `faceattr.data.dataset.log_priors`. Batches hold
-            them beside the targets, under `prior_of` their task.
+            them beside the targets, under `class_prior` their task.
     """
 
     crops: np.ndarray
@@ -162,17 +162,17 @@ class Rows:
     def batch(self, rows: np.ndarray) -> Batch:
         """Crops, targets by task and masks by task of some rows."""
         chosen = {name: target[rows] for name, target in self.targets.items()}
-        chosen |= {prior_of(name): prior[rows] for name, prior in self.log_priors.items()}
+        chosen |= {class_prior(name): prior[rows] for name, prior in self.log_priors.items()}
         masks = {name: known[rows] for name, known in self.masks.items()}
         return self.crops[self.index[rows]], chosen, masks
 
-    def only(self, task: str) -> Rows:
+    def only(self, task: str) -> LabeledDataset:
         """The rows that know a task, with its targets alone."""
         known = self.take(np.flatnonzero(mask(self.targets[task])))
         priors = {name: of for name, of in known.log_priors.items() if name == task}
         return replace(known, targets={task: known.targets[task]}, log_priors=priors)
 
-    def take(self, places: np.ndarray) -> Rows:
+    def take(self, places: np.ndarray) -> LabeledDataset:
         """Some of the rows, by their places ``(m,)``."""
         return replace(
             self,
@@ -192,19 +192,19 @@ class Rows:
         return digest.hexdigest()
 
 
-def prior_of(task: str) -> str:
+def class_prior(task: str) -> str:
     """What batches call the priors of a task's rows."""
     return f"{task}:prior"
 
 
-def with_log_priors(train: Rows, tasks: Iterable[str]) -> Rows:
+def add_log_priors(train: LabeledDataset, tasks: Iterable[str]) -> LabeledDataset:
     """Training rows with the class shares of each row's source, for those tasks that lack them."""
     missing = [task for task in tasks if task not in train.log_priors]
     priors = {task: log_priors_of(train, task, train) for task in missing}
     return replace(train, log_priors={**priors, **train.log_priors})
 
 
-def log_priors_of(rows: Rows, task: str, train: Rows) -> np.ndarray:
+def log_priors_of(rows: LabeledDataset, task: str, train: LabeledDataset) -> np.ndarray:
     """The logarithm of the class shares of each row's source in train, ``(n, classes)``."""
     return log_priors(train.targets[task], train.sources, rows.sources)
 
@@ -214,7 +214,9 @@ def mask(target: np.ndarray) -> np.ndarray:
     return (target.sum(axis=-1) > 0).astype("float32")
 
 
-def rows_of(tasks: Sequence[Task], examples: Sequence[Example], cached: CachedCrops) -> Rows:
+def build_dataset(
+    tasks: Sequence[Task], examples: Sequence[Example], cached: CachedCrops
+) -> LabeledDataset:
     """The examples that have a crop, shuffled once, always in the same way.
 
     Files come sorted by class, and whatever averages over batches would go wrong on them.
@@ -222,4 +224,4 @@ def rows_of(tasks: Sequence[Task], examples: Sequence[Example], cached: CachedCr
     usable = np.flatnonzero(cached.rows >= 0)
     order = np.random.default_rng(0).permutation(usable)
     kept = [examples[i] for i in order]
-    return Rows(cached.array, cached.rows[order], targets(tasks, kept), kept)
+    return LabeledDataset(cached.array, cached.rows[order], targets(tasks, kept), kept)

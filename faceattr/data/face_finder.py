@@ -19,7 +19,7 @@ from faceattr.data import console
 from faceattr.data.manifest import Example, Manifest, Source
 from faceattr.data.near_duplicates import photographs
 from faceattr.data.store import default_folder
-from faceattr.detection.base import Detector, Face, enough
+from faceattr.detection.base import Detector, Face, min_decode_size
 from faceattr.images.crop import CropRule
 from faceattr.images.load import read_picture
 
@@ -138,7 +138,7 @@ def _key(example: Example, detector: Detector) -> str:
 
 def _look(example: Example, detector: Detector) -> list[Face] | None:
     try:
-        picture = read_picture(example.path, enough(detector))
+        picture = read_picture(example.path, min_decode_size(detector))
     except (OSError, ValueError):
         return None
     return [face.scaled(picture.scale) for face in detector(picture.image)]
@@ -168,7 +168,7 @@ Read = TypeVar("Read", Source, Manifest)
 
 
 @dataclass(frozen=True)
-class Look:
+class FaceFinder:
     """How pictures are looked at.
 
     Args:

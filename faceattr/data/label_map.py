@@ -14,7 +14,7 @@ EVERY_TASK = ""
 
 
 @dataclass(frozen=True)
-class Spelling:
+class LabelMap:
     """How labels are to be understood.
 
     Args:
@@ -62,15 +62,15 @@ class Spelling:
         return self.renaming_of(task).get(name, name)
 
 
-AS_WRITTEN = Spelling()
+AS_WRITTEN = LabelMap()
 
 
 def _known_orders() -> str:
     return "; ".join(f"{task}: {', '.join(orders)}" for task, orders in ORDERS.items())
 
 
-def respell(
-    sources: Sequence[Source], spelling: Spelling, known: Known
+def normalize_labels(
+    sources: Sequence[Source], spelling: LabelMap, known: Known
 ) -> tuple[list[Source], tuple[str, ...]]:
     """Give every label the name of its class.
 
@@ -149,7 +149,7 @@ def _number(name: str) -> int | None:
     return int(number) if number.is_integer() else None
 
 
-def _refuse_numbers(met: Iterable[tuple[str, str]], spelling: Spelling, known: Known) -> None:
+def _refuse_numbers(met: Iterable[tuple[str, str]], spelling: LabelMap, known: Known) -> None:
     for task, name in met:
         if task not in ORDERS or name in spelling.renaming_of(task) or _number(name) is None:
             continue
@@ -163,7 +163,7 @@ def _refuse_numbers(met: Iterable[tuple[str, str]], spelling: Spelling, known: K
         )
 
 
-def _refuse_unmet(met: Iterable[tuple[str, str]], spelling: Spelling) -> None:
+def _refuse_unmet(met: Iterable[tuple[str, str]], spelling: LabelMap) -> None:
     for task, renaming in spelling.renamed.items():
         there = {name for of, name in met if task in (EVERY_TASK, of)}
         if strangers := sorted(set(renaming) - there):
@@ -173,7 +173,7 @@ def _refuse_unmet(met: Iterable[tuple[str, str]], spelling: Spelling) -> None:
             )
 
 
-def _refuse_unvoted(sources: Sequence[Source], spelling: Spelling) -> None:
+def _refuse_unvoted(sources: Sequence[Source], spelling: LabelMap) -> None:
     voted = {task for source in sources for example in source.examples for task in example.votes}
     if unvoted := sorted(set(spelling.votes) - voted):
         raise ValueError(
@@ -183,7 +183,7 @@ def _refuse_unvoted(sources: Sequence[Source], spelling: Spelling) -> None:
         )
 
 
-def _notes_on_votes(sources: Sequence[Source], spelling: Spelling) -> tuple[str, ...]:
+def _notes_on_votes(sources: Sequence[Source], spelling: LabelMap) -> tuple[str, ...]:
     examples = [example for source in sources for example in source.examples]
     return tuple(
         f"{task}: votes count {share:.0%} on {sum(task in e.votes for e in examples):,} faces"
@@ -191,7 +191,7 @@ def _notes_on_votes(sources: Sequence[Source], spelling: Spelling) -> tuple[str,
     )
 
 
-def _notes(met: Mapping[tuple[str, str], int], spelling: Spelling) -> tuple[str, ...]:
+def _notes(met: Mapping[tuple[str, str], int], spelling: LabelMap) -> tuple[str, ...]:
     """What became of the names that were replaced, a line per class."""
     stood_for: dict[tuple[str, str], list[str]] = {}
     for task, name in sorted(met):

@@ -20,9 +20,9 @@ import cv2
 import numpy as np
 from scipy.fft import dct
 
-from faceattr.data.dataset import Rows
+from faceattr.data.dataset import LabeledDataset
 from faceattr.data.manifest import Example
-from faceattr.data.splits import connected, ties
+from faceattr.data.splits import bipartite_components, component_labels
 from faceattr.data.store import cache_crops
 from faceattr.images.crop import CropRule
 
@@ -49,7 +49,7 @@ class Pairs:
 
 
 @dataclass(frozen=True)
-class Looks:
+class Fingerprints:
     """What crops look like, as vectors whose scalar products are correlations.
 
     Args:
@@ -64,7 +64,7 @@ class Looks:
         return len(self.fine)
 
 
-def looks_of(crops: np.ndarray, index: np.ndarray) -> Looks:
+def fingerprints_of(crops: np.ndarray, index: np.ndarray) -> Fingerprints:
     """What crops look like.
 
     Args:
@@ -81,7 +81,7 @@ def looks_of(crops: np.ndarray, index: np.ndarray) -> Looks:
     low = (waves @ fine @ waves.T).reshape(len(index), COARSE**2)
     flat = fine.reshape(len(index), INNER**2)
     left = np.square(flat).sum(axis=1) - np.square(low).sum(axis=1)
-    return Looks(flat, np.column_stack([low, np.sqrt(np.maximum(left, 0))]))
+    return Fingerprints(flat, np.column_stack([low, np.sqrt(np.maximum(left, 0))]))
 
 
 def _inner(face: np.ndarray, blur: float = BLUR) -> np.ndarray:
@@ -107,7 +107,9 @@ def detail(face: np.ndarray, other: np.ndarray) -> float:
     return best / lengths if lengths > SLACK else 0.0
 
 
-def near_pairs(looks: Looks, others: Looks | None = None, above: float = NEAR) -> Pairs:
+def near_pairs(
+    looks: Fingerprints, others: Fingerprints | None = None, above: float = NEAR
+) -> Pairs:
     """All pairs whose correlation is above a limit, of one set or between two.
 
     A mirrored copy is a copy: training mirrors its crops.
@@ -131,7 +133,7 @@ def _mirrored(fine: np.ndarray) -> np.ndarray:
 
 
 def _near(
-    looks: Looks, others: Looks | None, above: float, *, mirrored: bool = False
+    looks: Fingerprints, others: Fingerprints | None, above: float, *, mirrored: bool = False
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     right = looks if others is None else others
     # A mirrored wave of an odd number is its negative.
@@ -152,12 +154,14 @@ def _near(
             yield i[kept], j[kept], similarity[kept]
 
 
-def prints_of(crops: np.ndarray, index: np.ndarray) -> list[bytes]:
+def hashes_of(crops: np.ndarray, index: np.ndarray) -> list[bytes]:
     """A short hash for each crop, the same for those that are equal pixel for pixel."""
     return [hashlib.blake2b(crops[i].tobytes(), digest_size=12).digest() for i in index]
 
 
-def have_twins(rows: Rows, others: Rows, above: float = NEAR) -> np.ndarray:
+def have_near_duplicates(
+    rows: LabeledDataset, others: LabeledDataset, above: float = NEAR
+) -> np.ndarray:
     """Which rows show a face that is also, or nearly, among other rows.
 
     Args:
@@ -168,11 +172,13 @@ def have_twins(rows: Rows, others: Rows, above: float = NEAR) -> np.ndarray:
     Returns:
         ``bool`` of shape ``(len(rows),)``.
     """
-    known = set(prints_of(others.crops, others.index))
-    found = np.array([mark in known for mark in prints_of(rows.crops, rows.index)], bool)
+    known = set(hashes_of(others.crops, others.index))
+    found = np.array([mark in known for mark in hashes_of(rows.crops, rows.index)], bool)
     if above < 1 and len(others):
         pairs = near_pairs(
-            looks_of(rows.crops, rows.index), looks_of(others.crops, others.index), above
+            fingerprints_of(rows.crops, rows.index),
+            fingerprints_of(others.crops, others.index),
+            above,
         )
         found[pairs.first] = True
     return found
@@ -194,22 +200,22 @@ def photographs(
     """
     cached = cache_crops(examples, rule, cache, progress)
     usable = np.flatnonzero(cached.rows >= 0)
-    pairs = near_pairs(looks_of(cached.array, cached.rows[usable]))
+    pairs = near_pairs(fingerprints_of(cached.array, cached.rows[usable]))
     near = np.column_stack([pairs.first, pairs.second])
-    equal = ties(prints_of(cached.array, cached.rows[usable]))
-    return connected(len(examples), usable[np.concatenate([near, equal])])
+    equal = bipartite_components(hashes_of(cached.array, cached.rows[usable]))
+    return component_labels(len(examples), usable[np.concatenate([near, equal])])
 
 
-class Likenesses:
+class NearDuplicates:
     """Which of the rows show the same face.
 
     Args:
         rows: Labelled crops with their examples.
     """
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: LabeledDataset) -> None:
         self.rows = rows
-        marks = prints_of(rows.crops, rows.index)
+        marks = hashes_of(rows.crops, rows.index)
         numbers = {mark: number for number, mark in enumerate(dict.fromkeys(marks))}
         # Rows that are equal pixel for pixel are one face.
         self.face = np.array([numbers[mark] for mark in marks], int)
@@ -221,7 +227,7 @@ class Likenesses:
     def pairs(self) -> Pairs:
         """Faces that are nearly alike, by number."""
         firsts = [rows[0] for rows in self._rows_of.values()]
-        return near_pairs(looks_of(self.rows.crops, self.rows.index[firsts]))
+        return near_pairs(fingerprints_of(self.rows.crops, self.rows.index[firsts]))
 
     def same(self) -> Iterator[list[int]]:
         """Rows that are equal pixel for pixel, where there are several."""

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from faceattr.data.csv_manifest import read_csv
-from faceattr.data.face_finder import Look
+from faceattr.data.face_finder import FaceFinder
 from faceattr.data.fer2013 import FER2013_FILE
 from faceattr.data.folders import read_folder
-from faceattr.data.label_map import AS_WRITTEN, Spelling, respell
+from faceattr.data.label_map import AS_WRITTEN, LabelMap, normalize_labels
 from faceattr.data.listings import listing_in, read_listing
 from faceattr.data.manifest import Known, Manifest, Source, unite
 from faceattr.data.splits import set_val_aside
@@ -74,9 +74,9 @@ def without_folders(spec: str) -> str:
 def read_for_training(
     specs: Sequence[str],
     columns: Collection[str] | None = None,
-    spelling: Spelling = AS_WRITTEN,
+    spelling: LabelMap = AS_WRITTEN,
     known: Known = KNOWN_TASKS,
-    look: Look | None = None,
+    look: FaceFinder | None = None,
 ) -> Manifest:
     """Read sources, unite them, and set validation rows aside for those that have none.
 
@@ -103,7 +103,7 @@ def check_asked_for(names: Collection[str] | None, sources: Sequence[Source]) ->
         )
 
 
-def _with_splits(manifest: Manifest, look: Look | None) -> Manifest:
+def _with_splits(manifest: Manifest, look: FaceFinder | None) -> Manifest:
     """Every row with a split. All sources are united first: what they share is on one side."""
     return replace(
         manifest, examples=set_val_aside(manifest.examples, look.alike if look else None)
@@ -113,8 +113,8 @@ def _with_splits(manifest: Manifest, look: Look | None) -> Manifest:
 def read_labelled(
     specs: Sequence[str],
     known: Known,
-    spelling: Spelling = AS_WRITTEN,
-    look: Look | None = None,
+    spelling: LabelMap = AS_WRITTEN,
+    look: FaceFinder | None = None,
     *,
     aside: bool = False,
 ) -> Manifest:
@@ -147,13 +147,13 @@ def read_labelled(
 def _read(
     specs: Sequence[str],
     columns: Collection[str] | None,
-    spelling: Spelling,
+    spelling: LabelMap,
     known: Known,
-    look: Look | None,
+    look: FaceFinder | None,
 ) -> tuple[list[Source], tuple[str, ...]]:
     """Every source with its labels and faces as they are meant, and notes on what was changed."""
     read = read_named(specs, columns, known)
-    sources, notes = respell(read, spelling, known)
+    sources, notes = normalize_labels(read, spelling, known)
     return [look.faces_of(source) for source in sources] if look else sources, notes
 
 

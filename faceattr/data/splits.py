@@ -16,7 +16,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from faceattr.data.manifest import Example
 
 
-def ties(labels: Sequence[Any]) -> np.ndarray:
+def bipartite_components(labels: Sequence[Any]) -> np.ndarray:
     """Pairs of places that tie each thing to the first with the same label.
 
     Args:
@@ -34,7 +34,7 @@ def ties(labels: Sequence[Any]) -> np.ndarray:
     return np.array(found, int).reshape(-1, 2)
 
 
-def connected(count: int, *pairs: np.ndarray) -> np.ndarray:
+def component_labels(count: int, *pairs: np.ndarray) -> np.ndarray:
     """For each of `count` things the number of the set that pairs ``(m, 2)`` tie it to."""
     edges = np.concatenate([np.zeros((0, 2), int), *pairs])
     ones = np.ones(len(edges), bool)
@@ -146,7 +146,12 @@ def _one_side(examples: Sequence[Example], alike: Alike | None) -> np.ndarray:
     stated = [example.group for example in examples]
     pictures = [os.path.abspath(example.path) for example in examples]
     seen = list(alike(examples)) if alike else []
-    return connected(len(examples), ties(stated), ties(pictures), ties(seen))
+    return component_labels(
+        len(examples),
+        bipartite_components(stated),
+        bipartite_components(pictures),
+        bipartite_components(seen),
+    )
 
 
 def _answer(example: Example) -> str:

@@ -68,7 +68,7 @@ class Detector(Protocol):
         """Find the faces of an RGB ``uint8`` image ``(h, w, 3)``, from left to right."""
 
 
-def enough(detector: Detector) -> int | None:
+def min_decode_size(detector: Detector) -> int | None:
     """The longer side at which a JPEG may be decoded without another face being found."""
     return detector.long_side and round(detector.long_side * SPARE)
 

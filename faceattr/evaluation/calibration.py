@@ -10,7 +10,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from faceattr.data.dataset import Rows
+from faceattr.data.dataset import LabeledDataset
 from faceattr.evaluation.metrics import calibration_error, chance_error, predict
 
 FEWEST = 20  # labelled rows; fewer say more about themselves than about the model
@@ -51,7 +51,7 @@ def temperature(
     return float(np.exp(best.x))
 
 
-def tempered(
+def apply_temperature(
     probabilities: np.ndarray, by: float, log_prior: np.ndarray | None = None
 ) -> np.ndarray:
     """The same answers at another temperature, ``(n, classes)``; the order stays.
@@ -87,7 +87,7 @@ def held_out(
     halves = slice(0, None, 2), slice(1, None, 2)
     for half, other in (halves, halves[::-1]):
         fitted = temperature(target[other], probabilities[other], fewest, priors[other])
-        answers[half] = tempered(probabilities[half], fitted, priors[half])
+        answers[half] = apply_temperature(probabilities[half], fitted, priors[half])
     return target.argmax(axis=-1) == answers.argmax(axis=-1), answers.max(axis=-1)
 
 
@@ -111,7 +111,7 @@ class Calibration:
 
 def calibrate(
     model: keras.Model,
-    val: Rows,
+    val: LabeledDataset,
     heads: Collection[str] | None = None,
     log_priors: Mapping[str, np.ndarray] | None = None,
 ) -> Mapping[str, Calibration]:

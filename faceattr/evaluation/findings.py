@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from faceattr.data.dataset import Rows
+from faceattr.data.dataset import LabeledDataset
 from faceattr.evaluation.groups import Groups
 from faceattr.evaluation.metrics import Answers, Score, all_answers, scores_of
 from faceattr.images.draw import Tile, contact_sheet
@@ -61,12 +61,12 @@ def mistakes_of(answers: Answers) -> list[Mistake]:
     ]
 
 
-def path_of(rows: Rows, row: int) -> str:
+def path_of(rows: LabeledDataset, row: int) -> str:
     """Where a row's picture lies; its number where nobody kept that."""
     return str(rows.examples[row].path) if rows.examples else f"row {row}"
 
 
-def write_mistakes(mistakes: Iterable[Mistake], rows: Rows, path: Path) -> None:
+def write_mistakes(mistakes: Iterable[Mistake], rows: LabeledDataset, path: Path) -> None:
     """Write the wrong answers as a CSV file: which picture, true and answered class."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -78,7 +78,7 @@ def write_mistakes(mistakes: Iterable[Mistake], rows: Rows, path: Path) -> None:
             writer.writerow([path_of(rows, wrong.row), *box, *said])
 
 
-def draw_mistakes(mistakes: Sequence[Mistake], rows: Rows, path: Path) -> None:
+def draw_mistakes(mistakes: Sequence[Mistake], rows: LabeledDataset, path: Path) -> None:
     """Draw the surest of one list of mistakes as a contact sheet."""
     tiles = [
         Tile(
@@ -91,7 +91,7 @@ def draw_mistakes(mistakes: Sequence[Mistake], rows: Rows, path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Findings:
+class Evaluation:
     """What a model answered for labelled rows, and what follows from it.
 
     Args:
@@ -110,7 +110,7 @@ class Findings:
     description: Description
     split: str
     sources: tuple[str, ...]
-    rows: Rows
+    rows: LabeledDataset
     probabilities: Mapping[str, np.ndarray]
     groups: tuple[Groups, ...] = ()
     remarks: tuple[str, ...] = ()

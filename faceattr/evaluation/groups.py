@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from faceattr.data.dataset import Rows
+from faceattr.data.dataset import LabeledDataset
 from faceattr.data.manifest import Example
 from faceattr.evaluation.metrics import Answers, Interval, wilson
 from faceattr.tasks import Task
@@ -121,7 +121,7 @@ def check_columns(
 
 def by_groups(
     all_answers: Iterable[Answers],
-    rows: Rows,
+    rows: LabeledDataset,
     probabilities: Mapping[str, np.ndarray],
     tasks: Sequence[Task],
     columns: Sequence[str],

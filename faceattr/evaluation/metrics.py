@@ -14,9 +14,9 @@ import numpy as np
 from scipy.stats import binomtest
 from sklearn import metrics
 
-from faceattr.data.dataset import Rows
+from faceattr.data.dataset import LabeledDataset
 from faceattr.images.crop import CropRule, crop
-from faceattr.model.file import plain
+from faceattr.model.file import to_jsonable
 from faceattr.tasks import ORDERED, Task
 
 Interval = tuple[float, float]
@@ -70,7 +70,7 @@ def answers_to(task: Task, target: np.ndarray, probabilities: np.ndarray) -> Ans
 
 
 def all_answers(
-    tasks: Sequence[Task], rows: Rows, probabilities: Mapping[str, np.ndarray]
+    tasks: Sequence[Task], rows: LabeledDataset, probabilities: Mapping[str, np.ndarray]
 ) -> tuple[Answers, ...]:
     """The answers to every task that model and rows share, as far as a row knows it."""
     shared = [t for t in tasks if t.name in probabilities and t.name in rows.targets]
@@ -129,7 +129,7 @@ class Bin:
 
 
 @dataclass(frozen=True)
-class Offer:
+class OperatingPoint:
     """What `label --min-confidence` would give.
 
     Args:
@@ -164,16 +164,18 @@ def bin_of(confidence: np.ndarray, bins: int) -> np.ndarray:
     return np.clip((confidence * bins).astype(int), 0, bins - 1)
 
 
-def offers(answers: Answers, thresholds: tuple[float, ...] = THRESHOLDS) -> tuple[Offer, ...]:
+def operating_points(
+    answers: Answers, thresholds: tuple[float, ...] = THRESHOLDS
+) -> tuple[OperatingPoint, ...]:
     """For some smallest confidences, how much is still answered and how well."""
     return tuple(_offer(answers, threshold) for threshold in thresholds)
 
 
-def _offer(answers: Answers, threshold: float) -> Offer:
+def _offer(answers: Answers, threshold: float) -> OperatingPoint:
     given = answers.confidence >= threshold
     n, hits = int(given.sum()), int(answers.right[given].sum())
     accuracy = hits / n if n else float("nan")
-    return Offer(threshold, n, n / len(answers), accuracy, wilson(hits, n))
+    return OperatingPoint(threshold, n, n / len(answers), accuracy, wilson(hits, n))
 
 
 def coverage_curve(answers: Answers) -> tuple[np.ndarray, np.ndarray]:
@@ -286,7 +288,7 @@ def _class_score(name: str, n: int, hits: int, said: int) -> ClassScore:
 
 def predict(
     model: keras.Model,
-    rows: Rows,
+    rows: LabeledDataset,
     batch_size: int = 128,
     watch: Callable[[Sequence[int]], Iterable[int]] = iter,
 ) -> dict[str, np.ndarray]:
@@ -395,14 +397,14 @@ def chance_error(confidence: np.ndarray, bins: int = BINS) -> float:
 
 
 def evaluate(
-    model: keras.Model, tasks: Iterable[Task], rows: Rows, batch_size: int = 128
+    model: keras.Model, tasks: Iterable[Task], rows: LabeledDataset, batch_size: int = 128
 ) -> dict[str, Score]:
     """Score every task that the model and the rows share."""
     return scores_of(predict(model, rows, batch_size), tasks, rows)
 
 
 def scores_of(
-    answers: Mapping[str, np.ndarray], tasks: Iterable[Task], rows: Rows
+    answers: Mapping[str, np.ndarray], tasks: Iterable[Task], rows: LabeledDataset
 ) -> dict[str, Score]:
     """Score what `predict` answered for the rows, for every task that both have."""
     return {
@@ -430,7 +432,7 @@ def difference(
 
 
 def accuracy_by_size(
-    model: keras.Model, tasks: Sequence[Task], rows: Rows, rule: CropRule
+    model: keras.Model, tasks: Sequence[Task], rows: LabeledDataset, rule: CropRule
 ) -> dict[int, dict[str, float]]:
     """How accurate the model is on faces of fewer pixels.
 
@@ -450,7 +452,7 @@ def accuracy_by_size(
     for side in [size for size in SIDES if size < rule.size] + [rule.size]:
         small = [cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA) for face in crops]
         again = np.stack([crop(face, None, rule) for face in small])
-        scores = evaluate(model, tasks, Rows(again, few, targets))
+        scores = evaluate(model, tasks, LabeledDataset(again, few, targets))
         table[side] = {name: score.accuracy for name, score in scores.items() if score.n}
     return table
 
@@ -475,4 +477,4 @@ def mean_accuracy(scores: Mapping[str, Score], *, balanced: bool = False) -> flo
 
 def write_json(scores: Mapping[str, Any], path: Path) -> None:
     """Write scores; a figure without a row behind it becomes null."""
-    path.write_text(json.dumps(plain(dict(scores)), indent=1))
+    path.write_text(json.dumps(to_jsonable(dict(scores)), indent=1))

@@ -15,14 +15,14 @@ from markupsafe import Markup
 from PIL import Image
 
 from faceattr.evaluation import plots
-from faceattr.evaluation.findings import SHOWN, Findings, path_of
-from faceattr.evaluation.metrics import offers
-from faceattr.model.file import plain
+from faceattr.evaluation.findings import SHOWN, Evaluation, path_of
+from faceattr.evaluation.metrics import operating_points
+from faceattr.model.file import to_jsonable
 
 SIDE = 96  # of a face on the page, in pixels
 
 
-def write_page(findings: Findings, path: Path) -> None:
+def write_page(findings: Evaluation, path: Path) -> None:
     """Write the report as one HTML file that loads nothing.
 
     Names of classes, groups and files are escaped; pictures are inside the page.
@@ -32,19 +32,19 @@ def write_page(findings: Findings, path: Path) -> None:
     _write("report.html", path, findings, figures=figures, curves=curves)
 
 
-def write_card(findings: Findings, path: Path) -> None:
+def write_card(findings: Evaluation, path: Path) -> None:
     """Write the model's card in Markdown; the pictures that it shows lie beside it."""
     _write("card.md", path, findings)
 
 
-def _write(template: str, path: Path, findings: Findings, **more: Any) -> None:
+def _write(template: str, path: Path, findings: Evaluation, **more: Any) -> None:
     text = (
         _environment(findings)
         .get_template(template)
         .render(
             found=findings,
             about=findings.description,
-            offers={answers.task.name: offers(answers) for answers in findings.answers},
+            offers={answers.task.name: operating_points(answers) for answers in findings.answers},
             surest={name: wrong[:SHOWN] for name, wrong in findings.mistakes.items()},
             **more,
         )
@@ -52,7 +52,7 @@ def _write(template: str, path: Path, findings: Findings, **more: Any) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _environment(findings: Findings) -> Environment:
+def _environment(findings: Evaluation) -> Environment:
     pages = Environment(
         loader=PackageLoader("faceattr", "evaluation/page"),
         autoescape=select_autoescape(("html",)),
@@ -64,7 +64,7 @@ def _environment(findings: Findings) -> Environment:
     pages.filters |= {
         "percent": _percent,
         "cell": _cell,
-        "json": lambda value: json.dumps(plain(value), indent=1),
+        "json": lambda value: json.dumps(to_jsonable(value), indent=1),
         "face": lambda wrong: _data_address(rows.crops[rows.index[wrong.row]]),
         "path": lambda wrong: path_of(rows, wrong.row),
     }

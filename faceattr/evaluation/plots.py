@@ -18,7 +18,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn import metrics
 
-from faceattr.evaluation.metrics import Answers, Score, coverage_curve, offers, reliability
+from faceattr.evaluation.metrics import (
+    Answers,
+    Score,
+    coverage_curve,
+    operating_points,
+    reliability,
+)
 from faceattr.tasks import Task
 
 Draw = Callable[[], Figure]
@@ -118,7 +124,7 @@ def draw_coverage(axis: Axes, answers: Answers) -> None:
     # A handful of answers has an accuracy of chance alone, which would set the scale.
     shown = coverage * len(answers) >= min(20, 0.1 * len(answers))
     axis.plot(100 * coverage[shown], 100 * accuracy[shown], color="C0")
-    for offer in offers(answers, MARKED):
+    for offer in operating_points(answers, MARKED):
         if offer.n:
             place = (100 * offer.coverage, 100 * offer.accuracy)
             axis.plot(*place, marker="o", color="C1")

@@ -14,24 +14,31 @@ import numpy as np
 
 from faceattr import __version__
 from faceattr.data import console
-from faceattr.data.dataset import Rows, rows_of
-from faceattr.data.face_finder import Look
-from faceattr.data.label_map import AS_WRITTEN, Spelling
+from faceattr.data.dataset import LabeledDataset, build_dataset
+from faceattr.data.face_finder import FaceFinder
+from faceattr.data.label_map import AS_WRITTEN, LabelMap
 from faceattr.data.manifest import Example, Manifest
-from faceattr.data.near_duplicates import have_twins
+from faceattr.data.near_duplicates import have_near_duplicates
 from faceattr.data.sources import check_find_faces_in, read_labelled, without_folders
 from faceattr.data.store import cache_crops
 from faceattr.detection.base import Detector
 from faceattr.evaluation import plots, show
 from faceattr.evaluation.calibration import FEWEST
-from faceattr.evaluation.findings import SHOWN, Findings, draw_mistakes, write_mistakes
+from faceattr.evaluation.findings import SHOWN, Evaluation, draw_mistakes, write_mistakes
 from faceattr.evaluation.groups import Groups, by_groups, check_columns
-from faceattr.evaluation.metrics import Score, all_answers, offers, predict, reliability, write_json
+from faceattr.evaluation.metrics import (
+    Score,
+    all_answers,
+    operating_points,
+    predict,
+    reliability,
+    write_json,
+)
 from faceattr.evaluation.pages import write_card, write_page
 from faceattr.evaluation.robustness import robustness
-from faceattr.files import must_be_folder
+from faceattr.files import validate_output_folder
 from faceattr.images.crop import CropRule
-from faceattr.images.load import PathLike, several
+from faceattr.images.load import PathLike, as_paths
 from faceattr.model import file as model_file
 from faceattr.model import runtime
 from faceattr.model.file import Description
@@ -49,7 +56,7 @@ def report(
     sources: PathLike | Sequence[PathLike],
     *,
     tasks: Collection[str] | None = None,
-    spelling: Spelling = AS_WRITTEN,
+    spelling: LabelMap = AS_WRITTEN,
     split: str | None = None,
     by: Sequence[str] = (),
     flip: bool = False,
@@ -84,31 +91,33 @@ def report(
             of the kind to group by.
     """
     if output is not None:
-        must_be_folder(Path(output))
-    path, sources = model_file.path_of(model), several(sources)
+        validate_output_folder(Path(output))
+    path, sources = model_file.path_of(model), as_paths(sources)
     check_find_faces_in(find_faces_in, sources)
     description = runtime.describe(path)
-    look = Look(description.crop, detector, Path(cache) if cache else None, find_faces_in)
+    look = FaceFinder(description.crop, detector, Path(cache) if cache else None, find_faces_in)
     known = {task.name: task for task in description.tasks}
     whole = _only(read_labelled(sources, known, spelling, look), tasks, path, known)
     chosen, manifest = of_split(whole, split)
     check_columns([name for name in by if name != TWIN], manifest.examples, description.tasks)
-    rows, left_out = read_rows(manifest.examples, manifest.tasks, description.crop, cache)
+    rows, left_out = read_dataset(manifest.examples, manifest.tasks, description.crop, cache)
     console.print_left_out(left_out)
     if not len(rows):
         raise ValueError("None of these pictures can be read, so there is nothing to score.")
     if TWIN in by:
-        train, _ = read_rows(whole.only("train"), manifest.tasks, description.crop, cache)
-        rows = with_twins(rows, train)
+        train, _ = read_dataset(whole.only("train"), manifest.tasks, description.crop, cache)
+        rows = mark_near_duplicates(rows, train)
     watch = partial(console.track, what="asking the model")
     network = runtime.load(path)[0]
-    network = runtime.Flipped(network) if flip else network
+    network = runtime.FlipAveraging(network) if flip else network
     probabilities = predict(network, rows, watch=watch)
     answers = all_answers(description.tasks, rows, probabilities)
     groups = by_groups(answers, rows, probabilities, description.tasks, by)
     names = tuple(map(without_folders, sources))
     remarks = (*whole.notes, *_remarks(description, chosen, names, flip))
-    findings = Findings(path.name, description, chosen, names, rows, probabilities, groups, remarks)
+    findings = Evaluation(
+        path.name, description, chosen, names, rows, probabilities, groups, remarks
+    )
     console.OUT.print(_scored(chosen, rows, whole))
     print_findings(findings)
     worse = {}
@@ -124,7 +133,7 @@ def report(
     return findings.scores
 
 
-def _about(findings: Findings, model: Path, flip: bool) -> dict[str, Any]:
+def _about(findings: Evaluation, model: Path, flip: bool) -> dict[str, Any]:
     """Which model file was scored on which rows, for somebody who repeats it."""
     return {
         "faceattr": __version__,
@@ -137,7 +146,7 @@ def _about(findings: Findings, model: Path, flip: bool) -> dict[str, Any]:
     }
 
 
-def _scored(split: str, rows: Rows, whole: Manifest) -> str:
+def _scored(split: str, rows: LabeledDataset, whole: Manifest) -> str:
     """Which rows were scored, and how many were not, in a few words."""
     if split == "all":
         return f"scored: {len(rows):,} faces of all splits"
@@ -179,7 +188,7 @@ def _only(
     return replace(manifest, tasks=tasks, examples=examples)
 
 
-def with_twins(rows: Rows, train: Rows) -> Rows:
+def mark_near_duplicates(rows: LabeledDataset, train: LabeledDataset) -> LabeledDataset:
     """Rows with a column `TWIN`: whether the same face, or nearly the same, is in train.
 
     Raises:
@@ -187,7 +196,7 @@ def with_twins(rows: Rows, train: Rows) -> Rows:
     """
     if not len(train):
         raise ValueError(f"--by {TWIN} compares with rows of split train, and there are none.")
-    found = [IN_TRAIN if twin else NOT_IN_TRAIN for twin in have_twins(rows, train)]
+    found = [IN_TRAIN if twin else NOT_IN_TRAIN for twin in have_near_duplicates(rows, train)]
     marked = [
         replace(example, about={**example.about, TWIN: word})
         for example, word in zip(rows.examples, found, strict=True)
@@ -195,8 +204,8 @@ def with_twins(rows: Rows, train: Rows) -> Rows:
     return replace(rows, examples=marked)
 
 
-def unseen(rows: Rows) -> Rows:
-    """The rows of `with_twins` whose face is not in train; all of a task that has few others.
+def unseen(rows: LabeledDataset) -> LabeledDataset:
+    """The rows of `mark_near_duplicates` not in train; all of a task that has few others.
 
     Rows with a twin in train measure what was learnt by heart: they shall neither choose an
     epoch nor say how sure a model may be.
@@ -211,9 +220,9 @@ def unseen(rows: Rows) -> Rows:
 
 
 def twin_groups(
-    tasks: Sequence[Task], rows: Rows, probabilities: Mapping[str, np.ndarray]
+    tasks: Sequence[Task], rows: LabeledDataset, probabilities: Mapping[str, np.ndarray]
 ) -> tuple[Groups, ...]:
-    """Accuracy with and without the faces that are in train too, of rows of `with_twins`.
+    """Accuracy with and without the faces that are in train too, of rows of `mark_near_duplicates`.
 
     A task none of whose faces, or all of them, have a twin is left out.
     """
@@ -236,27 +245,29 @@ def of_split(manifest: Manifest, split: str | None) -> tuple[str, Manifest]:
     return chosen, replace(manifest, examples=manifest.only(chosen))
 
 
-def read_rows(
+def read_dataset(
     examples: Sequence[Example],
     tasks: Sequence[Task],
     rule: CropRule,
     cache: str | Path | None = None,
-) -> tuple[Rows, Mapping[str, int]]:
+) -> tuple[LabeledDataset, Mapping[str, int]]:
     """Cut all faces; also how many pictures could not be used, by reason."""
     folder = Path(cache) if cache is not None else None
     cached = cache_crops(examples, rule, folder, console.track(examples, "cutting faces"))
-    return rows_of(tasks, examples, cached), cached.left_out
+    return build_dataset(tasks, examples, cached), cached.left_out
 
 
-def print_findings(findings: Findings) -> None:
+def print_findings(findings: Evaluation) -> None:
     """Print the scores, what they cannot tell, what confidence buys, and the groups."""
     show.print_scores(findings.scores)
     console.print_notes(findings.warnings())
-    show.print_offers({answers.task.name: offers(answers) for answers in findings.answers})
+    show.print_offers(
+        {answers.task.name: operating_points(answers) for answers in findings.answers}
+    )
     show.print_groups(findings.groups)
 
 
-def write_report(findings: Findings, folder: Path) -> None:
+def write_report(findings: Evaluation, folder: Path) -> None:
     """Write a report into a folder.
 
     ``report.html`` has everything on a page, ``card.md`` the same in words and tables,
@@ -276,7 +287,7 @@ def write_report(findings: Findings, folder: Path) -> None:
     write_json(_as_json(findings), folder / SCORES)
 
 
-def _pictures(findings: Findings) -> dict[str, plots.Draw]:
+def _pictures(findings: Evaluation) -> dict[str, plots.Draw]:
     drawn: dict[str, plots.Draw] = {
         "confusions.png": partial(plots.confusions, findings.scores, findings.tasks),
         "calibration.png": partial(plots.calibration, findings.answers),
@@ -286,7 +297,7 @@ def _pictures(findings: Findings) -> dict[str, plots.Draw]:
     return drawn
 
 
-def _as_json(findings: Findings) -> dict[str, dict]:
+def _as_json(findings: Evaluation) -> dict[str, dict]:
     """By task its score, and what else was counted."""
     found = {name: asdict(score) for name, score in findings.scores.items()}
     for answers in findings.answers:
@@ -294,6 +305,6 @@ def _as_json(findings: Findings) -> dict[str, dict]:
         found[name]["within_one"] = findings.scores[name].within_one
         found[name]["classes"] = [asdict(one) for one in findings.scores[name].classes]
         found[name]["reliability"] = [asdict(one) for one in reliability(answers)]
-        found[name]["min_confidence"] = [asdict(one) for one in offers(answers)]
+        found[name]["min_confidence"] = [asdict(one) for one in operating_points(answers)]
         found[name]["groups"] = [asdict(one) for one in findings.groups if one.task == name]
     return found

@@ -8,7 +8,7 @@ import cv2
 import keras
 import numpy as np
 
-from faceattr.data.dataset import Rows
+from faceattr.data.dataset import LabeledDataset
 from faceattr.evaluation.metrics import evaluate
 from faceattr.tasks import Task
 
@@ -78,7 +78,7 @@ CHANGES: Mapping[str, Change] = {
 def robustness(
     model: keras.Model,
     tasks: Sequence[Task],
-    rows: Rows,
+    rows: LabeledDataset,
     watch: Callable[[Sequence[str]], Iterable[str]] = iter,
 ) -> dict[str, dict[str, float]]:
     """The accuracy on rows whose crops were made worse.
@@ -100,6 +100,6 @@ def robustness(
     table = {}
     for name in watch(list(CHANGES)):
         worse = np.stack([CHANGES[name](np.ascontiguousarray(face)) for face in crops])
-        scores = evaluate(model, tasks, Rows(worse, np.arange(len(worse)), few.targets))
+        scores = evaluate(model, tasks, LabeledDataset(worse, np.arange(len(worse)), few.targets))
         table[name] = {task: score.accuracy for task, score in scores.items() if score.n}
     return table

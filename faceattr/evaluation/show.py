@@ -11,7 +11,7 @@ from rich.text import Text
 from faceattr.data.console import OUT
 from faceattr.evaluation.calibration import FEWEST, Calibration
 from faceattr.evaluation.groups import Groups
-from faceattr.evaluation.metrics import Offer, Score
+from faceattr.evaluation.metrics import OperatingPoint, Score
 
 
 def print_calibration(calibration: Mapping[str, Calibration]) -> None:
@@ -71,7 +71,7 @@ def print_scores(scores: Mapping[str, Score]) -> None:
             OUT.print(f"{score.task}: {score.within_one:.1%} right or one class beside it")
 
 
-def print_offers(by_task: Mapping[str, Sequence[Offer]]) -> None:
+def print_offers(by_task: Mapping[str, Sequence[OperatingPoint]]) -> None:
     """Print, by task, which accuracy a smallest confidence buys for how many answers."""
     for task, found in by_task.items():
         table = Table("--min-confidence", "answered", "right of these", "95 % interval")

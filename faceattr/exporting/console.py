@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Column, Table
 
 from faceattr.data.console import OUT
-from faceattr.exporting.parity import Labelled, Proof
+from faceattr.exporting.parity import LabeledAgreement, ParityReport
 
 
 def say(line: str) -> None:
@@ -13,7 +13,7 @@ def say(line: str) -> None:
     OUT.print(line)
 
 
-def print_proof(proof: Proof) -> None:
+def print_proof(proof: ParityReport) -> None:
     """Print how the file compares with its network."""
     say(f"the network and the file, asked about {proof.crops}:")
     figures = ("mean change", "of 99 %", "largest", "same answer", "accuracy", "calibration error")
@@ -29,7 +29,7 @@ def print_proof(proof: Proof) -> None:
         say(f"{crops}: {network:.1f} ms, in the file {file:.1f} ms ({network / file:.2g} times)")
 
 
-def _answers(labelled: Labelled | None) -> tuple[str, ...]:
+def _answers(labelled: LabeledAgreement | None) -> tuple[str, ...]:
     """Accuracy and calibration error of network and file, of a head whose labels are known."""
     if labelled is None:
         return ()

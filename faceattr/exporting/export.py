@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from faceattr import __version__
-from faceattr.data.label_map import AS_WRITTEN, Spelling
+from faceattr.data.label_map import AS_WRITTEN, LabelMap
 from faceattr.exporting import formats
 from faceattr.exporting.console import print_proof, say
-from faceattr.exporting.parity import Proof, choose_crops, prove
+from faceattr.exporting.parity import ParityReport, check_parity, choose_crops
 from faceattr.model import file as model_file
 from faceattr.model import runtime
 from faceattr.model.file import Description
@@ -45,9 +45,9 @@ def export(
     int8: bool = False,
     rows: int = ROWS,
     cache: str | Path | None = None,
-    spelling: Spelling = AS_WRITTEN,
+    spelling: LabelMap = AS_WRITTEN,
     overwrite: bool = False,
-) -> Proof:
+) -> ParityReport:
     """Write a model for another runtime and prove that the file answers alike.
 
     The file takes RGB ``uint8`` crops ``crops`` ``(n, size, size, 3)`` and returns ``float32``
@@ -91,7 +91,7 @@ def export(
         formats.write(to, network, part, description.crop.size, shown.calibrating)
         with formats.quiet():
             file = runtime.open_exported(part, "int8" if int8 else "float32")
-        proof = prove(network, file, description.tasks, shown)
+        proof = check_parity(network, file, description.tasks, shown)
         print_proof(proof)
         if failures := proof.failures():
             raise ValueError(f"{output} was not kept: {'; '.join(failures)}.{_cure(int8)}")
@@ -146,7 +146,7 @@ def _cure(int8: bool) -> str:
 
 
 def _page(
-    path: Path, description: Description, part: Path, to: str, precision: str, proof: Proof
+    path: Path, description: Description, part: Path, to: str, precision: str, proof: ParityReport
 ) -> dict[str, Any]:
     """What stands beside the file; `faceattr.model.runtime` reads it."""
     return {
@@ -180,5 +180,5 @@ def _keep(part: Path, output: Path, page: Mapping[str, Any]) -> None:
         shutil.rmtree(output)
     for file in sorted(part.parent.iterdir()):
         os.replace(file, output.with_name(file.name))
-    text = json.dumps(model_file.plain(page), indent=1, ensure_ascii=False)
+    text = json.dumps(model_file.to_jsonable(page), indent=1, ensure_ascii=False)
     runtime.page_beside(output).write_text(text + "\n", encoding="utf-8")

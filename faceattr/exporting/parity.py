@@ -14,8 +14,8 @@ import keras
 import numpy as np
 
 from faceattr.data import console
-from faceattr.data.dataset import Rows
-from faceattr.data.label_map import AS_WRITTEN, Spelling
+from faceattr.data.dataset import LabeledDataset
+from faceattr.data.label_map import AS_WRITTEN, LabelMap
 from faceattr.data.manifest import Example, Manifest
 from faceattr.data.sources import read_labelled, without_folders
 from faceattr.evaluation.metrics import (
@@ -26,9 +26,9 @@ from faceattr.evaluation.metrics import (
     paired_loss,
     predict,
 )
-from faceattr.evaluation.report import read_rows
+from faceattr.evaluation.report import read_dataset
 from faceattr.model.file import Description
-from faceattr.model.runtime import Engine
+from faceattr.model.runtime import ExportedModel
 from faceattr.tasks import Task
 
 FEWEST = 100  # for int8: of fewer, one changed answer would be more than is allowed
@@ -47,7 +47,7 @@ class Shown:
             for float32.
     """
 
-    rows: Rows
+    rows: LabeledDataset
     about: str
     calibrating: np.ndarray | None = None
 
@@ -59,7 +59,7 @@ def choose_crops(
     cache: str | Path | None = None,
     *,
     int8: bool = False,
-    spelling: Spelling = AS_WRITTEN,
+    spelling: LabelMap = AS_WRITTEN,
 ) -> Shown:
     """Choose what an export is proved on.
 
@@ -118,14 +118,14 @@ def _rows(
     manifest: Manifest,
     description: Description,
     cache: str | Path | None,
-) -> Rows:
-    rows, _ = read_rows(examples, manifest.tasks, description.crop, cache)
+) -> LabeledDataset:
+    rows, _ = read_dataset(examples, manifest.tasks, description.crop, cache)
     if not len(rows):
         raise ValueError("None of the pictures given can be read, so nothing can be proved.")
     return rows
 
 
-def made(side: int) -> Rows:
+def made(side: int) -> LabeledDataset:
     """Coloured clouds of every coarseness, for a float file and nobody's pictures.
 
     They tell whether two programs compute the same function, and nothing about faces.
@@ -136,7 +136,7 @@ def made(side: int) -> Rows:
         grain = 2 + number % (side - 1)
         coarse = generator.integers(0, 256, (grain, grain, 3), dtype="uint8")
         crops[number] = cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)
-    return Rows(crops, np.arange(MADE), {})
+    return LabeledDataset(crops, np.arange(MADE), {})
 
 
 TOGETHER = 64  # crops asked at once
@@ -171,7 +171,7 @@ INT8 = Limits(mean_change=0.02, change_99=0.1)
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabeledAgreement:
     """How well network and file answer the crops that know the task.
 
     Args:
@@ -233,7 +233,7 @@ class Agreement:
     change_99: float
     difference: float
     same_answer: float
-    labelled: Labelled | None = None
+    labelled: LabeledAgreement | None = None
 
     def failures(self, limits: Limits) -> list[str]:
         """What is beyond the limits, in words."""
@@ -250,7 +250,7 @@ class Agreement:
 
 
 @dataclass(frozen=True)
-class Proof:
+class ParityReport:
     """The comparison of an exported file with its network.
 
     Args:
@@ -274,7 +274,9 @@ class Proof:
         ]
 
 
-def prove(network: keras.Model, file: Engine, tasks: Sequence[Task], shown: Shown) -> Proof:
+def check_parity(
+    network: keras.Model, file: ExportedModel, tasks: Sequence[Task], shown: Shown
+) -> ParityReport:
     """Ask both about the same crops and time them side by side.
 
     Args:
@@ -292,10 +294,14 @@ def prove(network: keras.Model, file: Engine, tasks: Sequence[Task], shown: Show
     heads = {
         task.name: _agreement(task, rows, before[task.name], after[task.name]) for task in tasks
     }
-    return Proof(shown.about, heads, limits, _times(network, file, rows.crops[rows.index[:1]]))
+    return ParityReport(
+        shown.about, heads, limits, _times(network, file, rows.crops[rows.index[:1]])
+    )
 
 
-def _agreement(task: Task, rows: Rows, before: np.ndarray, after: np.ndarray) -> Agreement:
+def _agreement(
+    task: Task, rows: LabeledDataset, before: np.ndarray, after: np.ndarray
+) -> Agreement:
     changes = np.abs(before - after).max(axis=-1)
     return Agreement(
         crops=len(before),
@@ -309,13 +315,13 @@ def _agreement(task: Task, rows: Rows, before: np.ndarray, after: np.ndarray) ->
 
 def _labelled(
     task: Task, target: np.ndarray | None, before: np.ndarray, after: np.ndarray
-) -> Labelled | None:
+) -> LabeledAgreement | None:
     if target is None or not target.any():
         return None
     old, new = (answers_to(task, target, probabilities) for probabilities in (before, after))
     with np.errstate(invalid="ignore"):  # a NaN is told by how far it changes
         errors = [calibration_error(a.right, a.confidence) for a in (old, new)]
-    return Labelled(
+    return LabeledAgreement(
         n=len(old),
         accuracy_before=float(old.right.mean()),
         accuracy_after=float(new.right.mean()),
@@ -326,7 +332,9 @@ def _labelled(
     )
 
 
-def _times(network: keras.Model, file: Engine, crop: np.ndarray) -> dict[int, dict[str, float]]:
+def _times(
+    network: keras.Model, file: ExportedModel, crop: np.ndarray
+) -> dict[int, dict[str, float]]:
     """Medians of calls in turn, so that whatever else the machine does hits both."""
     found = {}
     for size in console.track(BATCHES, "timing both"):
@@ -337,7 +345,7 @@ def _times(network: keras.Model, file: Engine, crop: np.ndarray) -> dict[int, di
     return found
 
 
-def _in_turn(models: Sequence[keras.Model | Engine], batch: np.ndarray) -> list[list[float]]:
+def _in_turn(models: Sequence[keras.Model | ExportedModel], batch: np.ndarray) -> list[list[float]]:
     seconds: list[list[float]] = [[] for _ in models]
     for number in range(ROUNDS + 1):
         for model, spent in zip(models, seconds, strict=True):

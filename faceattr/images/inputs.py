@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from faceattr.images.load import PathLike, several
+from faceattr.images.load import PathLike, as_paths
 
 # What a folder's files must end in to count; HEIC is in it so that such a file gets its row
 # ("unreadable") rather than being passed over.
@@ -66,7 +66,7 @@ class Inputs:
     def __init__(
         self, inputs: PathLike | Sequence[PathLike], without: Sequence[PathLike] = ()
     ) -> None:
-        self.inputs = several(inputs)
+        self.inputs = as_paths(inputs)
         if not self.inputs:
             raise ValueError("There is nothing to read: no path was given.")
         self._without = {os.path.realpath(folder) for folder in without}

@@ -98,7 +98,7 @@ def read_image(path: PathLike, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     return read_picture(path, max_pixels=max_pixels).image
 
 
-def several(paths: PathLike | Sequence[PathLike]) -> list[str]:
+def as_paths(paths: PathLike | Sequence[PathLike]) -> list[str]:
     """One path or several, as a list of texts."""
     given = [paths] if isinstance(paths, (str, os.PathLike)) else paths
     return [os.fspath(path) for path in given]

@@ -16,9 +16,9 @@ from faceattr.images.crop import CropRule, crop
 from faceattr.images.inputs import InputFile
 from faceattr.images.load import MAX_PIXELS, ROOM, PathLike, Picture, read_picture
 from faceattr.inference.overlay import draw_faces
-from faceattr.inference.pipeline import Found, Item, reason_of
-from faceattr.inference.schema import Labelled
-from faceattr.inference.table import whole_file
+from faceattr.inference.pipeline import Detections, Sample, reason_of
+from faceattr.inference.schema import ImageResult
+from faceattr.inference.table import atomic_write
 
 KEPT = (".jpg", ".jpeg", ".png", ".webp")
 LARGEST = 512
@@ -27,7 +27,7 @@ ADDED = re.compile(r"(\.\d{4,}\.\d{3}s)?(\.\d+)?\.jpg$")
 ROOM_FOR_ADDED = 32  # bytes
 
 
-def place_of(folder: PathLike, item: Item, ending: str = "") -> Path:
+def place_of(folder: PathLike, item: Sample, ending: str = "") -> Path:
     r"""Where a copy of an item goes: the item's own path again, below `folder`.
 
     ``../photos/a.jpg`` becomes ``FOLDER/_/photos/a.jpg`` and ``/photos/a.jpg``
@@ -94,7 +94,7 @@ def must_spare_inputs(folder: PathLike, files: Iterable[InputFile], *, crops: bo
             )
 
 
-def save_crops(folder: PathLike, rule: CropRule, found: Found, picture: Picture) -> None:
+def save_crops(folder: PathLike, rule: CropRule, found: Detections, picture: Picture) -> None:
     """Write every face as the model's own rule cuts it, ``NAME.0.jpg`` and on.
 
     Only the size is the picture's own, from that of the rule to 512 pixels, so that people
@@ -114,8 +114,8 @@ def save_crops(folder: PathLike, rule: CropRule, found: Found, picture: Picture)
 
 
 def save_annotated(
-    folder: PathLike, labelled: Labelled, item: Item, *, max_pixels: int = MAX_PIXELS
-) -> Labelled:
+    folder: PathLike, labelled: ImageResult, item: Sample, *, max_pixels: int = MAX_PIXELS
+) -> ImageResult:
     """Write a copy of a picture with boxes and answers; nothing for an unreadable one.
 
     Returns:
@@ -135,5 +135,5 @@ def save_annotated(
 
 
 def _save(image: Image.Image, path: Path) -> None:
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         image.save(part, quality=92)

@@ -18,9 +18,9 @@ from rich.progress import (
 )
 
 from faceattr.images.inputs import Inputs
-from faceattr.inference.label import NOTHING, Extras, Summary, label_to, named
+from faceattr.inference.label import NOTHING, Artifacts, Summary, label_to, named
 from faceattr.inference.predictor import FaceAttributes, open_typed
-from faceattr.inference.schema import UNREADABLE, Labelled
+from faceattr.inference.schema import UNREADABLE, ImageResult
 from faceattr.inference.table import must_be_writable
 from faceattr.progress import Bar
 
@@ -38,7 +38,9 @@ def run(output: str, inputs: list[str], *, quiet: bool = False, **given) -> int:
         **given: What was typed, for `FaceAttributes.load` and `label_to`.
     """
     console = Console(stderr=True, quiet=quiet, highlight=False)
-    extras = Extras(**{name: given.pop(typed) for typed, name in EXTRAS.items() if typed in given})
+    extras = Artifacts(
+        **{name: given.pop(typed) for typed, name in EXTRAS.items() if typed in given}
+    )
     # What is typed wrongly shall be told before the seconds that a model takes to load.
     there = {name: given.get(name, False) for name in ("resume", "overwrite")}
     more = {name: given.get(name, False) for name in ("retry_unreadable", "spreadsheet")}
@@ -68,7 +70,7 @@ def run(output: str, inputs: list[str], *, quiet: bool = False, **given) -> int:
 
 
 def report(
-    summary: Summary, output: str, attributes: FaceAttributes, extras: Extras = NOTHING
+    summary: Summary, output: str, attributes: FaceAttributes, extras: Artifacts = NOTHING
 ) -> Iterator[str]:
     """What is printed at the end, line by line."""
     before = f" ({summary.resumed} more were there before)" if summary.resumed else ""
@@ -129,7 +131,7 @@ class _Watch:
     def start(self, total: int, done: int) -> None:
         self._bar.update(self._task, total=total, completed=done)
 
-    def advance(self, labelled: Labelled) -> None:
+    def advance(self, labelled: ImageResult) -> None:
         self._faces += len(labelled.faces)
         step = labelled.file.path != self._last
         self._last = labelled.file.path

@@ -17,7 +17,7 @@ from faceattr.images.inputs import Inputs
 from faceattr.images.load import PathLike
 from faceattr.inference.pipeline import Clock, items_of, look
 from faceattr.inference.predictor import FaceAttributes
-from faceattr.inference.table import whole_file
+from faceattr.inference.table import atomic_write
 from faceattr.model.vgg16 import convolutions
 
 FEWEST_CELLS = 8  # along a side of a feature map; fewer tell no eye from a mouth
@@ -195,7 +195,7 @@ def explain(
     across = 1 + len(attributes.tasks)
     columns = across * max(1, min(WIDEST, len(tiles)) // across)
     sheet = contact_sheet(tiles, columns=columns, side=SIDE)
-    with whole_file(output) as part:
+    with atomic_write(output) as part:
         sheet.save(part)
     return Explained(len(tiles) // across, seen.inputs, next(seen, None) is not None)
 

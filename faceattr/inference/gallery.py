@@ -28,7 +28,7 @@ from faceattr.images.crop import CropRule, crop
 from faceattr.images.load import PathLike, read_image
 from faceattr.images.video import frames_at
 from faceattr.inference.schema import OK, Row, withheld_name
-from faceattr.inference.table import whole_file
+from faceattr.inference.table import atomic_write
 from faceattr.tasks import Task
 
 MOST_A_CLASS = 96
@@ -87,7 +87,7 @@ def write_gallery(
     text = _template().render(
         title=title, sections=sections, rows=chosen, about=about, thumbs=_thumbs(chosen)
     )
-    with whole_file(page) as part:
+    with atomic_write(page) as part:
         part.write_text(text, encoding="utf-8")
 
 

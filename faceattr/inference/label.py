@@ -11,28 +11,28 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from faceattr.files import must_be_folder, must_have_place
+from faceattr.files import validate_output_folder, validate_output_path
 from faceattr.images.inputs import InputFile, Inputs
 from faceattr.images.load import MAX_PIXELS, PathLike
 from faceattr.inference.artifacts import must_spare_inputs, save_annotated, save_crops
 from faceattr.inference.gallery import write_gallery
-from faceattr.inference.metadata import begin_sidecar, now, settings_of, write_sidecar
+from faceattr.inference.metadata import begin_metadata, now, settings_of, write_metadata
 from faceattr.inference.pipeline import (
     Clock,
-    Item,
-    ahead,
+    Sample,
     as_many,
     describe_items,
     items_of,
     must_be_limit,
+    prefetch_map,
 )
 from faceattr.inference.predictor import FaceAttributes
-from faceattr.inference.schema import STATUSES, Labelled, Row, columns, rows_of, withheld_name
+from faceattr.inference.schema import STATUSES, ImageResult, Row, columns, rows_of, withheld_name
 from faceattr.inference.table import must_be_writable, open_table, read_rows
 
 
 @dataclass(frozen=True)
-class Extras:
+class Artifacts:
     """What a job leaves beside its table; None leaves it out.
 
     Args:
@@ -62,11 +62,11 @@ class Extras:
                 may not be replaced.
         """
         for folder in self.folders:
-            must_be_folder(Path(folder))
+            validate_output_folder(Path(folder))
         if self.gallery is None:
             return
         page = Path(self.gallery)
-        must_have_place(page)
+        validate_output_path(page)
         if page.suffix != ".html":
             raise ValueError(f"A gallery's name ends in .html. Received: {page}")
         if page.exists() and not (resume or overwrite):
@@ -87,7 +87,7 @@ class Extras:
             must_spare_inputs(self.annotated, files, crops=False)
 
 
-NOTHING = Extras()
+NOTHING = Artifacts()
 
 
 @dataclass
@@ -113,7 +113,7 @@ class Summary:
     interrupted: bool = False
     _start: float = field(default_factory=perf_counter)
 
-    def add(self, labelled: Labelled, rows: Sequence[Row]) -> None:
+    def add(self, labelled: ImageResult, rows: Sequence[Row]) -> None:
         """Count one input."""
         self.inputs += 1
         self.statuses.update(row["status"] for row in rows)
@@ -194,9 +194,9 @@ def label_to(
     retry_unreadable: bool = False,
     overwrite: bool = False,
     spreadsheet: bool = False,
-    extras: Extras = NOTHING,
+    extras: Artifacts = NOTHING,
     on_start: Callable[[int, int], None] = lambda files, done: None,
-    on_input: Callable[[Labelled], None] = lambda labelled: None,
+    on_input: Callable[[ImageResult], None] = lambda labelled: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Summary:
     """Label pictures and videos into a table, with a page beside it that says how.
@@ -241,10 +241,10 @@ def label_to(
     settings = settings_of(attributes, every, spreadsheet)
     summary, clock = Summary(), Clock()
     run = {"started": now(), "inputs": files.inputs, "files": files.count, "max_pixels": max_pixels}
-    begin = partial(begin_sidecar, output, settings, resume=resume)
+    begin = partial(begin_metadata, output, settings, resume=resume)
     names = columns(attributes.tasks)
     with open_table(output, names, **there, begin=begin) as table:
-        write_sidecar(output, settings, run)
+        write_metadata(output, settings, run)
         summary.resumed = sum(map(len, table.done.values()))
         on_start(files.count, len(table.done))
         items = takewhile(lambda _: not stop(), items_of(files, every, table.done))
@@ -256,7 +256,7 @@ def label_to(
             on_input(labelled)
         summary.end(clock, interrupted=stop())
         table.finished = not summary.interrupted
-        write_sidecar(output, settings, run | {"ended": now()} | summary.counts())
+        write_metadata(output, settings, run | {"ended": now()} | summary.counts())
     if extras.gallery and table.finished:
         with clock.measure("gallery"):
             written = partial(read_rows, output, names, spreadsheet=spreadsheet)
@@ -266,13 +266,13 @@ def label_to(
 
 
 def _with_extras(
-    items: Iterable[Item],
+    items: Iterable[Sample],
     attributes: FaceAttributes,
-    extras: Extras,
+    extras: Artifacts,
     workers: int,
     max_pixels: int,
     clock: Clock,
-) -> Iterator[Labelled]:
+) -> Iterator[ImageResult]:
     """Describe items; what is to be left beside the table is there before a row is."""
     crops, annotated = extras.crops, extras.annotated
     described = describe_items(
@@ -287,8 +287,8 @@ def _with_extras(
     if annotated is None:
         return (labelled for labelled, _ in described)
 
-    def annotate(pair: tuple[Labelled, Item]) -> Labelled:
+    def annotate(pair: tuple[ImageResult, Sample]) -> ImageResult:
         with clock.measure("annotate"):
             return save_annotated(annotated, *pair, max_pixels=max_pixels)
 
-    return ahead(annotate, described, workers)
+    return prefetch_map(annotate, described, workers)

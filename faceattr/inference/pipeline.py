@@ -18,16 +18,16 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from faceattr.detection.base import Face, enough
+from faceattr.detection.base import Face, min_decode_size
 from faceattr.images.inputs import InputFile
 from faceattr.images.load import MAX_PIXELS, ROOM, Picture, read_picture
 from faceattr.images.video import BrokenOff, frames
 from faceattr.inference.predictor import FaceAttributes
-from faceattr.inference.schema import Labelled
+from faceattr.inference.schema import ImageResult
 
 
 @dataclass(frozen=True)
-class Item:
+class Sample:
     """One picture to look at: a file, or a frame that was taken out of a video."""
 
     file: InputFile
@@ -37,16 +37,16 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Found:
+class Detections:
     """What a worker hands over: the faces of an item and the crops of the large ones."""
 
-    item: Item
+    item: Sample
     faces: tuple[Face, ...] = ()
     crops: tuple[np.ndarray, ...] = ()
     reason: str | None = None
 
 
-Keep = Callable[[Found, Picture], None]
+Keep = Callable[[Detections, Picture], None]
 
 
 @dataclass
@@ -69,7 +69,7 @@ class Clock:
 
 def items_of(
     files: Iterable[InputFile], every: float, done: Mapping[str, set] | None = None
-) -> Iterator[Item]:
+) -> Iterator[Sample]:
     """The pictures, and the frames of the videos `every` so many seconds.
 
     Args:
@@ -91,19 +91,19 @@ def items_of(
         if file.is_video:
             yield from _frames_of(file, every, finished)
         else:
-            yield Item(file)
+            yield Sample(file)
 
 
-def _frames_of(file: InputFile, every: float, finished: set) -> Iterator[Item]:
+def _frames_of(file: InputFile, every: float, finished: set) -> Iterator[Sample]:
     try:
         for second, frame in frames(file.path, every, start=max(finished, default=0.0)):
             if second not in finished:
-                yield Item(file, second, frame)
+                yield Sample(file, second, frame)
     except BrokenOff as error:
         if error.second not in finished:
-            yield Item(file, error.second, reason=reason_of(error, file))
+            yield Sample(file, error.second, reason=reason_of(error, file))
     except (OSError, ValueError) as error:
-        yield Item(file, reason=reason_of(error, file))
+        yield Sample(file, reason=reason_of(error, file))
 
 
 def reason_of(error: Exception, file: InputFile) -> str:
@@ -113,13 +113,13 @@ def reason_of(error: Exception, file: InputFile) -> str:
 
 
 def look(
-    item: Item,
+    item: Sample,
     attributes: FaceAttributes,
     clock: Clock,
     *,
     keep: Keep | None = None,
     max_pixels: int = MAX_PIXELS,
-) -> Found:
+) -> Detections:
     """Decode one item, find its faces, cut the large ones.
 
     Args:
@@ -134,7 +134,7 @@ def look(
         What was found, in pixels of the full picture; or why the file cannot be read.
     """
     if item.reason is not None:
-        return Found(item, reason=item.reason)
+        return Detections(item, reason=item.reason)
     with ROOM.claims() as claim:
 
         def read(at_least: int | None = None) -> Picture:
@@ -147,16 +147,16 @@ def look(
             found, picture = _look(item, attributes, clock, read)
             whole = read() if keep and found.faces and picture.scale > 1 else picture
         except (OSError, ValueError, MemoryError, cv2.error) as error:
-            return Found(item, reason=reason_of(error, item.file))
+            return Detections(item, reason=reason_of(error, item.file))
         if keep:
             keep(found, whole)
         return found
 
 
 def _look(
-    item: Item, attributes: FaceAttributes, clock: Clock, read: Callable[..., Picture]
-) -> tuple[Found, Picture]:
-    picture = read(enough(attributes.detector))
+    item: Sample, attributes: FaceAttributes, clock: Clock, read: Callable[..., Picture]
+) -> tuple[Detections, Picture]:
+    picture = read(min_decode_size(attributes.detector))
     with clock.measure("detect"):
         near = attributes.find(picture.image)
     faces = tuple(face.scaled(picture.scale) for face in near)
@@ -168,7 +168,7 @@ def _look(
     with clock.measure("crop"):
         cuts = [seen for seen, is_large in zip(near, large, strict=True) if is_large]
         crops = tuple(attributes.cut(picture.image, seen) for seen in cuts)
-    return Found(item, faces, crops), picture
+    return Detections(item, faces, crops), picture
 
 
 # Rows are held back for a full batch, but not for longer than this, nor for more inputs.
@@ -203,7 +203,7 @@ def must_be_limit(max_pixels: int) -> None:
 
 
 def describe_items(
-    items: Iterable[Item],
+    items: Iterable[Sample],
     attributes: FaceAttributes,
     *,
     workers: int | None = None,
@@ -211,7 +211,7 @@ def describe_items(
     keep: Keep | None = None,
     keep_frames: bool = False,
     max_pixels: int = MAX_PIXELS,
-) -> Iterator[tuple[Labelled, Item]]:
+) -> Iterator[tuple[ImageResult, Sample]]:
     """Find and describe the faces of many pictures.
 
     Args:
@@ -231,12 +231,12 @@ def describe_items(
     must_be_limit(max_pixels)
     batches = _Batches(attributes, clock, attributes.batch_size if keep_frames else MOST_WAITING)
 
-    def work(item: Item) -> Found:
+    def work(item: Sample) -> Detections:
         found = look(item, attributes, clock, keep=keep, max_pixels=max_pixels)
         return found if keep_frames else replace(found, item=replace(item, frame=None))
 
     with _one_opencv_thread_each(workers):
-        for found in ahead(work, items, workers):
+        for found in prefetch_map(work, items, workers):
             batches.add(found)
             yield from batches.ready(at_once=batches.is_late)
         yield from batches.ready(at_once=True)
@@ -276,7 +276,7 @@ class _OneOpencvThreadEach:
 _one_opencv_thread_each = _OneOpencvThreadEach()
 
 
-def ahead(work: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
+def prefetch_map(work: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
     """Results in order, computed by threads that run a bounded distance ahead."""
     window: deque[Future[R]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="look")
@@ -298,7 +298,7 @@ class _Batches:
         self._attributes = attributes
         self._clock = clock
         self._most_waiting = most_waiting
-        self._waiting: deque[Found] = deque()
+        self._waiting: deque[Detections] = deque()
         self._crops: list[np.ndarray] = []
         self._answers: deque[dict[str, np.ndarray]] = deque()
         self._since = time.monotonic()
@@ -308,11 +308,11 @@ class _Batches:
         waited = time.monotonic() - self._since
         return len(self._waiting) >= self._most_waiting or waited > PATIENCE_SECONDS
 
-    def add(self, found: Found) -> None:
+    def add(self, found: Detections) -> None:
         self._waiting.append(found)
         self._crops += found.crops
 
-    def ready(self, at_once: bool = False) -> Iterator[tuple[Labelled, Item]]:
+    def ready(self, at_once: bool = False) -> Iterator[tuple[ImageResult, Sample]]:
         """What is known by now; everything, with a last small batch, if it must be at once."""
         size = self._attributes.batch_size
         while len(self._crops) >= size or (at_once and self._crops):
@@ -325,4 +325,4 @@ class _Batches:
             answers = [self._answers.popleft() for _ in found.crops]
             faces = tuple(self._attributes.described(found.faces, answers))
             item = found.item
-            yield Labelled(item.file, item.time, faces, found.reason), item
+            yield ImageResult(item.file, item.time, faces, found.reason), item

@@ -173,7 +173,7 @@ class FaceAttributes:
         if isinstance(detector, str):
             detector = choose_detector(detector, offline=offline)
         network, description = runtime.load(path)
-        if isinstance(network, runtime.Engine):
+        if isinstance(network, runtime.ExportedModel):
             precision = network.precision
         elif precision == "bfloat16":
             network = _in_bfloat16(network, description)
@@ -227,7 +227,7 @@ class FaceAttributes:
         Returns:
             One dict a crop: probabilities ``(classes,)`` by task name, ``float32``.
         """
-        model = runtime.Flipped(self.model) if self.flip else self.model
+        model = runtime.FlipAveraging(self.model) if self.flip else self.model
         answers: list[dict[str, np.ndarray]] = []
         for start in range(0, len(crops), self.batch_size):
             some = list(crops[start : start + self.batch_size])

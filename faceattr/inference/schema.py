@@ -34,7 +34,7 @@ REMARKS: dict[str, type] = {"turn": int, "time": float, "reason": str}
 
 
 @dataclass(frozen=True)
-class Labelled:
+class ImageResult:
     """One input and what was found in it.
 
     Args:
@@ -79,7 +79,7 @@ def withheld_name(classes: Container[str]) -> str:
     return name
 
 
-def rows_of(labelled: Labelled, tasks: Sequence[Task]) -> list[Row]:
+def rows_of(labelled: ImageResult, tasks: Sequence[Task]) -> list[Row]:
     """The rows of one input: dicts with every column; None is an empty cell."""
     blank: Row = dict.fromkeys(columns(tasks))
     blank.update(path=labelled.file.name, time=labelled.time, reason=labelled.reason)
@@ -120,7 +120,7 @@ OTHER_COLUMNS = (
 )
 
 
-class Form(Protocol):
+class Serializer(Protocol):
     """How rows become bytes and come back."""
 
     header: bytes
@@ -132,7 +132,7 @@ class Form(Protocol):
         """Rows, None for what is none."""
 
 
-class CsvForm:
+class CsvSerializer:
     """Comma-separated values.
 
     Args:
@@ -170,7 +170,7 @@ class CsvForm:
         return f"'{value}" if is_formula else value
 
 
-class JsonlForm:
+class JsonlSerializer:
     header = b""
 
     def __init__(self, columns: Columns) -> None:
@@ -192,7 +192,7 @@ class JsonlForm:
             yield row if isinstance(row, dict) else None
 
 
-def whole_inputs(path: Path, form: Form) -> tuple[int, Done]:
+def whole_inputs(path: Path, form: Serializer) -> tuple[int, Done]:
     """Read a table back after a kill.
 
     Returns:
@@ -229,7 +229,7 @@ def whole_inputs(path: Path, form: Form) -> tuple[int, Done]:
     return end, done
 
 
-def without_unreadable(path: Path, form: Form) -> Iterator[bytes]:
+def without_unreadable(path: Path, form: Serializer) -> Iterator[bytes]:
     """A table piece by piece, without the rows of inputs that could not be read.
 
     Raises:

@@ -14,16 +14,16 @@ from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
-from faceattr.files import must_have_place, short_name
+from faceattr.files import short_name, validate_output_path
 from faceattr.images.load import PathLike
 from faceattr.inference.schema import (
     OTHER_COLUMNS,
     Columns,
-    CsvForm,
+    CsvSerializer,
     Done,
-    Form,
-    JsonlForm,
+    JsonlSerializer,
     Row,
+    Serializer,
     whole_inputs,
     without_unreadable,
 )
@@ -54,7 +54,7 @@ def open_table(
         resume: Go on with the table that is there, if there is one.
         retry_unreadable: Then take the rows of inputs that could not be read out of it.
         overwrite: Replace the table that is there.
-        spreadsheet: As for `CsvForm`.
+        spreadsheet: As for `CsvSerializer`.
         begin: Called once no other job can write it, before anything in it changes.
 
     Raises:
@@ -73,9 +73,11 @@ def open_table(
         if is_parquet and resume and target.exists() and not file.exists():
             _unpack(target, file, columns)
         is_csv = file.suffix == ".csv"
-        form: Form = CsvForm(columns, spreadsheet=spreadsheet) if is_csv else JsonlForm(columns)
+        form: Serializer = (
+            CsvSerializer(columns, spreadsheet=spreadsheet) if is_csv else JsonlSerializer(columns)
+        )
         if retry_unreadable and file.exists():
-            with whole_file(file) as part, open(part, "wb") as kept:
+            with atomic_write(file) as part, open(part, "wb") as kept:
                 kept.writelines(without_unreadable(file, form))
         with Table(file, form, resume=resume) as table:
             yield table
@@ -107,7 +109,7 @@ def must_be_writable(
             "Only a .csv table has cells that a spreadsheet would take for formulas: leave "
             f"--spreadsheet away. Received: {path}"
         )
-    must_have_place(path)
+    validate_output_path(path)
     there = _begun(path)
     if there and not resume and not overwrite:
         raise FileExistsError(
@@ -147,7 +149,7 @@ def _only_one_job(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def whole_file(path: PathLike) -> Iterator[Path]:
+def atomic_write(path: PathLike) -> Iterator[Path]:
     """A name to write a file under that gets its own name once it is whole.
 
     Raises:
@@ -179,7 +181,7 @@ class Table:
         finished: Set it once the last row is written.
     """
 
-    def __init__(self, path: Path, form: Form, *, resume: bool = False) -> None:
+    def __init__(self, path: Path, form: Serializer, *, resume: bool = False) -> None:
         self.path = path
         self.done: Done = {}
         self.finished = False
@@ -240,7 +242,7 @@ def read_rows(path: PathLike, columns: Columns, *, spreadsheet: bool = False) ->
         with open(path, encoding="utf-8") as lines:
             yield from map(json.loads, lines)
     else:
-        form = CsvForm(columns, spreadsheet=spreadsheet)
+        form = CsvSerializer(columns, spreadsheet=spreadsheet)
         with open(path, encoding="utf-8", newline="") as lines:
             for row in map(form.plain, csv.DictReader(lines)):
                 yield {
@@ -254,8 +256,8 @@ def _journal(path: Path) -> Path:
 
 def _unpack(table: Path, journal: Path, columns: Columns) -> None:
     """Turn a finished Parquet table back into the journal that rows can be added to."""
-    form = JsonlForm(columns)
-    with whole_file(journal) as part, open(part, "wb") as file:
+    form = JsonlSerializer(columns)
+    with atomic_write(journal) as part, open(part, "wb") as file:
         for row in read_rows(table, columns):
             if list(row) != list(columns):
                 raise ValueError(OTHER_COLUMNS.format(table))
@@ -270,7 +272,7 @@ def _pack(journal: Path, table: Path, columns: Columns) -> None:
     arrow = {str: pyarrow.string(), int: pyarrow.int32(), float: pyarrow.float64()}
     schema = pyarrow.schema([(name, arrow[kind]) for name, kind in columns.items()])
     rows = read_rows(journal, columns)
-    with whole_file(table) as part, pyarrow.parquet.ParquetWriter(part, schema) as writer:
+    with atomic_write(table) as part, pyarrow.parquet.ParquetWriter(part, schema) as writer:
         while some := list(islice(rows, ROWS_AT_ONCE)):
             writer.write_table(pyarrow.Table.from_pylist(some, schema))
     journal.unlink()

@@ -1,8 +1,8 @@
 """Faces in moving pictures: ``for frame, faces in live.watch(0): ...``."""
 
-from faceattr.live.face_tracker import Effort
+from faceattr.live.face_tracker import InferenceBudget
 from faceattr.live.outputs import Timeline, VideoFile
 from faceattr.live.stream import Watch, watch
-from faceattr.live.tracking import LiveFace, Settling
+from faceattr.live.tracking import LiveFace, Smoothing
 
-__all__ = ["Effort", "LiveFace", "Settling", "Timeline", "VideoFile", "Watch", "watch"]
+__all__ = ["InferenceBudget", "LiveFace", "Smoothing", "Timeline", "VideoFile", "Watch", "watch"]

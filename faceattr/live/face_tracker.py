@@ -12,7 +12,7 @@ import numpy as np
 from faceattr.images.crop import Box
 from faceattr.images.video import Frame
 from faceattr.inference.predictor import FaceAttributes
-from faceattr.live.tracking import LiveFace, Settling, Tracks
+from faceattr.live.tracking import LiveFace, Smoothing, Tracks
 
 LONG_SIDE = 320
 GRID = np.stack(np.meshgrid(np.linspace(0.15, 0.85, 6), np.linspace(0.15, 0.85, 6)), -1)
@@ -22,7 +22,7 @@ THUMB = (32, 18)
 
 
 @dataclass(frozen=True)
-class Sketch:
+class Thumbnail:
     """What is kept of a frame to compare it with a later one.
 
     Args:
@@ -34,17 +34,17 @@ class Sketch:
     share: float
 
 
-def sketch(image: np.ndarray) -> Sketch:
-    """The sketch of an RGB ``uint8`` image ``(h, w, 3)``."""
+def make_thumbnail(image: np.ndarray) -> Thumbnail:
+    """The thumbnail of an RGB ``uint8`` image ``(h, w, 3)``."""
     height, width = image.shape[:2]
     share = min(1.0, LONG_SIDE / max(height, width))
     size = max(1, round(width * share)), max(1, round(height * share))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return Sketch(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), share)
+    return Thumbnail(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), share)
 
 
 def is_cut(
-    before: Sketch, after: Sketch, boxes: Sequence[Box] = (), moved: Sequence[Box | None] = ()
+    before: Thumbnail, after: Thumbnail, boxes: Sequence[Box] = (), moved: Sequence[Box | None] = ()
 ) -> bool:
     """Whether two frames show different scenes.
 
@@ -53,7 +53,7 @@ def is_cut(
     Args:
         before, after: The frames.
         boxes: Faces in the earlier one, in pixels of the whole frame.
-        moved: Where `carried` brought them.
+        moved: Where `propagate_boxes` brought them.
     """
     if before.grey.shape != after.grey.shape:
         return True
@@ -69,14 +69,14 @@ def is_cut(
     )
 
 
-def _is_same(before: Sketch, after: Sketch, old: Box, new: Box) -> bool:
+def _is_same(before: Thumbnail, after: Thumbnail, old: Box, new: Box) -> bool:
     a, b = _patch(before, old), _patch(after, new)
     return a is not None and b is not None and _likeness(a, b) > 0.7
 
 
-def _patch(sketch: Sketch, box: Box) -> np.ndarray | None:
-    x0, y0, x1, y1 = (max(0, round(value * sketch.share)) for value in box)
-    part = sketch.grey[y0:y1, x0:x1]
+def _patch(thumbnail: Thumbnail, box: Box) -> np.ndarray | None:
+    x0, y0, x1, y1 = (max(0, round(value * thumbnail.share)) for value in box)
+    part = thumbnail.grey[y0:y1, x0:x1]
     return cv2.resize(part, (16, 16)).astype(float) if min(part.shape) >= 4 else None
 
 
@@ -86,7 +86,7 @@ def _likeness(a: np.ndarray, b: np.ndarray) -> float:
     return float((a * b).sum() / (np.sqrt((a * a).sum() * (b * b).sum()) + 1e-9))
 
 
-def carried(before: Sketch, after: Sketch, boxes: Sequence[Box]) -> list[Box | None]:
+def propagate_boxes(before: Thumbnail, after: Thumbnail, boxes: Sequence[Box]) -> list[Box | None]:
     """Move boxes along with what they show (sparse optical flow).
 
     Args:
@@ -142,7 +142,7 @@ SEARCH_SECONDS = 0.25  # faces are searched at least this often
 
 
 @dataclass(frozen=True)
-class Effort:
+class InferenceBudget:
     """How much is done for a frame.
 
     Args:
@@ -162,7 +162,7 @@ class Effort:
                 f"about. Received: {self.detect_every}, {self.ask_at_once}"
             )
 
-    def while_blurring(self) -> Effort:
+    def while_blurring(self) -> InferenceBudget:
         """The same with a search in every frame: a new face must not be seen for long."""
         return replace(self, detect_every=1)
 
@@ -173,7 +173,7 @@ class Seen:
 
     Args:
         number, time, captured: The frame's.
-        sketch: To carry the faces on to later frames.
+        thumbnail: To carry the faces on to later frames.
         faces: From left to right.
         asked: How many of them the model was asked about in this frame.
         lost: Faces that were there a moment ago and may come back.
@@ -183,7 +183,7 @@ class Seen:
     number: int
     time: float
     captured: float
-    sketch: Sketch
+    thumbnail: Thumbnail
     faces: tuple[LiveFace, ...]
     asked: int = 0
     lost: tuple[LiveFace, ...] = ()
@@ -198,9 +198,9 @@ class Seen:
         """
         if not self.faces:
             return ()
-        now, before = sketch(image), [face.box for face in self.faces]
-        boxes = carried(self.sketch, now, before)
-        if is_cut(self.sketch, now, before, boxes):
+        now, before = make_thumbnail(image), [face.box for face in self.faces]
+        boxes = propagate_boxes(self.thumbnail, now, before)
+        if is_cut(self.thumbnail, now, before, boxes):
             return ()
         return tuple(
             face.at(box or _expected(face, time - self.time))
@@ -214,7 +214,7 @@ def _expected(face: LiveFace, elapsed: float) -> tuple[float, float, float, floa
     return x0 + x, y0 + y, x1 + x, y1 + y
 
 
-class Recogniser:
+class FaceTracker:
     """Looks at the frames of one source, one after another.
 
     Args:
@@ -226,14 +226,14 @@ class Recogniser:
     def __init__(
         self,
         attributes: FaceAttributes,
-        effort: Effort | None = None,
-        settling: Settling | None = None,
+        effort: InferenceBudget | None = None,
+        settling: Smoothing | None = None,
     ) -> None:
         self.attributes = attributes
-        self.effort = effort or Effort()
-        settling = settling or Settling(min_confidence=attributes.min_confidence)
+        self.effort = effort or InferenceBudget()
+        settling = settling or Smoothing(min_confidence=attributes.min_confidence)
         self.tracks = Tracks(attributes.tasks, settling, attributes.min_face)
-        self._sketch: Sketch | None = None
+        self._thumbnail: Thumbnail | None = None
         self._since_search = 0
         self._searched = 0.0
 
@@ -247,9 +247,9 @@ class Recogniser:
 
     def look(self, frame: Frame) -> Seen:
         """Follow, find and describe the faces of the next frame."""
-        now = sketch(frame.image)
+        now = make_thumbnail(frame.image)
         self._follow(frame, now)
-        self._sketch = now
+        self._thumbnail = now
         self._since_search += 1
         is_searched = self._must_search(frame)
         if is_searched:
@@ -267,11 +267,11 @@ class Recogniser:
             or not len(self.tracks)
         )
 
-    def _follow(self, frame: Frame, now: Sketch) -> None:
-        if self._sketch is None:
+    def _follow(self, frame: Frame, now: Thumbnail) -> None:
+        if self._thumbnail is None:
             return
-        boxes = carried(self._sketch, now, self.tracks.boxes)
-        if is_cut(self._sketch, now, self.tracks.boxes, boxes):
+        boxes = propagate_boxes(self._thumbnail, now, self.tracks.boxes)
+        if is_cut(self._thumbnail, now, self.tracks.boxes, boxes):
             self.tracks.clear()
         else:
             self.tracks.carry(frame.time, boxes)

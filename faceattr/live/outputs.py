@@ -15,7 +15,7 @@ import av.error
 import cv2
 import numpy as np
 
-from faceattr.files import must_have_place
+from faceattr.files import validate_output_path
 from faceattr.images.load import PathLike
 from faceattr.images.video import Frame
 from faceattr.live.tracking import LiveFace
@@ -48,7 +48,7 @@ def must_be_a_sink(path: PathLike, overwrite: bool = False) -> None:
         raise FileExistsError(
             f"{target} exists already. Replace it (--overwrite) or choose another output."
         )
-    must_have_place(target)
+    validate_output_path(target)
 
 
 class VideoFile:

@@ -16,13 +16,13 @@ from typing import Generic, TypeVar
 from faceattr.images.camera import Feed, Source, is_live, open_feed
 from faceattr.images.video import SILENT_SECONDS, Frame, always
 from faceattr.inference.predictor import FaceAttributes
-from faceattr.live.face_tracker import Effort, Recogniser, Seen
-from faceattr.live.tracking import LiveFace, Settling
+from faceattr.live.face_tracker import FaceTracker, InferenceBudget, Seen
+from faceattr.live.tracking import LiveFace, Smoothing
 
 T = TypeVar("T")
 
 
-class Newest(Generic[T]):
+class LatestValue(Generic[T]):
     """A place for one value that a thread replaces and others wait for."""
 
     def __init__(self) -> None:
@@ -172,8 +172,8 @@ def watch(
     *,
     every_frame: bool | None = None,
     rate: float | None = None,
-    effort: Effort | None = None,
-    settling: Settling | None = None,
+    effort: InferenceBudget | None = None,
+    settling: Smoothing | None = None,
 ) -> Watch:
     """Watch faces in a camera, a video file, a stream or a folder of frames.
 
@@ -202,7 +202,7 @@ def watch(
     opening = open_feed(source, rate=rate)
     feed = opening.__enter__()
     try:
-        recogniser = Recogniser(attributes or FaceAttributes.load(), effort, settling)
+        recogniser = FaceTracker(attributes or FaceAttributes.load(), effort, settling)
     except BaseException:
         opening.__exit__(None, None, None)
         raise
@@ -218,7 +218,7 @@ class Watch:
     late it is.
     """
 
-    def __init__(self, feed: Feed, recogniser: Recogniser, opening) -> None:
+    def __init__(self, feed: Feed, recogniser: FaceTracker, opening) -> None:
         self.feed = feed
         self.recogniser = recogniser
         self.seen: Seen | None = None
@@ -281,12 +281,12 @@ class Watch:
 class LiveWatch(Watch):
     """The newest frame of a source with the newest answers: late rather than slow."""
 
-    def __init__(self, feed: Feed, recogniser: Recogniser, opening) -> None:
+    def __init__(self, feed: Feed, recogniser: FaceTracker, opening) -> None:
         super().__init__(feed, recogniser, opening)
-        self._newest: Newest[Frame] = Newest()
-        self._known: Newest[tuple[Frame, Seen]] = Newest()
+        self._newest: LatestValue[Frame] = LatestValue()
+        self._known: LatestValue[tuple[Frame, Seen]] = LatestValue()
         self._clock = Clock()
-        self._given = self._searched = 0  # as `Newest` counts them
+        self._given = self._searched = 0  # as `LatestValue` counts them
         self._last = -1  # the number of the frame that was given last
         self._is_warm = threading.Event()
         self._threads = [
@@ -350,7 +350,7 @@ class LiveWatch(Watch):
             thread.join(timeout=2)
         super().close()
 
-    def _guarded(self, work: Callable[[], None], place: Newest) -> None:
+    def _guarded(self, work: Callable[[], None], place: LatestValue) -> None:
         try:
             work()
         except StopIteration:

@@ -31,7 +31,7 @@ class Followed(Protocol):
     seen: float
 
 
-def looks_of(image: np.ndarray, box: Box) -> np.ndarray:
+def appearance_of(image: np.ndarray, box: Box) -> np.ndarray:
     """How a face looks, to tell it from others: roots of a colour histogram, ``(128,)``."""
     small = crop(image, box, LOOKS_RULE)
     hsv = cv2.cvtColor(small, cv2.COLOR_RGB2HSV)
@@ -120,7 +120,7 @@ class LiveFace(DescribedFace):
 
 
 @dataclass(frozen=True)
-class Settling:
+class Smoothing:
     """How answers settle.
 
     Args:
@@ -155,10 +155,10 @@ class Tracks:
     """
 
     def __init__(
-        self, tasks: Sequence[Task], settling: Settling | None = None, min_face: float = 0.0
+        self, tasks: Sequence[Task], settling: Smoothing | None = None, min_face: float = 0.0
     ) -> None:
         self._tasks = tuple(tasks)
-        self._settling = settling or Settling()
+        self._settling = settling or Smoothing()
         self._min_face = min_face
         self._tracks: list[_Track] = []
         self._number = 0
@@ -201,7 +201,7 @@ class Tracks:
             faces: What was detected, with boxes in pixels of `image`.
             image: RGB ``uint8``, ``(height, width, 3)``.
         """
-        looks = [looks_of(image, face.box) for face in faces]
+        looks = [appearance_of(image, face.box) for face in faces]
         pairs = dict(cheapest_pairs(self._tracks, time, faces, looks))
         for number, track in enumerate(self._tracks):
             if number in pairs:
@@ -320,7 +320,7 @@ class _Track:
         time: float,
         answer: Mapping[str, np.ndarray],
         tasks: Sequence[Task],
-        settling: Settling,
+        settling: Smoothing,
     ) -> None:
         self._answers += 1
         elapsed = 0.0 if self.asked is None else time - self.asked

@@ -18,17 +18,20 @@ from rich.console import Console
 from faceattr.images.camera import Source, is_live, open_feed
 from faceattr.images.video import Frame
 from faceattr.inference.predictor import open_typed
-from faceattr.live.face_tracker import Effort
+from faceattr.live.face_tracker import InferenceBudget
 from faceattr.live.outputs import TABLE_SUFFIXES, Timeline, VideoFile, must_be_a_sink, save_snapshot
 from faceattr.live.overlay import View, draw_live
 from faceattr.live.stream import Moment, Pace, Watch, watch
-from faceattr.live.tracking import Settling
+from faceattr.live.tracking import Smoothing
 from faceattr.live.window import Window, must_have_screen
 
 DONE, BROKE_OFF, INTERRUPTED = 0, 1, 130
 SWITCHES = {"b": "bars", "p": "blur", "m": "mirror", "i": "figures", "h": "help"}
 QUIT = ("q", "\x1b")
-SIZES = {Effort: ("detect_every", "ask_at_once"), Settling: ("memory", "margin", "min_confidence")}
+SIZES = {
+    InferenceBudget: ("detect_every", "ask_at_once"),
+    Smoothing: ("memory", "margin", "min_confidence"),
+}
 TELL_SECONDS = 0.5
 
 
@@ -38,7 +41,7 @@ def run(source: Source = 0, *, quiet: bool = False, **given: Any) -> int:
     Args:
         source: As for `faceattr.images.camera.open_feed`.
         quiet: Print nothing but errors.
-        **given: What was typed, for `Outputs`, `View`, `Effort`, `Settling`, `watch` and
+        **given: What was typed, for `Outputs`, `View`, `InferenceBudget`, `Smoothing`, `watch` and
             `FaceAttributes.load`.
     """
     say: Callable[[str], None] = (

@@ -26,10 +26,10 @@ from PIL import Image, UnidentifiedImageError
 from faceattr.files import install_command
 from faceattr.images.video import Frame
 from faceattr.inference.predictor import FaceAttributes, open_typed, silence
-from faceattr.live.face_tracker import Effort, Recogniser, Seen
+from faceattr.live.face_tracker import FaceTracker, InferenceBudget, Seen
 from faceattr.live.outputs import timeline_columns
 from faceattr.live.overlay import COLOURS
-from faceattr.live.tracking import LiveFace, Settling
+from faceattr.live.tracking import LiveFace, Smoothing
 
 MOST_BYTES, MOST_PIXELS = 4 << 20, 16_000_000
 TOO_BIG, NO_PICTURE = "is larger than the page sends", "is no JPEG picture"
@@ -143,7 +143,7 @@ def run(*, host: str = HOST, port: int = PORT, quiet: bool = False, **given: Any
             for a token, which is in the printed address.
         port: The port.
         quiet: Do not say where the page is, unless that takes a token.
-        **given: What was typed, for `Effort`, `Settling` and `FaceAttributes.load`.
+        **given: What was typed, for `InferenceBudget`, `Smoothing` and `FaceAttributes.load`.
 
     Raises:
         ValueError: The extra ``web`` is not installed, or an option has no use here.
@@ -158,7 +158,7 @@ def run(*, host: str = HOST, port: int = PORT, quiet: bool = False, **given: Any
     _must_be_free(host, port)
     attributes = open_typed(given, say)
     with silence():
-        Recogniser(attributes, how.get("effort")).warm_up()
+        FaceTracker(attributes, how.get("effort")).warm_up()
     token = None if _is_local(host) else secrets.token_urlsafe(16)
     app = application(attributes, hosts=_names(host), token=token, looks=looks, **how)
     (say if token is None else _say)(f"{_address(host, port, token)}  (Ctrl-C ends it)")
@@ -186,8 +186,8 @@ def _how(given: dict[str, Any]) -> dict[str, Any]:
     sizes = {name: given.pop(name) for name in ("detect_every", "ask_at_once") if name in given}
     names = ("memory", "margin", "min_confidence")
     steadiness = {name: given.pop(name) for name in names if name in given}
-    how: dict[str, Any] = {"effort": Effort(**sizes)} if sizes else {}
-    return how | ({"settling": Settling(**steadiness)} if steadiness else {})
+    how: dict[str, Any] = {"effort": InferenceBudget(**sizes)} if sizes else {}
+    return how | ({"settling": Smoothing(**steadiness)} if steadiness else {})
 
 
 def _must_be_free(host: str, port: int) -> None:
@@ -227,8 +227,8 @@ def application(
     *,
     hosts: tuple[str, ...] | None = LOCAL_NAMES,
     token: str | None = None,
-    effort: Effort | None = None,
-    settling: Settling | None = None,
+    effort: InferenceBudget | None = None,
+    settling: Smoothing | None = None,
     looks: list[str] | None = None,
 ):
     """The ASGI application: the page at ``/`` and its websocket at ``/look``.
@@ -255,7 +255,7 @@ def application(
         return JSONResponse(about_page(attributes, looks or []), headers=HEADERS)
 
     if "blur" in (looks or []):
-        effort = (effort or Effort()).while_blurring()
+        effort = (effort or InferenceBudget()).while_blurring()
     rooms = _Rooms(attributes, hosts, token, (effort, settling))
     routes = [
         Route("/", file("index.html")),
@@ -312,7 +312,7 @@ class _Rooms:
         attributes: FaceAttributes,
         hosts: tuple[str, ...] | None,
         token: str | None,
-        how: tuple[Effort | None, Settling | None],
+        how: tuple[InferenceBudget | None, Smoothing | None],
     ) -> None:
         self._attributes = attributes
         self._hosts = hosts
@@ -349,7 +349,7 @@ class _Rooms:
         return is_ours and is_known and self._open < MOST_PAGES
 
     async def _converse(self, socket) -> None:
-        recogniser = Recogniser(self._attributes, *self._how)
+        recogniser = FaceTracker(self._attributes, *self._how)
         number = 0
         while True:
             message = await asyncio.wait_for(socket.receive(), IDLE_SECONDS)
@@ -357,7 +357,7 @@ class _Rooms:
                 return
             if message.get("bytes") is None:
                 # Any text begins a new source: nobody of the last one is expected in it.
-                recogniser, number = Recogniser(self._attributes, *self._how), 0
+                recogniser, number = FaceTracker(self._attributes, *self._how), 0
                 continue
             try:
                 second, image = await asyncio.to_thread(frame_of, message["bytes"])
@@ -370,7 +370,7 @@ class _Rooms:
             await socket.send_json(answer)
 
     def _seen(
-        self, recogniser: Recogniser, image: np.ndarray, number: int, second: float
+        self, recogniser: FaceTracker, image: np.ndarray, number: int, second: float
     ) -> dict[str, Any]:
         if not self._is_warm:
             recogniser.warm_up()

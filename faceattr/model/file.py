@@ -79,7 +79,7 @@ class Description:
             raise ValueError(f"The licence is a text. Received: {self.licence!r:.80}")
 
     def to_json(self) -> str:
-        return json.dumps(plain({"format": FORMAT, **asdict(self)}), indent=1, sort_keys=True)
+        return json.dumps(to_jsonable({"format": FORMAT, **asdict(self)}), indent=1, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Description:
@@ -121,12 +121,12 @@ def _record(kind: type, what: str, given: Any) -> Any:
     return kind(**given)
 
 
-def plain(value: Any) -> Any:
+def to_jsonable(value: Any) -> Any:
     """The same nested value as JSON can hold it: None for NaN, text for infinity."""
     if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: to_jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [to_jsonable(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     return value

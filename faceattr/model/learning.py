@@ -16,7 +16,7 @@ def head_names(model: keras.Model) -> list[str]:
     return list(model.output)
 
 
-def open_from(
+def unfreeze_from(
     model: keras.Model,
     first: str | None,
     *,

@@ -30,7 +30,7 @@ INPUT = "crops"
 Answer = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 
-class Engine:
+class ExportedModel:
     """An exported network with the one method that labelling and evaluation ask of a Keras model.
 
     Args:
@@ -54,14 +54,14 @@ class Engine:
             return {name: np.array(rows) for name, rows in self._answer(crops).items()}
 
 
-class Flipped:
+class FlipAveraging:
     """A model that is asked about every crop and its mirror image; both answers are averaged.
 
     Args:
-        model: A Keras model or an `Engine`.
+        model: A Keras model or an `ExportedModel`.
     """
 
-    def __init__(self, model: keras.Model | Engine) -> None:
+    def __init__(self, model: keras.Model | ExportedModel) -> None:
         self._model = model
 
     def predict_on_batch(self, crops: np.ndarray) -> dict[str, np.ndarray]:
@@ -136,7 +136,7 @@ RUNTIMES = {
 }
 
 
-def fewest_of(model: keras.Model | Engine) -> int | None:
+def fewest_of(model: keras.Model | ExportedModel) -> int | None:
     """The fewest crops of a batch from which on a crop's answer is the same in any larger batch.
 
     Measured with the shipped model on an Intel Xeon with AVX-512, in float32, bfloat16 and int8,
@@ -146,7 +146,7 @@ def fewest_of(model: keras.Model | Engine) -> int | None:
     Returns:
         None where that is not so, or not known: JAX, which compiles every size, and GPUs.
     """
-    if isinstance(model, Engine):
+    if isinstance(model, ExportedModel):
         return model.fewest
     import keras
 
@@ -175,13 +175,13 @@ def require(package: str, extra: str, purpose: str) -> None:
         )
 
 
-def open_exported(path: str | Path, precision: str = "float32") -> Engine:
+def open_exported(path: str | Path, precision: str = "float32") -> ExportedModel:
     """Open an exported file as it is, whether or not it describes itself."""
     path = Path(path)
     runtime = RUNTIMES[path.suffix]
     require(runtime.package, runtime.extra, f"{path.name}")
     fewest = runtime.fewest or _fewest_of_tensorflow()
-    return Engine(runtime.open(path), precision, fewest)
+    return ExportedModel(runtime.open(path), precision, fewest)
 
 
 def page_beside(path: str | Path) -> Path:
@@ -214,7 +214,7 @@ def describe(path: str | Path) -> Description:
     return _read(Path(path))[0] if is_exported(path) else model_file.describe(path)
 
 
-def load(path: str | Path) -> tuple[keras.Model | Engine, Description]:
+def load(path: str | Path) -> tuple[keras.Model | ExportedModel, Description]:
     """Open a model file or an exported one; both have ``predict_on_batch``.
 
     Raises:

@@ -13,10 +13,10 @@ import numpy as np
 from rich.table import Table
 
 from faceattr.data.console import OUT
-from faceattr.data.dataset import Rows, mask
+from faceattr.data.dataset import LabeledDataset, mask
 from faceattr.evaluation.metrics import Interval, predict, smallest_face, wilson
 from faceattr.model import file as model_file
-from faceattr.model.file import Description, plain
+from faceattr.model.file import Description, to_jsonable
 from faceattr.tasks import Task
 from faceattr.training.config import Settings
 from faceattr.training.distill import with_answers
@@ -70,7 +70,7 @@ class Change:
 
 
 def changes(
-    old: keras.Model, new: keras.Model, tasks: Sequence[Task], parts: Sequence[Rows]
+    old: keras.Model, new: keras.Model, tasks: Sequence[Task], parts: Sequence[LabeledDataset]
 ) -> list[Change]:
     """Compare two models on the same rows.
 
@@ -92,7 +92,7 @@ def changes(
     return found
 
 
-def _unknown(task: Task, rows: Rows) -> np.ndarray:
+def _unknown(task: Task, rows: LabeledDataset) -> np.ndarray:
     return np.zeros((len(rows), len(task.classes)), "float32")
 
 
@@ -139,7 +139,7 @@ def print_changes(found: Sequence[Change]) -> None:
 def write_changes(found: Sequence[Change], path: Path) -> None:
     """Write the forgetting table as JSON, by old head."""
     by_task: Mapping[str, dict] = {change.task: asdict(change) for change in found}
-    path.write_text(json.dumps(plain(by_task), indent=1))
+    path.write_text(json.dumps(to_jsonable(by_task), indent=1))
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ class Adding:
 
 
 @dataclass(frozen=True)
-class Old:
+class ExistingHeads:
     """The model that gets new heads.
 
     Args:
@@ -200,7 +200,7 @@ class Old:
     description: Description
 
     @classmethod
-    def of(cls, network: Network) -> Old:
+    def of(cls, network: Network) -> ExistingHeads:
         """The model file that a run starts from.
 
         Raises:
@@ -244,7 +244,7 @@ class Old:
         trunk = all(equal for name, equal in same.items() if name not in self.known)
         return {name for name in self.known if trunk and same[name]}
 
-    def soft_labelled(self, rows: Rows) -> Rows:
+    def soft_labelled(self, rows: LabeledDataset) -> LabeledDataset:
         """The rows with the old heads' answers wherever an old task is unknown."""
         return with_answers(rows, predict(self.network, rows), dict.fromkeys(self.known, 0.0), {})
 

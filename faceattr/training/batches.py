@@ -13,7 +13,7 @@ from typing import Protocol
 import keras
 import numpy as np
 
-from faceattr.data.dataset import Batch, Rows, draw, prior_of
+from faceattr.data.dataset import Batch, LabeledDataset, class_prior, draw
 from faceattr.training.augment import Augmentation, augment
 
 
@@ -45,7 +45,7 @@ def mixed(batch: Batch, mixup: float, cutmix: float, generator: np.random.Genera
     def both(values: np.ndarray) -> np.ndarray:
         return (share * values + (1 - share) * values[partner]).astype(values.dtype)
 
-    priors = {prior_of(name) for name in masks}
+    priors = {class_prior(name) for name in masks}
     every = {
         # Shares are mixed as labels are, not their logarithms.
         name: np.log(both(np.exp(values))) if name in priors else both(values)
@@ -96,7 +96,7 @@ class Drawn(Protocol):
 
 
 @dataclass(frozen=True)
-class Mix:
+class TaskSampling:
     """How much of a batch each task gets.
 
     Each task is given a share of the rows, drawn from those that know it. A row that knows
@@ -162,7 +162,9 @@ def steps_per_epoch(rows: int, batch_size: int) -> int:
     return max(FEWEST_STEPS, round(rows / batch_size))
 
 
-def kinds_of(rows: Rows, names: Sequence[str], mix: Mix) -> tuple[list[np.ndarray], np.ndarray]:
+def label_patterns(
+    rows: LabeledDataset, names: Sequence[str], mix: TaskSampling
+) -> tuple[list[np.ndarray], np.ndarray]:
     """The rows of each kind, and how much of the batches each kind gets.
 
     Rows that know the same tasks are of one kind; where the mix is by source, rows of one source.
@@ -235,11 +237,11 @@ class MaskedBatches(keras.utils.PyDataset):
 
     def __init__(
         self,
-        rows: Rows,
+        rows: LabeledDataset,
         size: int,
         *,
         batch_size: int = 64,
-        mix: Mix | None = None,
+        mix: TaskSampling | None = None,
         augmentation: Augmentation | None = None,
         mixed_by: tuple[float, float] = (0.0, 0.0),
         seed: int | Sequence[int] = 0,
@@ -254,7 +256,7 @@ class MaskedBatches(keras.utils.PyDataset):
         self._seed = [seed] if isinstance(seed, int) else list(seed)
         self._epoch, self._features = epoch, features
         names = [name for name, target in rows.targets.items() if target.any()]
-        self._kinds, self._shares = kinds_of(rows, names, mix or Mix())
+        self._kinds, self._shares = label_patterns(rows, names, mix or TaskSampling())
         self._chances = rows.chances
         self._plan, self._began = self._planned(), False
         self._prepare()
@@ -290,7 +292,7 @@ class MaskedBatches(keras.utils.PyDataset):
         """The rows of every batch of this epoch, shape ``(steps, batch_size)``."""
         generator = np.random.default_rng([*self._seed, self._epoch])
         drawn = np.empty(self._steps * self._batch_size, int)
-        slots = spread(self._shares, len(drawn))
+        slots = stratified_interleave(self._shares, len(drawn))
         for kind, rows in enumerate(self._kinds):
             own = np.flatnonzero(slots == kind)
             if self._rows.balance == "sampling":
@@ -301,7 +303,7 @@ class MaskedBatches(keras.utils.PyDataset):
         return drawn.reshape(self._steps, self._batch_size)
 
 
-def spread(shares: np.ndarray, slots: int) -> np.ndarray:
+def stratified_interleave(shares: np.ndarray, slots: int) -> np.ndarray:
     """Which kind of row each slot gets: every kind as evenly over the slots as can be.
 
     Args:

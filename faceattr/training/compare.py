@@ -20,14 +20,14 @@ from pathlib import Path
 import keras
 import pandas as pd
 
-from faceattr.data.dataset import Rows
-from faceattr.data.label_map import AS_WRITTEN, Spelling
+from faceattr.data.dataset import LabeledDataset
+from faceattr.data.label_map import AS_WRITTEN, LabelMap
 from faceattr.data.sources import read_for_training
-from faceattr.evaluation.report import read_rows
+from faceattr.evaluation.report import read_dataset
 from faceattr.images.crop import CropRule
-from faceattr.model.file import plain
+from faceattr.model.file import to_jsonable
 from faceattr.tasks import Task
-from faceattr.training.batches import Mix, steps_per_epoch
+from faceattr.training.batches import TaskSampling, steps_per_epoch
 from faceattr.training.config import Settings
 from faceattr.training.feature_cache import folder_in
 from faceattr.training.network import Network
@@ -37,7 +37,7 @@ ALONE = "alone"
 
 
 @dataclass(frozen=True)
-class Way:
+class Config:
     """A way of training several tasks, by name."""
 
     name: str
@@ -59,14 +59,14 @@ class Data:
     sources: tuple[str, ...]
     tasks: tuple[str, ...] | None = None
     cache: str | Path | None = None
-    spelling: Spelling = AS_WRITTEN
+    spelling: LabelMap = AS_WRITTEN
 
 
 @dataclass(frozen=True)
 class Run:
     """One training: a way, a seed, and the task that is trained alone, or None for all."""
 
-    way: Way
+    way: Config
     seed: int
     data: Data
     alone: str | None = None
@@ -83,7 +83,7 @@ class Run:
         phases = tuple(replace(phase, patience=None) for phase in settings.phases)
         if self.alone:  # what was said of the other tasks and their sources has no meaning
             priors = {task: of for task, of in settings.priors.items() if task == self.alone}
-            settings = replace(settings, priors=priors, mix=Mix())
+            settings = replace(settings, priors=priors, mix=TaskSampling())
         return replace(settings, phases=phases, seed=self.seed)
 
     @property
@@ -97,7 +97,7 @@ class Run:
             "spelling": asdict(self.data.spelling),
             "alone": self.alone,
         }
-        return hashlib.sha256(json.dumps(plain(facts)).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(to_jsonable(facts)).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -189,14 +189,14 @@ def train_once(run: Run) -> list[Result]:
     ]
 
 
-def _read(run: Run, rule: CropRule) -> tuple[list[Task], dict[str, Rows]]:
+def _read(run: Run, rule: CropRule) -> tuple[list[Task], dict[str, LabeledDataset]]:
     """The tasks that the run trains, and the rows that know one of them, by split."""
     manifest = read_for_training(run.data.sources, run.data.tasks, run.data.spelling)
     tasks = [task for task in manifest.tasks if run.alone in (None, task.name)]
     rows = {}
     for split in ("train", "val"):
         examples = manifest.only(split)
-        rows[split], _ = read_rows(examples, manifest.tasks, rule, run.data.cache)
+        rows[split], _ = read_dataset(examples, manifest.tasks, rule, run.data.cache)
         if run.alone:
             rows[split] = rows[split].only(run.alone)
     return tasks, rows
@@ -226,7 +226,7 @@ def _peak_megabytes() -> float:
 
 
 def compare(
-    ways: Sequence[Way],
+    ways: Sequence[Config],
     data: Data,
     output: str | Path,
     *,
@@ -271,7 +271,7 @@ def compare(
     return table[table["run"].isin(wanted)].reset_index(drop=True)
 
 
-def _runs(ways: Sequence[Way], data: Data, seeds: int) -> Iterator[Run]:
+def _runs(ways: Sequence[Config], data: Data, seeds: int) -> Iterator[Run]:
     """Seed by seed, so that a stop leaves whole rounds; the baseline comes first."""
     names = [way.name for way in ways]
     if not ways or seeds < 1 or len({*names, ALONE}) <= len(names):

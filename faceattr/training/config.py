@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 import keras
 
 from faceattr.data.dataset import BALANCES
-from faceattr.model.learning import TRUNK, open_from
+from faceattr.model.learning import TRUNK, unfreeze_from
 from faceattr.training.augment import Augmentation
-from faceattr.training.batches import Mix
+from faceattr.training.batches import TaskSampling
 from faceattr.training.losses import COMBINATIONS, Auxiliary
 from faceattr.training.optimizers import ConvolutionMuon
 
@@ -115,7 +115,7 @@ class Phase:
 
     def open(self, network: keras.Model) -> None:
         """Let that part of a network learn which this phase names, and nothing else."""
-        open_from(network, self.first, heads=self.heads, norm_learns=self.norm_learns)
+        unfreeze_from(network, self.first, heads=self.heads, norm_learns=self.norm_learns)
 
     def size_of(self, epoch: int, model_size: int) -> int:
         """The crop size of an epoch of this phase, counted from 0."""
@@ -230,7 +230,7 @@ class Settings:
             ``"uncertainty"`` or ``"random"``, see `faceattr.training.losses`.
         auxiliary: Losses of tasks read at earlier layers as well, while training.
         tie: How strongly the trunks of soft sharing are drawn together after every step, from 0
-            (independent) to infinity (equal), see `faceattr.training.schedules.pull`.
+            (independent) to infinity (equal), see `faceattr.training.schedules.proximal_step`.
         copies: Augmented copies of each face whose features are kept while what lies below them
             does not learn; 0 computes every crop anew.
         seed: Decides order, augmentation, dropout and the start of the network.
@@ -238,7 +238,7 @@ class Settings:
 
     phases: tuple[Phase, ...]
     batch_size: int = 64
-    mix: Mix = field(default_factory=Mix)
+    mix: TaskSampling = field(default_factory=TaskSampling)
     augmentation: Augmentation = field(default_factory=Augmentation)
     mixup: float = 0.0
     cutmix: float = 0.0

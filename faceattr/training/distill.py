@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from faceattr.data.dataset import Rows, mask
-from faceattr.evaluation.calibration import tempered
+from faceattr.data.dataset import LabeledDataset, mask
+from faceattr.evaluation.calibration import apply_temperature
 from faceattr.evaluation.metrics import predict
 from faceattr.images.crop import CropRule
 from faceattr.model import runtime
@@ -83,27 +83,28 @@ class Distillation:
 
 
 def distilled(
-    rows: Rows, how: Distillation, priors: Collection[str] = ()
-) -> tuple[Rows, Iterator[str]]:
+    rows: LabeledDataset, how: Distillation, priors: Collection[str] = ()
+) -> tuple[LabeledDataset, Iterator[str]]:
     """Training rows with the teacher's answers among their targets.
 
     Args:
         rows: Training rows, never those of val.
         how: What counts.
-        priors: Tasks that learn with the class shares of each row's source (`Rows.log_priors`).
-            Their teachers' answers are put to a uniform prior first, and beside a label to the
-            shares of its source; an unlabelled row that is taught has no other prior then.
+        priors: Tasks that learn with the class shares of each row's source
+            (`LabeledDataset.log_priors`). Their teachers' answers are put to a uniform prior
+            first, and beside a label to the shares of its source; an unlabelled row that is
+            taught has no other prior then.
 
     Returns:
         The rows, and a line for each task: how many rows got a label.
     """
     answers = _mean([_said(path_of(name), rows, priors) for name in how.teachers])
-    soft = {name: tempered(of, how.temperature) for name, of in answers.items()}
+    soft = {name: apply_temperature(of, how.temperature) for name, of in answers.items()}
     taught = with_answers(rows, soft, how.thresholds, how.shares, sure_of=answers)
     return taught, _lines(rows, taught, soft)
 
 
-def _said(path: Path, rows: Rows, priors: Collection[str]) -> dict[str, np.ndarray]:
+def _said(path: Path, rows: LabeledDataset, priors: Collection[str]) -> dict[str, np.ndarray]:
     """What one teacher says of the rows; for tasks with priors as if classes were even."""
     network, about = runtime.load(path)
     said = predict(network, rows)
@@ -129,12 +130,12 @@ def _taken_for_granted(about: Description, task: Task) -> np.ndarray:
 
 
 def with_answers(
-    rows: Rows,
+    rows: LabeledDataset,
     answers: Mapping[str, np.ndarray],
     thresholds: Mapping[str, float],
     shares: Mapping[str, float],
     sure_of: Mapping[str, np.ndarray] | None = None,
-) -> Rows:
+) -> LabeledDataset:
     """Rows with answers as targets where a task is unknown, and beside what is known.
 
     Args:
@@ -150,7 +151,7 @@ def with_answers(
         known = mask(target)[:, None] > 0
         share, beside = shares.get(name, 0.0), answer
         if name in rows.log_priors:
-            beside = tempered(answer, 1.0, rows.log_priors[name])
+            beside = apply_temperature(answer, 1.0, rows.log_priors[name])
         sure = (sure_of or answers)[name].max(axis=1, keepdims=True) >= thresholds.get(name, SURE)
         found = np.where(known, (1 - share) * target + share * beside, answer * sure)
         targets[name] = found.astype("float32")
@@ -169,7 +170,9 @@ def _mean(said: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     }
 
 
-def _lines(before: Rows, after: Rows, answered: Collection[str]) -> Iterator[str]:
+def _lines(
+    before: LabeledDataset, after: LabeledDataset, answered: Collection[str]
+) -> Iterator[str]:
     for name in before.targets:
         if name in answered:
             unknown = mask(before.targets[name]) == 0

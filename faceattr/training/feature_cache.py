@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import platformdirs
 
-from faceattr.data.dataset import Rows
+from faceattr.data.dataset import LabeledDataset
 from faceattr.data.store import CROPS, FORMAT, Store, alone, default_folder, delete_oldest, hold
 from faceattr.model.vgg16 import convolutions
 from faceattr.training.augment import NO_AUGMENTATION, augment
@@ -27,7 +27,7 @@ from faceattr.training.config import Phase, Settings
 
 
 @dataclass(frozen=True)
-class Split:
+class Cut:
     """A network cut in two; both parts share its layers.
 
     Args:
@@ -43,7 +43,7 @@ class Split:
         return self.settled.output
 
 
-def split(network: keras.Model) -> Split | None:
+def cut_network(network: keras.Model) -> Cut | None:
     """Cut a network as high as what learns in it allows.
 
     Returns:
@@ -57,7 +57,7 @@ def split(network: keras.Model) -> Split | None:
         if not all(map(_is_settled, settled.operations)):
             continue
         try:
-            return Split(settled, keras.Model(operation.output, network.output))
+            return Cut(settled, keras.Model(operation.output, network.output))
         except ValueError:  # some head is tapped below: it is not connected to this tensor
             continue
     return None
@@ -73,7 +73,7 @@ def changing(network: keras.Model, phases: Sequence[Phase]) -> list[keras.Variab
     settled: set[int] | None = None
     for phase in phases:
         phase.open(network)
-        cut = split(network)
+        cut = cut_network(network)
         own = {id(variable) for variable in cut.settled.variables} if cut else set()
         settled = own if settled is None else settled & own
     return [variable for variable in network.variables if id(variable) not in (settled or ())]
@@ -191,14 +191,14 @@ def shape_of(settled: keras.Model, size: int) -> tuple[int, ...]:
     return tuple(settled.compute_output_shape((1, size, size, 3))[1:])
 
 
-class Copies:
+class CachedAugmentations:
     """Augmented copies of training rows; whenever a row is drawn, chance says which.
 
     Each epoch brings one more, until there are enough: the first one begins at once, and a
     short phase computes no more than it needs.
     """
 
-    def __init__(self, features: Features, train: Rows, settings: Settings) -> None:
+    def __init__(self, features: Features, train: LabeledDataset, settings: Settings) -> None:
         self._features, self._crops, self._settings = features, train.crops, settings
         self._index = np.unique(train.index)
         self._places: list[np.ndarray] = []
@@ -243,8 +243,8 @@ class Frozen:
     """
 
     learning: keras.Model
-    copies: Mapping[int, Copies]
-    val: Rows
+    copies: Mapping[int, CachedAugmentations]
+    val: LabeledDataset
 
 
 class FeatureCache:
@@ -264,8 +264,8 @@ class FeatureCache:
         self,
         folder: Path,
         settings: Settings,
-        train: Rows,
-        val: Rows,
+        train: LabeledDataset,
+        val: LabeledDataset,
         track: Track,
         tell: Callable[[str], None],
         draws: Sequence[int] = (),
@@ -299,22 +299,25 @@ class FeatureCache:
             for size in sizes
         }
         self._take_room(needed, [path for of in features.values() for path in of.paths])
-        copies = {size: Copies(of, self._train, self._settings) for size, of in features.items()}
+        copies = {
+            size: CachedAugmentations(of, self._train, self._settings)
+            for size, of in features.items()
+        }
         return Frozen(cuts[0].learning, copies, self._seen(features[own_size]))
 
-    def _cuts(self, network: keras.Model, position: int) -> list[Split | None]:
+    def _cuts(self, network: keras.Model, position: int) -> list[Cut | None]:
         """Where this phase and the later ones cut the network; this one's state is left."""
-        cuts: list[Split | None] = []
+        cuts: list[Cut | None] = []
         for phase in reversed(self._settings.phases[position:]):
             phase.open(network)
-            cuts.insert(0, split(network))
+            cuts.insert(0, cut_network(network))
         return cuts
 
-    def _seen(self, features: Features) -> Rows:
+    def _seen(self, features: Features) -> LabeledDataset:
         """The validation rows with features in place of crops."""
         used, index = np.unique(self._val.index, return_inverse=True)
         places = features.places(self._val.crops[used], "", self._settings)
-        return Rows(features.array, places[index], self._val.targets)
+        return LabeledDataset(features.array, places[index], self._val.targets)
 
     def _bytes(self, settled: keras.Model, size: int) -> int:
         copies = copies_wanted(self._settings) * len(np.unique(self._train.index))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import keras
 from keras import ops
 
-from faceattr.data.dataset import prior_of
+from faceattr.data.dataset import class_prior
 from faceattr.model.build import feature_map, head, pool
 
 
@@ -249,7 +249,7 @@ class CombinedLosses(keras.Model):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         def loss_of(head: str, task: str):
             answers = y_pred[head]
-            if (prior := prior_of(task)) in y:
+            if (prior := class_prior(task)) in y:
                 answers = with_prior(answers, y[prior])
             loss = self._losses_by_head[head]
             return loss(y[task], answers, sample_weight=sample_weight[task])

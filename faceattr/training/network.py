@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from faceattr.data.dataset import Rows
+from faceattr.data.dataset import LabeledDataset
 from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
 from faceattr.model.build import POOLINGS, SHARINGS, build
@@ -94,7 +94,7 @@ class Network:
             return ()
         about = model_file.describe(self.start)
         facts = [about.data, about.made.get("settings"), about.made.get("weights")]
-        text = json.dumps(model_file.plain(facts), sort_keys=True)
+        text = json.dumps(model_file.to_jsonable(facts), sort_keys=True)
         return (int(hashlib.sha256(text.encode()).hexdigest()[:8], 16),)
 
     @property
@@ -177,7 +177,7 @@ class Network:
             self._start_from_model(model, self.start, tasks)
         return model
 
-    def measure(self, model: keras.Model, train: Rows) -> None:
+    def measure(self, model: keras.Model, train: LabeledDataset) -> None:
         """Give normalisation statistics, where the trunk has learnt without any.
 
         Args:

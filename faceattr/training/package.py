@@ -15,11 +15,11 @@ import keras
 import numpy as np
 
 from faceattr import __version__
-from faceattr.data.dataset import Rows, log_prior, log_priors_of
+from faceattr.data.dataset import LabeledDataset, log_prior, log_priors_of
 from faceattr.data.sources import without_folders
 from faceattr.evaluation import show
 from faceattr.evaluation.calibration import Calibration, calibrate, set_prior
-from faceattr.evaluation.findings import Findings
+from faceattr.evaluation.findings import Evaluation
 from faceattr.evaluation.metrics import (
     Score,
     accuracy_by_size,
@@ -32,7 +32,13 @@ from faceattr.evaluation.report import print_findings, twin_groups, unseen, writ
 from faceattr.model import file as model_file
 from faceattr.model.file import Description
 from faceattr.training import checkpoint
-from faceattr.training.add_heads import FORGETTING, Old, changes, print_changes, write_changes
+from faceattr.training.add_heads import (
+    FORGETTING,
+    ExistingHeads,
+    changes,
+    print_changes,
+    write_changes,
+)
 from faceattr.training.config import NATURAL, UNIFORM, Settings
 from faceattr.training.network import Network
 from faceattr.training.trainer import LOG
@@ -40,11 +46,11 @@ from faceattr.training.trainer import LOG
 
 def made(
     sources: Sequence[str],
-    rows: Mapping[str, Rows],
+    rows: Mapping[str, LabeledDataset],
     network: Network,
     settings: Settings,
     labels_read_as: Sequence[str] = (),
-    old: Old | None = None,
+    old: ExistingHeads | None = None,
 ) -> dict[str, Any]:
     """What a model file says about how it was made."""
     libraries = (keras.backend.backend(), "keras", "numpy", "opencv-python")
@@ -73,23 +79,23 @@ def made(
     }
 
 
-def _labels(rows: Rows) -> dict[str, list[float]]:
+def _labels(rows: LabeledDataset) -> dict[str, list[float]]:
     """By task, how many rows (or shares of votes) each class has, in the task's order."""
     counts = {name: target.sum(axis=0).round(1) for name, target in rows.targets.items()}
     return {name: count.tolist() for name, count in counts.items() if count.any()}
 
 
-def finish(
+def package(
     best: keras.Model,
     description: Description,
     folder: Path,
     output: Path,
-    val: Rows,
-    train: Rows,
+    val: LabeledDataset,
+    train: LabeledDataset,
     priors: Mapping[str, str],
     *,
-    old: Old | None = None,
-    judged: Sequence[Rows] = (),
+    old: ExistingHeads | None = None,
+    judged: Sequence[LabeledDataset] = (),
 ) -> dict[str, Score]:
     """Make the model file and write down what it is worth.
 
@@ -101,7 +107,7 @@ def finish(
         description: What the model file shall say about it.
         folder: The folder of the run, with its log.
         output: The model file to write.
-        val: The validation rows, of `faceattr.evaluation.report.with_twins`.
+        val: The validation rows, of `faceattr.evaluation.report.mark_near_duplicates`.
         train: The training rows; they tell how frequent the classes of each source are.
         priors: By task the class shares that its head shall take for granted, see
             `faceattr.training.config.Settings`.
@@ -143,7 +149,7 @@ def finish(
     print_changes(changed)
     if old:
         write_changes(changed, folder / FORGETTING)
-    findings = Findings(
+    findings = Evaluation(
         model=output.name,
         description=described,
         split="val",
@@ -160,7 +166,7 @@ def finish(
     return findings.scores
 
 
-def check_priors(priors: Mapping[str, str], train: Rows) -> None:
+def check_priors(priors: Mapping[str, str], train: LabeledDataset) -> None:
     """Refuse priors that the training rows cannot tell."""
     for task, prior in priors.items():
         known = class_shares(train, task)
@@ -171,7 +177,7 @@ def check_priors(priors: Mapping[str, str], train: Rows) -> None:
             )
 
 
-def class_shares(train: Rows, task: str) -> dict[str, list[float]]:
+def class_shares(train: LabeledDataset, task: str) -> dict[str, list[float]]:
     """By the name of a prior, the class shares that it stands for."""
     target, sources = train.targets[task], train.sources
     rows = {NATURAL: target, **{str(name): target[sources == name] for name in np.unique(sources)}}
@@ -195,7 +201,7 @@ def _measured(
     stored: keras.Model,
     answers: Mapping[str, np.ndarray],
     description: Description,
-    val: Rows,
+    val: LabeledDataset,
     calibration: Mapping[str, Calibration],
 ) -> dict[str, Any]:
     """What the model file says about how good it is."""

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from faceattr.data.dataset import Rows, mask
+from faceattr.data.dataset import LabeledDataset, mask
 from faceattr.model.vgg16 import shared_name
 from faceattr.training.batches import MaskedBatches, steps_per_epoch
 from faceattr.training.checkpoint import read_back
@@ -30,7 +30,9 @@ def ties(network: keras.Model) -> list[list[keras.Variable]]:
     return list(by_place.values())
 
 
-def ties_of(network: keras.Model, phase: Phase, settings: Settings, steps: int) -> list[Tie]:
+def ties_of(
+    network: keras.Model, phase: Phase, settings: Settings, steps: int
+) -> list[SoftSharing]:
     """What ties the trunks in a phase; nothing where tasks share one or it does not learn.
 
     Args:
@@ -42,10 +44,10 @@ def ties_of(network: keras.Model, phase: Phase, settings: Settings, steps: int) 
     if not (settings.tie and ties(network)):
         return []
     schedule = phase.schedule(1.0, phase.epochs * steps)
-    return [Tie(network, settings.tie, lambda step: float(schedule(step)), steps)]
+    return [SoftSharing(network, settings.tie, lambda step: float(schedule(step)), steps)]
 
 
-def pull(tied: list[keras.Variable], strength: float) -> None:
+def proximal_step(tied: list[keras.Variable], strength: float) -> None:
     """Draw corresponding parameters towards their mean.
 
     Each becomes the W that minimises ``|W - now|^2 + strength * |W - mean|^2``, which leaves
@@ -71,12 +73,12 @@ def apart(tied: list[list[keras.Variable]]) -> float:
     return math.sqrt(distance / size)
 
 
-class Tie(keras.callbacks.Callback):
+class SoftSharing(keras.callbacks.Callback):
     """Pulls the trunks together after every step and logs how far apart an epoch leaves them.
 
     Args:
         network: The network with a trunk per task.
-        strength: See `pull`; it falls with the learning rate.
+        strength: See `proximal_step`; it falls with the learning rate.
         rate_share: By step of the phase, the rate's share of its highest value.
         steps: Steps of an epoch.
     """
@@ -102,7 +104,7 @@ class Tie(keras.callbacks.Callback):
         self._step += 1
         if share > 0:
             for tied in self._tied:
-                pull(tied, self._strength * share)
+                proximal_step(tied, self._strength * share)
 
     def on_epoch_end(self, epoch: int, logs=None) -> None:
         if self._tied and logs is not None:
@@ -113,11 +115,11 @@ Callbacks = Sequence[keras.callbacks.Callback]
 MakeBatches = Callable[..., MaskedBatches]
 
 
-def course_of(
+def task_schedule(
     network: keras.Model,
     phase: Phase,
     settings: Settings,
-    train: Rows,
+    train: LabeledDataset,
     epochs_before: int,
     frozen: Frozen | None = None,
     draws: Sequence[int] = (),
@@ -138,7 +140,7 @@ def course_of(
     """
     phase.open(network)
 
-    def batches(rows: Rows, epoch: int, size: int, **more) -> MaskedBatches:
+    def batches(rows: LabeledDataset, epoch: int, size: int, **more) -> MaskedBatches:
         return MaskedBatches(
             rows,
             size,
@@ -165,7 +167,7 @@ class Joint:
         network: keras.Model,
         phase: Phase,
         settings: Settings,
-        train: Rows,
+        train: LabeledDataset,
         batches: MakeBatches,
         combine: Sum | None = None,
     ) -> None:
@@ -206,7 +208,7 @@ class Alternating:
         network: keras.Model,
         phase: Phase,
         settings: Settings,
-        train: Rows,
+        train: LabeledDataset,
         batches: MakeBatches,
         draws: Sequence[int] = (),
     ) -> None:

@@ -12,32 +12,32 @@ from pathlib import Path
 import numpy as np
 
 from faceattr.auditing import checks
-from faceattr.auditing.label_permutation import find_swaps
+from faceattr.auditing.label_permutation import find_label_permutations
 from faceattr.data import console
-from faceattr.data.dataset import Rows, with_log_priors
-from faceattr.data.face_finder import Look
-from faceattr.data.label_map import AS_WRITTEN, Spelling
+from faceattr.data.dataset import LabeledDataset, add_log_priors
+from faceattr.data.face_finder import FaceFinder
+from faceattr.data.label_map import AS_WRITTEN, LabelMap
 from faceattr.data.manifest import Manifest
-from faceattr.data.near_duplicates import have_twins
+from faceattr.data.near_duplicates import have_near_duplicates
 from faceattr.data.sources import check_find_faces_in, read_for_training, read_labelled
 from faceattr.detection.base import Detector
 from faceattr.evaluation.metrics import Score
-from faceattr.evaluation.report import SCORES, of_split, read_rows, unseen, with_twins
-from faceattr.files import must_have_place
-from faceattr.images.load import PathLike, several
+from faceattr.evaluation.report import SCORES, mark_near_duplicates, of_split, read_dataset, unseen
+from faceattr.files import validate_output_path
+from faceattr.images.load import PathLike, as_paths
 from faceattr.model.file import Description
 from faceattr.tasks import KNOWN_TASKS, Task
-from faceattr.training.add_heads import Adding, Old
+from faceattr.training.add_heads import Adding, ExistingHeads
 from faceattr.training.config import FROZEN, Settings
 from faceattr.training.distill import Distillation, distilled
 from faceattr.training.feature_cache import folder_in
 from faceattr.training.network import Network
-from faceattr.training.package import check_priors, finish, made
+from faceattr.training.package import check_priors, made, package
 from faceattr.training.progress import TrainingProgress
 from faceattr.training.trainer import SETTINGS, check, fit
 
 
-def of_rows(tasks: Sequence[Task], rows: Mapping[str, Rows]) -> list[str]:
+def of_rows(tasks: Sequence[Task], rows: Mapping[str, LabeledDataset]) -> list[str]:
     """A note for each kind of finding among the faces of all splits, and where there is more."""
     found = checks.looked_at(tasks, joined(tuple(rows.values())))
     totals = checks.totals(one for one in found if one.kind not in checks.IN_WORDS)
@@ -48,7 +48,7 @@ def of_rows(tasks: Sequence[Task], rows: Mapping[str, Rows]) -> list[str]:
     return [*lines, "`faceattr audit` with these sources names them"] if totals else lines
 
 
-def joined(parts: Sequence[Rows]) -> Rows:
+def joined(parts: Sequence[LabeledDataset]) -> LabeledDataset:
     """Rows of several splits in one; all are cut by the same rule into the same cache."""
     # Crops are only ever appended, so the longest view of the file holds those of the others.
     crops = max((part.crops for part in parts), key=len)
@@ -56,14 +56,16 @@ def joined(parts: Sequence[Rows]) -> Rows:
         name: np.concatenate([part.targets[name] for part in parts]) for name in parts[0].targets
     }
     examples = [example for part in parts for example in part.examples]
-    return Rows(crops, np.concatenate([part.index for part in parts]), targets, examples)
+    return LabeledDataset(crops, np.concatenate([part.index for part in parts]), targets, examples)
 
 
-def of_start(tasks: Sequence[Task], train: Rows, network: Network, cache: Path | None) -> list[str]:
+def of_start(
+    tasks: Sequence[Task], train: LabeledDataset, network: Network, cache: Path | None
+) -> list[str]:
     """A line for each task whose names the model that is started from would exchange."""
     if network.start is None:
         return []
-    swaps = find_swaps(tasks, train.examples, network.start, cache)
+    swaps = find_label_permutations(tasks, train.examples, network.start, cache)
     return [f"WARNING: {swap.task}: {swap}" for swap in swaps]
 
 
@@ -76,7 +78,7 @@ def train(
     *,
     adding: Adding | None = None,
     tasks: Collection[str] | None = None,
-    spelling: Spelling = AS_WRITTEN,
+    spelling: LabelMap = AS_WRITTEN,
     network: Network | None = None,
     settings: Settings | None = None,
     distillation: Distillation | None = None,
@@ -116,15 +118,15 @@ def train(
     Returns:
         By task, the score of the finished file on the validation rows.
     """
-    output, sources = Path(output), several(sources)
+    output, sources = Path(output), as_paths(sources)
     folder = _folder_of_run(output, resume=resume, overwrite=overwrite)
     network = (network or Network()).settled()
     settings = settings or Settings(phases=(FROZEN,) if adding else network.phases)
-    old = Old.of(network) if adding else None
+    old = ExistingHeads.of(network) if adding else None
     every = [*sources, *(adding.sources if adding else ())]
     check_find_faces_in(find_faces_in, [*every, *(adding.judge if adding else ())])
     known = KNOWN_TASKS | (old.known if old else {})
-    look = Look(network.rule, detector, Path(cache) if cache else None, find_faces_in)
+    look = FaceFinder(network.rule, detector, Path(cache) if cache else None, find_faces_in)
     if adding and adding.judge:  # a name may occur in what is judged alone
         spelling = replace(spelling, strict=False)
     manifest = read_for_training(every, tasks, spelling, known, look)
@@ -139,7 +141,7 @@ def train(
         distillation.check(heads, network.rule)
     rows = _cut(manifest, heads, network, cache, drop_near_duplicates)
     check_priors(settings.priors, rows["train"])
-    rows["train"] = with_log_priors(rows["train"], settings.priors)
+    rows["train"] = add_log_priors(rows["train"], settings.priors)
     network.measure(model, rows["train"])
     console.print_lines(of_start(manifest.tasks, rows["train"], network, look.cache))
     judged = _judged(adding.judge, old, network, look, spelling) if adding and old else []
@@ -150,7 +152,7 @@ def train(
     if distillation:
         taught, lines = distilled(taught, distillation, settings.priors)
         console.print_lines(list(lines))
-    val = with_twins(rows["val"], rows["train"])
+    val = mark_near_duplicates(rows["val"], rows["train"])
     with TrainingProgress(manifest.tasks, settings, len(taught)) as progress:
         fit(
             model,
@@ -169,7 +171,7 @@ def train(
             tell=console.OUT.print,
         )
     best = network.finished(model, heads)
-    scores = finish(
+    scores = package(
         best,
         description,
         folder,
@@ -188,7 +190,7 @@ def _folder_of_run(output: Path, *, resume: bool, overwrite: bool) -> Path:
     """Where a run keeps its things; refuses what cannot be written or would destroy."""
     if output.suffix != ".keras" or output.is_dir():
         raise ValueError(f"A model is a file whose name ends in .keras. Received: {output}")
-    must_have_place(output)
+    validate_output_path(output)
     if resume and overwrite:
         raise ValueError("--resume goes on with a run and --overwrite starts it anew: choose one.")
     folder, new = output.with_suffix(".training"), output.with_suffix(NEW)
@@ -229,16 +231,16 @@ def _cut(
     network: Network,
     cache: str | Path | None,
     drop: bool,
-) -> dict[str, Rows]:
+) -> dict[str, LabeledDataset]:
     """Cut the faces of both splits, print what was read, and refuse what cannot teach."""
     rows, left_out = {}, Counter[str]()
     for split in ("train", "val", *(["test"] if drop else [])):
         part = manifest.only(split)
-        rows[split], unusable = read_rows(part, heads, network.rule, cache)
+        rows[split], unusable = read_dataset(part, heads, network.rule, cache)
         left_out.update(unusable)
     if drop:
         judges = [rows["val"], rows.pop("test")]
-        seen = np.any([have_twins(rows["train"], part) for part in judges], axis=0)
+        seen = np.any([have_near_duplicates(rows["train"], part) for part in judges], axis=0)
         rows["train"] = rows["train"].take(np.flatnonzero(~seen))
         left_out["train rows that val or test repeats"] += int(seen.sum())
     console.print_rows(rows, manifest.tasks)
@@ -256,17 +258,21 @@ def _cut(
 
 
 def _judged(
-    sources: Sequence[str], old: Old, network: Network, look: Look, spelling: Spelling
-) -> list[Rows]:
+    sources: Sequence[str],
+    old: ExistingHeads,
+    network: Network,
+    look: FaceFinder,
+    spelling: LabelMap,
+) -> list[LabeledDataset]:
     """The rows that only show what the old heads lose: those of split val, if there are any."""
     found = []
     for source in sources:
         _, manifest = of_split(read_labelled([source], old.known, spelling, look), None)
-        found.append(read_rows(manifest.examples, manifest.tasks, network.rule, look.cache)[0])
+        found.append(read_dataset(manifest.examples, manifest.tasks, network.rule, look.cache)[0])
     return found
 
 
-def check_classes(tasks: Sequence[Task], train: Rows) -> None:
+def check_classes(tasks: Sequence[Task], train: LabeledDataset) -> None:
     """Raise ValueError where a task or one of its classes has no training row."""
     for task in tasks:
         counts = train.targets[task.name].sum(axis=0)

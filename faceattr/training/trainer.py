@@ -15,11 +15,11 @@ import keras
 import numpy as np
 import pandas as pd
 
-from faceattr.data.dataset import Rows, with_log_priors
+from faceattr.data.dataset import LabeledDataset, add_log_priors
 from faceattr.data.manifest import Example
 from faceattr.evaluation.metrics import Score, evaluate, mean_accuracy
 from faceattr.evaluation.report import SCORES
-from faceattr.model.file import plain
+from faceattr.model.file import to_jsonable
 from faceattr.model.learning import head_names
 from faceattr.tasks import Task
 from faceattr.training import checkpoint
@@ -27,7 +27,7 @@ from faceattr.training.checkpoint import CHECKPOINT, Position, WeightAverage
 from faceattr.training.config import NATURAL, UNIFORM, Phase, Settings, check_branches
 from faceattr.training.feature_cache import FeatureCache, Frozen, Track, changing
 from faceattr.training.losses import combination_for, with_auxiliary
-from faceattr.training.schedules import course_of
+from faceattr.training.schedules import task_schedule
 
 LOG = "log.csv"
 SETTINGS = "settings.json"
@@ -87,8 +87,8 @@ def check(model: keras.Model, settings: Settings, examples: Sequence[Example] = 
 def fit(
     model: keras.Model,
     tasks: Sequence[Task],
-    train: Rows,
-    val: Rows,
+    train: LabeledDataset,
+    val: LabeledDataset,
     settings: Settings,
     folder: Path,
     *,
@@ -130,7 +130,7 @@ def fit(
         ValueError: `resume` finds a checkpoint of a run with other settings.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    train = replace(with_log_priors(train, settings.priors), balance=settings.balance)
+    train = replace(add_log_priors(train, settings.priors), balance=settings.balance)
     model = with_auxiliary(model, settings.auxiliary)
     combine = combination_for(settings, [task.name for task in tasks])
     keeper = _Keeper(model, tasks, val, settings, folder, after_epoch, combine)
@@ -152,7 +152,7 @@ def fit(
         epochs_before = sum(earlier.epochs for earlier in settings.phases[:position])
         keeper.enter(position, resumed=first_epoch > 0)
         frozen = cache.enter(model, position) if cache else None
-        course = course_of(model, phase, settings, train, epochs_before, frozen, draws, combine)
+        course = task_schedule(model, phase, settings, train, epochs_before, frozen, draws, combine)
         keeper.follow(course.state, frozen)
         for start, end, size in phase.stretches(train.crops.shape[1], first_epoch):
             if not keeper.gave_up:
@@ -174,7 +174,7 @@ class _Keeper(keras.callbacks.Callback):
 
     def identify(self, **facts: Any) -> None:
         """Say what a resumed run must have in common with the one that it goes on with."""
-        self._identity = json.dumps(plain(facts), indent=1)
+        self._identity = json.dumps(to_jsonable(facts), indent=1)
 
     def begin(self, resume: bool) -> tuple[int, int]:
         """Where to start: phase and epoch within it; (0, 0) unless a checkpoint is resumed."""

@@ -20,14 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from faceattr.data.dataset import Rows
-from faceattr.data.face_finder import Look
-from faceattr.data.label_map import AS_WRITTEN, Spelling
+from faceattr.data.dataset import LabeledDataset
+from faceattr.data.face_finder import FaceFinder
+from faceattr.data.label_map import AS_WRITTEN, LabelMap
 from faceattr.data.sources import read_labelled
 from faceattr.detection.choose import choose_detector
 from faceattr.evaluation.groups import by_groups
 from faceattr.evaluation.metrics import all_answers, predict, score
-from faceattr.evaluation.report import read_rows, with_twins
+from faceattr.evaluation.report import mark_near_duplicates, read_dataset
 from faceattr.evaluation.robustness import robustness
 from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
@@ -60,7 +60,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.data:
         found = measured(given.model, given.data, given.cache, given.face_api)
-        given.output.write_text(json.dumps(model_file.plain(found), indent=1))
+        given.output.write_text(json.dumps(model_file.to_jsonable(found), indent=1))
     if given.write:
         text = CARD.read_text(encoding="utf-8")
         before, rest = text.split(BEGIN)
@@ -84,7 +84,7 @@ def measured(model: str, data: Path, cache: Path | None, beside: bool) -> dict[s
     for name in SETS:
         rows = val_rows(data / name, about, about.crop, cache)
         parts.append(rows)
-        plain, flipped = predict(network, rows), predict(runtime.Flipped(network), rows)
+        plain, flipped = predict(network, rows), predict(runtime.FlipAveraging(network), rows)
         answers = {"model": plain, "model, --flip": flipped}
         if beside:
             answers["face-api"] = from_face_api(data / name, about, cache)
@@ -108,20 +108,20 @@ def machine() -> str:
 
 def val_rows(
     folder: Path, about: Description, rule: CropRule, cache: Path | None,
-    spelling: Spelling = AS_WRITTEN,
-) -> Rows:  # fmt: skip
+    spelling: LabelMap = AS_WRITTEN,
+) -> LabeledDataset:  # fmt: skip
     """The val rows of a set, with whether their faces are in train too."""
     whole = folder.name in HEADS
     detector = choose_detector("centerface") if whole else None
     known = {task.name: task for task in about.tasks}
     manifest = read_labelled(
-        [str(folder / "manifest.csv")], known, spelling, Look(rule, detector, cache)
+        [str(folder / "manifest.csv")], known, spelling, FaceFinder(rule, detector, cache)
     )
     parts = [
-        read_rows(manifest.only(split), manifest.tasks, rule, cache)[0]
+        read_dataset(manifest.only(split), manifest.tasks, rule, cache)[0]
         for split in ("val", "train")
     ]
-    return with_twins(*parts)
+    return mark_near_duplicates(*parts)
 
 
 def majority_of(
@@ -130,7 +130,7 @@ def majority_of(
     """FER+'s majority by picture, where the set has votes; ties have none."""
     if name != "fer2013":
         return {}
-    rows = val_rows(folder, about, about.crop, cache, Spelling(votes={"expression": 1.0}))
+    rows = val_rows(folder, about, about.crop, cache, LabelMap(votes={"expression": 1.0}))
     votes = rows.targets["expression"]
     alone = (votes == votes.max(axis=1, keepdims=True)).sum(axis=1) == 1
     target = np.eye(votes.shape[1])[votes.argmax(axis=1)] * alone[:, None]
@@ -138,7 +138,10 @@ def majority_of(
 
 
 def scores(
-    about: Description, rows: Rows, answers: dict[str, dict[str, np.ndarray]], majority: dict
+    about: Description,
+    rows: LabeledDataset,
+    answers: dict[str, dict[str, np.ndarray]],
+    majority: dict,
 ) -> dict[str, Any]:
     """By task and by whose answers, the score."""
     targets = {task.name: (task, rows.targets[task.name]) for task in about.tasks
@@ -167,7 +170,7 @@ def from_face_api(folder: Path, about: Description, cache: Path | None) -> dict[
     return face_api(np.ascontiguousarray(rows.crops[rows.index]))
 
 
-def joined(parts: list[Rows]) -> Rows:
+def joined(parts: list[LabeledDataset]) -> LabeledDataset:
     """The rows of all sets in one."""
     crops = np.concatenate([rows.crops[rows.index] for rows in parts])
     names = dict.fromkeys(name for rows in parts for name in rows.targets)
@@ -179,7 +182,7 @@ def joined(parts: list[Rows]) -> Rows:
         for name in names
     }
     order = np.random.default_rng(0).permutation(len(crops))
-    return Rows(crops, order, {name: target[order] for name, target in targets.items()})
+    return LabeledDataset(crops, order, {name: target[order] for name, target in targets.items()})
 
 
 def percent(value: float) -> str:

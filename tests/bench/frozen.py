@@ -29,7 +29,7 @@ def rows_of_fer2013(manifest: Path, seed: int) -> dict:
     """Rows by part, drawn anew by each seed."""
     import cv2
 
-    from faceattr.data.dataset import Rows
+    from faceattr.data.dataset import LabeledDataset
 
     table = pd.read_csv(manifest)
     table = table[(table["split"] == "val") & table["expression"].isin(CLASSES)]
@@ -40,7 +40,7 @@ def rows_of_fer2013(manifest: Path, seed: int) -> dict:
         crops = np.stack([cv2.imread(str(manifest.parent / path))[..., ::-1] for path in part.path])
         labels = part["expression"].map(CLASSES.index).to_numpy()
         targets = {"mood": np.eye(len(CLASSES), dtype="float32")[labels]}
-        parts[name], first = Rows(crops, np.arange(len(part)), targets), first + count
+        parts[name], first = LabeledDataset(crops, np.arange(len(part)), targets), first + count
     return parts
 
 

@@ -16,10 +16,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import cv2
 import numpy as np
 
-from faceattr.data.dataset import Rows
+from faceattr.data.dataset import LabeledDataset
 from faceattr.data.sources import read_labelled
 from faceattr.evaluation.metrics import predict
-from faceattr.evaluation.report import of_split, read_rows
+from faceattr.evaluation.report import of_split, read_dataset
 from faceattr.inference.explain import Heat
 from faceattr.model import file as model_file
 
@@ -54,7 +54,7 @@ def main() -> None:
     model, about = model_file.load(path)
     known = {task.name: task for task in about.tasks}
     _, manifest = of_split(read_labelled(given.sources, known), None)
-    rows, _ = read_rows(manifest.examples, manifest.tasks, about.crop)
+    rows, _ = read_dataset(manifest.examples, manifest.tasks, about.crop)
     for name in rows.targets:
         own = rows.only(name)
         crops = np.asarray(own.crops[own.index[: given.faces]])
@@ -63,7 +63,7 @@ def main() -> None:
 
 def _told(model, heat: Heat, crops: np.ndarray, task: str) -> str:
     def asked(faces: np.ndarray) -> np.ndarray:
-        return predict(model, Rows(faces, np.arange(len(faces)), {}))[task]
+        return predict(model, LabeledDataset(faces, np.arange(len(faces)), {}))[task]
 
     said = asked(crops)
     answer, faces = said.argmax(axis=1), np.arange(len(crops))

@@ -30,7 +30,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import cv2
 import numpy as np
 
-from faceattr.detection.base import Detector, Face, enough
+from faceattr.detection.base import Detector, Face, min_decode_size
 from faceattr.detection.choose import choose_detector
 from faceattr.images.crop import crop
 from faceattr.images.inputs import Inputs
@@ -129,7 +129,7 @@ def plain_loop(
 def kernels(ours: FaceAttributes, files: list[str]) -> dict[str, Callable[[], object]]:
     """Each stage alone, on all processors, with everything it needs in memory."""
     workers = default_workers()
-    side = enough(ours.detector)
+    side = min_decode_size(ours.detector)
     images = [read_picture(path, side).image for path in files]
     faces = [ours.find(image) for image in images]
     crops = [

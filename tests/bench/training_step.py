@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 
 from faceattr.model.build import build
-from faceattr.model.learning import TRUNK, open_from
+from faceattr.model.learning import TRUNK, unfreeze_from
 from faceattr.tasks import AGE_GROUP, EXPRESSION, GENDER
 from faceattr.training.augment import Augmentation, augment
 from faceattr.training.network import fastest_dtype
@@ -71,7 +71,7 @@ def parts_of(size: int, count: int, first: str) -> dict[str, Callable[[], object
     """By name, what is timed."""
     crops = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype="uint8")
     model = build(TASKS, weights=None, norm=True, dtype=fastest_dtype())
-    open_from(model, first, norm_learns=True)
+    unfreeze_from(model, first, norm_learns=True)
     variables = model.trainable_variables
 
     @tf.function

@@ -1,0 +1,37 @@
+"""What the commands print: lines and tables on standard output, bars on standard error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import singledispatch
+from typing import TypeVar
+
+from rich.console import Console
+
+from faceattr.progress import Bar, Progress
+
+T = TypeVar("T")
+
+# Names of classes may look like markup, and lines are for reading, not for wrapping.
+OUT = Console(highlight=False, markup=False, soft_wrap=True)
+ERR = Console(stderr=True, highlight=False)
+
+
+@singledispatch
+def show(record: object) -> None:
+    """Print a record that a public function returns or tells; a text is printed as it is.
+
+    Each command registers how its own records look: ``@show.register``.
+    """
+    OUT.print(record)
+
+
+class Terminal(Progress):
+    """The progress that the commands hand to the library: it prints."""
+
+    def track(self, items: Sequence[T], what: str) -> Iterable[T]:
+        with Bar(console=ERR) as bar:
+            yield from bar.follow(items, what)
+
+    def show(self, record: object) -> None:
+        show(record)
