@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from faceattr.data.balance import BALANCES
+from faceattr.model_file import plain
 from faceattr.training.augment import Augmentation
 from faceattr.training.auxiliary import Auxiliary
 from faceattr.training.combine import COMBINATIONS
 from faceattr.training.dataset import Mix
-from faceattr.training.phases import Phase
+from faceattr.training.phases import FROZEN, Phase
 
 SCHEDULES = ("joint", "alternating")
 UNIFORM, NATURAL = "uniform", "natural"
@@ -109,3 +111,18 @@ class Settings:
             raise ValueError(f"A tie has a strength from 0 to inf. Received: {self.tie}")
         if self.schedule == "alternating" and self.combine != "sum":
             raise ValueError("A step of one task has one loss: there is nothing to combine.")
+
+
+def completed(written: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that an earlier version wrote down, with what it did not know as it is by default.
+
+    Args:
+        written: Out of JSON, as `faceattr.model_file.plain` made it.
+    """
+    return _completed(written, plain(asdict(Settings(phases=(FROZEN,)))))
+
+
+def _completed(written: Any, default: Any) -> Any:
+    if not isinstance(written, Mapping) or not isinstance(default, Mapping):
+        return written
+    return {**default, **{name: _completed(of, default.get(name)) for name, of in written.items()}}
