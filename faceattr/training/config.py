@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import keras
 
 from faceattr.data.dataset import BALANCES
+from faceattr.model.file import to_jsonable
 from faceattr.model.learning import TRUNK, unfreeze_from
 from faceattr.training.augment import Augmentation
 from faceattr.training.batches import TaskSampling
@@ -295,3 +297,18 @@ class Settings:
             raise ValueError(f"A tie has a strength from 0 to inf. Received: {self.tie}")
         if self.schedule == "alternating" and self.combine != "sum":
             raise ValueError("A step of one task has one loss: there is nothing to combine.")
+
+
+def completed(written: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that an earlier version wrote down, with what it did not know as it is by default.
+
+    Args:
+        written: Out of JSON, as `faceattr.model.file.to_jsonable` made it.
+    """
+    return _completed(written, to_jsonable(asdict(Settings(phases=(FROZEN,)))))
+
+
+def _completed(written: Any, default: Any) -> Any:
+    if not isinstance(written, Mapping) or not isinstance(default, Mapping):
+        return written
+    return {**default, **{name: _completed(of, default.get(name)) for name, of in written.items()}}

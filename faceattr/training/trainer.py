@@ -24,7 +24,7 @@ from faceattr.model.learning import head_names
 from faceattr.tasks import Task
 from faceattr.training import checkpoint
 from faceattr.training.checkpoint import CHECKPOINT, Position, WeightAverage
-from faceattr.training.config import NATURAL, UNIFORM, Phase, Settings, check_branches
+from faceattr.training.config import NATURAL, UNIFORM, Phase, Settings, check_branches, completed
 from faceattr.training.feature_cache import FeatureCache, Frozen, Track, changing
 from faceattr.training.losses import combination_for, with_auxiliary
 from faceattr.training.schedules import task_schedule
@@ -188,15 +188,30 @@ class _Keeper(keras.callbacks.Callback):
             checkpoint.remove(self._folder)
             settings_path.write_text(self._identity)
             return 0, 0
-        if settings_path.read_text() != self._identity:
-            raise ValueError(
-                f"The run in {self._folder} has other settings, another network or other data (see "
-                f"{SETTINGS} there). Resume it with the same ones, or start anew."
-            )
+        self._must_go_on_from(settings_path.read_text())
         self._at = checkpoint.read_position(self._folder)
         checkpoint.restore(self._folder / CHECKPOINT, "network", self._changed(self._at.phase))
         done = self.gave_up or self._at.epochs == self._phase.epochs
         return (self._at.phase + 1, 0) if done else (self._at.phase, self._at.epochs)
+
+    def _must_go_on_from(self, text: str) -> None:
+        """Refuse a checkpoint of another run, or one that this version would read wrongly."""
+        try:
+            written = json.loads(text)
+            had = written["settings"]
+            same = written | {"settings": completed(had)} == json.loads(self._identity)
+        except (ValueError, KeyError, TypeError):
+            had, same = {}, False
+        if not same:
+            raise ValueError(
+                f"The run in {self._folder} has other settings, another network or other data (see "
+                f"{SETTINGS} there). Resume it with the same ones, or start anew."
+            )
+        if "ema" not in had and self._combine and self._combine.variables:
+            raise ValueError(
+                f"The run in {self._folder} was begun by a faceattr that learnt the weights of "
+                f"--combine {self._settings.combine} in another way. Start anew with --overwrite."
+            )
 
     @property
     def _phase(self) -> Phase:
