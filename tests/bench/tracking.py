@@ -26,11 +26,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from use_scenes import Person, Scene, attributes, hides
 
-from faceattr.live.matching import overlap
-from faceattr.live.motion import carried, is_cut, sketch
-from faceattr.live.recognise import Effort, Recogniser
-from faceattr.live.tracks import Settling
-from faceattr.pictures.detect import Face
+from faceattr.detection.base import Face
+from faceattr.live.face_tracker import (
+    FaceTracker,
+    InferenceBudget,
+    is_cut,
+    make_thumbnail,
+    propagate_boxes,
+)
+from faceattr.live.tracking import Smoothing, overlap
 
 Box = tuple[float, float, float, float]
 Shown = list[tuple[int, Box]]  # number of a track and its box
@@ -114,7 +118,7 @@ def _crowd() -> list[Person]:
 
 
 def ours(scene: Scene, every: int) -> Iterator[Shown]:
-    recogniser = Recogniser(attributes(scene), Effort(detect_every=every))
+    recogniser = FaceTracker(attributes(scene), InferenceBudget(detect_every=every))
     for frame in scene.frames():
         yield [(face.track, face.box) for face in recogniser.look(frame).faces]
 
@@ -125,9 +129,9 @@ def theirs(name: str, scene: Scene, every: int) -> Iterator[Shown]:
     shown: Shown = []
     before, since = None, 0
     for frame in scene.frames():
-        now = sketch(frame.image)
+        now = make_thumbnail(frame.image)
         if before is not None:
-            moved = carried(before, now, [box for _, box in shown])
+            moved = propagate_boxes(before, now, [box for _, box in shown])
             boxes = [box for _, box in shown]
             if is_cut(before, now, boxes, moved):
                 tracker.reset()
@@ -143,7 +147,7 @@ def theirs(name: str, scene: Scene, every: int) -> Iterator[Shown]:
 def _tracker(name: str):
     import trackers
 
-    patience = {"lost_track_buffer": round(30 * Settling().patience), "frame_rate": Scene.rate}
+    patience = {"lost_track_buffer": round(30 * Smoothing().patience), "frame_rate": Scene.rate}
     kind = getattr(trackers, OTHERS[name])
     try:
         return kind(**patience, minimum_consecutive_frames=1)
