@@ -85,7 +85,7 @@ def test_every_known_order_names_the_classes_of_its_task_each_once():
 
 
 def test_the_documentation_shows_the_orders_as_they_are():
-    page = (Path(__file__).parents[1] / "docs/heads.md").read_text()
+    page = (Path(__file__).parents[1] / "docs/data.md").read_text()
     for task, orders in ORDERS.items():
         for name, order in orders.items():
             assert f"| `{task}={name}` | {order} |" in page
