@@ -24,7 +24,7 @@ from faceattr.images import camera
 from faceattr.live import viewer
 from faceattr.live.outputs import VideoFile
 from faceattr.live.overlay import COLOURS
-from faceattr.live.window import must_have_screen
+from faceattr.live.window import require_screen
 
 DEMO = Path(__file__).parent.parent / "demo.py"
 
@@ -132,7 +132,7 @@ def test_wrong_input_is_one_sentence_and_code_2(
 def test_a_screen_that_does_not_answer_is_reported_rather_than_aborting(monkeypatch):
     monkeypatch.setenv("DISPLAY", ":4711")
     with pytest.raises(OSError, match=r"No window can be opened on the screen :4711.*--headless"):
-        must_have_screen()
+        require_screen()
 
 
 def test_a_camera_that_is_unplugged_leaves_whole_outputs_and_code_1(

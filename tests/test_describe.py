@@ -56,25 +56,25 @@ def test_a_face_that_is_too_small_gets_no_answer():
     assert not face.too_small and face["mood"].label is not None
 
 
-def test_a_face_that_is_answered_otherwise_than_required_is_dropped_with_all_its_answers():
+def test_a_face_that_is_answered_otherwise_than_the_filter_asks_is_rejected_with_all_its_answers():
     (face,) = attributes()(draw(1))
     answer, others = face["shade"].label, {"dark", "light"} - {face["shade"].label}
-    (kept,) = attributes(require={"shade": answer.upper()})(draw(1))
-    (gone,) = attributes(require={"shade": others.pop()})(draw(1))
-    assert not kept.dropped and gone.dropped
+    (kept,) = attributes(filter={"shade": answer.upper()})(draw(1))
+    (gone,) = attributes(filter={"shade": others.pop()})(draw(1))
+    assert not kept.rejected and gone.rejected
     assert gone.predictions == face.predictions
 
 
 @pytest.mark.parametrize(
-    ("require", "told"),
+    ("filter", "told"),
     [
-        ({"age": "old"}, "no task age to require"),
+        ({"age": "old"}, "no task age to filter by"),
         ({"shade": "grey"}, "not a class of task 'shade'"),
     ],
 )
-def test_only_what_the_model_knows_can_be_required(require, told):
+def test_only_what_the_model_knows_can_be_filtered_by(filter, told):
     with pytest.raises(ValueError, match=told):
-        attributes(require=require)
+        attributes(filter=filter)
 
 
 def test_the_smallest_face_comes_from_the_models_own_scores():
@@ -109,7 +109,7 @@ def test_a_last_batch_is_no_larger_than_tensorflow_needs_for_the_same_answers(
     describe = FaceAttributes(
         toy_network(), Description((EXPRESSION, GENDER), CropRule(32)), GreenSquares()
     )
-    if runtime.fewest_of(describe.model) is None:
+    if runtime.min_stable_batch(describe.model) is None:
         pytest.skip("this TensorFlow computes on a GPU, where batches stay full")
     ask, seen = describe.model.predict_on_batch, []
     monkeypatch.setattr(
@@ -151,7 +151,7 @@ def test_an_answer_does_not_depend_on_how_many_others_came_with_it(name, tmp_pat
         network = runtime.open_exported(tmp_path / f"faces{target.ending}")
     crops = np.random.default_rng(0).integers(0, 256, (32, side, side, 3), dtype="uint8")
     whole = network.predict_on_batch(crops)
-    fewest = runtime.fewest_of(network) or 32
+    fewest = runtime.min_stable_batch(network) or 32
     few = network.predict_on_batch(crops[:fewest])
     for task in description.tasks:
         np.testing.assert_allclose(few[task.name], whole[task.name][:fewest], rtol=0, atol=1e-6)

@@ -6,7 +6,7 @@ from skimage import data
 from use_toys import YUNET, GreenSquares, attributes, draw
 
 from faceattr.detection import yunet
-from faceattr.detection.base import Face, WholePicture, find_upright, reduced
+from faceattr.detection.base import Face, WholePicture, find_rotated_faces, reduced
 from faceattr.detection.choose import choose_detector
 from faceattr.images.crop import CropRule, crop
 
@@ -80,7 +80,7 @@ def test_a_small_image_is_not_enlarged_and_a_large_one_bounded():
 class LooksUpOnly:
     """Finds a green square only in images whose top left corner is white."""
 
-    sure = 0.95
+    upright_score = 0.95
 
     def __call__(self, image):
         return GreenSquares()(image) if image[0, 0].min() == 255 else []
@@ -92,8 +92,8 @@ def test_a_face_that_lies_on_its_side_is_found_and_cut_upright(turns):
     upright[0, 0] = 255
     upright[20:30, 10:50] = (10, 255, 10)  # a bright forehead
     lying = np.ascontiguousarray(np.rot90(upright, -turns))
-    (face,) = find_upright(LooksUpOnly(), lying)
-    assert face.turn == turns
+    (face,) = find_rotated_faces(LooksUpOnly(), lying)
+    assert face.rotation == turns
     x0, y0, x1, y1 = map(int, face.box)
     assert (x1 - x0, y1 - y0) == (40, 40) and (lying[y0:y1, x0:x1, 1] > 150).all()
     rule = CropRule(40)
@@ -103,7 +103,7 @@ def test_a_face_that_lies_on_its_side_is_found_and_cut_upright(turns):
 
 
 def test_where_nothing_is_found_in_any_turn_there_is_nothing():
-    assert find_upright(GreenSquares(), draw(0)) == []
+    assert find_rotated_faces(GreenSquares(), draw(0)) == []
 
 
 def marks(down):
@@ -113,21 +113,21 @@ def marks(down):
 
 def test_landmarks_turn_with_their_face():
     class WideOnly:
-        sure = 0.9
+        upright_score = 0.9
 
         def __call__(self, image):
             wide = image.shape[1] > image.shape[0]
             return [Face((0, 0, 4, 2), marks(2), 1.0)] if wide else []
 
-    (face,) = find_upright(WideOnly(), np.zeros((30, 10, 3), np.uint8))
-    assert face.turn == 1 and face.landmarks[0] == (8.0, 1.0) and face.box == (8, 0, 10, 4)
+    (face,) = find_rotated_faces(WideOnly(), np.zeros((30, 10, 3), np.uint8))
+    assert face.rotation == 1 and face.landmarks[0] == (8.0, 1.0) and face.box == (8, 0, 10, 4)
 
 
 def test_a_face_that_lies_does_not_count_as_upright():
     """CenterFace finds faces on their heads too; their landmarks give them away."""
 
     class FindsLying:
-        sure = 0.9
+        upright_score = 0.9
 
         def __call__(self, image):
             upright = image[0, 0, 0] == 255
@@ -135,21 +135,21 @@ def test_a_face_that_lies_does_not_count_as_upright():
 
     image = np.zeros((30, 20, 3), np.uint8)
     image[-1, -1] = 255
-    (face,) = find_upright(FindsLying(), image)
-    assert face.turn == 2
+    (face,) = find_rotated_faces(FindsLying(), image)
+    assert face.rotation == 2
 
 
 def test_a_face_that_is_surely_upright_is_looked_at_once():
     looks = []
 
     class Sure:
-        sure = 0.9
+        upright_score = 0.9
 
         def __call__(self, image):
             looks.append(image.shape)
             return [Face((0, 0, 4, 6), marks(2), 0.95)]
 
-    find_upright(Sure(), np.zeros((30, 20, 3), np.uint8))
+    find_rotated_faces(Sure(), np.zeros((30, 20, 3), np.uint8))
     assert len(looks) == 1
 
 
@@ -157,8 +157,8 @@ def test_a_face_that_is_surely_upright_is_looked_at_once():
 @pytest.mark.parametrize("turns", range(4))
 def test_the_astronaut_is_set_upright(name, turns):
     lying = np.ascontiguousarray(np.rot90(ASTRONAUT, -turns))
-    faces = find_upright(detector(name), lying)
-    assert max(faces, key=lambda face: face.score).turn == turns
+    faces = find_rotated_faces(detector(name), lying)
+    assert max(faces, key=lambda face: face.score).rotation == turns
 
 
 # Which detector is meant
@@ -182,7 +182,7 @@ def test_offline_never_asks_the_network(tmp_path, monkeypatch):
     monkeypatch.setattr("socket.socket.connect", refuse)
     said = []
     found = choose_detector("auto", offline=True, say=said.append)
-    assert found.about["name"] == "centerface" and len(said) == 1 and "--offline" in said[0]
+    assert found.provenance["name"] == "centerface" and len(said) == 1 and "--offline" in said[0]
     with pytest.raises(OSError, match="--detector centerface"):
         choose_detector("yunet", offline=True)
 
@@ -200,7 +200,7 @@ def test_without_a_network_auto_does_with_centerface(tmp_path, monkeypatch):
     monkeypatch.setattr(yunet.platformdirs, "user_cache_dir", lambda name: str(tmp_path))
     monkeypatch.setattr(pooch, "retrieve", unreachable)
     said = []
-    assert choose_detector(say=said.append).about["name"] == "centerface"
+    assert choose_detector(say=said.append).provenance["name"] == "centerface"
     assert "could not be fetched" in said[0]
 
 
@@ -209,9 +209,9 @@ def test_the_file_in_the_cache_is_used_when_it_is_the_right_one(tmp_path, monkey
     content = YUNET.read_bytes()
     monkeypatch.setattr(yunet.platformdirs, "user_cache_dir", lambda name: str(tmp_path))
     (tmp_path / yunet.NAME).write_bytes(content[:-1] + b"x")
-    assert choose_detector(offline=True).about["name"] == "centerface"
+    assert choose_detector(offline=True).provenance["name"] == "centerface"
     (tmp_path / yunet.NAME).write_bytes(content)
-    assert choose_detector(offline=True).about["name"] == "yunet"
+    assert choose_detector(offline=True).provenance["name"] == "yunet"
 
 
 def test_measured_and_downloaded_files_of_yunet_are_both_known(tmp_path):
@@ -224,7 +224,7 @@ def test_measured_and_downloaded_files_of_yunet_are_both_known(tmp_path):
 
 @needs_yunet
 def test_a_table_says_which_file_of_yunet_found_its_faces():
-    assert choose_detector(str(YUNET)).about["file"] == yunet.known_as(YUNET)
+    assert choose_detector(str(YUNET)).provenance["file"] == yunet.known_as(YUNET)
 
 
 @needs_yunet

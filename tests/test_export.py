@@ -256,7 +256,7 @@ def test_a_file_that_was_changed_or_left_alone_is_refused(model, tmp_path):
         runtime.load(path)
     export(model, "saved_model", path, overwrite=True)
     assert runtime.load(path)[1].crop.size == SIZE
-    runtime.page_beside(path).unlink()
+    runtime.description_path(path).unlink()
     with pytest.raises(FileNotFoundError, match=r"needs everything.*faces.json"):
         runtime.load(path)
 

@@ -178,7 +178,7 @@ def test_a_face_on_its_side_is_saved_upright(tmp_path):
         def __call__(self, image):
             return super().__call__(image) if image[0, 0].min() == 255 else []
 
-    describe = attributes(detector=LooksUpOnly(), upright=True)
+    describe = attributes(detector=LooksUpOnly(), auto_rotate=True)
     label_to(
         tmp_path / "t.csv", tmp_path / "in", describe, extras=Artifacts(crops=tmp_path / "out")
     )

@@ -70,7 +70,7 @@ def test_the_next_run_asks_no_detector_and_finds_the_same(photos, folder):
 def test_another_detector_looks_for_itself(photos, folder):
     find_faces(photos, GreenSquares(), folder)
     other = Counting()
-    other.about = {"name": "another"}
+    other.provenance = {"name": "another"}
     find_faces(photos, other, folder)
     assert other.calls == 3
 

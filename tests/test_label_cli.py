@@ -90,8 +90,8 @@ def test_answers_may_be_required_and_averaged_with_those_of_the_mirror_image(
     plain, flipped = label("plain.csv"), label("flipped.csv", "--flip")
     assert not plain["gender:male"].equals(flipped["gender:male"])
     other = {"male": "female", "female": "male"}[plain["gender"][0]]
-    required = label("required.csv", "--require", f"gender={other}")
-    assert required["status"][0] == "dropped"
+    required = label("required.csv", "--filter", f"gender={other}")
+    assert required["status"][0] == "rejected"
     assert main(["label", *how, "-o", str(tmp_path / "plain.csv"), "--resume", "--flip"]) == 2
 
 
@@ -158,7 +158,7 @@ SLOW_JOB = """
 import sys, time
 sys.path[:0] = [{tests!r}]
 from use_toys import attributes
-from faceattr.labelling import console, folder
+from faceattr.inference import console, folder
 from faceattr.inference.predictor import FaceAttributes
 FaceAttributes.load = classmethod(lambda cls, **how: attributes(batch_size=8))
 find = FaceAttributes.find

@@ -8,7 +8,7 @@ from skimage import data
 from use_toys import ColourModel, attributes
 
 from faceattr.detection.base import Face
-from faceattr.images.crop import CropRule, crop, tilt_of
+from faceattr.images.crop import CropRule, crop, eye_tilt
 from faceattr.images.inputs import InputFile
 from faceattr.images.video import Frame
 from faceattr.inference.artifacts import place_of
@@ -86,7 +86,7 @@ def test_large_levelled_faces_are_averaged_not_sampled():
 )
 def test_a_face_whose_landmarks_tell_no_tilt_is_cut_as_it_lies(points):
     image, box, _ = portrait(130)
-    assert tilt_of(points, 130) == 0
+    assert eye_tilt(points, 130) == 0
     np.testing.assert_array_equal(crop(image, box, RULE, points), crop(image, box, RULE))
 
 
@@ -122,14 +122,16 @@ def test_a_lying_tilted_face_is_set_upright_and_level(turn):
 
 def test_a_rule_can_forbid_it():
     image, box, eyes = tilted(130, 20)
-    plain = crop(image, box, CropRule(48, level=False), eyes)
+    plain = crop(image, box, CropRule(48, align=False), eyes)
     np.testing.assert_array_equal(plain, crop(image, box, RULE))
 
 
-def test_a_description_from_before_levelling_loads_and_means_yes():
-    text = model_file.Description((GENDER,), CropRule(48, level=False)).to_json()
-    assert not model_file.Description.from_json(text).crop.level
-    old = text.replace('"level": false,', "")
+def test_a_description_from_before_alignment_loads_and_means_yes():
+    text = model_file.Description((GENDER,), CropRule(48, align=False)).to_json()
+    assert not model_file.Description.from_json(text).crop.align
+    before = text.replace('"align"', '"level"')
+    assert not model_file.Description.from_json(before).crop.align
+    old = text.replace('"align": false,', "")
     assert old != text and model_file.Description.from_json(old).crop == CropRule(48)
 
 
@@ -139,9 +141,9 @@ def test_a_description_from_before_levelling_loads_and_means_yes():
 class Tilted:
     """Finds the one tilted face of these tests."""
 
-    about = {"name": "tilted"}  # noqa: RUF012
+    provenance = {"name": "tilted"}  # noqa: RUF012
     long_side = None
-    sure = 0.9
+    upright_score = 0.9
 
     def __call__(self, image):
         _, box, eyes = tilted(130, 20)
@@ -174,7 +176,7 @@ def test_python_folder_and_live_show_the_model_the_same_crop(describe, tmp_path,
     label_to(tmp_path / "t.csv", tmp_path / "a.png", describe)
     monkeypatch.setattr("faceattr.inference.label.FaceAttributes.load", lambda **how: describe)
     list(label(tmp_path / "a.png"))
-    FaceTracker(describe).look(Frame(image, 0, 0.0))
+    FaceTracker(describe).update(Frame(image, 0, 0.0))
     expected = crop(image, box, describe.crop_rule, eyes)
     assert len(describe.model.seen) == 4
     assert all((crop == expected).all() for crop in describe.model.seen)

@@ -11,7 +11,7 @@ from faceattr.live import viewer
 from faceattr.live.face_tracker import InferenceBudget
 from faceattr.live.overlay import View
 from faceattr.live.stream import watch
-from faceattr.live.viewer import Outputs, Show
+from faceattr.live.viewer import Outputs, Viewer
 
 
 def walker(count=40):
@@ -60,7 +60,7 @@ def test_every_frame_is_searched_from_the_first_on_while_faces_are_blurred(blur)
     find = describe.find
     describe.find = lambda image: searches.append(1) or find(image)
     with watch(scene, describe, every_frame=True) as watching:
-        shown = Show(watching, Outputs(headless=True), View(blur=blur), print, quiet=True)
+        shown = Viewer(watching, Outputs(headless=True), View(blur=blur), print, quiet=True)
         shown.run(threading.Event())
     assert len(searches) >= 30 if blur else len(searches) <= 15
 
@@ -101,7 +101,7 @@ def test_no_face_is_recorded_sharp_while_faces_are_blurred(monkeypatch, tmp_path
     monkeypatch.setattr(viewer, "VideoFile", Recorder)
     outputs = Outputs([tmp_path / "a.mp4"], headless=True)
     with watch(scene, attributes(scene, slow), every_frame=every_frame) as watching:
-        Show(watching, outputs, View(blur=True), print, quiet=True).run(threading.Event())
+        Viewer(watching, outputs, View(blur=True), print, quiet=True).run(threading.Event())
     assert len(Recorder.pictures) > 10
     assert not any(is_sharp(picture, scene) for picture in Recorder.pictures)
 
@@ -109,13 +109,13 @@ def test_no_face_is_recorded_sharp_while_faces_are_blurred(monkeypatch, tmp_path
 def test_hiding_faces_begins_with_a_frame_that_is_searched(monkeypatch, tmp_path):
     scene = Camera(Person(0, lambda n: (60 + n, 90), 50), count=60)
     numbers = []
-    with watch(scene, attributes(scene), effort=InferenceBudget(detect_every=10**6)) as watching:
+    with watch(scene, attributes(scene), budget=InferenceBudget(detect_every=10**6)) as watching:
         numbers += (next(watching)[0].number for _ in range(20))
         watching.only_searched = True
         for frame, faces in watching:
             numbers.append(frame.number)
-            assert watching.seen.is_searched and watching.seen.number == frame.number
-            assert len(faces) == 1 and faces == watching.seen.faces
+            assert watching.latest.is_searched and watching.latest.number == frame.number
+            assert len(faces) == 1 and faces == watching.latest.faces
     assert numbers == sorted(set(numbers))
 
 
@@ -136,13 +136,15 @@ def test_a_snapshot_that_cannot_be_saved_ends_nothing(tmp_path, monkeypatch):
         def __exit__(self, *_):
             pass
 
-    monkeypatch.setattr(viewer, "must_have_screen", lambda: None)
+    monkeypatch.setattr(viewer, "require_screen", lambda: None)
     monkeypatch.setattr(viewer, "Window", Keys)
     scene, said = walker(5), []
     outputs = Outputs(snapshots=tmp_path / "later")
     (tmp_path / "later").write_text("a file")
     with watch(scene, attributes(scene), every_frame=True) as watching:
-        assert Show(watching, outputs, View(), said.append, quiet=True).run(threading.Event()) == 0
+        assert (
+            Viewer(watching, outputs, View(), said.append, quiet=True).run(threading.Event()) == 0
+        )
     assert "no snapshot was saved" in said[0] and said[-1].startswith("5 frames")
 
 
@@ -159,7 +161,7 @@ def test_a_slow_model_drops_frames_and_never_delays_the_picture():
         for frame, faces in watching:
             delays.append(time.monotonic() - frame.captured)
             shown.append(faces)
-    assert watching.looks < 25
+    assert watching.updates < 25
     assert len(delays) > 90 and np.percentile(delays, 90) < 0.04
     assert any(shown), "answers did come"
 

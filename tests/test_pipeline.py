@@ -12,16 +12,16 @@ from use_toys import GreenSquares, attributes, draw, save_pictures
 from faceattr.images.inputs import InputFile, Inputs
 from faceattr.images.load import BYTES_A_PIXEL, Room, read_image
 from faceattr.inference import pipeline
-from faceattr.inference.pipeline import Clock, Sample, describe_items, items_of
+from faceattr.inference.pipeline import Clock, Sample, describe_samples, samples_of
 
 
 def described(folder, describe, **how):
-    items = items_of(Inputs(folder), every=1.0)
-    return [labelled for labelled, _ in describe_items(items, describe, **how)]
+    items = samples_of(Inputs(folder), every=1.0)
+    return [labelled for labelled, _ in describe_samples(items, describe, **how)]
 
 
 def test_no_items_give_no_records():
-    assert list(describe_items([], attributes())) == []
+    assert list(describe_samples([], attributes())) == []
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -119,7 +119,7 @@ def test_what_is_in_flight_is_bounded(tmp_path):
             taken.append(number)
             yield Sample(InputFile(f"{number}.png"), frame=draw(1), time=float(number))
 
-    records = describe_items(endless(), attributes(), workers=2)
+    records = describe_samples(endless(), attributes(), workers=2)
     for _ in range(50):
         next(records)
     time.sleep(0.2)
@@ -130,7 +130,7 @@ def test_what_is_in_flight_is_bounded(tmp_path):
 
 def test_memory_for_a_run_of_faceless_pictures_is_bounded_too():
     items = (Sample(InputFile("x"), frame=draw(number == 0)) for number in range(2_000))
-    records = describe_items(items, attributes(batch_size=64), workers=1)
+    records = describe_samples(items, attributes(batch_size=64), workers=1)
     next(records)  # would wait for a full batch of faces that never comes
     records.close()
 
@@ -151,7 +151,7 @@ def test_frames_wait_only_where_they_are_needed_and_then_few(keep_frames):
             yield Sample(InputFile("x"), float(number), draw(number == 0).view(Frame))
 
     describe = attributes(batch_size=16)
-    records = describe_items(taken(), describe, workers=1, keep_frames=keep_frames)
+    records = describe_samples(taken(), describe, workers=1, keep_frames=keep_frames)
     for _, item in records:
         assert (item.frame is not None) == keep_frames
     assert most[0] < 16 + 4 + 8
@@ -195,7 +195,7 @@ def test_two_jobs_at_once_leave_opencv_the_threads_that_it_had():
     cv2.setNumThreads(3)
     try:
         items = [Sample(InputFile("x"), frame=draw(1), time=float(n)) for n in range(40)]
-        first, second = (describe_items(items, attributes(), workers=2) for _ in range(2))
+        first, second = (describe_samples(items, attributes(), workers=2) for _ in range(2))
         next(first), next(second)
         first.close()
         assert cv2.getNumThreads() == 1
@@ -207,13 +207,15 @@ def test_two_jobs_at_once_leave_opencv_the_threads_that_it_had():
 
 def test_an_error_that_is_no_bad_file_is_not_hidden():
     class Broken:
-        about, long_side = {"name": "broken"}, None
+        provenance, long_side = {"name": "broken"}, None
 
         def __call__(self, image):
             raise RuntimeError("a bug")
 
     with pytest.raises(RuntimeError, match="a bug"):
-        list(describe_items([Sample(InputFile("x"), frame=draw(1))], attributes(detector=Broken())))
+        list(
+            describe_samples([Sample(InputFile("x"), frame=draw(1))], attributes(detector=Broken()))
+        )
 
 
 def test_the_clock_tells_where_the_time_went(tmp_path):
@@ -225,11 +227,11 @@ def test_the_clock_tells_where_the_time_went(tmp_path):
 @pytest.mark.parametrize("error", [cv2.error("odd shape"), MemoryError()])
 def test_a_picture_at_which_the_detector_gives_up_has_its_reason(error):
     class GivesUp:
-        about, long_side = {"name": "gives up"}, None
+        provenance, long_side = {"name": "gives up"}, None
 
         def __call__(self, image):
             raise error
 
     items = [Sample(InputFile("x"), frame=draw(1))]
-    ((record, _),) = describe_items(items, attributes(detector=GivesUp()))
+    ((record, _),) = describe_samples(items, attributes(detector=GivesUp()))
     assert record.reason

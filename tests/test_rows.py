@@ -55,11 +55,11 @@ def test_a_face_that_is_too_small_keeps_its_place_but_has_no_answer():
     assert row["mood_prob"] is None and row["mood:calm"] is None
 
 
-def test_a_dropped_face_keeps_its_place_and_its_answers():
+def test_a_rejected_face_keeps_its_place_and_its_answers():
     (face,) = rows(1)
     other = next(name for name in MOOD.classes if name != face["mood"])
-    (row,) = rows(1, require={"mood": other})
-    assert row == face | {"status": "dropped"}
+    (row,) = rows(1, filter={"mood": other})
+    assert row == face | {"status": "rejected"}
 
 
 def test_an_unsure_answer_is_empty_beside_its_probabilities():

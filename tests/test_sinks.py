@@ -14,9 +14,9 @@ from faceattr.images.camera import open_feed
 from faceattr.live.outputs import (
     Timeline,
     VideoFile,
-    must_be_a_sink,
     save_snapshot,
     timeline_columns,
+    validate_output,
 )
 from faceattr.live.stream import watch
 
@@ -128,8 +128,8 @@ def test_a_face_that_was_not_asked_about_has_empty_cells(tmp_path):
 def test_outputs_are_checked_before_anything_is_opened(tmp_path):
     (tmp_path / "there.mp4").write_text("mine")
     (tmp_path / "folder.mp4").mkdir()
-    must_be_a_sink(tmp_path / "new.mp4")
-    must_be_a_sink(tmp_path / "there.mp4", overwrite=True)
+    validate_output(tmp_path / "new.mp4")
+    validate_output(tmp_path / "there.mp4", overwrite=True)
     for path, error, sentence in [
         ("a.avi", ValueError, "An output is a video"),
         (tmp_path / "there.mp4", FileExistsError, "exists already"),
@@ -137,12 +137,12 @@ def test_outputs_are_checked_before_anything_is_opened(tmp_path):
         (tmp_path / "folder.mp4", IsADirectoryError, "is a folder"),
     ]:
         with pytest.raises(error, match=sentence):
-            must_be_a_sink(path, overwrite=path == tmp_path / "folder.mp4")
+            validate_output(path, overwrite=path == tmp_path / "folder.mp4")
 
 
 @pytest.mark.parametrize("name", ["new/deep/a.mp4", "new/deep/a.csv"])
 def test_folders_of_outputs_are_made(tmp_path, name):
-    must_be_a_sink(tmp_path / name)
+    validate_output(tmp_path / name)
     assert not (tmp_path / "new").exists()
     if name.endswith(".mp4"):
         with VideoFile(tmp_path / name, 25) as video:

@@ -18,8 +18,8 @@ from faceattr.live.tracking import Smoothing, Tracks, overlap
 
 
 def seen_by(scene, model=None, **how):
-    recogniser = FaceTracker(attributes(scene, model), **how)
-    return [recogniser.look(frame) for frame in scene.frames()]
+    tracker = FaceTracker(attributes(scene, model), **how)
+    return [tracker.update(frame) for frame in scene.frames()]
 
 
 def owner(scene, number, face):
@@ -62,7 +62,7 @@ def test_a_face_that_walks_keeps_its_number_and_is_searched_every_third_frame():
 @pytest.mark.parametrize("detect_every", [1, 3, 6])
 def test_boxes_between_two_searches_lie_where_the_face_is(detect_every):
     scene = Scene(Person(1, lambda n: (40 + 4 * n, 90)), count=60)
-    seens = seen_by(scene, effort=InferenceBudget(detect_every=detect_every))
+    seens = seen_by(scene, budget=InferenceBudget(detect_every=detect_every))
     overlaps = [overlap(s.faces[0].box, scene.people[0].box(s.number)) for s in seens]
     assert min(overlaps) > 0.75 and np.mean(overlaps) > 0.9
 
@@ -84,7 +84,7 @@ def test_two_who_cross_keep_their_numbers_and_labels(speed, detect_every):
         Person(2, lambda n: (290 - speed * n, 95)),
         count=260 // speed,
     )
-    seens = seen_by(scene, effort=InferenceBudget(detect_every=detect_every))
+    seens = seen_by(scene, budget=InferenceBudget(detect_every=detect_every))
     owners = owners_by_track(scene, seens)
     assert sorted(owners) == [1, 2]
     assert {frozenset(who - {None}) for who in owners.values()} == {frozenset({0}), frozenset({2})}
@@ -159,8 +159,8 @@ def test_a_face_that_changes_is_shown_anew_within_a_second():
     assert 30 + 5 < changed <= 30 + 25 and set(labels[changed:]) == {"green"}
 
 
-def test_the_shown_label_stays_while_another_is_ahead_by_less_than_the_margin():
-    tracks = Tracks([PERSON], Smoothing(memory=0, margin=0.1))
+def test_the_shown_label_stays_while_another_is_ahead_by_less_than_the_hysteresis():
+    tracks = Tracks([PERSON], Smoothing(time_constant=0, hysteresis=0.1))
     tracks.find(0, [Face((50, 50, 90, 90), None, 0.9)], background())
     shown = []
     for number, ahead in enumerate([0.3, -0.05, 0.05, -0.05, -0.2]):
@@ -171,7 +171,7 @@ def test_the_shown_label_stays_while_another_is_ahead_by_less_than_the_margin():
 
 
 def test_an_unsure_average_is_withheld_without_flicker():
-    tracks = Tracks([PERSON], Smoothing(memory=0, margin=0.1, min_confidence=0.5))
+    tracks = Tracks([PERSON], Smoothing(time_constant=0, hysteresis=0.1, min_confidence=0.5))
     tracks.find(0, [Face((50, 50, 90, 90), None, 0.9)], background())
     labels = []
     for number, top in enumerate([0.45, 0.52, 0.47, 0.52, 0.44, 0.47]):
@@ -185,7 +185,7 @@ def test_a_crowd_is_asked_in_turns_and_nobody_is_forgotten():
     places = [(x, y) for y in (30, 90, 150) for x in range(25, 320, 50)]
     scene = Scene(*[Person(i % 3, lambda n, p=p: p, 24) for i, p in enumerate(places)], count=12)
     model = ByColour()
-    seens = seen_by(scene, model, effort=InferenceBudget(ask_at_once=4))
+    seens = seen_by(scene, model, budget=InferenceBudget(ask_at_once=4))
     assert max(model.sizes) == 4 and all(seen.asked == 4 for seen in seens)
     faces = seens[-1].faces
     assert len(faces) == len(places) and all(face["person"].label for face in faces)
@@ -209,7 +209,7 @@ def test_landmarks_move_with_their_box():
     assert face.landmarks[0] == (120, 70)
 
 
-@pytest.mark.parametrize("wrong", [{"memory": -1}, {"margin": -0.1}, {"patience": -1}])
+@pytest.mark.parametrize("wrong", [{"time_constant": -1}, {"hysteresis": -0.1}, {"max_age": -1}])
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(ValueError, match="not negative"):
         Smoothing(**wrong)
@@ -221,10 +221,10 @@ def test_wrong_settings_are_refused(wrong):
 
 def test_a_fast_face_is_followed_although_few_frames_are_looked_at():
     scene = Scene(Person(0, lambda n: (160 + 60 * np.sin(n / 12), 90)), count=90)
-    recogniser = FaceTracker(attributes(scene))
-    seens = [recogniser.look(frame) for frame in scene.frames() if frame.number % 4 == 0]
+    tracker = FaceTracker(attributes(scene))
+    seens = [tracker.update(frame) for frame in scene.frames() if frame.number % 4 == 0]
     assert {face.track for seen in seens for face in seen.faces} == {1}
-    assert recogniser.tracks.count == 1
+    assert tracker.tracks.count == 1
 
 
 def test_a_face_that_fills_much_of_the_picture_and_moves_fast_is_no_cut():

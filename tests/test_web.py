@@ -53,7 +53,7 @@ def serving(app):
 class Squares:
     """Finds people of `use_scenes` by their colour, through JPEG and without a truth."""
 
-    about = {"name": "squares"}  # noqa: RUF012
+    provenance = {"name": "squares"}  # noqa: RUF012
     long_side = None
 
     def __call__(self, image):

@@ -11,7 +11,7 @@ import pytest
 from use_toys import MOOD, SHADE
 
 from faceattr.images.inputs import InputFile
-from faceattr.inference.pipeline import items_of
+from faceattr.inference.pipeline import samples_of
 from faceattr.inference.schema import columns
 from faceattr.inference.table import must_be_writable, open_table, read_rows
 
@@ -104,7 +104,7 @@ def test_going_on_costs_little_memory_a_picture(tmp_path):
     path = write(tmp_path / "t.csv", [group(f"/photos/{n:09}.jpg", 0) for n in range(5000)])
     tracemalloc.start()
     with open_table(path, COLUMNS, resume=True) as table:
-        items = items_of([InputFile("/photos/x.jpg")], 1.0, table.done)
+        items = samples_of([InputFile("/photos/x.jpg")], 1.0, table.done)
         assert next(items).file.path == "/photos/x.jpg"
         held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()

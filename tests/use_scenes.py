@@ -52,7 +52,7 @@ class Scene:
     name = "scene"
     rate = 25.0
     is_live = False
-    about = MappingProxyType({"name": "truth"})
+    provenance = MappingProxyType({"name": "truth"})
     long_side = None
 
     def __init__(self, *people: Person, count: int = 60, cut_at: int | None = None) -> None:

@@ -26,9 +26,9 @@ YUNET = Path(os.environ.get("FACEATTR_YUNET", BESIDE))
 class GreenSquares:
     """Every connected patch of strong green is a face."""
 
-    about = MappingProxyType({"name": "green squares"})
+    provenance = MappingProxyType({"name": "green squares"})
     long_side = None
-    sure = 0.95
+    upright_score = 0.95
 
     def __call__(self, image: np.ndarray) -> list[Face]:
         red, green, blue = np.moveaxis(image.astype(int), 2, 0)

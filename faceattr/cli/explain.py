@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from faceattr.cli.options import by_name, command
+from faceattr.cli.options import by_name, command, old_names
 
 
 def add_command(commands) -> None:
@@ -20,20 +20,21 @@ def add_command(commands) -> None:
     add("--most", type=int, metavar="N", help="faces on the sheet (24)")
     add("--detector", help="auto, yunet, centerface, mtcnn, none or a YuNet .onnx file")
     add("--offline", action="store_true", help="never download the detector's file")
-    add("--upright", action="store_true", help="pictures may lie on their sides or heads")
+    add("--auto-rotate", action="store_true", help="pictures may lie on their sides or heads")
     add("--min-face", type=float, metavar="PIXELS", help="do not describe smaller faces")
     add("--overwrite", action="store_true", help="replace a sheet that is there")
+    old_names(parser, {"--upright": "--auto-rotate"})
 
 
 def explain(model, pictures, output, **given) -> int:
     """Draw a contact sheet: every face and, for each head, Grad-CAM of its answer."""
     import sys
 
-    from faceattr.images.draw import must_be_a_sheet
+    from faceattr.images.draw import validate_sheet_path
     from faceattr.inference.predictor import open_typed
 
     # What is typed wrongly shall be told before the seconds that a model takes to load.
-    must_be_a_sheet(output, **{k: given[k] for k in ("most", "overwrite") if k in given})
+    validate_sheet_path(output, **{k: given[k] for k in ("most", "overwrite") if k in given})
     drawing = {name: given.pop(name) for name in ("of", "most", "overwrite") if name in given}
     attributes = open_typed(
         {**given, "model": model}, say=lambda line: print(line, file=sys.stderr)

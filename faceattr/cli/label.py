@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from faceattr.cli.options import add_flip, add_precision, by_name, command, duration
+from faceattr.cli.options import add_flip, add_precision, by_name, command, duration, old_names
 
 
 def add_command(commands) -> None:
@@ -26,7 +26,7 @@ def add_command(commands) -> None:
     )
     add("--offline", action="store_true", help="never download the detector's file")
     add(
-        "--upright",
+        "--auto-rotate",
         action="store_true",
         help="pictures may lie on their sides or heads: find out and set faces upright",
     )
@@ -38,10 +38,10 @@ def add_command(commands) -> None:
         help="leave the answer empty where its probability is lower",
     )
     add(
-        "--require",
+        "--filter",
         **by_name(str),
         metavar="TASK=CLASS,…",
-        help="faces that the model answers otherwise get the status dropped (is_face=yes)",
+        help="faces that the model answers otherwise get the status rejected (is_face=yes)",
     )
     add("--every", metavar="TIME", help="distance between two frames of a video (1s)")
     add("--save-crops", metavar="DIR", help="write every face there")
@@ -68,6 +68,7 @@ def add_command(commands) -> None:
         help="the .csv is for a spreadsheet: a ' before texts that it would take for formulas",
     )
     add("--quiet", action="store_true", help="print errors only")
+    old_names(parser, {"--upright": "--auto-rotate", "--require": "--filter"})
 
 
 def label(**given) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from faceattr.cli.options import add_precision, command
+from faceattr.cli.options import add_precision, command, old_names
 
 
 def add_command(commands) -> None:
@@ -27,7 +27,7 @@ def add_command(commands) -> None:
     add("--detector", help="auto, yunet, centerface, mtcnn, none or a YuNet .onnx file")
     add_precision(parser)
     add("--offline", action="store_true", help="never download the detector's file")
-    add("--upright", action="store_true", help="look at the picture on its sides and head as well")
+    add("--auto-rotate", action="store_true", help="search faces on their sides and heads as well")
     add("--min-face", type=float, metavar="PIXELS", help="do not describe smaller faces")
     add("--min-confidence", type=float, metavar="P", help="say 'unsure' below this probability")
     add("--rate", type=float, metavar="FPS", help="frames a second of a folder of frames (25)")
@@ -37,17 +37,24 @@ def add_command(commands) -> None:
     look.add_argument("--blur", action="store_true", help="make faces unrecognisable")
     look.add_argument("--mirror", action="store_true", help="turn left and right round")
     look.add_argument("--snapshots", metavar="DIR", help="where key s saves pictures (here)")
-    pace = parser.add_argument_group("effort and steadiness")
+    pace = parser.add_argument_group("inference budget and smoothing")
     add = pace.add_argument
     add("--detect-every", type=int, metavar="N", help="search faces in every N-th frame (3)")
     add("--ask-at-once", type=int, metavar="N", help="most faces described in one frame (4)")
-    add("--memory", type=float, metavar="S", help="seconds over which answers are averaged (0.7)")
-    add("--margin", type=float, metavar="P", help="lead another answer needs to be shown (0.1)")
+    add(
+        "--time-constant",
+        type=float,
+        metavar="S",
+        help="seconds over which answers are averaged (0.7)",
+    )
+    add("--hysteresis", type=float, metavar="P", help="lead another answer needs (0.1)")
     web = parser.add_argument_group("in the browser")
     web.add_argument("--web", action="store_true", help="serve a page with camera and drop field")
     web.add_argument("--host", help="address to serve on (127.0.0.1: this machine only)")
     web.add_argument("--port", type=int, help="port to serve on (8760)")
     parser.add_argument("--quiet", action="store_true", help="print errors only")
+    renamed = {"--memory": "--time-constant", "--margin": "--hysteresis"}
+    old_names(parser, {"--upright": "--auto-rotate", **renamed})
 
 
 def live(**given) -> int:

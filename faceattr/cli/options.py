@@ -95,6 +95,30 @@ class Merged(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
+def old_names(parser: argparse.ArgumentParser, names: dict[str, str]) -> None:
+    """Let options be typed by the names that they had before; a hint on stderr tells the new one.
+
+    Args:
+        parser: It has the options by their new names.
+        names: By old name the new one, ``{"--upright": "--auto-rotate"}``.
+    """
+    for old, new in names.items():
+        action = parser._option_string_actions[new]
+        how = {name: getattr(action, name) for name in ("nargs", "type", "dest")}
+        parser.add_argument(old, action=_OldName, renamed=action, help=argparse.SUPPRESS, **how)
+
+
+class _OldName(argparse.Action):
+    def __init__(self, *given, renamed: argparse.Action, **how) -> None:
+        super().__init__(*given, **how)
+        self._renamed = renamed
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        new = self._renamed.option_strings[-1]
+        print(f"faceattr: {option_string} is called {new} now.", file=sys.stderr)
+        self._renamed(parser, namespace, values, new)
+
+
 def by_name(kind) -> dict:
     """How an option of ``name=value,…`` is declared, with values of one kind."""
     return {"action": Merged, "type": pairs(kind)}
@@ -102,9 +126,9 @@ def by_name(kind) -> dict:
 
 def start_keras() -> None:
     """Import Keras and let TensorFlow say its greetings unheard."""
-    from faceattr.inference.predictor import silence
+    from faceattr.inference.predictor import suppress_stderr
 
-    with silence():
+    with suppress_stderr():
         import keras
 
         keras.ops.zeros(1)

@@ -131,7 +131,7 @@ def _key(example: Example, detector: Detector) -> str:
         digest = hashlib.sha256(example.path.read_bytes())
     except OSError:
         return ""
-    about = json.dumps(dict(detector.about), sort_keys=True)
+    about = json.dumps(dict(detector.provenance), sort_keys=True)
     digest.update(f"{FOUND_VERSION} {about}".encode())
     return digest.hexdigest()
 
@@ -150,8 +150,9 @@ def _recall(memory: sqlite3.Connection, key: str) -> list[Face] | None:
 
 
 def _face(fields: dict) -> Face:
+    rotation = fields.get("rotation", fields.get("turn", 0))  # as it was called before
     points = fields["landmarks"] and tuple(map(tuple, fields["landmarks"]))
-    return Face(tuple(fields["box"]), points, fields["score"], fields["turn"])
+    return Face(tuple(fields["box"]), points, fields["score"], rotation)
 
 
 def _keep(memory: sqlite3.Connection, found: dict[str, list[Face] | None]) -> None:

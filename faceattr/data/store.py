@@ -273,6 +273,6 @@ def _key(example: Example, rule: CropRule) -> str:
     content = example.path.read_bytes() if pixels is None else pixels.tobytes()
     digest = hashlib.sha256(content)
     digest.update(f"{CROP_VERSION} {example.box} {rule.size} {rule.margin}".encode())
-    if rule.level and example.landmarks is not None:
+    if rule.align and example.landmarks is not None:
         digest.update(f" level {example.landmarks}".encode())
     return digest.hexdigest()

@@ -27,14 +27,14 @@ class Face:
         landmarks: Eyes, nose, mouth corners as five ``(x, y)``, the one on the left of the
             picture first, or None.
         score: The detector's certainty, 0-1.
-        turn: Quarter turns counter-clockwise that set this face upright; 0 unless the
+        rotation: Quarter turns counter-clockwise that set this face upright; 0 unless the
             picture lies on its side.
     """
 
     box: Box
     landmarks: Landmarks | None
     score: float
-    turn: int = 0
+    rotation: int = 0
 
     @property
     def side(self) -> float:
@@ -55,14 +55,14 @@ class Face:
 class Detector(Protocol):
     """What finds faces. It may be called from several threads at once.
 
-    `about` tells how it finds them, for the record: at least its ``"name"``. `long_side` is
+    `provenance` tells how it finds them, for the record: at least its ``"name"``. `long_side` is
     the size in pixels to which it reduces a larger image before it looks, or None where it
-    takes every pixel. `sure` is a score that a face on its side or head does not reach.
+    takes every pixel. `upright_score` is a score that a face on its side or head does not reach.
     """
 
-    about: Mapping[str, Any]
+    provenance: Mapping[str, Any]
     long_side: int | None
-    sure: float
+    upright_score: float
 
     def __call__(self, image: np.ndarray) -> list[Face]:
         """Find the faces of an RGB ``uint8`` image ``(h, w, 3)``, from left to right."""
@@ -76,9 +76,9 @@ def min_decode_size(detector: Detector) -> int | None:
 class WholePicture:
     """For pictures that are faces already: the picture is the face."""
 
-    about: Mapping[str, Any] = MappingProxyType({"name": "none"})
+    provenance: Mapping[str, Any] = MappingProxyType({"name": "none"})
     long_side: int | None = None
-    sure = 0.9
+    upright_score = 0.9
 
     def __call__(self, image: np.ndarray) -> list[Face]:
         height, width = image.shape[:2]
@@ -95,7 +95,7 @@ def reduced(image: np.ndarray, long_side: int) -> tuple[np.ndarray, float]:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA), share
 
 
-def find_upright(detector: Detector, image: np.ndarray) -> list[Face]:
+def find_rotated_faces(detector: Detector, image: np.ndarray) -> list[Face]:
     """Find faces in a picture that may lie on its side or head.
 
     Unless a face is surely upright as the image is, the image is looked at in all four turns,
@@ -107,7 +107,7 @@ def find_upright(detector: Detector, image: np.ndarray) -> list[Face]:
         image: RGB ``uint8``, ``(height, width, 3)``.
 
     Returns:
-        Faces with boxes in pixels of `image` as it was given; `Face.turn` says how they lie.
+        Faces with boxes in pixels of `image` as it was given; `Face.rotation` says how they lie.
     """
     best: list[Face] = []
     most = -1.0
@@ -117,7 +117,7 @@ def find_upright(detector: Detector, image: np.ndarray) -> list[Face]:
         if faces and sum(scores) > most:
             best = [_turned_back(face, turn, image.shape[:2]) for face in faces]
             most = sum(scores)
-        if turn == 0 and max(scores, default=0.0) > detector.sure:
+        if turn == 0 and max(scores, default=0.0) > detector.upright_score:
             break
     return best
 

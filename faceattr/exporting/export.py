@@ -96,7 +96,7 @@ def export(
         if failures := proof.failures():
             raise ValueError(f"{output} was not kept: {'; '.join(failures)}.{_cure(int8)}")
         _keep(part, output, _page(path, description, part, to, file.precision, proof))
-    say(f"wrote {output} and {runtime.page_beside(output)}")
+    say(f"wrote {output} and {runtime.description_path(output)}")
     return proof
 
 
@@ -113,7 +113,9 @@ def _check_output(output: Path, ending: str, overwrite: bool) -> None:
         raise FileExistsError(
             f"{output} is no exported model, so it is not replaced. Give another -o."
         )
-    there = next((file for file in (output, runtime.page_beside(output)) if file.exists()), None)
+    there = next(
+        (file for file in (output, runtime.description_path(output)) if file.exists()), None
+    )
     if there and not overwrite:
         raise FileExistsError(
             f"{there} exists. Give another -o, or --overwrite to replace it once the new one is "
@@ -153,7 +155,7 @@ def _page(
         "target": to,
         "precision": precision,
         "sha256": runtime.sha256_of(part),
-        "bytes": sum(file.stat().st_size for file in runtime.parts_of(part)),
+        "bytes": sum(file.stat().st_size for file in runtime.files_of(part)),
         "made": {
             "by": f"faceattr {__version__}",
             "with": {name: _version(name) for name in LIBRARIES if _version(name)},
@@ -175,10 +177,10 @@ def _version(package: str) -> str | None:
 
 def _keep(part: Path, output: Path, page: Mapping[str, Any]) -> None:
     """Move everything to its place, the page last: a file without it is not taken for whole."""
-    runtime.page_beside(output).unlink(missing_ok=True)
+    runtime.description_path(output).unlink(missing_ok=True)
     if output.is_dir():
         shutil.rmtree(output)
     for file in sorted(part.parent.iterdir()):
         os.replace(file, output.with_name(file.name))
     text = json.dumps(model_file.to_jsonable(page), indent=1, ensure_ascii=False)
-    runtime.page_beside(output).write_text(text + "\n", encoding="utf-8")
+    runtime.description_path(output).write_text(text + "\n", encoding="utf-8")

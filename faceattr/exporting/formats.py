@@ -18,7 +18,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from faceattr.inference.predictor import silence
+from faceattr.inference.predictor import suppress_stderr
 from faceattr.model.runtime import INPUT, require
 
 TOGETHER = 32  # crops
@@ -142,7 +142,11 @@ def quiet() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), silence():
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            suppress_stderr(),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from faceattr.images.load import must_be_rgb
+from faceattr.images.load import validate_image
 
 Box = tuple[float, float, float, float]
 Landmarks = tuple[tuple[float, float], ...]
@@ -28,13 +28,13 @@ class CropRule:
         margin: The square's side is the longer side of the box times ``1 + margin``.
             0 suits CenterFace's and YuNet's boxes: on FER2013 and UTKFace their longer side
             has a median of 1.00 and 1.09 times the side of those sets' own crops.
-        level: Turn the square so that the eyes are level, where landmarks tell how. A
+        align: Turn the square so that the eyes are level, where landmarks tell how. A
             description without this word comes from before it, and means yes.
     """
 
     size: int = 48
     margin: float = 0.0
-    level: bool = True
+    align: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.size, int) or not 32 <= self.size <= LARGEST_CROP:
@@ -44,8 +44,8 @@ class CropRule:
             )
         if not isinstance(self.margin, int | float) or not -0.5 < self.margin <= 2:
             raise ValueError(f"A margin lies above -0.5 and up to 2. Received: {self.margin!r}")
-        if not isinstance(self.level, bool):
-            raise ValueError(f"Level is true or false. Received: {self.level!r}")
+        if not isinstance(self.align, bool):
+            raise ValueError(f"Align is true or false. Received: {self.align!r}")
 
 
 def crop(
@@ -53,7 +53,7 @@ def crop(
     box: Box | None,
     rule: CropRule,
     landmarks: Landmarks | None = None,
-    turn: int = 0,
+    rotation: int = 0,
 ) -> np.ndarray:
     """Cut one face out of an image.
 
@@ -64,7 +64,7 @@ def crop(
         rule: Size and margin. What lies outside the image repeats its border.
         landmarks: Points ``(x, y)`` in pixels of `image`, the two eyes first. Where they are
             given and say how the face is tilted, the crop is levelled if `rule` wants that.
-        turn: Quarter turns counter-clockwise that set the face upright.
+        rotation: Quarter turns counter-clockwise that set the face upright.
 
     Returns:
         RGB ``uint8`` array of shape ``(rule.size, rule.size, 3)``.
@@ -73,23 +73,23 @@ def crop(
         ValueError: The box is empty, endless, or lies wholly outside the image, or that is no
             such array.
     """
-    must_be_rgb(image)
+    validate_image(image)
     left, top, side = _square(image, box, rule.margin)
-    tilt = tilt_of(landmarks, side, turn) if rule.level else 0.0
+    tilt = eye_tilt(landmarks, side, rotation) if rule.align else 0.0
     if abs(tilt) < LEVEL_ENOUGH:
         face = _resized(_window(image, left, top, side), rule.size)
     else:
         face = _levelled(image, left, top, side, tilt, rule.size)
-    return np.rot90(face, turn)
+    return np.rot90(face, rotation)
 
 
-def tilt_of(landmarks: Landmarks | None, side: float, turn: int = 0) -> float:
+def eye_tilt(landmarks: Landmarks | None, side: float, rotation: int = 0) -> float:
     """Degrees clockwise by which the line of the eyes departs from level.
 
     Args:
         landmarks: As for `crop`.
         side: The longer side of the face's box in pixels.
-        turn: As for `crop`.
+        rotation: As for `crop`.
 
     Returns:
         From -45 to 45; 0 where landmarks are missing or tell no tilt, as in a profile.
@@ -97,7 +97,7 @@ def tilt_of(landmarks: Landmarks | None, side: float, turn: int = 0) -> float:
     if landmarks is None:
         return 0.0
     (left_x, left_y), (right_x, right_y) = landmarks[:2]
-    eyes = complex(right_x - left_x, right_y - left_y) * (-1j) ** turn
+    eyes = complex(right_x - left_x, right_y - left_y) * (-1j) ** rotation
     tilt = float(np.degrees(np.angle(eyes)))
     return tilt if abs(eyes) >= EYES_APART * side and abs(tilt) <= LEANS_TOO_MUCH else 0.0
 

@@ -39,7 +39,7 @@ class Tile:
     lines: tuple[str, ...] = ()
 
 
-def must_be_a_sheet(path: PathLike, most: int = 1, *, overwrite: bool = False) -> None:
+def validate_sheet_path(path: PathLike, most: int = 1, *, overwrite: bool = False) -> None:
     """Refuse a sheet before any work is done.
 
     Args:

@@ -104,7 +104,7 @@ def as_paths(paths: PathLike | Sequence[PathLike]) -> list[str]:
     return [os.fspath(path) for path in given]
 
 
-def must_be_rgb(image: object) -> None:
+def validate_image(image: object) -> None:
     """Refuse what is not as `read_image` gives it; other numbers would be answered all the same.
 
     Raises:

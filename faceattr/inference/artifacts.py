@@ -61,7 +61,7 @@ def parts_below(path: PurePath) -> list[str]:
     return [*parts, name]
 
 
-def must_spare_inputs(folder: PathLike, files: Iterable[InputFile], *, crops: bool) -> None:
+def validate_artifact_folder(folder: PathLike, files: Iterable[InputFile], *, crops: bool) -> None:
     """Refuse a folder in which a copy would take the place of an input.
 
     Args:
@@ -109,7 +109,7 @@ def save_crops(folder: PathLike, rule: CropRule, found: Detections, picture: Pic
     for number, face in enumerate(found.faces):
         side = round(face.side * (1 + rule.margin))
         large = replace(rule, size=max(rule.size, min(side, LARGEST)))
-        cut = crop(picture.image, face.box, large, face.landmarks, face.turn)
+        cut = crop(picture.image, face.box, large, face.landmarks, face.rotation)
         _save(Image.fromarray(cut), place_of(folder, found.item, f".{number}.jpg"))
 
 

@@ -75,7 +75,7 @@ def report(
     """What is printed at the end, line by line."""
     before = f" ({summary.resumed} more were there before)" if summary.resumed else ""
     yield f"{summary.inputs} pictures, {summary.faces} faces described{before} -> {output}"
-    yield f"  found with {attributes.detector.about['name']}"
+    yield f"  found with {attributes.detector.provenance['name']}"
     yield f"  status      {_counted(summary.statuses)}"
     for task, answers in summary.answers.items():
         yield f"  {task:<11} {_counted(named(answers))}"

@@ -12,10 +12,10 @@ import cv2
 import keras
 import numpy as np
 
-from faceattr.images.draw import Tile, contact_sheet, must_be_a_sheet
+from faceattr.images.draw import Tile, contact_sheet, validate_sheet_path
 from faceattr.images.inputs import Inputs
 from faceattr.images.load import PathLike
-from faceattr.inference.pipeline import Clock, items_of, look
+from faceattr.inference.pipeline import Clock, look, samples_of
 from faceattr.inference.predictor import FaceAttributes
 from faceattr.inference.table import atomic_write
 from faceattr.model.vgg16 import convolutions
@@ -180,7 +180,7 @@ def explain(
             can be none.
         OSError: A picture is not there, or the sheet cannot be written.
     """
-    must_be_a_sheet(output, most, overwrite=overwrite)
+    validate_sheet_path(output, most, overwrite=overwrite)
     chosen = _numbers(of or {}, attributes)
     heat = Heat(attributes.model, attributes.crop_rule.size)
     seen = _Faces(pictures, attributes)
@@ -220,7 +220,7 @@ class _Faces(Iterator[tuple[str, np.ndarray]]):
         return next(self._found)
 
     def _look(self, files: Inputs, attributes: FaceAttributes) -> Iterator[tuple[str, np.ndarray]]:
-        for item in items_of(files, every=1.0):
+        for item in samples_of(files, every=1.0):
             self.inputs += 1
             for crop in look(item, attributes, Clock()).crops:
                 yield Path(item.file.name).name, crop

@@ -14,17 +14,17 @@ from typing import Any
 from faceattr.files import validate_output_folder, validate_output_path
 from faceattr.images.inputs import InputFile, Inputs
 from faceattr.images.load import MAX_PIXELS, PathLike
-from faceattr.inference.artifacts import must_spare_inputs, save_annotated, save_crops
+from faceattr.inference.artifacts import save_annotated, save_crops, validate_artifact_folder
 from faceattr.inference.gallery import write_gallery
 from faceattr.inference.metadata import begin_metadata, now, settings_of, write_metadata
 from faceattr.inference.pipeline import (
     Clock,
     Sample,
     as_many,
-    describe_items,
-    items_of,
+    describe_samples,
     must_be_limit,
     prefetch_map,
+    samples_of,
 )
 from faceattr.inference.predictor import FaceAttributes
 from faceattr.inference.schema import STATUSES, ImageResult, Row, columns, rows_of, withheld_name
@@ -82,9 +82,9 @@ class Artifacts:
             ValueError: One of them is such a folder.
         """
         if self.crops is not None:
-            must_spare_inputs(self.crops, files, crops=True)
+            validate_artifact_folder(self.crops, files, crops=True)
         if self.annotated is not None:
-            must_spare_inputs(self.annotated, files, crops=False)
+            validate_artifact_folder(self.annotated, files, crops=False)
 
 
 NOTHING = Artifacts()
@@ -119,7 +119,7 @@ class Summary:
         self.statuses.update(row["status"] for row in rows)
         for face in labelled.faces:
             for task, prediction in face.predictions.items():
-                if not (face.too_small or face.dropped):
+                if not (face.too_small or face.rejected):
                     self.answers.setdefault(task, Counter())[prediction.label] += 1
 
     def end(self, clock: Clock, *, interrupted: bool) -> None:
@@ -177,8 +177,8 @@ def label(
     """
     files = Inputs(inputs)
     attributes = FaceAttributes.load(**load)
-    items = items_of(files, every)
-    for labelled, _ in describe_items(items, attributes, workers=workers, max_pixels=max_pixels):
+    items = samples_of(files, every)
+    for labelled, _ in describe_samples(items, attributes, workers=workers, max_pixels=max_pixels):
         yield from rows_of(labelled, attributes.tasks)
 
 
@@ -247,7 +247,7 @@ def label_to(
         write_metadata(output, settings, run)
         summary.resumed = sum(map(len, table.done.values()))
         on_start(files.count, len(table.done))
-        items = takewhile(lambda _: not stop(), items_of(files, every, table.done))
+        items = takewhile(lambda _: not stop(), samples_of(files, every, table.done))
         for labelled in _with_extras(items, attributes, extras, workers, max_pixels, clock):
             rows = rows_of(labelled, attributes.tasks)
             with clock.measure("write"):
@@ -275,7 +275,7 @@ def _with_extras(
 ) -> Iterator[ImageResult]:
     """Describe items; what is to be left beside the table is there before a row is."""
     crops, annotated = extras.crops, extras.annotated
-    described = describe_items(
+    described = describe_samples(
         items,
         attributes,
         workers=workers,

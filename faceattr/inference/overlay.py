@@ -41,7 +41,7 @@ def draw_faces(image: np.ndarray, faces: Sequence[DescribedFace]) -> np.ndarray:
 
 def lines_of(face: DescribedFace) -> list[str]:
     """What is written beside a face: ``["happy 87 %", "female 96 %"]``."""
-    if face.too_small or face.dropped:
+    if face.too_small or face.rejected:
         return []
     return [_line(task, answer) for task, answer in face.predictions.items()]
 
@@ -54,7 +54,7 @@ def _line(task: str, answer: Prediction) -> str:
 
 def _frame(pen: ImageDraw.ImageDraw, face: DescribedFace, size: tuple[int, int]) -> None:
     width = max(2, round(min(size) / 320))
-    colour = GREY if face.too_small or face.dropped else LINE
+    colour = GREY if face.too_small or face.rejected else LINE
     x0, y0, x1, y1 = map(round, face.box)
     # A dark casing on both sides keeps the line visible on any ground.
     casing = max(1, width // 2)

@@ -67,7 +67,7 @@ class Clock:
                 self.seconds[stage] = spent
 
 
-def items_of(
+def samples_of(
     files: Iterable[InputFile], every: float, done: Mapping[str, set] | None = None
 ) -> Iterator[Sample]:
     """The pictures, and the frames of the videos `every` so many seconds.
@@ -202,7 +202,7 @@ def must_be_limit(max_pixels: int) -> None:
         raise ValueError(f"A limit of pixels is 1 or more. Received: {max_pixels}")
 
 
-def describe_items(
+def describe_samples(
     items: Iterable[Sample],
     attributes: FaceAttributes,
     *,

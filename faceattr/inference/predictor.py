@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from faceattr.detection.base import Detector, Face, find_upright
+from faceattr.detection.base import Detector, Face, find_rotated_faces
 from faceattr.detection.choose import choose_detector
 from faceattr.images.crop import Box, CropRule, Landmarks, crop
-from faceattr.images.load import PathLike, must_be_rgb
+from faceattr.images.load import PathLike, validate_image
 from faceattr.model import file as model_file
 from faceattr.model import runtime
 from faceattr.tasks import Task
@@ -54,13 +54,13 @@ class DescribedFace:
         face: Where it is.
         predictions: By task name.
         too_small: Whether it was too small to be asked about.
-        dropped: Whether the model's answer is not the one that was required of a face.
+        rejected: Whether the model's answer is not the one that was required of a face.
     """
 
     face: Face
     predictions: Mapping[str, Prediction] = field(default_factory=dict)
     too_small: bool = False
-    dropped: bool = False
+    rejected: bool = False
 
     def __getitem__(self, task: str) -> Prediction:
         if task not in self.predictions:
@@ -92,11 +92,11 @@ class FaceAttributes:
             ``(n, classes)`` by task name.
         description: Its tasks, crop rule and scores.
         detector: What finds faces.
-        upright: An image may lie on its side or head: find out, as `find_upright` does.
+        auto_rotate: An image may lie on its side or head: find out, as `find_rotated_faces` does.
         min_face: Faces whose longer side has fewer pixels are not described. By default what
             the model's own scores by face size say, else 12.
         min_confidence: Answers of a lower probability are withheld, 0-1.
-        require: By task the class that a face must most probably be of, else it is dropped: for
+        filter: By task the class that a face must most probably be of, else it is rejected: for
             a detector that finds too much and a head that knows better.
         flip: Ask about every face and its mirror image and average the answers, in twice the
             model's time.
@@ -109,10 +109,10 @@ class FaceAttributes:
         description: model_file.Description,
         detector: Detector,
         *,
-        upright: bool = False,
+        auto_rotate: bool = False,
         min_face: float | None = None,
         min_confidence: float = 0.0,
-        require: Mapping[str, str] | None = None,
+        filter: Mapping[str, str] | None = None,
         flip: bool = False,
         batch_size: int = 32,
     ) -> None:
@@ -125,11 +125,11 @@ class FaceAttributes:
         self.model = model
         self.description = description
         self.detector = detector
-        self.upright = upright
+        self.auto_rotate = auto_rotate
         own = description.scores.get("min_face", MIN_FACE)
         self.min_face = float(own if min_face is None else min_face)
         self.min_confidence = min_confidence
-        self.require = _checked(require or {}, description.tasks)
+        self.filter = _checked(filter or {}, description.tasks)
         self.flip = flip
         self.batch_size = batch_size
         # Where the model came from and how it computes; `load` knows.
@@ -203,8 +203,10 @@ class FaceAttributes:
         Raises:
             ValueError: It is no such image.
         """
-        must_be_rgb(image)
-        return find_upright(self.detector, image) if self.upright else self.detector(image)
+        validate_image(image)
+        return (
+            find_rotated_faces(self.detector, image) if self.auto_rotate else self.detector(image)
+        )
 
     def is_large(self, face: Face) -> bool:
         """Whether the model can say anything about a face of this size."""
@@ -212,7 +214,7 @@ class FaceAttributes:
 
     def cut(self, image: np.ndarray, face: Face) -> np.ndarray:
         """The crop of one face, upright and level: RGB ``uint8``, ``(size, size, 3)``."""
-        return crop(image, face.box, self.crop_rule, face.landmarks, face.turn)
+        return crop(image, face.box, self.crop_rule, face.landmarks, face.rotation)
 
     def predict(
         self, crops: Sequence[np.ndarray] | np.ndarray, *, full_batches: bool = False
@@ -232,7 +234,7 @@ class FaceAttributes:
         for start in range(0, len(crops), self.batch_size):
             some = list(crops[start : start + self.batch_size])
             for one in some:
-                must_be_rgb(one)
+                validate_image(one)
             batch = np.stack(some)
             count = len(batch)
             room = self._room_for(count, full_batches)
@@ -246,7 +248,9 @@ class FaceAttributes:
 
     def _room_for(self, count: int, full_batches: bool) -> int:
         # A new shape means a new compilation: sizes are powers of two, or always the same.
-        fewest = runtime.fewest_of(self.model) if full_batches and count < self.batch_size else 1
+        fewest = (
+            runtime.min_stable_batch(self.model) if full_batches and count < self.batch_size else 1
+        )
         if fewest is None:
             return self.batch_size
         return max(count, min(self.batch_size, max(fewest, 1 << (count - 1).bit_length())))
@@ -265,8 +269,8 @@ class FaceAttributes:
 
     def _described(self, face: Face, answer: Mapping[str, np.ndarray]) -> DescribedFace:
         best = {task.name: task.classes[int(np.argmax(answer[task.name]))] for task in self.tasks}
-        dropped = any(best[task] != label for task, label in self.require.items())
-        return DescribedFace(face, self._predictions(answer), dropped=dropped)
+        rejected = any(best[task] != label for task, label in self.filter.items())
+        return DescribedFace(face, self._predictions(answer), rejected=rejected)
 
     def _predictions(self, answer: Mapping[str, np.ndarray]) -> dict[str, Prediction]:
         return {task.name: self._prediction(task, answer[task.name]) for task in self.tasks}
@@ -279,15 +283,15 @@ class FaceAttributes:
         return Prediction(label, top, by_class)
 
 
-def _checked(require: Mapping[str, str], tasks: Iterable[Task]) -> dict[str, str]:
+def _checked(filter: Mapping[str, str], tasks: Iterable[Task]) -> dict[str, str]:
     """The classes that are required, in the model's own spelling."""
     known = {task.name: task for task in tasks}
-    if strangers := sorted(set(require) - set(known)):
+    if strangers := sorted(set(filter) - set(known)):
         raise ValueError(
-            f"The model has no task {', '.join(strangers)} to require something of; it knows "
+            f"The model has no task {', '.join(strangers)} to filter by; it knows "
             f"{', '.join(known)}."
         )
-    return {name: known[name].class_of(label) for name, label in require.items()}
+    return {name: known[name].class_of(label) for name, label in filter.items()}
 
 
 def _in_bfloat16(network: keras.Model, description: model_file.Description) -> keras.Model:
@@ -322,12 +326,12 @@ def open_typed(given: dict[str, Any], say: Callable[[str], None]) -> FaceAttribu
     name = given.pop("detector", "auto")
     how = {name: given.pop(name) for name in LOAD if name in given}
     detector = choose_detector(name, offline=offline, say=say)
-    with silence():
+    with suppress_stderr():
         return FaceAttributes.load(detector=detector, **how)
 
 
 @contextmanager
-def silence() -> Iterator[None]:
+def suppress_stderr() -> Iterator[None]:
     """TensorFlow greets on the process' own standard error, which Python cannot intercept."""
     sys.stderr.flush()
     before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)

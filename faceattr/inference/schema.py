@@ -15,8 +15,8 @@ from faceattr.images.inputs import InputFile
 from faceattr.inference.predictor import DescribedFace
 from faceattr.tasks import Task
 
-STATUSES = ("ok", "no_face", "unreadable", "too_small", "dropped")
-OK, NO_FACE, UNREADABLE, TOO_SMALL, DROPPED = STATUSES
+STATUSES = ("ok", "no_face", "unreadable", "too_small", "rejected")
+OK, NO_FACE, UNREADABLE, TOO_SMALL, REJECTED = STATUSES
 Row = dict[str, Any]
 
 PLACE: dict[str, type] = {
@@ -94,9 +94,9 @@ def rows_of(labelled: ImageResult, tasks: Sequence[Task]) -> list[Row]:
 
 
 def _cells_of(face: DescribedFace) -> Row:
-    cells: Row = {"status": TOO_SMALL if face.too_small else DROPPED if face.dropped else OK}
+    cells: Row = {"status": TOO_SMALL if face.too_small else REJECTED if face.rejected else OK}
     cells |= {name: round(v, 1) for name, v in zip(("x0", "y0", "x1", "y1"), face.box, strict=True)}
-    cells |= {"detection": round(face.score, 4), "turn": face.face.turn}
+    cells |= {"detection": round(face.score, 4), "turn": face.face.rotation}
     for task, prediction in face.predictions.items():
         if prediction.probability is not None:
             cells[task] = prediction.label

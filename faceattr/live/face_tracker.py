@@ -168,7 +168,7 @@ class InferenceBudget:
 
 
 @dataclass(frozen=True)
-class Seen:
+class FrameResult:
     """What is known of one frame.
 
     Args:
@@ -219,20 +219,20 @@ class FaceTracker:
 
     Args:
         attributes: Detector and model.
-        effort: How much is done for a frame.
-        settling: How answers settle.
+        budget: How much is done for a frame.
+        smoothing: How answers settle.
     """
 
     def __init__(
         self,
         attributes: FaceAttributes,
-        effort: InferenceBudget | None = None,
-        settling: Smoothing | None = None,
+        budget: InferenceBudget | None = None,
+        smoothing: Smoothing | None = None,
     ) -> None:
         self.attributes = attributes
-        self.effort = effort or InferenceBudget()
-        settling = settling or Smoothing(min_confidence=attributes.min_confidence)
-        self.tracks = Tracks(attributes.tasks, settling, attributes.min_face)
+        self.budget = budget or InferenceBudget()
+        smoothing = smoothing or Smoothing(min_confidence=attributes.min_confidence)
+        self.tracks = Tracks(attributes.tasks, smoothing, attributes.min_face)
         self._thumbnail: Thumbnail | None = None
         self._since_search = 0
         self._searched = 0.0
@@ -241,11 +241,11 @@ class FaceTracker:
         """Open the detector and compile the model for every size of batch there will be."""
         self.attributes.find(np.zeros((360, 640, 3), np.uint8))
         size, count = self.attributes.crop_rule.size, 1
-        while count < 2 * self.effort.ask_at_once:
+        while count < 2 * self.budget.ask_at_once:
             self.attributes.predict(np.zeros((count, size, size, 3), np.uint8))
             count *= 2
 
-    def look(self, frame: Frame) -> Seen:
+    def update(self, frame: Frame) -> FrameResult:
         """Follow, find and describe the faces of the next frame."""
         now = make_thumbnail(frame.image)
         self._follow(frame, now)
@@ -257,12 +257,14 @@ class FaceTracker:
             self._since_search, self._searched = 0, frame.time
         due = self._ask(frame)
         shown, lost = tuple(self.tracks.shown()), tuple(self.tracks.lost())
-        return Seen(frame.number, frame.time, frame.captured, now, shown, due, lost, is_searched)
+        return FrameResult(
+            frame.number, frame.time, frame.captured, now, shown, due, lost, is_searched
+        )
 
     def _must_search(self, frame: Frame) -> bool:
         # Where few frames are looked at, carrying along becomes a guess.
         return (
-            self._since_search >= self.effort.detect_every
+            self._since_search >= self.budget.detect_every
             or frame.time - self._searched > SEARCH_SECONDS
             or not len(self.tracks)
         )
@@ -279,7 +281,7 @@ class FaceTracker:
     def _ask(self, frame: Frame) -> int:
         due = [
             face
-            for face in self.tracks.due(self.effort.ask_at_once)
+            for face in self.tracks.due(self.budget.ask_at_once)
             if _touches(face, frame.image.shape)
         ]
         crops = [self.attributes.cut(frame.image, face.face) for face in due]

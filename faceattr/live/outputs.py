@@ -30,7 +30,7 @@ QUALITY = {"preset": "ultrafast", "crf": "21"} if CODEC == "libx264" else {"qmax
 FRAGMENTS = {"movflags": "+frag_keyframe+empty_moov+default_base_moof"}
 
 
-def must_be_a_sink(path: PathLike, overwrite: bool = False) -> None:
+def validate_output(path: PathLike, overwrite: bool = False) -> None:
     """Check an output before anything is opened.
 
     Raises:

@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 from faceattr.images.camera import Feed, Source, is_live, open_feed
 from faceattr.images.video import SILENT_SECONDS, Frame, always
 from faceattr.inference.predictor import FaceAttributes
-from faceattr.live.face_tracker import FaceTracker, InferenceBudget, Seen
+from faceattr.live.face_tracker import FaceTracker, FrameResult, InferenceBudget
 from faceattr.live.tracking import LiveFace, Smoothing
 
 T = TypeVar("T")
@@ -65,7 +65,7 @@ class LatestValue(Generic[T]):
             self._changed.notify_all()
 
 
-class Clock:
+class PlaybackClock:
     """Seconds since the first frame, standing still while paused."""
 
     def __init__(self) -> None:
@@ -110,7 +110,7 @@ class Clock:
 PACE_SECONDS = 2.0
 
 
-class Pace:
+class FpsMeter:
     """How fast it goes: frames shown and looked at a second, how late picture and answers are."""
 
     def __init__(self, watching: Watch) -> None:
@@ -125,12 +125,12 @@ class Pace:
         """Count a frame that is being shown, captured at that moment of `time.monotonic`."""
         now = time.monotonic()
         self._shown.append(now)
-        self._looks.append((now, self._watching.looks))
+        self._looks.append((now, self._watching.updates))
         while now - self._shown[0] > PACE_SECONDS:
             self._shown.popleft()
             self._looks.popleft()
         self._picture = 0.9 * self._picture + 0.1 * (now - captured)
-        seen = self._watching.seen
+        seen = self._watching.latest
         if seen is not None and seen.number != self._last_look:
             late = now - seen.captured
             self._answer = late if self._last_look < 0 else 0.8 * self._answer + 0.2 * late
@@ -142,15 +142,15 @@ class Pace:
         return _rate([(moment, number) for number, moment in enumerate(self._shown)])
 
     @property
-    def looks_per_second(self) -> float:
+    def updates_per_second(self) -> float:
         """Frames in which faces were looked for, over the last two seconds."""
         return _rate(list(self._looks))
 
     def line(self) -> str:
         """All of it in one line."""
-        detector = self._watching.recogniser.attributes.detector.about["name"]
+        detector = self._watching.tracker.attributes.detector.provenance["name"]
         return (
-            f"{self.frames_per_second:.0f} frames/s   {self.looks_per_second:.0f} looks/s   "
+            f"{self.frames_per_second:.0f} frames/s   {self.updates_per_second:.0f} looks/s   "
             f"picture {1000 * self._picture:.0f} ms   answers {1000 * self._answer:.0f} ms   "
             f"{detector}"
         )
@@ -172,8 +172,8 @@ def watch(
     *,
     every_frame: bool | None = None,
     rate: float | None = None,
-    effort: InferenceBudget | None = None,
-    settling: Smoothing | None = None,
+    budget: InferenceBudget | None = None,
+    smoothing: Smoothing | None = None,
 ) -> Watch:
     """Watch faces in a camera, a video file, a stream or a folder of frames.
 
@@ -185,8 +185,8 @@ def watch(
             else go with the clock and drop frames rather than fall behind. By default the
             former for files, the latter for cameras and streams.
         rate: Frames a second of a folder.
-        effort: How much is done for a frame.
-        settling: How a track's answers are averaged.
+        budget: How much is done for a frame.
+        smoothing: How a track's answers are averaged.
 
     Returns:
         An iterator of ``(frame, faces)``: `frame.image` is RGB ``uint8``, each face a
@@ -202,27 +202,27 @@ def watch(
     opening = open_feed(source, rate=rate)
     feed = opening.__enter__()
     try:
-        recogniser = FaceTracker(attributes or FaceAttributes.load(), effort, settling)
+        tracker = FaceTracker(attributes or FaceAttributes.load(), budget, smoothing)
     except BaseException:
         opening.__exit__(None, None, None)
         raise
     kind = Watch if (every_frame if every_frame is not None else not live) else LiveWatch
-    return kind(feed, recogniser, opening)
+    return kind(feed, tracker, opening)
 
 
 class Watch:
     """Every frame of a source in order, each with its own answers.
 
-    `feed` is what is watched, `seen` what was last known of a frame. Whoever hides faces sets
+    `feed` is what is watched, `latest` what was last known of a frame. Whoever hides faces sets
     `only_searched`: then no frame is given before faces have been searched in it itself, however
     late it is.
     """
 
-    def __init__(self, feed: Feed, recogniser: FaceTracker, opening) -> None:
+    def __init__(self, feed: Feed, tracker: FaceTracker, opening) -> None:
         self.feed = feed
-        self.recogniser = recogniser
-        self.seen: Seen | None = None
-        self.looks = 0  # frames looked at
+        self.tracker = tracker
+        self.latest: FrameResult | None = None
+        self.updates = 0  # frames looked at
         self.only_searched = False
         self._is_held = False
         self._opening = opening
@@ -253,12 +253,12 @@ class Watch:
             OSError: The source broke off.
         """
         if self._frames is None:
-            self.recogniser.warm_up()
+            self.tracker.warm_up()
             self._frames = self.feed.frames()
         frame = next(self._frames)
-        self.seen = self.recogniser.look(frame)
-        self.looks += 1
-        return frame, self.seen.faces
+        self.latest = self.tracker.update(frame)
+        self.updates += 1
+        return frame, self.latest.faces
 
     def pause(self) -> None:
         """Let the source wait."""
@@ -281,11 +281,11 @@ class Watch:
 class LiveWatch(Watch):
     """The newest frame of a source with the newest answers: late rather than slow."""
 
-    def __init__(self, feed: Feed, recogniser: FaceTracker, opening) -> None:
-        super().__init__(feed, recogniser, opening)
+    def __init__(self, feed: Feed, tracker: FaceTracker, opening) -> None:
+        super().__init__(feed, tracker, opening)
         self._newest: LatestValue[Frame] = LatestValue()
-        self._known: LatestValue[tuple[Frame, Seen]] = LatestValue()
-        self._clock = Clock()
+        self._known: LatestValue[tuple[Frame, FrameResult]] = LatestValue()
+        self._clock = PlaybackClock()
         self._given = self._searched = 0  # as `LatestValue` counts them
         self._last = -1  # the number of the frame that was given last
         self._is_warm = threading.Event()
@@ -313,8 +313,8 @@ class LiveWatch(Watch):
         self._given, frame = taken
         if self._known.value is None:
             return frame, ()
-        self.seen = self._known.value[1]
-        return frame, self.seen.faces_in(frame.image, frame.time)
+        self.latest = self._known.value[1]
+        return frame, self.latest.faces_in(frame.image, frame.time)
 
     def _next_searched(self, patience: float) -> Moment | None:
         try:
@@ -327,7 +327,7 @@ class LiveWatch(Watch):
         self._searched, (frame, seen) = taken
         if not seen.is_searched:  # it was looked at before somebody wished to hide faces
             return None
-        self.seen = seen
+        self.latest = seen
         return frame, seen.faces
 
     def _must_not_be_silent(self) -> None:
@@ -376,7 +376,7 @@ class LiveWatch(Watch):
 
     def _recognise(self) -> None:
         try:
-            self.recogniser.warm_up()
+            self.tracker.warm_up()
         finally:
             self._newest.moment = time.monotonic()
             self._is_warm.set()
@@ -385,5 +385,5 @@ class LiveWatch(Watch):
             taken = self._newest.after(number, 0.2)
             if taken is not None:
                 number, frame = taken
-                self._known.put((frame, self.recogniser.look(frame)))
-                self.looks += 1
+                self._known.put((frame, self.tracker.update(frame)))
+                self.updates += 1

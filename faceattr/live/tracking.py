@@ -124,22 +124,22 @@ class Smoothing:
     """How answers settle.
 
     Args:
-        memory: Seconds over which a track's probabilities are averaged.
-        margin: What another class must be ahead of the shown one before it takes its place.
-        patience: Seconds for which a face that is not found keeps its number.
+        time_constant: Seconds over which a track's probabilities are averaged.
+        hysteresis: What another class must be ahead of the shown one before it takes its place.
+        max_age: Seconds for which a face that is not found keeps its number.
         min_confidence: Answers of a lower average probability are withheld.
     """
 
-    memory: float = 0.7
-    margin: float = 0.1
-    patience: float = 1.5
+    time_constant: float = 0.7
+    hysteresis: float = 0.1
+    max_age: float = 1.5
     min_confidence: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.memory < 0 or self.margin < 0 or self.patience < 0:
+        if self.time_constant < 0 or self.hysteresis < 0 or self.max_age < 0:
             raise ValueError(
-                "Memory, margin and patience are not negative. Received: "
-                f"{self.memory}, {self.margin}, {self.patience}"
+                "Time constant, hysteresis and maximal age are not negative. Received: "
+                f"{self.time_constant}, {self.hysteresis}, {self.max_age}"
             )
         if not 0 <= self.min_confidence <= 1:
             raise ValueError(f"A confidence lies between 0 and 1. Received: {self.min_confidence}")
@@ -150,15 +150,15 @@ class Tracks:
 
     Args:
         tasks: What they are asked.
-        settling: How answers settle.
+        smoothing: How answers settle.
         min_face: Smaller faces, longer side in pixels, are followed but not asked about.
     """
 
     def __init__(
-        self, tasks: Sequence[Task], settling: Smoothing | None = None, min_face: float = 0.0
+        self, tasks: Sequence[Task], smoothing: Smoothing | None = None, min_face: float = 0.0
     ) -> None:
         self._tasks = tuple(tasks)
-        self._settling = settling or Smoothing()
+        self._smoothing = smoothing or Smoothing()
         self._min_face = min_face
         self._tracks: list[_Track] = []
         self._number = 0
@@ -216,7 +216,7 @@ class Tracks:
     def _is_over(self, track: _Track, time: float) -> bool:
         # What was found a single time is more often a mistake than a face that hid.
         return track.missed > 0 and (
-            track.sightings == 1 or time - track.seen > self._settling.patience
+            track.sightings == 1 or time - track.seen > self._smoothing.max_age
         )
 
     def due(self, count: int) -> list[LiveFace]:
@@ -233,7 +233,7 @@ class Tracks:
         """Take the model's answer, probabilities ``(classes,)`` by task, into a track's average."""
         for track in self._tracks:
             if track.number == number:
-                track.settle(time, answer, self._tasks, self._settling)
+                track.settle(time, answer, self._tasks, self._smoothing)
 
     def shown(self) -> list[LiveFace]:
         """The faces that are in the picture now, from left to right."""
@@ -320,11 +320,11 @@ class _Track:
         time: float,
         answer: Mapping[str, np.ndarray],
         tasks: Sequence[Task],
-        settling: Smoothing,
+        smoothing: Smoothing,
     ) -> None:
         self._answers += 1
         elapsed = 0.0 if self.asked is None else time - self.asked
-        newest = 1 - np.exp(-elapsed / settling.memory) if settling.memory else 1.0
+        newest = 1 - np.exp(-elapsed / smoothing.time_constant) if smoothing.time_constant else 1.0
         # The first answers count alike, or the very first would linger.
         share = max(1 / self._answers, newest)
         for task in tasks:
@@ -333,11 +333,11 @@ class _Track:
             average = (1 - share) * before + share * now
             self.averages[task.name] = average
             best, shown = int(average.argmax()), self.labels.get(task.name)
-            if shown is None or average[best] > average[shown] + settling.margin:
+            if shown is None or average[best] > average[shown] + smoothing.hysteresis:
                 self.labels[task.name] = shown = best
-            lowest = settling.min_confidence
+            lowest = smoothing.min_confidence
             if self.is_sure.get(task.name):
-                lowest -= settling.margin / 2
+                lowest -= smoothing.hysteresis / 2
             self.is_sure[task.name] = bool(average[shown] >= lowest)
         self.asked = time
 

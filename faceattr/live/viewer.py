@@ -19,18 +19,24 @@ from faceattr.images.camera import Source, is_live, open_feed
 from faceattr.images.video import Frame
 from faceattr.inference.predictor import open_typed
 from faceattr.live.face_tracker import InferenceBudget
-from faceattr.live.outputs import TABLE_SUFFIXES, Timeline, VideoFile, must_be_a_sink, save_snapshot
+from faceattr.live.outputs import (
+    TABLE_SUFFIXES,
+    Timeline,
+    VideoFile,
+    save_snapshot,
+    validate_output,
+)
 from faceattr.live.overlay import View, draw_live
-from faceattr.live.stream import Moment, Pace, Watch, watch
+from faceattr.live.stream import FpsMeter, Moment, Watch, watch
 from faceattr.live.tracking import Smoothing
-from faceattr.live.window import Window, must_have_screen
+from faceattr.live.window import Window, require_screen
 
 DONE, BROKE_OFF, INTERRUPTED = 0, 1, 130
 SWITCHES = {"b": "bars", "p": "blur", "m": "mirror", "i": "figures", "h": "help"}
 QUIT = ("q", "\x1b")
 SIZES = {
     InferenceBudget: ("detect_every", "ask_at_once"),
-    Smoothing: ("memory", "margin", "min_confidence"),
+    Smoothing: ("time_constant", "hysteresis", "min_confidence"),
 }
 TELL_SECONDS = 0.5
 
@@ -62,7 +68,7 @@ def run(source: Source = 0, *, quiet: bool = False, **given: Any) -> int:
     with open_feed(source, **_taken(given, ("rate",))) as feed, _ctrl_c() as stopped:
         attributes = open_typed(given, say)
         with watch(feed, attributes, every_frame=every_frame, **how) as watching:
-            return Show(watching, outputs, view, say, quiet).run(stopped)
+            return Viewer(watching, outputs, view, say, quiet).run(stopped)
 
 
 def _taken(given: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -90,14 +96,14 @@ class Outputs:
 
     def __post_init__(self) -> None:
         for path in self.output:
-            must_be_a_sink(path, self.overwrite)
+            validate_output(path, self.overwrite)
         if Path(self.snapshots).exists() and not Path(self.snapshots).is_dir():
             raise NotADirectoryError(f"Snapshots need a folder, and {self.snapshots} is a file.")
         if not self.headless:
-            must_have_screen()
+            require_screen()
 
 
-class Show:
+class Viewer:
     """The loop that takes moments from a `Watch` and shows and writes them."""
 
     def __init__(
@@ -111,8 +117,8 @@ class Show:
         self.watching = watching
         self.outputs = outputs
         self.view = view
-        self.pace = Pace(watching)
-        self._effort = watching.recogniser.effort
+        self.meter = FpsMeter(watching)
+        self._budget = watching.tracker.budget
         self._say = say
         self._status = Console(stderr=True, quiet=quiet, highlight=False).status("watching")
         self._told = 0.0
@@ -142,7 +148,7 @@ class Show:
         videos, timelines = [], []
         for path in map(Path, self.outputs.output):
             if path.suffix.lower() in TABLE_SUFFIXES:
-                tasks = self.watching.recogniser.attributes.tasks
+                tasks = self.watching.tracker.attributes.tasks
                 timelines.append(stack.enter_context(Timeline(path, tasks)))
             else:
                 videos.append(stack.enter_context(VideoFile(path, self.watching.feed.rate)))
@@ -163,14 +169,14 @@ class Show:
     def _take(self, moment: Moment, window, videos, timelines) -> None:
         frame, faces = moment
         self._frames += 1
-        self.pace.tick(frame.captured)
+        self.meter.tick(frame.captured)
         self._tell(frame)
         for timeline in timelines:
             timeline.write(frame, faces)
         if window is None and not videos:
             return
-        seen = self.watching.seen
-        figures = self.pace.line() if window is not None else ""
+        seen = self.watching.latest
+        figures = self.meter.line() if window is not None else ""
         self._drawn = draw_live(frame.image, faces, self.view, figures, seen.lost if seen else ())
         for video in videos:
             video.write(self._drawn, frame.time)
@@ -180,7 +186,7 @@ class Show:
     def _tell(self, frame: Frame) -> None:
         """Keep somebody at a terminal without a window informed."""
         if self.outputs.headless and time.monotonic() - self._told > TELL_SECONDS:
-            self._status.update(f"second {frame.time:.0f}   {self.pace.line()}")
+            self._status.update(f"second {frame.time:.0f}   {self.meter.line()}")
             self._told = time.monotonic()
 
     def _obey(self, window: Window) -> bool:
@@ -207,13 +213,13 @@ class Show:
 
     def _search_more(self) -> None:
         """While faces are blurred, nothing is shown or written before it has been searched."""
-        effort = self._effort.while_blurring() if self.view.blur else self._effort
-        self.watching.recogniser.effort = effort
+        budget = self._budget.while_blurring() if self.view.blur else self._budget
+        self.watching.tracker.budget = budget
         self.watching.only_searched = self.view.blur
 
     def _say_what_was_done(self) -> None:
-        tracks = self.watching.recogniser.tracks.count
-        self._say(f"{self._frames} frames, {tracks} people; {self.pace.line()}")
+        tracks = self.watching.tracker.tracks.count
+        self._say(f"{self._frames} frames, {tracks} people; {self.meter.line()}")
         for path in self.outputs.output:
             if Path(path).exists():
                 self._say(f"  -> {path}")

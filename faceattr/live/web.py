@@ -25,8 +25,8 @@ from PIL import Image, UnidentifiedImageError
 
 from faceattr.files import install_command
 from faceattr.images.video import Frame
-from faceattr.inference.predictor import FaceAttributes, open_typed, silence
-from faceattr.live.face_tracker import FaceTracker, InferenceBudget, Seen
+from faceattr.inference.predictor import FaceAttributes, open_typed, suppress_stderr
+from faceattr.live.face_tracker import FaceTracker, FrameResult, InferenceBudget
 from faceattr.live.outputs import timeline_columns
 from faceattr.live.overlay import COLOURS
 from faceattr.live.tracking import LiveFace, Smoothing
@@ -39,7 +39,7 @@ def about_page(attributes: FaceAttributes, looks: list[str]) -> dict[str, Any]:
     """What the page has to know before the first frame."""
     return {
         "tasks": [{"name": task.name, "classes": task.classes} for task in attributes.tasks],
-        "detector": attributes.detector.about["name"],
+        "detector": attributes.detector.provenance["name"],
         "long_side": max(640, attributes.detector.long_side or 0),
         "columns": timeline_columns(attributes.tasks),
         "colours": [f"rgb{colour}" for colour in COLOURS],
@@ -78,7 +78,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
         return None
 
 
-def answer_of(seen: Seen, seconds: float) -> dict[str, Any]:
+def answer_of(seen: FrameResult, seconds: float) -> dict[str, Any]:
     """What the page is told about a frame that took so many seconds."""
     return {
         "time": seen.time,
@@ -157,8 +157,8 @@ def run(*, host: str = HOST, port: int = PORT, quiet: bool = False, **given: Any
     looks = [name for name in LOOKS if given.pop(name, False)]
     _must_be_free(host, port)
     attributes = open_typed(given, say)
-    with silence():
-        FaceTracker(attributes, how.get("effort")).warm_up()
+    with suppress_stderr():
+        FaceTracker(attributes, how.get("budget")).warm_up()
     token = None if _is_local(host) else secrets.token_urlsafe(16)
     app = application(attributes, hosts=_names(host), token=token, looks=looks, **how)
     (say if token is None else _say)(f"{_address(host, port, token)}  (Ctrl-C ends it)")
@@ -184,10 +184,10 @@ def _say(line: str) -> None:
 
 def _how(given: dict[str, Any]) -> dict[str, Any]:
     sizes = {name: given.pop(name) for name in ("detect_every", "ask_at_once") if name in given}
-    names = ("memory", "margin", "min_confidence")
+    names = ("time_constant", "hysteresis", "min_confidence")
     steadiness = {name: given.pop(name) for name in names if name in given}
-    how: dict[str, Any] = {"effort": InferenceBudget(**sizes)} if sizes else {}
-    return how | ({"settling": Smoothing(**steadiness)} if steadiness else {})
+    how: dict[str, Any] = {"budget": InferenceBudget(**sizes)} if sizes else {}
+    return how | ({"smoothing": Smoothing(**steadiness)} if steadiness else {})
 
 
 def _must_be_free(host: str, port: int) -> None:
@@ -227,8 +227,8 @@ def application(
     *,
     hosts: tuple[str, ...] | None = LOCAL_NAMES,
     token: str | None = None,
-    effort: InferenceBudget | None = None,
-    settling: Smoothing | None = None,
+    budget: InferenceBudget | None = None,
+    smoothing: Smoothing | None = None,
     looks: list[str] | None = None,
 ):
     """The ASGI application: the page at ``/`` and its websocket at ``/look``.
@@ -237,8 +237,8 @@ def application(
         attributes: Detector and model, asked by one frame at a time.
         hosts: Names under which it answers; None for any.
         token: What ``?token=`` must be; None where no other machine reaches it.
-        effort: How much is done for a frame.
-        settling: How a track's answers are averaged.
+        budget: How much is done for a frame.
+        smoothing: How a track's answers are averaged.
         looks: What is switched on when the page opens: ``bars``, ``blur``, ``mirror``.
     """
     from starlette.applications import Starlette
@@ -255,8 +255,8 @@ def application(
         return JSONResponse(about_page(attributes, looks or []), headers=HEADERS)
 
     if "blur" in (looks or []):
-        effort = (effort or InferenceBudget()).while_blurring()
-    rooms = _Rooms(attributes, hosts, token, (effort, settling))
+        budget = (budget or InferenceBudget()).while_blurring()
+    rooms = _Rooms(attributes, hosts, token, (budget, smoothing))
     routes = [
         Route("/", file("index.html")),
         *(Route(f"/{name}", file(name)) for name in FILES),
@@ -305,7 +305,7 @@ def _is_named(host: str, hosts: tuple[str, ...] | None) -> bool:
 
 
 class _Rooms:
-    """A recogniser for every page that is open, and one model for all of them."""
+    """A tracker for every page that is open, and one model for all of them."""
 
     def __init__(
         self,
@@ -349,7 +349,7 @@ class _Rooms:
         return is_ours and is_known and self._open < MOST_PAGES
 
     async def _converse(self, socket) -> None:
-        recogniser = FaceTracker(self._attributes, *self._how)
+        tracker = FaceTracker(self._attributes, *self._how)
         number = 0
         while True:
             message = await asyncio.wait_for(socket.receive(), IDLE_SECONDS)
@@ -357,7 +357,7 @@ class _Rooms:
                 return
             if message.get("bytes") is None:
                 # Any text begins a new source: nobody of the last one is expected in it.
-                recogniser, number = FaceTracker(self._attributes, *self._how), 0
+                tracker, number = FaceTracker(self._attributes, *self._how), 0
                 continue
             try:
                 second, image = await asyncio.to_thread(frame_of, message["bytes"])
@@ -365,16 +365,16 @@ class _Rooms:
                 await socket.send_json({"error": str(error)})
                 continue
             async with self._one_at_a_time:
-                answer = await asyncio.to_thread(self._seen, recogniser, image, number, second)
+                answer = await asyncio.to_thread(self._seen, tracker, image, number, second)
             number += 1
             await socket.send_json(answer)
 
     def _seen(
-        self, recogniser: FaceTracker, image: np.ndarray, number: int, second: float
+        self, tracker: FaceTracker, image: np.ndarray, number: int, second: float
     ) -> dict[str, Any]:
         if not self._is_warm:
-            recogniser.warm_up()
+            tracker.warm_up()
             self._is_warm = True
         start = time.monotonic()
-        seen = recogniser.look(Frame(image, number, second))
+        seen = tracker.update(Frame(image, number, second))
         return answer_of(seen, time.monotonic() - start)

@@ -16,7 +16,7 @@ ATTEMPT = "import cv2; cv2.namedWindow('…'); cv2.waitKey(1); cv2.destroyAllWin
 INSTEAD = "Use --headless with -o out.mp4 or -o faces.csv, or --web to watch in the browser."
 
 
-def must_have_screen() -> None:
+def require_screen() -> None:
     """Make sure that a window can open: OpenCV ends the whole process where it cannot.
 
     Raises:
@@ -52,7 +52,7 @@ class Window:
         self._is_open = False
 
     def show(self, image: np.ndarray) -> None:
-        """Show an RGB ``uint8`` image ``(h, w, 3)``."""
+        """Viewer an RGB ``uint8`` image ``(h, w, 3)``."""
         if not self._is_open:
             flags = cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL
             cv2.namedWindow(self.title, flags)

@@ -96,9 +96,16 @@ class Description:
             )
         tasks = _items(given, "tasks")
         given["tasks"] = tuple(_record(Task, "a task", task) for task in tasks)
-        given["crop"] = _record(CropRule, "the crop", given.get("crop"))
+        given["crop"] = _record(CropRule, "the crop", _crop_words(given.get("crop")))
         given["data"] = tuple(_items(given, "data"))
         return _record(cls, "the description", given)
+
+
+def _crop_words(given: Any) -> Any:
+    """A crop rule with today's words: ``align`` was called ``level``."""
+    if isinstance(given, dict) and "level" in given:
+        return {"align" if word == "level" else word: value for word, value in given.items()}
+    return given
 
 
 def _items(given: Mapping[str, Any], name: str) -> list[Any]:

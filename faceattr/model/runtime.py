@@ -37,7 +37,7 @@ class ExportedModel:
         answer: RGB ``uint8`` crops ``(n, size, size, 3)`` to probabilities ``(n, classes)`` by
             task name. It is called by one thread at a time.
         precision: What it computes in, ``"float32"`` or ``"int8"``.
-        fewest: As `fewest_of` tells it.
+        fewest: As `min_stable_batch` tells it.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Runtime:
         package: The module that it needs.
         extra: What ``pip install faceattr[…]`` calls it.
         open: A file to its answers.
-        fewest: As `fewest_of` tells it; TensorFlow has to be asked.
+        fewest: As `min_stable_batch` tells it; TensorFlow has to be asked.
     """
 
     package: str
@@ -136,7 +136,7 @@ RUNTIMES = {
 }
 
 
-def fewest_of(model: keras.Model | ExportedModel) -> int | None:
+def min_stable_batch(model: keras.Model | ExportedModel) -> int | None:
     """The fewest crops of a batch from which on a crop's answer is the same in any larger batch.
 
     Measured with the shipped model on an Intel Xeon with AVX-512, in float32, bfloat16 and int8,
@@ -184,13 +184,13 @@ def open_exported(path: str | Path, precision: str = "float32") -> ExportedModel
     return ExportedModel(runtime.open(path), precision, fewest)
 
 
-def page_beside(path: str | Path) -> Path:
+def description_path(path: str | Path) -> Path:
     """``faces.onnx.json`` for ``faces.onnx``."""
     path = Path(path)
     return path.with_name(f"{path.name}.json")
 
 
-def parts_of(path: str | Path) -> list[Path]:
+def files_of(path: str | Path) -> list[Path]:
     """The files that an exported model is made of."""
     path = Path(path)
     if path.is_dir():
@@ -200,7 +200,7 @@ def parts_of(path: str | Path) -> list[Path]:
 
 def sha256_of(path: str | Path) -> str:
     """The SHA-256 of a model of any kind; of several files, that of their hashes in order."""
-    hashes = [model_file.sha256_of(part) for part in parts_of(path)]
+    hashes = [model_file.sha256_of(part) for part in files_of(path)]
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
@@ -227,8 +227,8 @@ def load(path: str | Path) -> tuple[keras.Model | ExportedModel, Description]:
     description, page = _read(path)
     if page["sha256"] != sha256_of(path):
         raise ValueError(
-            f"{path} is not the file that {page_beside(path)} describes: it was changed since it "
-            "was exported. Export it again."
+            f"{path} is not the file that {description_path(path)} describes: it was changed "
+            "since it was exported. Export it again."
         )
     engine, side = open_exported(path, page["precision"]), description.crop.size
     answers = engine.predict_on_batch(np.zeros((1, side, side, 3), "uint8"))
@@ -238,12 +238,12 @@ def load(path: str | Path) -> tuple[keras.Model | ExportedModel, Description]:
 
 
 def _read(path: Path) -> tuple[Description, dict[str, Any]]:
-    page = page_beside(path)
-    for file in (*parts_of(path), page):
+    page = description_path(path)
+    for file in (*files_of(path), page):
         if not file.is_file():
             raise FileNotFoundError(
                 f"There is no {file}. An exported model needs everything that `faceattr export` "
-                f"wrote: {', '.join(f.name for f in (path, *parts_of(path)[1:], page))}."
+                f"wrote: {', '.join(f.name for f in (path, *files_of(path)[1:], page))}."
             )
     try:
         fields = json.loads(page.read_text(encoding="utf-8"))

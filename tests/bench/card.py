@@ -166,7 +166,7 @@ def from_face_api(folder: Path, about: Description, cache: Path | None) -> dict[
     """What face-api says of the same faces, cut at its own size of 112 pixels."""
     from face_api import face_api
 
-    rows = val_rows(folder, about, CropRule(112, about.crop.margin, about.crop.level), cache)
+    rows = val_rows(folder, about, CropRule(112, about.crop.margin, about.crop.align), cache)
     return face_api(np.ascontiguousarray(rows.crops[rows.index]))
 
 

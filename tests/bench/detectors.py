@@ -5,7 +5,7 @@
 `FACES.csv` has ``path,x0,y0,x1,y1`` with paths relative to itself; a row without a box stands for
 a picture without a face. A detection is right when its centre lies in a box that no other
 detection has taken. `--turned` sets every picture on its sides and head and compares plain
-looking with `find_upright`.
+looking with `find_rotated_faces`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-from faceattr.detection.base import Detector, Face, find_upright
+from faceattr.detection.base import Detector, Face, find_rotated_faces
 from faceattr.detection.choose import choose_detector
 from faceattr.images.load import read_image
 
@@ -54,7 +54,7 @@ def main() -> None:
             found = {path: detector(image) for path, image in images.items()}
             seconds[name].append(time.perf_counter() - start)
             if len(seconds[name]) == options.rounds:
-                print_line(detector.about, score(found, truth), seconds[name], found)
+                print_line(detector.provenance, score(found, truth), seconds[name], found)
 
 
 def read_truth(table: Path) -> dict[str, Boxes]:
@@ -88,11 +88,13 @@ def print_turned(detectors: Iterable[Detector], images: Images, truth: dict[str,
             lying = {p: np.ascontiguousarray(np.rot90(image, turn)) for p, image in images.items()}
             boxes = {p: [turned(box, turn, images[p].shape) for box in truth[p]] for p in images}
             plain = score({p: detector(image) for p, image in lying.items()}, boxes)
-            found = {p: find_upright(detector, image) for p, image in lying.items()}
+            found = {p: find_rotated_faces(detector, image) for p, image in lying.items()}
             right, wrong, faces = score(found, boxes)
-            upright = [(face.turn + turn) % 4 == 0 for faces in found.values() for face in faces]
+            upright = [
+                (face.rotation + turn) % 4 == 0 for faces in found.values() for face in faces
+            ]
             print(
-                f"{detector.about['name']:<11} turned by {90 * turn:>3}  plain recall "
+                f"{detector.provenance['name']:<11} turned by {90 * turn:>3}  plain recall "
                 f"{plain[0] / faces:6.1%}  upright recall {right / faces:6.1%}, precision "
                 f"{right / (right + wrong):6.1%}, set upright {np.mean(upright):6.1%}"
             )

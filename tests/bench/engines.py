@@ -77,7 +77,7 @@ def exported(folder: Path, description: Description, shown: Shown) -> dict:
                 if not path.exists():
                     formats.write(name, network, path, side, crops)
                 models[f"{name} {precision}"] = runtime.open_exported(path, precision)
-                size = sum(part.stat().st_size for part in runtime.parts_of(path)) / 1e6
+                size = sum(part.stat().st_size for part in runtime.files_of(path)) / 1e6
                 print(f"{name} {precision}: {size:.1f} MB", flush=True)
             except ValueError as error:
                 print(f"{name} {precision} is left out: {error}")

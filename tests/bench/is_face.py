@@ -50,9 +50,9 @@ def main() -> None:
         for describe.detector in detectors:
             faces = {path: describe(image) for path, image in images.items()}
             kept = {
-                path: [face for face in some if not face.dropped] for path, some in faces.items()
+                path: [face for face in some if not face.rejected] for path, some in faces.items()
             }
-            name = describe.detector.about["name"]
+            name = describe.detector.provenance["name"]
             print(f"{name:<12}{threshold:>9} | {_line(faces, truth)} | {_line(kept, truth)}")
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from faceattr import FaceAttributes
 from faceattr.data.sources import read_source
 from faceattr.detection.base import Face
-from faceattr.images.crop import crop, tilt_of
+from faceattr.images.crop import crop, eye_tilt
 from faceattr.images.load import read_image
 
 SIDE = 200  # of a picture on its canvas, in pixels
@@ -76,12 +76,12 @@ def print_line(attributes: FaceAttributes, task, images, answers, most: int) -> 
     start = time.perf_counter()
     attributes.predict(crops)
     micros.append((time.perf_counter() - start) / len(pairs) * 1e6)
-    errors = [abs(tilt_of(faces[i].landmarks, faces[i].side) - angles[i]) for i in kept]
+    errors = [abs(eye_tilt(faces[i].landmarks, faces[i].side) - angles[i]) for i in kept]
     gain = right[1].astype(float) - right[0]
     middle, half = gain.mean(), 1.96 * gain.std() / np.sqrt(len(gain))
     print(
         LINE.format(
-            attributes.detector.about["name"],
+            attributes.detector.provenance["name"],
             task.name,
             f"±{most}°",
             len(images),

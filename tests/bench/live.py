@@ -69,21 +69,21 @@ def measured(attributes: FaceAttributes, images: list[np.ndarray], seconds: floa
     """One line about the demo."""
     picture, answers, last, faces_seen = [], [], -1, []
     with watch(MadeCamera(images, seconds + 4), attributes) as watching:
-        while watching.seen is None:
+        while watching.latest is None:
             watching.next()
-        start, busy, looks = time.monotonic(), time.process_time(), watching.looks
+        start, busy, looks = time.monotonic(), time.process_time(), watching.updates
         for frame, faces in watching:
             draw_live(frame.image, faces, View(), "30 frames/s")
             now = time.monotonic()
             picture.append(now - frame.captured)
             faces_seen.append(len(faces))
-            if watching.seen.number != last:
-                answers.append(now - watching.seen.captured)
-                last = watching.seen.number
+            if watching.latest.number != last:
+                answers.append(now - watching.latest.captured)
+                last = watching.latest.number
             if now - start > seconds:
                 break
         wall, busy = time.monotonic() - start, time.process_time() - busy
-        looks = watching.looks - looks
+        looks = watching.updates - looks
     return _line(
         "demo", len(picture) / wall, looks / wall, picture, answers, busy / wall, faces_seen
     )
@@ -155,7 +155,7 @@ def main() -> None:
     given = parser.parse_args()
     for detector in given.detector:
         attributes = FaceAttributes.load(given.model, detector)
-        name = attributes.detector.about["name"]
+        name = attributes.detector.provenance["name"]
         if given.soak:
             soak(attributes, given.soak, given.faces[0])
             continue
