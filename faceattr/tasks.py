@@ -90,7 +90,7 @@ AGE_GROUP = Task(
     "age_group",
     ("0-5", "6-12", "13-19", "20-29", "30-39", "40-49", "50-59", "60-69", "70+"),
 )
-ORDERED = (AGE_GROUP.name,)  # tasks whose classes are neighbours
+ORDINAL_TASKS = (AGE_GROUP.name,)  # tasks whose classes are neighbours
 KNOWN_TASKS = {task.name: task for task in (EXPRESSION, GENDER, AGE_GROUP)}
 
 

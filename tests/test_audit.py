@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from test_twins import brighter, portraits
+from test_near_duplicates import brighter, portraits
 from use_toys import GreenSquares, draw
 
 from faceattr import cli
 from faceattr.auditing import audit as audit_module
 from faceattr.auditing import checks, label_permutation
 from faceattr.auditing.audit import audit
-from faceattr.auditing.label_permutation import swap_in
+from faceattr.auditing.label_permutation import find_permutation
 from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
 from faceattr.tasks import EXPRESSION, GENDER, Task
@@ -176,7 +176,7 @@ def test_sound_faces_pass_a_strict_audit(data):
 
 def test_names_that_were_exchanged_are_told():
     confusion = np.array([[5.0, 55, 0], [50, 10, 0], [2, 3, 55]])
-    swap = swap_in("mood", ("a", "b", "c"), confusion)
+    swap = find_permutation("mood", ("a", "b", "c"), confusion)
     assert swap.names == {"a": "b", "b": "a"}
     assert swap.as_labelled == pytest.approx(15 / 120)
     assert swap.exchanged == pytest.approx(105 / 120)
@@ -192,7 +192,7 @@ def test_names_that_were_exchanged_are_told():
     ],
 )
 def test_names_are_not_suspected_without_reason(confusion):
-    assert swap_in("mood", ("a", "b"), np.array(confusion, float)) is None
+    assert find_permutation("mood", ("a", "b"), np.array(confusion, float)) is None
 
 
 def test_the_model_tells_exchanged_names_whatever_the_task_is_called(tmp_path, monkeypatch):

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from faceattr.evaluation.metrics import (
-    answers_to,
     calibration_error,
     coverage_curve,
     operating_points,
+    predictions_for,
     reliability,
 )
 from faceattr.tasks import GENDER
@@ -15,7 +15,7 @@ def answered(right, confidence):
     """Answers of a confidence, right or wrong."""
     confidence = np.array(confidence, float)
     said = np.stack([confidence, 1 - confidence], axis=1)
-    return answers_to(GENDER, np.eye(2)[np.where(right, 0, 1)], said)
+    return predictions_for(GENDER, np.eye(2)[np.where(right, 0, 1)], said)
 
 
 FOUR = answered([True, False, True, True], [0.95, 0.75, 0.78, 0.55])

@@ -13,7 +13,7 @@ from conftest import shaded
 from PIL import Image
 
 from faceattr.cli import main
-from faceattr.evaluation.metrics import paired_loss
+from faceattr.evaluation.metrics import paired_accuracy_loss
 from faceattr.evaluation.report import report
 from faceattr.exporting import formats
 from faceattr.exporting.export import export
@@ -215,11 +215,13 @@ def test_limits_of_a_proof(agreement, limits, failures):
 def test_loss_of_accuracy_has_the_interval_of_rows_answered_twice():
     before = np.arange(1000) < 700
     after = before.copy()
-    assert paired_loss(before, after)[0] < 0 < paired_loss(before, after)[1] < 0.005
+    assert (
+        paired_accuracy_loss(before, after)[0] < 0 < paired_accuracy_loss(before, after)[1] < 0.005
+    )
     after[:20] = False
-    low, high = paired_loss(before, after)
+    low, high = paired_accuracy_loss(before, after)
     assert 0.01 < low < 0.02 < high < 0.03
-    assert paired_loss(after, before) == pytest.approx((-high, -low))
+    assert paired_accuracy_loss(after, before) == pytest.approx((-high, -low))
 
 
 def test_accuracy_is_compared_on_the_rows_that_know_the_task(model, shades, tmp_path):

@@ -5,8 +5,8 @@ import pytest
 
 from faceattr.data.dataset import LabeledDataset
 from faceattr.data.manifest import Example
-from faceattr.evaluation.groups import by_groups, check_columns, part_of
-from faceattr.evaluation.metrics import all_answers, answers_to, wilson
+from faceattr.evaluation.groups import check_columns, score_groups, score_named_groups
+from faceattr.evaluation.metrics import predictions_by_task, predictions_for, wilson
 from faceattr.tasks import GENDER, Task
 
 MOOD = Task("mood", ("calm", "wild"))
@@ -16,7 +16,7 @@ def groups_of(right, about, *columns, labels=None, gender=None):
     """Group answers to MOOD, of which `right` says whether they are right."""
     count = len(right)
     examples = [
-        Example(Path("a.png"), labels=(labels or [{}] * count)[i], about=about[i])
+        Example(Path("a.png"), labels=(labels or [{}] * count)[i], metadata=about[i])
         for i in range(count)
     ]
     target = np.tile([1.0, 0.0], (count, 1))
@@ -29,8 +29,8 @@ def groups_of(right, about, *columns, labels=None, gender=None):
     rows = LabeledDataset(
         np.zeros((1, 4, 4, 3), "uint8"), np.zeros(count, int), {"mood": target}, examples
     )
-    answers = all_answers(tasks, rows, probabilities)
-    return by_groups(answers, rows, probabilities, tasks, columns)
+    answers = predictions_by_task(tasks, rows, probabilities)
+    return score_groups(answers, rows, probabilities, tasks, columns)
 
 
 def test_nothing_to_group_by_gives_no_groups():
@@ -87,7 +87,7 @@ def test_many_different_numbers_become_quarters():
 def test_too_many_groups_and_unknown_columns_are_refused():
     with pytest.raises(ValueError, match="'name' has 61 different values"):
         groups_of([True] * 61, [{"name": f"n{i}"} for i in range(61)], "name")
-    example = Example(Path("a.png"), about={"hat": "yes"})
+    example = Example(Path("a.png"), metadata={"hat": "yes"})
     check_columns(["hat+mood"], [example], [MOOD])
     with pytest.raises(ValueError, match=r"group by 'cap'.*There are: hat, mood, split"):
         check_columns(["hat+cap"], [example], [MOOD])
@@ -95,7 +95,9 @@ def test_too_many_groups_and_unknown_columns_are_refused():
 
 def test_groups_may_be_given():
     target, said = np.eye(2)[[0, 0, 1]] * [[1], [0], [1]], np.eye(2)[[0, 0, 0]]
-    groups = part_of(answers_to(MOOD, target, said), "twin in train", ["yes", "yes", "no"])
+    groups = score_named_groups(
+        predictions_for(MOOD, target, said), "twin in train", ["yes", "yes", "no"]
+    )
     assert [(group.name, group.n, group.accuracy) for group in groups.groups] == [
         ("no", 1, 0.0),
         ("yes", 1, 1.0),
@@ -104,7 +106,7 @@ def test_groups_may_be_given():
 
 def test_a_group_that_shows_more_of_an_easy_class_is_told_by_its_balanced_accuracy():
     truth, said = np.eye(2)[[0, 0, 0, 1]], np.eye(2)[[0, 0, 0, 0]]
-    (group,) = part_of(answers_to(MOOD, truth, said), "all", ["x"] * 4).groups
+    (group,) = score_named_groups(predictions_for(MOOD, truth, said), "all", ["x"] * 4).groups
     assert (group.accuracy, group.balanced) == (0.75, 0.5)
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from faceattr.data.manifest import Example, Manifest, Source, target, targets, unite
+from faceattr.data.manifest import Example, Manifest, Source, merge_sources, target, targets
 from faceattr.tasks import EXPRESSION, GENDER, Task
 
 
@@ -20,7 +20,7 @@ def test_a_manifest_without_rows_is_refused():
 
 def test_unknown_classes_stop_with_their_rows():
     with pytest.raises(ValueError, match=r"b.jpg: 'robot' is not a class of task 'gender'"):
-        unite([source("gender", ("a.jpg", "male"), ("b.jpg", "robot"))])
+        merge_sources([source("gender", ("a.jpg", "male"), ("b.jpg", "robot"))])
 
 
 def test_a_split_is_train_val_or_test():
@@ -29,7 +29,7 @@ def test_a_split_is_train_val_or_test():
 
 
 def test_united_sources_have_the_tasks_of_all_and_one_row_per_face():
-    both = unite(
+    both = merge_sources(
         [
             source("expression", ("a.jpg", "happy"), ("b.jpg", "sad")),
             source("gender", ("./b.jpg", "male"), ("c.jpg", "female")),
@@ -45,20 +45,20 @@ def test_united_sources_have_the_tasks_of_all_and_one_row_per_face():
 
 def test_one_face_with_two_labels_is_refused_but_not_with_two_spellings():
     with pytest.raises(ValueError, match=r"a.jpg has two values for 'gender': male .* female"):
-        unite([source("gender", ("a.jpg", "male")), source("gender", ("a.jpg", "female"))])
-    assert unite([source("gender", ("a.jpg", "male"), ("a.jpg", "M"))]).examples
+        merge_sources([source("gender", ("a.jpg", "male")), source("gender", ("a.jpg", "female"))])
+    assert merge_sources([source("gender", ("a.jpg", "male"), ("a.jpg", "M"))]).examples
 
 
 def test_classes_of_an_own_task_are_those_of_all_sources():
-    united = unite([source("mood", ("a.jpg", "good")), source("mood", ("b.jpg", "bad"))])
+    united = merge_sources([source("mood", ("a.jpg", "good")), source("mood", ("b.jpg", "bad"))])
     assert united.tasks == (Task("mood", ("bad", "good")),)
     with pytest.raises(ValueError, match=r"at least two classes.*\['good'\]"):
-        unite([source("mood", ("a.jpg", "good"))])
+        merge_sources([source("mood", ("a.jpg", "good"))])
 
 
 def test_the_classes_of_a_known_task_hold():
     mood = Task("mood", ("laughing", "cute"))
-    assert unite([source("mood", ("a.jpg", "cute"))], {"mood": mood}).tasks == (mood,)
+    assert merge_sources([source("mood", ("a.jpg", "cute"))], {"mood": mood}).tasks == (mood,)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from conftest import shaded, toy_network
 from PIL import Image
 
 from faceattr.data.manifest import targets
-from faceattr.data.sources import read_labelled
+from faceattr.data.sources import read_for_model
 from faceattr.evaluation.report import read_dataset
 from faceattr.images.crop import CropRule
 from faceattr.tasks import GENDER, Task
@@ -41,7 +41,7 @@ def manifest(tmp_path):
             Image.fromarray(shaded(40 * number + 20, seed=len(task))).save(tmp_path / name)
         pd.DataFrame({"path": names, task: labels}).to_csv(tmp_path / f"{task}.csv", index=False)
     specs = [str(tmp_path / "mood.csv"), str(tmp_path / "gender.csv")]
-    return read_labelled(specs, {"mood": MOOD, "gender": GENDER})
+    return read_for_model(specs, {"mood": MOOD, "gender": GENDER})
 
 
 def test_eleven_pictures_have_targets_of_width_three_and_two_with_zeros_where_unknown(manifest):

@@ -18,13 +18,13 @@ from faceattr import cli
 from faceattr.data.dataset import LabeledDataset
 from faceattr.data.manifest import Example
 from faceattr.evaluation.findings import Evaluation
-from faceattr.evaluation.groups import by_groups
+from faceattr.evaluation.groups import score_groups
 from faceattr.evaluation.report import (
     IN_TRAIN,
+    NEAR_DUPLICATE,
     NOT_IN_TRAIN,
-    TWIN,
     mark_near_duplicates,
-    twin_groups,
+    near_duplicate_groups,
     unseen,
     write_report,
 )
@@ -49,7 +49,7 @@ def findings():
         "tint": generator.dirichlet([1, 1, 1], 60).astype("float32"),
     }
     examples = [
-        Example(Path(f"{i} <b>.png"), about={"hat": "<i>yes</i>" if i % 2 else "no"})
+        Example(Path(f"{i} <b>.png"), metadata={"hat": "<i>yes</i>" if i % 2 else "no"})
         for i in range(60)
     ]
     rows = LabeledDataset(crops, np.arange(60)[::-1], {"mood": mood, "tint": tint}, examples)
@@ -61,7 +61,7 @@ def findings():
         (MOOD, TINT), CropRule(32), data=data, made=made, scores=sizes | tuned, licence="mine"
     )
     found = Evaluation("m.keras", about, "val", ("mood=x",), rows, said, remarks=("Mind the gap.",))
-    groups = by_groups(found.answers, rows, said, about.tasks, ["hat", "mood"])
+    groups = score_groups(found.answers, rows, said, about.tasks, ["hat", "mood"])
     return Evaluation("m.keras", about, "val", ("mood=x",), rows, said, groups, ("Mind the gap.",))
 
 
@@ -264,19 +264,19 @@ def test_a_training_s_report_parts_the_faces_that_are_in_train_too():
     val = LabeledDataset(crops, np.arange(4), {"mood": np.eye(2)[[0, 0, 1, 1]]}, examples)
     answers = {"mood": np.eye(2)[[0, 0, 0, 1]]}
     marked = mark_near_duplicates(val, LabeledDataset(crops, np.array([1, 5]), {}))
-    (groups,) = twin_groups((MOOD,), marked, answers)
+    (groups,) = near_duplicate_groups((MOOD,), marked, answers)
     assert [(group.name, group.n) for group in groups.groups] == [
         ("in train too", 1),
         ("not in train", 3),
     ]
     alone = mark_near_duplicates(val, LabeledDataset(crops, np.array([4, 5]), {}))
-    assert twin_groups((MOOD,), alone, answers) == ()
+    assert near_duplicate_groups((MOOD,), alone, answers) == ()
 
 
 def test_rows_with_a_twin_in_train_neither_choose_nor_calibrate():
     count = 30
     examples = [
-        Example(Path(f"{i}.png"), about={TWIN: IN_TRAIN if i < 5 else NOT_IN_TRAIN})
+        Example(Path(f"{i}.png"), metadata={NEAR_DUPLICATE: IN_TRAIN if i < 5 else NOT_IN_TRAIN})
         for i in range(count)
     ]
     mood, tint = np.eye(2)[[0, 1] * 15], np.eye(2)[[0] * count]

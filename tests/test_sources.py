@@ -4,11 +4,11 @@ import pytest
 from conftest import shaded
 
 from faceattr.data.folders import age_group
-from faceattr.data.manifest import unite
+from faceattr.data.manifest import merge_sources
 from faceattr.data.sources import (
     names_of,
+    read_for_model,
     read_for_training,
-    read_labelled,
     read_source,
     without_folders,
 )
@@ -199,7 +199,7 @@ def test_sources_without_shared_labels_are_put_together(tmp_path):
 def test_rows_to_score_stay_as_they_are_and_follow_the_model_s_classes(tmp_path):
     draw(tmp_path / "cute/a.png")
     mood = Task("mood", ("laughing", "cute"))
-    read = read_labelled([f"mood={tmp_path}"], {"mood": mood})
+    read = read_for_model([f"mood={tmp_path}"], {"mood": mood})
     assert read.tasks == (mood,)
     assert read.examples[0].split == ""
 
@@ -266,7 +266,9 @@ def test_columns_that_hold_no_classes_are_left_out_of_a_bare_manifest(tmp_path):
 def test_a_wrong_manifest_is_told_what_was_expected(tmp_path, text, message):
     path = write(tmp_path / "m.csv", text, ["a.png"])
     with pytest.raises((ValueError, OSError), match=message):
-        read_labelled([path], KNOWN_TASKS) if "mood" not in text else unite([read_source(path)])
+        read_for_model([path], KNOWN_TASKS) if "mood" not in text else merge_sources(
+            [read_source(path)]
+        )
 
 
 def test_wrong_places_are_told_what_was_expected(tmp_path):
@@ -295,15 +297,15 @@ def test_columns_that_are_no_task_travel_with_the_example(tmp_path):
     lines = "path,split,gender,age,ethnicity,mood:calm\na.png,val,male,31,asian,\n"
     (tmp_path / "people.csv").write_text(lines)
     (example,) = read_source(f"gender={tmp_path / 'people.csv'}").examples
-    assert example.about == {"age": "31", "ethnicity": "asian"}
+    assert example.metadata == {"age": "31", "ethnicity": "asian"}
 
 
 def test_utkface_file_names_tell_what_reports_group_by(tmp_path):
     for name in ("31_1_2_20170112213500903.jpg", "4_0_9_20170112213500904.jpg"):
         cv2.imwrite(str(tmp_path / name), np.zeros((4, 4, 3), "uint8"))
     old, young = read_source(f"age_group={tmp_path}").examples
-    assert old.about == {"gender": "female", "age": "31", "ethnicity": "asian"}
-    assert young.about == {"age": "4"}
+    assert old.metadata == {"gender": "female", "age": "31", "ethnicity": "asian"}
+    assert young.metadata == {"age": "4"}
 
 
 def test_a_face_in_two_sources_is_set_aside_in_both_or_in_neither(tmp_path):

@@ -7,7 +7,7 @@ from conftest import shaded
 
 from faceattr.data.label_map import LabelMap
 from faceattr.data.manifest import Example, Source, target
-from faceattr.data.sources import read_for_training, read_labelled
+from faceattr.data.sources import read_for_model, read_for_training
 from faceattr.data.votes import count_votes
 from faceattr.tasks import EXPRESSION, KNOWN_TASKS
 
@@ -68,9 +68,9 @@ PrivateTest,fer0000002.png,0,10,0,0,0,0,0,0,0,0
 
 def test_ferplus_beside_fer2013_is_read_where_votes_are_asked_for(fer2013):
     (fer2013.parent / "fer2013new.csv").write_text(FERPLUS)
-    plain = read_labelled([f"expression={fer2013.parent}"], KNOWN_TASKS)
+    plain = read_for_model([f"expression={fer2013.parent}"], KNOWN_TASKS)
     assert [example.labels["expression"] for example in plain.examples] == ["happy"] * 3
-    manifest = read_labelled([str(fer2013)], KNOWN_TASKS, HALF)
+    manifest = read_for_model([str(fer2013)], KNOWN_TASKS, HALF)
     assert manifest.left_out == {"no face, by its votes": 1}
     assert manifest.notes == ("expression: votes count 50% on 2 faces",)
     first, last = (e.labels["expression"] for e in manifest.examples)
@@ -81,7 +81,7 @@ def test_ferplus_beside_fer2013_is_read_where_votes_are_asked_for(fer2013):
 def test_a_file_that_is_not_about_these_rows_is_refused(fer2013):
     (fer2013.parent / "fer2013new.csv").write_text("".join(FERPLUS.splitlines(True)[:3]))
     with pytest.raises(ValueError, match=r"has 2 rows and fer2013\.csv 3.*move it away"):
-        read_labelled([str(fer2013)], KNOWN_TASKS)
+        read_for_model([str(fer2013)], KNOWN_TASKS)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_manifest_has_votes_beside_its_label(tmp_path, columns):
     manifest.write_text(
         f"path,split,expression,{columns}\na.png,train,sad,1,1\nb.png,val,sad,,\nc.png,val,sad,4,0\n"
     )
-    read = read_for_training([str(manifest)], spelling=HALF)
+    read = read_for_training([str(manifest)], label_map=HALF)
     assert [task.name for task in read.tasks] == ["expression"]
     found = [target(EXPRESSION, e.labels["expression"]).round(2).tolist() for e in read.examples]
     assert found == [
@@ -111,16 +111,16 @@ def test_votes_that_do_not_count_add_no_class_and_their_names_may_be_mapped(tmp_
     manifest = tmp_path / "m.csv"
     rows = "a.png,train,glad,1,1\nb.png,val,sad,,\n"
     manifest.write_text(f"path,split,mood,mood:sad,mood:bored\n{rows}")
-    none = read_for_training([str(manifest)], spelling=LabelMap(votes={"mood": 0}))
+    none = read_for_training([str(manifest)], label_map=LabelMap(votes={"mood": 0}))
     assert none.tasks[0].classes == ("glad", "sad")
     mapped = LabelMap(renamed={"mood": {"bored": ""}}, votes={"mood": 0.5})
-    assert read_for_training([str(manifest)], spelling=mapped).tasks[0].classes == ("glad", "sad")
+    assert read_for_training([str(manifest)], label_map=mapped).tasks[0].classes == ("glad", "sad")
     with pytest.raises(ValueError, match=r"No source has a column moood; their tasks are mood"):
         read_for_training([str(manifest)], ["mood", "moood"])
 
 
 def test_votes_that_are_nowhere_and_shares_that_are_none_are_refused(fer2013):
     with pytest.raises(ValueError, match=r"no votes on expression.*expression:CLASS.*fer2013new"):
-        read_labelled([str(fer2013)], KNOWN_TASKS, HALF)
+        read_for_model([str(fer2013)], KNOWN_TASKS, HALF)
     with pytest.raises(ValueError, match=r"from 0 to 1.*2"):
         LabelMap(votes={"expression": 2})

@@ -19,8 +19,8 @@ from faceattr.data import console
 from faceattr.data.console import OUT, print_left_out
 from faceattr.data.dataset import LabeledDataset
 from faceattr.data.face_finder import FaceFinder
-from faceattr.data.label_map import AS_WRITTEN, LabelMap, normalize_labels
-from faceattr.data.manifest import SPLITS, Example, Source, targets, unite
+from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap, normalize_labels
+from faceattr.data.manifest import SPLITS, Example, Source, merge_sources, targets
 from faceattr.data.near_duplicates import NEAR
 from faceattr.data.sources import check_asked_for, check_find_faces_in, read_named, without_folders
 from faceattr.data.store import cache_crops
@@ -158,7 +158,7 @@ def audit(
     sources: PathLike | Sequence[PathLike],
     *,
     tasks: Collection[str] | None = None,
-    spelling: LabelMap = AS_WRITTEN,
+    label_map: LabelMap = LABELS_AS_WRITTEN,
     model: str | Path | None = model_file.SHIPPED,
     detector: Detector | None = None,
     find_faces_in: Collection[str] | None = None,
@@ -171,7 +171,7 @@ def audit(
     Args:
         sources: See `faceattr.data.sources.read_source`.
         tasks: Columns to take from bare manifests.
-        spelling: How the labels are to be understood.
+        label_map: How the labels are to be understood.
         model: What is asked whether names of classes were mixed up: a model file,
             ``"shipped"``, or None for nobody.
         detector: Finds the faces in whole photographs; None: the pictures are faces.
@@ -185,17 +185,17 @@ def audit(
     folder = Path(cache) if cache is not None else None
     known, sources = KNOWN_TASKS, as_paths(sources)
     check_find_faces_in(find_faces_in, sources)
-    read, _ = normalize_labels(read_named(sources, tasks, known), spelling, known)
+    read, _ = normalize_labels(read_named(sources, tasks, known), label_map, known)
     check_asked_for(tasks, read)
-    manifest = unite([_as_train_takes(source) for source in read], known)
+    manifest = merge_sources([_as_train_takes(source) for source in read], known)
     examples = manifest.examples
     findings = checks.divided_groups([e for source in read for e in source.examples])
-    look = FaceFinder(rule or CropRule(), detector, folder, find_faces_in)
-    search = look.search(examples)
+    finder = FaceFinder(rule or CropRule(), detector, folder, find_faces_in)
+    search = finder.search(examples)
     examples = search.examples
     findings += [Finding(checks.NO_FACE, "pictures", one) for one in search.without]
     bar = console.track(examples, "cutting faces")
-    cached = cache_crops(examples, look.rule, folder, bar)
+    cached = cache_crops(examples, finder.rule, folder, bar)
     findings += [
         Finding(checks.UNREADABLE, "pictures", examples[place], words=reason)
         for place, reason in cached.reasons.items()
@@ -203,7 +203,7 @@ def audit(
     usable = np.flatnonzero(cached.rows >= 0)
     kept = [examples[place] for place in usable]
     rows = LabeledDataset(cached.array, cached.rows[usable], targets(manifest.tasks, kept), kept)
-    findings += checks.looked_at(manifest.tasks, rows)
+    findings += checks.check_faces(manifest.tasks, rows)
     if model is not None and kept:
         swaps = find_label_permutations(manifest.tasks, kept, model_file.path_of(model), folder)
         findings += [Finding(checks.SWAPPED, swap.task, words=str(swap)) for swap in swaps]

@@ -111,7 +111,7 @@ LOOKED_AT = 100  # pictures at most whose size is asked
 PHOTOGRAPH, OBLONG = 200, 1.2
 
 
-def looked_at(tasks: Sequence[Task], rows: LabeledDataset) -> list[Finding]:
+def check_faces(tasks: Sequence[Task], rows: LabeledDataset) -> list[Finding]:
     """What can be seen from faces and labels alone."""
     alike = NearDuplicates(rows)
     few = few_rows(counts_of(tasks, rows))

@@ -47,7 +47,9 @@ class LabelPermutation:
         )
 
 
-def swap_in(task: str, names: Sequence[str], confusion: np.ndarray) -> LabelPermutation | None:
+def find_permutation(
+    task: str, names: Sequence[str], confusion: np.ndarray
+) -> LabelPermutation | None:
     """The exchange of names that explains a confusion much better than the names themselves.
 
     Args:
@@ -102,7 +104,9 @@ def find_label_permutations(
         rows = build_dataset([replace(head, name=task.name)], some, cached)
         answers = predict(network, rows)[head.name].argmax(axis=1)
         labels = rows.targets[task.name].argmax(axis=1)
-        found.append(swap_in(task.name, head.classes, _counts(labels, answers, len(head.classes))))
+        found.append(
+            find_permutation(task.name, head.classes, _counts(labels, answers, len(head.classes)))
+        )
     return [swap for swap in found if swap is not None]
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from faceattr.cli.options import (
     FOUND,
     add_face_options,
-    add_spelling,
+    add_label_options,
     command,
     detector_of,
+    label_map_of,
     names,
-    spelling_of,
     start_keras,
 )
 
@@ -28,7 +28,7 @@ def add_command(commands) -> None:
     add_face_options(parser)
     add("--strict", action="store_true", help=f"exit with {FOUND} where scores would be untrue")
     add("--cache", metavar="DIR", help="folder of the crop cache")
-    add_spelling(parser)
+    add_label_options(parser)
 
 
 def audit(sources, strict=False, **given) -> int:
@@ -39,6 +39,6 @@ def audit(sources, strict=False, **given) -> int:
 
     if given.get("model") == "none":
         given["model"] = None
-    data = {"spelling": spelling_of(given), "detector": detector_of(given)}
+    data = {"label_map": label_map_of(given), "detector": detector_of(given)}
     found = run(sources, **data, **given)
     return FOUND if strict and found.is_serious else 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from faceattr.cli.options import add_spelling, command, names, spelling_of, start_keras
+from faceattr.cli.options import add_label_options, command, label_map_of, names, start_keras
 from faceattr.cli.recipe import read_recipes
 from faceattr.cli.train import add_options, network_of, settings_of
 
@@ -24,7 +24,7 @@ def add_command(commands) -> None:
     add("--seeds", type=int, metavar="N", help="how many trainings of each (3)")
     add("-o", "--output", required=True, metavar="TABLE.csv", help="keeps what is finished")
     add("--cache", metavar="DIR", help="folder of the crop cache")
-    add_spelling(parser)
+    add_label_options(parser)
 
 
 def compare(recipes, on, output, tasks=None, cache=None, **given) -> int:
@@ -37,7 +37,7 @@ def compare(recipes, on, output, tasks=None, cache=None, **given) -> int:
     from faceattr.training.standings import RunProgress, print_standings
 
     ways = [_way(name, dict(own)) for name, own in options]
-    data = Data(tuple(on), tasks and tuple(tasks), cache, spelling_of(given))
+    data = Data(tuple(on), tasks and tuple(tasks), cache, label_map_of(given))
     with RunProgress() as progress:
         given |= {"on_begin": progress.begin, "on_end": progress.end}
         results = run(ways, data, output, perform=partial(train_apart, begin=start_keras), **given)

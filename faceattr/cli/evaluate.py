@@ -5,11 +5,11 @@ from __future__ import annotations
 from faceattr.cli.options import (
     add_face_options,
     add_flip,
-    add_spelling,
+    add_label_options,
     command,
     detector_of,
+    label_map_of,
     names,
-    spelling_of,
     start_keras,
 )
 
@@ -45,7 +45,7 @@ def add_command(commands) -> None:
     add("-o", "--output", metavar="DIR", help="where the report goes: report.html and its parts")
     add_face_options(parser)
     add("--cache", metavar="DIR", help="folder of the crop cache")
-    add_spelling(parser)
+    add_label_options(parser)
 
 
 def evaluate(model, sources, **given) -> int:
@@ -53,6 +53,6 @@ def evaluate(model, sources, **given) -> int:
     start_keras()
     from faceattr.evaluation.report import report
 
-    spelling, detector = spelling_of(given), detector_of(given)
-    report(model, sources, spelling=spelling, detector=detector, **given)
+    label_map, detector = label_map_of(given), detector_of(given)
+    report(model, sources, label_map=label_map, detector=detector, **given)
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from faceattr.cli.options import add_spelling, command, spelling_of, start_keras
+from faceattr.cli.options import add_label_options, command, label_map_of, start_keras
 
 
 def add_command(commands) -> None:
@@ -22,7 +22,7 @@ def add_command(commands) -> None:
     add("--rows", type=int, metavar="N", help="faces for each task in the proof (1000)")
     add("--cache", metavar="DIR", help="folder of the crop cache")
     add("--overwrite", action="store_true", help="replace an exported model that is there")
-    add_spelling(parser)
+    add_label_options(parser)
 
 
 def export(model, to, **given) -> int:
@@ -31,6 +31,6 @@ def export(model, to, **given) -> int:
     start_keras()
     from faceattr.exporting.export import export as run
 
-    spelling = spelling_of(given)
-    run(model, to, spelling=spelling, **given)
+    label_map = label_map_of(given)
+    run(model, to, label_map=label_map, **given)
     return 0

@@ -200,7 +200,7 @@ def _order(text: str) -> tuple[str, str]:
     return task.strip(), order.strip().lower()
 
 
-def add_spelling(parser) -> None:
+def add_label_options(parser) -> None:
     """How labels are to be understood."""
     add = parser.add_argument_group("labels that are spelt otherwise").add_argument
     add(
@@ -276,7 +276,7 @@ def distillation_of(given: dict):
     return Distillation(teachers, **fields) if teachers or fields else None
 
 
-def spelling_of(given: dict):
+def label_map_of(given: dict):
     """How labels are to be understood; takes it out of `given`."""
     from faceattr.data.label_map import LabelMap
 

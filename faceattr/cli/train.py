@@ -11,15 +11,15 @@ from faceattr.cli.options import (
     add_adding,
     add_distillation,
     add_face_options,
-    add_spelling,
+    add_label_options,
     adding_of,
     by_name,
     command,
     detector_of,
     distillation_of,
+    label_map_of,
     names,
     pairs,
-    spelling_of,
     start_keras,
 )
 from faceattr.cli.recipe import read_recipe
@@ -123,7 +123,7 @@ def add_command(commands) -> None:
     )
     add_face_options(parser)
     add_adding(parser)
-    add_spelling(parser)
+    add_label_options(parser)
     add_distillation(parser)
     add_options(parser)
 
@@ -204,10 +204,10 @@ def train(output, sources=(), **given) -> int:
     if "recipe" in given:
         given = read_recipe(given.pop("recipe"), add_options) | given
     network = network_of(given)
-    adding, spelling = adding_of(sources, given), spelling_of(given)
+    adding, label_map = adding_of(sources, given), label_map_of(given)
     phases = _offered(network.phases, adding, given.get("epochs", {}))
     settings = settings_of(phases, given)
-    data = {"adding": adding, "spelling": spelling, "detector": detector_of(given)}
+    data = {"adding": adding, "label_map": label_map, "detector": detector_of(given)}
     data["distillation"] = distillation_of(given)
     try:
         run(sources, output, network=network, settings=settings, **data, **given)

@@ -11,7 +11,15 @@ from typing import Any
 import pandas as pd
 
 from faceattr.data.fer2013 import read_fer2013
-from faceattr.data.manifest import SPLIT_NAMES, Example, Known, Label, Source, Votes, read_cells
+from faceattr.data.manifest import (
+    SPLIT_NAMES,
+    Example,
+    Label,
+    Source,
+    TasksByName,
+    Votes,
+    read_cells,
+)
 from faceattr.data.votes import read_votes, vote_columns
 from faceattr.tasks import EXPRESSION, TASK_NAME
 
@@ -20,7 +28,7 @@ OWN_COLUMNS = ("path", "split", "group", *BOX_COLUMNS)
 MANY_TEXTS = 12  # a bare column with more, most of them different, holds no classes
 
 
-def read_csv(path: Path, wanted: Collection[str] | None, known: Known) -> Source:
+def read_csv(path: Path, wanted: Collection[str] | None, known: TasksByName) -> Source:
     """Read a CSV file of labels.
 
     Args:
@@ -42,7 +50,7 @@ def read_csv(path: Path, wanted: Collection[str] | None, known: Known) -> Source
 
 
 def _read_manifest(
-    path: Path, table: pd.DataFrame, wanted: Collection[str] | None, known: Known
+    path: Path, table: pd.DataFrame, wanted: Collection[str] | None, known: TasksByName
 ) -> Source:
     if "path" not in table.columns:
         raise ValueError(
@@ -91,7 +99,7 @@ def _names_of_tasks(columns: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(name.split(":")[0] for name in free))
 
 
-def _no_classes(table: pd.DataFrame, name: str, known: Known) -> str:
+def _no_classes(table: pd.DataFrame, name: str, known: TasksByName) -> str:
     """Why a column that nobody asked for is not taken for a task; empty if it is."""
     if not re.fullmatch(TASK_NAME, name):
         return "its name cannot be a task's"
@@ -140,7 +148,7 @@ def _example(
         box=box,  # type: ignore[arg-type]
         split=SPLIT_NAMES.get(split.lower(), split),
         group=cells.get("group", "").strip(),
-        about=about,
+        metadata=about,
         origin=origin,
     )
 

@@ -66,7 +66,7 @@ def log_priors(target: np.ndarray, sources: np.ndarray, of: np.ndarray) -> np.nd
     return found
 
 
-def chances(targets: Mapping[str, np.ndarray]) -> np.ndarray:
+def sampling_weights(targets: Mapping[str, np.ndarray]) -> np.ndarray:
     """How often each row is drawn, in proportion ``(n,)``, so that classes come equally often.
 
     A row that knows several tasks is drawn as if a task were chosen at random first; with one
@@ -154,10 +154,12 @@ class LabeledDataset:
         }
 
     @property
-    def chances(self) -> np.ndarray:
+    def sampling_weights(self) -> np.ndarray:
         """How often each row is drawn among those that know the same tasks, in proportion."""
         # To the balance, a soft task is as good as unknown.
-        return chances({name: t * (name not in self.soft) for name, t in self.targets.items()})
+        return sampling_weights(
+            {name: t * (name not in self.soft) for name, t in self.targets.items()}
+        )
 
     def batch(self, rows: np.ndarray) -> Batch:
         """Crops, targets by task and masks by task of some rows."""

@@ -118,7 +118,9 @@ def _read_utkface(root: Path, pictures: Sequence[Path], task: str) -> Source:
             split = _split_of(relative)
             about = _utkface_about(path, task)
             origin = str(relative)
-            examples.append(Example(path, {task: label}, split=split, about=about, origin=origin))
+            examples.append(
+                Example(path, {task: label}, split=split, metadata=about, origin=origin)
+            )
         else:
             left_out[why_not] += 1
     if not examples:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from faceattr.data.manifest import Known, Label, Source, Votes, names_in
+from faceattr.data.manifest import Label, Source, TasksByName, Votes, label_names
 from faceattr.data.votes import FERPLUS_FILE, count_votes
 from faceattr.tasks import ORDERS
 
@@ -62,7 +62,7 @@ class LabelMap:
         return self.renaming_of(task).get(name, name)
 
 
-AS_WRITTEN = LabelMap()
+LABELS_AS_WRITTEN = LabelMap()
 
 
 def _known_orders() -> str:
@@ -70,13 +70,13 @@ def _known_orders() -> str:
 
 
 def normalize_labels(
-    sources: Sequence[Source], spelling: LabelMap, known: Known
+    sources: Sequence[Source], label_map: LabelMap, known: TasksByName
 ) -> tuple[list[Source], tuple[str, ...]]:
     """Give every label the name of its class.
 
     Args:
         sources: As they were read.
-        spelling: How their labels are to be understood.
+        label_map: How their labels are to be understood.
         known: Tasks whose classes are fixed.
 
     Returns:
@@ -86,18 +86,18 @@ def normalize_labels(
         ValueError: Labels are numbers of which nobody has said what they mean, or a name that
             shall be replaced occurs nowhere.
     """
-    numbered = [_mapped(source, spelling.named) for source in sources]
+    numbered = [_mapped(source, label_map.named) for source in sources]
     met: Counter[tuple[str, str]] = Counter()
     for source in numbered:
-        met.update(_names_met(source, spelling.votes))
-    if spelling.strict:
-        _refuse_unmet(met, spelling)
-        _refuse_unvoted(sources, spelling)
-    _refuse_numbers(met, spelling, known)
-    named = [_mapped(source, spelling.renamed_to) for source in numbered]
-    if spelling.votes:
-        named = [count_votes(source, spelling.votes, known) for source in named]
-    return named, _notes(met, spelling) + _notes_on_votes(named, spelling)
+        met.update(_names_met(source, label_map.votes))
+    if label_map.strict:
+        _refuse_unmet(met, label_map)
+        _refuse_unvoted(sources, label_map)
+    _refuse_numbers(met, label_map, known)
+    named = [_mapped(source, label_map.renamed_to) for source in numbered]
+    if label_map.votes:
+        named = [count_votes(source, label_map.votes, known) for source in named]
+    return named, _notes(met, label_map) + _notes_on_votes(named, label_map)
 
 
 def _mapped(source: Source, class_of: Callable[[str, str], str]) -> Source:
@@ -135,7 +135,7 @@ def _mapped_votes(task: str, votes: Votes, class_of: Callable[[str, str], str]) 
 def _names_met(source: Source, voted: Collection[str]) -> Iterator[tuple[str, str]]:
     for example in source.examples:
         for task, label in example.labels.items():
-            yield from ((task, name) for name in names_in(label))
+            yield from ((task, name) for name in label_names(label))
         for task in example.votes.keys() & set(voted):
             yield from ((task, name) for name in example.votes[task])
 
@@ -149,9 +149,11 @@ def _number(name: str) -> int | None:
     return int(number) if number.is_integer() else None
 
 
-def _refuse_numbers(met: Iterable[tuple[str, str]], spelling: LabelMap, known: Known) -> None:
+def _refuse_numbers(
+    met: Iterable[tuple[str, str]], label_map: LabelMap, known: TasksByName
+) -> None:
     for task, name in met:
-        if task not in ORDERS or name in spelling.renaming_of(task) or _number(name) is None:
+        if task not in ORDERS or name in label_map.renaming_of(task) or _number(name) is None:
             continue
         if task in known and name in known[task].classes:
             continue
@@ -163,8 +165,8 @@ def _refuse_numbers(met: Iterable[tuple[str, str]], spelling: LabelMap, known: K
         )
 
 
-def _refuse_unmet(met: Iterable[tuple[str, str]], spelling: LabelMap) -> None:
-    for task, renaming in spelling.renamed.items():
+def _refuse_unmet(met: Iterable[tuple[str, str]], label_map: LabelMap) -> None:
+    for task, renaming in label_map.renamed.items():
         there = {name for of, name in met if task in (EVERY_TASK, of)}
         if strangers := sorted(set(renaming) - there):
             raise ValueError(
@@ -173,9 +175,9 @@ def _refuse_unmet(met: Iterable[tuple[str, str]], spelling: LabelMap) -> None:
             )
 
 
-def _refuse_unvoted(sources: Sequence[Source], spelling: LabelMap) -> None:
+def _refuse_unvoted(sources: Sequence[Source], label_map: LabelMap) -> None:
     voted = {task for source in sources for example in source.examples for task in example.votes}
-    if unvoted := sorted(set(spelling.votes) - voted):
+    if unvoted := sorted(set(label_map.votes) - voted):
         raise ValueError(
             f"There are no votes on {', '.join(unvoted)} beside a label. Expected columns called "
             f"{unvoted[0]}:CLASS; for expression also FER+'s, in {FERPLUS_FILE} beside fer2013.csv "
@@ -183,19 +185,19 @@ def _refuse_unvoted(sources: Sequence[Source], spelling: LabelMap) -> None:
         )
 
 
-def _notes_on_votes(sources: Sequence[Source], spelling: LabelMap) -> tuple[str, ...]:
+def _notes_on_votes(sources: Sequence[Source], label_map: LabelMap) -> tuple[str, ...]:
     examples = [example for source in sources for example in source.examples]
     return tuple(
         f"{task}: votes count {share:.0%} on {sum(task in e.votes for e in examples):,} faces"
-        for task, share in spelling.votes.items()
+        for task, share in label_map.votes.items()
     )
 
 
-def _notes(met: Mapping[tuple[str, str], int], spelling: LabelMap) -> tuple[str, ...]:
+def _notes(met: Mapping[tuple[str, str], int], label_map: LabelMap) -> tuple[str, ...]:
     """What became of the names that were replaced, a line per class."""
     stood_for: dict[tuple[str, str], list[str]] = {}
     for task, name in sorted(met):
-        stood_for.setdefault((task, spelling.renamed_to(task, name)), []).append(name)
+        stood_for.setdefault((task, label_map.renamed_to(task, name)), []).append(name)
     return tuple(
         f"{task}: {' and '.join(f'{one} ({met[task, one]:,})' for one in names)} "
         f"{'count' if len(names) > 1 else 'counts'} as {name or 'unknown'}"

@@ -58,7 +58,7 @@ SPLIT_NAMES = {
 }
 Votes = Mapping[str, float]
 Label = str | Votes
-Known = Mapping[str, Task]
+TasksByName = Mapping[str, Task]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Example:
         landmarks: Points ``(x, y)`` that level the face, the eyes first, as `crop` takes them.
         split: ``"train"``, ``"val"``, ``"test"``, or ``""`` where nobody has said.
         group: Whatever must not sit in two splits, for example an identity.
-        about: What else is known of it, by column; nothing learns from it, reports group by it.
+        metadata: What else is known of it, by column; nothing learns from it, reports group by it.
         pixels: The picture itself, RGB ``uint8`` ``(height, width, 3)``, or None.
         origin: Where the row came from, for messages.
         source: The data set that it came from, by its short name.
@@ -88,7 +88,7 @@ class Example:
     landmarks: Landmarks | None = None
     split: str = ""
     group: str = ""
-    about: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
     pixels: np.ndarray | None = None
     origin: str = ""
     source: str = ""
@@ -154,7 +154,7 @@ class Manifest:
         return tuple(example for example in self.examples if example.split == split)
 
 
-def names_in(label: Label | None) -> Iterable[str]:
+def label_names(label: Label | None) -> Iterable[str]:
     """The names of classes in a label: one, those that got votes, or none."""
     return ([label] if isinstance(label, str) else label) if label else ()
 
@@ -162,7 +162,7 @@ def names_in(label: Label | None) -> Iterable[str]:
 def _label_errors(tasks: Sequence[Task], example: Example) -> list[str]:
     errors = []
     for task in tasks:
-        for name in names_in(example.labels.get(task.name)):
+        for name in label_names(example.labels.get(task.name)):
             try:
                 task.index(name)
             except ValueError as error:
@@ -170,7 +170,7 @@ def _label_errors(tasks: Sequence[Task], example: Example) -> list[str]:
     return errors
 
 
-def unite(sources: Sequence[Source], known: Known = KNOWN_TASKS) -> Manifest:
+def merge_sources(sources: Sequence[Source], known: TasksByName = KNOWN_TASKS) -> Manifest:
     """Put sources together: the tasks of all, one row for a face that stands in several.
 
     Args:
@@ -186,7 +186,7 @@ def unite(sources: Sequence[Source], known: Known = KNOWN_TASKS) -> Manifest:
     tasks = {name: known.get(name) or _own_task(name, examples) for name in names}
     faces: dict[tuple, Example] = {}
     for example in examples:
-        key = face_of(example)
+        key = face_key(example)
         faces[key] = _united(faces[key], example, tasks) if key in faces else example
     left_out: Counter[str] = Counter()
     for source in sources:
@@ -194,13 +194,13 @@ def unite(sources: Sequence[Source], known: Known = KNOWN_TASKS) -> Manifest:
     return Manifest(tuple(tasks.values()), tuple(faces.values()), left_out)
 
 
-def face_of(example: Example) -> tuple[str, Box | None]:
+def face_key(example: Example) -> tuple[str, Box | None]:
     """What two rows about the same face have in common."""
     return os.path.abspath(example.path), example.box
 
 
 def _own_task(name: str, examples: Iterable[Example]) -> Task:
-    classes = {label for example in examples for label in names_in(example.labels.get(name))}
+    classes = {label for example in examples for label in label_names(example.labels.get(name))}
     return Task(name, tuple(sorted(classes)))
 
 
@@ -218,7 +218,7 @@ def _united(first: Example, second: Example, tasks: Mapping[str, Task]) -> Examp
         votes={**second.votes, **first.votes},
         split=first.split or second.split,
         group=first.group or second.group,
-        about={**second.about, **first.about},
+        metadata={**second.metadata, **first.metadata},
     )
 
 

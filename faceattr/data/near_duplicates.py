@@ -159,7 +159,7 @@ def hashes_of(crops: np.ndarray, index: np.ndarray) -> list[bytes]:
     return [hashlib.blake2b(crops[i].tobytes(), digest_size=12).digest() for i in index]
 
 
-def have_near_duplicates(
+def find_near_duplicates(
     rows: LabeledDataset, others: LabeledDataset, above: float = NEAR
 ) -> np.ndarray:
     """Which rows show a face that is also, or nearly, among other rows.

@@ -10,10 +10,10 @@ from faceattr.data.csv_manifest import read_csv
 from faceattr.data.face_finder import FaceFinder
 from faceattr.data.fer2013 import FER2013_FILE
 from faceattr.data.folders import read_folder
-from faceattr.data.label_map import AS_WRITTEN, LabelMap, normalize_labels
+from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap, normalize_labels
 from faceattr.data.listings import listing_in, read_listing
-from faceattr.data.manifest import Known, Manifest, Source, unite
-from faceattr.data.splits import set_val_aside
+from faceattr.data.manifest import Manifest, Source, TasksByName, merge_sources
+from faceattr.data.splits import assign_splits
 from faceattr.tasks import KNOWN_TASKS
 
 MANIFEST = "manifest.csv"
@@ -74,9 +74,9 @@ def without_folders(spec: str) -> str:
 def read_for_training(
     specs: Sequence[str],
     columns: Collection[str] | None = None,
-    spelling: LabelMap = AS_WRITTEN,
-    known: Known = KNOWN_TASKS,
-    look: FaceFinder | None = None,
+    label_map: LabelMap = LABELS_AS_WRITTEN,
+    known: TasksByName = KNOWN_TASKS,
+    finder: FaceFinder | None = None,
 ) -> Manifest:
     """Read sources, unite them, and set validation rows aside for those that have none.
 
@@ -84,13 +84,13 @@ def read_for_training(
         specs: ``"task=path"`` or ``"path"`` each, see `read_source`.
         columns: What bare manifest CSVs contribute, as far as they have it; None for every
             column of class names.
-        spelling: How the labels are to be understood.
+        label_map: How the labels are to be understood.
         known: Tasks whose classes are fixed.
-        look: How the pictures are looked at, so that twins are set aside together; None: not.
+        finder: How the pictures are looked at, so that twins are set aside together; None: not.
     """
-    sources, notes = _read(specs, columns, spelling, known, look)
+    sources, notes = _read(specs, columns, label_map, known, finder)
     check_asked_for(columns, sources)
-    return _with_splits(replace(unite(sources, known), notes=notes), look)
+    return _with_splits(replace(merge_sources(sources, known), notes=notes), finder)
 
 
 def check_asked_for(names: Collection[str] | None, sources: Sequence[Source]) -> None:
@@ -103,18 +103,18 @@ def check_asked_for(names: Collection[str] | None, sources: Sequence[Source]) ->
         )
 
 
-def _with_splits(manifest: Manifest, look: FaceFinder | None) -> Manifest:
+def _with_splits(manifest: Manifest, finder: FaceFinder | None) -> Manifest:
     """Every row with a split. All sources are united first: what they share is on one side."""
     return replace(
-        manifest, examples=set_val_aside(manifest.examples, look.alike if look else None)
+        manifest, examples=assign_splits(manifest.examples, finder.alike if finder else None)
     )
 
 
-def read_labelled(
+def read_for_model(
     specs: Sequence[str],
-    known: Known,
-    spelling: LabelMap = AS_WRITTEN,
-    look: FaceFinder | None = None,
+    known: TasksByName,
+    label_map: LabelMap = LABELS_AS_WRITTEN,
+    finder: FaceFinder | None = None,
     *,
     aside: bool = False,
 ) -> Manifest:
@@ -123,8 +123,8 @@ def read_labelled(
     Args:
         specs: As for `read_for_training`.
         known: The model's tasks by name.
-        spelling: How the labels are to be understood.
-        look: How the pictures are looked at; None: they are faces.
+        label_map: How the labels are to be understood.
+        finder: How the pictures are looked at; None: they are faces.
         aside: Set validation rows aside where a source has none of its own; else rows stay as
             they are.
 
@@ -132,8 +132,8 @@ def read_labelled(
         ValueError: No source has a label for any of the tasks.
     """
     every = {**KNOWN_TASKS, **known}
-    sources, notes = _read(specs, known, spelling, every, look)
-    manifest = unite(sources, every)
+    sources, notes = _read(specs, known, label_map, every, finder)
+    manifest = merge_sources(sources, every)
     manifest = _with_splits(manifest, None) if aside else manifest
     names = [task.name for task in manifest.tasks]
     if not set(names) & set(known):
@@ -147,14 +147,14 @@ def read_labelled(
 def _read(
     specs: Sequence[str],
     columns: Collection[str] | None,
-    spelling: LabelMap,
-    known: Known,
-    look: FaceFinder | None,
+    label_map: LabelMap,
+    known: TasksByName,
+    finder: FaceFinder | None,
 ) -> tuple[list[Source], tuple[str, ...]]:
     """Every source with its labels and faces as they are meant, and notes on what was changed."""
     read = read_named(specs, columns, known)
-    sources, notes = normalize_labels(read, spelling, known)
-    return [look.faces_of(source) for source in sources] if look else sources, notes
+    sources, notes = normalize_labels(read, label_map, known)
+    return [finder.faces_of(source) for source in sources] if finder else sources, notes
 
 
 def check_find_faces_in(names: Collection[str] | None, specs: Sequence[str]) -> None:
@@ -167,19 +167,23 @@ def check_find_faces_in(names: Collection[str] | None, specs: Sequence[str]) -> 
         )
 
 
-def read_named(specs: Sequence[str], columns: Collection[str] | None, known: Known) -> list[Source]:
+def read_named(
+    specs: Sequence[str], columns: Collection[str] | None, known: TasksByName
+) -> list[Source]:
     """Read sources as `read_source` does, each with its name beside its examples."""
     named = zip(specs, names_of(specs), strict=True)
     return [_named(read_source(spec, columns, known), name) for spec, name in named]
 
 
 def _named(source: Source, name: str) -> Source:
-    examples = (replace(e, source=name, about={SOURCE: name, **e.about}) for e in source.examples)
+    examples = (
+        replace(e, source=name, metadata={SOURCE: name, **e.metadata}) for e in source.examples
+    )
     return replace(source, examples=tuple(examples))
 
 
 def read_source(
-    spec: str, columns: Collection[str] | None = None, known: Known = KNOWN_TASKS
+    spec: str, columns: Collection[str] | None = None, known: TasksByName = KNOWN_TASKS
 ) -> Source:
     """Read one source.
 

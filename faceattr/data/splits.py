@@ -46,7 +46,7 @@ FEWEST = 5  # of which one can be set aside
 Alike = Callable[[Sequence[Example]], Sequence[int] | np.ndarray]
 
 
-def set_val_aside(
+def assign_splits(
     examples: Sequence[Example], alike: Alike | None = None, *, seed: int = 0
 ) -> tuple[Example, ...]:
     """Give every row a split, and every source validation rows.

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from faceattr.data.manifest import Example, Known, Source, Votes
+from faceattr.data.manifest import Example, Source, TasksByName, Votes
 from faceattr.tasks import EXPRESSION, Task
 
 # FER+ (Barsoum et al. 2016): ten people a face. Its file names them so, behind fer2013.csv's order.
@@ -64,7 +64,7 @@ def read_votes(path: Path, table: pd.DataFrame, columns: Mapping[str, str]) -> l
     ]
 
 
-def count_votes(source: Source, shares: Mapping[str, float], known: Known) -> Source:
+def count_votes(source: Source, shares: Mapping[str, float], known: TasksByName) -> Source:
     """Let votes count beside labels.
 
     Args:
@@ -91,7 +91,7 @@ def _is_no_face(votes: Votes) -> bool:
     return bool(votes) and 2 * votes.get(NO_FACE, 0) >= sum(votes.values())
 
 
-def _mixed(example: Example, task: str, share: float, known: Known) -> Votes:
+def _mixed(example: Example, task: str, share: float, known: TasksByName) -> Votes:
     """Shares of the label's class and of the votes', which sum to 1; empty without votes."""
     votes = _countable(example.votes.get(task, {}), known.get(task))
     label = example.labels.get(task)

@@ -11,7 +11,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from faceattr.data.dataset import LabeledDataset
-from faceattr.evaluation.metrics import calibration_error, chance_error, predict
+from faceattr.evaluation.metrics import calibration_error, expected_ece, predict
 
 FEWEST = 20  # labelled rows; fewer say more about themselves than about the model
 
@@ -63,7 +63,7 @@ def apply_temperature(
     return (powers / powers.sum(axis=-1, keepdims=True)).astype("float32")
 
 
-def held_out(
+def cross_calibrated(
     target: np.ndarray, probabilities: np.ndarray, log_prior: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The labelled rows, each calibrated with a temperature that it did not fit.
@@ -100,13 +100,13 @@ class Calibration:
         fitted: Whether there were rows enough to calibrate it.
         held_out_error: Expected calibration error on rows that did not fit the temperature: each
             half of val with the temperature of the other half, both halves together.
-        chance_error: The error that a perfectly calibrated head would show on so many rows.
+        expected_ece: The error that a perfectly calibrated head would show on so many rows.
     """
 
     temperature: float
     fitted: bool
     held_out_error: float
-    chance_error: float
+    expected_ece: float
 
 
 def calibrate(
@@ -135,12 +135,12 @@ def calibrate(
         if heads is not None and name not in heads:
             continue
         target, prior = val.targets[name], (log_priors or {}).get(name)
-        right, confidence = held_out(target, answers, prior)
+        right, confidence = cross_calibrated(target, answers, prior)
         found[name] = Calibration(
             temperature(target, answers, log_prior=prior),
             len(right) >= FEWEST,
             calibration_error(right, confidence),
-            chance_error(confidence),
+            expected_ece(confidence),
         )
         head = model.get_layer(name)
         head.set_weights([weights / found[name].temperature for weights in head.get_weights()])

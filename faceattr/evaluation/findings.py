@@ -12,7 +12,7 @@ import numpy as np
 
 from faceattr.data.dataset import LabeledDataset
 from faceattr.evaluation.groups import Groups
-from faceattr.evaluation.metrics import Answers, Score, all_answers, scores_of
+from faceattr.evaluation.metrics import Score, TaskPredictions, predictions_by_task, scores_of
 from faceattr.images.draw import Tile, contact_sheet
 from faceattr.model.file import Description
 from faceattr.tasks import Task
@@ -43,7 +43,7 @@ class Mistake:
     true_probability: float
 
 
-def mistakes_of(answers: Answers) -> list[Mistake]:
+def mistakes_of(answers: TaskPredictions) -> list[Mistake]:
     """All wrong answers to one task, the surest first."""
     wrong = np.flatnonzero(~answers.right)
     order = wrong[np.argsort(-answers.confidence[wrong], kind="stable")]
@@ -122,9 +122,9 @@ class Evaluation:
         return tuple(answers.task for answers in self.answers)
 
     @cached_property
-    def answers(self) -> tuple[Answers, ...]:
+    def answers(self) -> tuple[TaskPredictions, ...]:
         """For every task that some row knows, answers beside truth."""
-        return all_answers(self.description.tasks, self.rows, self.probabilities)
+        return predictions_by_task(self.description.tasks, self.rows, self.probabilities)
 
     @cached_property
     def scores(self) -> dict[str, Score]:

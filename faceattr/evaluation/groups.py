@@ -11,7 +11,7 @@ import pandas as pd
 
 from faceattr.data.dataset import LabeledDataset
 from faceattr.data.manifest import Example
-from faceattr.evaluation.metrics import Answers, Interval, wilson
+from faceattr.evaluation.metrics import Interval, TaskPredictions, wilson
 from faceattr.tasks import Task
 
 FEW = 30  # rows; a smaller group is marked and does not decide about the gap
@@ -110,7 +110,7 @@ def check_columns(
 ) -> None:
     """Raise ValueError where there is neither a column nor a head of a name."""
     known = {"split"} | {task.name for task in tasks}
-    known |= {name for example in examples for name in (*example.about, *example.labels)}
+    known |= {name for example in examples for name in (*example.metadata, *example.labels)}
     strangers = [part for name in columns for part in name.split("+") if part not in known]
     if strangers:
         raise ValueError(
@@ -119,8 +119,8 @@ def check_columns(
         )
 
 
-def by_groups(
-    all_answers: Iterable[Answers],
+def score_groups(
+    predictions: Iterable[TaskPredictions],
     rows: LabeledDataset,
     probabilities: Mapping[str, np.ndarray],
     tasks: Sequence[Task],
@@ -129,7 +129,7 @@ def by_groups(
     """Every task's accuracy by every column.
 
     Args:
-        all_answers: The answers to every task.
+        predictions: The answers to every task.
         rows: The rows, with the examples they were read from.
         probabilities: What the model said of every row, by task.
         tasks: The model's tasks.
@@ -143,7 +143,7 @@ def by_groups(
     """
     heads = {task.name: task for task in tasks if task.name in probabilities}
     found = []
-    for answers in all_answers:
+    for answers in predictions:
         for name in columns:
             parts = [_values(part, answers, rows, probabilities, heads) for part in name.split("+")]
             if all(values for values, _ in parts):
@@ -152,7 +152,7 @@ def by_groups(
     return tuple(found)
 
 
-def part_of(answers: Answers, by: str, names: Sequence[str]) -> Groups:
+def score_named_groups(answers: TaskPredictions, by: str, names: Sequence[str]) -> Groups:
     """One task's accuracy by groups that the caller knows.
 
     Args:
@@ -163,7 +163,7 @@ def part_of(answers: Answers, by: str, names: Sequence[str]) -> Groups:
     return _grouped(answers, by, [names[row] for row in answers.rows], False)
 
 
-def _grouped(answers: Answers, by: str, names: Sequence[str], predicted: bool) -> Groups:
+def _grouped(answers: TaskPredictions, by: str, names: Sequence[str], predicted: bool) -> Groups:
     values = np.array(names, dtype=object)
     found = []
     for name in _ordered({str(name) for name in names if name}, by):
@@ -207,7 +207,7 @@ def _values(name, answers, rows, probabilities, heads) -> tuple[list[str], bool]
 
 
 def _stated(example: Example, name: str) -> str:
-    label = example.labels.get(name) or example.about.get(name, "")
+    label = example.labels.get(name) or example.metadata.get(name, "")
     if name == "split":
         return example.split
     return label if isinstance(label, str) else max(label, key=lambda key: label[key])

@@ -17,13 +17,13 @@ from sklearn import metrics
 from faceattr.data.dataset import LabeledDataset
 from faceattr.images.crop import CropRule, crop
 from faceattr.model.file import to_jsonable
-from faceattr.tasks import ORDERED, Task
+from faceattr.tasks import ORDINAL_TASKS, Task
 
 Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Answers:
+class TaskPredictions:
     """What a head answered for the rows that know its task.
 
     Args:
@@ -57,7 +57,7 @@ class Answers:
         return self.answer == self.truth
 
 
-def answers_to(task: Task, target: np.ndarray, probabilities: np.ndarray) -> Answers:
+def predictions_for(task: Task, target: np.ndarray, probabilities: np.ndarray) -> TaskPredictions:
     """Put a head's answers beside its targets.
 
     Args:
@@ -66,15 +66,15 @@ def answers_to(task: Task, target: np.ndarray, probabilities: np.ndarray) -> Ans
         probabilities: What the head answered, ``(n, classes)``.
     """
     known = np.flatnonzero(target.sum(axis=-1) > 0)
-    return Answers(task, known, target[known].argmax(axis=-1), probabilities[known])
+    return TaskPredictions(task, known, target[known].argmax(axis=-1), probabilities[known])
 
 
-def all_answers(
+def predictions_by_task(
     tasks: Sequence[Task], rows: LabeledDataset, probabilities: Mapping[str, np.ndarray]
-) -> tuple[Answers, ...]:
+) -> tuple[TaskPredictions, ...]:
     """The answers to every task that model and rows share, as far as a row knows it."""
     shared = [t for t in tasks if t.name in probabilities and t.name in rows.targets]
-    found = [answers_to(t, rows.targets[t.name], probabilities[t.name]) for t in shared]
+    found = [predictions_for(t, rows.targets[t.name], probabilities[t.name]) for t in shared]
     return tuple(answers for answers in found if len(answers))
 
 
@@ -86,7 +86,7 @@ def wilson(right: int, n: int) -> Interval:
     return float(low), float(high)
 
 
-def paired_loss(before: np.ndarray, after: np.ndarray) -> Interval:
+def paired_accuracy_loss(before: np.ndarray, after: np.ndarray) -> Interval:
     """The 95 % interval of the accuracy that is lost between two models on the same rows.
 
     Only rows that one of them alone answers right tell a difference, so it is much narrower than
@@ -147,10 +147,10 @@ class OperatingPoint:
     interval: Interval
 
 
-def reliability(answers: Answers, bins: int = BINS) -> tuple[Bin, ...]:
+def reliability(answers: TaskPredictions, bins: int = BINS) -> tuple[Bin, ...]:
     """Confidence against accuracy, over equal bins of confidence that hold any answer."""
     confidence, right = answers.confidence.astype(float), answers.right
-    place = bin_of(confidence, bins)
+    place = confidence_bin(confidence, bins)
     found = []
     for number in np.unique(place):
         inside = place == number
@@ -159,26 +159,26 @@ def reliability(answers: Answers, bins: int = BINS) -> tuple[Bin, ...]:
     return tuple(found)
 
 
-def bin_of(confidence: np.ndarray, bins: int) -> np.ndarray:
+def confidence_bin(confidence: np.ndarray, bins: int) -> np.ndarray:
     """In which of so many equal bins each confidence lies, counted from 0."""
     return np.clip((confidence * bins).astype(int), 0, bins - 1)
 
 
 def operating_points(
-    answers: Answers, thresholds: tuple[float, ...] = THRESHOLDS
+    answers: TaskPredictions, thresholds: tuple[float, ...] = THRESHOLDS
 ) -> tuple[OperatingPoint, ...]:
     """For some smallest confidences, how much is still answered and how well."""
     return tuple(_offer(answers, threshold) for threshold in thresholds)
 
 
-def _offer(answers: Answers, threshold: float) -> OperatingPoint:
+def _offer(answers: TaskPredictions, threshold: float) -> OperatingPoint:
     given = answers.confidence >= threshold
     n, hits = int(given.sum()), int(answers.right[given].sum())
     accuracy = hits / n if n else float("nan")
     return OperatingPoint(threshold, n, n / len(answers), accuracy, wilson(hits, n))
 
 
-def coverage_curve(answers: Answers) -> tuple[np.ndarray, np.ndarray]:
+def coverage_curve(answers: TaskPredictions) -> tuple[np.ndarray, np.ndarray]:
     """Accuracy of the surest answers, for every number of them.
 
     Returns:
@@ -213,7 +213,7 @@ class Score:
         confusion: Counts, true class by row and answered class by column, ``(classes, classes)``.
         calibration_error: Expected calibration error over 15 equal bins of confidence
             (Guo et al. 2017).
-        chance_error: What of it a perfectly calibrated head would show over these rows.
+        expected_ece: What of it a perfectly calibrated head would show over these rows.
     """
 
     task: str
@@ -225,7 +225,7 @@ class Score:
     recall: Mapping[str, float]
     confusion: tuple[tuple[int, ...], ...]
     calibration_error: float
-    chance_error: float
+    expected_ece: float
 
     @property
     def shares(self) -> np.ndarray:
@@ -236,7 +236,7 @@ class Score:
     @property
     def within_one(self) -> float | None:
         """Share of answers that are right or one class beside it, for tasks of ordered classes."""
-        if self.task not in ORDERED or not self.n:
+        if self.task not in ORDINAL_TASKS or not self.n:
             return None
         counts = np.array(self.confusion)
         return float(sum(np.trace(counts, offset) for offset in (-1, 0, 1)) / self.n)
@@ -323,7 +323,7 @@ def score(task: Task, target: np.ndarray, probabilities: np.ndarray) -> Score:
         target: Target rows ``(n, classes)``; all-zero rows do not count.
         probabilities: What the head answered, ``(n, classes)``.
     """
-    answers = answers_to(task, target, probabilities)
+    answers = predictions_for(task, target, probabilities)
     truth, answer, n = answers.truth, answers.answer, len(answers)
     if not n:
         return _nothing_scored(task)
@@ -344,7 +344,7 @@ def score(task: Task, target: np.ndarray, probabilities: np.ndarray) -> Score:
         recall=dict(zip(task.classes, recall.tolist(), strict=True)),
         confusion=tuple(map(tuple, confusion.tolist())),
         calibration_error=calibration_error(answers.right, answers.confidence),
-        chance_error=chance_error(answers.confidence),
+        expected_ece=expected_ece(answers.confidence),
     )
 
 
@@ -360,7 +360,7 @@ def _nothing_scored(task: Task) -> Score:
         recall=dict.fromkeys(task.classes, np.nan),
         confusion=((0,) * classes,) * classes,
         calibration_error=np.nan,
-        chance_error=np.nan,
+        expected_ece=np.nan,
     )
 
 
@@ -374,11 +374,11 @@ def calibration_error(right: np.ndarray, confidence: np.ndarray, bins: int = BIN
     Returns:
         0 to 1; NaN without an answer.
     """
-    gaps = np.bincount(bin_of(confidence, bins), right - confidence.astype(float), bins)
+    gaps = np.bincount(confidence_bin(confidence, bins), right - confidence.astype(float), bins)
     return float(np.abs(gaps).sum() / len(right)) if len(right) else np.nan
 
 
-def chance_error(confidence: np.ndarray, bins: int = BINS) -> float:
+def expected_ece(confidence: np.ndarray, bins: int = BINS) -> float:
     """The calibration error to expect of answers that are right exactly as often as they say.
 
     Chance alone takes every bin's accuracy off its confidence, the more the fewer rows it has, and
@@ -392,7 +392,7 @@ def chance_error(confidence: np.ndarray, bins: int = BINS) -> float:
         The mean over many draws of right and wrong, each bin's sum taken as normal.
     """
     chances = confidence.astype(float)
-    variances = np.bincount(bin_of(confidence, bins), chances * (1 - chances), bins)
+    variances = np.bincount(confidence_bin(confidence, bins), chances * (1 - chances), bins)
     return float(np.sqrt(variances * 2 / np.pi).sum() / len(chances)) if len(chances) else np.nan
 
 

@@ -19,8 +19,8 @@ from matplotlib.ticker import MaxNLocator
 from sklearn import metrics
 
 from faceattr.evaluation.metrics import (
-    Answers,
     Score,
+    TaskPredictions,
     coverage_curve,
     operating_points,
     reliability,
@@ -83,12 +83,12 @@ def confusions(scores: Mapping[str, Score], tasks: Sequence[Task]) -> Figure:
     return figure
 
 
-def calibration(all_answers: Sequence[Answers]) -> Figure:
+def calibration(predictions: Sequence[TaskPredictions]) -> Figure:
     """A row per task: reliability on the left, accuracy over coverage on the right."""
-    height = 3.4 * len(all_answers)
+    height = 3.4 * len(predictions)
     figure = Figure(figsize=(9, height), layout="constrained")
-    axes = figure.subplots(len(all_answers), 2, squeeze=False)
-    for (left, right), answers in zip(axes, all_answers, strict=True):
+    axes = figure.subplots(len(predictions), 2, squeeze=False)
+    for (left, right), answers in zip(axes, predictions, strict=True):
         draw_reliability(left, answers)
         draw_coverage(right, answers)
         left.set_title(answers.task.name)
@@ -96,14 +96,14 @@ def calibration(all_answers: Sequence[Answers]) -> Figure:
     return figure
 
 
-def alone(draw: Callable[[Axes, Answers], None], answers: Answers) -> Figure:
+def alone(draw: Callable[[Axes, TaskPredictions], None], answers: TaskPredictions) -> Figure:
     """One of the drawings below as a figure of its own."""
     figure = Figure(figsize=(5, 3.6), layout="constrained")
     draw(figure.subplots(), answers)
     return figure
 
 
-def draw_reliability(axis: Axes, answers: Answers) -> None:
+def draw_reliability(axis: Axes, answers: TaskPredictions) -> None:
     """Accuracy, with its interval, over confidence; what is calibrated lies on the diagonal."""
     bins = reliability(answers)
     confidence = np.array([100 * b.confidence for b in bins])
@@ -118,7 +118,7 @@ def draw_reliability(axis: Axes, answers: Answers) -> None:
     axis.set(xlabel="confidence, %", ylabel="right, %  (bars: share of faces)")
 
 
-def draw_coverage(axis: Axes, answers: Answers) -> None:
+def draw_coverage(axis: Axes, answers: TaskPredictions) -> None:
     """Accuracy of the surest answers over how many they are, with some smallest confidences."""
     coverage, accuracy = coverage_curve(answers)
     # A handful of answers has an accuracy of chance alone, which would set the scale.

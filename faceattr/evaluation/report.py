@@ -16,21 +16,21 @@ from faceattr import __version__
 from faceattr.data import console
 from faceattr.data.dataset import LabeledDataset, build_dataset
 from faceattr.data.face_finder import FaceFinder
-from faceattr.data.label_map import AS_WRITTEN, LabelMap
+from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
 from faceattr.data.manifest import Example, Manifest
-from faceattr.data.near_duplicates import have_near_duplicates
-from faceattr.data.sources import check_find_faces_in, read_labelled, without_folders
+from faceattr.data.near_duplicates import find_near_duplicates
+from faceattr.data.sources import check_find_faces_in, read_for_model, without_folders
 from faceattr.data.store import cache_crops
 from faceattr.detection.base import Detector
 from faceattr.evaluation import plots, show
 from faceattr.evaluation.calibration import FEWEST
 from faceattr.evaluation.findings import SHOWN, Evaluation, draw_mistakes, write_mistakes
-from faceattr.evaluation.groups import Groups, by_groups, check_columns
+from faceattr.evaluation.groups import Groups, check_columns, score_groups
 from faceattr.evaluation.metrics import (
     Score,
-    all_answers,
     operating_points,
     predict,
+    predictions_by_task,
     reliability,
     write_json,
 )
@@ -47,7 +47,7 @@ from faceattr.tasks import Task
 SCORES = "scores.json"  # its absence tells that a run is not finished
 ABOUT = "about.json"  # which rows and which model file were scored
 ROBUSTNESS = "robustness.json"
-TWIN = "twin"  # a column that is not in the manifest but worked out
+NEAR_DUPLICATE = "twin"  # a column that is not in the manifest but worked out
 IN_TRAIN, NOT_IN_TRAIN = "in train too", "not in train"
 
 
@@ -56,7 +56,7 @@ def report(
     sources: PathLike | Sequence[PathLike],
     *,
     tasks: Collection[str] | None = None,
-    spelling: LabelMap = AS_WRITTEN,
+    label_map: LabelMap = LABELS_AS_WRITTEN,
     split: str | None = None,
     by: Sequence[str] = (),
     flip: bool = False,
@@ -72,11 +72,11 @@ def report(
         model: A model file or an exported one, or ``"shipped"`` for the one of the package.
         sources: See `faceattr.data.sources.read_source`.
         tasks: Which of the model's tasks to score; None for all that the sources know.
-        spelling: How the labels are to be understood.
+        label_map: How the labels are to be understood.
         split: ``"train"``, ``"val"``, ``"test"`` or ``"all"``; None for val where some row
             is of it, else all.
-        by: Columns by which to group, see `faceattr.evaluation.groups.by_groups`; ``"twin"`` parts
-            the faces that are, or nearly are, among the sources' rows of split train as well.
+        by: Columns by which to group, see `faceattr.evaluation.groups.score_groups`; ``"twin"``
+            parts the faces that are, or nearly are, among the sources' rows of split train as well.
         flip: Average the answers on each face and its mirror image.
         robust: Also score the faces after they were blurred, darkened, compressed, turned away or
             covered, see `faceattr.evaluation.robustness.robustness`.
@@ -95,24 +95,26 @@ def report(
     path, sources = model_file.path_of(model), as_paths(sources)
     check_find_faces_in(find_faces_in, sources)
     description = runtime.describe(path)
-    look = FaceFinder(description.crop, detector, Path(cache) if cache else None, find_faces_in)
+    finder = FaceFinder(description.crop, detector, Path(cache) if cache else None, find_faces_in)
     known = {task.name: task for task in description.tasks}
-    whole = _only(read_labelled(sources, known, spelling, look), tasks, path, known)
-    chosen, manifest = of_split(whole, split)
-    check_columns([name for name in by if name != TWIN], manifest.examples, description.tasks)
+    whole = _only(read_for_model(sources, known, label_map, finder), tasks, path, known)
+    chosen, manifest = select_split(whole, split)
+    check_columns(
+        [name for name in by if name != NEAR_DUPLICATE], manifest.examples, description.tasks
+    )
     rows, left_out = read_dataset(manifest.examples, manifest.tasks, description.crop, cache)
     console.print_left_out(left_out)
     if not len(rows):
         raise ValueError("None of these pictures can be read, so there is nothing to score.")
-    if TWIN in by:
+    if NEAR_DUPLICATE in by:
         train, _ = read_dataset(whole.only("train"), manifest.tasks, description.crop, cache)
         rows = mark_near_duplicates(rows, train)
     watch = partial(console.track, what="asking the model")
     network = runtime.load(path)[0]
     network = runtime.FlipAveraging(network) if flip else network
     probabilities = predict(network, rows, watch=watch)
-    answers = all_answers(description.tasks, rows, probabilities)
-    groups = by_groups(answers, rows, probabilities, description.tasks, by)
+    answers = predictions_by_task(description.tasks, rows, probabilities)
+    groups = score_groups(answers, rows, probabilities, description.tasks, by)
     names = tuple(map(without_folders, sources))
     remarks = (*whole.notes, *_remarks(description, chosen, names, flip))
     findings = Evaluation(
@@ -189,16 +191,18 @@ def _only(
 
 
 def mark_near_duplicates(rows: LabeledDataset, train: LabeledDataset) -> LabeledDataset:
-    """Rows with a column `TWIN`: whether the same face, or nearly the same, is in train.
+    """Rows with a column `NEAR_DUPLICATE`: whether the same face, or nearly the same, is in train.
 
     Raises:
         ValueError: There are no training rows.
     """
     if not len(train):
-        raise ValueError(f"--by {TWIN} compares with rows of split train, and there are none.")
-    found = [IN_TRAIN if twin else NOT_IN_TRAIN for twin in have_near_duplicates(rows, train)]
+        raise ValueError(
+            f"--by {NEAR_DUPLICATE} compares with rows of split train, and there are none."
+        )
+    found = [IN_TRAIN if twin else NOT_IN_TRAIN for twin in find_near_duplicates(rows, train)]
     marked = [
-        replace(example, about={**example.about, TWIN: word})
+        replace(example, metadata={**example.metadata, NEAR_DUPLICATE: word})
         for example, word in zip(rows.examples, found, strict=True)
     ]
     return replace(rows, examples=marked)
@@ -210,7 +214,9 @@ def unseen(rows: LabeledDataset) -> LabeledDataset:
     Rows with a twin in train measure what was learnt by heart: they shall neither choose an
     epoch nor say how sure a model may be.
     """
-    places = np.array([example.about[TWIN] == NOT_IN_TRAIN for example in rows.examples], bool)
+    places = np.array(
+        [example.metadata[NEAR_DUPLICATE] == NOT_IN_TRAIN for example in rows.examples], bool
+    )
     targets = {
         name: target * places[:, None] if target[places].any(axis=1).sum() >= FEWEST else target
         for name, target in rows.targets.items()
@@ -219,19 +225,19 @@ def unseen(rows: LabeledDataset) -> LabeledDataset:
     return replace(rows, targets=targets).take(np.flatnonzero(kept))
 
 
-def twin_groups(
+def near_duplicate_groups(
     tasks: Sequence[Task], rows: LabeledDataset, probabilities: Mapping[str, np.ndarray]
 ) -> tuple[Groups, ...]:
     """Accuracy with and without the faces that are in train too, of rows of `mark_near_duplicates`.
 
     A task none of whose faces, or all of them, have a twin is left out.
     """
-    answers = all_answers(tasks, rows, probabilities)
-    found = by_groups(answers, rows, probabilities, tasks, [TWIN])
+    answers = predictions_by_task(tasks, rows, probabilities)
+    found = score_groups(answers, rows, probabilities, tasks, [NEAR_DUPLICATE])
     return tuple(groups for groups in found if len(groups.groups) > 1)
 
 
-def of_split(manifest: Manifest, split: str | None) -> tuple[str, Manifest]:
+def select_split(manifest: Manifest, split: str | None) -> tuple[str, Manifest]:
     """The rows of one split; without a name those of val, or all where no row is of val."""
     splits = {example.split for example in manifest.examples}
     chosen = split or ("val" if "val" in splits else "all")
@@ -261,7 +267,7 @@ def print_findings(findings: Evaluation) -> None:
     """Print the scores, what they cannot tell, what confidence buys, and the groups."""
     show.print_scores(findings.scores)
     console.print_notes(findings.warnings())
-    show.print_offers(
+    show.print_operating_points(
         {answers.task.name: operating_points(answers) for answers in findings.answers}
     )
     show.print_groups(findings.groups)

@@ -23,7 +23,7 @@ def print_calibration(calibration: Mapping[str, Calibration]) -> None:
         OUT.print(
             f"{name}: calibrated with temperature {found.temperature:.2f}, calibration error "
             f"{found.held_out_error:.1%} on rows that did not fit it "
-            f"({found.chance_error:.1%} by chance alone)"
+            f"({found.expected_ece:.1%} by chance alone)"
         )
 
 
@@ -71,7 +71,7 @@ def print_scores(scores: Mapping[str, Score]) -> None:
             OUT.print(f"{score.task}: {score.within_one:.1%} right or one class beside it")
 
 
-def print_offers(by_task: Mapping[str, Sequence[OperatingPoint]]) -> None:
+def print_operating_points(by_task: Mapping[str, Sequence[OperatingPoint]]) -> None:
     """Print, by task, which accuracy a smallest confidence buys for how many answers."""
     for task, found in by_task.items():
         table = Table("--min-confidence", "answered", "right of these", "95 % interval")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from faceattr import __version__
-from faceattr.data.label_map import AS_WRITTEN, LabelMap
+from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
 from faceattr.exporting import formats
 from faceattr.exporting.console import print_proof, say
 from faceattr.exporting.parity import ParityReport, check_parity, choose_crops
@@ -45,7 +45,7 @@ def export(
     int8: bool = False,
     rows: int = ROWS,
     cache: str | Path | None = None,
-    spelling: LabelMap = AS_WRITTEN,
+    label_map: LabelMap = LABELS_AS_WRITTEN,
     overwrite: bool = False,
 ) -> ParityReport:
     """Write a model for another runtime and prove that the file answers alike.
@@ -64,7 +64,7 @@ def export(
         int8: Compute in 8 bits. Needs `on`: ranges are measured on its train rows.
         rows: Most rows for each task that the proof looks at.
         cache: Folder of the crop cache.
-        spelling: How the labels of `on` are to be understood.
+        label_map: How the labels of `on` are to be understood.
         overwrite: Replace a file that is there; a folder only if it is an exported model.
 
     Returns:
@@ -82,7 +82,7 @@ def export(
     target = formats.target_called(to, int8=int8)
     output = Path(output) if output is not None else _usual_name(path, to, int8)
     _check_output(output, target.ending, overwrite)
-    shown = choose_crops(on, description, rows, cache, int8=int8, spelling=spelling)
+    shown = choose_crops(on, description, rows, cache, int8=int8, label_map=label_map)
     network = model_file.load(path)[0]
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:

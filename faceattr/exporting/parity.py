@@ -15,16 +15,16 @@ import numpy as np
 
 from faceattr.data import console
 from faceattr.data.dataset import LabeledDataset
-from faceattr.data.label_map import AS_WRITTEN, LabelMap
+from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
 from faceattr.data.manifest import Example, Manifest
-from faceattr.data.sources import read_labelled, without_folders
+from faceattr.data.sources import read_for_model, without_folders
 from faceattr.evaluation.metrics import (
     Interval,
-    answers_to,
     calibration_error,
-    chance_error,
-    paired_loss,
+    expected_ece,
+    paired_accuracy_loss,
     predict,
+    predictions_for,
 )
 from faceattr.evaluation.report import read_dataset
 from faceattr.model.file import Description
@@ -59,7 +59,7 @@ def choose_crops(
     cache: str | Path | None = None,
     *,
     int8: bool = False,
-    spelling: LabelMap = AS_WRITTEN,
+    label_map: LabelMap = LABELS_AS_WRITTEN,
 ) -> Shown:
     """Choose what an export is proved on.
 
@@ -70,7 +70,7 @@ def choose_crops(
         most: Rows of val for each task.
         cache: Folder of the crop cache.
         int8: Take crops of train rows for calibration as well.
-        spelling: How the sources' labels are to be understood.
+        label_map: How the sources' labels are to be understood.
 
     Raises:
         ValueError: The sources have no task of the model, int8 has too few crops, or labels
@@ -82,12 +82,12 @@ def choose_crops(
                 "int8 is measured and proved on real faces: give labelled ones, for example "
                 f"--on {description.tasks[0].name}=FOLDER."
             )
-        if spelling != AS_WRITTEN:
+        if label_map != LABELS_AS_WRITTEN:
             raise ValueError("Made pictures have no labels to spell: give labelled faces by --on.")
         rows = made(description.crop.size)
         return Shown(rows, f"{len(rows)} made pictures, which are no faces")
     known = {task.name: task for task in description.tasks}
-    manifest = read_labelled(sources, known, spelling, aside=True)
+    manifest = read_for_model(sources, known, label_map, aside=True)
     names = [task.name for task in description.tasks if task in manifest.tasks]
     val = _rows(_chosen(manifest, "val", names, most), manifest, description, cache)
     about = f"{len(val):,} faces of {', '.join(map(without_folders, sources))} (val)"
@@ -181,7 +181,7 @@ class LabeledAgreement:
         lost: 95 % interval of the loss of accuracy, of the same crops answered twice.
         calibration_before: The network's expected calibration error, 0-1.
         calibration_after: The file's.
-        chance_error: What of it a perfectly calibrated head would show.
+        expected_ece: What of it a perfectly calibrated head would show.
     """
 
     n: int
@@ -190,12 +190,12 @@ class LabeledAgreement:
     lost: Interval
     calibration_before: float
     calibration_after: float
-    chance_error: float
+    expected_ece: float
 
     def failures(self, limits: Limits) -> list[str]:
         """What is beyond the limits, in words."""
         lost = round(self.accuracy_before - self.accuracy_after, 9)  # 0.951 - 0.948 exceeds 0.003
-        rise = self.calibration_after - max(self.calibration_before, self.chance_error)
+        rise = self.calibration_after - max(self.calibration_before, self.expected_ece)
         found = []
         if self.lost[0] > 0 and not lost <= limits.accuracy_lost:
             low, high = (100 * bound for bound in self.lost)
@@ -318,17 +318,17 @@ def _labelled(
 ) -> LabeledAgreement | None:
     if target is None or not target.any():
         return None
-    old, new = (answers_to(task, target, probabilities) for probabilities in (before, after))
+    old, new = (predictions_for(task, target, probabilities) for probabilities in (before, after))
     with np.errstate(invalid="ignore"):  # a NaN is told by how far it changes
         errors = [calibration_error(a.right, a.confidence) for a in (old, new)]
     return LabeledAgreement(
         n=len(old),
         accuracy_before=float(old.right.mean()),
         accuracy_after=float(new.right.mean()),
-        lost=paired_loss(old.right, new.right),
+        lost=paired_accuracy_loss(old.right, new.right),
         calibration_before=errors[0],
         calibration_after=errors[1],
-        chance_error=chance_error(old.confidence),
+        expected_ece=expected_ece(old.confidence),
     )
 
 

@@ -257,7 +257,7 @@ class MaskedBatches(keras.utils.PyDataset):
         self._epoch, self._features = epoch, features
         names = [name for name, target in rows.targets.items() if target.any()]
         self._kinds, self._shares = label_patterns(rows, names, mix or TaskSampling())
-        self._chances = rows.chances
+        self._chances = rows.sampling_weights
         self._plan, self._began = self._planned(), False
         self._prepare()
 

@@ -21,7 +21,7 @@ import keras
 import pandas as pd
 
 from faceattr.data.dataset import LabeledDataset
-from faceattr.data.label_map import AS_WRITTEN, LabelMap
+from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
 from faceattr.data.sources import read_for_training
 from faceattr.evaluation.report import read_dataset
 from faceattr.images.crop import CropRule
@@ -53,13 +53,13 @@ class Data:
         sources: See `faceattr.data.sources.read_source`.
         tasks: Columns to take from bare manifests.
         cache: Folder of the crop cache.
-        spelling: How the labels are to be understood.
+        label_map: How the labels are to be understood.
     """
 
     sources: tuple[str, ...]
     tasks: tuple[str, ...] | None = None
     cache: str | Path | None = None
-    spelling: LabelMap = AS_WRITTEN
+    label_map: LabelMap = LABELS_AS_WRITTEN
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Run:
             "settings": asdict(self.settings),
             "sources": self.data.sources,
             "tasks": self.data.tasks,
-            "spelling": asdict(self.data.spelling),
+            "spelling": asdict(self.data.label_map),
             "alone": self.alone,
         }
         return hashlib.sha256(json.dumps(to_jsonable(facts)).encode()).hexdigest()[:16]
@@ -191,7 +191,7 @@ def train_once(run: Run) -> list[Result]:
 
 def _read(run: Run, rule: CropRule) -> tuple[list[Task], dict[str, LabeledDataset]]:
     """The tasks that the run trains, and the rows that know one of them, by split."""
-    manifest = read_for_training(run.data.sources, run.data.tasks, run.data.spelling)
+    manifest = read_for_training(run.data.sources, run.data.tasks, run.data.label_map)
     tasks = [task for task in manifest.tasks if run.alone in (None, task.name)]
     rows = {}
     for split in ("train", "val"):
@@ -279,7 +279,7 @@ def _runs(ways: Sequence[Config], data: Data, seeds: int) -> Iterator[Run]:
             f"A comparison has a seed and ways with names of their own, none called {ALONE}. "
             f"Received: {seeds} seeds, {', '.join(names) or 'no way'}"
         )
-    manifest = read_for_training(data.sources, data.tasks, data.spelling)
+    manifest = read_for_training(data.sources, data.tasks, data.label_map)
     for way in ways:
         check(way.network.settled().build(manifest.tasks), way.settings, manifest.examples)
     tasks = [task.name for task in manifest.tasks]

@@ -28,7 +28,7 @@ from faceattr.evaluation.metrics import (
     scores_of,
     smallest_face,
 )
-from faceattr.evaluation.report import print_findings, twin_groups, unseen, write_report
+from faceattr.evaluation.report import near_duplicate_groups, print_findings, unseen, write_report
 from faceattr.model import file as model_file
 from faceattr.model.file import Description
 from faceattr.training import checkpoint
@@ -156,7 +156,7 @@ def package(
         sources=tuple(description.made["sources"]),
         rows=val,
         probabilities=answers,
-        groups=twin_groups(described.tasks, val, answers),
+        groups=near_duplicate_groups(described.tasks, val, answers),
         remarks=(*_what_was_done(description.made), *map(str, changed)),
         log=folder / LOG,
     )

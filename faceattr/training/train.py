@@ -16,13 +16,19 @@ from faceattr.auditing.label_permutation import find_label_permutations
 from faceattr.data import console
 from faceattr.data.dataset import LabeledDataset, add_log_priors
 from faceattr.data.face_finder import FaceFinder
-from faceattr.data.label_map import AS_WRITTEN, LabelMap
+from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
 from faceattr.data.manifest import Manifest
-from faceattr.data.near_duplicates import have_near_duplicates
-from faceattr.data.sources import check_find_faces_in, read_for_training, read_labelled
+from faceattr.data.near_duplicates import find_near_duplicates
+from faceattr.data.sources import check_find_faces_in, read_for_model, read_for_training
 from faceattr.detection.base import Detector
 from faceattr.evaluation.metrics import Score
-from faceattr.evaluation.report import SCORES, mark_near_duplicates, of_split, read_dataset, unseen
+from faceattr.evaluation.report import (
+    SCORES,
+    mark_near_duplicates,
+    read_dataset,
+    select_split,
+    unseen,
+)
 from faceattr.files import validate_output_path
 from faceattr.images.load import PathLike, as_paths
 from faceattr.model.file import Description
@@ -39,7 +45,7 @@ from faceattr.training.trainer import SETTINGS, check, fit
 
 def of_rows(tasks: Sequence[Task], rows: Mapping[str, LabeledDataset]) -> list[str]:
     """A note for each kind of finding among the faces of all splits, and where there is more."""
-    found = checks.looked_at(tasks, joined(tuple(rows.values())))
+    found = checks.check_faces(tasks, joined(tuple(rows.values())))
     totals = checks.totals(one for one in found if one.kind not in checks.IN_WORDS)
     lines = [f"{kind}: {count:,} ({where})" for (kind, where), count in totals.items()]
     for kind in checks.IN_WORDS:
@@ -78,7 +84,7 @@ def train(
     *,
     adding: Adding | None = None,
     tasks: Collection[str] | None = None,
-    spelling: LabelMap = AS_WRITTEN,
+    label_map: LabelMap = LABELS_AS_WRITTEN,
     network: Network | None = None,
     settings: Settings | None = None,
     distillation: Distillation | None = None,
@@ -99,7 +105,7 @@ def train(
         adding: New heads for the model that the run starts from, which keeps its own; its
             sources train along with `sources`.
         tasks: Columns to take from bare manifests.
-        spelling: How the labels are to be understood.
+        label_map: How the labels are to be understood.
         network: What to train; the default starts from the shipped model's trunk.
         settings: How to train; by default with the phases that suit the start, and with the
             frozen one alone where heads are added.
@@ -126,10 +132,10 @@ def train(
     every = [*sources, *(adding.sources if adding else ())]
     check_find_faces_in(find_faces_in, [*every, *(adding.judge if adding else ())])
     known = KNOWN_TASKS | (old.known if old else {})
-    look = FaceFinder(network.rule, detector, Path(cache) if cache else None, find_faces_in)
+    finder = FaceFinder(network.rule, detector, Path(cache) if cache else None, find_faces_in)
     if adding and adding.judge:  # a name may occur in what is judged alone
-        spelling = replace(spelling, strict=False)
-    manifest = read_for_training(every, tasks, spelling, known, look)
+        label_map = replace(label_map, strict=False)
+    manifest = read_for_training(every, tasks, label_map, known, finder)
     heads = manifest.tasks
     if adding and old:
         heads = old.with_new(heads, adding.names)
@@ -143,8 +149,8 @@ def train(
     check_priors(settings.priors, rows["train"])
     rows["train"] = add_log_priors(rows["train"], settings.priors)
     network.measure(model, rows["train"])
-    console.print_lines(of_start(manifest.tasks, rows["train"], network, look.cache))
-    judged = _judged(adding.judge, old, network, look, spelling) if adding and old else []
+    console.print_lines(of_start(manifest.tasks, rows["train"], network, finder.cache))
+    judged = _judged(adding.judge, old, network, finder, label_map) if adding and old else []
     about = made(every, rows, network, settings, manifest.notes, old)
     about["made"] |= {"distillation": distillation.told()} if distillation else {}
     description = Description(heads, network.rule, licence=licence or network.licence, **about)
@@ -240,7 +246,7 @@ def _cut(
         left_out.update(unusable)
     if drop:
         judges = [rows["val"], rows.pop("test")]
-        seen = np.any([have_near_duplicates(rows["train"], part) for part in judges], axis=0)
+        seen = np.any([find_near_duplicates(rows["train"], part) for part in judges], axis=0)
         rows["train"] = rows["train"].take(np.flatnonzero(~seen))
         left_out["train rows that val or test repeats"] += int(seen.sum())
     console.print_rows(rows, manifest.tasks)
@@ -261,14 +267,14 @@ def _judged(
     sources: Sequence[str],
     old: ExistingHeads,
     network: Network,
-    look: FaceFinder,
-    spelling: LabelMap,
+    finder: FaceFinder,
+    label_map: LabelMap,
 ) -> list[LabeledDataset]:
     """The rows that only show what the old heads lose: those of split val, if there are any."""
     found = []
     for source in sources:
-        _, manifest = of_split(read_labelled([source], old.known, spelling, look), None)
-        found.append(read_dataset(manifest.examples, manifest.tasks, network.rule, look.cache)[0])
+        _, manifest = select_split(read_for_model([source], old.known, label_map, finder), None)
+        found.append(read_dataset(manifest.examples, manifest.tasks, network.rule, finder.cache)[0])
     return found
 
 

@@ -22,11 +22,11 @@ import numpy as np
 
 from faceattr.data.dataset import LabeledDataset
 from faceattr.data.face_finder import FaceFinder
-from faceattr.data.label_map import AS_WRITTEN, LabelMap
-from faceattr.data.sources import read_labelled
+from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
+from faceattr.data.sources import read_for_model
 from faceattr.detection.choose import choose_detector
-from faceattr.evaluation.groups import by_groups
-from faceattr.evaluation.metrics import all_answers, predict, score
+from faceattr.evaluation.groups import score_groups
+from faceattr.evaluation.metrics import predict, predictions_by_task, score
 from faceattr.evaluation.report import mark_near_duplicates, read_dataset
 from faceattr.evaluation.robustness import robustness
 from faceattr.images.crop import CropRule
@@ -42,7 +42,7 @@ HEADS = ("celeba", "aaf")  # the others are faces already
 MAJORITY = "expression:majority"
 GROUPS = {"utkface": ["ethnicity", "gender", "age_group"], "aaf": ["gender", "age_group"]}
 GROUPS |= {"celeba": ["gender"], "fer2013": ["twin"]}
-FIGURES_OF_A_SCORE = ("balanced_accuracy", "calibration_error", "chance_error")
+FIGURES_OF_A_SCORE = ("balanced_accuracy", "calibration_error", "expected_ece")
 TITLES = {
     "fer2013": "FER2013", "affectnet": "AffectNet (part)", "expw": "ExpW", "utkface": "UTKFace",
     "celeba": "CelebA", "aaf": "All-Age-Faces",
@@ -88,8 +88,8 @@ def measured(model: str, data: Path, cache: Path | None, beside: bool) -> dict[s
         answers = {"model": plain, "model, --flip": flipped}
         if beside:
             answers["face-api"] = from_face_api(data / name, about, cache)
-        groups = by_groups(all_answers(about.tasks, rows, plain), rows, plain, about.tasks,
-                           GROUPS.get(name, []))  # fmt: skip
+        predictions = predictions_by_task(about.tasks, rows, plain)
+        groups = score_groups(predictions, rows, plain, about.tasks, GROUPS.get(name, []))
         found["sets"][name] = {
             "scores": scores(about, rows, answers, majority_of(data / name, about, cache, name)),
             "groups": [asdict(one) for one in groups],
@@ -108,14 +108,14 @@ def machine() -> str:
 
 def val_rows(
     folder: Path, about: Description, rule: CropRule, cache: Path | None,
-    spelling: LabelMap = AS_WRITTEN,
+    label_map: LabelMap = LABELS_AS_WRITTEN,
 ) -> LabeledDataset:  # fmt: skip
     """The val rows of a set, with whether their faces are in train too."""
     whole = folder.name in HEADS
     detector = choose_detector("centerface") if whole else None
     known = {task.name: task for task in about.tasks}
-    manifest = read_labelled(
-        [str(folder / "manifest.csv")], known, spelling, FaceFinder(rule, detector, cache)
+    manifest = read_for_model(
+        [str(folder / "manifest.csv")], known, label_map, FaceFinder(rule, detector, cache)
     )
     parts = [
         read_dataset(manifest.only(split), manifest.tasks, rule, cache)[0]
@@ -201,7 +201,7 @@ def row_of(name: str, found: dict[str, Any]) -> list[str]:
         name,
         f"{found['n']:,}",
         with_interval(found) + within,
-        *map(percent, (found[what] for what in FIGURES_OF_A_SCORE)),
+        *(percent(found.get(what, found.get("chance_error"))) for what in FIGURES_OF_A_SCORE),
     ]
 
 

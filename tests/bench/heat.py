@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 
 from faceattr.data.dataset import LabeledDataset
-from faceattr.data.sources import read_labelled
+from faceattr.data.sources import read_for_model
 from faceattr.evaluation.metrics import predict
-from faceattr.evaluation.report import of_split, read_dataset
+from faceattr.evaluation.report import read_dataset, select_split
 from faceattr.inference.explain import Heat
 from faceattr.model import file as model_file
 
@@ -53,7 +53,7 @@ def main() -> None:
     path = model_file.shipped_model() if given.model == "shipped" else given.model
     model, about = model_file.load(path)
     known = {task.name: task for task in about.tasks}
-    _, manifest = of_split(read_labelled(given.sources, known), None)
+    _, manifest = select_split(read_for_model(given.sources, known), None)
     rows, _ = read_dataset(manifest.examples, manifest.tasks, about.crop)
     for name in rows.targets:
         own = rows.only(name)

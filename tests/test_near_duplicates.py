@@ -10,9 +10,9 @@ from faceattr.data.near_duplicates import (
     NEAR,
     SURE,
     detail,
+    find_near_duplicates,
     fingerprints_of,
     hashes_of,
-    have_near_duplicates,
     near_pairs,
     photographs,
 )
@@ -85,16 +85,16 @@ def test_the_shortcut_misses_no_pair_and_invents_none(monkeypatch):
 def test_blank_pictures_are_twins_only_pixel_for_pixel():
     black, grey = np.zeros((SIZE, SIZE, 3), "uint8"), np.full((SIZE, SIZE, 3), 90, "uint8")
     assert len(near_pairs(looks([black, grey, black])).first) == 0
-    assert have_near_duplicates(rows([black, grey]), rows([black])).tolist() == [True, False]
+    assert find_near_duplicates(rows([black, grey]), rows([black])).tolist() == [True, False]
 
 
 def test_rows_with_twins_among_others_are_told_exactly_or_nearly():
     faces = portraits(5)
     val = rows([faces[0], brighter(faces[1]), faces[4]])
     train = rows(faces[:4])
-    assert have_near_duplicates(val, train).tolist() == [True, True, False]
-    assert have_near_duplicates(val, train, above=1).tolist() == [True, False, False]
-    assert have_near_duplicates(val, rows([faces[3]])).tolist() == [False, False, False]
+    assert find_near_duplicates(val, train).tolist() == [True, True, False]
+    assert find_near_duplicates(val, train, above=1).tolist() == [True, False, False]
+    assert find_near_duplicates(val, rows([faces[3]])).tolist() == [False, False, False]
 
 
 @pytest.mark.parametrize("size", [32, 96])
@@ -127,7 +127,7 @@ def test_twins_in_files_share_a_number_and_unreadable_files_stand_alone(tmp_path
 def test_a_mirrored_copy_is_a_twin():
     faces = portraits(5)
     mirrored = brighter(faces[1])[:, ::-1]
-    assert have_near_duplicates(rows([mirrored]), rows(faces)).tolist() == [True]
+    assert find_near_duplicates(rows([mirrored]), rows(faces)).tolist() == [True]
     pairs = near_pairs(looks([*faces, mirrored]))
     assert (pairs.first.tolist(), pairs.second.tolist()) == ([1], [5])
     assert detail(faces[1], mirrored) > SURE

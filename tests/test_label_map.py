@@ -13,8 +13,8 @@ def source(*labels, task="expression"):
     return Source((task,), tuple(Example(f"{i}.png", {task: x}) for i, x in enumerate(labels)))
 
 
-def read(labels, known=KNOWN_TASKS, task="expression", **spelling):
-    (found,), notes = normalize_labels([source(*labels, task=task)], LabelMap(**spelling), known)
+def read(labels, known=KNOWN_TASKS, task="expression", **label_map):
+    (found,), notes = normalize_labels([source(*labels, task=task)], LabelMap(**label_map), known)
     return [example.labels[task] for example in found.examples], notes
 
 

@@ -7,11 +7,11 @@ from conftest import SHADE, TINT, toy_network
 
 from faceattr.data.dataset import (
     LabeledDataset,
-    chances,
     class_weights,
     draw,
     log_priors,
     row_weights,
+    sampling_weights,
 )
 from faceattr.training.augment import NO_AUGMENTATION
 from faceattr.training.batches import MaskedBatches
@@ -79,7 +79,7 @@ def test_sampling_keeps_the_shares_of_tasks_that_share_no_row():
 
 def test_a_row_of_several_tasks_is_drawn_for_each_of_them():
     both = {"shade": RARE, "tint": np.eye(2, dtype="float32")[[0, 1] * 10]}
-    np.testing.assert_allclose(chances(both), (row_weights(RARE) + 1) / 2)
+    np.testing.assert_allclose(sampling_weights(both), (row_weights(RARE) + 1) / 2)
 
 
 def test_draws_follow_the_shares_give_or_take_one_and_the_seed_alone():
@@ -103,11 +103,11 @@ def test_answers_of_another_model_are_not_balanced():
     )
     np.testing.assert_array_equal(kept.masks["tint"], 1)
     np.testing.assert_allclose(kept.masks["shade"], row_weights(RARE))
-    np.testing.assert_allclose(kept.chances, row_weights(RARE))
+    np.testing.assert_allclose(kept.sampling_weights, row_weights(RARE))
     neither = LabeledDataset(
         of.crops, of.index, {"shade": RARE, "tint": soft}, soft=("shade", "tint")
     )
-    np.testing.assert_array_equal(neither.chances, 1)
+    np.testing.assert_array_equal(neither.sampling_weights, 1)
 
 
 def test_each_row_has_the_class_shares_of_its_source():

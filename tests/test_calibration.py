@@ -7,7 +7,7 @@ from faceattr.data.dataset import LabeledDataset
 from faceattr.evaluation.calibration import (
     apply_temperature,
     calibrate,
-    held_out,
+    cross_calibrated,
     set_prior,
     temperature,
 )
@@ -48,10 +48,10 @@ def test_unlabelled_rows_do_not_count_and_few_rows_say_nothing():
 
 
 def test_held_out_rows_are_calibrated_when_one_temperature_mends_all():
-    right, confidence = held_out(TRUTH, apply_temperature(CHANCES, 0.4))
+    right, confidence = cross_calibrated(TRUTH, apply_temperature(CHANCES, 0.4))
     assert calibration_error(right, confidence) < 0.03
     noise = np.eye(4)[GENERATOR.integers(4, size=30)]
-    assert calibration_error(*held_out(noise, apply_temperature(CHANCES[:30], 0.2))) > 0.05
+    assert calibration_error(*cross_calibrated(noise, apply_temperature(CHANCES[:30], 0.2))) > 0.05
 
 
 @pytest.mark.parametrize("rows", [20, 39])
@@ -59,7 +59,7 @@ def test_wherever_a_head_is_calibrated_the_held_out_rows_are(rows):
     unsure = apply_temperature(CHANCES[:rows], 3.0)
     always_right = np.eye(4)[unsure.argmax(axis=1)]
     error = 1 - unsure.max(axis=1).mean()
-    assert calibration_error(*held_out(always_right, unsure)) < error / 2
+    assert calibration_error(*cross_calibrated(always_right, unsure)) < error / 2
 
 
 def test_no_row_fits_its_own_temperature():
@@ -69,7 +69,7 @@ def test_no_row_fits_its_own_temperature():
         apply_temperature(CHANCES[::2], 0.5),
         apply_temperature(CHANCES[1::2], 2.0),
     )
-    _, confidence = held_out(TRUTH, halves)
+    _, confidence = cross_calibrated(TRUTH, halves)
     assert confidence[::2].mean() > halves[::2].max(axis=1).mean()
     assert confidence[1::2].mean() < halves[1::2].max(axis=1).mean()
 
@@ -87,8 +87,8 @@ def test_calibration_goes_into_the_weights_of_the_heads():
     after = predict(network, rows)
     assert found["expression"].temperature == 1.0
     assert np.isnan(found["expression"].held_out_error)
-    assert np.isnan(found["expression"].chance_error)
-    assert 0 < found["gender"].chance_error < 0.2
+    assert np.isnan(found["expression"].expected_ece)
+    assert 0 < found["gender"].expected_ece < 0.2
     assert found["gender"].fitted and not found["expression"].fitted
     assert found["gender"].temperature > 1.2
     np.testing.assert_allclose(

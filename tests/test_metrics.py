@@ -10,8 +10,8 @@ from faceattr.data.dataset import LabeledDataset
 from faceattr.evaluation.metrics import (
     accuracy_by_size,
     calibration_error,
-    chance_error,
     evaluate,
+    expected_ece,
     mean_accuracy,
     predict,
     score,
@@ -94,12 +94,12 @@ def test_the_chance_error_is_what_a_head_shows_that_is_right_as_often_as_it_says
     generator = np.random.default_rng(0)
     confidence = generator.uniform(0.3, 1, rows)
     shown = [calibration_error(generator.random(rows) < confidence, confidence) for _ in range(300)]
-    assert chance_error(confidence) == pytest.approx(np.mean(shown), rel=0.03)
+    assert expected_ece(confidence) == pytest.approx(np.mean(shown), rel=0.03)
 
 
 def test_without_an_answer_there_is_no_calibration_error():
     assert np.isnan(calibration_error(np.array([], bool), np.array([])))
-    assert np.isnan(chance_error(np.array([])))
+    assert np.isnan(expected_ece(np.array([])))
 
 
 def test_every_row_is_predicted_once_and_in_order_whatever_the_batch_size():
