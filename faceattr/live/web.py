@@ -24,11 +24,11 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from faceattr.files import install_command
+from faceattr.images.draw import COLOURS
 from faceattr.images.video import Frame
 from faceattr.inference.predictor import FaceAttributes, open_typed, suppress_stderr
 from faceattr.live.face_tracker import FaceTracker, FrameResult, InferenceBudget
 from faceattr.live.outputs import timeline_columns
-from faceattr.live.overlay import COLOURS
 from faceattr.live.tracking import LiveFace, Smoothing
 
 MOST_BYTES, MOST_PIXELS = 4 << 20, 16_000_000

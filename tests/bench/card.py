@@ -24,7 +24,7 @@ from faceattr.data.dataset import LabeledDataset
 from faceattr.data.face_finder import FaceFinder
 from faceattr.data.label_map import AS_WRITTEN, LabelMap
 from faceattr.data.sources import read_labelled
-from faceattr.detection.choose import choose_detector
+from faceattr.detection.base import choose_detector
 from faceattr.evaluation.groups import by_groups
 from faceattr.evaluation.metrics import all_answers, predict, score
 from faceattr.evaluation.report import mark_near_duplicates, read_dataset
