@@ -1,15 +1,18 @@
-"""Names that something is to be written under: refused before any work where they cannot be.
+"""Output paths that are checked before any work, files that are whole or not there.
 
 And what installs an optional part.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 LONGEST_NAME = 255  # bytes that file systems take for one name
+STUCK = "{} cannot be written: {}. The table is whole. Make room and go on with --resume."
 
 
 def install_command(extra: str) -> str:
@@ -51,3 +54,23 @@ def short_name(name: str, most: int = LONGEST_NAME) -> str:
     ending = f"~{hashlib.sha256(data).hexdigest()[:12]}{Path(name).suffix[:16]}"
     room = most - len(os.fsencode(ending))
     return data[:room].decode("utf-8", "ignore") + ending
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A name to write a file under that gets its own name once it is whole.
+
+    Raises:
+        OSError: It cannot be written; nothing is left behind.
+    """
+    path = Path(path)
+    part = path.with_name(short_name(f".{path.stem}.part{path.suffix}"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        os.replace(part, path)
+    except OSError as error:
+        raise OSError(STUCK.format(path, error.strerror or error)) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()

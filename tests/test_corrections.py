@@ -10,7 +10,8 @@ from use_toys import attributes, save_pictures
 
 from faceattr import cli
 from faceattr.data.sources import read_source
-from faceattr.inference.label import Artifacts, label_to
+from faceattr.inference.artifacts import Artifacts
+from faceattr.inference.label import label_to
 from faceattr.training.network import Network
 
 pytestmark = pytest.mark.slow
@@ -33,7 +34,7 @@ def page(tmp_path, monkeypatch):
     save_pictures(tmp_path / "my, pictures & more", 14)
     monkeypatch.chdir(tmp_path)
     extras = Artifacts(gallery="pages/page.html")
-    label_to("table.csv", "my, pictures & more", attributes(), extras=extras)
+    label_to("table.csv", "my, pictures & more", attributes(), artifacts=extras)
     return tmp_path / "pages/page.html"
 
 

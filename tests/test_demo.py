@@ -20,11 +20,12 @@ from use_display import Screen
 from use_scenes import astronaut_video
 
 from faceattr.cli import main
+from faceattr.cli.live import BROKE_OFF
 from faceattr.images import camera
+from faceattr.images.draw import COLOURS
 from faceattr.live import viewer
 from faceattr.live.outputs import VideoFile
-from faceattr.live.overlay import COLOURS
-from faceattr.live.window import require_screen
+from faceattr.live.viewer import require_screen
 
 DEMO = Path(__file__).parent.parent / "demo.py"
 
@@ -71,7 +72,7 @@ def test_folders_of_outputs_are_made(clip, tmp_path, toy_model_path):
 def test_a_full_disk_is_one_sentence_and_code_1(clip, tmp_path, toy_model_path, capsys):
     (tmp_path / "out.mp4").symlink_to("/dev/full")
     how = ["--headless", "--model", toy_model_path, "--quiet", "--overwrite"]
-    assert live(clip, *how, "-o", tmp_path / "out.mp4") == viewer.BROKE_OFF == 1
+    assert live(clip, *how, "-o", tmp_path / "out.mp4") == BROKE_OFF == 1
     printed = capsys.readouterr().err.strip()
     assert "out.mp4 cannot be written: No space left on device." in printed
     assert "\n" not in printed
@@ -107,7 +108,7 @@ def test_headless_without_outputs_only_tells_the_figures(clip, toy_model_path, c
         (["clip", "--headless", "-o", "clip/a.csv"], "is not a folder that takes files"),
         (["clip", "--headless", "--model", "gone.keras"], "There is no model file gone.keras"),
         (["clip", "--headless", "--detect-every", "0"], "at least 1"),
-        (["clip", "--headless", "--memory", "-1"], "not negative"),
+        (["clip", "--headless", "--time-constant", "-1"], "not negative"),
         (["clip", "--headless", "--rate", "-5"], "more than 0 frames a second"),
         (["clip", "--headless", "--min-confidence", "70"], "between 0 and 1"),
         (["clip", "--headless", "--port", "9000"], "--port asks for --web"),
@@ -165,7 +166,7 @@ def test_a_video_that_breaks_off_leaves_whole_outputs_and_code_1(
     (tmp_path / "broken.mp4").write_bytes(content[: len(content) * 6 // 10])
     outputs = ["-o", tmp_path / "out.mp4", "-o", tmp_path / "out.csv"]
     how = ["--headless", "--model", toy_model_path]
-    assert live(tmp_path / "broken.mp4", *how, *outputs) == viewer.BROKE_OFF == 1
+    assert live(tmp_path / "broken.mp4", *how, *outputs) == BROKE_OFF == 1
     printed = capsys.readouterr().err
     assert "breaks off after" in printed and "Traceback" not in printed
     assert frames_in(tmp_path / "out.mp4") == pandas.read_csv(tmp_path / "out.csv").frame.max() + 1

@@ -6,11 +6,22 @@ from skimage import data
 from use_toys import YUNET, GreenSquares, attributes, draw
 
 from faceattr.detection import yunet
-from faceattr.detection.base import Face, WholePicture, find_rotated_faces, reduced
-from faceattr.detection.choose import choose_detector
+from faceattr.detection.base import Face, WholePicture, choose_detector, find_rotated_faces, reduced
 from faceattr.images.crop import CropRule, crop
+from faceattr.progress import Progress
 
 ASTRONAUT = data.astronaut()
+
+
+class Heard(Progress):
+    """Keeps what it is shown."""
+
+    def __init__(self):
+        self.lines = []
+
+    def show(self, record):
+        self.lines.append(record)
+
 
 needs_yunet = pytest.mark.skipif(not YUNET.exists(), reason=f"no YuNet file at {YUNET}")
 
@@ -180,9 +191,10 @@ def test_a_detector_file_must_exist_and_be_one(tmp_path):
 def test_offline_never_asks_the_network(tmp_path, monkeypatch):
     monkeypatch.setattr(yunet.platformdirs, "user_cache_dir", lambda name: str(tmp_path))
     monkeypatch.setattr("socket.socket.connect", refuse)
-    said = []
-    found = choose_detector("auto", offline=True, say=said.append)
-    assert found.provenance["name"] == "centerface" and len(said) == 1 and "--offline" in said[0]
+    heard = Heard()
+    found = choose_detector("auto", offline=True, progress=heard)
+    assert found.provenance["name"] == "centerface"
+    assert len(heard.lines) == 1 and "--offline" in heard.lines[0]
     with pytest.raises(OSError, match="--detector centerface"):
         choose_detector("yunet", offline=True)
 
@@ -199,9 +211,9 @@ def test_without_a_network_auto_does_with_centerface(tmp_path, monkeypatch):
 
     monkeypatch.setattr(yunet.platformdirs, "user_cache_dir", lambda name: str(tmp_path))
     monkeypatch.setattr(pooch, "retrieve", unreachable)
-    said = []
-    assert choose_detector(say=said.append).provenance["name"] == "centerface"
-    assert "could not be fetched" in said[0]
+    heard = Heard()
+    assert choose_detector(progress=heard).provenance["name"] == "centerface"
+    assert "could not be fetched" in heard.lines[0]
 
 
 @needs_yunet

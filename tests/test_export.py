@@ -92,9 +92,9 @@ CROPS = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE, 3), dtype="uin
 @pytest.mark.parametrize("name", ALL)
 def test_a_file_answers_like_its_model_and_says_what_it_is(name, model, tmp_path):
     path = tmp_path / f"faces{ENDINGS[name]}"
-    proof = export(model, name, path)
-    assert proof.heads["shade"].crops == 256 and not proof.failures()
-    assert set(proof.milliseconds) == {1, 32}
+    parity = export(model, name, path)
+    assert parity.heads["shade"].crops == 256 and not parity.failures()
+    assert set(parity.milliseconds) == {1, 32}
     network, description = model_file.load(model)
     file, same = runtime.load(path)
     assert same == description
@@ -104,8 +104,8 @@ def test_a_file_answers_like_its_model_and_says_what_it_is(name, model, tmp_path
         np.testing.assert_allclose(after[task], before[task], atol=1e-4)
     page = json.loads((tmp_path / f"{path.name}.json").read_text())
     assert page["description"]["licence"] == "research"
-    assert page["made"]["from"]["sha256"] == model_file.sha256_of(model)
-    assert page["proof"]["heads"]["shade"]["labelled"] is None
+    assert page["provenance"]["from"]["sha256"] == model_file.sha256_of(model)
+    assert page["parity"]["heads"]["shade"]["labelled"] is None
     assert {p.name for p in tmp_path.iterdir()} <= {path.name, f"{path.name}.json", "faces.bin"}
     if name == "onnx":
         _has_one_input(path)
@@ -123,10 +123,10 @@ def _has_one_input(path):
 @pytest.mark.parametrize("name", INTEGER)
 def test_int8_is_measured_on_real_crops_and_proved_on_others(name, model, shades, tmp_path):
     path = tmp_path / f"small{ENDINGS[name]}"
-    proof = export(model, name, path, on=[shades], int8=True, cache=tmp_path / "cache")
-    assert proof.limits == INT8 and proof.heads["shade"].labelled.n == 120
-    assert 0 < proof.heads["shade"].difference < 0.2
-    assert proof.heads["a_tint"].labelled is None and proof.heads["a_tint"].mean_change > 0
+    parity = export(model, name, path, on=[shades], int8=True, cache=tmp_path / "cache")
+    assert parity.limits == INT8 and parity.heads["shade"].labelled.n == 120
+    assert 0 < parity.heads["shade"].difference < 0.2
+    assert parity.heads["a_tint"].labelled is None and parity.heads["a_tint"].mean_change > 0
     assert runtime.load(path)[0].precision == "int8"
 
 
@@ -225,9 +225,11 @@ def test_loss_of_accuracy_has_the_interval_of_rows_answered_twice():
 
 
 def test_accuracy_is_compared_on_the_rows_that_know_the_task(model, shades, tmp_path):
-    proof = export(model, "saved_model", tmp_path / "a", on=[shades], rows=50, cache=tmp_path / "c")
-    shade = proof.heads["shade"].labelled
-    assert shade.n == 50 and proof.heads["a_tint"].labelled is None
+    parity = export(
+        model, "saved_model", tmp_path / "a", on=[shades], rows=50, cache=tmp_path / "c"
+    )
+    shade = parity.heads["shade"].labelled
+    assert shade.n == 50 and parity.heads["a_tint"].labelled is None
     assert shade.accuracy_before == shade.accuracy_after
 
 
@@ -276,7 +278,7 @@ def test_labels_that_are_spelt_otherwise_are_understood(model, shades, tmp_path,
     assert "give labelled faces by --on" in capsys.readouterr().err
     assert main([*typed, *on, "--map", "dim=dark"]) == 0
     page = json.loads((tmp_path / "a.json").read_text())
-    assert page["proof"]["heads"]["shade"]["labelled"]["n"] == 5
+    assert page["parity"]["heads"]["shade"]["labelled"]["n"] == 5
 
 
 def test_only_exported_models_are_replaced(model, tmp_path):

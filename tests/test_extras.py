@@ -13,14 +13,14 @@ from PIL import Image
 from test_feed import write_video
 from use_toys import MOOD, SHADE, GreenSquares, attributes, draw, save_pictures
 
+from faceattr.cli.label import report
 from faceattr.images import video
 from faceattr.images.inputs import InputFile
 from faceattr.inference import artifacts, gallery
-from faceattr.inference.artifacts import parts_below, place_of
-from faceattr.inference.console import report
+from faceattr.inference.artifacts import Artifacts, artifact_path, parts_below
 from faceattr.inference.gallery import write_gallery
-from faceattr.inference.label import Artifacts, Summary, label_to
-from faceattr.inference.pipeline import Sample
+from faceattr.inference.label import label_to
+from faceattr.inference.metadata import Summary
 from faceattr.inference.schema import columns
 from faceattr.inference.table import read_rows
 from faceattr.tasks import Task
@@ -39,7 +39,7 @@ from faceattr.tasks import Task
     ],
 )
 def test_copies_keep_their_names_below_the_folder(path, time, expected):
-    assert str(place_of("out", Sample(InputFile(path), time))) == f"out/{expected}"
+    assert str(artifact_path("out", InputFile(path), time)) == f"out/{expected}"
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_copies_of_a_picture_and_of_another_with_its_path_from_the_root_are_two(
     below = Path(*inputs.parts[1:])
     save_pictures(below, 2)
     extras = Artifacts(annotated="out", crops="crops")
-    label_to("t.csv", [inputs, below], attributes(), extras=extras)
+    label_to("t.csv", [inputs, below], attributes(), artifacts=extras)
     assert len(list(Path("out").rglob("p*.png"))) == 4
     assert len(list(Path("crops").rglob("*.0.jpg"))) == 2
 
@@ -75,7 +75,7 @@ def test_copies_of_a_picture_with_a_very_long_name_have_a_shorter_one(tmp_path, 
         long = letter * (246 // len(letter.encode())) + f"{ending}.png"
         (inputs / long).write_bytes((inputs / "p001.png").read_bytes())
     extras = Artifacts(crops=tmp_path / "crops", annotated=tmp_path / "out")
-    label_to(tmp_path / "t.csv", inputs, attributes(), extras=extras)
+    label_to(tmp_path / "t.csv", inputs, attributes(), artifacts=extras)
     crops = [path.name for path in (tmp_path / "crops").rglob("*.jpg")]
     assert len(crops) == 3 and sum(name.startswith(letter) for name in crops) == 2
     assert len(list((tmp_path / "out").rglob("*.png"))) == 4
@@ -93,13 +93,13 @@ def test_a_picture_that_is_gone_before_its_copy_is_drawn_has_a_row_that_says_so(
         return draw_anew(path, **how)
 
     monkeypatch.setattr(artifacts, "read_picture", fails_once)
-    label_to(tmp_path / "t.csv", inputs, attributes(), extras=extras)
+    label_to(tmp_path / "t.csv", inputs, attributes(), artifacts=extras)
     frame = pandas.read_csv(tmp_path / "t.csv")
     assert frame["path"].nunique() == 9 and len(list((tmp_path / "out").rglob("*.png"))) == 8
     (row,) = frame[frame["path"].str.endswith("p005.png")].to_dict("records")
     assert (row["status"], row["reason"]) == ("unreadable", "Input/output error")
     monkeypatch.setattr(artifacts, "read_picture", draw_anew)
-    again = {"resume": True, "retry_unreadable": True, "extras": extras}
+    again = {"resume": True, "retry_unreadable": True, "artifacts": extras}
     assert label_to(tmp_path / "t.csv", inputs, attributes(), **again).inputs == 1
     assert len(list((tmp_path / "out").rglob("*.png"))) == 9
 
@@ -107,7 +107,7 @@ def test_a_picture_that_is_gone_before_its_copy_is_drawn_has_a_row_that_says_so(
 def test_every_face_is_saved_as_the_model_wants_it_cut(tmp_path, monkeypatch):
     save_pictures(tmp_path / "in", 4)
     monkeypatch.chdir(tmp_path)
-    label_to("t.csv", "in", attributes(), extras=Artifacts(crops="crops"))
+    label_to("t.csv", "in", attributes(), artifacts=Artifacts(crops="crops"))
     saved = sorted(str(p.relative_to(tmp_path / "crops")) for p in tmp_path.glob("crops/**/*.jpg"))
     assert saved == [
         f"in/p00{picture}.png.{face}.jpg" for picture in range(4) for face in range(picture)
@@ -121,7 +121,7 @@ def test_annotated_copies_have_the_boxes_of_their_own_picture(tmp_path, monkeypa
     save_pictures(tmp_path / "in", 9)
     (tmp_path / "in/bad.png").write_text("words")
     monkeypatch.chdir(tmp_path)
-    label_to("t.csv", "in", attributes(), extras=Artifacts(annotated="out"))
+    label_to("t.csv", "in", attributes(), artifacts=Artifacts(annotated="out"))
     for number in range(9):
         before = np.asarray(Image.open(f"in/p{number:03}.png")).astype(int)
         after = np.asarray(Image.open(f"out/in/p{number:03}.png")).astype(int)
@@ -132,8 +132,8 @@ def test_annotated_copies_have_the_boxes_of_their_own_picture(tmp_path, monkeypa
 def test_what_the_job_wrote_is_not_read_by_the_next_one(tmp_path):
     inputs = save_pictures(tmp_path / "in", 3)
     extras = Artifacts(crops=inputs / "crops", annotated=inputs / "out")
-    first = label_to(tmp_path / "a.csv", inputs, attributes(), extras=extras)
-    again = label_to(tmp_path / "b.csv", inputs, attributes(), extras=extras)
+    first = label_to(tmp_path / "a.csv", inputs, attributes(), artifacts=extras)
+    again = label_to(tmp_path / "b.csv", inputs, attributes(), artifacts=extras)
     assert first.inputs == again.inputs == 3
 
 
@@ -155,7 +155,7 @@ def test_a_folder_in_which_a_copy_would_be_the_input_is_refused(
     monkeypatch.chdir(tmp_path)
     before = {path: path.read_bytes() for path in inputs.iterdir()}
     with pytest.raises(ValueError, match=r"would replace the input .*Choose a folder"):
-        label_to("t.csv", given.format(here=tmp_path), attributes(), extras=extras)
+        label_to("t.csv", given.format(here=tmp_path), attributes(), artifacts=extras)
     assert {path: path.read_bytes() for path in inputs.iterdir()} == before
     assert not (tmp_path / "t.csv").exists()
 
@@ -163,7 +163,7 @@ def test_a_folder_in_which_a_copy_would_be_the_input_is_refused(
 def test_copies_may_lie_above_inputs_that_they_do_not_touch(tmp_path, monkeypatch):
     save_pictures(tmp_path / "in", 2)
     monkeypatch.chdir(tmp_path)
-    label_to("t.csv", tmp_path / "in", attributes(), extras=Artifacts(crops=".", annotated="."))
+    label_to("t.csv", tmp_path / "in", attributes(), artifacts=Artifacts(crops=".", annotated="."))
     assert (tmp_path / "t.csv").exists()
 
 
@@ -180,7 +180,7 @@ def test_a_face_on_its_side_is_saved_upright(tmp_path):
 
     describe = attributes(detector=LooksUpOnly(), auto_rotate=True)
     label_to(
-        tmp_path / "t.csv", tmp_path / "in", describe, extras=Artifacts(crops=tmp_path / "out")
+        tmp_path / "t.csv", tmp_path / "in", describe, artifacts=Artifacts(crops=tmp_path / "out")
     )
     (path,) = (tmp_path / "out").rglob("*.jpg")
     face = np.asarray(Image.open(path))[8:-8, 8:-8]
@@ -195,9 +195,9 @@ def test_a_copy_that_cannot_be_written_is_one_sentence_and_the_table_stays(tmp_p
     in_the_way.write_text("a file, not a folder")
     for extras in (Artifacts(crops=tmp_path / "out"), Artifacts(annotated=tmp_path / "out")):
         with pytest.raises(OSError, match=r"cannot be written: .*--resume"):
-            label_to(tmp_path / "t.csv", inputs, attributes(), extras=extras, overwrite=True)
+            label_to(tmp_path / "t.csv", inputs, attributes(), artifacts=extras, overwrite=True)
     in_the_way.unlink()
-    label_to(tmp_path / "t.csv", inputs, attributes(), extras=extras, resume=True)
+    label_to(tmp_path / "t.csv", inputs, attributes(), artifacts=extras, resume=True)
     assert pandas.read_csv(tmp_path / "t.csv")["path"].nunique() == 6
     assert len(list((tmp_path / "out").rglob("p*.png"))) == 6
 
@@ -210,9 +210,9 @@ def test_a_gallery_that_is_there_is_replaced_only_if_that_is_asked_for(tmp_path)
     page, table = tmp_path / "page.html", tmp_path / "t.csv"
     page.write_text("mine")
     with pytest.raises(FileExistsError, match=r"page.html exists already"):
-        label_to(table, inputs, attributes(), extras=Artifacts(gallery=page))
+        label_to(table, inputs, attributes(), artifacts=Artifacts(gallery=page))
     assert page.read_text() == "mine" and not table.exists()
-    label_to(table, inputs, attributes(), extras=Artifacts(gallery=page), resume=True)
+    label_to(table, inputs, attributes(), artifacts=Artifacts(gallery=page), resume=True)
     assert page.read_text() != "mine"
 
 
@@ -220,7 +220,7 @@ def test_a_gallery_that_is_there_is_replaced_only_if_that_is_asked_for(tmp_path)
 def labelled(tmp_path, monkeypatch):
     save_pictures(tmp_path / "in & out", 12)
     monkeypatch.chdir(tmp_path)
-    summary = label_to("t.csv", "in & out", attributes(), extras=Artifacts(gallery="page.html"))
+    summary = label_to("t.csv", "in & out", attributes(), artifacts=Artifacts(gallery="page.html"))
     return (tmp_path / "page.html").read_text(), summary
 
 
@@ -278,7 +278,7 @@ def test_a_class_that_is_called_unsure_does_not_swallow_withheld_answers(tmp_pat
     assert 'id="mood-unsure (withheld)">unsure (withheld) <small>1 face' in page
     summary = Summary(answers={"mood": Counter({"unsure": 2, None: 1, "calm": 1})})
     assert summary.counts()["answers"]["mood"] == {"unsure": 2, "unsure (withheld)": 1, "calm": 1}
-    printed = "\n".join(report(summary, "t.csv", attributes()))
+    printed = "\n".join(report(summary, "t.csv", "green squares"))
     assert "unsure 2, unsure (withheld) 1, calm 1" in printed
 
 
@@ -301,7 +301,7 @@ def test_a_video_has_rows_for_each_of_its_seconds(tmp_path, clip):
     extras = Artifacts(
         crops=tmp_path / "crops", annotated=tmp_path / "out", gallery=tmp_path / "g.html"
     )
-    label_to(tmp_path / "t.csv", clip, attributes(), extras=extras)
+    label_to(tmp_path / "t.csv", clip, attributes(), artifacts=extras)
     frame = pandas.read_csv(tmp_path / "t.csv")
     assert frame["time"].tolist() == [0, 1, 2, 3]
     assert frame["status"].tolist() == ["no_face", "no_face", "ok", "ok"]
@@ -386,6 +386,6 @@ def test_a_gallery_on_another_drive_links_to_whole_addresses(tmp_path, monkeypat
         tmp_path / "t.csv",
         tmp_path / "in",
         attributes(),
-        extras=Artifacts(gallery=tmp_path / "g.html"),
+        artifacts=Artifacts(gallery=tmp_path / "g.html"),
     )
     assert (tmp_path / "in/p001.png").as_uri() in (tmp_path / "g.html").read_text()

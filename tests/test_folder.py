@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas
 import pytest
 from test_reading import jpeg_bytes, png_claiming
-from use_toys import attributes, save_pictures
+from use_toys import OnEach, attributes, save_pictures
 
 import faceattr.inference.label as folder_module
 from faceattr.inference.label import Artifacts, label, label_to
@@ -65,7 +65,7 @@ def test_a_stopped_job_goes_on_to_the_same_table(tmp_path, name, after):
     inputs = save_pictures(tmp_path / "in", 20)
     label_to(tmp_path / name, inputs, attributes())
     broken, seen = tmp_path / f"broken-{name}", []
-    how = {"on_input": seen.append, "stop": lambda: len(seen) >= after, "workers": 1}
+    how = {"progress": OnEach(seen.append), "stop": lambda: len(seen) >= after, "workers": 1}
     first = label_to(broken, inputs, attributes(), **how)
     assert (first.interrupted and first.inputs < 20) or after == 19
     second = label_to(broken, inputs, attributes(), resume=True)
@@ -186,9 +186,38 @@ def test_a_second_job_into_a_table_that_is_being_written_changes_nothing(tmp_pat
         raise RuntimeError("a kill")
 
     with pytest.raises(RuntimeError, match="a kill"):
-        label_to(table, inputs, attributes(), on_input=second)
+        label_to(table, inputs, attributes(), progress=OnEach(second))
     label_to(table, inputs, attributes(), resume=True)
     assert read(table)["path"].nunique() == 20
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_table_with_the_words_of_before_is_gone_on_with_in_todays(tmp_path, name):
+    inputs, table, filter = save_pictures(tmp_path / "in", 9), tmp_path / name, {"mood": "odd"}
+    label_to(table, inputs, attributes(filter=filter))
+    whole, rejected = read(table), (read(table)["status"] == "rejected").sum()
+    assert rejected > 2
+    first = sorted(inputs.iterdir())[:4]
+    label_to(table, first, attributes(filter=filter), overwrite=True)
+    with_old_words(table)
+    label_to(table, inputs, attributes(filter=filter), resume=True)
+    pandas.testing.assert_frame_equal(read(table), whole)
+    page = json.loads((tmp_path / f"{name}.about.json").read_text())
+    assert page["settings"]["filter"] == filter and page["settings"]["model"]["crop"]["align"]
+
+
+def with_old_words(table):
+    """The table and its page as version 0.1.0 wrote them."""
+    page = table.with_name(f"{table.name}.about.json")
+    text = page.read_text()
+    for new, old in (("auto_rotate", "upright"), ("filter", "require"), ("align", "level")):
+        assert f'"{new}"' in text
+        text = text.replace(f'"{new}"', f'"{old}"')
+    page.write_text(text)
+    if table.suffix == ".parquet":
+        read(table).replace({"status": {"rejected": "dropped"}}).to_parquet(table, index=False)
+    else:
+        table.write_bytes(table.read_bytes().replace(b"rejected", b"dropped"))
 
 
 def test_a_table_is_not_gone_on_with_under_other_settings(tmp_path):
@@ -204,8 +233,9 @@ def test_a_table_for_a_spreadsheet_is_gone_on_with_as_one_and_has_its_gallery(
     save_pictures(tmp_path / "=in", 6)
     monkeypatch.chdir(tmp_path)
     extras, seen = Artifacts(gallery="page.html"), []
-    how = {"spreadsheet": True, "extras": extras}
-    label_to("t.csv", "=in", attributes(), **how, on_input=seen.append, stop=lambda: len(seen) > 2)
+    how = {"spreadsheet": True, "artifacts": extras}
+    stopping = {"progress": OnEach(seen.append), "stop": lambda: len(seen) > 2}
+    label_to("t.csv", "=in", attributes(), **how, **stopping)
     with pytest.raises(ValueError, match="another spreadsheet"):
         label_to("t.csv", "=in", attributes(), resume=True)
     label_to("t.csv", "=in", attributes(), **how, resume=True)
@@ -260,11 +290,11 @@ def test_three_hundred_broken_files_among_good_ones_all_have_their_row(tmp_path)
 JOB = """
 import sys
 sys.path[:0] = [{tests!r}]
-from use_toys import attributes
+from use_toys import OnEach, attributes
 from faceattr.inference.label import label_to
 import time
 label_to({output!r}, {inputs!r}, attributes(batch_size=8), resume=True,
-         on_input=lambda labelled: time.sleep(0.002))
+         progress=OnEach(lambda result: time.sleep(0.002)))
 """
 
 
@@ -310,10 +340,10 @@ def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path):
 
     inputs, seen, peaks = save_pictures(tmp_path / "in", 3000), [], {}
 
-    def watch(labelled):
+    def watch(result):
         seen.append(1)
         if len(seen) in (600, 3000):
             peaks[len(seen)] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
-    label_to(tmp_path / "t.csv", inputs, attributes(), on_input=watch)
+    label_to(tmp_path / "t.csv", inputs, attributes(), progress=OnEach(watch))
     assert peaks[3000] - peaks[600] < 8 * 1024

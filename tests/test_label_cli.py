@@ -15,7 +15,7 @@ from use_toys import save_pictures
 
 from faceattr import files
 from faceattr.cli import main
-from faceattr.inference import console
+from faceattr.images.inputs import Inputs
 
 
 @pytest.fixture
@@ -158,12 +158,12 @@ SLOW_JOB = """
 import sys, time
 sys.path[:0] = [{tests!r}]
 from use_toys import attributes
-from faceattr.inference import console, folder
 from faceattr.inference.predictor import FaceAttributes
 FaceAttributes.load = classmethod(lambda cls, **how: attributes(batch_size=8))
 find = FaceAttributes.find
 FaceAttributes.find = lambda self, image: (time.sleep(0.01), find(self, image))[1]
 from faceattr.cli import main
+from faceattr.images.inputs import Inputs
 sys.exit(main(["label", {inputs!r}, "-o", {output!r}, "--detector", "none", *sys.argv[1:]]))
 """
 
@@ -195,7 +195,7 @@ def test_what_is_begun_is_finished_when_a_job_is_asked_to_end(tmp_path, asked, c
 def test_any_command_ends_on_sigterm_as_on_ctrl_c_even_where_that_is_ignored(
     monkeypatch, capsys, ctrl_c
 ):
-    monkeypatch.setattr(console, "run", lambda **_: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(Inputs, "__init__", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
     before = signal.signal(signal.SIGINT, ctrl_c), signal.getsignal(signal.SIGTERM)
     try:
         assert main(["label", "x", "-o", "t.csv"]) == 143
@@ -222,12 +222,40 @@ def test_a_word_that_is_nearly_right_gets_a_suggestion(typed, meant, capsys):
     assert f"Did you mean {meant}?" in printed
 
 
+@pytest.fixture
+def typed(monkeypatch):
+    """What a command line asks of model and job, without doing it."""
+
+    def parse(*arguments):
+        given = {}
+
+        def job(*_, **how):
+            given.update(how)
+            raise ValueError("that is all")
+
+        monkeypatch.setattr("faceattr.inference.label.label_to", job)
+        monkeypatch.setattr("faceattr.cli.label.open_attributes", lambda how, _: given.update(how))
+        assert main(["label", ".", "-o", "t.csv", *arguments]) == 2
+        return given
+
+    return parse
+
+
 @pytest.mark.parametrize(("text", "expected"), [("1h", 3600), ("1.5min", 90), ("250ms", 0.25)])
-def test_a_distance_in_time_may_be_hours(monkeypatch, text, expected):
-    given = {}
-    monkeypatch.setattr(console, "run", lambda **how: given.update(how) or 0)
-    assert main(["label", "x", "-o", "t.csv", "--every", text]) == 0
-    assert given["every"] == expected
+def test_a_distance_in_time_may_be_hours(typed, text, expected):
+    assert typed("--every", text)["every"] == expected
+
+
+def test_options_of_before_work_and_tell_their_new_names(typed, capsys):
+    given = typed("--upright", "--require", "is_face=yes", "--filter", "mood=calm")
+    assert given["auto_rotate"] is True
+    assert given["filter"] == {"is_face": "yes", "mood": "calm"}
+    printed = capsys.readouterr().err
+    assert "--upright is called --auto-rotate now" in printed
+    assert "--require is called --filter now" in printed
+    with pytest.raises(SystemExit):
+        main(["label", "--help"])
+    assert "--upright" not in capsys.readouterr().out
 
 
 def test_a_hint_installs_an_extra_as_faceattr_was_installed(tmp_path, monkeypatch):

@@ -11,9 +11,8 @@ from faceattr.detection.base import Face
 from faceattr.images.crop import CropRule, crop, eye_tilt
 from faceattr.images.inputs import InputFile
 from faceattr.images.video import Frame
-from faceattr.inference.artifacts import place_of
-from faceattr.inference.label import Artifacts, label, label_to
-from faceattr.inference.pipeline import Sample
+from faceattr.inference.artifacts import Artifacts, artifact_path
+from faceattr.inference.label import label, label_to
 from faceattr.live.face_tracker import FaceTracker
 from faceattr.model import file as model_file
 from faceattr.tasks import GENDER
@@ -186,10 +185,10 @@ def test_a_saved_crop_is_what_the_model_saw_at_the_picture_s_own_size(describe, 
     image, box, eyes = tilted(130, 20)
     Image.fromarray(image).save(tmp_path / "a.png")
     label_to(
-        tmp_path / "t.csv", tmp_path / "a.png", describe, extras=Artifacts(crops=tmp_path / "c")
+        tmp_path / "t.csv", tmp_path / "a.png", describe, artifacts=Artifacts(crops=tmp_path / "c")
     )
     saved = Image.open(
-        place_of(tmp_path / "c", Sample(InputFile(str(tmp_path / "a.png"))), ".0.jpg")
+        artifact_path(tmp_path / "c", InputFile(str(tmp_path / "a.png")), ending=".0.jpg")
     )
     assert saved.size == (130, 130)
     rule = describe.crop_rule

@@ -12,6 +12,7 @@ from faceattr.live.face_tracker import InferenceBudget
 from faceattr.live.overlay import View
 from faceattr.live.stream import watch
 from faceattr.live.viewer import Outputs, Viewer
+from faceattr.progress import Progress
 
 
 def walker(count=40):
@@ -60,7 +61,7 @@ def test_every_frame_is_searched_from_the_first_on_while_faces_are_blurred(blur)
     find = describe.find
     describe.find = lambda image: searches.append(1) or find(image)
     with watch(scene, describe, every_frame=True) as watching:
-        shown = Viewer(watching, Outputs(headless=True), View(blur=blur), print, quiet=True)
+        shown = Viewer(watching, Outputs(headless=True), View(blur=blur))
         shown.run(threading.Event())
     assert len(searches) >= 30 if blur else len(searches) <= 15
 
@@ -101,7 +102,7 @@ def test_no_face_is_recorded_sharp_while_faces_are_blurred(monkeypatch, tmp_path
     monkeypatch.setattr(viewer, "VideoFile", Recorder)
     outputs = Outputs([tmp_path / "a.mp4"], headless=True)
     with watch(scene, attributes(scene, slow), every_frame=every_frame) as watching:
-        Viewer(watching, outputs, View(blur=True), print, quiet=True).run(threading.Event())
+        Viewer(watching, outputs, View(blur=True)).run(threading.Event())
     assert len(Recorder.pictures) > 10
     assert not any(is_sharp(picture, scene) for picture in Recorder.pictures)
 
@@ -119,12 +120,22 @@ def test_hiding_faces_begins_with_a_frame_that_is_searched(monkeypatch, tmp_path
     assert numbers == sorted(set(numbers))
 
 
+class Said(Progress):
+    """Keeps the lines that it is shown."""
+
+    def __init__(self, lines):
+        self.lines = lines
+
+    def show(self, record):
+        self.lines.append(record)
+
+
 def test_a_snapshot_that_cannot_be_saved_ends_nothing(tmp_path, monkeypatch):
     class Keys:
         def __init__(self):
             self.shown = 0
 
-        def key(self, patience):
+        def key(self, timeout):
             return "s" if self.shown == 1 else ""
 
         def show(self, image):
@@ -142,10 +153,9 @@ def test_a_snapshot_that_cannot_be_saved_ends_nothing(tmp_path, monkeypatch):
     outputs = Outputs(snapshots=tmp_path / "later")
     (tmp_path / "later").write_text("a file")
     with watch(scene, attributes(scene), every_frame=True) as watching:
-        assert (
-            Viewer(watching, outputs, View(), said.append, quiet=True).run(threading.Event()) == 0
-        )
-    assert "no snapshot was saved" in said[0] and said[-1].startswith("5 frames")
+        summary = Viewer(watching, outputs, View(), Said(said)).run(threading.Event())
+    assert "no snapshot was saved" in said[0]
+    assert summary.frames == 5 and summary.failure is None and not summary.is_interrupted
 
 
 def test_an_empty_source_ends_at_once():

@@ -55,7 +55,7 @@ def test_a_patch_counts_as_much_as_it_covers():
 
 
 def test_a_mixed_batch_without_a_label_moves_no_head():
-    """The gradient proof: nobody in the batch knows the gender."""
+    """The gradient parity: nobody in the batch knows the gender."""
     keras.utils.set_random_seed(0)
     network = toy_network()
     compile_masked(network, keras.optimizers.SGD(), label_smoothing=0.1)

@@ -1,4 +1,4 @@
-"""The masked loss, against numpy in float64, and the proof by gradients."""
+"""The masked loss, against numpy in float64, and the parity by gradients."""
 
 import itertools
 
@@ -72,7 +72,7 @@ def test_a_weight_scales_one_task():
     assert model._compile_loss._user_loss_weights == {"expression": 1.0, "gender": 0.5}
 
 
-# The proof: a batch that knows only the expression.
+# The parity: a batch that knows only the expression.
 
 CROPS = GENERATOR.integers(0, 256, (8, 32, 32, 3), dtype="uint8")
 TARGETS = {"expression": random_targets(8, 7, np.ones(8)), "gender": np.zeros((8, 2))}

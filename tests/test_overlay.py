@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from use_toys import attributes, draw
 
-from faceattr.images.draw import typeface
-from faceattr.inference.overlay import draw_faces, lines_of
+from faceattr.images.draw import INK, Canvas, draw_faces, lines_of
 
 
 def contrast_at_the_box(image, face):
@@ -20,12 +19,28 @@ def test_without_faces_the_picture_is_unchanged():
     assert (draw_faces(image, []) == image).all()
 
 
-@pytest.mark.parametrize("letters", ["süß", "été", "žlutý", "λόγος", "смех"])
+def picture_of(letter):
+    canvas = Canvas(np.full((40, 40, 3), 255, np.uint8))
+    canvas.text(letter, (5, 30), 24, INK)
+    return canvas.image
+
+
+@pytest.mark.parametrize("letters", ["süß", "été", "žlutý", "λόγος", "смех", "笑顔", "웃음"])
 def test_words_of_other_alphabets_are_drawn(letters):
-    missing = typeface(20).getmask("\uffff").getbbox(), bytes(typeface(20).getmask("\uffff"))
+    missing = picture_of("\uffff")
     for letter in letters:
-        mask = typeface(20).getmask(letter)
-        assert mask.getbbox() and (mask.getbbox(), bytes(mask)) != missing
+        drawn = picture_of(letter)
+        assert (drawn < 255).any() and (drawn != missing).any()
+
+
+@pytest.mark.parametrize("left", [0, 130, 240])
+def test_answers_cover_no_face_wherever_it_lies_in_a_small_picture(left):
+    image = np.full((100, 320, 3), 255, np.uint8)
+    image[5:85, left : left + 80] = (10, 200, 10)
+    (face,) = attributes()(image)
+    drawn = draw_faces(image, [face])
+    assert (drawn != image).any(-1).sum() > 500
+    assert (drawn[12:78, left + 7 : left + 73] == image[12:78, left + 7 : left + 73]).all()
 
 
 def test_the_picture_that_was_given_is_left_alone():
@@ -43,7 +58,7 @@ def test_the_box_stands_out_on_any_ground(ground):
 
 
 def test_lines_grow_with_the_picture():
-    small, large = draw(1, size=(200, 200), side=80), draw(1, size=(2000, 2000), side=800)
+    small, large = draw(1, size=(400, 400), side=160), draw(1, size=(2000, 2000), side=800)
     counts = [
         (draw_faces(image, attributes()(image)) != image).any(-1).mean() for image in (small, large)
     ]

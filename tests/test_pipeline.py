@@ -10,14 +10,15 @@ from PIL import Image
 from use_toys import GreenSquares, attributes, draw, save_pictures
 
 from faceattr.images.inputs import InputFile, Inputs
-from faceattr.images.load import BYTES_A_PIXEL, Room, read_image
-from faceattr.inference import pipeline
-from faceattr.inference.pipeline import Clock, Sample, describe_samples, samples_of
+from faceattr.images.load import BYTES_A_PIXEL, MemoryBudget, read_image
+from faceattr.inference import label as job
+from faceattr.inference.label import Sample, describe_samples, samples_of
+from faceattr.inference.pipeline import StageTimes
 
 
 def described(folder, describe, **how):
     items = samples_of(Inputs(folder), every=1.0)
-    return [labelled for labelled, _ in describe_samples(items, describe, **how)]
+    return [result for result, _ in describe_samples(items, describe, **how)]
 
 
 def test_no_items_give_no_records():
@@ -82,14 +83,14 @@ def test_boxes_are_those_of_the_full_picture_and_small_faces_are_cut_from_it(
     image = np.full((1200, 1600, 3), 230, np.uint8)
     image[400 : 400 + side, 800 : 800 + side] = (10, 200, 10)
     Image.fromarray(image).save(tmp_path / "large.jpg", quality=95)
-    read, sizes = pipeline.read_picture, []
+    read, sizes = job.read_picture, []
 
     def spy(path, at_least=None, **how):
         picture = read(path, at_least, **how)
         sizes.append(max(picture.image.shape))
         return picture
 
-    monkeypatch.setattr(pipeline, "read_picture", spy)
+    monkeypatch.setattr(job, "read_picture", spy)
     (record,) = described(tmp_path, attributes(detector=HalfSize()))
     assert sizes == [800, 1600][:decodes]
     assert record.faces[0].box == pytest.approx((800, 400, 800 + side, 400 + side), abs=8)
@@ -103,7 +104,9 @@ def test_keeping_whole_pictures_changes_nothing_that_is_found(tmp_path, side):
     Image.fromarray(noise).save(tmp_path / "large.jpg", quality=95)
     kept = []
     (with_whole,) = described(
-        tmp_path, attributes(detector=HalfSize()), keep=lambda _, whole: kept.append(whole.image)
+        tmp_path,
+        attributes(detector=HalfSize()),
+        on_detections=lambda _, whole: kept.append(whole.image),
     )
     (without,) = described(tmp_path, attributes(detector=HalfSize()))
     assert with_whole == without and with_whole.faces
@@ -125,7 +128,7 @@ def test_what_is_in_flight_is_bounded(tmp_path):
     time.sleep(0.2)
     assert len(taken) <= 50 + 4 * 2 + 4 + 1
     records.close()
-    assert not [t for t in threading.enumerate() if t.name.startswith("look")]
+    assert not [t for t in threading.enumerate() if t.name.startswith("prefetch")]
 
 
 def test_memory_for_a_run_of_faceless_pictures_is_bounded_too():
@@ -160,8 +163,8 @@ def test_frames_wait_only_where_they_are_needed_and_then_few(keep_frames):
 def test_pictures_wait_until_there_is_room_for_them_and_a_huge_one_goes_alone(
     tmp_path, monkeypatch
 ):
-    room, most = Room(2_000_000), []  # that of 1.8 pictures
-    monkeypatch.setattr(pipeline, "ROOM", room)
+    room, most = MemoryBudget(2_000_000), []  # that of 1.8 pictures
+    monkeypatch.setattr(job, "DECODE_MEMORY", room)
     find = GreenSquares.__call__
 
     def watched(self, image):
@@ -179,12 +182,12 @@ def test_pictures_wait_until_there_is_room_for_them_and_a_huge_one_goes_alone(
     assert room._free == 2_000_000
 
 
-def test_a_second_claim_takes_the_place_of_the_first(tmp_path):
-    room = Room(100)
-    with room.claims() as claim, room.claims() as other:
-        claim(60)
+def test_a_second_reservation_takes_the_place_of_the_first(tmp_path):
+    room = MemoryBudget(100)
+    with room.reservation() as reserve, room.reservation() as other:
+        reserve(60)
         other(40)
-        claim(10)
+        reserve(10)
         other(90)
         assert room._free == 0
     assert room._free == 100
@@ -218,10 +221,10 @@ def test_an_error_that_is_no_bad_file_is_not_hidden():
         )
 
 
-def test_the_clock_tells_where_the_time_went(tmp_path):
-    clock = Clock()
-    described(save_pictures(tmp_path, 5), attributes(), clock=clock)
-    assert {"decode", "detect", "crop", "predict"} <= clock.seconds.keys()
+def test_the_stage_times_tell_where_the_time_went(tmp_path):
+    times = StageTimes()
+    described(save_pictures(tmp_path, 5), attributes(), times=times)
+    assert {"decode", "detect", "crop", "predict"} <= times.seconds.keys()
 
 
 @pytest.mark.parametrize("error", [cv2.error("odd shape"), MemoryError()])

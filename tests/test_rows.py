@@ -4,7 +4,7 @@ import pytest
 from use_toys import MOOD, SHADE, attributes, draw
 
 from faceattr.images.inputs import InputFile
-from faceattr.inference.schema import ImageResult, columns, rows_of
+from faceattr.inference.schema import ImageResult, columns, to_rows
 from faceattr.tasks import Task
 
 TASKS = (MOOD, SHADE)
@@ -12,7 +12,7 @@ TASKS = (MOOD, SHADE)
 
 def rows(faces, **how):
     described = tuple(attributes(**how)(draw(faces)))
-    return rows_of(ImageResult(InputFile("a.jpg"), None, described), TASKS)
+    return to_rows(ImageResult(InputFile("a.jpg"), None, described), TASKS)
 
 
 def test_the_columns_are_these_in_this_order():
@@ -33,7 +33,7 @@ def test_a_picture_without_a_face_has_a_row():
 
 
 def test_an_unreadable_file_has_a_row_with_the_reason():
-    (row,) = rows_of(ImageResult(InputFile("a.jpg"), None, reason="empty file"), TASKS)
+    (row,) = to_rows(ImageResult(InputFile("a.jpg"), None, reason="empty file"), TASKS)
     assert (row["path"], row["status"], row["reason"]) == ("a.jpg", "unreadable", "empty file")
     assert row["faces"] is None
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from faceattr.detection.base import Face
+from faceattr.images.draw import COLOURS, line_of
 from faceattr.inference.predictor import NO_ANSWER, Prediction
-from faceattr.live.overlay import COLOURS, View, colour_of, draw_live, line_of
+from faceattr.live.overlay import View, colour_of, draw_live
 from faceattr.live.tracking import LiveFace
 
 HAPPY = Prediction("happy", 0.87, {"happy": 0.87, "sad": 0.13})

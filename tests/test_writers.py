@@ -11,9 +11,9 @@ import pytest
 from use_toys import MOOD, SHADE
 
 from faceattr.images.inputs import InputFile
-from faceattr.inference.pipeline import samples_of
+from faceattr.inference.label import samples_of
 from faceattr.inference.schema import columns
-from faceattr.inference.table import must_be_writable, open_table, read_rows
+from faceattr.inference.table import TableOptions, open_table, read_rows
 
 COLUMNS = columns((MOOD, SHADE))
 FORMS = ["t.csv", "t.jsonl", "t.parquet"]
@@ -37,7 +37,7 @@ GROUPS = [
 
 
 def write(path, groups, **how):
-    with open_table(path, COLUMNS, **how) as table:
+    with open_table(path, COLUMNS, TableOptions(**how)) as table:
         for rows in groups:
             if rows[0]["path"] not in table.done:
                 table.write(rows)
@@ -103,7 +103,7 @@ def test_a_parquet_table_is_gone_on_with_from_its_journal_or_from_itself(tmp_pat
 def test_going_on_costs_little_memory_a_picture(tmp_path):
     path = write(tmp_path / "t.csv", [group(f"/photos/{n:09}.jpg", 0) for n in range(5000)])
     tracemalloc.start()
-    with open_table(path, COLUMNS, resume=True) as table:
+    with open_table(path, COLUMNS, TableOptions(resume=True)) as table:
         items = samples_of([InputFile("/photos/x.jpg")], 1.0, table.done)
         assert next(items).file.path == "/photos/x.jpg"
         held, _ = tracemalloc.get_traced_memory()
@@ -120,12 +120,12 @@ def test_frames_of_a_video_are_inputs_of_their_own(tmp_path):
     with open_table(tmp_path / "t.csv", COLUMNS) as table:
         table.write([row("a.mp4", time=0.0)])
         table.write([row("a.mp4", time=1.5)])
-    with open_table(tmp_path / "t.csv", COLUMNS, resume=True) as table:
+    with open_table(tmp_path / "t.csv", COLUMNS, TableOptions(resume=True)) as table:
         assert table.done == {"a.mp4": {0.0, 1.5}}
         for broken in (row("a.mp4", None, 0), row("b.jpg", None, 0), row("b.mp4", None, 0)):
             table.write([broken | {"status": "unreadable"}])
         table.write([row("b.mp4", time=0.0)])
-    with open_table(tmp_path / "t.csv", COLUMNS, resume=True) as table:
+    with open_table(tmp_path / "t.csv", COLUMNS, TableOptions(resume=True)) as table:
         done = {"a.mp4": {0.0, 1.5, None}, "b.jpg": {None}, "b.mp4": {None, 0.0}}
         assert table.done == done
 
@@ -140,9 +140,9 @@ def test_a_table_that_is_there_is_not_lost_by_accident(tmp_path, name):
     assert len(list(read_rows(path, COLUMNS))) == 1
 
 
-def test_going_on_and_replacing_exclude_each_other(tmp_path):
+def test_going_on_and_replacing_exclude_each_other():
     with pytest.raises(ValueError, match="exclude"):
-        must_be_writable(tmp_path / "t.csv", resume=True, overwrite=True)
+        TableOptions(resume=True, overwrite=True)
 
 
 @pytest.mark.parametrize("name", ["t.xlsx", "t", "t.CSV.gz"])
@@ -157,7 +157,7 @@ def test_a_table_of_another_model_is_not_gone_on_with(tmp_path, name):
     before = path.read_bytes()
     with (
         pytest.raises(ValueError, match="other columns"),
-        open_table(path, columns((MOOD,)), resume=True),
+        open_table(path, columns((MOOD,)), TableOptions(resume=True)),
     ):
         pass
     assert path.read_bytes() == before
@@ -177,7 +177,7 @@ def test_two_jobs_do_not_write_one_table(tmp_path):
     with (
         open_table(tmp_path / "t.csv", COLUMNS),
         pytest.raises(ValueError, match="Another faceattr"),
-        open_table(tmp_path / "t.csv", COLUMNS, resume=True),
+        open_table(tmp_path / "t.csv", COLUMNS, TableOptions(resume=True)),
     ):
         pass
     assert sorted(p.name for p in tmp_path.iterdir()) == [".t.csv.lock", "t.csv"]
@@ -191,7 +191,7 @@ def test_a_lock_that_was_opened_while_another_job_ended_still_counts(tmp_path):
         fcntl.flock(waiting, fcntl.LOCK_EX | fcntl.LOCK_NB)
         with (
             pytest.raises(ValueError, match="Another faceattr"),
-            open_table(tmp_path / "t.csv", COLUMNS, resume=True),
+            open_table(tmp_path / "t.csv", COLUMNS, TableOptions(resume=True)),
         ):
             pass
     finally:

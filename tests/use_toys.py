@@ -14,7 +14,9 @@ from PIL import Image
 from faceattr.detection.base import Face
 from faceattr.images.crop import CropRule
 from faceattr.inference.predictor import FaceAttributes
+from faceattr.inference.schema import ImageResult
 from faceattr.model.file import Description
+from faceattr.progress import Progress
 from faceattr.tasks import Task
 
 MOOD = Task("mood", ("calm", "wild", "odd"))
@@ -53,6 +55,17 @@ class ColourModel:
 def _softmax(values: np.ndarray) -> np.ndarray:
     powers = np.exp(values)
     return (powers / powers.sum(1, keepdims=True)).astype(np.float32)
+
+
+class OnEach(Progress):
+    """Calls a function with the result of each input of a job."""
+
+    def __init__(self, call) -> None:
+        self._call = call
+
+    def show(self, record: object) -> None:
+        if isinstance(record, ImageResult):
+            self._call(record)
 
 
 def attributes(**how) -> FaceAttributes:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from faceattr.detection.detectors import CenterFace
+from faceattr.detection.centerface import CenterFace
 from faceattr.images.load import read_image
 
 FROM_EACH_SET = 2000

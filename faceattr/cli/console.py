@@ -35,3 +35,13 @@ class Terminal(Progress):
 
     def show(self, record: object) -> None:
         show(record)
+
+
+class Aside(Progress):
+    """Lines beside what a command prints, which may be somebody's table: on standard error."""
+
+    def __init__(self, console: Console = ERR) -> None:
+        self._console = console
+
+    def show(self, record: object) -> None:
+        self._console.print(record, markup=False, soft_wrap=True)

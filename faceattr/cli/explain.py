@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from faceattr.cli.options import by_name, command, old_names
+from faceattr.cli.console import Aside, Terminal, show
+from faceattr.cli.options import by_name, command, old_names, open_attributes
 
 
 def add_command(commands) -> None:
@@ -28,26 +29,15 @@ def add_command(commands) -> None:
 
 def explain(model, pictures, output, **given) -> int:
     """Draw a contact sheet: every face and, for each head, Grad-CAM of its answer."""
-    import sys
-
     from faceattr.images.draw import validate_sheet_path
-    from faceattr.inference.predictor import open_typed
 
     # What is typed wrongly shall be told before the seconds that a model takes to load.
     validate_sheet_path(output, **{k: given[k] for k in ("most", "overwrite") if k in given})
     drawing = {name: given.pop(name) for name in ("of", "most", "overwrite") if name in given}
-    attributes = open_typed(
-        {**given, "model": model}, say=lambda line: print(line, file=sys.stderr)
-    )
-    from rich.console import Console
-
-    from faceattr.inference.explain import MOST
+    attributes = open_attributes({**given, "model": model}, Aside())
     from faceattr.inference.explain import explain as draw
-    from faceattr.progress import Bar
 
-    with Bar(console=Console(stderr=True)) as bar:
-        faces = bar.add_task("explaining", total=drawing.get("most", MOST))
-        done = draw(pictures, attributes, output, on_face=lambda: bar.advance(faces), **drawing)
+    done = draw(pictures, attributes, output, progress=Terminal(), **drawing)
     more = "; there are more, see --most" if done.more else ""
-    print(f"{done.faces} faces of {done.inputs} pictures -> {output}{more}")
+    show(f"{done.faces} faces of {done.inputs} pictures -> {output}{more}")
     return 0

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from rich.table import Column, Table
+
+from faceattr.cli.console import Terminal, show
 from faceattr.cli.options import add_label_options, command, label_map_of, start_keras
 
 
 def add_command(commands) -> None:
-    parser = command(commands, export, "write a model for another runtime, with a proof")
+    parser = command(
+        commands, export, "write a model for another runtime and check that it answers alike"
+    )
     add = parser.add_argument
     targets = ("onnx", "litert", "openvino", "saved_model")
     add("model", help="a .keras file, or 'shipped'")
@@ -16,21 +21,50 @@ def add_command(commands) -> None:
         "--on",
         nargs="+",
         metavar="[TASK=]PATH",
-        help="labelled faces to prove it on: manifest CSV or folder (made pictures)",
+        help="labelled faces to compare on: manifest CSV or folder (made pictures)",
     )
     add("--int8", action="store_true", help="compute in 8 bits; needs --on")
-    add("--rows", type=int, metavar="N", help="faces for each task in the proof (1000)")
+    add("--rows", type=int, metavar="N", help="faces for each task in the comparison (1000)")
     add("--cache", metavar="DIR", help="folder of the crop cache")
     add("--overwrite", action="store_true", help="replace an exported model that is there")
     add_label_options(parser)
 
 
 def export(model, to, **given) -> int:
-    """Write a model for another runtime. The file is kept only when it is proved to answer like
-    the model; the proof stands beside it in FILE.json. `faceattr label --model` takes the file."""
+    """Write a model for another runtime. The file is kept only when it answers like the model; the
+    comparison stands beside it in FILE.json. `faceattr label --model` takes the file."""
     start_keras()
     from faceattr.exporting.export import export as run
+    from faceattr.exporting.parity import ParityReport
 
-    label_map = label_map_of(given)
-    run(model, to, label_map=label_map, **given)
+    show.register(ParityReport)(_show_parity)
+    run(model, to, label_map=label_map_of(given), progress=Terminal(), **given)
     return 0
+
+
+def _show_parity(report) -> None:
+    """How the file compares with its network."""
+    show(f"the network and the file, asked about {report.crops}:")
+    figures = ("mean change", "of 99 %", "largest", "same answer", "accuracy", "calibration error")
+    table = Table("task", *(Column(figure, justify="right") for figure in figures))
+    for task, found in report.heads.items():
+        changes = (found.mean_change, found.change_99, found.difference)
+        shown = [*(f"{change:.2g}" for change in changes), f"{found.same_answer:.2%}"]
+        table.add_row(task, *shown, *_labelled(found.labelled))
+    show(table)
+    for size, spent in report.milliseconds.items():
+        network, file = spent["network"], spent["file"]
+        crops = "1 crop" if size == 1 else f"{size} crops"
+        show(f"{crops}: {network:.1f} ms, in the file {file:.1f} ms ({network / file:.2g} times)")
+
+
+def _labelled(found) -> tuple[str, ...]:
+    """Accuracy and calibration error of network and file, of a head whose labels are known."""
+    if found is None:
+        return ()
+    low, high = (100 * bound for bound in found.lost)
+    return (
+        f"{found.accuracy_before:.1%} to {found.accuracy_after:.1%} "
+        f"(lost {low:.1f} to {high:.1f} points)",
+        f"{found.calibration_before:.1%} to {found.calibration_after:.1%}",
+    )

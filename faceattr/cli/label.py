@@ -2,7 +2,34 @@
 
 from __future__ import annotations
 
-from faceattr.cli.options import add_flip, add_precision, by_name, command, duration, old_names
+import signal
+import threading
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from faceattr.cli.console import Aside
+from faceattr.cli.options import (
+    INTERRUPTED,
+    add_flip,
+    add_precision,
+    by_name,
+    command,
+    duration,
+    old_names,
+    open_attributes,
+)
+from faceattr.progress import Bar, Progress
 
 
 def add_command(commands) -> None:
@@ -71,10 +98,134 @@ def add_command(commands) -> None:
     old_names(parser, {"--upright": "--auto-rotate", "--require": "--filter"})
 
 
-def label(**given) -> int:
+EXTRAS = {"save_crops": "crops", "annotate": "annotated", "gallery": "gallery"}
+
+
+def label(output, inputs, quiet=False, **given) -> int:
     """Find the faces of many pictures and write a table of their attributes."""
     if "every" in given:
         given["every"] = duration(given["every"])
-    from faceattr.inference.console import run
+    from faceattr.images.inputs import Inputs
+    from faceattr.inference.artifacts import Artifacts
+    from faceattr.inference.label import label_to
+    from faceattr.inference.table import TableOptions, validate_table_path
 
-    return run(**given)
+    console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, soft_wrap=True)
+    taken = {name: given.pop(typed) for typed, name in EXTRAS.items() if typed in given}
+    artifacts = Artifacts(**taken)
+    # What is typed wrongly shall be told before the seconds that a model takes to load.
+    table = {f.name: given.pop(f.name) for f in fields(TableOptions) if f.name in given}
+    options = TableOptions(**table)
+    validate_table_path(output, options)
+    artifacts.validate(resume=options.resume, overwrite=options.overwrite)
+    Inputs(inputs)
+    attributes = open_attributes(given, Aside(console))
+    with _bar(console) as bar, _ctrl_c(console) as stopped, warnings.catch_warnings():
+        # What Pillow thinks of a file's metadata would tear the bar and change nothing.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        summary = label_to(
+            output,
+            inputs,
+            attributes,
+            artifacts=artifacts,
+            progress=LabelProgress(bar),
+            stop=stopped.is_set,
+            **table,
+            **given,
+        )
+    found_with = attributes.detector.provenance["name"]
+    for line in report(summary, output, found_with, artifacts.folders):
+        console.print(line)
+    return INTERRUPTED if summary.interrupted else 0
+
+
+def report(summary, output, detector: str, folders: Sequence = ()) -> Iterator[str]:
+    """What is printed at the end, line by line."""
+    from faceattr.inference.metadata import named
+
+    before = f" ({summary.resumed} more were there before)" if summary.resumed else ""
+    yield f"{summary.inputs} pictures, {summary.faces} faces described{before} -> {output}"
+    yield f"  found with {detector}"
+    yield f"  status      {_counted(summary.statuses)}"
+    for task, answers in summary.answers.items():
+        yield f"  {task:<11} {_counted(named(answers))}"
+    if summary.inputs:
+        yield f"  speed       {_speed(summary)}"
+    if summary.resumed and folders:
+        names = ", ".join(map(str, folders))
+        yield f"  {summary.resumed} inputs were done before: of them nothing was added to {names}"
+    if unreadable := summary.statuses["unreadable"]:
+        yield (
+            f"  {unreadable:,} could not be read (column reason); once they can be, the same "
+            "command with --resume --retry-unreadable tries them again"
+        )
+    if summary.interrupted:
+        yield "Stopped. The same command with --resume (without --overwrite) goes on from here."
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {n}" for name, n in sorted(counts.items(), key=lambda c: -c[1]))
+
+
+def _speed(summary) -> str:
+    elapsed, spent = max(summary.seconds, 1e-9), sum(summary.stages.values()) or 1.0
+    by_time = sorted(summary.stages.items(), key=lambda stage: -stage[1])
+    shares = ", ".join(f"{stage} {t / spent:.0%}" for stage, t in by_time)
+    return (
+        f"{summary.inputs / elapsed:.1f} pictures/s, {summary.faces / elapsed:.1f} faces/s "
+        f"(time in threads: {shares})"
+    )
+
+
+def _bar(console: Console) -> Bar:
+    return Bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[faces]} faces"),
+        console=console,
+    )
+
+
+class LabelProgress(Progress):
+    """Moves a bar on: one step a file, however many frames a video has."""
+
+    def __init__(self, bar: Bar) -> None:
+        self._bar = bar
+        self._task = bar.add_task("labelling", total=None, faces=0)
+        self._faces = 0
+        self._last = ""
+
+    def show(self, record) -> None:
+        from faceattr.inference.label import Started
+
+        if isinstance(record, Started):
+            self._bar.update(self._task, total=record.files, completed=record.done)
+            return
+        self._faces += len(record.faces)
+        step = record.file.path != self._last
+        self._last = record.file.path
+        self._bar.update(self._task, advance=int(step), faces=self._faces)
+
+
+@contextmanager
+def _ctrl_c(console: Console) -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets; the second one stops at once."""
+    stopped = threading.Event()
+
+    def interrupt(*_: object) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        stopped.set()
+        console.print("finishing the batch; Ctrl-C once more stops at once")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield stopped
+    finally:
+        signal.signal(signal.SIGINT, before)

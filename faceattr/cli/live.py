@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from faceattr.cli.options import add_precision, command, old_names
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from faceattr.cli.console import ERR, Aside
+from faceattr.cli.options import INTERRUPTED, add_precision, command, old_names, open_attributes
 
 
 def add_command(commands) -> None:
@@ -57,14 +66,125 @@ def add_command(commands) -> None:
     old_names(parser, {"--upright": "--auto-rotate", **renamed})
 
 
+BROKE_OFF = 1
+CANNOT = (
+    "--web has no use for {}: the page in the browser has the camera, the files and the buttons."
+)
+NOT_IN_THE_BROWSER = (
+    *("source", "output", "headless", "every_frame", "rate", "snapshots", "overwrite"),
+)
+
+
 def live(**given) -> int:
     """Watch faces live: boxes, answers averaged over each face's track, figures of the pace."""
     if given.pop("web", False):
-        from faceattr.live.web import run as serve
-
-        return serve(**given)
+        return _serve(**given)
     if typed := [f"--{name}" for name in ("host", "port") if name in given]:
         raise ValueError(f"Without --web nothing is served: {', '.join(typed)} asks for --web.")
-    from faceattr.live.viewer import run
+    return _watch(**given)
 
-    return run(**given)
+
+def _watch(source="0", quiet=False, **given) -> int:
+    from faceattr.images.camera import is_live, open_feed
+    from faceattr.live.overlay import View
+    from faceattr.live.stream import watch
+    from faceattr.live.viewer import Outputs, Viewer
+
+    console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, soft_wrap=True)
+    outputs = Outputs(**_taken(given, ("output", "headless", "overwrite", "snapshots")))
+    view, how = View(**_taken(given, ("bars", "blur", "mirror"))), _budget_and_smoothing(given)
+    for path in outputs.output:
+        if Path(path).absolute() == Path(source).absolute():
+            raise ValueError(f"{path} is the source itself. Choose another output.")
+    every_frame = given.pop("every_frame", outputs.headless and not is_live(source))
+    # What is typed wrongly shall be told before the seconds that a model takes to load.
+    with open_feed(source, **_taken(given, ("rate",))) as feed, _ctrl_c() as stopped:
+        attributes = open_attributes(given, Aside(console))
+        progress = LiveProgress(console, outputs.headless)
+        with watch(feed, attributes, every_frame=every_frame, **how) as watching, progress:
+            summary = Viewer(watching, outputs, view, progress).run(stopped)
+    if summary.failure:
+        Aside().show(f"faceattr: {summary.failure}. What was written so far is whole.")
+    console.print(f"{summary.frames} frames, {summary.people} people; {summary.figures}")
+    for path in summary.written:
+        console.print(f"  -> {path}")
+    return BROKE_OFF if summary.failure else INTERRUPTED if summary.is_interrupted else 0
+
+
+def _serve(quiet=False, **given) -> int:
+    if typed := [name for name in NOT_IN_THE_BROWSER if name in given]:
+        raise ValueError(CANNOT.format(", ".join(typed)))
+    from faceattr.live.web import Address, require_uvicorn, serve
+
+    require_uvicorn()
+    how, switched_on = _budget_and_smoothing(given), _taken(given, ("bars", "blur", "mirror"))
+    address = Address(**_taken(given, ("host", "port")))
+    console = Console(stderr=True, quiet=quiet, highlight=False)
+    attributes = open_attributes(given, Aside(console))
+    # A token is told to the quiet, too: without it nobody gets in.
+    serve(attributes, address, Aside(ERR if address.token else console), list(switched_on), **how)
+    return 0
+
+
+def _taken(given: dict, names) -> dict:
+    return {name: given.pop(name) for name in names if name in given}
+
+
+def _budget_and_smoothing(given: dict) -> dict:
+    from faceattr.live.face_tracker import InferenceBudget
+    from faceattr.live.tracking import Smoothing
+
+    budget = _taken(given, ("detect_every", "ask_at_once"))
+    smoothing = _taken(given, ("time_constant", "hysteresis"))
+    if "min_confidence" in given:
+        smoothing["min_confidence"] = given.pop("min_confidence")
+    found = {"budget": InferenceBudget(**budget)} if budget else {}
+    return found | ({"smoothing": Smoothing(**smoothing)} if smoothing else {})
+
+
+class LiveProgress(Aside):
+    """Lines on standard error and, where there is no window, a status that changes in place."""
+
+    def __init__(self, console: Console, has_status: bool) -> None:
+        super().__init__(console)
+        self._status = console.status("watching") if has_status else None
+
+    def show(self, record: object) -> None:
+        from faceattr.live.viewer import Status
+
+        if isinstance(record, Status) and self._status:
+            self._status.update(record)
+        else:
+            super().show(record)
+
+    def __enter__(self) -> LiveProgress:
+        if self._status:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status:
+            self._status.stop()
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C (or a request to end) sets; a second one stops at once."""
+    stopped = threading.Event()
+
+    def interrupt(*_: object) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        stopped.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+    before = {
+        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

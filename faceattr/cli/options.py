@@ -176,12 +176,29 @@ def detector_of(given: dict):
     offline, name = given.pop("offline", False), given.pop("detector", None)
     if not (given.pop("find_faces", False) or "find_faces_in" in given or name):
         return None
-    from faceattr.detection.choose import choose_detector
+    from faceattr.cli.console import Aside
+    from faceattr.detection.base import choose_detector
 
-    def say(line: str) -> None:
-        print(line, file=sys.stderr)
+    return choose_detector(name or "auto", offline=offline, progress=Aside())
 
-    return choose_detector(name or "auto", offline=offline, say=say)
+
+def open_attributes(given: dict, progress):
+    """Open model and detector; takes what is typed for `FaceAttributes.load` out of `given`.
+
+    Raises:
+        OSError, ValueError: One of them cannot be had; the message says the cure.
+    """
+    import inspect
+
+    from faceattr.detection.base import choose_detector
+    from faceattr.inference.predictor import FaceAttributes, suppress_stderr
+
+    offline, name = given.pop("offline", False), given.pop("detector", "auto")
+    own = ("model", "precision", *inspect.getfullargspec(FaceAttributes).kwonlyargs)
+    how = {name: given.pop(name) for name in own if name in given}
+    detector = choose_detector(name, offline=offline, progress=progress)
+    with suppress_stderr():
+        return FaceAttributes.load(detector=detector, **how)
 
 
 def _renaming(text: str) -> tuple[str, str, str]:

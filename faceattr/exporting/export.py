@@ -1,4 +1,4 @@
-"""`faceattr export`: write, prove, and only then keep."""
+"""`faceattr export`: write, compare, and only then keep."""
 
 from __future__ import annotations
 
@@ -17,21 +17,15 @@ from typing import Any
 from faceattr import __version__
 from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
 from faceattr.exporting import formats
-from faceattr.exporting.console import print_proof, say
 from faceattr.exporting.parity import ParityReport, check_parity, choose_crops
 from faceattr.model import file as model_file
 from faceattr.model import runtime
 from faceattr.model.file import Description
+from faceattr.progress import SILENT, Progress
 
 ROWS = 1000
 LIBRARIES = (
-    "tensorflow",
-    "keras",
-    "tf2onnx",
-    "onnx",
-    "onnxruntime",
-    "openvino",
-    "nncf",
+    *("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime", "openvino", "nncf"),
     "ai-edge-litert",
 )
 
@@ -47,36 +41,35 @@ def export(
     cache: str | Path | None = None,
     label_map: LabelMap = LABELS_AS_WRITTEN,
     overwrite: bool = False,
+    progress: Progress = SILENT,
 ) -> ParityReport:
-    """Write a model for another runtime and prove that the file answers alike.
+    """Write a model for another runtime and check that the file answers alike.
 
     The file takes RGB ``uint8`` crops ``crops`` ``(n, size, size, 3)`` and returns ``float32``
     probabilities by task name. Beside it stands ``<file>.json``: tasks, class orders, crop rule,
-    licence, hashes and the proof.
+    licence, hashes and the parity report.
 
     Args:
         model: A model file, or ``"shipped"`` for the one that comes with the package.
         to: ``"onnx"``, ``"litert"``, ``"openvino"`` or ``"saved_model"``.
         output: The file to write (a folder for ``"saved_model"``); by default the model's name
             with the target's ending, in the current folder.
-        on: Labelled faces to prove it on, as for `faceattr.evaluate`; rows of val, or a fifth
-            where no row is of val. Without, float files are proved on made pictures.
+        on: Labelled faces to compare on, as for `faceattr.evaluate`; rows of val, or a fifth
+            where no row is of val. Without, float files are compared on made pictures.
         int8: Compute in 8 bits. Needs `on`: ranges are measured on its train rows.
-        rows: Most rows for each task that the proof looks at.
+        rows: Most rows for each task that are compared.
         cache: Folder of the crop cache.
         label_map: How the labels of `on` are to be understood.
         overwrite: Replace a file that is there; a folder only if it is an exported model.
-
-    Returns:
-        The proof.
+        progress: Is shown what is done, and the parity report before a file is refused for it.
 
     Raises:
-        ValueError: The file fails the proof and was not kept; or the target, the model or the
+        ValueError: The file does not answer alike and was not kept; or the target, the model or the
             pictures cannot be used, or an optional package is missing.
         OSError: Something cannot be read or written.
     """
     if rows < 1:
-        raise ValueError(f"A proof looks at 1 row or more of each task. Received: {rows}")
+        raise ValueError(f"A comparison takes 1 row or more of each task. Received: {rows}")
     path = model_file.path_of(model)
     description = model_file.describe(path)
     target = formats.target_called(to, int8=int8)
@@ -87,17 +80,17 @@ def export(
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
         part = Path(folder, output.name)
-        say(f"exporting {path.name} to {to}")
+        progress.show(f"exporting {path.name} to {to}")
         formats.write(to, network, part, description.crop.size, shown.calibrating)
         with formats.quiet():
             file = runtime.open_exported(part, "int8" if int8 else "float32")
-        proof = check_parity(network, file, description.tasks, shown)
-        print_proof(proof)
-        if failures := proof.failures():
+        parity = check_parity(network, file, description.tasks, shown, progress)
+        progress.show(parity)
+        if failures := parity.failures():
             raise ValueError(f"{output} was not kept: {'; '.join(failures)}.{_cure(int8)}")
-        _keep(part, output, _page(path, description, part, to, file.precision, proof))
-    say(f"wrote {output} and {runtime.description_path(output)}")
-    return proof
+        _keep(part, output, _page(path, description, part, to, file.precision, parity))
+    progress.show(f"wrote {output} and {runtime.description_path(output)}")
+    return parity
 
 
 def _usual_name(path: Path, to: str, int8: bool) -> Path:
@@ -118,8 +111,8 @@ def _check_output(output: Path, ending: str, overwrite: bool) -> None:
     )
     if there and not overwrite:
         raise FileExistsError(
-            f"{there} exists. Give another -o, or --overwrite to replace it once the new one is "
-            "proved."
+            f"{there} exists. Give another -o, or --overwrite to replace it once the new one "
+            "answers alike."
         )
 
 
@@ -148,7 +141,7 @@ def _cure(int8: bool) -> str:
 
 
 def _page(
-    path: Path, description: Description, part: Path, to: str, precision: str, proof: ParityReport
+    path: Path, description: Description, part: Path, to: str, precision: str, parity: ParityReport
 ) -> dict[str, Any]:
     """What stands beside the file; `faceattr.model.runtime` reads it."""
     return {
@@ -156,14 +149,14 @@ def _page(
         "precision": precision,
         "sha256": runtime.sha256_of(part),
         "bytes": sum(file.stat().st_size for file in runtime.files_of(part)),
-        "made": {
+        "provenance": {
             "by": f"faceattr {__version__}",
             "with": {name: _version(name) for name in LIBRARIES if _version(name)},
             "on": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
             "date": datetime.now(UTC).date().isoformat(),
             "from": {"file": path.name, "sha256": model_file.sha256_of(path)},
         },
-        "proof": asdict(proof),
+        "parity": asdict(parity),
         "description": json.loads(description.to_json()),
     }
 

@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -24,64 +23,13 @@ from faceattr.model.runtime import INPUT, require
 TOGETHER = 32  # crops
 
 
-def onnx(source: Path, target: Path, crops: np.ndarray) -> None:
-    """Static quantisation by ONNX Runtime: weights by channel, ranges from minimum to maximum."""
-    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
-
-    class Batches(CalibrationDataReader):
-        def __init__(self) -> None:
-            starts = range(0, len(crops), TOGETHER)
-            self._batches = iter([{INPUT: crops[i : i + TOGETHER]} for i in starts])
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            return next(self._batches, None)
-
-    quantize_static(source, target, Batches(), per_channel=True, activation_type=QuantType.QUInt8)
-
-
-def openvino(source: Path, target: Path, crops: np.ndarray) -> None:
-    """Post-training quantisation by NNCF with ranges from minimum to maximum."""
-    import nncf
-    import openvino
-    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
-
-    quantised = nncf.quantize(
-        openvino.Core().read_model(source),
-        nncf.Dataset([crop[None] for crop in crops]),
-        preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(crops),
-        advanced_parameters=nncf.AdvancedQuantizationParameters(
-            activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX
-        ),
-    )
-    openvino.save_model(quantised, target, compress_to_fp16=False)
-
-
-def litert(crops: np.ndarray) -> dict[str, Any]:
-    """Options of LiteRT's converter: 8-bit weights by channel and activations, all of them.
-
-    What cannot be computed in 8 bits is refused instead of staying float.
-    """
-    import tensorflow as tf
-
-    return {
-        "optimizations": [tf.lite.Optimize.DEFAULT],
-        "representative_dataset": lambda: ({INPUT: crop[None]} for crop in crops),
-        "target_spec": {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]},
-    }
-
-
-Write = Callable[[keras.Model, Path, int], None]
-WriteInt8 = Callable[[keras.Model, Path, int, np.ndarray], None]
-
-
 @dataclass(frozen=True)
 class Target:
     """A kind of file to export to.
 
     Args:
         ending: What its files' names end in; nothing for a folder.
-        packages: Modules that writing and proving it need.
+        packages: Modules that writing and comparing it need.
         extra: What ``pip install faceattr[…]`` calls them.
         write: Writes the network in float32, for crops of a side.
         write_int8: The same in int8, given crops ``(n, side, side, 3)`` to measure ranges on;
@@ -91,8 +39,8 @@ class Target:
     ending: str
     packages: tuple[str, ...]
     extra: str
-    write: Write
-    write_int8: WriteInt8 | None = None
+    write: Callable[[keras.Model, Path, int], None]
+    write_int8: Callable[[keras.Model, Path, int, np.ndarray], None] | None = None
 
 
 def write(
@@ -153,18 +101,25 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _signature(side: int) -> list[keras.InputSpec]:
-    return [keras.InputSpec(dtype="uint8", shape=(None, side, side, 3), name=INPUT)]
+def _export(model: keras.Model, path: Path, side: int, form: str, **options) -> None:
+    signature = [keras.InputSpec(dtype="uint8", shape=(None, side, side, 3), name=INPUT)]
+    model.export(str(path), format=form, input_signature=signature, verbose=False, **options)
 
 
 def _saved_model(model: keras.Model, path: Path, side: int) -> None:
-    model.export(path, format="tf_saved_model", input_signature=_signature(side), verbose=False)
+    _export(model, path, side, "tf_saved_model")
+
+
+def _openvino(model: keras.Model, path: Path, side: int) -> None:
+    _export(model, path, side, "openvino")
+
+
+def _litert(model: keras.Model, path: Path, side: int, **options) -> None:
+    _export(model, path, side, "litert", **options)
 
 
 def _onnx(model: keras.Model, path: Path, side: int) -> None:
-    signature = _signature(side)
-    frozen = _frozen(model, side)
-    frozen.export(path, format="onnx", input_signature=signature, verbose=False)
+    _export(_frozen(model, side), path, side, "onnx")
 
 
 def _frozen(model: keras.Model, side: int) -> keras.Model:
@@ -192,32 +147,58 @@ def _frozen(model: keras.Model, side: int) -> keras.Model:
     return frozen
 
 
-def _openvino(model: keras.Model, path: Path, side: int) -> None:
-    model.export(str(path), format="openvino", input_signature=_signature(side), verbose=False)
-
-
-def _litert(model: keras.Model, path: Path, side: int, **options) -> None:
-    signature = _signature(side)
-    model.export(path, format="litert", input_signature=signature, verbose=False, **options)
-
-
 def _onnx_int8(model: keras.Model, path: Path, side: int, crops: np.ndarray) -> None:
+    """Static quantisation by ONNX Runtime: weights by channel, ranges from minimum to maximum."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+
+    class Batches(CalibrationDataReader):
+        def __init__(self) -> None:
+            starts = range(0, len(crops), TOGETHER)
+            self._batches = iter([{INPUT: crops[i : i + TOGETHER]} for i in starts])
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(self._batches, None)
+
     whole = path.with_name(f"float-{path.name}")
     _onnx(model, whole, side)
-    onnx(whole, path, crops)
+    quantize_static(whole, path, Batches(), per_channel=True, activation_type=QuantType.QUInt8)
     whole.unlink()
 
 
 def _openvino_int8(model: keras.Model, path: Path, side: int, crops: np.ndarray) -> None:
+    """Post-training quantisation by NNCF with ranges from minimum to maximum."""
+    import nncf
+    import openvino
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+
     whole = path.with_name(f"float-{path.name}")
     _openvino(model, whole, side)
-    openvino(whole, path, crops)
+    quantised = nncf.quantize(
+        openvino.Core().read_model(whole),
+        nncf.Dataset([crop[None] for crop in crops]),
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=len(crops),
+        advanced_parameters=nncf.AdvancedQuantizationParameters(
+            activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX
+        ),
+    )
+    openvino.save_model(quantised, path, compress_to_fp16=False)
     for part in (whole, whole.with_suffix(".bin")):
         part.unlink()
 
 
 def _litert_int8(model: keras.Model, path: Path, side: int, crops: np.ndarray) -> None:
-    _litert(model, path, side, **litert(crops))
+    """8-bit weights by channel and activations; what needs float is refused, not left in float."""
+    import tensorflow as tf
+
+    _litert(
+        model,
+        path,
+        side,
+        optimizations=[tf.lite.Optimize.DEFAULT],
+        representative_dataset=lambda: ({INPUT: crop[None]} for crop in crops),
+        target_spec={"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]},
+    )
 
 
 TARGETS = {

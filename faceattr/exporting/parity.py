@@ -13,7 +13,6 @@ import cv2
 import keras
 import numpy as np
 
-from faceattr.data import console
 from faceattr.data.dataset import LabeledDataset
 from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
 from faceattr.data.manifest import Example, Manifest
@@ -29,15 +28,16 @@ from faceattr.evaluation.metrics import (
 from faceattr.evaluation.report import read_dataset
 from faceattr.model.file import Description
 from faceattr.model.runtime import ExportedModel
+from faceattr.progress import SILENT, Progress
 from faceattr.tasks import Task
 
-FEWEST = 100  # for int8: of fewer, one changed answer would be more than is allowed
+MIN_CROPS = 100  # for int8: of fewer, one changed answer would be more than is allowed
 CALIBRATING = 300
 MADE = 256
 
 
 @dataclass(frozen=True)
-class Shown:
+class ParityData:
     """Crops for an export.
 
     Args:
@@ -60,8 +60,8 @@ def choose_crops(
     *,
     int8: bool = False,
     label_map: LabelMap = LABELS_AS_WRITTEN,
-) -> Shown:
-    """Choose what an export is proved on.
+) -> ParityData:
+    """Choose what an export is compared on.
 
     Args:
         sources: Labelled faces, see `faceattr.data.sources.read_source`; one without val
@@ -79,28 +79,28 @@ def choose_crops(
     if not sources:
         if int8:
             raise ValueError(
-                "int8 is measured and proved on real faces: give labelled ones, for example "
+                "int8 is measured and compared on real faces: give labelled ones, for example "
                 f"--on {description.tasks[0].name}=FOLDER."
             )
         if label_map != LABELS_AS_WRITTEN:
             raise ValueError("Made pictures have no labels to spell: give labelled faces by --on.")
         rows = made(description.crop.size)
-        return Shown(rows, f"{len(rows)} made pictures, which are no faces")
+        return ParityData(rows, f"{len(rows)} made pictures, which are no faces")
     known = {task.name: task for task in description.tasks}
     manifest = read_for_model(sources, known, label_map, aside=True)
     names = [task.name for task in description.tasks if task in manifest.tasks]
     val = _rows(_chosen(manifest, "val", names, most), manifest, description, cache)
     about = f"{len(val):,} faces of {', '.join(map(without_folders, sources))} (val)"
     if not int8:
-        return Shown(val, about)
+        return ParityData(val, about)
     chosen = _chosen(manifest, "train", names, CALIBRATING // len(names))
     train = _rows(chosen, manifest, description, cache)
-    if min(len(val), len(train)) < FEWEST:
+    if min(len(val), len(train)) < MIN_CROPS:
         raise ValueError(
-            f"int8 needs at least {FEWEST} faces to measure ranges on and {FEWEST} others to "
-            f"prove it on. Received: {len(train)} of train and {len(val)} of val."
+            f"int8 needs at least {MIN_CROPS} faces to measure ranges on and {MIN_CROPS} others to "
+            f"compare on. Received: {len(train)} of train and {len(val)} of val."
         )
-    return Shown(val, about, train.crops[train.index])
+    return ParityData(val, about, train.crops[train.index])
 
 
 def _chosen(manifest: Manifest, split: str, names: Iterable[str], most: int) -> list[Example]:
@@ -121,7 +121,7 @@ def _rows(
 ) -> LabeledDataset:
     rows, _ = read_dataset(examples, manifest.tasks, description.crop, cache)
     if not len(rows):
-        raise ValueError("None of the pictures given can be read, so nothing can be proved.")
+        raise ValueError("None of the pictures given can be read, so nothing can be compared.")
     return rows
 
 
@@ -275,7 +275,11 @@ class ParityReport:
 
 
 def check_parity(
-    network: keras.Model, file: ExportedModel, tasks: Sequence[Task], shown: Shown
+    network: keras.Model,
+    file: ExportedModel,
+    tasks: Sequence[Task],
+    shown: ParityData,
+    progress: Progress = SILENT,
 ) -> ParityReport:
     """Ask both about the same crops and time them side by side.
 
@@ -284,10 +288,11 @@ def check_parity(
         file: The exported file.
         tasks: The model's tasks.
         shown: The crops, with whatever labels are known.
+        progress: May follow the crops and the timing.
     """
     rows = shown.rows
     before, after = (
-        predict(model, rows, TOGETHER, partial(console.track, what=f"asking the {name}"))
+        predict(model, rows, TOGETHER, partial(progress.track, what=f"asking the {name}"))
         for name, model in (("network", network), ("file", file))
     )
     limits = FLOAT if file.precision == "float32" else INT8
@@ -295,7 +300,7 @@ def check_parity(
         task.name: _agreement(task, rows, before[task.name], after[task.name]) for task in tasks
     }
     return ParityReport(
-        shown.about, heads, limits, _times(network, file, rows.crops[rows.index[:1]])
+        shown.about, heads, limits, _times(network, file, rows.crops[rows.index[:1]], progress)
     )
 
 
@@ -333,11 +338,11 @@ def _labelled(
 
 
 def _times(
-    network: keras.Model, file: ExportedModel, crop: np.ndarray
+    network: keras.Model, file: ExportedModel, crop: np.ndarray, progress: Progress
 ) -> dict[int, dict[str, float]]:
     """Medians of calls in turn, so that whatever else the machine does hits both."""
     found = {}
-    for size in console.track(BATCHES, "timing both"):
+    for size in progress.track(BATCHES, "timing both"):
         batch = np.repeat(crop, size, axis=0)
         seconds = _in_turn((network, file), batch)
         names = ("network", "file")

@@ -1,29 +1,238 @@
-"""A contact sheet: small pictures in a grid with a few words under each."""
+"""Boxes, answers and contact sheets: everything that is drawn on photographs, videos and sheets.
+
+OpenCV's own typeface has Latin, Greek, Cyrillic, Chinese, Japanese and Korean letters. It does not
+join Arabic letters and sets Hebrew from left to right.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from faceattr.images.load import PathLike
 
+Area = tuple[int, int, int, int]
+Colour = tuple[int, int, int]
+WHITE, DIM, DARK, GREY = (255, 255, 255), (186, 190, 198), (14, 16, 20), (170, 170, 170)
+# Told apart by people with any colour vision, light enough for dark text.
+COLOURS = (
+    *((255, 196, 0), (86, 180, 233), (0, 200, 140), (240, 140, 200)),
+    *((255, 140, 60), (200, 225, 80), (180, 160, 255), (120, 230, 230)),
+)
+PLATE_OPACITY = 0.68
+REGULAR, SEMIBOLD, BOLD = 500, 600, 700  # weights of the letters
+BELOW, ABOVE, RIGHT, LEFT = range(4)
 
-@lru_cache(maxsize=64)
-def typeface(size: float) -> ImageFont.FreeTypeFont:
-    """A plain sans-serif of so many pixels: matplotlib's, as Pillow's knows little but ASCII."""
-    import matplotlib as mpl  # for those alone who draw
 
-    return ImageFont.truetype(Path(mpl.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
+def draw_faces(image: np.ndarray, faces: Sequence[Any]) -> np.ndarray:
+    """Draw each face's box and, beside it, one line a task.
+
+    Args:
+        image: RGB ``uint8``, ``(height, width, 3)``; it is left as it is.
+        faces: As `faceattr.FaceAttributes` describes them, with boxes in pixels of `image`.
+
+    Returns:
+        A copy of the image, same shape and dtype.
+    """
+    canvas = Canvas(image.copy())
+    areas = [area_of(face.box) for face in faces]
+    for face, area in zip(faces, areas, strict=True):
+        canvas.box(area, GREY if face.too_small or face.rejected else COLOURS[0])
+    taken = list(areas)
+    for face, area in zip(faces, areas, strict=True):
+        if lines := lines_of(face):
+            taken.append(canvas.answers(lines, area, taken))
+    return canvas.image
 
 
-GAP = 10
-LINE = 1.3  # height of a line of text in sizes of its font
-INK, SOFT, GROUND = (27, 29, 34), (95, 97, 110), (255, 255, 255)
+def lines_of(face: Any) -> list[str]:
+    """What is written beside a face: ``["happy 87 %", "female 96 %"]``."""
+    if face.too_small or face.rejected:
+        return []
+    return [line_of(task, answer) for task, answer in face.predictions.items()]
+
+
+def line_of(task: str, answer: Any) -> str:
+    """One task's answer in words: ``happy 87 %``."""
+    if answer.probability is None:
+        return f"{task} …"
+    if answer.label is None:
+        return f"{task} unsure"
+    return f"{answer.label} {round(100 * answer.probability)} %"
+
+
+def area_of(box: Sequence[float]) -> Area:
+    """A box in whole pixels, at least one a side."""
+    x0, y0, x1, y1 = map(round, box)
+    return x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)
+
+
+def pixelate(image: np.ndarray, box: Sequence[float]) -> None:
+    """Replace a face and its surroundings by a few coarse squares, in place."""
+    x0, y0, x1, y1 = box
+    grow = 0.2 * max(x1 - x0, y1 - y0)
+    left, top = max(0, round(x0 - grow)), max(0, round(y0 - 1.5 * grow))
+    area = image[top : max(0, round(y1 + grow)), left : max(0, round(x1 + grow))]
+    if area.size:
+        few = cv2.resize(area, (7, 8), interpolation=cv2.INTER_AREA)
+        area[:] = cv2.resize(few, area.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+
+
+class Canvas:
+    """Draws on one RGB ``uint8`` image, in place; sizes follow the image's own.
+
+    Nothing depends on what was drawn before, so that in a video nothing jumps.
+    """
+
+    def __init__(self, image: np.ndarray) -> None:
+        self.image = image
+        self.height, self.width = image.shape[:2]
+        self.unit = min(self.height, self.width) / 720
+        self.small = max(12, round(20 * self.unit))
+        self.gap = max(4, round(9 * self.unit))
+        self._font = cv2.FontFace("sans")
+
+    def box(self, area: Area, colour: Colour) -> None:
+        """A thin box with strong corners, dark beneath so that it shows on any ground."""
+        x0, y0, x1, y1 = area
+        thin = max(1, round(2 * self.unit))
+        strong = max(thin + 1, min(3 * thin, (x1 - x0) // 20))
+        arm = max(4, (x1 - x0) // 5)
+        corners = [
+            np.array([[x + across, y], [x, y], [x, y + down]], np.int32)
+            for x, across in ((x0, arm), (x1, -arm))
+            for y, down in ((y0, arm), (y1, -arm))
+        ]
+        for shade, casing in ((DARK, max(2, thin)), (colour, 0)):
+            cv2.rectangle(self.image, (x0, y0), (x1, y1), shade, thin + casing, cv2.LINE_AA)
+            cv2.polylines(self.image, corners, False, shade, strong + casing, cv2.LINE_AA)
+
+    def answers(
+        self,
+        lines: Sequence[str],
+        box: Area,
+        taken: Sequence[Area],
+        number: str = "",
+        colour: Colour = WHITE,
+    ) -> Area:
+        """A face's answers on a plate beside its box; returns where."""
+        size = self.text_size(box)
+        plate = self._plate_size([_with(number, lines[0]), *lines[1:]], size)
+        return self.plate(lines, self.place(plate, box, taken), size, number, colour)
+
+    def plate(
+        self,
+        lines: Sequence[str],
+        place: tuple[int, int],
+        size: int,
+        number: str = "",
+        colour: Colour = WHITE,
+    ) -> Area:
+        """Lines of text on a dark plate, a number in colour before the first; returns where."""
+        width, height = self._plate_size([_with(number, lines[0]), *lines[1:]], size)
+        left, top = place
+        area = (left, top, left + width, top + height)
+        self.darken(area)
+        x, y = left + round(0.4 * size), top + round(1.32 * size)
+        self.text(number, (x, y), size, colour, BOLD)
+        indent = self.width_of(_with(number, ""), size)
+        for row, line in enumerate(lines):
+            at = (x + (0 if row else indent), y + row * round(1.3 * size))
+            self.text(line, at, size, DIM if row else WHITE)
+        return area
+
+    def place(
+        self,
+        plate: tuple[int, int],
+        box: Area,
+        taken: Sequence[Area],
+        order: Iterable[int] = (BELOW, ABOVE, RIGHT, LEFT),
+    ) -> tuple[int, int]:
+        """Where a plate beside a box covers least of what is taken; inside it where all else fails.
+
+        Args:
+            plate: Width and height.
+            box: Of the face that it belongs to.
+            taken: Other boxes and plates.
+            order: Of the sides to try.
+
+        Returns:
+            Left and top.
+        """
+        (width, height), (x0, y0, x1, y1), gap = plate, box, self.gap
+        beside = ((x0, y1 + gap), (x0, y0 - height - gap), (x1 + gap, y0), (x0 - width - gap, y0))
+
+        def inside(x: int, y: int) -> tuple[int, int]:
+            most_x, most_y = max(0, self.width - width), max(0, self.height - height)
+            return min(max(x, 0), most_x), min(max(y, 0), most_y)
+
+        def covers(spot: tuple[int, int], others: Iterable[Area]) -> int:
+            return shared((*spot, spot[0] + width, spot[1] + height), others)
+
+        spots = [spot for side in order if not covers(spot := inside(*beside[side]), [box])]
+        spots = spots or [inside(x0, y1 - height)]
+        return min(spots, key=lambda spot: covers(spot, taken))
+
+    def text_size(self, box: Area) -> int:
+        """Letters in step with the face, never too small to read. Steps keep them still."""
+        wished = max(box[2] - box[0], box[3] - box[1]) / 8
+        size = smallest = max(12.0, 20 * self.unit)
+        while size * 1.25 <= min(wished, 2.2 * smallest):
+            size *= 1.25
+        return round(size)
+
+    def darken(self, area: Area, opacity: float = PLATE_OPACITY) -> None:
+        """Make an area dark enough for light letters."""
+        x0, y0, x1, y1 = area
+        part = self.image[max(y0, 0) : y1, max(x0, 0) : x1]
+        if part.size:
+            cv2.convertScaleAbs(part, part, 1 - opacity, DARK[0] * opacity)
+
+    def _plate_size(self, lines: Sequence[str], size: int) -> tuple[int, int]:
+        pad, step = round(0.4 * size), round(1.3 * size)
+        width = max(self.width_of(line, size) for line in lines)
+        return width + 2 * pad, step * len(lines) + 2 * pad - round(0.2 * size)
+
+    def width_of(self, text: str, size: int, weight: int = REGULAR) -> int:
+        """The width of a line in pixels."""
+        _, _, width, _ = cv2.getTextSize((0, 0), text, (0, 0), self._font, size, weight)
+        return int(width)
+
+    def text(
+        self,
+        text: str,
+        place: tuple[int, int],
+        size: int,
+        colour: Colour,
+        weight: int = REGULAR,
+    ) -> None:
+        """Write a line of `size` pixels; `place` is the left end of its base line."""
+        cv2.putText(self.image, text, place, colour, self._font, size, weight)
+
+
+def _with(number: str, line: str) -> str:
+    return f"{number}  {line}" if number else line
+
+
+def shared(area: Area, others: Iterable[Area]) -> int:
+    """Pixels that an area shares with others."""
+    return sum(
+        max(0, min(area[2], other[2]) - max(area[0], other[0]))
+        * max(0, min(area[3], other[3]) - max(area[1], other[1]))
+        for other in others
+    )
+
+
+# A contact sheet: small pictures in a grid with a few words under each.
+
+GAP, TITLE_SIZE = 10, 20
+INK, SOFT = (27, 29, 34), (95, 97, 110)
 
 
 @dataclass(frozen=True)
@@ -71,33 +280,30 @@ def contact_sheet(
         side: Of each picture in pixels.
         title: A line above them.
     """
-    text, head = typeface(max(11, side // 9)), typeface(18)
-    line = round(text.size * LINE)
+    size = max(13, side // 8)
+    line = round(1.25 * size)
     below = 4 + line * max((len(tile.lines) for tile in tiles), default=0)
-    above = GAP + (round(head.size * 1.8) if title else 0)
+    above = GAP + (round(TITLE_SIZE * 1.7) if title else 0)
+    ruler = Canvas(np.zeros((1, 1, 3), np.uint8))
+    width = max(columns * (side + GAP), ruler.width_of(title, TITLE_SIZE) + GAP) + GAP
     rows = -(-len(tiles) // columns)
-    width = max(columns * (side + GAP) + GAP, round(head.getlength(title)) + 2 * GAP)
-    sheet = Image.new("RGB", (width, above + rows * (side + below + GAP)), GROUND)
-    pen = ImageDraw.Draw(sheet)
-    pen.text((GAP, GAP), title, INK, font=head)
+    canvas = Canvas(np.full((above + rows * (side + below + GAP), width, 3), 255, np.uint8))
+    canvas.text(title, (GAP, GAP + TITLE_SIZE), TITLE_SIZE, INK)
     for number, tile in enumerate(tiles):
         row, column = divmod(number, columns)
         left, top = GAP + column * (side + GAP), above + row * (side + below + GAP)
-        sheet.paste(_square(tile.image, side), (left, top))
+        picture = Image.fromarray(tile.image).resize((side, side), Image.Resampling.BICUBIC)
+        canvas.image[top : top + side, left : left + side] = np.asarray(picture)
         for place, words in enumerate(tile.lines):
-            where = (left, top + side + 4 + place * line)
-            pen.text(where, _cut(words, text, side), SOFT if place else INK, font=text)
-    return sheet
+            at = (left, top + side + 4 + size + place * line)
+            canvas.text(_cut(words, canvas, size, side), at, size, SOFT if place else INK)
+    return Image.fromarray(canvas.image)
 
 
-def _square(image: np.ndarray, side: int) -> Image.Image:
-    return Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
-
-
-def _cut(words: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+def _cut(words: str, canvas: Canvas, size: int, width: int) -> str:
     """As much of the words as fits."""
-    if font.getlength(words) <= width:
+    if canvas.width_of(words, size) <= width:
         return words
-    while words and font.getlength(words + "…") > width:
+    while words and canvas.width_of(words + "…", size) > width:
         words = words[:-1]
     return words + "…"

@@ -25,7 +25,7 @@ STRIP = 1 << 20  # pixels that are converted at once
 _beyond_pillows_limit = threading.Lock()
 
 
-class Room:
+class MemoryBudget:
     """Bytes that pictures may take at once, over all threads.
 
     Args:
@@ -37,11 +37,11 @@ class Room:
         self._changed = threading.Condition()
 
     @contextlib.contextmanager
-    def claims(self) -> Iterator[Callable[[int], None]]:
+    def reservation(self) -> Iterator[Callable[[int], None]]:
         """A function that waits for so many bytes, in place of those that it had before."""
         held = 0
 
-        def claim(size: int) -> None:
+        def reserve(size: int) -> None:
             nonlocal held
             with self._changed:
                 # Given back first: whoever waits must hold nothing that others wait for.
@@ -52,12 +52,12 @@ class Room:
                 self._free -= held
 
         try:
-            yield claim
+            yield reserve
         finally:
-            claim(0)
+            reserve(0)
 
 
-ROOM = Room(BYTES_AT_ONCE)
+DECODE_MEMORY = MemoryBudget(BYTES_AT_ONCE)
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,12 @@ def read_image(path: PathLike, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     return read_picture(path, max_pixels=max_pixels).image
 
 
+def reason_of(error: Exception, path: PathLike) -> str:
+    """Why a file cannot be read, in one line without its name."""
+    text = getattr(error, "strerror", None) or str(error).removeprefix(f"{os.fspath(path)}: ")
+    return " ".join(text.split()) or type(error).__name__
+
+
 def as_paths(paths: PathLike | Sequence[PathLike]) -> list[str]:
     """One path or several, as a list of texts."""
     given = [paths] if isinstance(paths, (str, os.PathLike)) else paths
@@ -128,7 +134,7 @@ def read_picture(
     at_least: int | None = None,
     *,
     max_pixels: int = MAX_PIXELS,
-    claim: Callable[[int], None] = lambda size: None,
+    reserve: Callable[[int], None] = lambda size: None,
 ) -> Picture:
     """Read a picture file, a JPEG at reduced scale where that is enough.
 
@@ -137,7 +143,7 @@ def read_picture(
         at_least: The longer side that must remain, in pixels. A JPEG is then decoded at a
             half, quarter or eighth, which costs a fraction of the time. None reads it whole.
         max_pixels: As for `read_image`.
-        claim: Is told before a picture is decoded how many bytes that may take at once.
+        reserve: Is told before a picture is decoded how many bytes that may take at once.
 
     Raises:
         OSError, ValueError: As for `read_image`.
@@ -152,7 +158,7 @@ def read_picture(
                 share = min(1.0, at_least / max(opened.size))
                 width, height = (max(1, round(side * share)) for side in opened.size)
                 opened.draft(None, (width, height))
-            claim(math.prod(opened.size) * BYTES_A_PIXEL)
+            reserve(math.prod(opened.size) * BYTES_A_PIXEL)
             opened.load()  # which turns a TIFF by itself
             if opened.getexif().get(ExifTags.Base.Orientation, 1) in LYING:
                 full_size = full_size[::-1]

@@ -1,77 +1,106 @@
-"""Pictures that a job leaves beside its table: crops, and copies with what was found."""
+"""What a job leaves beside its table: crops, annotated copies, a gallery."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path, PurePath
 
+import numpy as np
 from PIL import Image
 
-from faceattr.files import LONGEST_NAME, short_name
+from faceattr.detection.base import Face
+from faceattr.files import (
+    LONGEST_NAME,
+    atomic_write,
+    short_name,
+    validate_output_folder,
+    validate_output_path,
+)
 from faceattr.images.crop import CropRule, crop
+from faceattr.images.draw import draw_faces
 from faceattr.images.inputs import InputFile
-from faceattr.images.load import MAX_PIXELS, ROOM, PathLike, Picture, read_picture
-from faceattr.inference.overlay import draw_faces
-from faceattr.inference.pipeline import Detections, Sample, reason_of
+from faceattr.images.load import (
+    DECODE_MEMORY,
+    MAX_PIXELS,
+    PathLike,
+    Picture,
+    read_picture,
+    reason_of,
+)
 from faceattr.inference.schema import ImageResult
-from faceattr.inference.table import atomic_write
 
-KEPT = (".jpg", ".jpeg", ".png", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 LARGEST = 512
 # What a copy's name has behind its input's: the second of a video, the number of a face.
 ADDED = re.compile(r"(\.\d{4,}\.\d{3}s)?(\.\d+)?\.jpg$")
 ROOM_FOR_ADDED = 32  # bytes
 
 
-def place_of(folder: PathLike, item: Sample, ending: str = "") -> Path:
-    r"""Where a copy of an item goes: the item's own path again, below `folder`.
-
-    ``../photos/a.jpg`` becomes ``FOLDER/_/photos/a.jpg`` and ``/photos/a.jpg``
-    ``FOLDER/_root/photos/a.jpg`` (``D:\`` becomes ``_D``); a folder that is called so itself gets
-    one more ``_`` in front. A frame of a video carries its second,
-    ``FOLDER/clip.mp4.0012.500s.jpg``. Of very long names a hash takes the place of the end.
-    """
-    place = _below(folder, item.file.path)
-    name = place.name
-    if item.time is not None:
-        name += f".{item.time:08.3f}s"
-    if not (name + ending).lower().endswith(KEPT):
-        ending += ".jpg"
-    return place.with_name(name + ending)
-
-
-def _below(folder: PathLike, path: PathLike) -> Path:
-    parts = parts_below(Path(path))
-    return Path(folder, *parts[:-1], short_name(parts[-1], LONGEST_NAME - ROOM_FOR_ADDED))
-
-
-def parts_below(path: PurePath) -> list[str]:
-    """A path as folders and a name below another folder; no two files get the same."""
-    own = path.parts[1:] if path.anchor else path.parts
-    folders, name = own[:-1], own[-1]
-    parts = ["_" if part == ".." else f"_{part}" if part[0] == "_" else part for part in folders]
-    if path.anchor:
-        drive = re.findall(r"[^\\/:]+", path.anchor) or ["root"]
-        is_share = len(drive) > 1  # a folder of another machine
-        parts = ["_share", *drive, *parts] if is_share else [f"_{drive[0]}", *parts]
-    return [*parts, name]
-
-
-def validate_artifact_folder(folder: PathLike, files: Iterable[InputFile], *, crops: bool) -> None:
-    """Refuse a folder in which a copy would take the place of an input.
+@dataclass(frozen=True)
+class Artifacts:
+    """What a job leaves beside its table; None leaves it out.
 
     Args:
-        folder: Where the copies go.
-        files: The inputs; gone through twice where some of them lie in `folder`.
-        crops: The copies are crops, whose names have a number; else whole pictures.
-
-    Raises:
-        ValueError: There is such an input.
+        crops: A folder for every face, as the model's own rule cuts it.
+        annotated: A folder for copies of the pictures with boxes and answers.
+        gallery: An HTML page of faces by answer and confidence; its name ends in ``.html``.
     """
+
+    crops: PathLike | None = None
+    annotated: PathLike | None = None
+    gallery: PathLike | None = None
+
+    @property
+    def folders(self) -> list[PathLike]:
+        """Where the job itself writes pictures."""
+        return [folder for folder in (self.crops, self.annotated) if folder is not None]
+
+    def validate(self, *, resume: bool = False, overwrite: bool = False) -> None:
+        """Refuse names before any work is done.
+
+        Args:
+            resume: Go on with what is there.
+            overwrite: Replace what is there.
+
+        Raises:
+            ValueError, OSError: Something cannot be written there, or a gallery is there that
+                may not be replaced.
+        """
+        for folder in self.folders:
+            validate_output_folder(Path(folder))
+        if self.gallery is None:
+            return
+        page = Path(self.gallery)
+        validate_output_path(page)
+        if page.suffix != ".html":
+            raise ValueError(f"A gallery's name ends in .html. Received: {page}")
+        if page.exists() and not (resume or overwrite):
+            raise FileExistsError(
+                f"{page} exists already. Replace it and the table (--overwrite) or choose "
+                "another name."
+            )
+
+    def validate_inputs(self, files: Iterable[InputFile]) -> None:
+        """Refuse folders in which a copy would take the place of an input.
+
+        Raises:
+            ValueError: One of them is such a folder.
+        """
+        if self.crops is not None:
+            _must_spare(self.crops, files, crops=True)
+        if self.annotated is not None:
+            _must_spare(self.annotated, files, crops=False)
+
+
+NO_ARTIFACTS = Artifacts()
+
+
+def _must_spare(folder: PathLike, files: Iterable[InputFile], *, crops: bool) -> None:
+    """The files are gone through twice where some of them lie in `folder`."""
     real = cache(os.path.realpath)  # many files lie in few folders
 
     def entry(path: PathLike) -> str:
@@ -94,7 +123,50 @@ def validate_artifact_folder(folder: PathLike, files: Iterable[InputFile], *, cr
             )
 
 
-def save_crops(folder: PathLike, rule: CropRule, found: Detections, picture: Picture) -> None:
+def artifact_path(
+    folder: PathLike, file: InputFile, time: float | None = None, ending: str = ""
+) -> Path:
+    r"""Where a copy of an input goes: the input's own path again, below `folder`.
+
+    ``../photos/a.jpg`` becomes ``FOLDER/_/photos/a.jpg`` and ``/photos/a.jpg``
+    ``FOLDER/_root/photos/a.jpg`` (``D:\`` becomes ``_D``); a folder that is called so itself gets
+    one more ``_`` in front. A frame of a video carries its second,
+    ``FOLDER/clip.mp4.0012.500s.jpg``. Of very long names a hash takes the place of the end.
+    """
+    place = _below(folder, file.path)
+    name = place.name
+    if time is not None:
+        name += f".{time:08.3f}s"
+    if not (name + ending).lower().endswith(IMAGE_SUFFIXES):
+        ending += ".jpg"
+    return place.with_name(name + ending)
+
+
+def _below(folder: PathLike, path: PathLike) -> Path:
+    parts = parts_below(Path(path))
+    return Path(folder, *parts[:-1], short_name(parts[-1], LONGEST_NAME - ROOM_FOR_ADDED))
+
+
+def parts_below(path: PurePath) -> list[str]:
+    """A path as folders and a name below another folder; no two files get the same."""
+    own = path.parts[1:] if path.anchor else path.parts
+    folders, name = own[:-1], own[-1]
+    parts = ["_" if part == ".." else f"_{part}" if part[0] == "_" else part for part in folders]
+    if path.anchor:
+        drive = re.findall(r"[^\\/:]+", path.anchor) or ["root"]
+        is_share = len(drive) > 1  # a folder of another machine
+        parts = ["_share", *drive, *parts] if is_share else [f"_{drive[0]}", *parts]
+    return [*parts, name]
+
+
+def save_crops(
+    folder: PathLike,
+    rule: CropRule,
+    file: InputFile,
+    time: float | None,
+    faces: Sequence[Face],
+    picture: Picture,
+) -> None:
     """Write every face as the model's own rule cuts it, ``NAME.0.jpg`` and on.
 
     Only the size is the picture's own, from that of the rule to 512 pixels, so that people
@@ -103,35 +175,47 @@ def save_crops(folder: PathLike, rule: CropRule, found: Detections, picture: Pic
     Args:
         folder: Where to; the input's own folders are repeated below it.
         rule: How the model wants a face to be cut.
-        found: The faces, with boxes in pixels of `picture`.
+        file, time: Where the faces come from.
+        faces: With boxes in pixels of `picture`.
         picture: In full size.
     """
-    for number, face in enumerate(found.faces):
+    for number, face in enumerate(faces):
         side = round(face.side * (1 + rule.margin))
         large = replace(rule, size=max(rule.size, min(side, LARGEST)))
         cut = crop(picture.image, face.box, large, face.landmarks, face.rotation)
-        _save(Image.fromarray(cut), place_of(folder, found.item, f".{number}.jpg"))
+        _save(Image.fromarray(cut), artifact_path(folder, file, time, f".{number}.jpg"))
 
 
 def save_annotated(
-    folder: PathLike, labelled: ImageResult, item: Sample, *, max_pixels: int = MAX_PIXELS
+    folder: PathLike,
+    result: ImageResult,
+    frame: np.ndarray | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
 ) -> ImageResult:
     """Write a copy of a picture with boxes and answers; nothing for an unreadable one.
+
+    Args:
+        folder: Where to.
+        result: What is drawn.
+        frame: The picture, where it comes from a video.
+        max_pixels: A picture with more of them is not read.
 
     Returns:
         The record; with the reason in it where the picture can be read no more.
     """
-    if labelled.reason is not None:
-        return labelled
-    with ROOM.claims() as claim:
+    if result.reason is not None:
+        return result
+    path = result.file.path
+    with DECODE_MEMORY.reservation() as reserve:
         try:
-            image = item.frame
-            if image is None:
-                image = read_picture(item.file.path, max_pixels=max_pixels, claim=claim).image
+            if frame is None:
+                frame = read_picture(path, max_pixels=max_pixels, reserve=reserve).image
         except (OSError, ValueError, MemoryError) as error:
-            return replace(labelled, faces=(), reason=reason_of(error, item.file))
-        _save(Image.fromarray(draw_faces(image, labelled.faces)), place_of(folder, item))
-    return labelled
+            return replace(result, faces=(), reason=reason_of(error, path))
+        drawn = draw_faces(frame, result.faces)
+        _save(Image.fromarray(drawn), artifact_path(folder, result.file, result.time))
+    return result
 
 
 def _save(image: Image.Image, path: Path) -> None:

@@ -6,33 +6,28 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import keras
 import numpy as np
 
+from faceattr.files import atomic_write
 from faceattr.images.draw import Tile, contact_sheet, validate_sheet_path
 from faceattr.images.inputs import Inputs
 from faceattr.images.load import PathLike
-from faceattr.inference.pipeline import Clock, look, samples_of
+from faceattr.inference.label import detect_and_crop, samples_of
+from faceattr.inference.pipeline import StageTimes
 from faceattr.inference.predictor import FaceAttributes
-from faceattr.inference.table import atomic_write
 from faceattr.model.vgg16 import convolutions
+from faceattr.progress import SILENT, Progress
 
 FEWEST_CELLS = 8  # along a side of a feature map; fewer tell no eye from a mouth
 Logit = Callable[[Any], Any]
 
 
-@dataclass(frozen=True)
-class _Halves:
-    """A network cut at a feature map, on the way to one head.
-
-    Args:
-        lower: Crops to the map.
-        upper: The map to what the head reads.
-        head: The head's layer.
-    """
+class _Cut(NamedTuple):
+    """A network cut at a feature map: crops to the map, the map to what a head reads, the head."""
 
     lower: keras.Model
     upper: keras.Model
@@ -64,7 +59,7 @@ class Heat:
                 "the .keras file that it was made from."
             )
         self._model, self._size = model, size
-        self._halves: dict[str, _Halves] = {}
+        self._cuts: dict[str, _Cut] = {}
 
     def __call__(self, crops: np.ndarray, task: str, classes: np.ndarray) -> np.ndarray:
         """The heat of one head.
@@ -81,19 +76,19 @@ class Heat:
         Raises:
             ValueError: The head reads no feature map of at least 8 by 8 cells.
         """
-        if task not in self._halves:
-            self._halves[task] = self._cut(task)
-        halves = self._halves[task]
-        kernel, bias = map(keras.ops.convert_to_numpy, halves.head.get_weights())
+        if task not in self._cuts:
+            self._cuts[task] = self._cut_for(task)
+        cut = self._cuts[task]
+        kernel, bias = map(keras.ops.convert_to_numpy, cut.head.get_weights())
         wanted = kernel.T[classes], bias[classes]
 
         def logits(maps):
-            return keras.ops.sum(halves.upper(maps) * wanted[0], axis=-1) + wanted[1]
+            return keras.ops.sum(cut.upper(maps) * wanted[0], axis=-1) + wanted[1]
 
-        maps = keras.ops.convert_to_numpy(halves.lower(crops)).astype("float32")
+        maps = keras.ops.convert_to_numpy(cut.lower(crops)).astype("float32")
         return self._spread(np.maximum((_gradient(logits, maps) * maps).sum(axis=-1), 0))
 
-    def _cut(self, task: str) -> _Halves:
+    def _cut_for(self, task: str) -> _Cut:
         """Cut at the deepest map that still tells places apart and that this head reads."""
         head = self._model.get_layer(task)
         for layer in reversed(convolutions(self._model)):
@@ -102,7 +97,7 @@ class Heat:
             if min(shape[1:3]) < FEWEST_CELLS:
                 continue
             try:
-                return _Halves(lower, keras.Model(layer.output, head.input), head)
+                return _Cut(lower, keras.Model(layer.output, head.input), head)
             except ValueError:  # the map is another head's
                 continue
         raise ValueError(
@@ -140,7 +135,7 @@ OPACITY = 0.6  # of the hottest spot
 
 
 @dataclass(frozen=True)
-class Explained:
+class SheetSummary:
     """How many faces a sheet shows, and why not more.
 
     Args:
@@ -162,8 +157,8 @@ def explain(
     of: Mapping[str, str] | None = None,
     most: int = MOST,
     overwrite: bool = False,
-    on_face: Callable[[], None] = lambda: None,
-) -> Explained:
+    progress: Progress = SILENT,
+) -> SheetSummary:
     """Draw what the heads look at in the faces of some pictures.
 
     Args:
@@ -173,7 +168,7 @@ def explain(
         of: By task a class to ask about; otherwise the one that is answered.
         most: Faces on the sheet, at least 1.
         overwrite: Replace a sheet that is there.
-        on_face: Called after every face.
+        progress: May follow the faces.
 
     Raises:
         ValueError: No picture has a face that is large enough, `of` names no class, or the sheet
@@ -183,21 +178,19 @@ def explain(
     validate_sheet_path(output, most, overwrite=overwrite)
     chosen = _numbers(of or {}, attributes)
     heat = Heat(attributes.model, attributes.crop_rule.size)
-    seen = _Faces(pictures, attributes)
+    faces = _Faces(pictures, attributes)
     tiles: list[Tile] = []
-    few = islice(seen, most)
-    while batch := list(islice(few, attributes.batch_size)):
+    few = islice(zip(faces, progress.track(range(most), "explaining"), strict=False), most)
+    while batch := [face for face, _ in islice(few, attributes.batch_size)]:
         tiles += _tiles(batch, attributes, heat, chosen)
-        for _ in batch:
-            on_face()
     if not tiles:
-        raise ValueError(f"None of the {seen.inputs} pictures has a face that is large enough.")
+        raise ValueError(f"None of the {faces.inputs} pictures has a face that is large enough.")
     across = 1 + len(attributes.tasks)
     columns = across * max(1, min(WIDEST, len(tiles)) // across)
     sheet = contact_sheet(tiles, columns=columns, side=SIDE)
     with atomic_write(output) as part:
         sheet.save(part)
-    return Explained(len(tiles) // across, seen.inputs, next(seen, None) is not None)
+    return SheetSummary(len(tiles) // across, faces.inputs, next(faces, None) is not None)
 
 
 def _numbers(of: Mapping[str, str], attributes: FaceAttributes) -> dict[str, int]:
@@ -214,16 +207,18 @@ class _Faces(Iterator[tuple[str, np.ndarray]]):
 
     def __init__(self, pictures: PathLike | Sequence[PathLike], attributes: FaceAttributes):
         self.inputs = 0
-        self._found = self._look(Inputs(pictures), attributes)
+        self._found = self._crops_of(Inputs(pictures), attributes)
 
     def __next__(self) -> tuple[str, np.ndarray]:
         return next(self._found)
 
-    def _look(self, files: Inputs, attributes: FaceAttributes) -> Iterator[tuple[str, np.ndarray]]:
-        for item in samples_of(files, every=1.0):
+    def _crops_of(
+        self, files: Inputs, attributes: FaceAttributes
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        for sample in samples_of(files, every=1.0):
             self.inputs += 1
-            for crop in look(item, attributes, Clock()).crops:
-                yield Path(item.file.name).name, crop
+            for crop in detect_and_crop(sample, attributes, StageTimes()).crops:
+                yield Path(sample.file.name).name, crop
 
 
 def _tiles(

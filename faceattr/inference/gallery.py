@@ -24,11 +24,11 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
+from faceattr.files import atomic_write
 from faceattr.images.crop import CropRule, crop
 from faceattr.images.load import PathLike, read_image
 from faceattr.images.video import frames_at
 from faceattr.inference.schema import OK, Row, withheld_name
-from faceattr.inference.table import atomic_write
 from faceattr.tasks import Task
 
 MOST_A_CLASS = 96

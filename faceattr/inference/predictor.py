@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from faceattr.detection.base import Detector, Face, find_rotated_faces
-from faceattr.detection.choose import choose_detector
+from faceattr.detection.base import Detector, Face, choose_detector, find_rotated_faces
 from faceattr.images.crop import Box, CropRule, Landmarks, crop
 from faceattr.images.load import PathLike, validate_image
 from faceattr.model import file as model_file
@@ -306,28 +304,6 @@ def _in_bfloat16(network: keras.Model, description: model_file.Description) -> k
 
 
 NO_ANSWER = Prediction(None, None, {})
-
-
-LOAD = ("model", "precision", *inspect.getfullargspec(FaceAttributes).kwonlyargs)
-
-
-def open_typed(given: dict[str, Any], say: Callable[[str], None]) -> FaceAttributes:
-    """Open model and detector.
-
-    Args:
-        given: What was typed; `detector`, `offline` and the arguments of
-            `FaceAttributes.load` are taken out of it.
-        say: Is told in one line when the usual detector cannot be had.
-
-    Raises:
-        OSError, ValueError: One of them cannot be had; the message says the cure.
-    """
-    offline = given.pop("offline", False)
-    name = given.pop("detector", "auto")
-    how = {name: given.pop(name) for name in LOAD if name in given}
-    detector = choose_detector(name, offline=offline, say=say)
-    with suppress_stderr():
-        return FaceAttributes.load(detector=detector, **how)
 
 
 @contextmanager

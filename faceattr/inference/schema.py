@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from faceattr.tasks import Task
 
 STATUSES = ("ok", "no_face", "unreadable", "too_small", "rejected")
 OK, NO_FACE, UNREADABLE, TOO_SMALL, REJECTED = STATUSES
+OLD_REJECTED = "dropped"  # in tables of version 0.1.0
 Row = dict[str, Any]
 
 PLACE: dict[str, type] = {
@@ -79,18 +81,16 @@ def withheld_name(classes: Container[str]) -> str:
     return name
 
 
-def rows_of(labelled: ImageResult, tasks: Sequence[Task]) -> list[Row]:
+def to_rows(result: ImageResult, tasks: Sequence[Task]) -> list[Row]:
     """The rows of one input: dicts with every column; None is an empty cell."""
     blank: Row = dict.fromkeys(columns(tasks))
-    blank.update(path=labelled.file.name, time=labelled.time, reason=labelled.reason)
-    if labelled.reason is not None:
+    blank.update(path=result.file.name, time=result.time, reason=result.reason)
+    if result.reason is not None:
         return [blank | {"status": UNREADABLE}]
-    if not labelled.faces:
+    if not result.faces:
         return [blank | {"status": NO_FACE, "faces": 0}]
-    blank["faces"] = len(labelled.faces)
-    return [
-        blank | {"face": number} | _cells_of(face) for number, face in enumerate(labelled.faces)
-    ]
+    blank["faces"] = len(result.faces)
+    return [blank | {"face": number} | _cells_of(face) for number, face in enumerate(result.faces)]
 
 
 def _cells_of(face: DescribedFace) -> Row:
@@ -171,6 +171,8 @@ class CsvSerializer:
 
 
 class JsonlSerializer:
+    """One JSON object a line."""
+
     header = b""
 
     def __init__(self, columns: Columns) -> None:
@@ -192,7 +194,7 @@ class JsonlSerializer:
             yield row if isinstance(row, dict) else None
 
 
-def whole_inputs(path: Path, form: Serializer) -> tuple[int, Done]:
+def complete_inputs(path: Path, serializer: Serializer) -> tuple[int, Done]:
     """Read a table back after a kill.
 
     Returns:
@@ -204,14 +206,17 @@ def whole_inputs(path: Path, form: Serializer) -> tuple[int, Done]:
     done: Done = {}
     with open(path, "rb") as file:
         lines = _Lines(file)
-        header = b"".join(line for _, line in zip(form.header.splitlines(), lines, strict=False))
-        if header != form.header:
-            _must_be_torn_header(header, form.header, path)
+        header = b"".join(
+            line for _, line in zip(serializer.header.splitlines(), lines, strict=False)
+        )
+        if header != serializer.header:
+            if not serializer.header.startswith(header):
+                raise ValueError(OTHER_COLUMNS.format(path))
             return 0, done
         end = lines.offset
         group: list[tuple[str, float | None, int]] = []
-        for row in form.decode(lines):
-            if row and list(row) != list(form.columns):
+        for row in serializer.decode(lines):
+            if row and list(row) != list(serializer.columns):
                 raise ValueError(OTHER_COLUMNS.format(path))
             key = _key(row) if row and lines.whole else None
             if key is None or (group and key != group[0]):
@@ -229,23 +234,41 @@ def whole_inputs(path: Path, form: Serializer) -> tuple[int, Done]:
     return end, done
 
 
-def without_unreadable(path: Path, form: Serializer) -> Iterator[bytes]:
-    """A table piece by piece, without the rows of inputs that could not be read.
+def rewritten(path: Path, serializer: Serializer, *, without_unreadable: bool) -> Iterator[bytes]:
+    """A table piece by piece, in today's words.
+
+    Args:
+        path: The table.
+        serializer: How its rows become bytes.
+        without_unreadable: Leave out the rows of inputs that could not be read.
 
     Raises:
-        ValueError: As `whole_inputs`.
+        ValueError: As `complete_inputs`.
     """
-    end, _ = whole_inputs(path, form)
+    end, _ = complete_inputs(path, serializer)
     with open(path, "rb") as file, open(path, "rb") as again:
-        yield again.read(min(len(form.header), end))
+        yield again.read(min(len(serializer.header), end))
         file.seek(again.tell())
         lines = _Lines(file)
-        for row in form.decode(lines):
+        for row in serializer.decode(lines):
             if lines.offset > end:
                 return
             piece = again.read(lines.offset - again.tell())
-            if row and row["status"] != UNREADABLE:
+            if row and row["status"] == OLD_REJECTED:
+                yield serializer.encode([row | {"status": REJECTED}])
+            elif row and not (without_unreadable and row["status"] == UNREADABLE):
                 yield piece
+
+
+def by_place(done: Done) -> Done:
+    """Times by absolute path: a folder may be spelled otherwise than when the job began."""
+    times_at: Done = {}
+    for name, times in done.items():
+        place = os.path.abspath(name)
+        before = times_at.get(place)
+        # A path that is whole already needs no second text.
+        times_at[name if place == name else place] = times if before is None else before | times
+    return times_at
 
 
 def _key(row: Row) -> tuple[str, float | None, int] | None:
@@ -255,11 +278,6 @@ def _key(row: Row) -> tuple[str, float | None, int] | None:
         return row["path"], second, max(1, int(row["faces"] or 0))
     except (TypeError, ValueError):
         return None
-
-
-def _must_be_torn_header(found: bytes, expected: bytes, path: Path) -> None:
-    if not expected.startswith(found):
-        raise ValueError(OTHER_COLUMNS.format(path))
 
 
 def _must_be_torn_end(lines: _Lines, path: Path, end: int) -> None:

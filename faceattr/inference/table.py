@@ -8,15 +8,17 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
-from faceattr.files import short_name, validate_output_path
+from faceattr.files import STUCK, atomic_write, validate_output_path
 from faceattr.images.load import PathLike
 from faceattr.inference.schema import (
+    OLD_REJECTED,
     OTHER_COLUMNS,
     Columns,
     CsvSerializer,
@@ -24,25 +26,70 @@ from faceattr.inference.schema import (
     JsonlSerializer,
     Row,
     Serializer,
-    whole_inputs,
-    without_unreadable,
+    complete_inputs,
+    rewritten,
 )
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 SYNC_SECONDS = 10.0
-STUCK = "{} cannot be written: {}. The table is whole. Make room and go on with --resume."
 ROWS_AT_ONCE = 20_000
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """How a table is written.
+
+    Args:
+        resume: Go on with the table that is there, if there is one.
+        retry_unreadable: Then try inputs again that could not be read; their rows move to the end.
+        overwrite: Replace a table, and a gallery, that is there.
+        spreadsheet: The CSV will be opened in one: texts that it would take for formulas (they
+            begin with ``=``, ``+``, ``-`` or ``@``) get a ``'`` in front. Numbers stay as they are.
+    """
+
+    resume: bool = False
+    retry_unreadable: bool = False
+    overwrite: bool = False
+    spreadsheet: bool = False
+
+    def __post_init__(self) -> None:
+        if self.retry_unreadable and not self.resume:
+            raise ValueError(
+                "Only a table that is gone on with has inputs to try again: add --resume to "
+                "--retry-unreadable."
+            )
+        if self.resume and self.overwrite:
+            raise ValueError("Going on with a table and replacing it exclude each other.")
+
+
+NEW_TABLE = TableOptions()
+
+
+def validate_table_path(path: PathLike, options: TableOptions = NEW_TABLE) -> None:
+    """Refuse a table's name before any work is done; raises as `open_table`."""
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"A table's name ends in {', '.join(SUFFIXES)}. Received: {path}")
+    if options.spreadsheet and path.suffix != ".csv":
+        raise ValueError(
+            "Only a .csv table has cells that a spreadsheet would take for formulas: leave "
+            f"--spreadsheet away. Received: {path}"
+        )
+    validate_output_path(path)
+    there = _begun(path)
+    if there and not options.resume and not options.overwrite:
+        raise FileExistsError(
+            f"{there} exists already. Go on with it (--resume), replace it (--overwrite) or "
+            "choose another name."
+        )
 
 
 @contextlib.contextmanager
 def open_table(
     path: PathLike,
     columns: Columns,
+    options: TableOptions = NEW_TABLE,
     *,
-    resume: bool = False,
-    retry_unreadable: bool = False,
-    overwrite: bool = False,
-    spreadsheet: bool = False,
     begin: Callable[[], None] = lambda: None,
 ) -> Iterator[Table]:
     """Open a table for writing; its form is told by the name's ending.
@@ -51,10 +98,7 @@ def open_table(
         path: Ends in ``.csv``, ``.jsonl`` or ``.parquet``. A Parquet table is kept as JSONL
             beside it (``NAME.part.jsonl``) until it is finished.
         columns: Names and types, in order.
-        resume: Go on with the table that is there, if there is one.
-        retry_unreadable: Then take the rows of inputs that could not be read out of it.
-        overwrite: Replace the table that is there.
-        spreadsheet: As for `CsvSerializer`.
+        options: Whether a table that is there is gone on with or replaced.
         begin: Called once no other job can write it, before anything in it changes.
 
     Raises:
@@ -63,59 +107,40 @@ def open_table(
         OSError: It cannot be written.
     """
     target = Path(path)
-    there = {"resume": resume, "retry_unreadable": retry_unreadable, "overwrite": overwrite}
-    must_be_writable(target, **there, spreadsheet=spreadsheet)
+    validate_table_path(target, options)
     target.parent.mkdir(parents=True, exist_ok=True)
     is_parquet = target.suffix == ".parquet"
     file = _journal(target) if is_parquet else target
     with _only_one_job(target):
         begin()
-        if is_parquet and resume and target.exists() and not file.exists():
+        if is_parquet and options.resume and target.exists() and not file.exists():
             _unpack(target, file, columns)
-        is_csv = file.suffix == ".csv"
-        form: Serializer = (
-            CsvSerializer(columns, spreadsheet=spreadsheet) if is_csv else JsonlSerializer(columns)
-        )
-        if retry_unreadable and file.exists():
-            with atomic_write(file) as part, open(part, "wb") as kept:
-                kept.writelines(without_unreadable(file, form))
-        with Table(file, form, resume=resume) as table:
+        serializer = _serializer(file, columns, options.spreadsheet)
+        if options.resume and file.exists():
+            _prepare(file, serializer, options.retry_unreadable)
+        with Table(file, serializer, resume=options.resume) as table:
             yield table
         if is_parquet and table.finished:
             _pack(file, target, columns)
 
 
-def must_be_writable(
-    path: PathLike,
-    *,
-    resume: bool = False,
-    retry_unreadable: bool = False,
-    overwrite: bool = False,
-    spreadsheet: bool = False,
-) -> None:
-    """Refuse a table's name before any work is done; raises as `open_table`."""
-    path = Path(path)
-    if retry_unreadable and not resume:
-        raise ValueError(
-            "Only a table that is gone on with has inputs to try again: add --resume to "
-            "--retry-unreadable."
-        )
-    if resume and overwrite:
-        raise ValueError("Going on with a table and replacing it exclude each other.")
-    if path.suffix not in SUFFIXES:
-        raise ValueError(f"A table's name ends in {', '.join(SUFFIXES)}. Received: {path}")
-    if spreadsheet and path.suffix != ".csv":
-        raise ValueError(
-            "Only a .csv table has cells that a spreadsheet would take for formulas: leave "
-            f"--spreadsheet away. Received: {path}"
-        )
-    validate_output_path(path)
-    there = _begun(path)
-    if there and not resume and not overwrite:
-        raise FileExistsError(
-            f"{there} exists already. Go on with it (--resume), replace it (--overwrite) or "
-            "choose another name."
-        )
+def _serializer(file: Path, columns: Columns, spreadsheet: bool) -> Serializer:
+    if file.suffix == ".csv":
+        return CsvSerializer(columns, spreadsheet=spreadsheet)
+    return JsonlSerializer(columns)
+
+
+def _prepare(file: Path, serializer: Serializer, retry_unreadable: bool) -> None:
+    """Take out the rows that are tried again; an old status gets today's word."""
+    with open(file, "rb") as lines:
+        is_old = any(OLD_REJECTED.encode() in line for line in lines)
+    if retry_unreadable or is_old:
+        with atomic_write(file) as part, open(part, "wb") as kept:
+            kept.writelines(rewritten(file, serializer, without_unreadable=retry_unreadable))
+
+
+def _journal(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part.jsonl")
 
 
 def _begun(path: Path) -> Path | None:
@@ -148,32 +173,12 @@ def _only_one_job(path: Path) -> Iterator[None]:
         lock.release()
 
 
-@contextlib.contextmanager
-def atomic_write(path: PathLike) -> Iterator[Path]:
-    """A name to write a file under that gets its own name once it is whole.
-
-    Raises:
-        OSError: It cannot be written; nothing is left behind.
-    """
-    path = Path(path)
-    part = path.with_name(short_name(f".{path.stem}.part{path.suffix}"))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        os.replace(part, path)
-    except OSError as error:
-        raise OSError(STUCK.format(path, error.strerror or error)) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
-
-
 class Table:
     """An append-only file of rows; a context manager that holds it.
 
     Args:
         path: The file.
-        form: How rows become bytes.
+        serializer: How rows become bytes.
         resume: Go on behind the last whole input; otherwise start anew.
 
     Attributes:
@@ -181,21 +186,21 @@ class Table:
         finished: Set it once the last row is written.
     """
 
-    def __init__(self, path: Path, form: Serializer, *, resume: bool = False) -> None:
+    def __init__(self, path: Path, serializer: Serializer, *, resume: bool = False) -> None:
         self.path = path
         self.done: Done = {}
         self.finished = False
-        self._form = form
+        self._serializer = serializer
         self._end = 0
         if resume and path.exists():
-            self._end, self.done = whole_inputs(path, form)
+            self._end, self.done = complete_inputs(path, serializer)
         self._synced = time.monotonic()
 
     def __enter__(self) -> Table:
         self._file: BinaryIO = open(self.path, "ab", buffering=0)
         self._file.truncate(self._end)
         if self._end == 0:
-            self._append(self._form.header)
+            self._append(self._serializer.header)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -209,25 +214,22 @@ class Table:
         Raises:
             OSError: The disk is full or gone. The table then ends with the input before.
         """
-        self._append(self._form.encode(rows))
+        self._append(self._serializer.encode(rows))
 
     def _append(self, data: bytes) -> None:
         try:
             left = memoryview(data)
             while left:
                 left = left[self._file.write(left) :]
-            self._sync_now_and_then()
+            # A kill loses nothing that was written; a power cut loses these seconds at most.
+            if time.monotonic() - self._synced > SYNC_SECONDS:
+                os.fsync(self._file.fileno())
+                self._synced = time.monotonic()
         except OSError as error:
             with contextlib.suppress(OSError):
                 self._file.truncate(self._end)
             raise OSError(STUCK.format(self.path, error.strerror)) from error
         self._end += len(data)
-
-    def _sync_now_and_then(self) -> None:
-        # A kill loses nothing that was written; a power cut loses these seconds at most.
-        if time.monotonic() - self._synced > SYNC_SECONDS:
-            os.fsync(self._file.fileno())
-            self._synced = time.monotonic()
 
 
 def read_rows(path: PathLike, columns: Columns, *, spreadsheet: bool = False) -> Iterator[Row]:
@@ -242,26 +244,21 @@ def read_rows(path: PathLike, columns: Columns, *, spreadsheet: bool = False) ->
         with open(path, encoding="utf-8") as lines:
             yield from map(json.loads, lines)
     else:
-        form = CsvSerializer(columns, spreadsheet=spreadsheet)
+        serializer = CsvSerializer(columns, spreadsheet=spreadsheet)
         with open(path, encoding="utf-8", newline="") as lines:
-            for row in map(form.plain, csv.DictReader(lines)):
-                yield {
-                    name: kind(row[name]) if row[name] else None for name, kind in columns.items()
-                }
-
-
-def _journal(path: Path) -> Path:
-    return path.with_name(f"{path.name}.part.jsonl")
+            for row in map(serializer.plain, csv.DictReader(lines)):
+                cells = ((name, kind, row[name]) for name, kind in columns.items())
+                yield {name: kind(cell) if cell else None for name, kind, cell in cells}
 
 
 def _unpack(table: Path, journal: Path, columns: Columns) -> None:
     """Turn a finished Parquet table back into the journal that rows can be added to."""
-    form = JsonlSerializer(columns)
+    serializer = JsonlSerializer(columns)
     with atomic_write(journal) as part, open(part, "wb") as file:
         for row in read_rows(table, columns):
             if list(row) != list(columns):
                 raise ValueError(OTHER_COLUMNS.format(table))
-            file.write(form.encode([row]))
+            file.write(serializer.encode([row]))
 
 
 def _pack(journal: Path, table: Path, columns: Columns) -> None:

@@ -1,24 +1,20 @@
-"""`faceattr live` as somebody at a screen or a terminal sees it: window, keys, outputs, figures."""
+"""The loop that shows and writes what is watched: a window and its keys, videos, timelines."""
 
 from __future__ import annotations
 
-import signal
+import os
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+import cv2
 import numpy as np
-from rich.console import Console
 
-from faceattr.images.camera import Source, is_live, open_feed
-from faceattr.images.video import Frame
-from faceattr.inference.predictor import open_typed
-from faceattr.live.face_tracker import InferenceBudget
 from faceattr.live.outputs import (
     TABLE_SUFFIXES,
     Timeline,
@@ -27,52 +23,16 @@ from faceattr.live.outputs import (
     validate_output,
 )
 from faceattr.live.overlay import View, draw_live
-from faceattr.live.stream import FpsMeter, Moment, Watch, watch
-from faceattr.live.tracking import Smoothing
-from faceattr.live.window import Window, require_screen
+from faceattr.live.stream import FpsMeter, Moment, Watch
+from faceattr.progress import SILENT, Progress
 
-DONE, BROKE_OFF, INTERRUPTED = 0, 1, 130
 SWITCHES = {"b": "bars", "p": "blur", "m": "mirror", "i": "figures", "h": "help"}
 QUIT = ("q", "\x1b")
-SIZES = {
-    InferenceBudget: ("detect_every", "ask_at_once"),
-    Smoothing: ("time_constant", "hysteresis", "min_confidence"),
-}
-TELL_SECONDS = 0.5
-
-
-def run(source: Source = 0, *, quiet: bool = False, **given: Any) -> int:
-    """Watch a source in a window, into files, or both; returns the exit code.
-
-    Args:
-        source: As for `faceattr.images.camera.open_feed`.
-        quiet: Print nothing but errors.
-        **given: What was typed, for `Outputs`, `View`, `InferenceBudget`, `Smoothing`, `watch` and
-            `FaceAttributes.load`.
-    """
-    say: Callable[[str], None] = (
-        (lambda line: None) if quiet else (lambda line: print(line, file=sys.stderr))
-    )
-    outputs = Outputs(**_taken(given, ("output", "headless", "overwrite", "snapshots")))
-    view = View(**_taken(given, ("bars", "blur", "mirror")))
-    how = {
-        kind.__name__.lower(): kind(**found)
-        for kind, names in SIZES.items()
-        if (found := _taken(given, names))
-    }
-    for path in outputs.output:
-        if not isinstance(source, int) and Path(path).absolute() == Path(source).absolute():
-            raise ValueError(f"{path} is the source itself. Choose another output.")
-    every_frame = given.pop("every_frame", outputs.headless and not is_live(source))
-    # What is typed wrongly shall be told before the seconds that a model takes to load.
-    with open_feed(source, **_taken(given, ("rate",))) as feed, _ctrl_c() as stopped:
-        attributes = open_typed(given, say)
-        with watch(feed, attributes, every_frame=every_frame, **how) as watching:
-            return Viewer(watching, outputs, view, say, quiet).run(stopped)
-
-
-def _taken(given: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    return {name: given.pop(name) for name in names if name in given}
+STATUS_SECONDS = 0.5
+NO_KEY = -1
+# Opens a window and is gone; what would abort this process aborts only that one.
+ATTEMPT = "import cv2; cv2.namedWindow('…'); cv2.waitKey(1); cv2.destroyAllWindows()"
+INSTEAD = "Use --headless with -o out.mp4 or -o faces.csv, or --web to watch in the browser."
 
 
 @dataclass(frozen=True)
@@ -103,48 +63,77 @@ class Outputs:
             require_screen()
 
 
+class Status(str):
+    """How fast it goes just now: a line that takes the place of the one before."""
+
+
+@dataclass(frozen=True)
+class ViewerSummary:
+    """What was shown and written.
+
+    Args:
+        frames: How many frames.
+        people: How many tracks there were.
+        figures: How fast it went at the end.
+        written: The outputs that exist.
+        is_interrupted: Whether it was asked to stop.
+        failure: Why it broke off, else None.
+    """
+
+    frames: int
+    people: int
+    figures: str
+    written: tuple[Path, ...]
+    is_interrupted: bool
+    failure: str | None = None
+
+
 class Viewer:
-    """The loop that takes moments from a `Watch` and shows and writes them."""
+    """The loop that takes moments from a `Watch` and shows and writes them.
+
+    Args:
+        watching: What is watched.
+        outputs: Where to.
+        view: What is drawn.
+        progress: Is shown a `Status` now and then where there is no window, and a line for each
+            snapshot.
+    """
 
     def __init__(
-        self,
-        watching: Watch,
-        outputs: Outputs,
-        view: View,
-        say: Callable[[str], None],
-        quiet: bool = False,
+        self, watching: Watch, outputs: Outputs, view: View, progress: Progress = SILENT
     ) -> None:
         self.watching = watching
         self.outputs = outputs
         self.view = view
         self.meter = FpsMeter(watching)
         self._budget = watching.tracker.budget
-        self._say = say
-        self._status = Console(stderr=True, quiet=quiet, highlight=False).status("watching")
-        self._told = 0.0
+        self._progress = progress
+        self._last_status = 0.0
         self._drawn: np.ndarray | None = None
         self._is_paused = False
         self._frames = 0
         self._search_more()
 
-    def run(self, stopped: threading.Event) -> int:
-        """Until the source ends, a key ends it or `stopped` is set; returns the exit code."""
+    def run(self, stopped: threading.Event) -> ViewerSummary:
+        """Until the source ends, a key ends it, `stopped` is set or something breaks off.
+
+        Raises:
+            OSError: It broke off before the first frame.
+        """
+        failure = None
         try:
             with ExitStack() as stack:
                 window = None if self.outputs.headless else stack.enter_context(Window())
-                if window is None:
-                    stack.enter_context(self._status)
-                code = self._loop(window, *self._opened(stack), stopped)
+                self._loop(window, *self._open(stack), stopped)
         except OSError as error:
             if not self._frames:
                 raise
-            happened = str(error).rstrip(".")
-            print(f"faceattr: {happened}. What was written so far is whole.", file=sys.stderr)
-            code = BROKE_OFF
-        self._say_what_was_done()
-        return code
+            failure = str(error).rstrip(".")
+        people, figures = self.watching.tracker.tracks.count, self.meter.line()
+        written = tuple(path for path in map(Path, self.outputs.output) if path.exists())
+        return ViewerSummary(self._frames, people, figures, written, stopped.is_set(), failure)
 
-    def _opened(self, stack: ExitStack) -> tuple[list[VideoFile], list[Timeline]]:
+    def _open(self, stack: ExitStack) -> tuple[list[VideoFile], list[Timeline]]:
         videos, timelines = [], []
         for path in map(Path, self.outputs.output):
             if path.suffix.lower() in TABLE_SUFFIXES:
@@ -154,43 +143,39 @@ class Viewer:
                 videos.append(stack.enter_context(VideoFile(path, self.watching.feed.rate)))
         return videos, timelines
 
-    def _loop(self, window, videos, timelines, stopped: threading.Event) -> int:
+    def _loop(self, window, videos, timelines, stopped: threading.Event) -> None:
         while not stopped.is_set():
             try:
                 moment = None if self._is_paused else self.watching.next(0.02)
             except StopIteration:
-                return DONE
+                return
             if moment is not None:
                 self._take(moment, window, videos, timelines)
             if window is not None and not self._obey(window):
-                return DONE
-        return INTERRUPTED
+                return
 
     def _take(self, moment: Moment, window, videos, timelines) -> None:
         frame, faces = moment
         self._frames += 1
         self.meter.tick(frame.captured)
-        self._tell(frame)
+        if window is None and time.monotonic() - self._last_status > STATUS_SECONDS:
+            self._progress.show(Status(f"second {frame.time:.0f}   {self.meter.line()}"))
+            self._last_status = time.monotonic()
         for timeline in timelines:
             timeline.write(frame, faces)
         if window is None and not videos:
             return
-        seen = self.watching.latest
+        latest = self.watching.latest
         figures = self.meter.line() if window is not None else ""
-        self._drawn = draw_live(frame.image, faces, self.view, figures, seen.lost if seen else ())
+        lost = latest.lost if latest else ()
+        self._drawn = draw_live(frame.image, faces, self.view, figures, lost)
         for video in videos:
             video.write(self._drawn, frame.time)
         if window is not None:
             window.show(self._drawn)
 
-    def _tell(self, frame: Frame) -> None:
-        """Keep somebody at a terminal without a window informed."""
-        if self.outputs.headless and time.monotonic() - self._told > TELL_SECONDS:
-            self._status.update(f"second {frame.time:.0f}   {self.meter.line()}")
-            self._told = time.monotonic()
-
     def _obey(self, window: Window) -> bool:
-        """Do what the pressed key asks for; False ends the show."""
+        """Do what the pressed key asks for; False ends the loop."""
         key = window.key(0.02 if self._is_paused else 0.001)
         if key in QUIT:
             return False
@@ -207,9 +192,9 @@ class Viewer:
 
     def _save(self, drawn: np.ndarray) -> None:
         try:
-            self._say(f"saved {save_snapshot(drawn, self.outputs.snapshots)}")
+            self._progress.show(f"saved {save_snapshot(drawn, self.outputs.snapshots)}")
         except OSError as error:  # what is being recorded goes on
-            self._say(f"no snapshot was saved: {error}")
+            self._progress.show(f"no snapshot was saved: {error}")
 
     def _search_more(self) -> None:
         """While faces are blurred, nothing is shown or written before it has been searched."""
@@ -217,32 +202,66 @@ class Viewer:
         self.watching.tracker.budget = budget
         self.watching.only_searched = self.view.blur
 
-    def _say_what_was_done(self) -> None:
-        tracks = self.watching.tracker.tracks.count
-        self._say(f"{self._frames} frames, {tracks} people; {self.meter.line()}")
-        for path in self.outputs.output:
-            if Path(path).exists():
-                self._say(f"  -> {path}")
+
+def require_screen() -> None:
+    """Make sure that a window can open: OpenCV ends the whole process where it cannot.
+
+    Raises:
+        OSError: There is no screen, or none that this process may use.
+    """
+    screen = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if sys.platform.startswith("linux") and not screen:
+        raise OSError(
+            "There is no screen for a window: neither DISPLAY nor WAYLAND_DISPLAY is set. "
+            + INSTEAD
+        )
+    attempt = subprocess.run(
+        [sys.executable, "-c", ATTEMPT], capture_output=True, timeout=60, check=False
+    )
+    if attempt.returncode != 0:
+        name = screen or "of this machine"
+        raise OSError(f"No window can be opened on the screen {name}. {INSTEAD}")
 
 
-@contextmanager
-def _ctrl_c() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C (or a request to end) sets; a second one stops at once."""
-    stopped = threading.Event()
+class Window:
+    """A window that can be resized and tells keys; it opens with its first image."""
 
-    def interrupt(*_: object) -> None:
-        if stopped.is_set():
-            raise KeyboardInterrupt
-        stopped.set()
+    def __init__(self, title: str = "faceattr") -> None:
+        self.title = title
+        self._is_open = False
 
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-    before = {
-        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def show(self, image: np.ndarray) -> None:
+        """Show an RGB ``uint8`` image ``(h, w, 3)``."""
+        if not self._is_open:
+            flags = cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL
+            cv2.namedWindow(self.title, flags)
+            height, width = image.shape[:2]
+            cv2.resizeWindow(self.title, width, height)
+            self._is_open = True
+        cv2.imshow(self.title, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+
+    def key(self, timeout: float = 0.001) -> str:
+        """The key pressed within so many seconds, as text; ``""`` for none.
+
+        Escape is ``"\\x1b"``, as is closing the window with the mouse.
+        """
+        if not self._is_open:
+            return ""
+        code = cv2.waitKey(max(1, round(1000 * timeout)))
+        if code == NO_KEY:
+            return "" if self._is_visible() else "\x1b"
+        return chr(code & 0xFF).lower()
+
+    def _is_visible(self) -> bool:
+        try:
+            return cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) >= 1
+        except cv2.error:
+            return False
+
+    def __enter__(self) -> Window:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._is_open and self._is_visible():
+            cv2.destroyWindow(self.title)
+            cv2.waitKey(1)

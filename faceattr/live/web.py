@@ -12,9 +12,9 @@ import io
 import math
 import secrets
 import socket
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -24,18 +24,19 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from faceattr.files import install_command
+from faceattr.images.draw import COLOURS
 from faceattr.images.video import Frame
-from faceattr.inference.predictor import FaceAttributes, open_typed, suppress_stderr
+from faceattr.inference.predictor import FaceAttributes, suppress_stderr
 from faceattr.live.face_tracker import FaceTracker, FrameResult, InferenceBudget
 from faceattr.live.outputs import timeline_columns
-from faceattr.live.overlay import COLOURS
 from faceattr.live.tracking import LiveFace, Smoothing
+from faceattr.progress import SILENT, Progress
 
 MOST_BYTES, MOST_PIXELS = 4 << 20, 16_000_000
 TOO_BIG, NO_PICTURE = "is larger than the page sends", "is no JPEG picture"
 
 
-def about_page(attributes: FaceAttributes, looks: list[str]) -> dict[str, Any]:
+def about_page(attributes: FaceAttributes, switched_on: Sequence[str]) -> dict[str, Any]:
     """What the page has to know before the first frame."""
     return {
         "tasks": [{"name": task.name, "classes": task.classes} for task in attributes.tasks],
@@ -43,7 +44,7 @@ def about_page(attributes: FaceAttributes, looks: list[str]) -> dict[str, Any]:
         "long_side": max(640, attributes.detector.long_side or 0),
         "columns": timeline_columns(attributes.tasks),
         "colours": [f"rgb{colour}" for colour in COLOURS],
-        "looks": looks,
+        "looks": list(switched_on),
         "most_bytes": MOST_BYTES,
     }
 
@@ -78,14 +79,14 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
         return None
 
 
-def answer_of(seen: FrameResult, seconds: float) -> dict[str, Any]:
+def answer_of(result: FrameResult, seconds: float) -> dict[str, Any]:
     """What the page is told about a frame that took so many seconds."""
     return {
-        "time": seen.time,
-        "frame": seen.number,
+        "time": result.time,
+        "frame": result.number,
         "milliseconds": round(1000 * seconds, 1),
-        "faces": [_plain(face) for face in seen.faces],
-        "lost": [_box(face) for face in seen.lost],
+        "faces": [_plain(face) for face in result.faces],
+        "lost": [_box(face) for face in result.lost],
     }
 
 
@@ -111,7 +112,6 @@ def _box(face: LiveFace) -> list[float]:
     return [round(value, 1) for value in face.box]
 
 
-HOST, PORT = "127.0.0.1", 8760
 LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
 PAGE = Path(__file__).parent / "page"
 MOST_PAGES = 4
@@ -128,45 +128,96 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-CANNOT = (
-    "--web has no use for {}: the page in the browser has the camera, the files and the buttons."
-)
-NOT_HERE = ("source", "output", "headless", "every_frame", "rate", "snapshots", "overwrite")
-LOOKS = ("bars", "blur", "mirror")
 
 
-def run(*, host: str = HOST, port: int = PORT, quiet: bool = False, **given: Any) -> int:
-    """Serve the page until Ctrl-C; returns the exit code.
+@dataclass(frozen=True)
+class Address:
+    """Where the page is served.
 
     Args:
-        host: The address to serve on; only this machine reaches the usual one. Any other asks
-            for a token, which is in the printed address.
+        host: Only this machine reaches the usual one. Any other asks for a token, which is in
+            the printed address.
         port: The port.
-        quiet: Do not say where the page is, unless that takes a token.
-        **given: What was typed, for `InferenceBudget`, `Smoothing` and `FaceAttributes.load`.
 
     Raises:
-        ValueError: The extra ``web`` is not installed, or an option has no use here.
-        OSError: The port is taken.
+        ValueError: There is no such port.
+        OSError: It is taken.
     """
-    if typed := [name for name in NOT_HERE if name in given]:
-        raise ValueError(CANNOT.format(", ".join(typed)))
-    uvicorn = _uvicorn()
-    say: Callable[[str], None] = (lambda line: None) if quiet else _say
-    how = _how(given)
-    looks = [name for name in LOOKS if given.pop(name, False)]
-    _must_be_free(host, port)
-    attributes = open_typed(given, say)
+
+    host: str = "127.0.0.1"
+    port: int = 8760
+    token: str | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.port <= 65535:
+            raise ValueError(f"A port lies between 1 and 65535. Received: {self.port}")
+        if not self.is_local:
+            object.__setattr__(self, "token", secrets.token_urlsafe(16))
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        with socket.socket(family) as attempt:
+            attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                attempt.bind((self.host, self.port))
+            except OSError as error:
+                raise OSError(
+                    f"The page cannot be served on {self.host}:{self.port}: "
+                    f"{error.strerror or error}. Choose another --port."
+                ) from None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether no other machine reaches it."""
+        return self.host in ("127.0.0.1", "localhost", "::1")
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """The names by which a browser may ask for the page; None for any."""
+        if self.is_local:
+            return LOCAL_NAMES
+        any_name = self.host in ("0.0.0.0", "::")
+        return None if any_name else (*LOCAL_NAMES, self.host, f"[{self.host}]")
+
+    @property
+    def url(self) -> str:
+        """What is typed into a browser."""
+        here = socket.gethostname()
+        name = {"127.0.0.1": "localhost", "0.0.0.0": here, "::": here}
+        shown = name.get(self.host, f"[{self.host}]" if ":" in self.host else self.host)
+        return f"http://{shown}:{self.port}" + (f"/?token={self.token}" if self.token else "")
+
+
+def serve(
+    attributes: FaceAttributes,
+    address: Address,
+    progress: Progress = SILENT,
+    switched_on: Sequence[str] = (),
+    **how,
+) -> None:
+    """Serve the page until Ctrl-C.
+
+    Args:
+        attributes: Detector and model.
+        address: Where.
+        progress: Is shown the address once the page is there.
+        switched_on, **how: As for `application`.
+
+    Raises:
+        ValueError: The extra ``web`` is not installed.
+    """
+    uvicorn = require_uvicorn()
     with suppress_stderr():
         FaceTracker(attributes, how.get("budget")).warm_up()
-    token = None if _is_local(host) else secrets.token_urlsafe(16)
-    app = application(attributes, hosts=_names(host), token=token, looks=looks, **how)
-    (say if token is None else _say)(f"{_address(host, port, token)}  (Ctrl-C ends it)")
-    uvicorn.run(app, host=host, port=port, log_level="error", ws_max_size=MOST_BYTES)
-    return 0
+    app = application(
+        attributes, hosts=address.names, token=address.token, switched_on=switched_on, **how
+    )
+    progress.show(f"{address.url}  (Ctrl-C ends it)")
+    uvicorn.run(
+        app, host=address.host, port=address.port, log_level="error", ws_max_size=MOST_BYTES
+    )
 
 
-def _uvicorn():
+def require_uvicorn():
+    """The server; ValueError, with the cure, where the extra ``web`` is not installed."""
     try:
         import starlette  # noqa: F401
         import uvicorn
@@ -178,50 +229,6 @@ def _uvicorn():
     return uvicorn
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def _how(given: dict[str, Any]) -> dict[str, Any]:
-    sizes = {name: given.pop(name) for name in ("detect_every", "ask_at_once") if name in given}
-    names = ("time_constant", "hysteresis", "min_confidence")
-    steadiness = {name: given.pop(name) for name in names if name in given}
-    how: dict[str, Any] = {"budget": InferenceBudget(**sizes)} if sizes else {}
-    return how | ({"smoothing": Smoothing(**steadiness)} if steadiness else {})
-
-
-def _must_be_free(host: str, port: int) -> None:
-    if not 1 <= port <= 65535:
-        raise ValueError(f"A port lies between 1 and 65535. Received: {port}")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as attempt:
-        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            attempt.bind((host, port))
-        except OSError as error:
-            raise OSError(
-                f"The page cannot be served on {host}:{port}: {error.strerror or error}. "
-                "Choose another --port."
-            ) from None
-
-
-def _is_local(host: str) -> bool:
-    return host in ("127.0.0.1", "localhost", "::1")
-
-
-def _names(host: str) -> tuple[str, ...] | None:
-    """The names by which a browser may ask for the page; None for any."""
-    if _is_local(host):
-        return LOCAL_NAMES
-    return None if host in ("0.0.0.0", "::") else (*LOCAL_NAMES, host, f"[{host}]")
-
-
-def _address(host: str, port: int, token: str | None) -> str:
-    name = {HOST: "localhost", "0.0.0.0": socket.gethostname(), "::": socket.gethostname()}
-    shown = name.get(host, f"[{host}]" if ":" in host else host)
-    return f"http://{shown}:{port}" + (f"/?token={token}" if token else "")
-
-
 def application(
     attributes: FaceAttributes,
     *,
@@ -229,7 +236,7 @@ def application(
     token: str | None = None,
     budget: InferenceBudget | None = None,
     smoothing: Smoothing | None = None,
-    looks: list[str] | None = None,
+    switched_on: Sequence[str] = (),
 ):
     """The ASGI application: the page at ``/`` and its websocket at ``/look``.
 
@@ -239,7 +246,7 @@ def application(
         token: What ``?token=`` must be; None where no other machine reaches it.
         budget: How much is done for a frame.
         smoothing: How a track's answers are averaged.
-        looks: What is switched on when the page opens: ``bars``, ``blur``, ``mirror``.
+        switched_on: When the page opens: ``bars``, ``blur``, ``mirror``.
     """
     from starlette.applications import Starlette
     from starlette.responses import FileResponse, JSONResponse
@@ -252,16 +259,16 @@ def application(
         return answer
 
     async def about(request) -> JSONResponse:
-        return JSONResponse(about_page(attributes, looks or []), headers=HEADERS)
+        return JSONResponse(about_page(attributes, switched_on), headers=HEADERS)
 
-    if "blur" in (looks or []):
+    if "blur" in switched_on:
         budget = (budget or InferenceBudget()).while_blurring()
-    rooms = _Rooms(attributes, hosts, token, (budget, smoothing))
+    sessions = _Sessions(attributes, hosts, token, (budget, smoothing))
     routes = [
         Route("/", file("index.html")),
         *(Route(f"/{name}", file(name)) for name in FILES),
         Route("/about", about),
-        WebSocketRoute("/look", rooms.look),
+        WebSocketRoute("/look", sessions.look),
     ]
     return _guarded(Starlette(routes=routes), hosts, token)
 
@@ -304,7 +311,7 @@ def _is_named(host: str, hosts: tuple[str, ...] | None) -> bool:
     return hosts is None or host.rsplit(":", 1)[0] in hosts or host in hosts
 
 
-class _Rooms:
+class _Sessions:
     """A tracker for every page that is open, and one model for all of them."""
 
     def __init__(
@@ -365,16 +372,16 @@ class _Rooms:
                 await socket.send_json({"error": str(error)})
                 continue
             async with self._one_at_a_time:
-                answer = await asyncio.to_thread(self._seen, tracker, image, number, second)
+                answer = await asyncio.to_thread(self._update, tracker, image, number, second)
             number += 1
             await socket.send_json(answer)
 
-    def _seen(
+    def _update(
         self, tracker: FaceTracker, image: np.ndarray, number: int, second: float
     ) -> dict[str, Any]:
         if not self._is_warm:
             tracker.warm_up()
             self._is_warm = True
         start = time.monotonic()
-        seen = tracker.update(Frame(image, number, second))
-        return answer_of(seen, time.monotonic() - start)
+        result = tracker.update(Frame(image, number, second))
+        return answer_of(result, time.monotonic() - start)

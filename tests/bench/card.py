@@ -24,7 +24,7 @@ from faceattr.data.dataset import LabeledDataset
 from faceattr.data.face_finder import FaceFinder
 from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
 from faceattr.data.sources import read_for_model
-from faceattr.detection.choose import choose_detector
+from faceattr.detection.base import choose_detector
 from faceattr.evaluation.groups import score_groups
 from faceattr.evaluation.metrics import predict, predictions_by_task, score
 from faceattr.evaluation.report import mark_near_duplicates, read_dataset

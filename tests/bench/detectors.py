@@ -23,8 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-from faceattr.detection.base import Detector, Face, find_rotated_faces
-from faceattr.detection.choose import choose_detector
+from faceattr.detection.base import Detector, Face, choose_detector, find_rotated_faces
 from faceattr.images.load import read_image
 
 Boxes = list[tuple[float, ...]]

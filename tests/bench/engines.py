@@ -23,7 +23,7 @@ import numpy as np
 
 from faceattr.evaluation.metrics import difference, predict, scores_of
 from faceattr.exporting import formats
-from faceattr.exporting.parity import Shown, choose_crops
+from faceattr.exporting.parity import ParityData, choose_crops
 from faceattr.inference.predictor import FaceAttributes
 from faceattr.model import file as model_file
 from faceattr.model import runtime
@@ -65,7 +65,7 @@ def keras_models() -> dict:
     return models
 
 
-def exported(folder: Path, description: Description, shown: Shown) -> dict:
+def exported(folder: Path, description: Description, shown: ParityData) -> dict:
     """Every target in float32 and int8, opened."""
     network, side = model_file.load(model_file.shipped_model())[0], description.crop.size
     models = {}
@@ -84,7 +84,7 @@ def exported(folder: Path, description: Description, shown: Shown) -> dict:
     return models
 
 
-def print_answers(models: dict, description: Description, shown: Shown) -> None:
+def print_answers(models: dict, description: Description, shown: ParityData) -> None:
     """Accuracy and agreement with Keras in float32, a line for each engine."""
     print(f"accuracy, same answer, largest difference by task; {shown.about}")
     before = predict(models[KERAS], shown.rows, 64)

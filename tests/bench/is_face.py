@@ -22,7 +22,8 @@ from make import photographs
 
 from faceattr import FaceAttributes
 from faceattr.detection.base import Detector
-from faceattr.detection.detectors import CenterFace, YuNet
+from faceattr.detection.centerface import CenterFace
+from faceattr.detection.yunet import YuNet
 from faceattr.images.load import read_image
 
 THRESHOLDS = (0.4, 0.1, 0.05, 0.02)

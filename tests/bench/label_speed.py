@@ -30,8 +30,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import cv2
 import numpy as np
 
-from faceattr.detection.base import Detector, Face, min_decode_size
-from faceattr.detection.choose import choose_detector
+from faceattr.detection.base import Detector, Face, choose_detector, min_decode_size
 from faceattr.images.crop import crop
 from faceattr.images.inputs import Inputs
 from faceattr.images.load import read_image, read_picture

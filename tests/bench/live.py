@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 from skimage import data
 
+from faceattr.images.draw import draw_faces
 from faceattr.images.video import Frame
-from faceattr.inference.overlay import draw_faces
 from faceattr.inference.predictor import FaceAttributes
 from faceattr.live.overlay import View, draw_live
 from faceattr.live.stream import watch
