@@ -108,7 +108,7 @@ def test_headless_without_outputs_only_tells_the_figures(clip, toy_model_path, c
         (["clip", "--headless", "--model", "gone.keras"], "There is no model file gone.keras"),
         (["clip", "--headless", "--detect-every", "0"], "at least 1"),
         (["clip", "--headless", "--memory", "-1"], "not negative"),
-        (["clip", "--headless", "--rate", "-5"], "more than 0 frames a second"),
+        (["clip", "--headless", "--learning-rate", "-5"], "more than 0 frames a second"),
         (["clip", "--headless", "--min-confidence", "70"], "between 0 and 1"),
         (["clip", "--headless", "--port", "9000"], "--port asks for --web"),
         (["clip", "--snapshots", "clip"], "Snapshots need a folder"),
