@@ -1,4 +1,4 @@
-"""Options out of a record: its fields give names, types, choices and defaults, its docstring the help.
+"""Options out of a record: fields give names, types and choices, the docstring gives the help.
 
 An option is declared once, as a field of the record that the library takes.
 """
@@ -15,25 +15,26 @@ from faceattr.cli.options import by_name
 from faceattr.training.config import choices_of
 
 
-def add_fields(parser, record: type, **options: Mapping[str, Any]) -> None:
+def add_fields(parser, record: type, *names: str, **options: Mapping[str, Any]) -> None:
     """Declare an option for some fields of a record.
 
     Args:
         parser: Or a group of one.
         record: A dataclass whose docstring has a section ``Args:``.
-        options: By field, arguments of ``add_argument`` that differ from what the field says;
+        *names: Fields whose options are as the fields say.
+        **options: By field, arguments of ``add_argument`` that differ from what the field says;
             ``flags`` are the option's names where it is not called like the field.
     """
     hints = get_type_hints(record, None, {"CropRule": Any})
     texts = help_texts(record)
-    for name, changes in options.items():
+    for name, changes in ({name: {} for name in names} | options).items():
         how = {"help": texts.get(name), "dest": name, **kind_of(hints[name]), **changes}
         flags = how.pop("flags", (f"--{name.replace('_', '-')}",))
         parser.add_argument(*flags, **how)
 
 
 def kind_of(hint: Any) -> dict[str, Any]:
-    """How ``add_argument`` is told a field's type; nothing for one that needs a parser of its own."""
+    """How ``add_argument`` is told a field's type; nothing where it needs a parser of its own."""
     known = [part for part in get_args(hint) if part is not NoneType]
     if NoneType in get_args(hint):
         return kind_of(known[0])

@@ -101,7 +101,7 @@ def add_options(parser) -> None:
     )
     norm = {"choices": ("batch", "none")}
     kinds = ("weights", "backbone", "pooling", "dropout", "dtype")
-    add_fields(network, Network, **dict.fromkeys(kinds, {}), norm=norm)
+    add_fields(network, Network, *kinds, norm=norm)
     phases = parser.add_argument_group("phases of the training")
     add_fields(phases, Phase, **BY_PHASE)
     training = parser.add_argument_group("training")
@@ -109,7 +109,7 @@ def add_options(parser) -> None:
     add_fields(
         training,
         Settings,
-        **dict.fromkeys(plain, {}),
+        *plain,
         priors={"flags": ("--prior",), "metavar": "TASK=PRIOR,…"},
         augmentation={
             "flags": ("--augment",),

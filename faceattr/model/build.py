@@ -46,7 +46,7 @@ def pool(output: keras.KerasTensor, pooling: str, layer: str) -> keras.KerasTens
 
 
 def feature_map(model: keras.Model, layer: str, task: str) -> keras.KerasTensor:
-    """What a layer of VGG16 puts out in a model of `build`, in the task's own backbone if it has one.
+    """What a layer of VGG16 puts out in a model of `build`; in the task's own backbone, if any.
 
     Raises:
         ValueError: The model has no such layer.

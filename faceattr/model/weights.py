@@ -42,7 +42,7 @@ def transfer(
 
 
 def _folded(source: keras.Model, name: str, shape: tuple[int, ...]) -> list[np.ndarray]:
-    """Kernel and bias of a convolution, from the backbone of the same task or from the shared one."""
+    """Kernel and bias of a convolution, from the task's own backbone or from the shared one."""
     layers = {layer.name: layer for layer in source.layers}
     name = name if name in layers else name_and_owner(name)[0]
     if name not in layers:

@@ -199,9 +199,9 @@ def pattern_shares(patterns: np.ndarray, counts: np.ndarray, wanted: np.ndarray)
 class MaskedBatches(keras.utils.PyDataset):
     """Endless training batches, each epoch's order fixed by seed and epoch number.
 
-    Every batch holds the same number of rows of each pattern of known tasks, give or take one or two. An epoch
-    draws as many rows as there are, but at least 20 batches, and repeats no row of a pattern
-    before it has drawn them all. A batch depends on seed, epoch and step alone, so a resumed run
+    Every batch holds the same number of rows of each pattern of known tasks, give or take one or
+    two. An epoch draws as many rows as there are, but at least 20 batches, and repeats no row of a
+    pattern before it has drawn them all. A batch depends on seed, epoch and step alone, so a resumed run
     sees what an unbroken one would have seen.
 
     Args:

@@ -13,7 +13,7 @@ import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from keras import ops
 
 from faceattr.evaluation.report import SCORES
 from faceattr.model.file import rename_keys, to_jsonable
-from faceattr.training.config import OLD_NAMES, Phase
+from faceattr.training.config import FROZEN, OLD_NAMES, Phase, Settings
 from faceattr.training.feature_cache import trainable_in
 
 EVERY = 4  # steps between two updates: the same average for a quarter of the work
@@ -166,16 +166,25 @@ class Checkpoints:
             remove(self.folder)
             path.write_text(text)
             return Position()
-        before, now = (rename_keys(json.loads(x), OLD_NAMES) for x in (path.read_text(), text))
-        if before != now:
-            raise ValueError(
-                f"The run in {self.folder} has other settings, another network or other data (see "
-                f"{SETTINGS} there). Resume it with the same ones, or start anew."
-            )
+        self._check_same_run(path.read_text(), text)
         phase, *others = _read(self.folder / CHECKPOINT, "position").tolist()
         position = Position(int(phase), int(others[0]), others[1], *map(int, others[2:]))
         _restore(self.folder / CHECKPOINT, "network", self.changed(position))
         return position
+
+    def _check_same_run(self, before: str, now: str) -> None:
+        """Refuse a checkpoint of another run, or one that this version would read wrongly."""
+        had, has = _identity(before), _identity(now)
+        if had is None or had != has:
+            raise ValueError(
+                f"The run in {self.folder} has other settings, another network or other data (see "
+                f"{SETTINGS} there). Resume it with the same ones, or start anew."
+            )
+        if self._own and '"ema"' not in before:
+            raise ValueError(
+                f"The run in {self.folder} was begun by a faceattr that learnt the weights of "
+                "--combine in another way. Start anew with --overwrite."
+            )
 
     def changed(self, position: Position) -> list[keras.Variable]:
         """The variables that the phases up to this one may change."""
@@ -219,6 +228,22 @@ class Checkpoints:
 
     def _best_path(self, position: Position) -> Path:
         return self.folder / f"best-{position.number}.npz"
+
+
+def _identity(text: str) -> dict[str, Any] | None:
+    """An identity with today's names, and defaults for settings that its writer did not know."""
+    try:
+        written = rename_keys(json.loads(text), OLD_NAMES)
+        defaults = to_jsonable(asdict(Settings(phases=(FROZEN,))))
+        return {**written, "settings": _completed(written["settings"], defaults)}
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _completed(written: Any, default: Any) -> Any:
+    if not isinstance(written, Mapping) or not isinstance(default, Mapping):
+        return written
+    return {**default, **{name: _completed(of, default.get(name)) for name, of in written.items()}}
 
 
 def remove(folder: Path) -> None:

@@ -25,6 +25,7 @@ OLD_NAMES = {
     "mix": "task_sampling",
     "tie": "sharing_strength",
     "copies": "augment_repeats",
+    "level": "align",
 }
 
 
@@ -51,12 +52,13 @@ class Network:
 
     Args:
         weights: Where the backbone starts: ``shipped`` (the model that comes with the package),
-            ``imagenet``, ``none``, a model file, or a weights file of ``keras.applications.VGG16``.
+            ``imagenet``, ``none``, a model file, or a weights file of Keras' VGG16.
         crop: How faces are cut; None for as the model file says that the run starts from.
         backbone: ``vgg16``, or ``vgg16-slim`` with a quarter of the channels.
         sharing: One backbone for all tasks (``hard``), or one for each (``soft``).
-        pooling: How the features that a head reads are pooled over the picture. None, like None of backbone and sharing,
-            stands for what the model file has that the run starts from, else for the first choice.
+        pooling: How the features that a head reads are pooled over the picture. None, like None of
+            backbone and sharing, stands for what the model file has that the run starts from, else
+            for the first choice.
         feature_layers: By task, the layer that its head reads if not the last one: ``block2_pool``.
         dropout: Share of the pooled features that is dropped while training.
         norm: Batch normalisation while training, folded away when saved; None for wherever the
