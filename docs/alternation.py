@@ -1,7 +1,7 @@
 """The two biases of alternating between tasks; run: `python docs/alternation.py`.
 
 Handwritten digits (scikit-learn carries them), turned by a random quarter, and two tasks that
-pull a small trunk apart: which digit it is, and how far it was turned. No picture knows both.
+pull a small backbone apart: which digit it is, and how far it was turned. No picture knows both.
 Every way sees as many pictures; accuracies are those after the last step.
 """
 
@@ -11,7 +11,8 @@ import keras
 import numpy as np
 from sklearn.datasets import load_digits
 
-from faceattr.training.batches import TaskSampling
+from faceattr.training.batches import wanted_shares
+from faceattr.training.config import TaskSampling
 from faceattr.training.losses import compile_masked
 
 TASKS = {"digit": 10, "turn": 4}
@@ -22,10 +23,10 @@ Plan = Callable[[dict[str, np.ndarray], np.random.Generator], Iterator[str]]
 
 def network() -> keras.Model:
     pixels = keras.Input((64,))
-    trunk = keras.layers.Dense(24, activation="relu")(pixels)
-    trunk = keras.layers.Dense(24, activation="relu")(trunk)
+    backbone = keras.layers.Dense(24, activation="relu")(pixels)
+    backbone = keras.layers.Dense(24, activation="relu")(backbone)
     heads = {
-        name: keras.layers.Dense(n, activation="softmax", name=name)(trunk)
+        name: keras.layers.Dense(n, activation="softmax", name=name)(backbone)
         for name, n in TASKS.items()
     }
     return keras.Model(pixels, heads)
@@ -54,7 +55,7 @@ def shuffled(mix: TaskSampling) -> Plan:
 
     def plan(rows, generator):
         known = np.repeat(np.eye(2, dtype=bool), [len(own) for own in rows.values()], axis=0)
-        counts = np.round(mix.wanted(list(rows), known) * STEPS).astype(int)
+        counts = np.round(wanted_shares(mix, list(rows), known) * STEPS).astype(int)
         return iter(generator.permutation(np.repeat(list(rows), counts)))
 
     return plan

@@ -14,9 +14,9 @@ from faceattr.training.losses import compile_masked
 
 def two_headed() -> keras.Model:
     pixels = keras.Input((64,))
-    trunk = keras.layers.Dense(64, activation="relu")(pixels)
-    digit = keras.layers.Dense(10, activation="softmax", name="digit")(trunk)
-    parity = keras.layers.Dense(2, activation="softmax", name="parity")(trunk)
+    backbone = keras.layers.Dense(64, activation="relu")(pixels)
+    digit = keras.layers.Dense(10, activation="softmax", name="digit")(backbone)
+    parity = keras.layers.Dense(2, activation="softmax", name="parity")(backbone)
     return keras.Model(pixels, {"digit": digit, "parity": parity})
 
 

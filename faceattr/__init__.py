@@ -4,7 +4,7 @@ The public names, each imported when it is first used, so that `import faceattr`
 
 Labelling: `FaceAttributes`, `DescribedFace`, `Prediction`, `Face`, `read_image`, `crop`,
 `CropRule`, `label`.
-Training: `train`, `evaluate`, `edit_heads`, `Adding`, `LabelMap`, `Network`, `Settings`,
+Training: `train`, `evaluate`, `edit_heads`, `NewHeads`, `LabelMap`, `Network`, `Settings`,
 `Phase`, `FROZEN`, `FINETUNE`, `SCRATCH`, `TaskSampling`, `Augmentation`.
 Both: `Task`, `EXPRESSION`, `GENDER`, `AGE_GROUP`, `load_model`, `save_model`, `Description`,
 `export`.
@@ -31,10 +31,10 @@ _PLACES = {
     "load_model": ("model.file", "load"),
     "save_model": ("model.file", "save"),
     "export": ("exporting.export", "export"),
-    "Adding": ("training.add_heads", "Adding"),
-    "Augmentation": ("training.augment", "Augmentation"),
-    "TaskSampling": ("training.batches", "TaskSampling"),
-    "Network": ("training.network", "Network"),
+    "NewHeads": ("training.add_heads", "NewHeads"),
+    "Augmentation": ("training.config", "Augmentation"),
+    "TaskSampling": ("training.config", "TaskSampling"),
+    "Network": ("training.config", "Network"),
     "FINETUNE": ("training.config", "FINETUNE"),
     "FROZEN": ("training.config", "FROZEN"),
     "Phase": ("training.config", "Phase"),

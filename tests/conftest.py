@@ -13,7 +13,9 @@ from use_ci import pytest_make_collect_report, pytest_runtest_makereport  # noqa
 
 from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
+from faceattr.progress import Progress
 from faceattr.tasks import EXPRESSION, GENDER, Task
+from faceattr.training.trainer import Epoch
 
 SHADE = Task("shade", ("dark", "light"))
 TINT = Task("tint", ("blue", "green", "red"))
@@ -53,12 +55,14 @@ def shaded(level: int, seed: int = 0, size: int = 40) -> np.ndarray:
 
 
 def noted_epochs(stop_after: int | None = None):
-    """A list, and an `after_epoch` that puts epochs into it and interrupts the run behind one."""
+    """A list, and a progress that puts epochs into it and interrupts the run behind one."""
     seen = []
 
-    def after_epoch(epoch):
-        seen.append(epoch)
-        if epoch.number == stop_after:
-            raise KeyboardInterrupt
+    class NotedEpochs(Progress):
+        def show(self, record):
+            if isinstance(record, Epoch):
+                seen.append(record)
+                if record.number == stop_after:
+                    raise KeyboardInterrupt
 
-    return seen, after_epoch
+    return seen, NotedEpochs()

@@ -16,11 +16,11 @@ from faceattr.model import file as model_file
 from faceattr.model.file import Description
 from faceattr.tasks import Task
 from faceattr.training import network as network_module
-from faceattr.training.add_heads import Adding, changes
+from faceattr.training.add_heads import NewHeads, changes
 
 SHADE = Task("shade", ("light", "dark"))  # not the order of the alphabet
 HUE = Task("hue", ("blue", "green", "red"))
-OPEN = ["--first", "finetune=block4_conv1"]  # the toy network has no block 5
+OPEN = ["--unfreeze-from", "finetune=block4_conv1"]  # the toy network has no block 5
 CROPS = np.random.default_rng(3).integers(0, 255, (40, 48, 48, 3)).astype("uint8")
 
 
@@ -88,7 +88,7 @@ def answers(path):
     return model_file.load(path)[0].predict_on_batch(CROPS)
 
 
-def test_with_the_trunk_frozen_old_heads_answer_the_same_to_the_last_bit(old, data, capsys):
+def test_with_the_backbone_frozen_old_heads_answer_the_same_to_the_last_bit(old, data, capsys):
     assert add(data) == 0
     before, after = answers(old), answers(data / "more.keras")
     assert list(after) == ["shade", "hue", "feel"]
@@ -106,7 +106,10 @@ def test_also_next_to_rows_with_labels_of_an_old_head(data):
 
 def test_the_new_head_learns(data):
     save(data)
-    assert add(data, "--epochs", "frozen=6", "--rate", "frozen=0.05", "--augment", "none") == 0
+    assert (
+        add(data, "--epochs", "frozen=6", "--learning-rate", "frozen=0.05", "--augment", "none")
+        == 0
+    )
     assert model_file.describe(data / "more.keras").scores["feel"]["accuracy"] > 0.8
 
 
@@ -127,9 +130,12 @@ def test_fine_tuning_tells_what_the_old_heads_lost_and_drops_their_old_scores(
 ):
     save(data)
     monkeypatch.setattr("faceattr.training.package.write_report", write_report)
-    epochs = ["--epochs", "frozen=1,finetune=2", "--rate", "finetune=0.01", *OPEN]
-    epochs += ["--first", "finetune=block4_conv1"]
-    assert add(data, *epochs, "--patience", "finetune=9", "--judge", str(data / "shades.csv")) == 0
+    epochs = ["--epochs", "frozen=1,finetune=2", "--learning-rate", "finetune=0.01", *OPEN]
+    epochs += ["--unfreeze-from", "finetune=block4_conv1"]
+    assert (
+        add(data, *epochs, "--patience", "finetune=9", "--evaluate-on", str(data / "shades.csv"))
+        == 0
+    )
     changed = json.loads((data / "more.training/forgetting.json").read_text())
     assert changed["shade"]["n"] == 60
     assert changed["hue"]["n"] == 0
@@ -144,11 +150,11 @@ def test_fine_tuning_tells_what_the_old_heads_lost_and_drops_their_old_scores(
 @pytest.mark.slow
 def test_keeping_holds_the_old_heads_nearer_to_what_they_said(data):
     before = answers(save(data))
-    epochs = ["--epochs", "frozen=1,finetune=4", "--rate", "finetune=0.01", *OPEN]
-    epochs += ["--first", "finetune=block4_conv1"]
+    epochs = ["--epochs", "frozen=1,finetune=4", "--learning-rate", "finetune=0.01", *OPEN]
+    epochs += ["--unfreeze-from", "finetune=block4_conv1"]
     always = ["--patience", "finetune=9", "--augment", "none"]
     apart = {}
-    for name, more in (("free.keras", []), ("kept.keras", ["--keep"])):
+    for name, more in (("free.keras", []), ("kept.keras", ["--distill", "old"])):
         assert add(data, *epochs, *always, *more, name=name) == 0
         after = answers(data / name)
         apart[name] = np.abs(after["shade"] - before["shade"]).mean()
@@ -158,18 +164,18 @@ def test_keeping_holds_the_old_heads_nearer_to_what_they_said(data):
 def test_a_kept_run_resumes(data, monkeypatch):
     save(data)
     with monkeypatch.context() as patch:
-        patch.setattr("faceattr.training.train.finish", interrupt)
-        assert add(data, "--keep") == 130
-    assert add(data, "--keep", "--resume") == 0
+        patch.setattr("faceattr.training.train.package", interrupt)
+        assert add(data, "--distill", "old") == 130
+    assert add(data, "--distill", "old", "--resume") == 0
 
 
 def interrupt(*args, **kwargs):
     raise KeyboardInterrupt
 
 
-def test_the_whole_trunk_cannot_go_on_under_old_heads(old, data, capsys):
+def test_the_whole_backbone_cannot_go_on_under_old_heads(old, data, capsys):
     assert add(data, "--norm", "batch", epochs="whole=1") == 2
-    assert "the whole trunk go on learning, and old heads stay" in capsys.readouterr().err
+    assert "the whole backbone go on learning, and old heads stay" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -180,14 +186,14 @@ def test_the_whole_trunk_cannot_go_on_under_old_heads(old, data, capsys):
         (["other=feel"], "has no head other: give that data with --add"),
         (["--size", "64"], "crop stays CropRule(size=48"),
         (["--pooling", "avg"], "pooling stays max"),
-        (["--trunk", "vgg16-slim"], "trunk stays vgg16. Received: vgg16-slim"),
+        (["--backbone", "vgg16-slim"], "backbone stays vgg16. Received: vgg16-slim"),
         (["--sharing", "soft"], "sharing stays hard"),
-        (["--tap", "hue=block1_conv1"], "--tap is for new ones. Received: hue"),
+        (["--feature-layer", "hue=block1_conv1"], "--feature-layer is for new ones. Received: hue"),
         (["--epochs", "frozen=0"], "Every phase has 0 epochs"),
         (["--resume", "--overwrite"], "choose one"),
         (["--weights", "imagenet"], "--weights is 'shipped' or a model file"),
         (["--add", "shades.csv"], "A head is added as TASK=PATH. Received: shades.csv"),
-        (["--rate", "finetune=1"], "has no phase finetune; it has frozen"),
+        (["--learning-rate", "finetune=1"], "has no phase finetune; it has frozen"),
     ],
 )
 def test_what_would_spoil_the_old_heads_is_refused(data, capsys, monkeypatch, options, message):
@@ -201,12 +207,12 @@ def test_what_would_spoil_the_old_heads_is_refused(data, capsys, monkeypatch, op
 
 
 def test_keep_and_judge_go_with_a_head_to_add(data, capsys):
-    assert cli.main(["train", str(data / "shades.csv"), "-o", "m.keras", "--keep"]) == 2
+    assert cli.main(["train", str(data / "shades.csv"), "-o", "m.keras", "--distill", "old"]) == 2
     assert "no head to add" in capsys.readouterr().err
     assert cli.main(["train", "-o", "m.keras"]) == 2
     assert "nothing to learn from" in capsys.readouterr().err
     with pytest.raises(ValueError, match="no head to add"):
-        Adding(())
+        NewHeads(())
 
 
 def test_changes_count_what_was_lost_and_won():

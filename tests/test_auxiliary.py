@@ -1,4 +1,4 @@
-"""Auxiliary losses: they teach the trunk, respect masks, and stay behind when a model is saved."""
+"""Auxiliary losses: they teach the backbone, respect masks, and are not saved."""
 
 import keras
 import numpy as np
@@ -7,13 +7,12 @@ import tensorflow as tf
 from conftest import SHADE, TINT, noted_epochs, toy_network
 from test_fit import TRAIN, VAL
 
-from faceattr.training.augment import NO_AUGMENTATION
-from faceattr.training.config import Phase, Settings
-from faceattr.training.losses import Auxiliary, compiled, with_auxiliary
-from faceattr.training.schedules import task_schedule
+from faceattr.training.config import NO_AUGMENTATION, Auxiliary, Phase, Settings
+from faceattr.training.losses import compiled, with_auxiliary
+from faceattr.training.schedules import PhaseInputs, task_schedule
 from faceattr.training.trainer import check, fit
 
-PHASE = Phase("finetune", epochs=2, learning_rate=0.05, first="trunk")
+PHASE = Phase("finetune", epochs=2, learning_rate=0.05, unfreeze_from="backbone")
 EARLY = Auxiliary("tint", "block1_conv1", 0.2)
 HEAD = "block1_conv1_for_tint"
 
@@ -43,7 +42,7 @@ def gradients(auxiliary, rows):
 KNOWS_TINT, KNOWS_SHADE = np.arange(16), np.arange(80, 96)
 
 
-def test_rows_that_do_not_know_the_task_move_neither_its_early_head_nor_the_trunk():
+def test_rows_that_do_not_know_the_task_move_neither_its_early_head_nor_the_backbone():
     plain, extra = gradients([], KNOWS_SHADE), gradients([EARLY], KNOWS_SHADE)
     assert not extra[f"{HEAD}/kernel"].any() and not extra[f"{HEAD}/bias"].any()
     assert np.abs(plain["block1_conv1/kernel"]).max() > 1e-4
@@ -77,9 +76,11 @@ def test_nothing_to_add_is_the_network_itself():
 
 def test_alternating_gives_the_early_head_to_the_turns_of_its_task():
     network = with_auxiliary(toy_network((SHADE, TINT)), [EARLY])
-    course = task_schedule(network, PHASE, settings(EARLY, schedule="alternating"), TRAIN, 0)
-    assert list(course._members["shade"].output) == ["shade"]
-    assert list(course._members["tint"].output) == ["tint", HEAD]
+    course = task_schedule(
+        PhaseInputs(network, PHASE, settings(EARLY, schedule="alternating"), TRAIN)
+    )
+    assert list(course._models["shade"].output) == ["shade"]
+    assert list(course._models["tint"].output) == ["tint", HEAD]
 
 
 @pytest.mark.slow
@@ -88,9 +89,9 @@ def test_such_runs_are_resumed_and_leave_the_network_as_it_was_built(tmp_path, o
     def run(folder, stop_after=None, **more):
         keras.utils.set_random_seed(0)
         network = toy_network((SHADE, TINT))
-        seen, after_epoch = noted_epochs(stop_after)
+        seen, progress = noted_epochs(stop_after)
         how = settings(EARLY, **other)
-        fit(network, (SHADE, TINT), TRAIN, VAL, how, folder, after_epoch=after_epoch, **more)
+        fit(network, (SHADE, TINT), TRAIN, VAL, how, folder, progress=progress, **more)
         return network, seen
 
     whole, seen = run(tmp_path / "whole")

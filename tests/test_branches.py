@@ -3,8 +3,8 @@ import re
 import pytest
 from conftest import SHADE, toy_network
 
+from faceattr.model.learning import branch_pattern, check_branches
 from faceattr.tasks import Task
-from faceattr.training.config import branch_pattern, check_branches
 
 PATHS = [
     "block1_conv1/kernel",
@@ -20,13 +20,13 @@ PATHS = [
 @pytest.mark.parametrize(
     ("branch", "others", "expected"),
     [
-        ("trunk", [], PATHS[:4]),
+        ("backbone", [], PATHS[:4]),
         ("block5", [], PATHS[1:4]),
         ("block5_conv1", [], PATHS[1:3]),
-        ("trunk", ["block5"], PATHS[:1]),
-        ("trunk", ["gender"], PATHS[:4]),
-        ("block5", ["trunk", "block5_conv1"], PATHS[3:4]),
-        ("gender", ["trunk"], PATHS[4:6]),
+        ("backbone", ["block5"], PATHS[:1]),
+        ("backbone", ["gender"], PATHS[:4]),
+        ("block5", ["backbone", "block5_conv1"], PATHS[3:4]),
+        ("gender", ["backbone"], PATHS[4:6]),
         ("gender_fine", ["gender"], PATHS[6:]),
     ],
 )
@@ -37,7 +37,7 @@ def test_a_branch_has_its_own_variables_and_the_narrowest_counts(branch, others,
 
 def test_a_branch_that_does_not_exist_is_told():
     network = toy_network((SHADE, Task("tint", ("a", "b"))))
-    check_branches(network, ["trunk", "block4", "block4_conv1", "tint"])
+    check_branches(network, ["backbone", "block4", "block4_conv1", "tint"])
     for wrong in ("block5", "mood", "head", "(", "block(", "t.nt"):
         with pytest.raises(ValueError, match=f"shade, tint. Received: '{re.escape(wrong)}'"):
             check_branches(network, [wrong])

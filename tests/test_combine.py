@@ -9,7 +9,9 @@ from faceattr.data.dataset import class_prior, mask
 from faceattr.tasks import Task
 from faceattr.training.config import FINETUNE, Phase, Settings
 from faceattr.training.losses import COMBINATIONS, LOSS_FLOOR, CombinedLosses, combination, compiled
+from faceattr.training.optimizers import make_optimizer
 
+PHASE = Phase("tiny", 1, 1e-7, unfreeze_from="backbone")
 GENERATOR = np.random.default_rng(0)
 CROPS = GENERATOR.integers(0, 256, (8, 32, 32, 3), dtype="uint8")
 
@@ -84,11 +86,11 @@ def test_training_on_one_task_leaves_the_other_head_alone(name):
     targets = {"expression": np.eye(7)[GENERATOR.integers(7, size=8)], "gender": np.zeros((8, 2))}
     masks = {task: mask(target) for task, target in targets.items()}
     before = network.get_layer("gender").get_weights()
-    trunk = network.get_layer("block1_conv1").kernel.numpy()
+    backbone = network.get_layer("block1_conv1").kernel.numpy()
     logs = model.fit(CROPS, targets, sample_weight=masks, epochs=2, verbose=0).history
     for old, new in zip(before, network.get_layer("gender").get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
-    assert np.abs(network.get_layer("block1_conv1").kernel - trunk).max() > 0
+    assert np.abs(network.get_layer("block1_conv1").kernel - backbone).max() > 0
     assert {"expression_loss", "expression_accuracy", "loss"} <= set(logs)
     assert logs["gender_loss"] == [0, 0]
 
@@ -134,7 +136,7 @@ def test_uncertainty_has_a_rate_of_its_own_and_keeps_its_weights_over_phases():
     head.set_weights([np.zeros_like(head.get_weights()[0]), np.array([1.6, 0.0])])  # 0.18
     rows = tf.data.Dataset.from_tensors((CROPS, targets, masks))
     for _ in range(2):
-        optimizer = Phase("tiny", 1, 1e-7, first="trunk").make_optimizer(100, combine.optimizers())
+        optimizer = make_optimizer(PHASE, 100, combine.optimizers())
         trained = compiled(network, optimizer, settings, combine)
         trained.fit(rows.repeat(), steps_per_epoch=150, shuffle=False, verbose=0)
     weights = np.exp(-combine.log_variance.numpy())

@@ -8,40 +8,45 @@ from conftest import toy_network
 from test_train import data  # noqa: F401
 
 from faceattr import cli
-from faceattr.training.compare import ALONE, Config, Data, Run, compare, train_once
-from faceattr.training.config import FROZEN, Settings
-from faceattr.training.network import Network
-from faceattr.training.standings import certainty, print_standings, standings
+from faceattr.cli.compare import certainty, print_results, results_table
+from faceattr.progress import Progress
+from faceattr.training import network as network_module
+from faceattr.training.compare import ALONE, Config, Data, Run, RunStarted, compare, train_once
+from faceattr.training.config import FROZEN, Network, Settings
 
 PHASE = replace(FROZEN, epochs=2, patience=1)
-JOINT = Config("joint", Network(), Settings((PHASE,), batch_size=8, copies=0))
+JOINT = Config("joint", Network(), Settings((PHASE,), batch_size=8, augment_repeats=0))
 LOG = replace(JOINT, name="log", settings=replace(JOINT.settings, combine="log"))
 
 
 @pytest.fixture
 def sets(data, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(Network, "build", lambda self, tasks, seed=0: toy_network(tasks))
+    monkeypatch.setattr(
+        network_module, "new_model", lambda network, tasks, seed=0: toy_network(tasks)
+    )
     return Data((f"shade={data / 'shades'}", str(data / "tints.csv")), cache=data / "cache")
 
 
 def results(**cells):
-    """A table of two seeds: a way that is two points better than alone, on one of two tasks."""
+    """A table of two seeds: a config that is two points better than alone, on one of two tasks."""
     lines = [
-        {"way": way, "seed": seed, "task": task, "n": 100, "run": f"{way}{seed}"}
-        | {"accuracy": 0.5 + (way != ALONE and task == "shade") * 0.02 + seed / 10}
+        {"config": config, "seed": seed, "task": task, "n": 100, "run": f"{config}{seed}"}
+        | {"accuracy": 0.5 + (config != ALONE and task == "shade") * 0.02 + seed / 10}
         | {"pictures": 10, "minutes": 1.0, "megabytes": 5.0}
-        for way in (ALONE, "joint")
+        for config in (ALONE, "joint")
         for seed in (0, 1)
         for task in ("shade", "tint")
     ]
     return pd.DataFrame(lines)
 
 
-def test_every_way_sees_the_same_rows_as_often_and_the_baseline_comes_first(sets, tmp_path):
+def test_every_config_sees_the_same_rows_as_often_and_the_baseline_comes_first(sets, tmp_path):
     table = compare([JOINT, LOG], sets, tmp_path / "c.csv", seeds=1, perform=train_once)
-    assert list(table["way"].unique()) == [ALONE, "joint", "log"]
-    assert table.groupby(["way", "seed"])["task"].apply(list).map(sorted).map(tuple).nunique() == 1
-    together = table[table["way"] != ALONE]
+    assert list(table["config"].unique()) == [ALONE, "joint", "log"]
+    assert (
+        table.groupby(["config", "seed"])["task"].apply(list).map(sorted).map(tuple).nunique() == 1
+    )
+    together = table[table["config"] != ALONE]
     assert together["rows"].nunique() == 1
     assert set(together["pictures"]) == {2 * 20 * 8}  # 20 steps at least, patience or not
     assert table["accuracy"].between(0, 1).all() and (table["minutes"] > 0).all()
@@ -60,13 +65,19 @@ def test_a_comparison_goes_on_behind_what_is_finished(sets, tmp_path):
         compare([JOINT], sets, tmp_path / "c.csv", seeds=1, perform=perform)
     assert len(pd.read_csv(tmp_path / "c.csv")) == 2
     rest = []
+
+    class Noted(Progress):
+        def show(self, record):
+            if isinstance(record, RunStarted):
+                rest.append((record.run.name, record.number, record.total))
+
     table = compare(
         [JOINT],
         sets,
         tmp_path / "c.csv",
         seeds=1,
         perform=train_once,
-        on_begin=lambda run, number, of: rest.append((run.name, number, of)),
+        progress=Noted(),
     )
     assert rest == [("joint", 3, 3)]
     assert len(table) == 4
@@ -74,8 +85,8 @@ def test_a_comparison_goes_on_behind_what_is_finished(sets, tmp_path):
 
 def test_other_settings_are_another_run(sets):
     names = {
-        Run(way, seed, sets, alone).fingerprint
-        for way in (JOINT, LOG)
+        Run(config, seed, sets, alone).fingerprint
+        for config in (JOINT, LOG)
         for seed in (0, 1)
         for alone in (None, "shade")
     }
@@ -83,16 +94,16 @@ def test_other_settings_are_another_run(sets):
 
 
 @pytest.mark.parametrize(
-    ("ways", "told"),
+    ("configs", "told"),
     [
-        ([], "no way"),
+        ([], "no config"),
         ([JOINT, JOINT], "joint, joint"),
         ([replace(LOG, name=ALONE)], "called alone"),
     ],
 )
-def test_ways_need_names_of_their_own(sets, tmp_path, ways, told):
+def test_configs_need_names_of_their_own(sets, tmp_path, configs, told):
     with pytest.raises(ValueError, match=told):
-        compare(ways, sets, tmp_path / "c.csv", perform=train_once)
+        compare(configs, sets, tmp_path / "c.csv", perform=train_once)
 
 
 def test_a_setting_that_does_not_fit_stops_it_before_any_training(sets, tmp_path):
@@ -110,41 +121,43 @@ def test_another_table_is_left_alone(sets, tmp_path):
 
 def test_the_printed_table_is_whole_on_a_narrow_terminal(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "40")
-    print_standings(results())
+    print_results(results())
     printed = capsys.readouterr().out
     assert "| joint" in printed and "…" not in printed and "pictures |" in printed
 
 
 def test_the_table_says_what_sharing_gave():
-    columns = {column.header: list(column.cells) for column in standings(results()).columns}
-    assert columns["way"] == [ALONE, "joint"]
+    columns = {column.header: list(column.cells) for column in results_table(results()).columns}
+    assert columns["config"] == [ALONE, "joint"]
     assert columns["shade"] == ["55.0 ± 7.1", "57.0 ± 7.1"]
     assert columns["minutes"] == ["1.0 ± 0.0", "1.0 ± 0.0"]
     first, second = (
-        list(column.cells) for column in standings(results()).columns if column.header == "gain"
+        list(column.cells) for column in results_table(results()).columns if column.header == "gain"
     )
     assert first == ["-", "+2.0 ± 0.0"]
     assert second == ["-", "+0.0 ± 0.0"]
 
 
 def test_few_rows_are_said_to_leave_much_open():
-    assert next(certainty(results())).startswith("shade: judged on 100 rows; an accuracy of 56.0%")
+    assert next(certainty(results())).startswith("shade: scored on 100 rows; an accuracy of 56.0%")
 
 
 def test_the_command_reads_recipes_and_prints_a_table(sets, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(compare, "train_apart", lambda run, begin: train_once(run))
-    (tmp_path / "ways.toml").write_text(
+    (tmp_path / "configs.toml").write_text(
         'epochs = "frozen=1,finetune=0"\nbatch-size = 8\n'
         'copies = 0\n[by-turns]\nschedule = "alternating"\n'
     )
     places = f"--on {' '.join(sets.sources)} --cache {sets.cache} -o {tmp_path / 'c.csv'}"
-    assert cli.main(["compare", str(tmp_path / "ways.toml"), "--seeds", "1", *places.split()]) == 0
+    assert (
+        cli.main(["compare", str(tmp_path / "configs.toml"), "--seeds", "1", *places.split()]) == 0
+    )
     printed = capsys.readouterr().out
     assert "| by-turns |" in printed and "by-turns, seed 0: shade" in printed
 
 
 @pytest.mark.slow
 def test_each_training_has_a_process_of_its_own(sets, tmp_path):
-    way = replace(JOINT, network=Network(weights="none", trunk="vgg16-slim"))
-    table = compare([way], sets, tmp_path / "c.csv", seeds=1)
+    config = replace(JOINT, network=Network(weights="none", backbone="vgg16-slim"))
+    table = compare([config], sets, tmp_path / "c.csv", seeds=1)
     assert (table["megabytes"] > 100).all() and len(table) == 4

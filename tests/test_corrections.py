@@ -10,9 +10,8 @@ from use_toys import attributes, save_pictures
 
 from faceattr import cli
 from faceattr.data.sources import read_source
-from faceattr.inference.artifacts import Artifacts
-from faceattr.inference.label import label_to
-from faceattr.training.network import Network
+from faceattr.inference.label import Artifacts, label_to
+from faceattr.training import network as networks
 
 pytestmark = pytest.mark.slow
 
@@ -102,8 +101,8 @@ def test_marks_become_a_manifest_that_trains(browser, page, tmp_path, monkeypatc
     assert set(source.tasks) == {"mood", "shade"}
     assert len(source.examples) == len(table) - 1
     assert source.left_out["no label for any task"] == 1
-    monkeypatch.setattr(Network, "build", lambda self, tasks, seed=0: toy_network(tasks))
-    monkeypatch.setattr(Network, "finished", lambda self, trained, tasks: trained)
+    monkeypatch.setattr(networks, "new_model", lambda network, tasks, seed=0: toy_network(tasks))
+    monkeypatch.setattr(networks, "finished_model", lambda network, trained, tasks: trained)
     train = ["train", str(path), "-o", "my.keras", "--cache", "cache", "--batch-size", "8"]
     assert cli.main([*train, "--tasks", "mood", "--epochs", "frozen=1,finetune=0"]) == 0
     assert f"{len(table) - 2} faces" in capsys.readouterr().out

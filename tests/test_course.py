@@ -4,13 +4,13 @@ import pytest
 from conftest import SHADE, TINT, noted_epochs, toy_network
 from test_fit import TRAIN, VAL
 
-from faceattr.training.augment import NO_AUGMENTATION
-from faceattr.training.config import Phase, Settings
-from faceattr.training.optimizers import ConvolutionMuon
-from faceattr.training.schedules import Alternating, task_schedule
+from faceattr.training import schedules
+from faceattr.training.config import NO_AUGMENTATION, Phase, Settings
+from faceattr.training.optimizers import ConvolutionMuon, make_optimizer
+from faceattr.training.schedules import Alternating, PhaseInputs, task_schedule
 from faceattr.training.trainer import fit
 
-PHASE = Phase("finetune", epochs=5, learning_rate=0.1, first="trunk", weight_decay=0.1)
+PHASE = Phase("finetune", epochs=5, learning_rate=0.1, unfreeze_from="backbone", weight_decay=0.1)
 
 
 def settings(**other):
@@ -47,26 +47,26 @@ def test_a_step_of_one_task_leaves_the_other_head_as_it_is_to_the_bit(
 ):
     """With momentum and weight decay, and after the other head has gathered momentum."""
     copies = optimizer.from_config
-    monkeypatch.setattr(Phase, "make_optimizer", lambda *_: copies(optimizer.get_config()))
-    course = task_schedule(network, PHASE, settings(), TRAIN, 0)
+    monkeypatch.setattr(schedules, "make_optimizer", lambda *_: copies(optimizer.get_config()))
+    course = task_schedule(PhaseInputs(network, PHASE, settings(), TRAIN))
     assert isinstance(course, Alternating)
-    shade, tint = (course._members[name] for name in ("shade", "tint"))
+    shade, tint = (course._models[name] for name in ("shade", "tint"))
     batch = next(batch for name, batch in course._turns(0, 40) if name == "shade")
     other = next(batch for name, batch in course._turns(0, 40) if name == "tint")
     shade.run_eagerly = tint.run_eagerly = True
     tint.train_on_batch(*other)
     head = values(network.get_layer("tint").weights)
     state = values(tint.optimizer.variables)
-    trunk = values(network.get_layer("block1_conv1").weights)
+    backbone = values(network.get_layer("block1_conv1").weights)
     for _ in range(3):
         shade.train_on_batch(*batch)
     assert same(head, values(network.get_layer("tint").weights))
     assert same(state, values(tint.optimizer.variables))
-    assert not same(trunk, values(network.get_layer("block1_conv1").weights))
+    assert not same(backbone, values(network.get_layer("block1_conv1").weights))
 
 
 def test_the_batches_of_a_turn_know_its_task_and_no_task_is_always_last(network):
-    course = task_schedule(network, PHASE, settings(), TRAIN, 0)
+    course = task_schedule(PhaseInputs(network, PHASE, settings(), TRAIN))
     orders = []
     for epoch in range(3):
         turns = list(course._turns(epoch, 32))
@@ -87,7 +87,7 @@ def test_such_runs_learn_and_are_resumed(tmp_path, other):
     def run(folder, stop_after=None, **more):
         keras.utils.set_random_seed(0)
         network = toy_network((SHADE, TINT))
-        seen, after_epoch = noted_epochs(stop_after)
+        seen, progress = noted_epochs(stop_after)
         fit(
             network,
             (SHADE, TINT),
@@ -95,7 +95,7 @@ def test_such_runs_learn_and_are_resumed(tmp_path, other):
             VAL,
             settings(**other),
             folder,
-            after_epoch=after_epoch,
+            progress=progress,
             **more,
         )
         return network, seen
@@ -112,8 +112,10 @@ def test_such_runs_learn_and_are_resumed(tmp_path, other):
 
 
 def test_each_branch_has_its_own_rate(network):
-    phase = Phase("a", 1, 1e-3, first="trunk", rates={"shade": 1e-2, "block4": 1e-4})
-    optimizer = phase.make_optimizer(10)
+    phase = Phase(
+        "a", 1, 1e-3, unfreeze_from="backbone", branch_rates={"shade": 1e-2, "block4": 1e-4}
+    )
+    optimizer = make_optimizer(phase, 10)
     optimizer.build(network.trainable_variables)
     peak = {
         path: max(float(inner._learning_rate(step)) for step in range(10))
@@ -127,8 +129,8 @@ def test_each_branch_has_its_own_rate(network):
 
 
 def test_a_run_that_goes_on_from_a_file_takes_other_turns(network):
-    def turns(*draws):
-        course = task_schedule(network, PHASE, settings(), TRAIN, 0, None, draws)
+    def turns(*salt):
+        course = task_schedule(PhaseInputs(network, PHASE, settings(), TRAIN, seed_salt=salt))
         return [name for name, _ in course._turns(0, 40)]
 
     assert turns(7) == turns(7)

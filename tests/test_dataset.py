@@ -8,13 +8,12 @@ from faceattr.data.dataset import LabeledDataset, build_dataset, mask
 from faceattr.data.manifest import Example
 from faceattr.data.store import CachedCrops
 from faceattr.tasks import EXPRESSION, GENDER
-from faceattr.training.augment import NO_AUGMENTATION
 from faceattr.training.batches import (
     MaskedBatches,
-    TaskSampling,
-    kind_shares,
+    pattern_shares,
     stratified_interleave,
 )
+from faceattr.training.config import NO_AUGMENTATION, TaskSampling
 
 SIZE = 32
 
@@ -75,7 +74,7 @@ def test_shares_and_natural_proportions_are_options():
     both = rows(*["e"] * 90, *["g"] * 30)
 
     def expression_rows(mix):
-        epoch = batches(both, batch_size=16, mix=mix)
+        epoch = batches(both, batch_size=16, task_sampling=mix)
         return [epoch[i][2]["expression"].sum() for i in range(len(epoch))]
 
     assert expression_rows(TaskSampling(shares={"expression": 3, "gender": 5})) == [6] * 20
@@ -87,7 +86,7 @@ def test_shares_and_natural_proportions_are_options():
 
 def test_shares_name_every_task():
     with pytest.raises(ValueError, match="given for every task"):
-        batches(rows("e", "g"), mix=TaskSampling(shares={"gender": 1}))
+        batches(rows("e", "g"), task_sampling=TaskSampling(shares={"gender": 1}))
 
 
 @pytest.mark.parametrize(
@@ -101,7 +100,7 @@ def test_shares_name_every_task():
 def test_tasks_are_balanced_wherever_the_kinds_of_rows_allow_it(kinds, counts):
     kinds, counts = np.array(kinds, float), np.array(counts, float)
     wanted = np.full(kinds.shape[1], 1 / kinds.shape[1])
-    shares = kind_shares(kinds, counts, wanted)
+    shares = pattern_shares(kinds, counts, wanted)
     labelled = shares @ kinds
     assert shares.sum() == pytest.approx(1)
     np.testing.assert_allclose(labelled / labelled.sum(), wanted, atol=1e-3)
@@ -109,7 +108,7 @@ def test_tasks_are_balanced_wherever_the_kinds_of_rows_allow_it(kinds, counts):
 
 def test_balance_does_not_throw_a_kind_of_row_away():
     # Every row knows gender: balance would need rows that know the expression alone.
-    shares = kind_shares(np.array([[1.0, 1], [0, 1]]), np.array([100.0, 100]), np.full(2, 0.5))
+    shares = pattern_shares(np.array([[1.0, 1], [0, 1]]), np.array([100.0, 100]), np.full(2, 0.5))
     assert shares[1] > 0.1
 
 
@@ -203,7 +202,7 @@ def from_sources(**counts):
 
 def test_a_batch_is_mixed_by_source():
     epoch = batches(
-        from_sources(a=30, b=10, c=60), mix=TaskSampling(shares={"a": 1, "b": 2, "c": 1})
+        from_sources(a=30, b=10, c=60), task_sampling=TaskSampling(shares={"a": 1, "b": 2, "c": 1})
     )
     for shown in seen(epoch):
         places = np.digitize(shown, [30, 40])
@@ -219,4 +218,4 @@ def test_a_batch_is_mixed_by_source():
 )
 def test_shares_of_sources_are_given_for_all_of_them(shares, message):
     with pytest.raises(ValueError, match=message):
-        batches(from_sources(a=30, b=10), mix=TaskSampling(shares=shares))
+        batches(from_sources(a=30, b=10), task_sampling=TaskSampling(shares=shares))

@@ -49,7 +49,7 @@ INTEGER = [pytest.param(n, marks=needs(n)) for n in ENDINGS if formats.TARGETS[n
 
 
 def small_vgg(tasks):
-    """VGG16's own preprocessing, whose means an exporter captures, before a toy of a trunk."""
+    """VGG16's own preprocessing, whose means an exporter captures, before a toy of a backbone."""
     crops = keras.Input((None, None, 3), dtype="uint8")
     floats = keras.layers.Rescaling(1.0, dtype="float32")(crops)
     prepared = keras.applications.vgg16.preprocess_input(floats)

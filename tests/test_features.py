@@ -8,33 +8,35 @@ import pytest
 from conftest import SHADE, TINT, toy_network
 from test_fit import PHASES, TRAIN, VAL, new_network, run
 
+from faceattr.progress import Progress
 from faceattr.training import feature_cache as frozen_module
-from faceattr.training.augment import Augmentation
-from faceattr.training.config import Phase, Settings
-from faceattr.training.feature_cache import FeatureCache, changing, cut_network, fingerprint
+from faceattr.training.config import NO_AUGMENTATION, Augmentation, Phase, Settings
+from faceattr.training.feature_cache import FeatureCache, cut_network, fingerprint, trainable_in
+from faceattr.training.optimizers import unfreeze
 
-SETTINGS = Settings(phases=PHASES, batch_size=16, copies=3, seed=3)
+SETTINGS = Settings(phases=PHASES, batch_size=16, augment_repeats=3, seed=3)
 
 
 def cache(folder, settings=SETTINGS, told=None):
-    told = [] if told is None else told
-    return FeatureCache(folder, settings, TRAIN, VAL, lambda items, what: items, told.append)
+    progress = Progress()
+    progress.show = ([] if told is None else told).append
+    return FeatureCache(folder, settings, TRAIN, VAL, progress=progress)
 
 
 def test_a_network_is_cut_below_the_first_layer_that_learns():
     network = new_network()
-    PHASES[1].open(network)
+    unfreeze(network, PHASES[1])
     cut = cut_network(network)
-    assert [v.path for v in cut.settled.variables] == ["block1_conv1/kernel", "block1_conv1/bias"]
+    assert [v.path for v in cut.frozen.variables] == ["block1_conv1/kernel", "block1_conv1/bias"]
     crops = TRAIN.crops[:8]
-    apart = cut.learning.predict_on_batch(cut.settled.predict_on_batch(crops))
+    apart = cut.trainable.predict_on_batch(cut.frozen.predict_on_batch(crops))
     for name, answers in network.predict_on_batch(crops).items():
         np.testing.assert_allclose(apart[name], answers, rtol=1e-5, atol=1e-6)
 
 
-def test_where_the_whole_trunk_learns_nothing_is_cut():
+def test_where_the_whole_backbone_learns_nothing_is_cut():
     network = new_network()
-    Phase("all", 1, 0.1, first="trunk").open(network)
+    unfreeze(network, Phase("all", 1, 0.1, unfreeze_from="backbone"))
     assert cut_network(network) is None
 
 
@@ -43,16 +45,16 @@ def test_a_head_that_is_tapped_below_lowers_the_cut():
     low = network.get_layer("block1_conv1").output
     tapped = keras.layers.Dense(2, name="low")(keras.layers.GlobalAveragePooling2D()(low))
     branched = keras.Model(network.input, {**network.output, "low": tapped})
-    PHASES[0].open(branched)
-    assert cut_network(branched).boundary is low
+    unfreeze(branched, PHASES[0])
+    assert cut_network(branched).frozen.output is low
 
 
 def test_only_what_a_phase_lets_learn_can_change():
     network = new_network()
-    of_heads = [v.path for v in changing(network, PHASES[:1])]
+    of_heads = [v.path for v in trainable_in(network, PHASES[:1])]
     assert "shade/kernel" in of_heads
     assert not [path for path in of_heads if "conv" in path]
-    assert "block4_conv1/kernel" in [v.path for v in changing(network, PHASES)]
+    assert "block4_conv1/kernel" in [v.path for v in trainable_in(network, PHASES)]
 
 
 def test_a_fingerprint_tells_weights_and_wiring_and_nothing_else():
@@ -66,7 +68,7 @@ def test_a_fingerprint_tells_weights_and_wiring_and_nothing_else():
 
 def test_each_epoch_draws_from_one_more_copy_until_there_are_enough(tmp_path):
     network = new_network()
-    copies = cache(tmp_path).enter(network, 0).copies[40]
+    copies = cache(tmp_path).enter(network, 0).repeats[40]
     index = np.zeros(60, int)
     looks = []
     for epoch in range(5):
@@ -79,7 +81,7 @@ def test_each_epoch_draws_from_one_more_copy_until_there_are_enough(tmp_path):
 def test_features_are_what_the_network_computes(tmp_path):
     network = new_network()
     frozen = cache(tmp_path).enter(network, 0)
-    seen = frozen.learning.predict_on_batch(frozen.val.batch(np.arange(20))[0])
+    seen = frozen.trainable.predict_on_batch(frozen.val.batch(np.arange(20))[0])
     whole = network.predict_on_batch(VAL.batch(np.arange(20))[0])
     for name, answers in whole.items():
         np.testing.assert_allclose(seen[name], answers, rtol=1e-5, atol=1e-6)
@@ -87,29 +89,29 @@ def test_features_are_what_the_network_computes(tmp_path):
 
 def test_features_are_computed_once_also_for_the_phases_to_come(tmp_path, monkeypatch):
     network = new_network()
-    cache(tmp_path).enter(network, 0).copies[40].prepare(2)
+    cache(tmp_path).enter(network, 0).repeats[40].prepare(2)
     again = cache(tmp_path)
     monkeypatch.setattr(
         "faceattr.training.feature_cache.Features._compute", lambda self, looks: 1 / 0
     )
     for position in (0, 1):
-        again.enter(network, position).copies[40].prepare(2)
+        again.enter(network, position).repeats[40].prepare(2)
 
 
 def test_phases_that_are_cut_at_the_same_place_share_one_file(tmp_path):
     settings = replace(SETTINGS, phases=(*PHASES, *PHASES))
     frozen = cache(tmp_path, settings).enter(new_network(), 0)
-    frozen.copies[40].prepare(2)
+    frozen.repeats[40].prepare(2)
     assert len(list(tmp_path.glob("*.features"))) == 2
 
 
-def test_a_changed_trunk_gets_new_features(tmp_path):
+def test_a_changed_backbone_gets_new_features(tmp_path):
     network = new_network()
-    cache(tmp_path).enter(network, 0).copies[40].prepare(0)
+    cache(tmp_path).enter(network, 0).repeats[40].prepare(0)
     bias = network.get_layer("block1_conv1").bias
     bias.assign(bias + 1)
     before = len(list(tmp_path.glob("*.features")))
-    cache(tmp_path).enter(network, 0).copies[40].prepare(0)
+    cache(tmp_path).enter(network, 0).repeats[40].prepare(0)
     assert len(list(tmp_path.glob("*.features"))) == 2 * before
 
 
@@ -125,7 +127,7 @@ def test_features_of_older_runs_make_room(tmp_path, monkeypatch):
     (tmp_path / "old.features").write_bytes(b"0" * 50_000)
     (tmp_path / "old.index").write_text("")
     monkeypatch.setattr(frozen_module, "LIMIT", 52_000)
-    assert cache(tmp_path, Settings(phases=PHASES[:1], copies=1)).enter(new_network(), 0)
+    assert cache(tmp_path, Settings(phases=PHASES[:1], augment_repeats=1)).enter(new_network(), 0)
     assert not (tmp_path / "old.features").exists()
     assert not (tmp_path / "old.index").exists()
 
@@ -141,10 +143,12 @@ def test_features_that_another_run_uses_are_not_deleted(tmp_path, monkeypatch):
     command = [sys.executable, "-c", wait]
     with subprocess.Popen(command, stdin=-1, stdout=-1, text=True) as other:
         assert other.stdout.readline() == "held\n"
-        assert cache(tmp_path, Settings(phases=PHASES[:1], copies=1)).enter(new_network(), 0)
+        assert cache(tmp_path, Settings(phases=PHASES[:1], augment_repeats=1)).enter(
+            new_network(), 0
+        )
         assert used.exists()
         other.stdin.close()
-    assert cache(tmp_path, Settings(phases=PHASES[:1], copies=1)).enter(new_network(), 0)
+    assert cache(tmp_path, Settings(phases=PHASES[:1], augment_repeats=1)).enter(new_network(), 0)
     assert not used.exists()
 
 
@@ -166,8 +170,6 @@ def test_training_on_features_of_unchanged_crops_is_plain_training(tmp_path):
     """Without augmentation and dropout both take the same steps."""
 
     def trained(**how):
-        from faceattr.training.augment import NO_AUGMENTATION
-
         settings = Settings(phases=PHASES[:1], batch_size=16, augmentation=NO_AUGMENTATION)
         return run(tmp_path / f"run{len(how)}", settings, network=undropped(), **how)[0]
 
@@ -185,24 +187,20 @@ def undropped():
 
 def test_an_augmented_copy_differs_from_its_crop_and_is_always_the_same(tmp_path):
     network = new_network()
-    settings = Settings(phases=PHASES, copies=1, augmentation=Augmentation())
-    first = cache(tmp_path / "a", settings).enter(network, 0).copies[40]
-    second = cache(tmp_path / "b", settings).enter(network, 0).copies[40]
+    settings = Settings(phases=PHASES, augment_repeats=1, augmentation=Augmentation())
+    first = cache(tmp_path / "a", settings).enter(network, 0).repeats[40]
+    second = cache(tmp_path / "b", settings).enter(network, 0).repeats[40]
     first.prepare(0)
     second.prepare(0)
     index, generator = TRAIN.index[:10], np.random.default_rng(0)
     np.testing.assert_array_equal(first.draw(index, 0, generator), second.draw(index, 0, generator))
-    bare = cut_network(network).settled.predict_on_batch(TRAIN.crops[:10])
+    bare = cut_network(network).frozen.predict_on_batch(TRAIN.crops[:10])
     assert np.abs(first.draw(index, 0, generator) - bare).max() > 1e-3
 
 
 def test_a_run_that_goes_on_from_a_file_draws_other_copies(tmp_path):
-    def drawn(*draws):
-        copies = (
-            FeatureCache(tmp_path, SETTINGS, TRAIN, VAL, lambda items, what: items, print, draws)
-            .enter(network, 0)
-            .copies[40]
-        )
+    def drawn(*salt):
+        copies = FeatureCache(tmp_path, SETTINGS, TRAIN, VAL, salt).enter(network, 0).repeats[40]
         copies.prepare(0)
         return copies.draw(TRAIN.index[:10], 0, np.random.default_rng(0))
 

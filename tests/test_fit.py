@@ -5,17 +5,16 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import SHADE, TINT, shaded, toy_network
+from conftest import SHADE, TINT, noted_epochs, shaded, toy_network
 
 from faceattr.data.dataset import LabeledDataset
 from faceattr.evaluation.metrics import evaluate
-from faceattr.training.augment import NO_AUGMENTATION
-from faceattr.training.config import Phase, Settings
+from faceattr.training.config import NO_AUGMENTATION, Phase, Settings
 from faceattr.training.trainer import fit
 
 PHASES = (
     Phase("frozen", epochs=2, learning_rate=0.1),
-    Phase("finetune", epochs=3, learning_rate=0.05, first="block4_conv1", sizes=(0.8, 1)),
+    Phase("finetune", epochs=3, learning_rate=0.05, unfreeze_from="block4_conv1", sizes=(0.8, 1)),
 )
 SETTINGS = Settings(phases=PHASES, batch_size=16, augmentation=NO_AUGMENTATION, seed=3)
 
@@ -36,10 +35,6 @@ def rows(count, seed):
 TRAIN, VAL = rows(96, 0), rows(48, 1)
 
 
-class Killed(Exception):
-    pass
-
-
 def new_network():
     keras.utils.set_random_seed(0)
     return toy_network((SHADE, TINT))
@@ -48,14 +43,8 @@ def new_network():
 def run(
     folder, settings=SETTINGS, kill_after=None, resume=False, train=TRAIN, network=None, **more
 ):
-    network, epochs = network or new_network(), []
-
-    def after_epoch(epoch):
-        epochs.append(epoch)
-        if epoch.number == kill_after:
-            raise Killed
-
-    with contextlib.suppress(Killed):
+    network, (epochs, progress) = network or new_network(), noted_epochs(kill_after)
+    with contextlib.suppress(KeyboardInterrupt):
         fit(
             network,
             (SHADE, TINT),
@@ -64,7 +53,7 @@ def run(
             settings,
             folder,
             resume=resume,
-            after_epoch=after_epoch,
+            progress=progress,
             **more,
         )
     return network, epochs
@@ -103,14 +92,14 @@ def test_the_best_epoch_has_the_highest_mean_accuracy(unbroken):
     assert [epoch.is_best for epoch in epochs] == best
 
 
-def test_a_frozen_trunk_does_not_move(tmp_path):
+def test_a_frozen_backbone_does_not_move(tmp_path):
     before = new_network().get_layer("block4_conv1").get_weights()
     network, _ = run(tmp_path, Settings(phases=PHASES[:1], batch_size=16))
     for old, new in zip(before, network.get_layer("block4_conv1").get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
 
 
-def test_fine_tuning_moves_the_trunk_from_the_named_layer_on(unbroken):
+def test_fine_tuning_moves_the_backbone_from_the_named_layer_on(unbroken):
     _, network, _ = unbroken
     start = new_network()
     for name, moved in (("block1_conv1", False), ("block4_conv1", True)):

@@ -25,7 +25,9 @@ def path(tmp_path, request):
         for name, classes in ((SHADE.name, SHADE.classes), (TINT.name, TINT.classes))
     }
     scores["by_size"] = {"24": {"shade": 0.5, "tint": 0.9}, "48": {"shade": 0.9, "tint": 0.9}}
-    about = Description((SHADE, TINT), CropRule(48), {"taps": {"tint": "block2_pool"}}, (), scores)
+    about = Description(
+        (SHADE, TINT), CropRule(48), {"feature_layers": {"tint": "block2_pool"}}, (), scores
+    )
     path = tmp_path / "old.keras"
     model_file.save(toy_network((SHADE, TINT)), about, path, half=request.param)
     return path
@@ -54,7 +56,7 @@ def test_heads_and_classes_are_renamed_everywhere_in_the_file(path):
     assert about.tasks == (SHADE, Task("hue", ("blue", "green", "crimson")))
     assert about.scores["hue"]["task"] == "hue"
     assert "crimson" in about.scores["hue"]["recall"]
-    assert about.network["taps"] == {"hue": "block2_pool"}
+    assert about.network["feature_layers"] == {"hue": "block2_pool"}
     before, after = answers(path), answers(new)
     np.testing.assert_array_equal(before["tint"], after["hue"])
     np.testing.assert_array_equal(before["shade"], after["shade"])
@@ -115,8 +117,8 @@ def test_spaces_about_a_name_are_no_part_of_it(path):
     assert model_file.describe(new).tasks == (Task("hue", ("blue", "green", "crimson")),)
 
 
-def test_a_renamed_task_keeps_the_trunk_that_it_has_for_itself(tmp_path):
-    how = {"trunk": "vgg16-slim", "sharing": "soft", "taps": {"tint": "block2_pool"}}
+def test_a_renamed_task_keeps_the_backbone_that_it_has_for_itself(tmp_path):
+    how = {"backbone": "vgg16-slim", "sharing": "soft", "feature_layers": {"tint": "block2_pool"}}
     about = Description((SHADE, TINT), CropRule(48), network=how)
     old = build((SHADE, TINT), weights=None, **how)
     model_file.save(old, about, tmp_path / "own.keras")

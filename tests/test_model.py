@@ -49,7 +49,7 @@ def test_one_softmax_head_per_task_and_uint8_crops_in(plain):
     assert plain.input.dtype == "uint8"
 
 
-def test_the_trunk_is_keras_own_vgg16(plain):
+def test_the_backbone_is_keras_own_vgg16(plain):
     reference = keras.applications.VGG16(include_top=False, weights=None)
     ours = [(layer.name, layer.kernel.shape) for layer in convolutions(plain)]
     assert ours == [(layer.name, layer.kernel.shape) for layer in convolutions(reference)]
@@ -100,8 +100,8 @@ def test_a_normed_kernel_has_the_length_of_a_start_near_identity(plain):
         np.testing.assert_allclose(lengths, np.sqrt(2), rtol=1e-4)
 
 
-def test_the_folded_trunk_loads_as_weights_of_keras_vgg16(normed, tmp_path):
-    path = tmp_path / "trunk.weights.h5"
+def test_the_folded_backbone_loads_as_weights_of_keras_vgg16(normed, tmp_path):
+    path = tmp_path / "backbone.weights.h5"
     vgg16_of(normed).save_weights(path)
     reference = keras.applications.VGG16(include_top=False, weights=str(path))
     started = build([GENDER], weights=path)
@@ -125,7 +125,7 @@ def test_transfer_takes_over_the_heads_that_are_asked_for(plain):
 
 
 @pytest.mark.parametrize(
-    ("first", "learning"), [(None, 0), ("block5_conv1", 3), ("block1_conv1", 13), ("trunk", 13)]
+    ("first", "learning"), [(None, 0), ("block5_conv1", 3), ("block1_conv1", 13), ("backbone", 13)]
 )
 def test_open_from_says_what_learns(plain, first, learning):
     unfreeze_from(plain, first)
@@ -135,11 +135,11 @@ def test_open_from_says_what_learns(plain, first, learning):
 
 def test_batch_normalisation_stays_in_inference_mode_unless_it_shall_learn(normed):
     norms = [x for x in normed.layers if isinstance(x, keras.layers.BatchNormalization)]
-    unfreeze_from(normed, "trunk")
+    unfreeze_from(normed, "backbone")
     before = norms[0].moving_mean.numpy()
     normed(CROPS, training=True)
     np.testing.assert_array_equal(norms[0].moving_mean, before)
-    unfreeze_from(normed, "trunk", norm_learns=True)
+    unfreeze_from(normed, "backbone", norm_learns=True)
     normed(CROPS, training=True)
     assert np.abs(norms[0].moving_mean - before).max() > 0
 
@@ -179,14 +179,14 @@ def test_fine_tuning_begins_at_a_layer_that_exists(plain):
         unfreeze_from(plain, "block6")
 
 
-def test_the_slim_trunk_has_a_quarter_of_the_channels_and_starts_from_nothing(plain):
-    slim = build([GENDER], trunk="vgg16-slim", weights=None)
+def test_the_slim_backbone_has_a_quarter_of_the_channels_and_starts_from_nothing(plain):
+    slim = build([GENDER], backbone="vgg16-slim", weights=None)
     assert [layer.filters * 4 for layer in convolutions(slim)] == [
         layer.filters for layer in convolutions(plain)
     ]
     assert slim.predict(CROPS, verbose=0)["gender"].shape == (4, 2)
     with pytest.raises(ValueError, match="starts from nothing"):
-        build([GENDER], trunk="vgg16-slim", weights="imagenet")
+        build([GENDER], backbone="vgg16-slim", weights="imagenet")
     with pytest.raises(ValueError, match="other channels"):
         transfer(plain, slim)
 
@@ -196,17 +196,17 @@ def soft():
     return with_lively_weights(
         build(
             [EXPRESSION, GENDER],
-            trunk="vgg16-slim",
+            backbone="vgg16-slim",
             sharing="soft",
-            taps={"gender": "block2_pool"},
+            feature_layers={"gender": "block2_pool"},
             weights=None,
             norm=True,
         )
     )
 
 
-def test_with_soft_sharing_each_task_has_a_trunk_and_all_start_alike():
-    model = build([EXPRESSION, GENDER], trunk="vgg16-slim", sharing="soft", weights=None)
+def test_with_soft_sharing_each_task_has_a_backbone_and_all_start_alike():
+    model = build([EXPRESSION, GENDER], backbone="vgg16-slim", sharing="soft", weights=None)
     found = [layer.name for layer in convolutions(model)]
     assert len(found) == 26
     assert found[0] == "block1_conv1_of_expression"
@@ -215,7 +215,7 @@ def test_with_soft_sharing_each_task_has_a_trunk_and_all_start_alike():
         np.testing.assert_array_equal(one, other)
 
 
-def test_a_tapped_head_reads_its_layer_and_the_trunk_ends_where_nobody_reads_on(soft):
+def test_a_tapped_head_reads_its_layer_and_the_backbone_ends_where_nobody_reads_on(soft):
     names = [layer.name for layer in convolutions(soft)]
     assert [name for name in names if "gender" in name] == [
         f"block{block}_conv{number}_of_gender" for block in (1, 2) for number in (1, 2)
@@ -226,12 +226,12 @@ def test_a_tapped_head_reads_its_layer_and_the_trunk_ends_where_nobody_reads_on(
     np.testing.assert_allclose(scaled.std(axis=1), 1, rtol=0.01)
 
 
-def test_own_trunks_and_taps_are_folded_too(soft):
+def test_own_backbones_and_taps_are_folded_too(soft):
     folded = build(
         [EXPRESSION, GENDER],
-        trunk="vgg16-slim",
+        backbone="vgg16-slim",
         sharing="soft",
-        taps={"gender": "block2_pool"},
+        feature_layers={"gender": "block2_pool"},
         weights=None,
     )
     transfer(soft, folded)
@@ -239,9 +239,9 @@ def test_own_trunks_and_taps_are_folded_too(soft):
     assert largest_difference(before, after) < 1e-3
 
 
-def test_a_shared_trunk_goes_into_every_own_one_and_never_back(soft):
-    shared = with_lively_weights(build([GENDER], trunk="vgg16-slim", weights=None))
-    own = build([EXPRESSION, GENDER], trunk="vgg16-slim", sharing="soft", weights=None)
+def test_a_shared_backbone_goes_into_every_own_one_and_never_back(soft):
+    shared = with_lively_weights(build([GENDER], backbone="vgg16-slim", weights=None))
+    own = build([EXPRESSION, GENDER], backbone="vgg16-slim", sharing="soft", weights=None)
     transfer(shared, own)
     for task in own.output:
         np.testing.assert_array_equal(
@@ -252,7 +252,7 @@ def test_a_shared_trunk_goes_into_every_own_one_and_never_back(soft):
         transfer(own, shared)
 
 
-def test_opening_from_a_layer_opens_it_in_every_trunk(soft):
+def test_opening_from_a_layer_opens_it_in_every_backbone(soft):
     unfreeze_from(soft, "block2_conv2")
     learning = [layer.name for layer in convolutions(soft) if layer.trainable]
     assert "block2_conv2_of_gender" in learning and "block2_conv2_of_expression" in learning
@@ -263,10 +263,10 @@ def test_opening_from_a_layer_opens_it_in_every_trunk(soft):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"trunk": "vgg19"}, "trunk is one of vgg16, vgg16-slim"),
+        ({"backbone": "vgg19"}, "backbone is one of vgg16, vgg16-slim"),
         ({"sharing": "firm"}, "sharing is one of hard, soft"),
-        ({"taps": {"age": "block2_pool"}}, "no task age to tap"),
-        ({"taps": {"gender": "block6_pool"}}, "Received: 'block6_pool'"),
+        ({"feature_layers": {"age": "block2_pool"}}, "no task age to tap"),
+        ({"feature_layers": {"gender": "block6_pool"}}, "Received: 'block6_pool'"),
     ],
 )
 def test_wrong_shapes_of_a_network_are_told(wrong, message):
@@ -277,8 +277,8 @@ def test_wrong_shapes_of_a_network_are_told(wrong, message):
 def test_statistics_of_norms_do_not_depend_on_how_crops_are_batched():
     def measured(batch_size):
         keras.utils.set_random_seed(0)
-        plain = with_lively_weights(build([GENDER], trunk="vgg16-slim", weights=None))
-        normed = build([GENDER], trunk="vgg16-slim", weights=None, norm=True)
+        plain = with_lively_weights(build([GENDER], backbone="vgg16-slim", weights=None))
+        normed = build([GENDER], backbone="vgg16-slim", weights=None, norm=True)
         transfer(plain, normed)
         measure_norms(normed, CROPS, batch_size)
         return [norm.get_weights() for norm in normed.layers if "_norm" in norm.name]

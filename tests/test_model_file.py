@@ -254,8 +254,8 @@ def test_a_model_file_ends_in_keras(tmp_path):
         model_file.save(keras.Sequential(), DESCRIPTION, tmp_path / "a.h5")
 
 
-def test_a_model_of_own_trunks_and_a_tap_is_a_file_like_any_other(tmp_path):
-    how = {"trunk": "vgg16-slim", "sharing": "soft", "taps": {"gender": "block2_pool"}}
+def test_a_model_of_own_backbones_and_a_tap_is_a_file_like_any_other(tmp_path):
+    how = {"backbone": "vgg16-slim", "sharing": "soft", "feature_layers": {"gender": "block2_pool"}}
     model = build([EXPRESSION, GENDER], weights=None, **how)
     for name in model.output:
         kernel = model.get_layer(name).kernel

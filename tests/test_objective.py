@@ -115,7 +115,7 @@ def two_networks(dtype):
 
 @pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
-def test_unlabelled_rows_leave_head_and_trunk_alone(graph, dtype):
+def test_unlabelled_rows_leave_head_and_backbone_alone(graph, dtype):
     both, single = two_networks(dtype)
     found = gradients(both, ["expression", "gender"], masks=MASKS, graph=graph)
     alone = gradients(single, ["expression"], masks=MASKS, graph=graph)
@@ -162,11 +162,11 @@ def test_training_steps_on_one_task_do_not_move_the_other_head():
     model = toy_network()
     compile_masked(model, keras.optimizers.SGD(0.1), label_smoothing=0.1)
     before = model.get_layer("gender").get_weights()
-    trunk = model.get_layer("block1_conv1").get_weights()[0]
+    backbone = model.get_layer("block1_conv1").get_weights()[0]
     model.fit(CROPS, TARGETS, sample_weight=MASKS, epochs=3, verbose=0)
     for old, new in zip(before, model.get_layer("gender").get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
-    assert np.abs(trunk - model.get_layer("block1_conv1").get_weights()[0]).max() > 0
+    assert np.abs(backbone - model.get_layer("block1_conv1").get_weights()[0]).max() > 0
 
 
 def test_accuracy_is_over_labelled_rows():

@@ -68,6 +68,7 @@ def test_train_takes_a_recipe_and_what_is_typed_wins(written, monkeypatch):
     monkeypatch.setattr(
         "faceattr.training.train.train", lambda sources, output, **given: taken.update(given)
     )
+    monkeypatch.setattr("faceattr.cli.train.print_result", lambda result: None)
     file = written('batch-size = 8\nepochs = "frozen=1"\naugment = "flip=0"\nmargin = -0.1')
     typed = ["--recipe", file, "--batch-size", "4"]
     assert cli.main(["train", "mood=faces", "-o", "mood.keras", *typed]) == 0

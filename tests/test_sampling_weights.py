@@ -13,8 +13,8 @@ from faceattr.data.dataset import (
     row_weights,
     sampling_weights,
 )
-from faceattr.training.augment import NO_AUGMENTATION
 from faceattr.training.batches import MaskedBatches
+from faceattr.training.config import NO_AUGMENTATION
 from faceattr.training.losses import compile_masked
 
 RARE = np.eye(2, dtype="float32")[[0] * 15 + [1] * 5]

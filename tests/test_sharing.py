@@ -1,4 +1,4 @@
-"""Soft sharing: a trunk per task, from independent to equal."""
+"""Soft sharing: a backbone per task, from independent to equal."""
 
 import keras
 import numpy as np
@@ -7,20 +7,21 @@ from conftest import SHADE, TINT, noted_epochs, toy_network
 from keras import layers
 from test_fit import TRAIN, VAL
 
-from faceattr.training.augment import NO_AUGMENTATION
-from faceattr.training.config import Phase, Settings, branch_pattern
-from faceattr.training.losses import Auxiliary, compiled
+from faceattr.model.learning import branch_pattern
+from faceattr.training.config import NO_AUGMENTATION, Auxiliary, Phase, Settings
+from faceattr.training.losses import compiled
+from faceattr.training.optimizers import unfreeze
 from faceattr.training.schedules import (
+    PhaseInputs,
     SoftSharing,
-    apart,
+    corresponding_variables,
+    divergence,
     proximal_step,
     task_schedule,
-    ties,
-    ties_of,
 )
 from faceattr.training.trainer import fit
 
-PHASE = Phase("finetune", epochs=2, learning_rate=0.05, first="trunk")
+PHASE = Phase("finetune", epochs=2, learning_rate=0.05, unfreeze_from="backbone")
 
 
 def settings(**other):
@@ -32,10 +33,10 @@ def network(tasks=(SHADE, TINT), soft=True):
     """Two convolutions for all tasks or for each, all from the same start; no dropout."""
     crops = keras.Input((None, None, 3), dtype="uint8")
     scaled = layers.Rescaling(1 / 127.5, -1, dtype="float32")(crops)
-    heads, trunks = {}, {}
+    heads, backbones = {}, {}
     for task in tasks:
         owner = f"_of_{task.name}" if soft else ""
-        if owner not in trunks:
+        if owner not in backbones:
             x = scaled
             for seed, (name, filters) in enumerate((("block1_conv1", 4), ("block4_conv1", 8))):
                 start = keras.initializers.GlorotUniform(seed)
@@ -43,17 +44,17 @@ def network(tasks=(SHADE, TINT), soft=True):
                     filters, 3, 3, activation="relu", kernel_initializer=start, name=name + owner
                 )
                 x = conv(x)
-            trunks[owner] = layers.GlobalAveragePooling2D()(x)
+            backbones[owner] = layers.GlobalAveragePooling2D()(x)
         start = keras.initializers.GlorotUniform(7)
         heads[task.name] = layers.Dense(
             len(task.classes), activation="softmax", kernel_initializer=start, name=task.name
-        )(trunks[owner])
+        )(backbones[owner])
     return keras.Model(crops, heads)
 
 
 def trained(model, optimizer, strength=0.0, steps=6):
     """A few steps on the same batch, which knows each task in half of its rows."""
-    how = settings(tie=strength)
+    how = settings(sharing_strength=strength)
     trainee = compiled(model, optimizer, how)
     trainee.run_eagerly = True
     crops, targets, masks = TRAIN.batch(np.arange(32, 64))
@@ -69,7 +70,7 @@ def trained(model, optimizer, strength=0.0, steps=6):
     return model
 
 
-def trunk(model, task=None):
+def backbone(model, task=None):
     owner = f"_of_{task}" if task else ""
     names = [name + owner for name in ("block1_conv1", "block4_conv1")]
     return [weight for name in names for weight in model.get_layer(name).get_weights()]
@@ -89,64 +90,68 @@ def test_without_a_tie_each_task_trains_as_if_alone():
     both = trained(network(), keras.optimizers.AdamW(0.01), strength=0)
     for task in (SHADE, TINT):
         alone = trained(network((task,)), keras.optimizers.AdamW(0.01))
-        for one, other in zip(trunk(both, task.name), trunk(alone, task.name), strict=True):
+        for one, other in zip(backbone(both, task.name), backbone(alone, task.name), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
-    assert apart(ties(both)) > 0.01
+    assert divergence(corresponding_variables(both)) > 0.01
 
 
 def test_an_infinite_tie_is_hard_sharing():
-    """One step moves the mean of two trunks half as far as it moves a trunk that is shared."""
+    """One step moves the mean of two backbones half as far as it moves a shared backbone."""
     soft = trained(network(), keras.optimizers.SGD(0.1), strength=np.inf)
-    half = {branch_pattern("trunk", ["trunk"]): keras.optimizers.SGD(0.05)}
+    half = {branch_pattern("backbone", ["backbone"]): keras.optimizers.SGD(0.05)}
     rates = keras.optimizers.OptimizerMap(keras.optimizers.SGD(0.1), half)
     hard = trained(network(soft=False), keras.optimizers.MultiOptimizer(rates))
     for shade, tint, shared in zip(
-        trunk(soft, "shade"), trunk(soft, "tint"), trunk(hard), strict=True
+        backbone(soft, "shade"), backbone(soft, "tint"), backbone(hard), strict=True
     ):
         np.testing.assert_array_equal(shade, tint)
         np.testing.assert_allclose(shade, shared, rtol=1e-3, atol=1e-5)
-    assert np.abs(trunk(hard)[0] - trunk(network(soft=False))[0]).max() > 1e-3
+    assert np.abs(backbone(hard)[0] - backbone(network(soft=False))[0]).max() > 1e-3
 
 
-def test_a_stronger_tie_keeps_trunks_closer():
+def test_a_stronger_tie_keeps_backbones_closer():
     weak, strong = (
-        apart(ties(trained(network(), keras.optimizers.Adam(0.01), strength=strength)))
+        divergence(
+            corresponding_variables(
+                trained(network(), keras.optimizers.Adam(0.01), strength=strength)
+            )
+        )
         for strength in (0.1, 10)
     )
     assert weak > 5 * strong > 0
 
 
-def test_a_step_of_one_task_leaves_the_other_s_trunk_to_the_tie():
+def test_a_step_of_one_task_leaves_the_other_s_backbone_to_the_tie():
     model = network()
-    course = task_schedule(model, PHASE, settings(schedule="alternating"), TRAIN, 0)
+    course = task_schedule(PhaseInputs(model, PHASE, settings(schedule="alternating"), TRAIN))
     name, batch = next(iter(course._turns(0, 32)))
     other = "tint" if name == "shade" else "shade"
-    before = trunk(model, other), trunk(model, name)
-    course._members[name].train_on_batch(*batch)
-    assert all(map(np.array_equal, before[0], trunk(model, other)))
-    assert not all(map(np.array_equal, before[1], trunk(model, name)))
+    before = backbone(model, other), backbone(model, name)
+    course._models[name].train_on_batch(*batch)
+    assert all(map(np.array_equal, before[0], backbone(model, other)))
+    assert not all(map(np.array_equal, before[1], backbone(model, name)))
 
 
-def test_tasks_that_share_a_trunk_and_trunks_that_do_not_learn_have_no_ties():
-    assert not ties_of(toy_network((SHADE, TINT)), PHASE, settings(), 5)
+def test_tasks_that_share_a_backbone_and_backbones_that_do_not_learn_are_not_drawn_together():
+    assert not PhaseInputs(toy_network((SHADE, TINT)), PHASE, settings(), TRAIN).soft_sharing(5)
     model = network()
-    Phase("frozen", 1, 0.1).open(model)
-    assert not ties_of(model, PHASE, settings(), 5)
+    unfreeze(model, Phase("frozen", 1, 0.1))
+    assert not PhaseInputs(model, PHASE, settings(), TRAIN).soft_sharing(5)
 
 
 @pytest.mark.parametrize("schedule", ["joint", pytest.param("alternating", marks=pytest.mark.slow)])
 def test_such_runs_learn_log_how_far_apart_they_are_and_are_resumed(tmp_path, schedule):
     def run(folder, stop_after=None, **more):
         model = network()
-        seen, after_epoch = noted_epochs(stop_after)
+        seen, progress = noted_epochs(stop_after)
         early = Auxiliary("tint", "block1_conv1")
-        how = settings(schedule=schedule, tie=0.1, auxiliary=(early,))
-        fit(model, (SHADE, TINT), TRAIN, VAL, how, folder, after_epoch=after_epoch, **more)
+        how = settings(schedule=schedule, sharing_strength=0.1, auxiliary=(early,))
+        fit(model, (SHADE, TINT), TRAIN, VAL, how, folder, progress=progress, **more)
         return model, seen
 
     whole, seen = run(tmp_path / "whole")
     assert seen[-1].scores["shade"].accuracy > 0.6
-    assert 0 < seen[-1].logs["trunks_apart"] < 0.5
+    assert 0 < seen[-1].logs["backbones_apart"] < 0.5
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "part", stop_after=2)
     resumed, rest = run(tmp_path / "part", resume=True)

@@ -22,10 +22,9 @@ from faceattr.model import file as model_file
 from faceattr.model.build import build
 from faceattr.model.file import Description
 from faceattr.tasks import GENDER
+from faceattr.training import config, schedules
 from faceattr.training import network as network_module
-from faceattr.training import schedules
-from faceattr.training.config import FINETUNE
-from faceattr.training.network import Network
+from faceattr.training.config import FINETUNE, Network
 
 
 @pytest.fixture
@@ -55,10 +54,10 @@ def built(network, tasks, seed=0):
 def toy(monkeypatch):
     """Train the toy network in place of VGG16."""
     # The toy's last block is its fourth.
-    opened = replace(FINETUNE, first="block4_conv1")
-    monkeypatch.setattr(network_module, "FINETUNE", opened)
-    monkeypatch.setattr(Network, "build", built)
-    monkeypatch.setattr(Network, "finished", lambda self, trained, tasks: trained)
+    opened = replace(FINETUNE, unfreeze_from="block4_conv1")
+    monkeypatch.setattr(config, "FINETUNE", opened)
+    monkeypatch.setattr(network_module, "new_model", built)
+    monkeypatch.setattr(network_module, "finished_model", lambda network, trained, tasks: trained)
 
 
 def interrupt(*args, **kwargs):
@@ -72,7 +71,10 @@ def train(data, *options, sources=None):
 
 
 def test_disjoint_sets_make_one_self_describing_model(data, toy, capsys):
-    assert train(data, "--epochs", "frozen=2,finetune=1", "--first", "finetune=block4_conv1") == 0
+    assert (
+        train(data, "--epochs", "frozen=2,finetune=1", "--unfreeze-from", "finetune=block4_conv1")
+        == 0
+    )
     printed = capsys.readouterr().out
     left_out = "left out: 1 (column age: numbers, not class names)"
     for told in ("50 faces: 40 train, 10 val", "shade", "blue", "frozen", "finetune", left_out):
@@ -112,7 +114,7 @@ def test_an_interrupted_run_says_how_to_go_on(data, toy, monkeypatch, capsys):
     ("options", "message"),
     [
         (["--epochs", "scratch=1"], "no phase scratch; it has frozen, finetune"),
-        (["--first", "finetune=block9"], "Received: 'block9'"),
+        (["--unfreeze-from", "finetune=block9"], "Received: 'block9'"),
         (["--loss-weights", "age=2"], "no task age to weigh"),
         (["--mix", "shade=1"], "given for every task"),
         (["--mix", "shade=1,age=2"], "no task or source age to mix"),
@@ -165,14 +167,14 @@ def test_a_place_that_cannot_be_written_is_told_before_any_work(data, capsys):
     assert "file is not a folder that takes files" in capsys.readouterr().err
 
 
-def test_training_starts_from_the_trunk_of_a_model_and_takes_over_its_equal_heads(tmp_path):
+def test_training_starts_from_the_backbone_of_a_model_and_takes_over_its_equal_heads(tmp_path):
     keras.utils.set_random_seed(0)
     source = build([GENDER], weights=None)
     head = source.get_layer("gender")
     head.set_weights([np.random.default_rng(0).normal(size=w.shape) for w in head.get_weights()])
     path = tmp_path / "faces.keras"
     model_file.save(source, Description((GENDER,), CropRule()), path)
-    started = Network(weights=str(path), dtype="float32").build([GENDER])
+    started = network_module.new_model(Network(weights=str(path), dtype="float32"), [GENDER])
     for name in ("block3_conv2", "gender"):
         np.testing.assert_allclose(
             started.get_layer(name).kernel, source.get_layer(name).kernel, rtol=1e-3, atol=1e-6
@@ -194,32 +196,33 @@ def test_a_run_that_goes_on_sees_other_batches_than_the_one_before(data, toy, mo
     assert train(data, *short) == 0
     assert train(data, *go_on, str(data / "second.keras")) == 0
     first, second = seeds
-    assert first == (0, *Network().draws) != second
-    assert second == (0, *Network(weights=str(data / "my.keras")).draws)
+    assert first == (0, *network_module.seed_salt(Network())) != second
+    assert second == (0, *network_module.seed_salt(Network(weights=str(data / "my.keras"))))
 
 
 def test_what_is_left_open_is_as_the_model_file_has_it_that_a_run_starts_from(tmp_path):
-    rule, network = CropRule(64, 0.3, align=False), {"trunk": "vgg16-slim", "pooling": "avg"}
-    slim = build([GENDER], weights=None, trunk="vgg16-slim", pooling="avg")
+    rule, network = CropRule(64, 0.3, level=False), {"backbone": "vgg16-slim", "pooling": "avg"}
+    slim = build([GENDER], weights=None, backbone="vgg16-slim", pooling="avg")
     model_file.save(slim, Description((GENDER,), rule, network), tmp_path / "slim.keras")
     given = {"weights": str(tmp_path / "slim.keras")}
-    settled = network_of(dict(given)).settled()
-    assert (settled.trunk, settled.sharing, settled.pooling) == ("vgg16-slim", "hard", "avg")
-    assert settled.crop == rule
-    with pytest.raises(ValueError, match=r"has the trunk vgg16-slim.*With --weights none"):
-        network_of({**given, "trunk": "vgg16"}).settled().build([GENDER])
-    assert network_of({**given, "margin": 0.1}).crop == CropRule(64, 0.1, align=False)
+    resolved = network_module.resolved(network_of(dict(given)))
+    assert (resolved.backbone, resolved.sharing, resolved.pooling) == ("vgg16-slim", "hard", "avg")
+    assert resolved.crop == rule
+    with pytest.raises(ValueError, match=r"has the backbone vgg16-slim.*With --weights none"):
+        other = network_module.resolved(network_of({**given, "backbone": "vgg16"}))
+        network_module.new_model(other, [GENDER])
+    assert network_of({**given, "margin": 0.1}).crop == CropRule(64, 0.1, level=False)
     assert network_of({"weights": "none", "size": 32}).crop == CropRule(32)
 
 
-def test_a_whole_trunk_goes_on_learning_with_normalisation(data, tmp_path, capsys):
-    slim = build([GENDER], weights=None, trunk="vgg16-slim")
-    about = Description((GENDER,), CropRule(32), {"trunk": "vgg16-slim"})
+def test_a_whole_backbone_goes_on_learning_with_normalisation(data, tmp_path, capsys):
+    slim = build([GENDER], weights=None, backbone="vgg16-slim")
+    about = Description((GENDER,), CropRule(32), {"backbone": "vgg16-slim"})
     model_file.save(slim, about, tmp_path / "slim.keras")
     start = ["--weights", str(tmp_path / "slim.keras"), "--norm", "batch"]
     assert train(data, *start, "--epochs", "whole=2", "--batch-size", "8") == 0
     model, description = model_file.load(data / "my.keras")
-    assert description.network["trunk"] == "vgg16-slim"
+    assert description.network["backbone"] == "vgg16-slim"
     assert not [layer.name for layer in model.layers if "norm" in layer.name]
     log = pd.read_csv(data / "my.training/log.csv")
     assert list(log["phase"]) == ["whole", "whole"]
@@ -282,7 +285,7 @@ def test_a_run_stopped_in_its_first_epoch_is_not_taken_for_finished(data, toy, m
 
 def test_a_resumed_run_has_the_same_network(data, toy, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        patch.setattr("faceattr.training.train.finish", interrupt)
+        patch.setattr("faceattr.training.train.package", interrupt)
         assert train(data, "--epochs", "frozen=1,finetune=0") == 130
     assert train(data, "--epochs", "frozen=1,finetune=0", "--resume", "--pooling", "avg") == 2
     assert "another network" in capsys.readouterr().err
@@ -290,7 +293,7 @@ def test_a_resumed_run_has_the_same_network(data, toy, monkeypatch, capsys):
 
 def test_a_damaged_checkpoint_is_told(data, toy, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        patch.setattr("faceattr.training.train.finish", interrupt)
+        patch.setattr("faceattr.training.train.package", interrupt)
         train(data, "--epochs", "frozen=1,finetune=0")
     checkpoint = data / "my.training/checkpoint.npz"
     checkpoint.write_bytes(checkpoint.read_bytes()[:500])
@@ -324,10 +327,10 @@ def test_vgg16_itself_trains_from_nothing_to_a_plain_half_precision_file(data, c
     assert train(data, "--weights", "none", "--epochs", "scratch=1", "--size", "32") == 0
     model, description = model_file.load(data / "my.keras")
     assert not [layer.name for layer in model.layers if "norm" in layer.name]
-    assert description.network["trunk"] == "vgg16"
+    assert description.network["backbone"] == "vgg16"
     assert 28e6 < (data / "my.keras").stat().st_size < 32e6
-    own_trunk = ["--weights", str(data / "my.keras"), "--overwrite"]
-    assert train(data, *own_trunk, "--epochs", "frozen=1,finetune=1") == 0
+    own_backbone = ["--weights", str(data / "my.keras"), "--overwrite"]
+    assert train(data, *own_backbone, "--epochs", "frozen=1,finetune=1") == 0
 
 
 def test_balanced_classes_and_renamed_labels_are_told_in_the_report(data, toy, capsys):
@@ -355,7 +358,7 @@ def test_norms_are_measured_on_training_rows_alone(monkeypatch):
     )
     crops = np.arange(10, dtype="uint8")[:, None, None, None] * np.ones((1, 2, 2, 3), "uint8")
     train = LabeledDataset(crops, np.array([7, 2, 5]), {})
-    Network(weights="shipped", norm=True).measure(None, train)
+    network_module.measure(Network(weights="shipped", norm=True), None, train)
     assert measured[0][:, 0, 0, 0].tolist() == [7, 2, 5]
 
 
@@ -403,7 +406,7 @@ def test_overwriting_keeps_the_finished_run_until_there_is_a_new_model(data, toy
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     model = (data / "my.keras").read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr("faceattr.training.train.finish", interrupt)
+        patch.setattr("faceattr.training.train.package", interrupt)
         assert train(data, *few, "--overwrite", "--seed", "5") == 130
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert (data / "my.keras").read_bytes() == model

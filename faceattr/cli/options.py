@@ -244,7 +244,7 @@ def add_label_options(parser) -> None:
     )
 
 
-def add_adding(parser) -> None:
+def add_new_heads(parser) -> None:
     """Heads that are added to a model that keeps its own."""
     add = parser.add_argument_group("adding a head to the model of --weights").add_argument
     add(
@@ -252,20 +252,39 @@ def add_adding(parser) -> None:
         action="append",
         metavar="TASK=PATH",
         help="labelled pictures of a new head; all heads of the model are kept, and only the new "
-        "ones learn unless --epochs finetune=N opens the trunk; may be repeated",
+        "ones learn unless --epochs finetune=N opens the backbone; may be repeated",
     )
-    add("--keep", action="store_true", help="hold the old heads to their answers meanwhile")
     add(
-        "--judge",
+        "--evaluate-on",
         nargs="+",
         metavar="[TASK=]PATH",
         help="labelled pictures that only show what the old heads lose",
     )
+    old_names(parser, {"--judge": "--evaluate-on"})
+
+
+OLD_HEADS = "old"
+
+
+def _distilled(text: str) -> dict[str, float | None]:
+    """``old``, ``task=share,…``, or both."""
+    names = text.split(",")
+    rest = ",".join(name for name in names if name != OLD_HEADS)
+    return dict.fromkeys(set(names) & {OLD_HEADS}) | (pairs(float)(rest) if rest else {})
+
+
+class _Keep(argparse.Action):
+    """``--keep`` was an option of its own."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        distill = parser._option_string_actions["--distill"]
+        print("faceattr: --keep is called --distill old now.", file=sys.stderr)
+        distill(parser, namespace, {OLD_HEADS: None})
 
 
 def add_distillation(parser) -> None:
-    """Teachers whose answers count as labels."""
-    add = parser.add_argument_group("teachers").add_argument
+    """Models whose answers count as labels."""
+    add = parser.add_argument_group("distillation").add_argument
     add(
         "--teacher",
         action="append",
@@ -276,20 +295,26 @@ def add_distillation(parser) -> None:
     add("--sure", **by_name(float), metavar="TASK=P,…", help="how sure it must be (0.8)")
     add(
         "--distill",
-        **by_name(float),
-        metavar="TASK=SHARE,…",
-        help="how much its answers count beside a label that is known, of 1 (0)",
+        action=Merged,
+        type=_distilled,
+        metavar="old|TASK=SHARE,…",
+        help="TASK=SHARE: how much a teacher's answers count beside a label that is known, of 1 "
+        "(0); old: hold the heads of the model that gets new ones to their own answers",
     )
-    add("--temperature", type=float, help="above 1 its answers become softer (1)")
+    add("--temperature", type=float, help="above 1 a teacher's answers become softer (1)")
+    parser.add_argument("--keep", action=_Keep, nargs=0, help=argparse.SUPPRESS)
 
 
 def distillation_of(given: dict):
-    """What teachers say counts as a label, None without any; takes it out of `given`."""
+    """Whose answers count as labels, None without any; takes it out of `given`."""
     from faceattr.training.distill import Distillation
 
     names = {"sure": "thresholds", "distill": "shares", "temperature": "temperature"}
     fields = {field: given.pop(name) for name, field in names.items() if name in given}
     teachers = tuple(given.pop("teacher", ()))
+    shares = dict(fields.get("shares", {}))
+    if OLD_HEADS in shares and shares[OLD_HEADS] is None:
+        fields |= {"old_heads": True, "shares": {n: s for n, s in shares.items() if n != OLD_HEADS}}
     return Distillation(teachers, **fields) if teachers or fields else None
 
 
@@ -303,16 +328,13 @@ def label_map_of(given: dict):
     return LabelMap(renamed, dict(given.pop("order", ())), given.pop("votes", {}))
 
 
-def adding_of(sources: Sequence[str], given: dict):
+def new_heads_of(sources: Sequence[str], distillation, given: dict):
     """What is added to a model, None where nothing is; takes it out of `given`."""
-    from faceattr.training.add_heads import Adding
+    from faceattr.training.add_heads import NewHeads
 
-    fields = {name: given.pop(name) for name in ("keep", "judge") if name in given}
-    added = given.pop("add", ())
-    if not (added or fields):
-        if not sources:
-            raise ValueError(
-                "There is nothing to learn from: give [TASK=]PATH, or --add TASK=PATH."
-            )
-        return None
-    return Adding(tuple(added), fields.get("keep", False), tuple(fields.get("judge", ())))
+    added, compared = tuple(given.pop("add", ())), tuple(given.pop("evaluate_on", ()))
+    if added or compared or (distillation and distillation.old_heads):
+        return NewHeads(added, compared)
+    if not sources:
+        raise ValueError("There is nothing to learn from: give [TASK=]PATH, or --add TASK=PATH.")
+    return None

@@ -3,72 +3,146 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, replace
+from typing import TypeVar
 
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
+from rich.text import Text
+
+from faceattr.cli.console import ERR, OUT, Terminal, show
+from faceattr.cli.fields import add_fields
 from faceattr.cli.options import (
     INTERRUPTED,
     Merged,
-    add_adding,
     add_distillation,
     add_face_options,
-    add_label_options,
-    adding_of,
+    add_new_heads,
+    add_spelling,
     by_name,
     command,
     detector_of,
     distillation_of,
     label_map_of,
     names,
+    new_heads_of,
+    old_names,
     pairs,
     start_keras,
 )
 from faceattr.cli.recipe import read_recipe
+from faceattr.progress import Bar
+from faceattr.training.config import (
+    NO_AUGMENTATION,
+    Auxiliary,
+    Network,
+    Phase,
+    Settings,
+    TaskSampling,
+    changed,
+)
 
+T = TypeVar("T")
 
-def add_ways(parser: argparse.ArgumentParser) -> None:
-    """Declare them as a group of their own; docs/ways.md says which is for what."""
-    ways = parser.add_argument_group("ways of training several tasks")
-    add = ways.add_argument
-    add("--schedule", choices=("joint", "alternating"), help="all tasks in a step, or one")
-    add(
-        "--mix",
-        type=_mix,
-        metavar="RULE",
-        help="equal, natural, a temperature, task=share,… or source=share,…",
-    )
-    add("--combine", metavar="HOW", help="losses into one: sum, log, uncertainty, random")
-    add(
-        "--loss-weights",
-        "--weight",
+BY_PHASE = {
+    "epochs": {**by_name(int), "metavar": "PHASE=N,…"},
+    "learning_rate": {
         **by_name(float),
-        metavar="TASK=W,…",
-        help="in the sum",
-    )
-    add(
-        "--branch-rates",
-        "--lr",
-        **by_name(float),
-        metavar="BRANCH=X,…",
-        help="highest learning rate of a task's head, trunk, block5, a layer",
-    )
-    add("--sharing", choices=("hard", "soft"), help="one trunk, or one for each task")
-    add("--tie", type=float, help="of soft sharing: 0 independent, inf equal trunks")
-    add(
-        "--tap",
-        dest="taps",
-        **by_name(str),
-        metavar="TASK=LAYER,…",
-        help="the head reads block2_pool, …",
-    )
-    add(
-        "--auxiliary",
-        type=_auxiliary,
-        metavar="TASK=LAYER[:W],…",
-        help="one more loss at an earlier layer, while training",
-    )
+        "flags": ("--lr", "--learning-rate"),
+        "metavar": "PHASE=X|BRANCH=X,…",
+    },
+    "unfreeze_from": {**by_name(str), "metavar": "PHASE=LAYER,…"},
+    "patience": {**by_name(int), "metavar": "PHASE=N,…"},
+}
+OLD_NAMES = {
+    "--trunk": "--backbone",
+    "--tap": "--feature-layer",
+    "--first": "--unfreeze-from",
+    "--rate": "--learning-rate",
+    "--branch-rates": "--learning-rate",
+    "--copies": "--augment-repeats",
+    "--tie": "--sharing-strength",
+}
 
 
-def _mix(text: str):
+def add_command(commands) -> None:
+    parser = command(commands, train, "train or fine-tune a model on labelled faces")
+    add = parser.add_argument
+    add("sources", nargs="*", metavar="[TASK=]PATH", help="manifest CSV or folder")
+    add("-o", "--output", required=True, metavar="MODEL", help="the .keras file to write")
+    add("--tasks", action="extend", type=names, help="columns to take from bare manifests")
+    add("--resume", action="store_true", help="go on with an interrupted run")
+    add("--overwrite", action="store_true", help="replace a model that is already there")
+    add("--cache", metavar="DIR", help="folder of the crop cache")
+    add("--licence", metavar="TEXT", help="terms of the new weights, kept in the file")
+    add("--recipe", metavar="FILE[:NAME]", help="options out of a TOML file; typed ones win")
+    add(
+        "--drop-near-duplicates",
+        action="store_true",
+        help="leave training rows out whose face is in val or test too",
+    )
+    add_face_options(parser)
+    add_new_heads(parser)
+    add_spelling(parser)
+    add_distillation(parser)
+    add_options(parser)
+
+
+def add_options(parser) -> None:
+    """The options that a recipe may hold: what is trained, and how."""
+    network = parser.add_argument_group("network")
+    network.add_argument("--size", type=int, help="side of the crops in pixels")
+    network.add_argument(
+        "--margin", type=float, help="added around a face's box, as a share of its side"
+    )
+    norm = {"choices": ("batch", "none")}
+    kinds = ("weights", "backbone", "pooling", "dropout", "dtype")
+    add_fields(network, Network, *kinds, norm=norm)
+    phases = parser.add_argument_group("phases of the training")
+    add_fields(phases, Phase, **BY_PHASE)
+    training = parser.add_argument_group("training")
+    plain = ("batch_size", "balance", "label_smoothing", "mixup", "cutmix", "ema", "seed")
+    add_fields(
+        training,
+        Settings,
+        *plain,
+        priors={"flags": ("--prior",), "metavar": "TASK=PRIOR,…"},
+        augmentation={
+            "flags": ("--augment",),
+            "action": Merged,
+            "type": _augmentation,
+            "metavar": "CHANGE=X,…",
+            "help": "none, or other amounts than a face's: flip=0,erase=0 (flip, turn, shift, "
+            "zoom, grey, blur, smallest, light, erase, fill, dark, jpeg, yaw)",
+        },
+        augment_repeats={},
+    )
+    several = parser.add_argument_group("several tasks; docs/ways.md says what is for what")
+    add_fields(
+        several,
+        Settings,
+        schedule={},
+        task_sampling={
+            "flags": ("--mix", "--task-sampling"),
+            "type": _task_sampling,
+            "metavar": "RULE",
+            "help": "equal, natural, a temperature, task=share,… or source=share,…",
+        },
+        combine={},
+        loss_weights={"flags": ("--weight", "--loss-weights"), "metavar": "TASK=W,…"},
+        sharing_strength={},
+        auxiliary={"type": _auxiliary, "metavar": "TASK=LAYER[:W],…"},
+    )
+    layers = {"flags": ("--feature-layer",), "metavar": "TASK=LAYER,…"}
+    add_fields(several, Network, sharing={}, feature_layers=layers)
+    old_names(parser, OLD_NAMES)
+
+
+def _task_sampling(text: str) -> dict:
     """``equal``, ``natural``, a temperature, or shares by task."""
     if text == "equal":
         return {"temperature": float("inf")}
@@ -100,99 +174,9 @@ def _one_auxiliary(text: str) -> tuple:
     return (task.strip(), layer, float(weight)) if colon else (task.strip(), layer)
 
 
-def _augment(text: str):
+def _augmentation(text: str) -> dict | None:
     """``none``, or amounts by name."""
     return None if text == "none" else pairs(float)(text)
-
-
-def add_command(commands) -> None:
-    parser = command(commands, train, "train or fine-tune a model on labelled faces")
-    add = parser.add_argument
-    add("sources", nargs="*", metavar="[TASK=]PATH", help="manifest CSV or folder")
-    add("-o", "--output", required=True, metavar="MODEL", help="the .keras file to write")
-    add("--tasks", action="extend", type=names, help="columns to take from bare manifests")
-    add("--resume", action="store_true", help="go on with an interrupted run")
-    add("--overwrite", action="store_true", help="replace a model that is already there")
-    add("--cache", metavar="DIR", help="folder of the crop cache")
-    add("--licence", metavar="TEXT", help="terms of the new weights, kept in the file")
-    add("--recipe", metavar="FILE[:NAME]", help="options out of a TOML file; typed ones win")
-    add(
-        "--drop-near-duplicates",
-        action="store_true",
-        help="leave training rows out whose face is in val or test too",
-    )
-    add_face_options(parser)
-    add_adding(parser)
-    add_label_options(parser)
-    add_distillation(parser)
-    add_options(parser)
-
-
-def add_options(parser) -> None:
-    """The options that a recipe may hold: what is trained, and how."""
-    network = parser.add_argument_group("network")
-    add = network.add_argument
-    add("--weights", metavar="START", help="shipped, imagenet, none, or a file")
-    add("--trunk", choices=("vgg16", "vgg16-slim"), help="slim: a quarter of the channels")
-    add("--size", type=int, help="side of the crops in pixels")
-    add("--margin", type=float, help="added around a face's box, as a share of its side")
-    add("--pooling", choices=("max", "avg"))
-    add("--dropout", type=float)
-    add("--norm", choices=("batch", "none"), help="while training; folded away when saved")
-    add("--dtype", choices=("float32", "mixed_bfloat16"), help="default: the faster one here")
-    course = parser.add_argument_group("course of the training")
-    add = course.add_argument
-    add(
-        "--epochs",
-        **by_name(int),
-        metavar="PHASE=N,…",
-        help="frozen=5,finetune=5; scratch=10; whole=10",
-    )
-    add(
-        "--rate",
-        **by_name(float),
-        metavar="PHASE=X,…",
-        help="highest learning rate",
-    )
-    add(
-        "--first",
-        **by_name(str),
-        metavar="PHASE=LAYER,…",
-        help="first layer that learns",
-    )
-    add("--batch-size", type=int)
-    add(
-        "--balance", choices=("weights", "sampling", "none"), help="rare classes count or come more"
-    )
-    add("--label-smoothing", type=float)
-    add(
-        "--prior",
-        dest="priors",
-        **by_name(str),
-        metavar="TASK=PRIOR,…",
-        help="how frequent a head takes its classes to be: uniform, natural or a source's name; "
-        "without one it learns that from its rows",
-    )
-    add("--mixup", type=float, metavar="A", help="mix crops and labels: 0.2 (0)")
-    add("--cutmix", type=float, metavar="A", help="patches of one crop in another: 1 (0)")
-    add("--ema", type=float, metavar="DECAY", help="average the weights: 0.998, 0 (0)")
-    add(
-        "--augment",
-        action=Merged,
-        type=_augment,
-        metavar="CHANGE=X,…",
-        help="none, or other amounts than a face's: flip=0,erase=0 (flip, turn, shift, zoom, "
-        "grey, blur, smallest, light, erase, fill, dark, jpeg, yaw)",
-    )
-    add(
-        "--patience",
-        **by_name(int),
-        metavar="PHASE=N,…",
-        help="epochs without a new best",
-    )
-    add("--copies", type=int, help="augmented copies of a face in the feature cache; 0: none")
-    add("--seed", type=int)
-    add_ways(parser)
 
 
 def train(output, sources=(), **given) -> int:
@@ -204,100 +188,183 @@ def train(output, sources=(), **given) -> int:
     if "recipe" in given:
         given = read_recipe(given.pop("recipe"), add_options) | given
     network = network_of(given)
-    adding, label_map = adding_of(sources, given), label_map_of(given)
-    phases = _offered(network.phases, adding, given.get("epochs", {}))
+    distillation, spelling = distillation_of(given), spelling_of(given)
+    new_heads = new_heads_of(sources, distillation, given)
+    phases = _offered(network.phases, new_heads, given.get("epochs", {}))
     settings = settings_of(phases, given)
-    data = {"adding": adding, "label_map": label_map, "detector": detector_of(given)}
-    data["distillation"] = distillation_of(given)
+    data = {"new_heads": new_heads, "spelling": spelling, "detector": detector_of(given)}
+    how = {"network": network, "settings": settings, "distillation": distillation}
     try:
-        run(sources, output, network=network, settings=settings, **data, **given)
+        with TrainingTerminal() as progress:
+            result = run(sources, output, **how, **data, **given, progress=progress)
     except KeyboardInterrupt:
         print("faceattr: stopped. The same command with --resume goes on.", file=sys.stderr)
         return INTERRUPTED
+    print_result(result)
     return 0
 
 
-def _offered(phases, adding, epochs):
-    """The phases of a run; where heads are added, the trunk is opened only if that is typed."""
-    if adding is None:
+def _offered(phases, new_heads, epochs):
+    """The phases of a run; where heads are added, the backbone is opened only if that is typed."""
+    if new_heads is None:
         return phases
     # What has no such phase is refused later, in words of its own.
-    return tuple(p for p in phases if p.first is None or p.name in epochs) or phases
+    return tuple(p for p in phases if p.unfreeze_from is None or p.name in epochs) or phases
 
 
-def network_of(given: dict):
+def network_of(given: dict) -> Network:
     """The network that options ask for; takes them out of `given`."""
-    from dataclasses import replace
-
-    from faceattr.training.network import Network
-
     rule = {name: given.pop(name) for name in ("size", "margin") if name in given}
-    if "tie" in given and given.get("sharing") != "soft":
-        raise ValueError("--tie ties the trunks of --sharing soft, and there is but one trunk.")
-    typed = ("weights", "trunk", "sharing", "taps", "pooling", "dropout", "dtype")
-    fields = {name: given.pop(name) for name in typed if name in given}
-    if "norm" in given:
-        fields["norm"] = given.pop("norm") == "batch"
-    network = Network(**fields)
-    if rule:
-        network = replace(network, crop=replace(network.settled().rule, **rule))
-    return network
+    if "sharing_strength" in given and given.get("sharing") != "soft":
+        raise ValueError(
+            "--sharing-strength draws the backbones of --sharing soft together, and there is but "
+            "one backbone."
+        )
+    own = {field.name: given.pop(field.name) for field in fields(Network) if field.name in given}
+    if "norm" in own:
+        own["norm"] = own["norm"] == "batch"
+    network = Network(**own)
+    if not rule:
+        return network
+    from faceattr.training.network import crop_rule, resolved
+
+    return replace(network, crop=replace(crop_rule(resolved(network)), **rule))
 
 
-def settings_of(phases, given: dict):
+def settings_of(phases: Sequence[Phase], given: dict) -> Settings:
     """The settings that options ask for; takes them out of `given`."""
-    from faceattr.training.augment import NO_AUGMENTATION, changed
-    from faceattr.training.batches import TaskSampling
-    from faceattr.training.config import Settings
-    from faceattr.training.losses import Auxiliary
-
-    names = (
-        "batch_size",
-        "balance",
-        "label_smoothing",
-        "mixup",
-        "cutmix",
-        "priors",
-        "ema",
-        "loss_weights",
-        "schedule",
-        "combine",
-        "tie",
-        "copies",
-        "seed",
-    )
-    fields = {name: given.pop(name) for name in names if name in given}
-    if "auxiliary" in given:
-        fields["auxiliary"] = tuple(Auxiliary(*one) for one in given.pop("auxiliary"))
-    if "mix" in given:
-        fields["mix"] = TaskSampling(**given.pop("mix"))
-    if "augment" in given:
-        amounts = given.pop("augment")
-        fields["augmentation"] = NO_AUGMENTATION if amounts is None else changed(amounts)
-    return Settings(phases=_phases(phases, given), **fields)
+    phases = _phases(phases, given)
+    own = {field.name: given.pop(field.name) for field in fields(Settings) if field.name in given}
+    if "auxiliary" in own:
+        own["auxiliary"] = tuple(Auxiliary(*one) for one in own["auxiliary"])
+    if "task_sampling" in own:
+        own["task_sampling"] = TaskSampling(**own["task_sampling"])
+    if "augmentation" in own:
+        amounts = own["augmentation"]
+        own["augmentation"] = NO_AUGMENTATION if amounts is None else changed(amounts)
+    return Settings(phases=tuple(phases), **own)
 
 
-def _phases(phases, given: dict):
+def _phases(phases: Sequence[Phase], given: dict) -> Sequence[Phase]:
     """The default phases with what was typed for them; a phase of 0 epochs is left out."""
-    from dataclasses import replace
-
-    changes = {
-        "epochs": "epochs",
-        "rate": "learning_rate",
-        "first": "first",
-        "patience": "patience",
-    }
-    typed = {fields: given.pop(name, {}) for name, fields in changes.items()}
-    branches = given.pop("branch_rates", {})
     names = [phase.name for phase in phases]
+    typed = {field: given.pop(field, {}) for field in BY_PHASE}
+    rates = typed["learning_rate"]
+    branches = {name: rate for name, rate in rates.items() if name not in names}
+    typed["learning_rate"] = {name: rate for name, rate in rates.items() if name in names}
     for values in typed.values():
         if strangers := sorted(set(values) - set(names)):
             raise ValueError(
                 f"This run has no phase {', '.join(strangers)}; it has {', '.join(names)}."
             )
-    changed = []
+    found = []
     for phase in phases:
         own = {field: values[phase.name] for field, values in typed.items() if phase.name in values}
         if own.get("epochs") != 0:
-            changed.append(replace(phase, rates=branches, **own))
-    return tuple(changed)
+            found.append(replace(phase, branch_rates=branches, **own))
+    return found
+
+
+class TrainingTerminal(Terminal):
+    """A bar over all steps of a run, with the time to go, and a line per finished epoch."""
+
+    def __init__(self) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn())
+        done = TextColumn("{task.completed}/{task.total}")
+        self._bar = Bar(*columns, done, TimeRemainingColumn(), console=ERR)
+
+    def __enter__(self) -> TrainingTerminal:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._bar.stop()
+
+    def track(self, items: Sequence[T], what: str) -> Iterable[T]:
+        self._bar.start()
+        return self._bar.follow(items, what)
+
+    def show(self, record: object) -> None:
+        from faceattr.training.train import RowsRead
+        from faceattr.training.trainer import Epoch, TrainingStarted
+
+        if isinstance(record, TrainingStarted):
+            self._run, self._began, self._first = record, time.monotonic(), 0
+            heads = "".join(f" | {name:>12}: loss   acc    val" for name in record.tasks)
+            OUT.print(f"epoch phase    size{heads} | minutes  to go")
+        elif isinstance(record, Epoch):
+            self._show_epoch(record)
+        elif isinstance(record, RowsRead):
+            print_rows(record)
+        else:
+            show(record)
+
+    def _show_epoch(self, epoch) -> None:
+        self._first = self._first or epoch.number
+        done = epoch.number - self._first + 1
+        left = (time.monotonic() - self._began) / done * (self._run.epochs - epoch.number)
+        cells = "".join(_cell(name, epoch) for name in self._run.tasks)
+        OUT.print(
+            f"{epoch.number:>5} {epoch.phase:<9}{epoch.size:>4}{cells} | {epoch.seconds / 60:>7.1f}"
+            f" {datetime.timedelta(seconds=round(left))!s:>7}{' best' if epoch.is_best else ''}"
+        )
+
+
+def _cell(name: str, epoch) -> str:
+    # Keras names a figure after its head only where there are several.
+    unnamed = {what: epoch.logs.get(what, float("nan")) for what in ("loss", "accuracy")}
+    loss = epoch.logs.get(f"{name}_loss", unnamed["loss"])
+    accuracy = epoch.logs.get(f"{name}_accuracy", unnamed["accuracy"])
+    score = epoch.scores.get(name)
+    val = f"{score.accuracy:6.1%}" if score and score.n else "     -"
+    return f" | {'':>12} {loss:6.3f} {accuracy:6.1%} {val}"
+
+
+def print_rows(read) -> None:
+    """Print the faces that can be used, by split, task and class (votes count as shares)."""
+    total = sum(map(len, read.rows.values()))
+    counts = ", ".join(f"{len(part):,} {split}" for split, part in read.rows.items())
+    OUT.print(f"{total:,} faces: {counts}")
+    table = Table("task", "class", *(Column(split, justify="right") for split in read.rows))
+    for task in read.tasks:
+        targets = [part.targets[task.name] for part in read.rows.values()]
+        known = [f"{int(target.any(axis=1).sum()):,}" for target in targets]
+        table.add_row(task.name, "(all)", *known)
+        for position, name in enumerate(task.classes):
+            shares = [f"{target[:, position].sum():,.0f}" for target in targets]
+            table.add_row("", Text(name), *shares)
+    OUT.print(table)
+    for reason, count in read.left_out.items():
+        OUT.print(f"left out: {count:,} ({reason})")
+    for note in read.notes:
+        OUT.print(f"note: {note}")
+
+
+def print_result(result) -> None:
+    """Print what a training brought."""
+    from faceattr.evaluation.report import print_findings
+    from faceattr.evaluation.show import print_calibration, print_half_precision
+
+    print_half_precision(result.half_precision)
+    print_calibration(result.calibration)
+    if result.changes:
+        print_changes(result.changes)
+    print_findings(result.evaluation)
+
+
+def print_changes(found: Sequence) -> None:
+    """Print the forgetting table: every old head before and after."""
+    table = Table("old head", "n", "before", "after", "change", "lost", "won", "same answer")
+    for change in found:
+        cells = ["-"] * 5
+        if change.n:
+            (low, high), (new_low, new_high) = change.before_interval, change.after_interval
+            cells = [
+                f"{change.before:.1%} ({low:.1%} to {high:.1%})",
+                f"{change.after:.1%} ({new_low:.1%} to {new_high:.1%})",
+                f"{100 * (change.after - change.before):+.1f} points",
+                f"{change.lost:,}",
+                f"{change.won:,}",
+            ]
+        same = f"{change.same:.2%} of {change.seen:,}" if change.largest else "to the last bit"
+        table.add_row(change.task, f"{change.n:,}", *cells, same)
+    OUT.print(table)

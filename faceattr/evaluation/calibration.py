@@ -59,8 +59,18 @@ def apply_temperature(
     With `log_prior` they are put to these class shares, and the order may change.
     """
     powers = np.power(probabilities.astype(float), 1 / by)
-    powers = powers if log_prior is None else powers * np.exp(log_prior)
-    return (powers / powers.sum(axis=-1, keepdims=True)).astype("float32")
+    return change_prior(powers, 0.0 if log_prior is None else log_prior)
+
+
+def change_prior(probabilities: np.ndarray, log_prior: np.ndarray | float) -> np.ndarray:
+    """Answers put to other class shares, ``float32`` ``(n, classes)``.
+
+    Args:
+        probabilities: In proportion, ``(n, classes)``.
+        log_prior: Logarithms of the new class shares less those of the old ones.
+    """
+    put = probabilities.astype(float) * np.exp(log_prior)
+    return (put / put.sum(axis=-1, keepdims=True)).astype("float32")
 
 
 def cross_calibrated(

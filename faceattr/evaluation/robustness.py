@@ -10,6 +10,7 @@ import numpy as np
 
 from faceattr.data.dataset import LabeledDataset
 from faceattr.evaluation.metrics import evaluate
+from faceattr.images.distort import compressed, shrunk, turned_away
 from faceattr.tasks import Task
 
 ROWS = 2000
@@ -21,26 +22,13 @@ def _blurred(face: np.ndarray) -> np.ndarray:
     return cv2.GaussianBlur(face, (0, 0), len(face) / 24)
 
 
-def _compressed(face: np.ndarray) -> np.ndarray:
-    _, code = cv2.imencode(".jpg", face, [cv2.IMWRITE_JPEG_QUALITY, 20])
-    return np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR))
-
-
 def _dark(face: np.ndarray) -> np.ndarray:
     return cv2.convertScaleAbs(face, alpha=0.25)
 
 
-def _small(face: np.ndarray) -> np.ndarray:
-    few = cv2.resize(face, (20, 20), interpolation=cv2.INTER_AREA)
-    return cv2.resize(few, face.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-
-
 def _quarter_profile(face: np.ndarray) -> np.ndarray:
     """One side at 60 % of its height and nearer, as of a head turned by some 30 degrees."""
-    last = len(face) - 1
-    corners = np.array([[0, 0], [last, 0], [last, last], [0, last]], "float32")
-    far = corners + last * np.array([[0.2, 0.2], [0, 0], [0, 0], [0.2, -0.2]], "float32")
-    matrix = cv2.getPerspectiveTransform(corners, far.astype("float32"))
+    matrix = turned_away(len(face), 0.4)
     return cv2.warpPerspective(face, matrix, face.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
 
 
@@ -65,9 +53,9 @@ def _sunglasses(face: np.ndarray) -> np.ndarray:
 CHANGES: Mapping[str, Change] = {
     "as it is": lambda face: face,
     "blur": _blurred,
-    "JPEG 20": _compressed,
+    "JPEG 20": lambda face: compressed(face, 20),
     "a quarter of the light": _dark,
-    "20 pixels": _small,
+    "20 pixels": lambda face: shrunk(face, 20),
     "quarter profile": _quarter_profile,
     "sunglasses": _sunglasses,
     "mask": _covered(0.12, 0.55, 0.88, 1.05, (200, 215, 225)),

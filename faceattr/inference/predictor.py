@@ -294,12 +294,11 @@ def _checked(filter: Mapping[str, str], tasks: Iterable[Task]) -> dict[str, str]
 
 def _in_bfloat16(network: keras.Model, description: model_file.Description) -> keras.Model:
     """The same network with its convolutions in half the bits; the heads stay in float32."""
-    from faceattr import model
+    from faceattr.model.build import build
+    from faceattr.model.weights import transfer
 
-    halved = model.build(
-        description.tasks, weights=None, dtype="mixed_bfloat16", **description.network
-    )
-    model.transfer(network, halved)
+    halved = build(description.tasks, weights=None, dtype="mixed_bfloat16", **description.network)
+    transfer(network, halved)
     return halved
 
 

@@ -1,19 +1,20 @@
-"""Build the network: preprocessing, one trunk or one per task, one softmax head per task."""
+"""Build the network: preprocessing, one backbone or one per task, one softmax head per task."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 import keras
 
 from faceattr.model.vgg16 import (
+    BACKBONES,
     LAST,
-    OF,
-    TRUNKS,
-    add_trunk,
+    LAYERS,
+    add_backbone,
+    name_and_owner,
     norm_name,
     owned,
     start_near_identity,
@@ -32,20 +33,20 @@ def pool(output: keras.KerasTensor, pooling: str, layer: str) -> keras.KerasTens
         pooling: ``"max"`` or ``"avg"``.
         layer: The layer's name, which the new layers are called after.
     """
-    base, of, owner = layer.partition(OF)
+    base, owner = name_and_owner(layer)
     kind = {"max": keras.layers.GlobalMaxPooling2D, "avg": keras.layers.GlobalAveragePooling2D}
-    pooled = kind[pooling](name=f"{base}_pooled{of}{owner}")(output)
-    if layer.startswith(LAST):
+    pooled = kind[pooling](name=owned(base, owner, "_pooled"))(output)
+    if base.startswith(LAST):
         return pooled
     # VGG16's early activations are in the hundreds, too steep for a head's usual rate.
     scaled = keras.layers.LayerNormalization(
-        center=False, scale=False, dtype="float32", name=f"{base}_scaled{of}{owner}"
+        center=False, scale=False, dtype="float32", name=owned(base, owner, "_scaled")
     )
     return scaled(pooled)
 
 
 def feature_map(model: keras.Model, layer: str, task: str) -> keras.KerasTensor:
-    """What a layer of VGG16 puts out in a model of `build`, in the task's own trunk if it has one.
+    """What a layer of VGG16 puts out in a model of `build`; in the task's own backbone, if any.
 
     Raises:
         ValueError: The model has no such layer.
@@ -61,7 +62,7 @@ def feature_map(model: keras.Model, layer: str, task: str) -> keras.KerasTensor:
 
 def head(name: str, classes: int) -> keras.layers.Dense:
     """A softmax head."""
-    # Zeros start every head at the loss of chance, so no first jolt reaches the trunk.
+    # Zeros start every head at the loss of chance, so no first jolt reaches the backbone.
     return keras.layers.Dense(
         classes, activation="softmax", kernel_initializer="zeros", dtype="float32", name=name
     )
@@ -69,12 +70,11 @@ def head(name: str, classes: int) -> keras.layers.Dense:
 
 def check_layers(names: Iterable[str]) -> None:
     """Raise ValueError for a name that is no convolution or pooling layer of VGG16."""
-    for name in names:
-        if not re.fullmatch(r"block([12]_(conv[12]|pool)|[345]_(conv[123]|pool))", name):
-            raise ValueError(
-                "A head reads a layer of VGG16 such as block2_pool or block4_conv3. "
-                f"Received: {name!r}"
-            )
+    if strangers := sorted(set(names) - set(LAYERS)):
+        raise ValueError(
+            "A head reads a layer of VGG16 such as block2_pool or block4_conv3. "
+            f"Received: {', '.join(map(repr, strangers))}"
+        )
 
 
 SHARINGS = ("hard", "soft")
@@ -83,9 +83,9 @@ SHARINGS = ("hard", "soft")
 def build(
     tasks: Sequence[Task],
     *,
-    trunk: str = "vgg16",
+    backbone: str = "vgg16",
     sharing: str = "hard",
-    taps: Mapping[str, str] | None = None,
+    feature_layers: Mapping[str, str] | None = None,
     weights: str | Path | None = "imagenet",
     pooling: str = "max",
     dropout: float = 0.5,
@@ -97,12 +97,12 @@ def build(
 
     Args:
         tasks: One ``Dense`` softmax head each, named after the task.
-        trunk: ``"vgg16"``, or ``"vgg16-slim"`` with a quarter of the channels, for quick
+        backbone: ``"vgg16"``, or ``"vgg16-slim"`` with a quarter of the channels, for quick
             experiments; it starts from nothing.
-        sharing: ``"hard"``, one trunk for all tasks, or ``"soft"``, one for each task, their
+        sharing: ``"hard"``, one backbone for all tasks, or ``"soft"``, one for each task, their
             layers called like ``"block1_conv1_of_gender"``.
-        taps: By task, the layer that its head reads if not the last one, for example
-            ``{"colour": "block2_pool"}``.
+        feature_layers: By task, the layer whose features its head reads if not the last one, for
+            example ``{"colour": "block2_pool"}``.
         weights: Where the 13 convolutions start: ``"imagenet"`` (Keras downloads them),
             a file that ``keras.applications.VGG16(include_top=False)`` loads, or None for a
             start near the identity.
@@ -124,58 +124,65 @@ def build(
     Source: Simonyan and Zisserman 2014, "Very Deep Convolutional Networks for Large-Scale
     Image Recognition".
     """
-    taps = dict(taps or {})
-    _check(tasks, trunk, sharing, taps, weights, pooling)
-    policy_before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(dtype)
-    try:
-        crops, prepared = _entrance()
+    feature_layers = dict(feature_layers or {})
+    _check(tasks, backbone, sharing, feature_layers, weights, pooling)
+    with _dtype_policy(dtype):
+        crops, prepared = _input()
         like = vgg16(weights)
 
         @cache
-        def trunk_of(owner: str | None) -> dict[str, keras.KerasTensor]:
-            return add_trunk(prepared, like, TRUNKS[trunk], norm=norm, owner=owner)
+        def backbone_of(owner: str | None) -> dict[str, keras.KerasTensor]:
+            return add_backbone(prepared, like, BACKBONES[backbone], norm=norm, owner=owner)
 
         @cache
         def features(owner: str | None, layer: str) -> keras.KerasTensor:
-            pooled = pool(trunk_of(owner)[layer], pooling, owned(layer, owner))
-            name = owned(f"{layer}_dropout", owner)
+            pooled = pool(backbone_of(owner)[layer], pooling, owned(layer, owner))
+            name = owned(layer, owner, "_dropout")
             return keras.layers.Dropout(dropout, seed=seed, name=name)(pooled)
 
         heads = {}
         for task in tasks:
             owner = task.name if sharing == "soft" else None
-            read = features(owner, taps.get(task.name, LAST))
+            read = features(owner, feature_layers.get(task.name, LAST))
             heads[task.name] = head(task.name, len(task.classes))(read)
         model = keras.Model(crops, heads, name="faceattr")
-    finally:
-        keras.config.set_dtype_policy(policy_before)
     if weights is None:
         start_near_identity(model, seed)
     return model
 
 
-def _check(tasks, trunk, sharing, taps, weights, pooling) -> None:
+@contextmanager
+def _dtype_policy(dtype: str) -> Iterator[None]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(dtype)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _check(tasks, backbone, sharing, feature_layers, weights, pooling) -> None:
     if not tasks:
         raise ValueError("A model needs at least one task. Received: none")
     for what, given, known in (
-        ("trunk", trunk, TRUNKS),
+        ("backbone", backbone, BACKBONES),
         ("sharing", sharing, SHARINGS),
         ("pooling", pooling, POOLINGS),
     ):
         if given not in known:
             raise ValueError(f"{what} is one of {', '.join(known)}. Received: {given!r}")
     names = [task.name for task in tasks]
-    if strangers := sorted(set(taps) - set(names)):
+    if strangers := sorted(set(feature_layers) - set(names)):
         raise ValueError(
-            f"There is no task {', '.join(strangers)} to tap. The tasks are {', '.join(names)}."
+            f"There is no task {', '.join(strangers)} to read a feature layer. "
+            f"The tasks are {', '.join(names)}."
         )
-    check_layers(taps.values())
-    if weights is not None and TRUNKS[trunk] != 1:
-        raise ValueError(f"{trunk} starts from nothing (weights None). Received: {weights}")
+    check_layers(feature_layers.values())
+    if weights is not None and BACKBONES[backbone] != 1:
+        raise ValueError(f"{backbone} starts from nothing (weights None). Received: {weights}")
 
 
-def _entrance() -> tuple[keras.KerasTensor, keras.KerasTensor]:
+def _input() -> tuple[keras.KerasTensor, keras.KerasTensor]:
     """The input, and the same crops as VGG16 wants them."""
     crops = keras.Input((None, None, 3), dtype="uint8", name="crops")
     # Whole numbers up to 255 stay exact in float32; VGG's BGR order and means follow.

@@ -38,6 +38,7 @@ LARGEST_TEXT = 16 << 20  # bytes; the shipped model's longest is 25 thousand
 EXPANSION = (
     20  # times a file's own size: weights hardly shrink, so what unpacks to more is no model
 )
+OLD_NAMES = {"trunk": "backbone", "taps": "feature_layers"}  # of a network, until version 0.1
 SHIPPED = "shipped"  # what the model that comes with the package is called
 
 
@@ -98,6 +99,8 @@ class Description:
         given["tasks"] = tuple(_record(Task, "a task", task) for task in tasks)
         given["crop"] = _record(CropRule, "the crop", _crop_words(given.get("crop")))
         given["data"] = tuple(_items(given, "data"))
+        if isinstance(network := given.get("network"), dict):
+            given["network"] = {OLD_NAMES.get(name, name): of for name, of in network.items()}
         return _record(cls, "the description", given)
 
 
@@ -139,6 +142,15 @@ def to_jsonable(value: Any) -> Any:
     return value
 
 
+def rename_keys(value: Any, names: Mapping[str, str]) -> Any:
+    """The same nested JSON value with other keys; texts of one word are renamed as well."""
+    if isinstance(value, Mapping):
+        return {names.get(key, key): rename_keys(item, names) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rename_keys(item, names) for item in value]
+    return names.get(value, value) if isinstance(value, str) else value
+
+
 def save(
     model: keras.Model, description: Description, path: str | Path, *, half: bool = True
 ) -> None:
@@ -159,19 +171,19 @@ def save(
         raise ValueError(f"A model file's name ends in .keras. Received: {path}")
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}.") as folder:
-        whole, slim = Path(folder, "whole.keras"), Path(folder, "slim.keras")
+        whole, small = Path(folder, "whole.keras"), Path(folder, "small.keras")
         model.save(whole)
-        _rewrite(whole, slim, description, "float16" if half else "float32")
-        os.replace(slim, path)
+        _rewrite(whole, small, description, "float16" if half else "float32")
+        os.replace(small, path)
 
 
-def _rewrite(whole: Path, slim: Path, description: Description, dtype: str) -> None:
+def _rewrite(whole: Path, small: Path, description: Description, dtype: str) -> None:
     """Copy the archive with weights of `dtype`, without how it was compiled, described."""
-    weights = slim.with_suffix(".h5")
-    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(slim, "w") as target:
+    weights = small.with_suffix(".h5")
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(small, "w") as target:
         for name in source.namelist():
             if name == WEIGHTS_MEMBER:
-                _convert(Path(source.extract(name, slim.parent)), weights, dtype)
+                _convert(Path(source.extract(name, small.parent)), weights, dtype)
                 target.write(weights, name)
             elif name == CONFIG_MEMBER:
                 config = json.loads(source.read(name))

@@ -1,9 +1,13 @@
-"""The 13 convolutions of VGG16: Keras' own, or with fewer channels; one trunk or one per task."""
+"""The backbone: Keras' VGG16 without its top, with all channels or a quarter of them.
+
+Layers are called as in Keras' VGG16. A backbone that belongs to one task adds its name:
+``block1_conv1_of_gender``. The functions of this module make and read such names; no other
+module does.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 
 import keras
@@ -43,15 +47,37 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         return output
 
 
-TRUNKS = {"vgg16": 1, "vgg16-slim": 4}  # what the channels are divided by
-LAST = "block5_pool"
+BACKBONES = {"vgg16": 1.0, "vgg16-slim": 0.25}  # by name the width: the share of VGG16's channels
+CONVOLUTIONS = {1: 2, 2: 2, 3: 3, 4: 3, 5: 3}  # by block
+LAYERS = tuple(
+    f"block{block}_{layer}"
+    for block, count in CONVOLUTIONS.items()
+    for layer in (*(f"conv{number}" for number in range(1, count + 1)), "pool")
+)
+LAST = LAYERS[-1]
 OF = "_of_"
 
 
-def add_trunk(
+def owned(name: str, owner: str | None, suffix: str = "") -> str:
+    """The name of a layer in the backbone of one task: ``block1_conv1_norm_of_gender``."""
+    return f"{name}{suffix}" if owner is None else f"{name}{suffix}{OF}{owner}"
+
+
+def name_and_owner(name: str) -> tuple[str, str | None]:
+    """What `owned` was given; None for a layer of a backbone that all tasks share."""
+    base, _, owner = name.partition(OF)
+    return base, owner or None
+
+
+def norm_name(convolution: str) -> str:
+    """The name of the batch normalisation behind a convolution."""
+    return owned(*name_and_owner(convolution), suffix="_norm")
+
+
+def add_backbone(
     prepared: keras.KerasTensor,
     like: keras.Model,
-    divide_channels: int = 1,
+    width: float = 1.0,
     *,
     norm: bool = False,
     owner: str | None = None,
@@ -61,9 +87,9 @@ def add_trunk(
     Args:
         prepared: Crops as VGG16 wants them, ``(n, height, width, 3)``.
         like: What `vgg16` gave; its layers and, where the channels stay, its weights are copied.
-        divide_channels: How many times fewer channels every convolution has.
+        width: Share of VGG16's channels that every convolution has.
         norm: Put batch normalisation between each convolution and its relu.
-        owner: The task that has this trunk for itself; None for a shared one.
+        owner: The task that has this backbone for itself; None for a shared one.
 
     Returns:
         By the name of a layer in Keras' VGG16, what it puts out.
@@ -73,12 +99,12 @@ def add_trunk(
         is_convolution = isinstance(layer, keras.layers.Conv2D)
         config = layer.get_config() | {"name": owned(layer.name, owner)}
         if is_convolution:
-            config["filters"] //= divide_channels
+            config["filters"] = int(config["filters"] * width)
             if norm:
                 config.update(activation="linear", use_bias=False)
         copy = type(layer).from_config(config)
         x = copy(x)
-        if is_convolution and divide_channels == 1 and not norm:
+        if is_convolution and width == 1 and not norm:
             copy.set_weights(layer.get_weights())
         if is_convolution and norm:
             x = _norm_and_relu(x, copy.name)
@@ -87,32 +113,8 @@ def add_trunk(
 
 
 def _norm_and_relu(x: keras.KerasTensor, convolution: str) -> keras.KerasTensor:
-    pass
-
     x = FusedBatchNormalization(name=norm_name(convolution))(x)
     return keras.layers.ReLU(name=f"{norm_name(convolution)}_relu")(x)
-
-
-def owned(name: str, owner: str | None) -> str:
-    """What a layer is called in the trunk of one task: ``block1_conv1_of_gender``."""
-    return name if owner is None else f"{name}{OF}{owner}"
-
-
-def shared_name(name: str) -> str:
-    """What the same layer is called in a trunk that all tasks share."""
-    return name.partition(OF)[0]
-
-
-def with_owner_renamed(name: str, names: Mapping[str, str]) -> str:
-    """What a layer is called after tasks were renamed."""
-    base, of, owner = name.partition(OF)
-    return f"{base}{of}{names.get(owner, owner)}"
-
-
-def norm_name(convolution: str) -> str:
-    """What the batch normalisation behind a convolution is called."""
-    name, of, owner = convolution.partition(OF)
-    return f"{name}_norm{of}{owner}"
 
 
 def vgg16(weights: str | Path | None) -> keras.Model:
@@ -133,15 +135,15 @@ def vgg16(weights: str | Path | None) -> keras.Model:
 
 
 def start_near_identity(model: keras.Model, seed: int) -> None:
-    """Let each convolution begin as an almost linear copy of its input, alike in every trunk.
+    """Let each convolution begin as an almost linear copy of its input, alike in every backbone.
 
-    A centre tap carries each channel on and He noise of a tenth of the variance breaks the
+    The kernel's centre carries each channel on and He noise of a tenth of the variance breaks the
     symmetry. Thirteen plain layers do not start to learn from He or Glorot noise alone
     (the idea of Dirac and delta-orthogonal initialisation, Xiao et al. 2018).
     """
     generator, drawn = np.random.default_rng(seed), {}
     for layer in convolutions(model):
-        base = shared_name(layer.name)
+        base, _ = name_and_owner(layer.name)
         if base not in drawn:
             drawn[base] = _near_identity(layer.kernel.shape, generator)
         layer.kernel.assign(drawn[base])
@@ -157,7 +159,11 @@ def _near_identity(shape: tuple[int, ...], generator: np.random.Generator) -> np
 
 
 def convolutions(model: keras.Model) -> list[keras.layers.Conv2D]:
-    """The convolutions, first to last; where each task has a trunk, trunk by trunk."""
-    found = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
-    # Keras sorts layers by their distance to an output; VGG16's names sort as data flow.
-    return sorted(found, key=lambda layer: layer.name.partition(OF)[::-1])
+    """The convolutions, first to last; where each task has a backbone, one after the other."""
+
+    def place(layer: keras.layers.Layer) -> tuple[str, int]:
+        base, owner = name_and_owner(layer.name)
+        return owner or "", LAYERS.index(base)
+
+    # Keras sorts layers by their distance to an output.
+    return sorted((x for x in model.layers if isinstance(x, keras.layers.Conv2D)), key=place)

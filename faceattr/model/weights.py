@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from faceattr.model.learning import head_names
-from faceattr.model.vgg16 import convolutions, norm_name, owned, shared_name, vgg16
+from faceattr.model.vgg16 import convolutions, name_and_owner, norm_name, owned, vgg16
 
 
 def transfer(
@@ -17,8 +17,8 @@ def transfer(
     """Copy the weights of `source` into `target`, folding batch normalisation on the way.
 
     Args:
-        source: A model of `build`, with or without normalisation. A trunk that its tasks share
-            goes into every trunk of `target`.
+        source: A model of `build`, with or without normalisation. A backbone that its tasks share
+            goes into every backbone of `target`.
         target: A model of `build`, with or without normalisation; one with it answers alike
             once `measure_norms` has seen crops.
         heads: Names of the heads to copy; None for all that both have.
@@ -42,9 +42,9 @@ def transfer(
 
 
 def _folded(source: keras.Model, name: str, shape: tuple[int, ...]) -> list[np.ndarray]:
-    """Kernel and bias of a convolution, from the trunk of the same task or from the shared one."""
+    """Kernel and bias of a convolution, from the task's own backbone or from the shared one."""
     layers = {layer.name: layer for layer in source.layers}
-    name = name if name in layers else shared_name(name)
+    name = name if name in layers else name_and_owner(name)[0]
     if name not in layers:
         raise ValueError(
             f"There is no {name} to take over: the network's convolutions are "
@@ -53,15 +53,13 @@ def _folded(source: keras.Model, name: str, shape: tuple[int, ...]) -> list[np.n
     weights = layers[name].get_weights()
     if weights[0].shape != shape:
         raise ValueError(
-            f"A trunk with other channels cannot be taken over: {name} has a kernel of "
+            f"A backbone with other channels cannot be taken over: {name} has a kernel of "
             f"{weights[0].shape}. Expected: {shape}."
         )
-    return weights if len(weights) == 2 else _without_norm(weights[0], layers[norm_name(name)])
-
-
-def _without_norm(kernel: np.ndarray, norm: keras.layers.Layer) -> list[np.ndarray]:
-    scale, offset = _scale_and_offset(norm)
-    return [kernel * scale, offset]
+    if len(weights) == 2:
+        return weights
+    scale, offset = _scale_and_offset(layers[norm_name(name)])
+    return [weights[0] * scale, offset]
 
 
 def _scale_and_offset(norm: keras.layers.Layer) -> tuple[np.ndarray, np.ndarray]:
@@ -122,19 +120,19 @@ def _moments(model: keras.Model, crops: np.ndarray, batch_size: int) -> tuple[np
 
 
 def vgg16_of(model: keras.Model, task: str | None = None) -> keras.Model:
-    """The trunk of `model` as ``keras.applications.VGG16(include_top=False)`` builds it.
+    """The backbone of `model` as ``keras.applications.VGG16(include_top=False)`` builds it.
 
-    Its ``save_weights("trunk.weights.h5")`` writes a file that Keras' VGG16 and `build`
+    Its ``save_weights("backbone.weights.h5")`` writes a file that Keras' VGG16 and `build`
     take as ``weights=``.
 
     Args:
         model: A model of `build` with VGG16's own channels.
-        task: Whose trunk, where every task has one.
+        task: Whose backbone, where every task has one.
 
     Raises:
-        ValueError: The model has no such trunk.
+        ValueError: The model has no such backbone.
     """
-    trunk = vgg16(None)
-    for layer in convolutions(trunk):
+    backbone = vgg16(None)
+    for layer in convolutions(backbone):
         layer.set_weights(_folded(model, owned(layer.name, task), layer.kernel.shape))
-    return trunk
+    return backbone

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-from rich.table import Table
 
-from faceattr.data.console import OUT
 from faceattr.data.dataset import LabeledDataset, mask
 from faceattr.evaluation.metrics import Interval, predict, smallest_face, wilson
 from faceattr.model import file as model_file
-from faceattr.model.file import Description, to_jsonable
+from faceattr.model.file import Description
 from faceattr.tasks import Task
-from faceattr.training.config import Settings
+from faceattr.training.config import Network, Settings
 from faceattr.training.distill import with_answers
-from faceattr.training.network import Network
+from faceattr.training.network import start_file
 
 FORGETTING = "forgetting.json"
 
@@ -60,7 +57,7 @@ class Change:
             return f"{self.task} answers as before, to the last bit ({self.seen:,} pictures)."
         if not self.n:
             return (
-                f"{self.task}: nobody gave labels to judge it by (--judge); the answer is as "
+                f"{self.task}: nobody gave labels to judge it by (--evaluate-on); the answer is as "
                 f"before for {self.same:.1%} of {self.seen:,} pictures."
             )
         return (
@@ -115,61 +112,27 @@ def _change(task: Task, target: np.ndarray, old: np.ndarray, new: np.ndarray) ->
     )
 
 
-def print_changes(found: Sequence[Change]) -> None:
-    """Print the forgetting table: every old head before and after."""
-    if not found:
-        return
-    table = Table("old head", "n", "before", "after", "change", "lost", "won", "same answer")
-    for change in found:
-        cells = ["-"] * 5
-        if change.n:
-            (low, high), (new_low, new_high) = change.before_interval, change.after_interval
-            cells = [
-                f"{change.before:.1%} ({low:.1%} to {high:.1%})",
-                f"{change.after:.1%} ({new_low:.1%} to {new_high:.1%})",
-                f"{100 * (change.after - change.before):+.1f} points",
-                f"{change.lost:,}",
-                f"{change.won:,}",
-            ]
-        same = f"{change.same:.2%} of {change.seen:,}" if change.largest else "to the last bit"
-        table.add_row(change.task, f"{change.n:,}", *cells, same)
-    OUT.print(table)
-
-
-def write_changes(found: Sequence[Change], path: Path) -> None:
-    """Write the forgetting table as JSON, by old head."""
-    by_task: Mapping[str, dict] = {change.task: asdict(change) for change in found}
-    path.write_text(json.dumps(to_jsonable(by_task), indent=1))
-
-
 @dataclass(frozen=True)
-class Adding:
+class NewHeads:
     """What is added to the model that a run starts from, which keeps all of its heads.
 
     Args:
         sources: ``TASK=PATH`` each, labelled pictures for a new head, see
             `faceattr.data.sources.read_source`.
-        keep: While the trunk learns, hold the old heads to what they said before: their own
-            answers are the targets wherever a training picture has no label for them (learning
-            without forgetting, Li and Hoiem 2016).
-        judge: Labelled pictures that only measure what the old heads lose; nothing is
+        evaluate_on: Labelled pictures that only measure what the old heads lose; nothing is
             trained on them.
     """
 
     sources: tuple[str, ...]
-    keep: bool = False
-    judge: tuple[str, ...] = ()
+    evaluate_on: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.sources:
-            raise ValueError("There is no head to add: --keep and --judge go with --add TASK=PATH.")
+            raise ValueError(
+                "There is no head to add: --distill old and --evaluate-on go with --add TASK=PATH."
+            )
         if bare := [source for source in self.sources if "=" not in source]:
             raise ValueError(f"A head is added as TASK=PATH. Received: {', '.join(bare)}")
-
-    def notes(self, settings: Settings) -> Iterator[str]:
-        """What somebody may not expect of these settings."""
-        if self.keep and not any(phase.first for phase in settings.phases):
-            yield "--keep does nothing: the trunk is frozen, --epochs finetune=N opens it"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -177,9 +140,9 @@ class Adding:
         return tuple(dict.fromkeys(source.partition("=")[0] for source in self.sources))
 
     def sparing(self, settings: Settings) -> Settings:
-        """The settings, with the old heads left alone as long as the trunk does not learn."""
+        """The settings, with the old heads left alone as long as the backbone does not learn."""
         phases = (
-            replace(phase, heads=self.names) if phase.first is None else phase
+            replace(phase, heads=self.names) if phase.unfreeze_from is None else phase
             for phase in settings.phases
         )
         return replace(settings, phases=tuple(phases))
@@ -206,12 +169,13 @@ class ExistingHeads:
         Raises:
             ValueError: The run does not start from a model file.
         """
-        if network.start is None:
+        path = start_file(network)
+        if path is None:
             raise ValueError(
                 "Heads are added to a model that has some: --weights is 'shipped' or a model "
                 f"file. Received: {network.weights}"
             )
-        return cls(network.start, *model_file.load(network.start))
+        return cls(path, *model_file.load(path))
 
     @property
     def known(self) -> dict[str, Task]:
@@ -238,11 +202,11 @@ class ExistingHeads:
         return (*self.description.tasks, *new)
 
     def untouched(self, network: keras.Model) -> set[str]:
-        """The old heads that answer as before: neither they nor the trunk have changed."""
+        """The old heads that answer as before: neither they nor the backbone have changed."""
         before, after = _weights(self.network), _weights(network)
         same = {name: _equal(weights, after.get(name, [])) for name, weights in before.items()}
-        trunk = all(equal for name, equal in same.items() if name not in self.known)
-        return {name for name in self.known if trunk and same[name]}
+        backbone = all(equal for name, equal in same.items() if name not in self.known)
+        return {name for name in self.known if backbone and same[name]}
 
     def soft_labelled(self, rows: LabeledDataset) -> LabeledDataset:
         """The rows with the old heads' answers wherever an old task is unknown."""
@@ -261,7 +225,7 @@ class ExistingHeads:
         by_size = {side: old[side] | new[side] for side in new if old.get(side)} or new
         return {**merged, "by_size": by_size, "min_face": smallest_face(by_size)}
 
-    def told(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """What the new model's file says about the old one."""
         return {
             "file": self.path.name,

@@ -6,15 +6,15 @@ targets before anything smooths or mixes them, and reaches the loss as Keras' sa
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 import keras
 import numpy as np
 
 from faceattr.data.dataset import Batch, LabeledDataset, class_prior, draw
-from faceattr.training.augment import Augmentation, augment
+from faceattr.training.augment import augment
+from faceattr.training.config import Augmentation, TaskSampling
 
 
 def mixed(batch: Batch, mixup: float, cutmix: float, generator: np.random.Generator) -> Batch:
@@ -32,15 +32,14 @@ def mixed(batch: Batch, mixup: float, cutmix: float, generator: np.random.Genera
     Returns:
         A batch of the same form. A row that knows no task is mixed with others that know none.
     """
-    ways = [way for way, parameter in ((_mean, mixup), (_patch, cutmix)) if parameter]
-    if not ways:
+    kinds = [kind for kind in ((_mean, mixup), (_patch, cutmix)) if kind[1]]
+    if not kinds:
         return batch
-    way = ways[int(generator.integers(len(ways)))]
-    parameter = mixup if way is _mean else cutmix
+    mix, parameter = kinds[int(generator.integers(len(kinds)))]
     share = float(generator.beta(parameter, parameter))
     crops, targets, masks = batch
     partner = _partners(masks, generator)
-    crops, share = way(crops, crops[partner], share, generator)
+    crops, share = mix(crops, crops[partner], share, generator)
 
     def both(values: np.ndarray) -> np.ndarray:
         return (share * values + (1 - share) * values[partner]).astype(values.dtype)
@@ -85,7 +84,7 @@ def _patch(crops, others, share, generator) -> tuple[np.ndarray, float]:
 FEWEST_STEPS = 20
 
 
-class Drawn(Protocol):
+class FeatureSource(Protocol):
     """What batches hold in place of crops: features that were computed beforehand."""
 
     def prepare(self, epoch: int) -> None:
@@ -95,66 +94,49 @@ class Drawn(Protocol):
         """Features of rows, given by their places among the crops."""
 
 
-@dataclass(frozen=True)
-class TaskSampling:
-    """How much of a batch each task gets.
+def is_by_source(sampling: TaskSampling, tasks: Collection[str], sources: Collection[str]) -> bool:
+    """Whether the shares of a task sampling are those of sources.
 
-    Each task is given a share of the rows, drawn from those that know it. A row that knows
-    several tasks counts for each of them.
+    Raises:
+        ValueError: A name is neither a task's nor a source's, or some source has no share.
+    """
+    if sampling.shares is None or set(sampling.shares) <= set(tasks):
+        return False
+    if strangers := sorted(set(sampling.shares) - set(tasks) - set(sources)):
+        raise ValueError(
+            f"There is no task or source {', '.join(strangers)} to mix. The tasks are "
+            f"{', '.join(tasks)}; the sources are {', '.join(sorted(sources))}."
+        )
+    if set(sampling.shares) != set(sources):
+        raise ValueError(
+            f"Shares of a batch are given for every task ({', '.join(tasks)}), for every "
+            f"source ({', '.join(sorted(sources))}), or for none. "
+            f"Received: {dict(sampling.shares)}"
+        )
+    return True
+
+
+def wanted_shares(sampling: TaskSampling, names: Sequence[str], known: np.ndarray) -> np.ndarray:
+    """The labelled rows that each task shall have, in proportion.
 
     Args:
-        temperature: Shares grow with the labelled rows to the power ``1 / temperature``:
-            infinity (the default) gives every task the same number of labelled rows per
-            batch, 1 the natural proportions.
-        shares: By task, used instead, for example ``{"expression": 3, "gender": 1}``; or by the
-            name of a source, for example ``{"fer2013": 3, "affectnet": 2}``: each source then
-            gets that part of every batch.
+        sampling: What is wanted.
+        names: The tasks.
+        known: Which task each row knows, ``bool`` ``(n, tasks)``.
+
+    Returns:
+        Shares of shape ``(tasks,)``, sum 1.
     """
-
-    temperature: float = np.inf
-    shares: Mapping[str, float] | None = None
-
-    def __post_init__(self) -> None:
-        amounts = [self.temperature, *(self.shares or {}).values()]
-        if not all(amount > 0 for amount in amounts) or not all(map(np.isfinite, amounts[1:])):
-            raise ValueError(
-                "A mix has a temperature above 0, or shares above 0 by task or source. "
-                f"Received: {self.shares or self.temperature}"
-            )
-
-    def by_source(self, tasks: Collection[str], sources: Collection[str]) -> bool:
-        """Whether the shares are those of sources.
-
-        Raises:
-            ValueError: A name is neither a task's nor a source's, or some source has no share.
-        """
-        if self.shares is None or set(self.shares) <= set(tasks):
-            return False
-        if strangers := sorted(set(self.shares) - set(tasks) - set(sources)):
-            raise ValueError(
-                f"There is no task or source {', '.join(strangers)} to mix. The tasks are "
-                f"{', '.join(tasks)}; the sources are {', '.join(sorted(sources))}."
-            )
-        if set(self.shares) != set(sources):
-            raise ValueError(
-                f"Shares of a batch are given for every task ({', '.join(tasks)}), for every "
-                f"source ({', '.join(sorted(sources))}), or for none. "
-                f"Received: {dict(self.shares)}"
-            )
-        return True
-
-    def wanted(self, names: Sequence[str], known: np.ndarray) -> np.ndarray:
-        """The labelled rows that each task shall have, in proportion: ``(tasks,)``, sum 1."""
-        if self.shares is not None:
-            if set(self.shares) != set(names):
-                raise ValueError(
-                    f"Shares of a batch are given for every task ({', '.join(names)}) or for none. "
-                    f"Received: {dict(self.shares)}"
-                )
-            weights = np.array([float(self.shares[name]) for name in names])
-        else:
-            weights = known.sum(axis=0).astype(float) ** (1 / self.temperature)
-        return weights / weights.sum()
+    if sampling.shares is None:
+        weights = known.sum(axis=0).astype(float) ** (1 / sampling.temperature)
+    elif set(sampling.shares) == set(names):
+        weights = np.array([float(sampling.shares[name]) for name in names])
+    else:
+        raise ValueError(
+            f"Shares of a batch are given for every task ({', '.join(names)}) or for none. "
+            f"Received: {dict(sampling.shares)}"
+        )
+    return weights / weights.sum()
 
 
 def steps_per_epoch(rows: int, batch_size: int) -> int:
@@ -163,52 +145,52 @@ def steps_per_epoch(rows: int, batch_size: int) -> int:
 
 
 def label_patterns(
-    rows: LabeledDataset, names: Sequence[str], mix: TaskSampling
+    rows: LabeledDataset, names: Sequence[str], sampling: TaskSampling
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """The rows of each kind, and how much of the batches each kind gets.
+    """The rows of each pattern of known tasks, and how much of the batches each pattern gets.
 
-    Rows that know the same tasks are of one kind; where the mix is by source, rows of one source.
+    Where the shares are those of sources, the rows of a source take the place of a pattern.
 
     Args:
         rows: Training rows.
         names: The tasks that some of them know.
-        mix: What is wanted.
+        sampling: What is wanted.
 
     Returns:
-        For each kind its rows ``(n,)``, and the shares of the kinds ``(kinds,)``, sum 1.
+        For each pattern its rows ``(n,)``, and the shares of the patterns ``(patterns,)``, sum 1.
     """
     sources = rows.sources
-    if mix.by_source(names, set(sources)):
-        stated = dict(mix.shares or {})
+    if is_by_source(sampling, names, set(sources)):
+        stated = dict(sampling.shares or {})
         shares = np.array([float(share) for share in stated.values()])
-        kinds = [np.flatnonzero(sources == name) for name in stated]
-        return kinds, shares / shares.sum()
+        return [np.flatnonzero(sources == name) for name in stated], shares / shares.sum()
     known = rows.known[:, rows.known.any(axis=0)]
-    patterns, kind_of, counts = np.unique(known, axis=0, return_inverse=True, return_counts=True)
-    kinds = [np.flatnonzero(kind_of == kind) for kind in range(len(patterns))]
-    return kinds, kind_shares(patterns.astype(float), counts, mix.wanted(names, known))
+    patterns, of_row, counts = np.unique(known, axis=0, return_inverse=True, return_counts=True)
+    members = [np.flatnonzero(of_row == pattern) for pattern in range(len(patterns))]
+    wanted = wanted_shares(sampling, names, known)
+    return members, pattern_shares(patterns.astype(float), counts, wanted)
 
 
-def kind_shares(kinds: np.ndarray, counts: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """How much of the batches each kind of row gets so that the tasks get what is wanted.
+def pattern_shares(patterns: np.ndarray, counts: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """How much of the batches each pattern gets so that the tasks get what is wanted.
 
     Rows are drawn for one task at a time, evenly among those that know it. How often each
     task draws is adjusted until the labelled rows are in the wanted proportion, as far as
-    overlapping kinds allow it; no task draws less than half of its share, so that no kind of
-    row is lost to the balance. Disjoint kinds meet `wanted` exactly.
+    overlapping patterns allow it; no task draws less than half of its share, so that no
+    pattern is lost to the balance. Disjoint patterns meet `wanted` exactly.
 
     Args:
-        kinds: The kinds of rows by the tasks that they know, 0 or 1, ``(kinds, tasks)``.
-        counts: How many rows there are of each kind, ``(kinds,)``.
+        patterns: Which task each pattern knows, 0 or 1, ``(patterns, tasks)``.
+        counts: How many rows there are of each pattern, ``(patterns,)``.
         wanted: Labelled rows per task, in proportion, sum 1, ``(tasks,)``.
 
     Returns:
-        Probabilities of shape ``(kinds,)``.
+        Probabilities of shape ``(patterns,)``.
     """
-    of_task = kinds * counts[:, None] / (kinds * counts[:, None]).sum(axis=0)
+    of_task = patterns * counts[:, None] / (patterns * counts[:, None]).sum(axis=0)
     draws = wanted
     for _ in range(200):
-        labelled = (of_task @ draws) @ kinds
+        labelled = (of_task @ draws) @ patterns
         draws = np.maximum(draws * wanted * labelled.sum() / labelled, wanted / 2)
         draws = draws / draws.sum()
     return of_task @ draws
@@ -217,16 +199,16 @@ def kind_shares(kinds: np.ndarray, counts: np.ndarray, wanted: np.ndarray) -> np
 class MaskedBatches(keras.utils.PyDataset):
     """Endless training batches, each epoch's order fixed by seed and epoch number.
 
-    Every batch holds the same number of rows of each kind, give or take one or two. An epoch
-    draws as many rows as there are, but at least 20 batches, and repeats no row of a kind
-    before it has drawn them all. A batch depends on seed, epoch and step alone, so a resumed run
+    Every batch holds the same number of rows of each pattern of known tasks, give or take one or
+    two. An epoch draws as many rows as there are, but at least 20 batches, and repeats no row of a
+    pattern before it has drawn them all. A batch depends on seed, epoch and step alone, so a resumed run
     sees what an unbroken one would have seen.
 
     Args:
         rows: The training rows.
         size: Side of the crops that come out, in pixels.
         batch_size: Rows in a batch.
-        mix: How much of a batch each task gets.
+        task_sampling: How much of a batch each task gets.
         augmentation: What happens to the crops.
         mixed_by: Parameters of mixup and CutMix, see `faceattr.training.batches.mixed`.
         seed: Decides the order and the augmentation; one number or several.
@@ -241,13 +223,13 @@ class MaskedBatches(keras.utils.PyDataset):
         size: int,
         *,
         batch_size: int = 64,
-        mix: TaskSampling | None = None,
+        task_sampling: TaskSampling | None = None,
         augmentation: Augmentation | None = None,
         mixed_by: tuple[float, float] = (0.0, 0.0),
         seed: int | Sequence[int] = 0,
         epoch: int = 0,
         steps: int | None = None,
-        features: Drawn | None = None,
+        features: FeatureSource | None = None,
     ) -> None:
         super().__init__()
         self._steps = steps_per_epoch(len(rows), batch_size) if steps is None else steps
@@ -256,8 +238,8 @@ class MaskedBatches(keras.utils.PyDataset):
         self._seed = [seed] if isinstance(seed, int) else list(seed)
         self._epoch, self._features = epoch, features
         names = [name for name, target in rows.targets.items() if target.any()]
-        self._kinds, self._shares = label_patterns(rows, names, mix or TaskSampling())
-        self._chances = rows.sampling_weights
+        self._patterns, self._shares = label_patterns(rows, names, task_sampling or TaskSampling())
+        self._chances = rows.chances
         self._plan, self._began = self._planned(), False
         self._prepare()
 
@@ -293,8 +275,8 @@ class MaskedBatches(keras.utils.PyDataset):
         generator = np.random.default_rng([*self._seed, self._epoch])
         drawn = np.empty(self._steps * self._batch_size, int)
         slots = stratified_interleave(self._shares, len(drawn))
-        for kind, rows in enumerate(self._kinds):
-            own = np.flatnonzero(slots == kind)
+        for pattern, rows in enumerate(self._patterns):
+            own = np.flatnonzero(slots == pattern)
             if self._rows.balance == "sampling":
                 drawn[own] = draw(rows, self._chances[rows], len(own), generator)
                 continue
@@ -304,18 +286,18 @@ class MaskedBatches(keras.utils.PyDataset):
 
 
 def stratified_interleave(shares: np.ndarray, slots: int) -> np.ndarray:
-    """Which kind of row each slot gets: every kind as evenly over the slots as can be.
+    """Which pattern each slot gets: every pattern as evenly over the slots as can be.
 
     Args:
-        shares: Probabilities of the kinds, ``(kinds,)``, sum 1.
+        shares: Probabilities of the patterns, ``(patterns,)``, sum 1.
         slots: How many slots there are.
 
     Returns:
-        Numbers of kinds, ``(slots,)``.
+        Numbers of patterns, ``(slots,)``.
     """
     counts = np.floor(shares * slots).astype(int)
     short = slots - counts.sum()
     counts[np.argsort(counts - shares * slots, kind="stable")[:short]] += 1
-    kinds = np.repeat(np.arange(len(shares)), counts)
+    patterns = np.repeat(np.arange(len(shares)), counts)
     places = np.concatenate([(np.arange(count) + 0.5) / count for count in counts if count])
-    return kinds[np.argsort(places, kind="stable")]
+    return patterns[np.argsort(places, kind="stable")]

@@ -1,22 +1,30 @@
 """What a run writes down after each epoch, so that another one can go on with it.
 
-The network's variables that no phase so far can have changed are left out: the resumed run
-builds the network in the same way.
+Variables are kept by their position: Keras' `get_state_tree` names two metrics of one network
+alike, and numbers optimisers through the whole process. The network's variables that no phase so
+far can have changed are left out: the resumed run builds the network in the same way.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+
+from faceattr.evaluation.report import SCORES
+from faceattr.model.file import rename_keys, to_jsonable
+from faceattr.training.config import FROZEN, OLD_NAMES, Phase, Settings
+from faceattr.training.feature_cache import trainable_in
 
 EVERY = 4  # steps between two updates: the same average for a quarter of the work
 
@@ -78,6 +86,8 @@ class WeightAverage(keras.callbacks.Callback):
 
 
 CHECKPOINT = "checkpoint.npz"
+LOG = "log.csv"
+SETTINGS = "settings.json"
 
 
 @dataclass(frozen=True)
@@ -85,7 +95,7 @@ class Position:
     """How far a run has come.
 
     Args:
-        phase: Position of the phase it is in.
+        phase: Number of the phase it is in, from 0.
         epochs: How many of this phase are done.
         best: The highest mean accuracy so far, minus infinity before the first epoch.
         number: That epoch's number over all phases, from 1; 0 before the first.
@@ -98,27 +108,142 @@ class Position:
     number: int = 0
     waited: int = 0
 
+    def after(self, number: int, mean: float) -> Position:
+        """The position after one more epoch.
 
-def save(
-    folder: Path,
-    position: Position,
-    network: Sequence[keras.Variable],
-    optimizer: Sequence[keras.Variable],
-) -> None:
-    """Write a checkpoint; the one before, and its best epoch, stay until this one is whole."""
-    both = (("network", network), ("optimizer", optimizer))
-    arrays = {"position": np.array(astuple(position), "float64")}
-    for prefix, variables in both:
-        arrays |= _named(prefix, variables)
-    _write(folder / CHECKPOINT, arrays)
-    for path in folder.glob("best-*.npz"):
-        if path != best_path(folder, position):
-            path.unlink()
+        Args:
+            number: The epoch's number over all phases.
+            mean: Its mean accuracy.
+        """
+        if mean > self.best or not np.isfinite(self.best):
+            return replace(self, epochs=self.epochs + 1, best=mean, number=number, waited=0)
+        return replace(self, epochs=self.epochs + 1, waited=self.waited + 1)
+
+    def has_waited(self, phase: Phase) -> bool:
+        """Whether the phase has waited for a new best as long as it may."""
+        return phase.patience is not None and self.waited >= phase.patience
+
+    def is_behind(self, phase: Phase) -> bool:
+        """Whether the phase is done."""
+        return self.epochs == phase.epochs or self.has_waited(phase)
 
 
-def best_path(folder: Path, position: Position) -> Path:
-    """Where the weights of the best epoch lie."""
-    return folder / f"best-{position.number}.npz"
+class Checkpoints:
+    """The checkpoint of a run and the weights of its best epoch, in one folder.
+
+    Args:
+        folder: Of the run.
+        network: What is trained.
+        phases: Of the run.
+        own: Variables of the combined loss that learn along.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        network: keras.Model,
+        phases: Sequence[Phase],
+        own: Sequence[keras.Variable] = (),
+    ) -> None:
+        self.folder, self._network, self._phases, self._own = folder, network, phases, own
+        ids = set(map(id, network.weights))
+        self.weights = [v for v in trainable_in(network, phases) if id(v) in ids]
+
+    def begin(self, identity: Mapping[str, Any], resume: bool) -> Position:
+        """Where to start: at the beginning, or where the checkpoint was written.
+
+        Args:
+            identity: What a resumed run must have in common with the one that it goes on with.
+            resume: Go on from the checkpoint, if there is one.
+
+        Raises:
+            ValueError: The checkpoint is of a run with another identity, or damaged.
+        """
+        path, text = self.folder / SETTINGS, json.dumps(to_jsonable(identity), indent=1)
+        if not (resume and (self.folder / CHECKPOINT).is_file()):
+            for name in (LOG, SCORES):
+                (self.folder / name).unlink(missing_ok=True)
+            remove(self.folder)
+            path.write_text(text)
+            return Position()
+        self._check_same_run(path.read_text(), text)
+        phase, *others = _read(self.folder / CHECKPOINT, "position").tolist()
+        position = Position(int(phase), int(others[0]), others[1], *map(int, others[2:]))
+        _restore(self.folder / CHECKPOINT, "network", self.changed(position))
+        return position
+
+    def _check_same_run(self, before: str, now: str) -> None:
+        """Refuse a checkpoint of another run, or one that this version would read wrongly."""
+        had, has = _identity(before), _identity(now)
+        if had is None or had != has:
+            raise ValueError(
+                f"The run in {self.folder} has other settings, another network or other data (see "
+                f"{SETTINGS} there). Resume it with the same ones, or start anew."
+            )
+        if self._own and '"ema"' not in before:
+            raise ValueError(
+                f"The run in {self.folder} was begun by a faceattr that learnt the weights of "
+                "--combine in another way. Start anew with --overwrite."
+            )
+
+    def changed(self, position: Position) -> list[keras.Variable]:
+        """The variables that the phases up to this one may change."""
+        phases = self._phases[: position.phase + 1]
+        return [*trainable_in(self._network, phases), *self._own]
+
+    def save(
+        self,
+        position: Position,
+        changed: Sequence[keras.Variable],
+        state: Sequence[keras.Variable],
+    ) -> None:
+        """Write a checkpoint; the one before, and its best epoch, stay until this one is whole.
+
+        Args:
+            position: Where the run is.
+            changed: Of `changed`.
+            state: What the phase needs besides the network: of optimisers and averages.
+        """
+        arrays = {"position": np.array(astuple(position), "float64")}
+        _write(
+            self.folder / CHECKPOINT,
+            arrays | _named("network", changed) | _named("optimizer", state),
+        )
+        for path in self.folder.glob("best-*.npz"):
+            if path != self._best_path(position):
+                path.unlink()
+
+    def restore_state(self, state: Sequence[keras.Variable]) -> None:
+        """Give optimisers and averages the values of the checkpoint."""
+        _restore(self.folder / CHECKPOINT, "optimizer", state)
+
+    def save_best(self, position: Position) -> None:
+        """Write the weights of the best epoch so far."""
+        _write(self._best_path(position), _named("weight", self.weights))
+
+    def restore_best(self, position: Position) -> None:
+        """Give the network the weights of the best epoch so far, if there is one."""
+        if position.number:
+            _restore(self._best_path(position), "weight", self.weights)
+
+    def _best_path(self, position: Position) -> Path:
+        return self.folder / f"best-{position.number}.npz"
+
+
+def _identity(text: str) -> dict[str, Any] | None:
+    """An identity with today's names, and defaults for settings that its writer did not know."""
+    try:
+        written = rename_keys(json.loads(text), OLD_NAMES)
+        defaults = to_jsonable(asdict(Settings(phases=(FROZEN,))))
+        return {**written, "settings": _completed(written["settings"], defaults)}
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _completed(written: Any, default: Any) -> Any:
+    if not isinstance(written, Mapping) or not isinstance(default, Mapping):
+        return written
+    return {**default, **{name: _completed(of, default.get(name)) for name, of in written.items()}}
 
 
 def remove(folder: Path) -> None:
@@ -127,29 +252,17 @@ def remove(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def save_best(folder: Path, position: Position, weights: Sequence[keras.Variable]) -> None:
-    """Write the weights of the best epoch so far."""
-    _write(best_path(folder, position), _named("weight", weights))
-
-
-def read_position(folder: Path) -> Position:
-    """Where the checkpoint was written."""
-    phase, epochs, best, number, waited = _read(folder / CHECKPOINT, "position").tolist()
-    return Position(int(phase), int(epochs), best, int(number), int(waited))
-
-
-def restore(path: Path, prefix: str, variables: Sequence[keras.Variable]) -> None:
-    """Give variables their values of a file."""
-    for number, variable in enumerate(variables):
-        variable.assign(_read(path, f"{prefix}{number}"))
-
-
 def sha256_of(variables: Sequence[keras.Variable]) -> str:
     """A hash of the values of variables."""
     digest = hashlib.sha256()
     for variable in variables:
         digest.update(keras.ops.convert_to_numpy(variable).tobytes())
     return digest.hexdigest()
+
+
+def _restore(path: Path, prefix: str, variables: Sequence[keras.Variable]) -> None:
+    for number, variable in enumerate(variables):
+        variable.assign(_read(path, f"{prefix}{number}"))
 
 
 def _named(prefix: str, variables: Sequence[keras.Variable]) -> dict[str, np.ndarray]:

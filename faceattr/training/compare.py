@@ -1,4 +1,4 @@
-"""Ways of training side by side: the same rows, the same number of pictures, several seeds.
+"""Configs of training side by side: the same rows, the same number of pictures, several seeds.
 
 The results of a run are appended to a CSV file as it ends; what is there is not run again.
 """
@@ -25,20 +25,22 @@ from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
 from faceattr.data.sources import read_for_training
 from faceattr.evaluation.report import read_dataset
 from faceattr.images.crop import CropRule
-from faceattr.model.file import to_jsonable
+from faceattr.model.file import rename_keys, to_jsonable
+from faceattr.progress import SILENT, Progress
 from faceattr.tasks import Task
-from faceattr.training.batches import TaskSampling, steps_per_epoch
-from faceattr.training.config import Settings
+from faceattr.training import network as networks
+from faceattr.training.batches import steps_per_epoch
+from faceattr.training.config import OLD_NAMES, Network, Settings, TaskSampling
 from faceattr.training.feature_cache import folder_in
-from faceattr.training.network import Network
 from faceattr.training.trainer import Epoch, check, fit
 
 ALONE = "alone"
+STORED_NAMES = {new: old for old, new in OLD_NAMES.items()}
 
 
 @dataclass(frozen=True)
 class Config:
-    """A way of training several tasks, by name."""
+    """How several tasks are trained, by name."""
 
     name: str
     network: Network
@@ -47,7 +49,7 @@ class Config:
 
 @dataclass(frozen=True)
 class Data:
-    """What all ways are trained and judged on.
+    """What all configs are trained and scored on.
 
     Args:
         sources: See `faceattr.data.sources.read_source`.
@@ -64,34 +66,34 @@ class Data:
 
 @dataclass(frozen=True)
 class Run:
-    """One training: a way, a seed, and the task that is trained alone, or None for all."""
+    """One training: a config, a seed, and the task that is trained alone, or None for all."""
 
-    way: Config
+    config: Config
     seed: int
     data: Data
     alone: str | None = None
 
     @property
     def name(self) -> str:
-        """What table and messages call its way."""
-        return ALONE if self.alone else self.way.name
+        """What table and messages call its config."""
+        return ALONE if self.alone else self.config.name
 
     @property
     def settings(self) -> Settings:
-        """Its way's, with its seed; every phase goes to its end, so that all see as much."""
-        settings = self.way.settings
+        """Its config's, with its seed; every phase goes to its end, so that all see as much."""
+        settings = self.config.settings
         phases = tuple(replace(phase, patience=None) for phase in settings.phases)
         if self.alone:  # what was said of the other tasks and their sources has no meaning
             priors = {task: of for task, of in settings.priors.items() if task == self.alone}
-            settings = replace(settings, priors=priors, mix=TaskSampling())
+            settings = replace(settings, priors=priors, task_sampling=TaskSampling())
         return replace(settings, phases=phases, seed=self.seed)
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all that was asked for."""
+        """A hash of all that was asked for, the same for tables of older versions."""
         facts = {
-            "network": asdict(self.way.network),
-            "settings": asdict(self.settings),
+            "network": rename_keys(asdict(self.config.network), STORED_NAMES),
+            "settings": rename_keys(asdict(self.settings), STORED_NAMES),
             "sources": self.data.sources,
             "tasks": self.data.tasks,
             "spelling": asdict(self.data.label_map),
@@ -105,7 +107,7 @@ class Result:
     """What a run brought for one task: a line of the file.
 
     Args:
-        way: The way's name, or `ALONE`.
+        config: The config's name, or `ALONE`.
         seed: The run's.
         task: The task.
         n: Validation rows that know it.
@@ -118,7 +120,7 @@ class Result:
         run: Its fingerprint.
     """
 
-    way: str
+    config: str
     seed: int
     task: str
     n: int
@@ -149,12 +151,12 @@ def train_apart(run: Run, begin: Callable[[], None] | None = None) -> list[Resul
 
 
 def train_once(run: Run) -> list[Result]:
-    """Train once and judge the last epoch."""
-    network = run.way.network.settled()
-    tasks, rows = _read(run, network.crop or CropRule())
-    model = network.build(tasks, seed=run.seed)
-    network.measure(model, rows["train"])
-    clock, epochs = _Clock(), list[Epoch]()
+    """Train once and score the last epoch."""
+    network = networks.resolved(run.config.network)
+    tasks, rows = _read(run, networks.crop_rule(network))
+    model = networks.new_model(network, tasks, run.seed)
+    networks.measure(network, model, rows["train"])
+    clock, epochs = _Clock(), _Epochs()
     with tempfile.TemporaryDirectory() as folder:
         fit(
             model,
@@ -163,14 +165,14 @@ def train_once(run: Run) -> list[Result]:
             rows["val"],
             run.settings,
             Path(folder),
-            after_epoch=epochs.append,
             callbacks=[clock],
             features=folder_in(run.data.cache),
+            progress=epochs,
         )
-    steps = len(epochs) * steps_per_epoch(len(rows["train"]), run.settings.batch_size)
+    steps = epochs.count * steps_per_epoch(len(rows["train"]), run.settings.batch_size)
     result = partial(
         Result,
-        way=run.name,
+        config=run.name,
         seed=run.seed,
         pictures=steps * run.settings.batch_size,
         minutes=clock.seconds / 60,
@@ -185,7 +187,7 @@ def train_once(run: Run) -> list[Result]:
             accuracy=score.accuracy,
             balanced_accuracy=score.balanced_accuracy,
         )
-        for task, score in epochs[-1].scores.items()
+        for task, score in epochs.scores.items()
     ]
 
 
@@ -200,6 +202,16 @@ def _read(run: Run, rule: CropRule) -> tuple[list[Task], dict[str, LabeledDatase
         if run.alone:
             rows[split] = rows[split].only(run.alone)
     return tasks, rows
+
+
+class _Epochs(Progress):
+    """How many epochs there were, and the scores of the last one."""
+
+    count = 0
+
+    def show(self, record: object) -> None:
+        if isinstance(record, Epoch):
+            self.count, self.scores = self.count + 1, record.scores
 
 
 class _Clock(keras.callbacks.Callback):
@@ -225,74 +237,91 @@ def _peak_megabytes() -> float:
     return found[0] * 1024 / 1e6 if found else float("nan")
 
 
+@dataclass(frozen=True)
+class RunStarted:
+    """Run `number` of `total` begins; shown before it."""
+
+    run: Run
+    number: int
+    total: int
+
+
+@dataclass(frozen=True)
+class RunFinished:
+    """What a run brought, by task; shown when the file has it."""
+
+    results: Sequence[Result]
+
+
 def compare(
-    ways: Sequence[Config],
+    configs: Sequence[Config],
     data: Data,
     output: str | Path,
     *,
     seeds: int = 3,
     perform: Callable[[Run], list[Result]] = train_apart,
-    on_begin: Callable[[Run, int, int], None] = lambda run, number, of: None,
-    on_end: Callable[[list[Result]], None] = lambda results: None,
+    progress: Progress = SILENT,
 ) -> pd.DataFrame:
-    """Train every way with every seed, and the first way with each task alone.
+    """Train with every config and every seed, and with the first one each task alone.
 
     Args:
-        ways: What to compare. The first one, trained on one task at a time, is the baseline
+        configs: What to compare. The first one, trained on one task at a time, is the baseline
             that tells what sharing gave or cost.
-        data: What to train and judge on.
+        data: What to train and score on.
         output: The CSV file that keeps the results; what it holds already is not run again.
         seeds: How many seeds, from 0 on.
         perform: Trains once.
-        on_begin: Is told of every run before it begins, its number and how many there are.
-        on_end: Is told what a run brought, when the file has it.
+        progress: Is shown `RunStarted` and `RunFinished`.
 
     Returns:
         A line for every run and task, with the fields of `Result`.
 
     Raises:
-        ValueError: Two ways have the same name, or a setting does not fit.
+        ValueError: Two configs have the same name, or a setting does not fit.
         OSError: A run's process was killed.
     """
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    runs = list(_runs(ways, data, seeds))
-    wanted = [run.fingerprint for run in runs]
-    known = _known(output)
+    runs = list(_runs(configs, data, seeds))
+    known = set(_read_results(output)["run"])
     for number, run in enumerate(runs, 1):
         if run.fingerprint in known:
             continue
-        on_begin(run, number, len(runs))
+        progress.show(RunStarted(run, number, len(runs)))
         results = perform(run)
         lines = pd.DataFrame([asdict(result) for result in results])
         lines.to_csv(output, mode="a", header=not output.exists(), index=False)
-        on_end(results)
-    table = pd.read_csv(output)
+        progress.show(RunFinished(results))
+    table = _read_results(output)
+    wanted = [run.fingerprint for run in runs]
     return table[table["run"].isin(wanted)].reset_index(drop=True)
 
 
-def _runs(ways: Sequence[Config], data: Data, seeds: int) -> Iterator[Run]:
+def _runs(configs: Sequence[Config], data: Data, seeds: int) -> Iterator[Run]:
     """Seed by seed, so that a stop leaves whole rounds; the baseline comes first."""
-    names = [way.name for way in ways]
-    if not ways or seeds < 1 or len({*names, ALONE}) <= len(names):
+    names = [config.name for config in configs]
+    if not configs or seeds < 1 or len({*names, ALONE}) <= len(names):
         raise ValueError(
-            f"A comparison has a seed and ways with names of their own, none called {ALONE}. "
-            f"Received: {seeds} seeds, {', '.join(names) or 'no way'}"
+            f"A comparison has a seed and configs with names of their own, none called {ALONE}. "
+            f"Received: {seeds} seeds, {', '.join(names) or 'no config'}"
         )
-    manifest = read_for_training(data.sources, data.tasks, data.label_map)
-    for way in ways:
-        check(way.network.settled().build(manifest.tasks), way.settings, manifest.examples)
+    manifest = read_for_training(data.sources, data.tasks, data.spelling)
+    for config in configs:
+        model = networks.new_model(networks.resolved(config.network), manifest.tasks)
+        check(model, config.settings, manifest.examples)
     tasks = [task.name for task in manifest.tasks]
     for seed in range(seeds):
         if len(tasks) > 1:
-            yield from (Run(ways[0], seed, data, alone=task) for task in tasks)
-        yield from (Run(way, seed, data) for way in ways)
+            yield from (Run(configs[0], seed, data, alone=task) for task in tasks)
+        yield from (Run(config, seed, data) for config in configs)
 
 
-def _known(output: Path) -> set[str]:
+def _read_results(output: Path) -> pd.DataFrame:
+    """The results that a file holds already; until version 0.1 a config was called a way."""
+    columns = list(Result.__dataclass_fields__)
     if not output.exists():
-        return set()
-    table = pd.read_csv(output)
-    if list(table.columns) != list(Result.__dataclass_fields__):
+        return pd.DataFrame(columns=columns)
+    table = pd.read_csv(output).rename(columns={"way": "config"})
+    if list(table.columns) != columns:
         raise ValueError(f"{output} is no table of a comparison: choose another name.")
-    return set(table["run"])
+    return table

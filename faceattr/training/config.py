@@ -1,79 +1,111 @@
-"""Everything that decides a training run apart from its rows and its network."""
+"""Every option of a training run, declared once: the command line reads fields and defaults here.
+
+This module imports nothing heavy, so that ``faceattr train --help`` answers at once.
+"""
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
-import keras
+if TYPE_CHECKING:
+    from faceattr.images.crop import CropRule
 
-from faceattr.data.dataset import BALANCES
-from faceattr.model.file import to_jsonable
-from faceattr.model.learning import TRUNK, unfreeze_from
-from faceattr.training.augment import Augmentation
-from faceattr.training.batches import TaskSampling
-from faceattr.training.losses import COMBINATIONS, Auxiliary
-from faceattr.training.optimizers import ConvolutionMuon
-
-
-def _begins(branch: str) -> str:
-    """A regular expression for how the paths of a branch's variables begin."""
-    if branch == TRUNK:
-        return r"block\d_conv"
-    if re.fullmatch(r"block\d", branch):
-        return f"{branch}_conv"
-    if branch.startswith("block"):
-        return f"{re.escape(branch)}[_/]"
-    # The heads of auxiliary losses go with their task.
-    return rf"(block\d_\w+_for_)?{re.escape(branch)}/"
+IMAGENET, NOTHING = "imagenet", "none"  # starts of a backbone that are no files
+UNIFORM, NATURAL = "uniform", "natural"  # priors that are no sources
+SMALLEST = 32  # pixels: VGG16 halves a crop five times
+# What fields were called until version 0.1; checkpoints and tables of comparisons still say so.
+OLD_NAMES = {
+    "trunk": "backbone",
+    "taps": "feature_layers",
+    "first": "unfreeze_from",
+    "rates": "branch_rates",
+    "mix": "task_sampling",
+    "tie": "sharing_strength",
+    "copies": "augment_repeats",
+    "level": "align",
+}
 
 
-def branch_pattern(branch: str, branches: Collection[str]) -> str:
-    """A regular expression for the paths of a branch's variables.
-
-    Args:
-        branch: ``"trunk"``, a block such as ``"block5"``, a layer, or a task.
-        branches: All that are asked for; the narrower ones among them keep their variables.
-    """
-    wide = "block" if branch == TRUNK else f"{branch}_"
-    narrower = [
-        other
-        for other in branches
-        if other != branch and branch.startswith((TRUNK, "block")) and other.startswith(wide)
-    ]
-    return "".join(f"(?!{_begins(other)})" for other in narrower) + _begins(branch) + ".*"
-
-
-def check_branches(network: keras.Model, branches: Collection[str]) -> None:
-    """Raise ValueError for a branch that the network does not have."""
-    paths = [variable.path for variable in network.variables]
-    for branch in branches:
-        if not any(re.match(_begins(branch), path) for path in paths):
+def check_choices(record: Any) -> None:
+    """Raise ValueError where a field has none of the values that its type lists."""
+    hints = get_type_hints(type(record), None, {"CropRule": Any})
+    for name, hint in hints.items():
+        literals = [part for part in (hint, *get_args(hint)) if choices_of(part)]
+        value = getattr(record, name)
+        if literals and value is not None and value not in choices_of(literals[0]):
             raise ValueError(
-                "A rate is for trunk, a block such as block5, a layer such as block5_conv1 or "
-                f"one of the tasks {', '.join(network.output)}. Received: {branch!r}"
+                f"{name} is one of {', '.join(choices_of(literals[0]))}. Received: {value!r}"
             )
 
 
-OPTIMIZERS = ("adam", "muon")
-SMALLEST = 32  # VGG16 halves a crop five times
+def choices_of(hint: Any) -> tuple[str, ...]:
+    """The values of a ``Literal``; none of another type."""
+    return get_args(hint) if getattr(hint, "__origin__", None) is Literal else ()
+
+
+@dataclass(frozen=True)
+class Network:
+    """What is trained.
+
+    Args:
+        weights: Where the backbone starts: ``shipped`` (the model that comes with the package),
+            ``imagenet``, ``none``, a model file, or a weights file of Keras' VGG16.
+        crop: How faces are cut; None for as the model file says that the run starts from.
+        backbone: ``vgg16``, or ``vgg16-slim`` with a quarter of the channels.
+        sharing: One backbone for all tasks (``hard``), or one for each (``soft``).
+        pooling: How the features that a head reads are pooled over the picture. None, like None of
+            backbone and sharing, stands for what the model file has that the run starts from, else
+            for the first choice.
+        feature_layers: By task, the layer that its head reads if not the last one: ``block2_pool``.
+        dropout: Share of the pooled features that is dropped while training.
+        norm: Batch normalisation while training, folded away when saved; None for wherever the
+            backbone starts from nothing. With a backbone that has learnt already, all of it learns.
+        dtype: What it computes in; None for the faster one on this machine.
+    """
+
+    weights: str = "shipped"
+    crop: CropRule | None = None
+    backbone: Literal["vgg16", "vgg16-slim"] | None = None
+    sharing: Literal["hard", "soft"] | None = None
+    pooling: Literal["max", "avg"] | None = None
+    feature_layers: Mapping[str, str] = field(default_factory=dict)
+    dropout: float = 0.5
+    norm: bool | None = None
+    dtype: Literal["float32", "mixed_bfloat16"] | None = None
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"Dropout is a share from 0 to below 1. Received: {self.dropout}")
+
+    @property
+    def is_normalised_again(self) -> bool:
+        """Whether a backbone that has learnt gets batch normalisation back."""
+        return bool(self.norm) and self.weights != NOTHING
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """The phases that suit the start."""
+        if self.weights == NOTHING:
+            return (SCRATCH,)
+        return (WHOLE,) if self.is_normalised_again else (FROZEN, FINETUNE)
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One stretch of training with its own optimiser.
+    """A part of the training with its own optimiser.
 
     Args:
         name: What logs and messages call it.
-        epochs: How many; an epoch draws as many rows as the training set has, and at least
-            twenty batches.
-        learning_rate: The highest rate. It rises over the first `warmup` of the phase and
-            falls to 0 along half a cosine.
-        first: The first layer of the trunk that learns, ``"trunk"`` for all of it, None for
-            the heads alone.
+        epochs: How many: ``frozen=5,finetune=5``; ``scratch=10``; ``whole=10``. An epoch draws as
+            many rows as the training set has, and at least twenty batches.
+        learning_rate: The highest learning rate of a phase, or of a branch. It rises over the
+            first `warmup` of the phase and falls to 0 along half a cosine.
+        unfreeze_from: First layer of the backbone that learns. ``"backbone"`` stands for all of
+            it, None for the heads alone.
         heads: Names of the heads that learn, None for all; the others stay as they are to the
             last bit.
         optimizer: ``"adam"``, or ``"muon"`` for convolutions that start from nothing.
@@ -82,27 +114,28 @@ class Phase:
             Smaller crops are cheaper and teach most of it.
         warmup: Share of the phase's steps.
         weight_decay: Decoupled, times the rate.
-        patience: The phase ends after so many epochs without a new best; None never does.
-        rates: By branch another highest rate than `learning_rate`: a task, ``"trunk"``, a block
-            of it (``"block5"``) or a layer; the narrowest counts. Each branch has an optimiser
-            of its own.
+        patience: Epochs without a new best that end a phase. None never does.
+        branch_rates: By branch another highest rate than `learning_rate`: a task,
+            ``"backbone"``, a block of it (``"block5"``) or a layer; the narrowest counts. Each
+            branch has an optimiser of its own.
     """
 
     name: str
     epochs: int
     learning_rate: float
-    first: str | None = None
+    unfreeze_from: str | None = None
     heads: tuple[str, ...] | None = None
-    optimizer: str = "adam"
+    optimizer: Literal["adam", "muon"] = "adam"
     norm_learns: bool = False
     sizes: tuple[float, ...] = (1.0,)
     warmup: float = 0.03
     weight_decay: float = 0.0
     patience: int | None = None
-    rates: Mapping[str, float] = field(default_factory=dict)
+    branch_rates: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        rates = (self.learning_rate, *self.rates.values())
+        check_choices(self)
+        rates = (self.learning_rate, *self.branch_rates.values())
         if self.epochs < 1 or not all(0 < rate < math.inf for rate in rates):
             raise ValueError(
                 f"Phase {self.name!r} needs at least one epoch and a rate above 0. "
@@ -110,21 +143,13 @@ class Phase:
             )
         if self.patience is not None and self.patience < 1:
             raise ValueError(f"Patience is at least one epoch. Received: {self.patience}")
-        if self.optimizer not in OPTIMIZERS:
-            raise ValueError(
-                f"An optimiser is one of {', '.join(OPTIMIZERS)}. Received: {self.optimizer!r}"
-            )
-
-    def open(self, network: keras.Model) -> None:
-        """Let that part of a network learn which this phase names, and nothing else."""
-        unfreeze_from(network, self.first, heads=self.heads, norm_learns=self.norm_learns)
 
     def size_of(self, epoch: int, model_size: int) -> int:
         """The crop size of an epoch of this phase, counted from 0."""
         share = self.sizes[epoch * len(self.sizes) // self.epochs]
         return max(SMALLEST, round(model_size * share))
 
-    def stretches(self, model_size: int, first_epoch: int = 0) -> Iterator[tuple[int, int, int]]:
+    def size_stages(self, model_size: int, first_epoch: int = 0) -> Iterator[tuple[int, int, int]]:
         """Runs of epochs with one crop size: ``(start, end, size)``, from `first_epoch` on."""
         start = first_epoch
         while start < self.epochs:
@@ -134,75 +159,146 @@ class Phase:
             yield start, end, size
             start = end
 
-    def make_optimizer(
-        self, steps_per_epoch: int, others: Mapping[str, keras.optimizers.Optimizer] | None = None
-    ) -> keras.optimizers.Optimizer:
-        """A new optimiser for this phase, with one inside for every branch of `rates`.
 
-        Args:
-            steps_per_epoch: Steps of an epoch.
-            others: Optimisers of variables outside the network, by a regular expression for their
-                paths.
-        """
-        steps = self.epochs * steps_per_epoch
-        everything = self._optimizer(self.learning_rate, steps)
-        if not (self.rates or others):
-            return everything
-        branches = {
-            branch_pattern(name, self.rates): self._optimizer(rate, steps)
-            for name, rate in self.rates.items()
-        }
-        branches |= others or {}
-        return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(everything, branches))
-
-    def schedule(
-        self, highest_rate: float, steps: int
-    ) -> keras.optimizers.schedules.LearningRateSchedule:
-        """The rate by step, for a phase of so many steps."""
-        warmup = max(1, round(self.warmup * steps))
-        return keras.optimizers.schedules.CosineDecay(
-            initial_learning_rate=highest_rate / (warmup + 1),
-            warmup_target=highest_rate,
-            warmup_steps=warmup,
-            decay_steps=max(1, steps - warmup),
-        )
-
-    def _optimizer(self, highest_rate: float, steps: int) -> keras.optimizers.Optimizer:
-        rate = self.schedule(highest_rate, steps)
-        if self.optimizer == "adam":
-            return keras.optimizers.AdamW(rate, weight_decay=self.weight_decay)
-        # Rates of methods that were measured side by side: Adam gets a thirtieth of Muon's.
-        return ConvolutionMuon(
-            rate,
-            weight_decay=self.weight_decay,
-            adam_weight_decay=None,
-            adam_lr_ratio=1 / 30,
-            momentum=0.9,
-            ns_steps=4,
-        )
-
-
-# Defaults for a trunk that has already learnt something (ImageNet, or faces).
+# Defaults for a backbone that has already learnt something (ImageNet, or faces).
 FROZEN = Phase("frozen", epochs=5, learning_rate=1e-3, patience=3)
-FINETUNE = Phase("finetune", epochs=5, learning_rate=5e-5, first="block5_conv1", patience=3)
-# For a trunk that starts from nothing; many more epochs make a good one.
+FINETUNE = Phase("finetune", epochs=5, learning_rate=5e-5, unfreeze_from="block5_conv1", patience=3)
+# For a backbone that starts from nothing; many more epochs make a good one.
 SCRATCH = Phase(
     "scratch",
     epochs=10,
     learning_rate=0.06,
-    first=TRUNK,
+    unfreeze_from="backbone",
     optimizer="muon",
     norm_learns=True,
     sizes=(2 / 3, 2 / 3, 5 / 6, 1),
     weight_decay=0.05,
 )
-# For a trunk that has learnt, normalised again. Above this rate little is left of the start after
-# an epoch, and weight decay would raise the rate of normalised kernels by shrinking them.
+# For a backbone that has learnt, normalised again. Above this rate little is left of the start
+# after an epoch, and weight decay would raise the rate of normalised kernels by shrinking them.
 WHOLE = replace(SCRATCH, name="whole", learning_rate=0.015, sizes=(1.0,), weight_decay=0.0)
 
 
-SCHEDULES = ("joint", "alternating")
-UNIFORM, NATURAL = "uniform", "natural"
+@dataclass(frozen=True)
+class TaskSampling:
+    """How much of a batch each task gets.
+
+    Each task is given a share of the rows, drawn from those that know it. A row that knows
+    several tasks counts for each of them.
+
+    Args:
+        temperature: Shares grow with the labelled rows to the power ``1 / temperature``:
+            infinity (the default) gives every task the same number of labelled rows per
+            batch, 1 the natural proportions.
+        shares: By task, used instead, for example ``{"expression": 3, "gender": 1}``; or by the
+            name of a source, for example ``{"fer2013": 3, "affectnet": 2}``: each source then
+            gets that part of every batch.
+    """
+
+    temperature: float = math.inf
+    shares: Mapping[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        shares = (self.shares or {}).values()
+        if not self.temperature > 0 or not all(0 < share < math.inf for share in shares):
+            raise ValueError(
+                "A mix has a temperature above 0, or shares above 0 by task or source. "
+                f"Received: {self.shares or self.temperature}"
+            )
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far a training crop is changed; every amount is drawn anew for every row.
+
+    Args:
+        flip: Probability of mirroring left and right.
+        turn: Largest turn in degrees, either way.
+        shift: Largest shift as a share of the side, either way.
+        zoom: Largest change of scale, either way: 0.2 shows 0.8 to 1.2 times the side.
+        grey: Probability of taking the colour away.
+        blur: Probability of shrinking the crop to between `smallest` and its size, and back.
+        smallest: Side in pixels to which `blur` may shrink.
+        light: Largest change of contrast and of brightness as a share, either way.
+        erase: Probability of covering a rectangle with noise (Zhong et al. 2017).
+        fill: Probability of filling a black surrounding, as of faces that were cut out along their
+            outline, with noise or with what surrounds another face.
+        dark: Probability of taking 30 to 85 % of the light away.
+        jpeg: Probability of saving the crop as a JPEG of quality 10 to 70.
+        yaw: Largest narrowing of one side, as of a head that is turned away, as a share.
+    """
+
+    flip: float = 0.5
+    turn: float = 12.0
+    shift: float = 0.08
+    zoom: float = 0.15
+    grey: float = 0.5
+    blur: float = 0.25
+    smallest: int = 16
+    light: float = 0.25
+    erase: float = 0.25
+    fill: float = 0.0
+    dark: float = 0.0
+    jpeg: float = 0.0
+    yaw: float = 0.0
+
+    def __post_init__(self) -> None:
+        chances = (self.flip, self.grey, self.blur, self.erase, self.fill, self.dark, self.jpeg)
+        amounts = (self.turn, self.shift, self.zoom, self.light, self.yaw)
+        if not all(0 <= chance <= 1 for chance in chances) or self.smallest < 1:
+            raise ValueError(
+                "Chances (flip, grey, blur, erase, fill, dark, jpeg) are from 0 to 1, and a crop "
+                f"is not shrunk below one pixel. Received: {asdict(self)}"
+            )
+        if not all(0 <= amount < math.inf for amount in amounts) or max(self.zoom, self.yaw) >= 1:
+            raise ValueError(
+                "Amounts (turn, shift, zoom, light, yaw) are numbers from 0 on, zoom and yaw below "
+                f"1. Received: {asdict(self)}"
+            )
+
+
+NO_AUGMENTATION = Augmentation(0, 0, 0, 0, 0, 0, 16, 0, 0)
+
+
+def changed(amounts: Mapping[str, float]) -> Augmentation:
+    """The usual augmentation with other amounts of some changes.
+
+    Raises:
+        ValueError: There is no such change.
+    """
+    names = [field.name for field in fields(Augmentation)]
+    if strangers := sorted(set(amounts) - set(names)):
+        raise ValueError(
+            f"There is no augmentation {', '.join(strangers)}; there are {', '.join(names)}."
+        )
+    return replace(Augmentation(), **amounts)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Auxiliary:
+    """One more loss of a task (Szegedy et al. 2014, "Going deeper with convolutions").
+
+    Args:
+        task: Whose labels teach it.
+        layer: The layer of the backbone that its head reads, for example ``"block4_pool"``.
+        weight: Of its loss beside that of the task's own head.
+    """
+
+    task: str
+    layer: str
+    weight: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight < math.inf:
+            raise ValueError(
+                "An auxiliary loss has a finite weight above 0. "
+                f"Received: {self.weight} for {self.task} at {self.layer}"
+            )
+
+    @property
+    def head(self) -> str:
+        """What its head is called."""
+        return f"{self.layer}_for_{self.task}"
 
 
 @dataclass(frozen=True)
@@ -212,103 +308,86 @@ class Settings:
     Args:
         phases: One after the other.
         batch_size: Rows in a batch.
-        mix: How much of a batch each task gets.
+        task_sampling: How much of a batch each task gets.
         augmentation: What happens to training crops.
-        mixup: Parameter of the Beta distribution from which crops and labels are mixed; 0: never.
-        cutmix: The same for a rectangle of one crop in another; 0: never. Both see crops alone:
+        mixup: Parameter of the Beta distribution that mixes two crops and labels: 0.2; 0: never.
+        cutmix: The same for a rectangle of one crop in another: 1; 0: never. Both see crops alone:
             they do nothing in a phase that trains on features.
-        balance: What is done about rare classes: ``"none"``, ``"weights"`` in the loss, or
-            ``"sampling"``, see `faceattr.data.dataset`.
+        balance: What is done about rare classes. They weigh more in the loss (``weights``) or are
+            shown more often (``sampling``), see `faceattr.data.dataset`.
         label_smoothing: Share of each known target that is spread over the classes.
-        priors: By task, how frequent the saved head takes the classes to be: ``"uniform"``,
-            ``"natural"`` (as frequent as in all training rows) or the name of a source. Such a
+        priors: By task, how frequent the saved head takes the classes to be: ``uniform``,
+            ``natural`` (as in all training rows) or the name of a source. Such a
             head learns with the class shares of each row's source taken into account, see
             `faceattr.data.dataset.log_priors`. A task without one learns them from its rows.
-        ema: Decay per step of the running average of the weights, which is judged and saved in
-            place of the weights themselves (Polyak and Juditsky 1992); 0 keeps no average.
+        ema: Decay per step of an average of the weights, which is scored and saved in place of
+            the weights themselves: 0.998; 0 keeps none (Polyak and Juditsky 1992).
         loss_weights: By task, the weight of its loss; 1 where not given.
-        schedule: ``"joint"``, all tasks in every step, or ``"alternating"``, one task at a time.
-        combine: How the losses of a joint step become one: ``"sum"``, ``"log"``,
-            ``"uncertainty"`` or ``"random"``, see `faceattr.training.losses`.
+        schedule: All tasks in every step (``joint``), or one task at a time (``alternating``).
+        combine: How the losses of a joint step become one, see `faceattr.training.losses`.
         auxiliary: Losses of tasks read at earlier layers as well, while training.
-        tie: How strongly the trunks of soft sharing are drawn together after every step, from 0
-            (independent) to infinity (equal), see `faceattr.training.schedules.proximal_step`.
-        copies: Augmented copies of each face whose features are kept while what lies below them
-            does not learn; 0 computes every crop anew.
+        sharing_strength: How strongly soft sharing draws the backbones together after every step:
+            0 (independent) to inf (equal), see `faceattr.training.schedules.proximal_step`.
+        augment_repeats: Augmented copies of each face whose features are kept while what lies
+            below them does not learn; 0 computes every crop anew.
         seed: Decides order, augmentation, dropout and the start of the network.
     """
 
     phases: tuple[Phase, ...]
     batch_size: int = 64
-    mix: TaskSampling = field(default_factory=TaskSampling)
+    task_sampling: TaskSampling = field(default_factory=TaskSampling)
     augmentation: Augmentation = field(default_factory=Augmentation)
     mixup: float = 0.0
     cutmix: float = 0.0
-    balance: str = "none"
+    balance: Literal["none", "weights", "sampling"] = "none"
     label_smoothing: float = 0.0
     priors: Mapping[str, str] = field(default_factory=dict)
     ema: float = 0.0
     loss_weights: Mapping[str, float] = field(default_factory=dict)
-    schedule: str = "joint"
-    combine: str = "sum"
+    schedule: Literal["joint", "alternating"] = "joint"
+    combine: Literal["sum", "log", "uncertainty", "random"] = "sum"
     auxiliary: tuple[Auxiliary, ...] = ()
-    tie: float = 0.01
-    copies: int = 4
+    sharing_strength: float = 0.01
+    augment_repeats: int = 4
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.phases:
-            raise ValueError("Every phase has 0 epochs, so nothing would be learnt.")
-        if self.schedule not in SCHEDULES:
-            raise ValueError(
-                f"A schedule is one of {', '.join(SCHEDULES)}. Received: {self.schedule!r}"
-            )
-        if self.balance not in BALANCES:
-            raise ValueError(
-                f"Classes are balanced by one of {', '.join(BALANCES)}. Received: {self.balance!r}"
-            )
-        if self.combine not in COMBINATIONS:
-            raise ValueError(
-                f"Losses are combined by one of {', '.join(COMBINATIONS)}. "
-                f"Received: {self.combine!r}"
-            )
-        if self.batch_size < 1 or not 0 <= self.seed < 2**32 or not 0 <= self.label_smoothing < 1:
-            raise ValueError(
-                "A batch has at least one row, a seed is from 0 to 2**32 - 1, and label smoothing "
-                f"lies between 0 and 1. Received: batch size {self.batch_size}, seed {self.seed}, "
-                f"label smoothing {self.label_smoothing}"
-            )
-        if self.balance != "none" and self.priors:
-            raise ValueError("--balance and --prior both make up for rare classes: choose one.")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"The decay of an average is from 0 to below 1. Received: {self.ema}")
-        if not all(0 <= amount < math.inf for amount in (self.mixup, self.cutmix)):
-            raise ValueError(
-                "Mixup and CutMix have a parameter from 0 on. "
-                f"Received: {self.mixup}, {self.cutmix}"
-            )
-        if self.copies < 0:
-            raise ValueError(f"There are no fewer than 0 copies. Received: {self.copies}")
-        if not all(0 <= weight < math.inf for weight in self.loss_weights.values()):
-            raise ValueError(
-                f"A weight is a finite number from 0 on. Received: {dict(self.loss_weights)}"
-            )
-        if not self.tie >= 0:
-            raise ValueError(f"A tie has a strength from 0 to inf. Received: {self.tie}")
-        if self.schedule == "alternating" and self.combine != "sum":
-            raise ValueError("A step of one task has one loss: there is nothing to combine.")
-
-
-def completed(written: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that an earlier version wrote down, with what it did not know as it is by default.
-
-    Args:
-        written: Out of JSON, as `faceattr.model.file.to_jsonable` made it.
-    """
-    return _completed(written, to_jsonable(asdict(Settings(phases=(FROZEN,)))))
-
-
-def _completed(written: Any, default: Any) -> Any:
-    if not isinstance(written, Mapping) or not isinstance(default, Mapping):
-        return written
-    return {**default, **{name: _completed(of, default.get(name)) for name, of in written.items()}}
+        check_choices(self)
+        not_negative = {
+            "mixup": self.mixup,
+            "cutmix": self.cutmix,
+            **{f"the weight of {task}": weight for task, weight in self.loss_weights.items()},
+        }
+        wrong = {name: x for name, x in not_negative.items() if not 0 <= x < math.inf}
+        for is_wrong, message in (
+            (not self.phases, "Every phase has 0 epochs, so nothing would be learnt."),
+            (self.batch_size < 1, f"A batch has at least one row. Received: {self.batch_size}"),
+            (not 0 <= self.seed < 2**32, f"A seed is from 0 to 2**32 - 1. Received: {self.seed}"),
+            (
+                not 0 <= self.label_smoothing < 1,
+                f"Label smoothing lies between 0 and 1. Received: {self.label_smoothing}",
+            ),
+            (
+                self.balance != "none" and bool(self.priors),
+                "--balance and --prior both make up for rare classes: choose one.",
+            ),
+            (
+                not 0 <= self.ema < 1,
+                f"The decay of an average is from 0 to below 1. Received: {self.ema}",
+            ),
+            (bool(wrong), f"Finite numbers from 0 on are expected. Received: {wrong}"),
+            (
+                self.augment_repeats < 0,
+                f"There are no fewer than 0 augmented copies. Received: {self.augment_repeats}",
+            ),
+            (
+                not self.sharing_strength >= 0,
+                f"Soft sharing has a strength from 0 to inf. Received: {self.sharing_strength}",
+            ),
+            (
+                self.schedule == "alternating" and self.combine != "sum",
+                "A step of one task has one loss: there is nothing to combine.",
+            ),
+        ):
+            if is_wrong:
+                raise ValueError(message)

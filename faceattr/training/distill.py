@@ -1,4 +1,4 @@
-"""A teacher's answers as labels: where a row knows none, and on request beside those it knows."""
+"""A model's answers as labels: of teachers, or of the heads that a model keeps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from faceattr.data.dataset import LabeledDataset, mask
-from faceattr.evaluation.calibration import apply_temperature
+from faceattr.evaluation.calibration import apply_temperature, change_prior
 from faceattr.evaluation.metrics import predict
 from faceattr.images.crop import CropRule
 from faceattr.model import runtime
@@ -22,7 +22,7 @@ SURE = 0.8
 
 @dataclass(frozen=True)
 class Distillation:
-    """What teachers say counts as a label (Hinton et al. 2015; Xie et al. 2020, arXiv 1911.04252).
+    """What counts as a label beside those of the rows (Hinton et al. 2015; Xie et al. 2020).
 
     Args:
         teachers: Model files; the mean of their probabilities is the teacher's answer.
@@ -32,12 +32,16 @@ class Distillation:
         shares: By task, how much the answer counts beside a label that is known, of 1; 0 where
             not given.
         temperature: Above 1 the answers become softer before they are used.
+        old_heads: Where heads are added to a model: while the backbone learns, the old heads are
+            held to what they said before. Their own answers are the targets wherever a training
+            row has no label for them (learning without forgetting, Li and Hoiem 2016).
     """
 
-    teachers: tuple[str, ...]
+    teachers: tuple[str, ...] = ()
     thresholds: Mapping[str, float] = field(default_factory=dict)
     shares: Mapping[str, float] = field(default_factory=dict)
     temperature: float = 1.0
+    old_heads: bool = False
 
     def __post_init__(self) -> None:
         amounts = [*self.thresholds.values(), *self.shares.values()]
@@ -46,10 +50,11 @@ class Distillation:
                 "Thresholds and shares of a teacher are from 0 to 1, and its temperature is above "
                 f"0. Received: {dict(self.thresholds)}, {dict(self.shares)}, {self.temperature}"
             )
-        if not self.teachers:
+        needs_teacher = self.thresholds or self.shares or self.temperature != 1
+        if not self.teachers and (needs_teacher or not self.old_heads):
             raise ValueError("Thresholds and shares go with --teacher MODEL, and there is none.")
 
-    def told(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """What a model file says of it."""
         paths = [path_of(teacher) for teacher in self.teachers]
         hashes = [runtime.sha256_of(path) for path in paths]
@@ -57,6 +62,8 @@ class Distillation:
 
     def check(self, tasks: Sequence[Task], rule: CropRule) -> None:
         """Refuse teachers that have other classes or another crop rule, or teach nothing."""
+        if not self.teachers:
+            return
         own = {task.name: task for task in tasks}
         answered = set()
         for teacher in self.teachers:
@@ -98,24 +105,24 @@ def distilled(
     Returns:
         The rows, and a line for each task: how many rows got a label.
     """
-    answers = _mean([_said(path_of(name), rows, priors) for name in how.teachers])
+    answers = _mean([_answers_of(path_of(name), rows, priors) for name in how.teachers])
     soft = {name: apply_temperature(of, how.temperature) for name, of in answers.items()}
     taught = with_answers(rows, soft, how.thresholds, how.shares, sure_of=answers)
     return taught, _lines(rows, taught, soft)
 
 
-def _said(path: Path, rows: LabeledDataset, priors: Collection[str]) -> dict[str, np.ndarray]:
+def _answers_of(path: Path, rows: LabeledDataset, priors: Collection[str]) -> dict[str, np.ndarray]:
     """What one teacher says of the rows; for tasks with priors as if classes were even."""
     network, about = runtime.load(path)
     said = predict(network, rows)
     for task in about.tasks:
         if task.name in said and task.name in priors:
-            put = said[task.name] / _taken_for_granted(about, task)
-            said[task.name] = put / put.sum(axis=1, keepdims=True)
+            granted = np.log(_class_shares(about, task))
+            said[task.name] = change_prior(said[task.name], -granted)
     return said
 
 
-def _taken_for_granted(about: Description, task: Task) -> np.ndarray:
+def _class_shares(about: Description, task: Task) -> np.ndarray:
     """The class shares that a teacher's head takes for granted, ``(classes,)``."""
     prior = about.made.get("priors", {}).get(task.name)
     if isinstance(prior, str):
@@ -151,7 +158,7 @@ def with_answers(
         known = mask(target)[:, None] > 0
         share, beside = shares.get(name, 0.0), answer
         if name in rows.log_priors:
-            beside = apply_temperature(answer, 1.0, rows.log_priors[name])
+            beside = change_prior(answer, rows.log_priors[name])
         sure = (sure_of or answers)[name].max(axis=1, keepdims=True) >= thresholds.get(name, SURE)
         found = np.where(known, (1 - share) * target + share * beside, answer * sure)
         targets[name] = found.astype("float32")

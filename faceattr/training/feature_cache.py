@@ -1,8 +1,8 @@
-"""Features at the boundary of a phase: computed once per face and augmented copy, kept on disk.
+"""Features below what learns: computed once per face and augmented copy, kept on disk.
 
-What lies below the part that learns gives the same answer to the same crop all through a
-phase, so it is asked once. Rows are drawn from a few augmented copies instead of being
-augmented anew each time; everything above the boundary trains as ever.
+The frozen part of a network gives the same answer to the same crop all through a phase, so it is
+asked once. Rows are drawn from a few augmented copies instead of being augmented anew each
+time; everything above the cut trains as ever.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +22,10 @@ import platformdirs
 from faceattr.data.dataset import LabeledDataset
 from faceattr.data.store import CROPS, FORMAT, Store, alone, default_folder, delete_oldest, hold
 from faceattr.model.vgg16 import convolutions
-from faceattr.training.augment import NO_AUGMENTATION, augment
-from faceattr.training.config import Phase, Settings
+from faceattr.progress import SILENT, Progress
+from faceattr.training.augment import augment
+from faceattr.training.config import NO_AUGMENTATION, Phase, Settings
+from faceattr.training.optimizers import unfreeze
 
 
 @dataclass(frozen=True)
@@ -31,16 +33,12 @@ class Cut:
     """A network cut in two; both parts share its layers.
 
     Args:
-        settled: From crops to the boundary: nothing in it learns or is left to chance.
-        learning: From the boundary to the answers.
+        frozen: From crops to the cut: nothing in it learns or is left to chance.
+        trainable: From the cut to the answers.
     """
 
-    settled: keras.Model
-    learning: keras.Model
-
-    @property
-    def boundary(self) -> keras.KerasTensor:
-        return self.settled.output
+    frozen: keras.Model
+    trainable: keras.Model
 
 
 def cut_network(network: keras.Model) -> Cut | None:
@@ -48,35 +46,35 @@ def cut_network(network: keras.Model) -> Cut | None:
 
     Returns:
         None where no single tensor has all that learns above it and a convolution below, as
-        when the whole trunk learns or tasks part at the first layer.
+        when the whole backbone learns or tasks part at the first layer.
     """
     for operation in reversed(network.operations):
-        settled = keras.Model(network.input, operation.output)
-        if not convolutions(settled):
+        frozen = keras.Model(network.input, operation.output)
+        if not convolutions(frozen):
             return None
-        if not all(map(_is_settled, settled.operations)):
+        if not all(map(_is_frozen, frozen.operations)):
             continue
         try:
-            return Cut(settled, keras.Model(operation.output, network.output))
-        except ValueError:  # some head is tapped below: it is not connected to this tensor
+            return Cut(frozen, keras.Model(operation.output, network.output))
+        except ValueError:  # some head reads a layer below: it is not connected to this tensor
             continue
     return None
 
 
-def _is_settled(operation: keras.Operation) -> bool:
+def _is_frozen(operation: keras.Operation) -> bool:
     learns = getattr(operation, "trainable_variables", ())
     return not learns and getattr(operation, "seed_generator", None) is None
 
 
-def changing(network: keras.Model, phases: Sequence[Phase]) -> list[keras.Variable]:
+def trainable_in(network: keras.Model, phases: Sequence[Phase]) -> list[keras.Variable]:
     """The variables that may change in some of these phases, in the network's order."""
-    settled: set[int] | None = None
+    frozen: set[int] | None = None
     for phase in phases:
-        phase.open(network)
+        unfreeze(network, phase)
         cut = cut_network(network)
-        own = {id(variable) for variable in cut.settled.variables} if cut else set()
-        settled = own if settled is None else settled & own
-    return [variable for variable in network.variables if id(variable) not in (settled or ())]
+        own = {id(variable) for variable in cut.frozen.variables} if cut else set()
+        frozen = own if frozen is None else frozen & own
+    return [variable for variable in network.variables if id(variable) not in (frozen or ())]
 
 
 def fingerprint(model: keras.Model) -> str:
@@ -92,12 +90,11 @@ def fingerprint(model: keras.Model) -> str:
     return digest.hexdigest()
 
 
-TOGETHER = 64  # crops in one pass through the trunk
+TOGETHER = 64  # crops in one pass through the backbone
 ENDING = ".features"
 LOCK = "features.lock"
 DTYPE = "float32"
-
-Track = Callable[[Sequence[int], str], Iterable[int]]
+LIMIT = 4 * 1024**3  # bytes of features in the folder, of all runs together
 
 
 def folder_in(cache: str | Path | None) -> Path:
@@ -112,46 +109,47 @@ def stores_in(cache: str | Path | None) -> list[Path]:
 
 
 class Features:
-    """Features of crops of one size at one boundary.
+    """Features of crops of one size at one cut.
 
     Args:
-        settled: From crops to the boundary.
-        also: More tensors of the same network: boundaries of later phases. One pass through
-            the trunk brings them all.
+        frozen: From crops to the cut.
+        also: More tensors of the same network: cuts of later phases. One pass through
+            the backbone brings them all.
         size: Side of the crops in pixels.
         folder: Where the stores lie.
-        track: Shows how far a list has been worked through.
-        draws: Numbers that decide, beside the seed, how copies are changed.
+        settings: Say how copies are augmented.
+        seed_salt: Numbers that decide, beside the seed, how copies are changed.
+        progress: Is told how many are computed.
     """
 
     def __init__(
         self,
-        settled: keras.Model,
+        frozen: keras.Model,
         also: Sequence[keras.KerasTensor],
         size: int,
         folder: Path,
-        track: Track,
-        draws: Sequence[int] = (),
+        settings: Settings,
+        seed_salt: Sequence[int] = (),
+        progress: Progress = SILENT,
     ) -> None:
-        parts = [settled, *(keras.Model(settled.input, tensor) for tensor in also)]
-        self._size, self._folder, self._track = size, folder, track
-        self._draws = tuple(draws)
+        parts = [frozen, *(keras.Model(frozen.input, tensor) for tensor in also)]
+        self._size, self._folder, self._progress = size, folder, progress
+        self._augmentation = settings.augmentation
+        self._how = f"{(settings.seed, *seed_salt)} {settings.augmentation} {size}"
         self.paths = [folder / f"{fingerprint(part)[:16]}-{size}{FORMAT}{ENDING}" for part in parts]
         self._shapes = [shape_of(part, size) for part in parts]
         outputs = zip(self.paths, parts, strict=True)
-        self._trunk = keras.Model(settled.input, {path.name: part.output for path, part in outputs})
+        self._backbone = keras.Model(frozen.input, {at.name: part.output for at, part in outputs})
         self.array = np.zeros((0, *self._shapes[0]), DTYPE)
 
-    def places(self, crops: np.ndarray, change: str, settings: Settings) -> np.ndarray:
+    def places(self, crops: np.ndarray, change: str = "") -> np.ndarray:
         """Compute what is not yet known, and tell where in `array` each crop's features are.
 
         Args:
             crops: RGB ``uint8`` of shape ``(n, side, side, 3)``.
             change: Names an augmented copy; empty for crops as they are.
-            settings: Say how copies are augmented.
         """
-        drawn = (settings.seed, *self._draws)
-        how = f"{change} {drawn} {settings.augmentation} {self._size}" if change else ""
+        how = f"{change} {self._how}" if change else ""
         keys = [hashlib.sha256(crop.tobytes() + how.encode()).hexdigest() for crop in crops]
         with alone(self._folder / LOCK), ExitStack() as opened:
             stores = [
@@ -163,10 +161,10 @@ class Features:
                 for row, key in enumerate(keys)
                 if any(store.place_of(key) is None for store in stores)
             ]
-            for start in self._track(range(0, len(missing), TOGETHER), "features"):
+            for start in self._progress.track(range(0, len(missing), TOGETHER), "features"):
                 rows = missing[start : start + TOGETHER]
-                looks = [self._look(crops[row], keys[row], how, settings) for row in rows]
-                found = self._compute(looks)
+                views = [self._augmented(crops[r], keys[r]) if how else crops[r] for r in rows]
+                found = self._compute(views)
                 for store, path in zip(stores, self.paths, strict=True):
                     # The last batch was filled up, so there may be more values than rows.
                     named = zip(rows, found[path.name], strict=False)
@@ -174,21 +172,19 @@ class Features:
             self.array = stores[0].array()
             return np.array([stores[0].place_of(key) for key in keys], dtype=np.int64)
 
-    def _look(self, crop: np.ndarray, key: str, how: str, settings: Settings) -> np.ndarray:
-        if not how:
-            return crop
+    def _augmented(self, crop: np.ndarray, key: str) -> np.ndarray:
         generator = np.random.default_rng(int(key[:16], 16))
-        return augment(crop[None], self._size, settings.augmentation, generator)[0]
+        return augment(crop[None], self._size, self._augmentation, generator)[0]
 
-    def _compute(self, looks: list[np.ndarray]) -> dict[str, np.ndarray]:
-        # A last, smaller batch would compile the trunk again: fill it up instead.
-        full = np.resize(np.stack(looks), (TOGETHER, *looks[0].shape))
-        return self._trunk.predict_on_batch(full)
+    def _compute(self, views: list[np.ndarray]) -> dict[str, np.ndarray]:
+        # A last, smaller batch would compile the backbone again: fill it up instead.
+        full = np.resize(np.stack(views), (TOGETHER, *views[0].shape))
+        return self._backbone.predict_on_batch(full)
 
 
-def shape_of(settled: keras.Model, size: int) -> tuple[int, ...]:
+def shape_of(frozen: keras.Model, size: int) -> tuple[int, ...]:
     """The shape of one crop's features."""
-    return tuple(settled.compute_output_shape((1, size, size, 3))[1:])
+    return tuple(frozen.compute_output_shape((1, size, size, 3))[1:])
 
 
 class CachedAugmentations:
@@ -198,18 +194,16 @@ class CachedAugmentations:
     short phase computes no more than it needs.
     """
 
-    def __init__(self, features: Features, train: LabeledDataset, settings: Settings) -> None:
-        self._features, self._crops, self._settings = features, train.crops, settings
+    def __init__(self, features: Features, train: LabeledDataset, count: int) -> None:
+        self._features, self._crops, self.count = features, train.crops, count
         self._index = np.unique(train.index)
         self._places: list[np.ndarray] = []
-        self.count = copies_wanted(settings)
 
     def prepare(self, epoch: int) -> None:
         """Have the copies that an epoch draws from, its number counted over all phases."""
         while len(self._places) < min(epoch + 1, self.count):
-            number = f"copy {len(self._places)}"
             crops = self._crops[self._index]
-            self._places.append(self._features.places(crops, number, self._settings))
+            self._places.append(self._features.places(crops, f"copy {len(self._places)}"))
 
     def draw(self, index: np.ndarray, epoch: int, generator: np.random.Generator) -> np.ndarray:
         """Features of some rows, each of a copy by chance.
@@ -224,26 +218,18 @@ class CachedAugmentations:
         return self._features.array[np.stack(self._places)[which, rows]]
 
 
-def copies_wanted(settings: Settings) -> int:
-    """How many copies differ at all."""
-    return 1 if settings.augmentation == NO_AUGMENTATION else settings.copies
-
-
-LIMIT = 4 * 1024**3  # bytes of features in the folder, of all runs together
-
-
 @dataclass(frozen=True)
-class Frozen:
-    """A phase whose lower part was computed beforehand.
+class CachedPhase:
+    """A phase whose frozen part was computed beforehand.
 
     Args:
-        learning: From features to answers; its layers are the network's own.
-        copies: By crop size, what training batches are drawn from.
+        trainable: From features to answers; its layers are the network's own.
+        repeats: By crop size, what training batches are drawn from.
         val: The validation rows, with features in place of crops.
     """
 
-    learning: keras.Model
-    copies: Mapping[int, CachedAugmentations]
+    trainable: keras.Model
+    repeats: Mapping[int, CachedAugmentations]
     val: LabeledDataset
 
 
@@ -255,9 +241,8 @@ class FeatureCache:
         settings: Of the run.
         train: Training rows.
         val: Validation rows.
-        track: Shows how far a list has been worked through.
-        tell: Takes a sentence for the user.
-        draws: As for `faceattr.training.trainer.fit`.
+        seed_salt: As for `faceattr.training.trainer.fit`.
+        progress: Is told how many are computed.
     """
 
     def __init__(
@@ -266,69 +251,72 @@ class FeatureCache:
         settings: Settings,
         train: LabeledDataset,
         val: LabeledDataset,
-        track: Track,
-        tell: Callable[[str], None],
-        draws: Sequence[int] = (),
+        seed_salt: Sequence[int] = (),
+        progress: Progress = SILENT,
     ) -> None:
-        self._folder, self._settings, self._draws = folder, settings, draws
-        self._train, self._val, self._track, self._tell = train, val, track, tell
+        self._folder, self._settings, self._seed_salt = folder, settings, seed_salt
+        self._train, self._val, self._progress = train, val, progress
+        # Without augmentation all copies are alike.
+        is_plain = settings.augmentation == NO_AUGMENTATION
+        self._repeats = 1 if is_plain else settings.augment_repeats
 
-    def enter(self, network: keras.Model, position: int) -> Frozen | None:
-        """Prepare the phase at `position`; None where it has to be trained on crops."""
-        cuts = self._cuts(network, position)
-        if cuts[0] is None:
+    def enter(self, network: keras.Model, number: int) -> CachedPhase | None:
+        """Prepare phase `number`, from 0; None where it has to be trained on crops."""
+        cut, *later = self._cuts(network, number)
+        if cut is None:
             return None
-        phase, own_size = self._settings.phases[position], self._train.crops.shape[1]
-        sizes = {own_size, *(size for *_, size in phase.stretches(own_size))}
-        needed = sum(self._bytes(cuts[0].settled, size) for size in sizes)
-        if needed > min(LIMIT, self._free()):
-            self._tell(
+        phase, own_size = self._settings.phases[number], self._train.crops.shape[1]
+        sizes = {own_size, *(size for *_, size in phase.size_stages(own_size))}
+        needed = sum(self._bytes(cut.frozen, size) for size in sizes)
+        if needed > self._room():
+            self._progress.show(
                 f"{phase.name}: features of {len(self._train):,} faces would take "
-                f"{needed / 1e9:.1f} GB, so every crop is computed anew (--copies 0 says so)"
+                f"{needed / 1e9:.1f} GB, so every crop is computed anew (--augment-repeats 0 says "
+                "so)"
             )
             return None
         also: list[keras.KerasTensor] = []
-        for cut in filter(None, cuts[1:]):
-            if any(cut.boundary is tensor for tensor in (cuts[0].boundary, *also)):
-                continue
-            more = self._bytes(cut.settled, own_size)
-            if needed + more <= min(LIMIT, self._free()):
-                also, needed = [*also, cut.boundary], needed + more
-        features = {
-            size: Features(cuts[0].settled, also, size, self._folder, self._track, self._draws)
-            for size in sizes
-        }
-        self._take_room(needed, [path for of in features.values() for path in of.paths])
-        copies = {
-            size: CachedAugmentations(of, self._train, self._settings)
+        for other in filter(None, later):
+            tensor, more = other.frozen.output, self._bytes(other.frozen, own_size)
+            is_new = not any(tensor is one for one in (cut.frozen.output, *also))
+            if is_new and needed + more <= self._room():
+                also, needed = [*also, tensor], needed + more
+        features = {size: self._features(cut.frozen, also, size) for size in sizes}
+        self._make_room(needed, [path for of in features.values() for path in of.paths])
+        repeats = {
+            size: CachedAugmentations(of, self._train, self._repeats)
             for size, of in features.items()
         }
-        return Frozen(cuts[0].learning, copies, self._seen(features[own_size]))
+        return CachedPhase(cut.trainable, repeats, self._val_on(features[own_size]))
 
-    def _cuts(self, network: keras.Model, position: int) -> list[Cut | None]:
+    def _cuts(self, network: keras.Model, number: int) -> list[Cut | None]:
         """Where this phase and the later ones cut the network; this one's state is left."""
         cuts: list[Cut | None] = []
-        for phase in reversed(self._settings.phases[position:]):
-            phase.open(network)
+        for phase in reversed(self._settings.phases[number:]):
+            unfreeze(network, phase)
             cuts.insert(0, cut_network(network))
         return cuts
 
-    def _seen(self, features: Features) -> LabeledDataset:
+    def _features(self, frozen: keras.Model, also: list[keras.KerasTensor], size: int) -> Features:
+        how = (self._settings, self._seed_salt, self._progress)
+        return Features(frozen, also, size, self._folder, *how)
+
+    def _val_on(self, features: Features) -> LabeledDataset:
         """The validation rows with features in place of crops."""
         used, index = np.unique(self._val.index, return_inverse=True)
-        places = features.places(self._val.crops[used], "", self._settings)
+        places = features.places(self._val.crops[used])
         return LabeledDataset(features.array, places[index], self._val.targets)
 
-    def _bytes(self, settled: keras.Model, size: int) -> int:
-        copies = copies_wanted(self._settings) * len(np.unique(self._train.index))
-        row = int(np.prod(shape_of(settled, size))) * np.dtype(DTYPE).itemsize
-        return row * (copies + len(self._val))
+    def _bytes(self, frozen: keras.Model, size: int) -> int:
+        rows = self._repeats * len(np.unique(self._train.index)) + len(self._val)
+        return rows * int(np.prod(shape_of(frozen, size))) * np.dtype(DTYPE).itemsize
 
-    def _free(self) -> int:
+    def _room(self) -> int:
+        """Bytes that may be kept."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        return shutil.disk_usage(self._folder).free
+        return min(LIMIT, shutil.disk_usage(self._folder).free)
 
-    def _take_room(self, needed: int, own: Collection[Path]) -> None:
+    def _make_room(self, needed: int, own: Collection[Path]) -> None:
         """Hold the own stores, and delete others until there is room, but none that a run uses."""
         with alone(self._folder / LOCK):
             for path in own:

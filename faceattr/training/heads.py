@@ -14,7 +14,7 @@ from faceattr.evaluation.calibration import set_prior
 from faceattr.evaluation.metrics import smallest_face
 from faceattr.model import file as model_file
 from faceattr.model.file import Description
-from faceattr.model.vgg16 import with_owner_renamed
+from faceattr.model.vgg16 import name_and_owner, owned
 from faceattr.tasks import KNOWN_TASKS, Task
 
 Classes = Mapping[str, Mapping[str, str]]
@@ -69,7 +69,7 @@ def edit_heads(
         made={
             **about.made,
             **_renamed_priors(told, names, rename_classes),
-            "heads_edited": _told(path, remove, rename, rename_classes),
+            "heads_edited": _provenance(path, remove, rename, rename_classes),
         },
     )
     model_file.save(network, edited, output, half=model_file.is_stored_in_half(path))
@@ -98,35 +98,31 @@ def _renamed_priors(
     told: Mapping[str, Any], names: Mapping[str, str], rename_classes: Classes
 ) -> dict[str, Any]:
     """What a file says of priors, under the new names of heads and classes."""
-
-    def renamed(old: str, prior: Any) -> Any:
-        classes = rename_classes.get(old, {})
-        is_named = isinstance(prior, str)
-        return prior if is_named else {classes.get(name, name): of for name, of in prior.items()}
-
-    found = {
-        key: {names[old]: of for old, of in value.items() if old in names}
-        for key, value in told.items()
+    if not told:
+        return {}
+    priors = {
+        head: prior
+        if isinstance(prior, str)
+        else {rename_classes.get(head, {}).get(name, name): of for name, of in prior.items()}
+        for head, prior in told["priors"].items()
     }
-    if "priors" in told:
-        found["priors"] = {
-            names[old]: renamed(old, of) for old, of in told["priors"].items() if old in names
-        }
-    return found
+    return {
+        "priors": _renamed(priors, names),
+        "class_shares": _renamed(told["class_shares"], names),
+    }
 
 
 def _without(scores: Mapping[str, Any], heads: Collection[str]) -> dict[str, Any]:
     """Scores without those of heads whose answers have changed."""
-    kept = {name: of for name, of in scores.items() if name not in heads}
-    for key in ("half_precision", "forgetting"):
-        if key in kept:
-            kept[key] = {name: of for name, of in kept[key].items() if name not in heads}
-    if "by_size" in kept:
-        kept["by_size"] = {
-            side: {name: of for name, of in found.items() if name not in heads}
-            for side, found in kept["by_size"].items()
-        }
-    return kept
+
+    def kept(by_head: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: of for name, of in by_head.items() if name not in heads}
+
+    found = kept(scores)
+    found |= {key: kept(found[key]) for key in ("half_precision", "forgetting") if key in found}
+    if "by_size" in found:
+        found["by_size"] = {side: kept(of) for side, of in found["by_size"].items()}
+    return found
 
 
 def _shares(
@@ -190,9 +186,9 @@ def _with_heads(network: keras.Model, names: Mapping[str, str]) -> keras.Model:
     """The same network with some of its heads, under their new names."""
 
     def renamed(layer: keras.layers.Layer) -> keras.layers.Layer:
-        config = layer.get_config()
-        name = names.get(layer.name) or with_owner_renamed(layer.name, names)
-        return type(layer).from_config({**config, "name": name})
+        base, owner = name_and_owner(layer.name)
+        name = names.get(layer.name) or owned(base, owner and names.get(owner, owner))
+        return type(layer).from_config({**layer.get_config(), "name": name})
 
     smaller = keras.Model(network.inputs[0], {name: network.output[name] for name in names})
     copy = keras.models.clone_model(smaller, clone_function=renamed)
@@ -202,8 +198,14 @@ def _with_heads(network: keras.Model, names: Mapping[str, str]) -> keras.Model:
 
 
 def _renamed_network(network: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    taps = {names[old]: layer for old, layer in network.get("taps", {}).items() if old in names}
-    return {**network, "taps": taps} if "taps" in network else dict(network)
+    if "feature_layers" not in network:
+        return dict(network)
+    return {**network, "feature_layers": _renamed(network["feature_layers"], names)}
+
+
+def _renamed(by_head: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Values of the heads that are left, under their new names."""
+    return {new: by_head[old] for old, new in names.items() if old in by_head}
 
 
 def _scores(
@@ -217,11 +219,8 @@ def _scores(
     }
     for key in ("half_precision", "forgetting"):
         if key in scores:
-            found[key] = {new: scores[key][old] for old, new in names.items() if old in scores[key]}
-    by_size = {
-        int(side): {new: accuracies[old] for old, new in names.items() if old in accuracies}
-        for side, accuracies in scores.get("by_size", {}).items()
-    }
+            found[key] = _renamed(scores[key], names)
+    by_size = {int(side): _renamed(of, names) for side, of in scores.get("by_size", {}).items()}
     if any(by_size.values()):
         found |= {"by_size": by_size, "min_face": smallest_face(by_size)}
     return found
@@ -233,7 +232,7 @@ def _renamed_score(score: Mapping[str, Any], name: str, classes: Mapping[str, st
     return {**score, **{key: value for key, value in renamed.items() if key in score}}
 
 
-def _told(
+def _provenance(
     path: str | Path,
     remove: Collection[str],
     rename: Mapping[str, str],

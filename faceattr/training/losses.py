@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import keras
 from keras import ops
 
 from faceattr.data.dataset import class_prior
 from faceattr.model.build import feature_map, head, pool
+from faceattr.training.config import Auxiliary, Settings
 
 
 def masked_losses(
@@ -58,33 +56,6 @@ def compile_masked(
     )
 
 
-@dataclass(frozen=True)
-class Auxiliary:
-    """One more loss of a task (Szegedy et al. 2014, "Going deeper with convolutions").
-
-    Args:
-        task: Whose labels teach it.
-        layer: The layer of the trunk that its head reads, for example ``"block4_pool"``.
-        weight: Of its loss beside that of the task's own head.
-    """
-
-    task: str
-    layer: str
-    weight: float = 0.3
-
-    def __post_init__(self) -> None:
-        if not 0 < self.weight < math.inf:
-            raise ValueError(
-                "An auxiliary loss has a finite weight above 0. "
-                f"Received: {self.weight} for {self.task} at {self.layer}"
-            )
-
-    @property
-    def head(self) -> str:
-        """What its head is called."""
-        return f"{self.layer}_for_{self.task}"
-
-
 def with_auxiliary(network: keras.Model, auxiliary: Sequence[Auxiliary]) -> keras.Model:
     """The network with the heads of auxiliary losses beside its own; its layers are shared.
 
@@ -109,9 +80,6 @@ def with_auxiliary(network: keras.Model, auxiliary: Sequence[Auxiliary]) -> kera
         outputs[extra.head] = head(extra.head, classes)(pooled)
     return keras.Model(network.input, outputs) if auxiliary else network
 
-
-if TYPE_CHECKING:
-    from faceattr.training.config import Settings
 
 SMALLEST = 1e-30  # probability whose logarithm and its gradient are still float32
 LOSS_FLOOR = 1e-2  # added to a loss: the logarithm's pull, 1 / loss, would explode near 0
@@ -195,7 +163,7 @@ class RandomWeights(Sum):
         return ops.softmax(drawn) * len(names) * losses
 
 
-# By name, what makes one of weights, number of tasks and seed. A new way is one more line.
+# By name, what makes one of weights, number of tasks and seed. A new combination is one more line.
 COMBINATIONS: dict[str, Callable[[Mapping[str, float], int, int], Sum]] = {
     "sum": lambda weights, tasks, seed: Sum(weights),
     "log": lambda weights, tasks, seed: LogSum(weights),
@@ -287,9 +255,9 @@ def own_heads(network: keras.Model, auxiliary: Sequence[Auxiliary]) -> list[str]
 
 
 def combination_for(settings: Settings, tasks: Sequence[str]) -> Sum | None:
-    """What makes one loss of several in a joint run; None where Keras' own sum will do."""
-    by_keras = settings.combine == "sum" and not settings.auxiliary
-    if settings.schedule != "joint" or (by_keras and not set(settings.priors) & set(tasks)):
+    """What makes one loss of those of `tasks`; None where Keras' own sum will do."""
+    auxiliary = any(one.task in tasks for one in settings.auxiliary)
+    if settings.combine == "sum" and not auxiliary and not set(settings.priors) & set(tasks):
         return None
     return combination(settings.combine, settings.loss_weights, len(tasks), settings.seed)
 
@@ -306,17 +274,14 @@ def compiled(
         network: All heads of a joint step, or the one head of a task, with auxiliary ones.
         optimizer: For everything in it that learns.
         settings: Of the run.
-        combine: What makes one loss of several; None for the sum.
+        combine: Of `combination_for`.
     """
-    auxiliary = [one for one in settings.auxiliary if one.head in network.output]
-    tasks = own_heads(network, auxiliary)
-    weights = {name: settings.loss_weights.get(name, 1.0) for name in tasks}
-    if combine is None and not auxiliary and not set(settings.priors) & set(tasks):
-        compile_masked(
-            network, optimizer, label_smoothing=settings.label_smoothing, weights=weights
-        )
+    if combine is None:
+        weights, smoothing = settings.loss_weights, settings.label_smoothing
+        compile_masked(network, optimizer, label_smoothing=smoothing, weights=weights)
         return network
-    combine = combine or Sum(weights)
+    auxiliary = [one for one in settings.auxiliary if one.head in network.output]
     model = CombinedLosses(network, combine, settings.label_smoothing, auxiliary)
+    tasks = own_heads(network, auxiliary)
     model.compile(optimizer, weighted_metrics={name: ["accuracy"] for name in tasks})
     return model

@@ -7,7 +7,7 @@ import importlib.metadata
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ import numpy as np
 from faceattr import __version__
 from faceattr.data.dataset import LabeledDataset, log_prior, log_priors_of
 from faceattr.data.sources import without_folders
-from faceattr.evaluation import show
 from faceattr.evaluation.calibration import Calibration, calibrate, set_prior
 from faceattr.evaluation.findings import Evaluation
 from faceattr.evaluation.metrics import (
@@ -27,56 +26,77 @@ from faceattr.evaluation.metrics import (
     predict,
     scores_of,
     smallest_face,
+    write_json,
 )
-from faceattr.evaluation.report import near_duplicate_groups, print_findings, unseen, write_report
+from faceattr.evaluation.report import twin_groups, unseen, write_report
 from faceattr.model import file as model_file
 from faceattr.model.file import Description
 from faceattr.training import checkpoint
-from faceattr.training.add_heads import (
-    FORGETTING,
-    ExistingHeads,
-    changes,
-    print_changes,
-    write_changes,
-)
-from faceattr.training.config import NATURAL, UNIFORM, Settings
-from faceattr.training.network import Network
-from faceattr.training.trainer import LOG
+from faceattr.training.add_heads import FORGETTING, Change, ExistingHeads, changes
+from faceattr.training.config import NATURAL, UNIFORM, Network, Settings
+from faceattr.training.network import architecture
 
 
-def made(
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training brought.
+
+    Args:
+        model: The model file.
+        evaluation: Of the stored file, on the validation rows.
+        calibration: By task, how its head was calibrated.
+        half_precision: By task, how far the stored file's answers are from those in float32;
+            empty where it is stored in float32.
+        changes: Of every old head, where heads were added to a model.
+    """
+
+    model: Path
+    evaluation: Evaluation
+    calibration: Mapping[str, Calibration]
+    half_precision: Mapping[str, Mapping[str, float]]
+    changes: Sequence[Change] = ()
+
+    @property
+    def scores(self) -> dict[str, Score]:
+        """By task, the score of the stored file on the validation rows."""
+        return self.evaluation.scores
+
+
+def describe_run(
     sources: Sequence[str],
     rows: Mapping[str, LabeledDataset],
     network: Network,
     settings: Settings,
-    labels_read_as: Sequence[str] = (),
+    notes: Sequence[str] = (),
     old: ExistingHeads | None = None,
 ) -> dict[str, Any]:
-    """What a model file says about how it was made."""
+    """What a model file says about how it was made: fields of its description.
+
+    Args:
+        sources: Of the run.
+        rows: By split.
+        network: What was trained.
+        settings: How.
+        notes: How the labels were read.
+        old: The model whose heads were kept.
+    """
     libraries = (keras.backend.backend(), "keras", "numpy", "opencv-python")
-    return {
-        "network": network.architecture,
-        "data": tuple(
-            {
-                "split": split,
-                "rows": len(part),
-                "labels": _labels(part),
-                "sha256": part.sha256(),
-            }
-            for split, part in rows.items()
-        ),
-        "made": {
-            "by": f"faceattr {__version__}",
-            "with": {name: importlib.metadata.version(name) for name in libraries},
-            "on": f"{platform.system()} {platform.machine()}",
-            "date": datetime.date.today().isoformat(),
-            "sources": [without_folders(source) for source in sources],
-            "weights": without_folders(network.weights),
-            "settings": asdict(settings),
-            "labels_read_as": list(labels_read_as),
-            **({"added_to": old.told()} if old else {}),
-        },
+    data = [
+        {"split": split, "rows": len(of), "labels": _labels(of), "sha256": of.sha256()}
+        for split, of in rows.items()
+    ]
+    made = {
+        "by": f"faceattr {__version__}",
+        "with": {name: importlib.metadata.version(name) for name in libraries},
+        "on": f"{platform.system()} {platform.machine()}",
+        "date": datetime.date.today().isoformat(),
+        "sources": [without_folders(source) for source in sources],
+        "weights": without_folders(network.weights),
+        "settings": asdict(settings),
+        "labels_read_as": list(notes),
+        **({"added_to": old.provenance()} if old else {}),
     }
+    return {"network": architecture(network), "data": tuple(data), "made": made}
 
 
 def _labels(rows: LabeledDataset) -> dict[str, list[float]]:
@@ -88,15 +108,14 @@ def _labels(rows: LabeledDataset) -> dict[str, list[float]]:
 def package(
     best: keras.Model,
     description: Description,
+    rows: Mapping[str, LabeledDataset],
+    priors: Mapping[str, str],
     folder: Path,
     output: Path,
-    val: LabeledDataset,
-    train: LabeledDataset,
-    priors: Mapping[str, str],
     *,
     old: ExistingHeads | None = None,
-    judged: Sequence[LabeledDataset] = (),
-) -> dict[str, Score]:
+    compare_on: Sequence[LabeledDataset] = (),
+) -> TrainingResult:
     """Make the model file and write down what it is worth.
 
     The heads are calibrated, the weights stored in half precision, and the stored file itself
@@ -105,31 +124,23 @@ def package(
     Args:
         best: The network of the best epoch, in float32.
         description: What the model file shall say about it.
-        folder: The folder of the run, with its log.
-        output: The model file to write.
-        val: The validation rows, of `faceattr.evaluation.report.mark_near_duplicates`.
-        train: The training rows; they tell how frequent the classes of each source are.
+        rows: ``"train"``, which tells how frequent the classes of each source are, and ``"val"``,
+            of `faceattr.evaluation.report.mark_near_duplicates`.
         priors: By task the class shares that its head shall take for granted, see
             `faceattr.training.config.Settings`.
+        folder: The folder of the run, with its log.
+        output: The model file to write.
         old: The model whose heads were kept, where heads were added to one.
-        judged: Rows that only show what the old heads have lost.
+        compare_on: Rows that only show what the old heads have lost.
     """
+    train, val = rows["train"], rows["val"]
     val = replace(val, targets={name: t for name, t in val.targets.items() if t.any()})
     untouched = old.untouched(best) if old else set()
     fresh = unseen(val)
     shares = {name: log_priors_of(fresh, name, train) for name in priors if name in val.targets}
     calibration = calibrate(best, fresh, set(val.targets) - untouched, shares)
     learnt = {name: prior for name, prior in priors.items() if name not in untouched}
-    shares_of = {name: class_shares(train, name) for name in learnt}
-    for name, prior in learnt.items():
-        set_prior(best, name, np.log(shares_of[name][prior]))
-    before = old.description.made if old else {}
-    about = {
-        "priors": {**before.get("priors", {}), **learnt},
-        "class_shares": {**before.get("class_shares", {}), **shares_of},
-    }
-    if about["priors"]:
-        description = replace(description, made={**description.made, **about})
+    description = _with_priors(best, description, learnt, train, old)
     part = folder / "part.keras"
     half = old is None or model_file.is_stored_in_half(old.path)
     model_file.save(best, description, part, half=half)
@@ -138,32 +149,60 @@ def package(
     found = _measured(stored, answers, description, val, calibration)
     if half:
         found["half_precision"] = difference(predict(best, val), answers)
-        show.print_half_precision(found["half_precision"])
-    changed = changes(old.network, stored, old.description.tasks, [val, *judged]) if old else []
+    changed: list[Change] = []
     if old:
-        found = old.scores(untouched, found) | {"forgetting": {c.task: asdict(c) for c in changed}}
+        changed = changes(old.network, stored, old.description.tasks, [val, *compare_on])
+        by_task = {change.task: asdict(change) for change in changed}
+        found = old.scores(untouched, found) | {"forgetting": by_task}
+        write_json(by_task, folder / FORGETTING)
     described = replace(description, scores=found)
     model_file.describe_anew(part, described)
     os.replace(part, output)
-    show.print_calibration(calibration)
-    print_changes(changed)
-    if old:
-        write_changes(changed, folder / FORGETTING)
-    findings = Evaluation(
+    evaluation = _evaluation(output, described, val, answers, changed, folder / checkpoint.LOG)
+    write_report(evaluation, folder)
+    checkpoint.remove(folder)
+    half_precision = found["half_precision"] if half else {}
+    return TrainingResult(output, evaluation, calibration, half_precision, changed)
+
+
+def _with_priors(
+    best: keras.Model,
+    description: Description,
+    learnt: Mapping[str, str],
+    train: LabeledDataset,
+    old: ExistingHeads | None,
+) -> Description:
+    """Give heads their priors, in place, and say so in the description."""
+    shares_of = {name: class_shares(train, name) for name in learnt}
+    for name, prior in learnt.items():
+        set_prior(best, name, np.log(shares_of[name][prior]))
+    before = old.description.made if old else {}
+    about = {
+        "priors": {**before.get("priors", {}), **learnt},
+        "class_shares": {**before.get("class_shares", {}), **shares_of},
+    }
+    return replace(description, made={**description.made, **(about if about["priors"] else {})})
+
+
+def _evaluation(
+    output: Path,
+    description: Description,
+    val: LabeledDataset,
+    answers: Mapping[str, np.ndarray],
+    changed: Sequence[Change],
+    log: Path,
+) -> Evaluation:
+    return Evaluation(
         model=output.name,
-        description=described,
+        description=description,
         split="val",
         sources=tuple(description.made["sources"]),
         rows=val,
         probabilities=answers,
-        groups=near_duplicate_groups(described.tasks, val, answers),
+        groups=twin_groups(description.tasks, val, answers),
         remarks=(*_what_was_done(description.made), *map(str, changed)),
-        log=folder / LOG,
+        log=log,
     )
-    print_findings(findings)
-    write_report(findings, folder)
-    checkpoint.remove(folder)
-    return findings.scores
 
 
 def check_priors(priors: Mapping[str, str], train: LabeledDataset) -> None:

@@ -6,14 +6,13 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from faceattr.auditing import checks
 from faceattr.auditing.label_permutation import find_label_permutations
-from faceattr.data import console
 from faceattr.data.dataset import LabeledDataset, add_log_priors
 from faceattr.data.face_finder import FaceFinder
 from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
@@ -21,68 +20,46 @@ from faceattr.data.manifest import Manifest
 from faceattr.data.near_duplicates import find_near_duplicates
 from faceattr.data.sources import check_find_faces_in, read_for_model, read_for_training
 from faceattr.detection.base import Detector
-from faceattr.evaluation.metrics import Score
-from faceattr.evaluation.report import (
-    SCORES,
-    mark_near_duplicates,
-    read_dataset,
-    select_split,
-    unseen,
-)
+from faceattr.evaluation.report import SCORES, mark_near_duplicates, of_split, read_dataset, unseen
 from faceattr.files import validate_output_path
 from faceattr.images.load import PathLike, as_paths
 from faceattr.model.file import Description
+from faceattr.progress import SILENT, Progress
 from faceattr.tasks import KNOWN_TASKS, Task
-from faceattr.training.add_heads import Adding, ExistingHeads
-from faceattr.training.config import FROZEN, Settings
+from faceattr.training import network as networks
+from faceattr.training.add_heads import ExistingHeads, NewHeads
+from faceattr.training.checkpoint import SETTINGS
+from faceattr.training.config import FROZEN, Network, Settings
 from faceattr.training.distill import Distillation, distilled
 from faceattr.training.feature_cache import folder_in
-from faceattr.training.network import Network
-from faceattr.training.package import check_priors, made, package
-from faceattr.training.progress import TrainingProgress
-from faceattr.training.trainer import SETTINGS, check, fit
-
-
-def of_rows(tasks: Sequence[Task], rows: Mapping[str, LabeledDataset]) -> list[str]:
-    """A note for each kind of finding among the faces of all splits, and where there is more."""
-    found = checks.check_faces(tasks, joined(tuple(rows.values())))
-    totals = checks.totals(one for one in found if one.kind not in checks.IN_WORDS)
-    lines = [f"{kind}: {count:,} ({where})" for (kind, where), count in totals.items()]
-    for kind in checks.IN_WORDS:
-        if told := [f"{one.where} {one.words}" for one in found if one.kind == kind]:
-            lines.append(f"{kind}: {', '.join(told)}")
-    return [*lines, "`faceattr audit` with these sources names them"] if totals else lines
-
-
-def joined(parts: Sequence[LabeledDataset]) -> LabeledDataset:
-    """Rows of several splits in one; all are cut by the same rule into the same cache."""
-    # Crops are only ever appended, so the longest view of the file holds those of the others.
-    crops = max((part.crops for part in parts), key=len)
-    targets = {
-        name: np.concatenate([part.targets[name] for part in parts]) for name in parts[0].targets
-    }
-    examples = [example for part in parts for example in part.examples]
-    return LabeledDataset(crops, np.concatenate([part.index for part in parts]), targets, examples)
-
-
-def of_start(
-    tasks: Sequence[Task], train: LabeledDataset, network: Network, cache: Path | None
-) -> list[str]:
-    """A line for each task whose names the model that is started from would exchange."""
-    if network.start is None:
-        return []
-    swaps = find_label_permutations(tasks, train.examples, network.start, cache)
-    return [f"WARNING: {swap.task}: {swap}" for swap in swaps]
-
+from faceattr.training.package import TrainingResult, check_priors, describe_run, package
+from faceattr.training.trainer import check, fit
 
 NEW = ".new.training"  # a run that replaces a finished one, until it is finished itself
+
+
+@dataclass(frozen=True)
+class RowsRead:
+    """What a run trains on; shown before its first epoch.
+
+    Args:
+        tasks: The tasks of the sources.
+        rows: By split.
+        left_out: By reason, how many rows cannot be used.
+        notes: What somebody should have in mind.
+    """
+
+    tasks: Sequence[Task]
+    rows: Mapping[str, LabeledDataset]
+    left_out: Mapping[str, int]
+    notes: Sequence[str]
 
 
 def train(
     sources: PathLike | Sequence[PathLike],
     output: str | Path,
     *,
-    adding: Adding | None = None,
+    new_heads: NewHeads | None = None,
     tasks: Collection[str] | None = None,
     label_map: LabelMap = LABELS_AS_WRITTEN,
     network: Network | None = None,
@@ -95,21 +72,22 @@ def train(
     cache: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
-) -> dict[str, Score]:
+    progress: Progress = SILENT,
+) -> TrainingResult:
     """Train a model on any number of sources and write it with log, curves and report.
 
     Args:
         sources: See `faceattr.data.sources.read_source`.
         output: The model file, ending in ``.keras``. Beside it comes a folder
             ``NAME.training`` with checkpoint, log, curves and report.
-        adding: New heads for the model that the run starts from, which keeps its own; its
+        new_heads: Heads for the model that the run starts from, which keeps its own; their
             sources train along with `sources`.
         tasks: Columns to take from bare manifests.
-        label_map: How the labels are to be understood.
-        network: What to train; the default starts from the shipped model's trunk.
+        spelling: How the labels are to be understood.
+        network: What to train; the default starts from the shipped model's backbone.
         settings: How to train; by default with the phases that suit the start, and with the
             frozen one alone where heads are added.
-        distillation: Teachers whose answers count as labels of training rows, never of val rows.
+        distillation: Answers that count as labels of training rows, never of val rows.
         licence: Terms of the new weights, kept in the file; by default those of the model that
             the run starts from.
         detector: Finds the faces in whole photographs; None: the pictures are faces.
@@ -120,76 +98,64 @@ def train(
         resume: Go on with a run that was interrupted.
         overwrite: Replace a model or an unfinished run that is already there; a finished run and
             its model stay until the new model is finished.
+        progress: Is shown `RowsRead`, notes, and every `faceattr.training.trainer.Epoch`.
 
     Returns:
-        By task, the score of the finished file on the validation rows.
+        The scores of the finished file and what else was measured.
     """
     output, sources = Path(output), as_paths(sources)
     folder = _folder_of_run(output, resume=resume, overwrite=overwrite)
-    network = (network or Network()).settled()
-    settings = settings or Settings(phases=(FROZEN,) if adding else network.phases)
-    old = ExistingHeads.of(network) if adding else None
-    every = [*sources, *(adding.sources if adding else ())]
-    check_find_faces_in(find_faces_in, [*every, *(adding.judge if adding else ())])
+    network = networks.resolved(network or Network())
+    settings = settings or Settings(phases=(FROZEN,) if new_heads else network.phases)
+    old = ExistingHeads.of(network) if new_heads else None
+    compared = new_heads.evaluate_on if new_heads else ()
+    every = [*sources, *(new_heads.sources if new_heads else ())]
+    check_find_faces_in(find_faces_in, [*every, *compared])
+    rule = networks.crop_rule(network)
+    look = FaceFinder(rule, detector, Path(cache) if cache else None, find_faces_in)
+    if compared:  # a name may occur in what is compared alone
+        spelling = replace(spelling, strict=False)
     known = KNOWN_TASKS | (old.known if old else {})
-    finder = FaceFinder(network.rule, detector, Path(cache) if cache else None, find_faces_in)
-    if adding and adding.judge:  # a name may occur in what is judged alone
-        label_map = replace(label_map, strict=False)
-    manifest = read_for_training(every, tasks, label_map, known, finder)
+    manifest = read_for_training(every, tasks, spelling, known, look)
     heads = manifest.tasks
-    if adding and old:
-        heads = old.with_new(heads, adding.names)
-        network, settings = network.extending(old.description), adding.sparing(settings)
-        console.print_notes(adding.notes(settings))
-    model = network.build(heads, seed=settings.seed)
+    if new_heads and old:
+        heads = old.with_new(heads, new_heads.names)
+        network = networks.extended(network, old.description)
+        settings = new_heads.sparing(settings)
+    model = networks.new_model(network, heads, settings.seed)
     check(model, settings, manifest.examples)
     if distillation:
-        distillation.check(heads, network.rule)
-    rows = _cut(manifest, heads, network, cache, drop_near_duplicates)
+        _check_distillation(distillation, heads, network, settings, progress)
+    rows = _read_rows(manifest, heads, network, cache, drop_near_duplicates, progress)
     check_priors(settings.priors, rows["train"])
     rows["train"] = add_log_priors(rows["train"], settings.priors)
-    network.measure(model, rows["train"])
-    console.print_lines(of_start(manifest.tasks, rows["train"], network, finder.cache))
-    judged = _judged(adding.judge, old, network, finder, label_map) if adding and old else []
-    about = made(every, rows, network, settings, manifest.notes, old)
-    about["made"] |= {"distillation": distillation.told()} if distillation else {}
-    description = Description(heads, network.rule, licence=licence or network.licence, **about)
-    taught = old.soft_labelled(rows["train"]) if adding and adding.keep and old else rows["train"]
-    if distillation:
-        taught, lines = distilled(taught, distillation, settings.priors)
-        console.print_lines(list(lines))
+    networks.measure(network, model, rows["train"])
+    _show_permutations(manifest.tasks, rows["train"], network, look.cache, progress)
+    compare_on = [_rows_of(source, old, network, look, spelling) for source in compared if old]
+    about = describe_run(every, rows, network, settings, manifest.notes, old)
+    about["made"] |= {"distillation": distillation.provenance()} if distillation else {}
+    terms = licence or networks.licence(network)
+    description = Description(heads, rule, licence=terms, **about)
     val = mark_near_duplicates(rows["val"], rows["train"])
-    with TrainingProgress(manifest.tasks, settings, len(taught)) as progress:
-        fit(
-            model,
-            manifest.tasks,
-            taught,
-            unseen(val),
-            settings,
-            folder,
-            identity=asdict(network),
-            draws=network.draws,
-            resume=resume,
-            after_epoch=progress.show,
-            callbacks=[progress],
-            features=folder_in(cache),
-            track=progress.track,
-            tell=console.OUT.print,
-        )
-    best = network.finished(model, heads)
-    scores = package(
-        best,
-        description,
+    fit(
+        model,
+        manifest.tasks,
+        _taught(rows["train"], distillation, old, settings, progress),
+        unseen(val),
+        settings,
         folder,
-        output,
-        val,
-        rows["train"],
-        settings.priors,
-        old=old,
-        judged=judged,
+        network=network,
+        resume=resume,
+        features=folder_in(cache),
+        progress=progress,
+    )
+    best = networks.finished_model(network, model, heads)
+    marked = {"train": rows["train"], "val": val}
+    result = package(
+        best, description, marked, settings.priors, folder, output, old=old, compare_on=compare_on
     )
     _take_place(folder, output)
-    return scores
+    return result
 
 
 def _folder_of_run(output: Path, *, resume: bool, overwrite: bool) -> Path:
@@ -231,28 +197,57 @@ def _take_place(folder: Path, output: Path) -> None:
         folder.rename(usual)
 
 
-def _cut(
+def _check_distillation(
+    distillation: Distillation,
+    heads: Sequence[Task],
+    network: Network,
+    settings: Settings,
+    progress: Progress,
+) -> None:
+    distillation.check(heads, networks.crop_rule(network))
+    if distillation.old_heads and not any(phase.unfreeze_from for phase in settings.phases):
+        progress.show(
+            "note: --distill old does nothing: the backbone is frozen, --epochs finetune=N opens it"
+        )
+
+
+def _taught(
+    rows: LabeledDataset,
+    distillation: Distillation | None,
+    old: ExistingHeads | None,
+    settings: Settings,
+    progress: Progress,
+) -> LabeledDataset:
+    """Training rows with the answers among their labels that shall count as such."""
+    if distillation and distillation.old_heads and old:
+        rows = old.soft_labelled(rows)
+    if distillation and distillation.teachers:
+        rows, lines = distilled(rows, distillation, settings.priors)
+        for line in lines:
+            progress.show(line)
+    return rows
+
+
+def _read_rows(
     manifest: Manifest,
     heads: Sequence[Task],
     network: Network,
     cache: str | Path | None,
     drop: bool,
+    progress: Progress,
 ) -> dict[str, LabeledDataset]:
-    """Cut the faces of both splits, print what was read, and refuse what cannot teach."""
-    rows, left_out = {}, Counter[str]()
+    """Cut the faces of both splits, and refuse what cannot teach."""
+    rows, left_out, rule = {}, Counter[str](), networks.crop_rule(network)
     for split in ("train", "val", *(["test"] if drop else [])):
-        part = manifest.only(split)
-        rows[split], unusable = read_dataset(part, heads, network.rule, cache)
+        rows[split], unusable = read_dataset(manifest.only(split), heads, rule, cache)
         left_out.update(unusable)
     if drop:
-        judges = [rows["val"], rows.pop("test")]
-        seen = np.any([find_near_duplicates(rows["train"], part) for part in judges], axis=0)
+        others = [rows["val"], rows.pop("test")]
+        seen = np.any([have_near_duplicates(rows["train"], part) for part in others], axis=0)
         rows["train"] = rows["train"].take(np.flatnonzero(~seen))
         left_out["train rows that val or test repeats"] += int(seen.sum())
-    console.print_rows(rows, manifest.tasks)
-    console.print_left_out({**manifest.left_out, **left_out})
-    console.print_notes(manifest.notes)
-    console.print_notes(of_rows(manifest.tasks, rows))
+    notes = (*manifest.notes, *_findings(manifest.tasks, rows))
+    progress.show(RowsRead(manifest.tasks, rows, {**manifest.left_out, **left_out}, notes))
     check_classes(manifest.tasks, rows["train"])
     for task in manifest.tasks:
         if not rows["val"].targets[task.name].any():
@@ -263,19 +258,48 @@ def _cut(
     return rows
 
 
-def _judged(
-    sources: Sequence[str],
-    old: ExistingHeads,
+def _findings(tasks: Sequence[Task], rows: Mapping[str, LabeledDataset]) -> list[str]:
+    """A note for each kind of finding among the faces of all splits, and where there is more."""
+    found = checks.looked_at(tasks, _joined(tuple(rows.values())))
+    totals = checks.totals(one for one in found if one.kind not in checks.IN_WORDS)
+    lines = [f"{kind}: {count:,} ({where})" for (kind, where), count in totals.items()]
+    for kind in checks.IN_WORDS:
+        if told := [f"{one.where} {one.words}" for one in found if one.kind == kind]:
+            lines.append(f"{kind}: {', '.join(told)}")
+    return [*lines, "`faceattr audit` with these sources names them"] if totals else lines
+
+
+def _joined(parts: Sequence[LabeledDataset]) -> LabeledDataset:
+    """Rows of several splits in one; all are cut by the same rule into the same cache."""
+    # Crops are only ever appended, so the longest view of the file holds those of the others.
+    crops = max((part.crops for part in parts), key=len)
+    targets = {
+        name: np.concatenate([part.targets[name] for part in parts]) for name in parts[0].targets
+    }
+    examples = [example for part in parts for example in part.examples]
+    return LabeledDataset(crops, np.concatenate([part.index for part in parts]), targets, examples)
+
+
+def _show_permutations(
+    tasks: Sequence[Task],
+    train: LabeledDataset,
     network: Network,
-    finder: FaceFinder,
-    label_map: LabelMap,
-) -> list[LabeledDataset]:
-    """The rows that only show what the old heads lose: those of split val, if there are any."""
-    found = []
-    for source in sources:
-        _, manifest = select_split(read_for_model([source], old.known, label_map, finder), None)
-        found.append(read_dataset(manifest.examples, manifest.tasks, network.rule, finder.cache)[0])
-    return found
+    cache: Path | None,
+    progress: Progress,
+) -> None:
+    """Warn of each task whose names the model that is started from would exchange."""
+    if start := networks.start_file(network):
+        for found in find_label_permutations(tasks, train.examples, start, cache):
+            progress.show(f"WARNING: {found.task}: {found}")
+
+
+def _rows_of(
+    source: str, old: ExistingHeads, network: Network, look: FaceFinder, spelling: LabelMap
+) -> LabeledDataset:
+    """Rows that only show what the old heads lose: those of split val, if there are any."""
+    _, manifest = of_split(read_labelled([source], old.known, spelling, look), None)
+    rule = networks.crop_rule(network)
+    return read_dataset(manifest.examples, manifest.tasks, rule, look.cache)[0]
 
 
 def check_classes(tasks: Sequence[Task], train: LabeledDataset) -> None:

@@ -4,7 +4,7 @@
     python tests/bench/frozen.py show seed0.json seed1.json seed2.json
 
 Both ways train the same network on the same 240 crops (happy, sad and surprise of FER2013's
-val, which did not train the shipped trunk), judge each epoch on 240 others and are scored in
+val, which did not train the shipped backbone), judge each epoch on 240 others and are scored in
 the end on 600 more. Cold caches. Seconds are the processor's, of both cores: other work on
 the machine does not enter them. Reading, start-up and the final scoring are left out.
 """
@@ -50,16 +50,15 @@ def timed(parts: dict, seed: int, copies: int, finetune: str | None) -> dict:
 
     from faceattr.evaluation.metrics import evaluate
     from faceattr.tasks import Task
-    from faceattr.training.config import FINETUNE, FROZEN, Settings
-    from faceattr.training.network import Network
+    from faceattr.training.config import FINETUNE, FROZEN, Network, Settings
     from faceattr.training.trainer import fit
 
     keras.utils.set_random_seed(seed)
     task, network = Task("mood", CLASSES), Network(dtype="float32")
     phases = [replace(FROZEN, patience=None)]
     if finetune:
-        phases.append(replace(FINETUNE, patience=None, first=finetune))
-    settings = Settings(phases=tuple(phases), copies=copies, seed=seed)
+        phases.append(replace(FINETUNE, patience=None, unfreeze_from=finetune))
+    settings = Settings(phases=tuple(phases), augment_repeats=copies, seed=seed)
     model, epochs = network.build([task], seed=seed), []
 
     def note(epoch) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 
 from faceattr.model.build import build
-from faceattr.model.learning import TRUNK, unfreeze_from
+from faceattr.model.learning import BACKBONE, unfreeze_from
 from faceattr.tasks import AGE_GROUP, EXPRESSION, GENDER
 from faceattr.training.augment import Augmentation, augment
 from faceattr.training.network import fastest_dtype
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=48)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--first", default=TRUNK, help="first layer that learns")
+    parser.add_argument("--unfreeze-from", default=BACKBONE, help="first layer that learns")
     options = parser.parse_args()
     parts = parts_of(options.size, options.batch_size, options.first)
     seconds = {name: [] for name in parts}
