@@ -12,7 +12,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainin
 from rich.table import Table
 
 from faceattr.cli.console import ERR, OUT, Terminal
-from faceattr.cli.options import add_spelling, command, names, spelling_of, start_keras
+from faceattr.cli.options import add_label_options, command, label_map_of, names, start_keras
 from faceattr.cli.recipe import read_recipes
 from faceattr.cli.train import add_options, network_of, settings_of
 from faceattr.progress import Bar
@@ -50,7 +50,7 @@ def compare(recipes, on, output, tasks=None, cache=None, **given) -> int:
     from faceattr.training.compare import compare as run
 
     configs = [_config(name, dict(own)) for name, own in options]
-    data = Data(tuple(on), tasks and tuple(tasks), cache, spelling_of(given))
+    data = Data(tuple(on), tasks and tuple(tasks), cache, label_map_of(given))
     perform = partial(train_apart, begin=start_keras)
     with ComparisonTerminal() as progress:
         results = run(configs, data, output, perform=perform, progress=progress, **given)

@@ -27,7 +27,8 @@ def add_fields(parser, record: type, *names: str, **options: Mapping[str, Any]) 
     """
     hints = get_type_hints(record, None, {"CropRule": Any})
     texts = help_texts(record)
-    for name, changes in ({name: {} for name in names} | options).items():
+    every: dict[str, Mapping[str, Any]] = {**{name: {} for name in names}, **options}
+    for name, changes in every.items():
         how = {"help": texts.get(name), "dest": name, **kind_of(hints[name]), **changes}
         flags = how.pop("flags", (f"--{name.replace('_', '-')}",))
         parser.add_argument(*flags, **how)

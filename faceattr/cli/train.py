@@ -21,8 +21,8 @@ from faceattr.cli.options import (
     Merged,
     add_distillation,
     add_face_options,
+    add_label_options,
     add_new_heads,
-    add_spelling,
     by_name,
     command,
     detector_of,
@@ -87,7 +87,7 @@ def add_command(commands) -> None:
     )
     add_face_options(parser)
     add_new_heads(parser)
-    add_spelling(parser)
+    add_label_options(parser)
     add_distillation(parser)
     add_options(parser)
 
@@ -188,11 +188,11 @@ def train(output, sources=(), **given) -> int:
     if "recipe" in given:
         given = read_recipe(given.pop("recipe"), add_options) | given
     network = network_of(given)
-    distillation, spelling = distillation_of(given), spelling_of(given)
+    distillation, label_map = distillation_of(given), label_map_of(given)
     new_heads = new_heads_of(sources, distillation, given)
     phases = _offered(network.phases, new_heads, given.get("epochs", {}))
     settings = settings_of(phases, given)
-    data = {"new_heads": new_heads, "spelling": spelling, "detector": detector_of(given)}
+    data = {"new_heads": new_heads, "label_map": label_map, "detector": detector_of(given)}
     how = {"network": network, "settings": settings, "distillation": distillation}
     try:
         with TrainingTerminal() as progress:

@@ -201,8 +201,8 @@ class MaskedBatches(keras.utils.PyDataset):
 
     Every batch holds the same number of rows of each pattern of known tasks, give or take one or
     two. An epoch draws as many rows as there are, but at least 20 batches, and repeats no row of a
-    pattern before it has drawn them all. A batch depends on seed, epoch and step alone, so a resumed run
-    sees what an unbroken one would have seen.
+    pattern before it has drawn them all. A batch depends on seed, epoch and step alone, so a
+    resumed run sees what an unbroken one would have seen.
 
     Args:
         rows: The training rows.
@@ -239,7 +239,7 @@ class MaskedBatches(keras.utils.PyDataset):
         self._epoch, self._features = epoch, features
         names = [name for name, target in rows.targets.items() if target.any()]
         self._patterns, self._shares = label_patterns(rows, names, task_sampling or TaskSampling())
-        self._chances = rows.chances
+        self._chances = rows.sampling_weights
         self._plan, self._began = self._planned(), False
         self._prepare()
 

@@ -305,7 +305,7 @@ def _runs(configs: Sequence[Config], data: Data, seeds: int) -> Iterator[Run]:
             f"A comparison has a seed and configs with names of their own, none called {ALONE}. "
             f"Received: {seeds} seeds, {', '.join(names) or 'no config'}"
         )
-    manifest = read_for_training(data.sources, data.tasks, data.spelling)
+    manifest = read_for_training(data.sources, data.tasks, data.label_map)
     for config in configs:
         model = networks.new_model(networks.resolved(config.network), manifest.tasks)
         check(model, config.settings, manifest.examples)

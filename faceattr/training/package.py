@@ -28,7 +28,7 @@ from faceattr.evaluation.metrics import (
     smallest_face,
     write_json,
 )
-from faceattr.evaluation.report import twin_groups, unseen, write_report
+from faceattr.evaluation.report import near_duplicate_groups, unseen, write_report
 from faceattr.model import file as model_file
 from faceattr.model.file import Description
 from faceattr.training import checkpoint
@@ -199,7 +199,7 @@ def _evaluation(
         sources=tuple(description.made["sources"]),
         rows=val,
         probabilities=answers,
-        groups=twin_groups(description.tasks, val, answers),
+        groups=near_duplicate_groups(description.tasks, val, answers),
         remarks=(*_what_was_done(description.made), *map(str, changed)),
         log=log,
     )

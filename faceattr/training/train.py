@@ -20,7 +20,13 @@ from faceattr.data.manifest import Manifest
 from faceattr.data.near_duplicates import find_near_duplicates
 from faceattr.data.sources import check_find_faces_in, read_for_model, read_for_training
 from faceattr.detection.base import Detector
-from faceattr.evaluation.report import SCORES, mark_near_duplicates, of_split, read_dataset, unseen
+from faceattr.evaluation.report import (
+    SCORES,
+    mark_near_duplicates,
+    read_dataset,
+    select_split,
+    unseen,
+)
 from faceattr.files import validate_output_path
 from faceattr.images.load import PathLike, as_paths
 from faceattr.model.file import Description
@@ -83,7 +89,7 @@ def train(
         new_heads: Heads for the model that the run starts from, which keeps its own; their
             sources train along with `sources`.
         tasks: Columns to take from bare manifests.
-        spelling: How the labels are to be understood.
+        label_map: How the labels are to be understood.
         network: What to train; the default starts from the shipped model's backbone.
         settings: How to train; by default with the phases that suit the start, and with the
             frozen one alone where heads are added.
@@ -114,9 +120,9 @@ def train(
     rule = networks.crop_rule(network)
     look = FaceFinder(rule, detector, Path(cache) if cache else None, find_faces_in)
     if compared:  # a name may occur in what is compared alone
-        spelling = replace(spelling, strict=False)
+        label_map = replace(label_map, strict=False)
     known = KNOWN_TASKS | (old.known if old else {})
-    manifest = read_for_training(every, tasks, spelling, known, look)
+    manifest = read_for_training(every, tasks, label_map, known, look)
     heads = manifest.tasks
     if new_heads and old:
         heads = old.with_new(heads, new_heads.names)
@@ -131,7 +137,7 @@ def train(
     rows["train"] = add_log_priors(rows["train"], settings.priors)
     networks.measure(network, model, rows["train"])
     _show_permutations(manifest.tasks, rows["train"], network, look.cache, progress)
-    compare_on = [_rows_of(source, old, network, look, spelling) for source in compared if old]
+    compare_on = [_rows_of(source, old, network, look, label_map) for source in compared if old]
     about = describe_run(every, rows, network, settings, manifest.notes, old)
     about["made"] |= {"distillation": distillation.provenance()} if distillation else {}
     terms = licence or networks.licence(network)
@@ -243,7 +249,7 @@ def _read_rows(
         left_out.update(unusable)
     if drop:
         others = [rows["val"], rows.pop("test")]
-        seen = np.any([have_near_duplicates(rows["train"], part) for part in others], axis=0)
+        seen = np.any([find_near_duplicates(rows["train"], part) for part in others], axis=0)
         rows["train"] = rows["train"].take(np.flatnonzero(~seen))
         left_out["train rows that val or test repeats"] += int(seen.sum())
     notes = (*manifest.notes, *_findings(manifest.tasks, rows))
@@ -260,7 +266,7 @@ def _read_rows(
 
 def _findings(tasks: Sequence[Task], rows: Mapping[str, LabeledDataset]) -> list[str]:
     """A note for each kind of finding among the faces of all splits, and where there is more."""
-    found = checks.looked_at(tasks, _joined(tuple(rows.values())))
+    found = checks.check_faces(tasks, _joined(tuple(rows.values())))
     totals = checks.totals(one for one in found if one.kind not in checks.IN_WORDS)
     lines = [f"{kind}: {count:,} ({where})" for (kind, where), count in totals.items()]
     for kind in checks.IN_WORDS:
@@ -294,10 +300,10 @@ def _show_permutations(
 
 
 def _rows_of(
-    source: str, old: ExistingHeads, network: Network, look: FaceFinder, spelling: LabelMap
+    source: str, old: ExistingHeads, network: Network, look: FaceFinder, label_map: LabelMap
 ) -> LabeledDataset:
     """Rows that only show what the old heads lose: those of split val, if there are any."""
-    _, manifest = of_split(read_labelled([source], old.known, spelling, look), None)
+    _, manifest = select_split(read_for_model([source], old.known, label_map, look), None)
     rule = networks.crop_rule(network)
     return read_dataset(manifest.examples, manifest.tasks, rule, look.cache)[0]
 

@@ -30,7 +30,7 @@ def main(fer2013: Path, utkface: Path, folder: Path) -> None:
     ):
         rows = pd.read_csv(source / "manifest.csv").query(query).sample(FACES, random_state=0)
         pictures = [read_image(source / path) for path in rows["path"]]
-        answers = answers_to(task, pictures, attributes)
+        answers = predictions_for(task, pictures, attributes)
         order = sorted(range(FACES), key=lambda i: (answers[i].label, -answers[i].probability))
         tiles = [Tile(pictures[i], words(number, answers[i])) for number, i in enumerate(order)]
         name = f"{source.name}-{task}"
@@ -43,7 +43,7 @@ def main(fer2013: Path, utkface: Path, folder: Path) -> None:
         print(f"{title}: {table[task].value_counts().to_dict()}")
 
 
-def answers_to(task: str, pictures: list, attributes: FaceAttributes) -> list[Prediction]:
+def predictions_for(task: str, pictures: list, attributes: FaceAttributes) -> list[Prediction]:
     """What the model says of pictures that are faces."""
     crops = [crop(picture, None, attributes.crop_rule) for picture in pictures]
     found = attributes.predict(crops)
