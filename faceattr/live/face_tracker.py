@@ -61,7 +61,7 @@ def is_cut(
         cv2.resize(s.grey, THUMB, interpolation=cv2.INTER_AREA).astype(float)
         for s in (before, after)
     )
-    if np.abs(a - b).mean() < 12 or _likeness(a, b) > 0.4:
+    if np.abs(a - b).mean() < 12 or _correlation(a, b) > 0.4:
         return False
     return not any(
         box is not None and _is_same(before, after, old, box)
@@ -71,7 +71,7 @@ def is_cut(
 
 def _is_same(before: Thumbnail, after: Thumbnail, old: Box, new: Box) -> bool:
     a, b = _patch(before, old), _patch(after, new)
-    return a is not None and b is not None and _likeness(a, b) > 0.7
+    return a is not None and b is not None and _correlation(a, b) > 0.7
 
 
 def _patch(thumbnail: Thumbnail, box: Box) -> np.ndarray | None:
@@ -80,7 +80,7 @@ def _patch(thumbnail: Thumbnail, box: Box) -> np.ndarray | None:
     return cv2.resize(part, (16, 16)).astype(float) if min(part.shape) >= 4 else None
 
 
-def _likeness(a: np.ndarray, b: np.ndarray) -> float:
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     """The correlation of two pictures of one size, at most 1."""
     a, b = a - a.mean(), b - b.mean()
     return float((a * b).sum() / (np.sqrt((a * a).sum() * (b * b).sum()) + 1e-9))
@@ -262,11 +262,11 @@ class FaceTracker:
         )
 
     def _must_search(self, frame: Frame) -> bool:
-        # Where few frames are looked at, carrying along becomes a guess.
+        # Where few frames are looked at, propagation becomes a guess.
         return (
             self._since_search >= self.budget.detect_every
             or frame.time - self._searched > SEARCH_SECONDS
-            or not len(self.tracks)
+            or self.tracks.must_be_searched
         )
 
     def _follow(self, frame: Frame, now: Thumbnail) -> None:
@@ -276,7 +276,7 @@ class FaceTracker:
         if is_cut(self._thumbnail, now, self.tracks.boxes, boxes):
             self.tracks.clear()
         else:
-            self.tracks.carry(frame.time, boxes)
+            self.tracks.propagate(frame.time, boxes)
 
     def _ask(self, frame: Frame) -> int:
         due = [
