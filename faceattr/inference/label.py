@@ -277,28 +277,22 @@ def describe_samples(
     Args:
         samples: What to look at; taken a few at a time.
         attributes: Detector and model.
-        workers: Threads that decode and detect; by default one a processor.
-        times: Is told where the time goes.
-        on_detections: Called in the worker with what was found and the whole picture.
+        workers, max_pixels: As for `label`.
+        times, on_detections: As for `detect_and_crop`, which the workers call.
         keep_frames: Give a video's frames back with their records; fewer of them wait then.
-        max_pixels: A file with more of them is not read.
 
     Yields:
         One record a sample, in the order of the samples.
     """
     times, workers = times or StageTimes(), count_workers(workers)
-    detect = partial(
-        detect_and_crop,
-        attributes=attributes,
-        times=times,
-        on_detections=on_detections,
-        max_pixels=_checked_limit(max_pixels),
-    )
+    max_pixels = _checked_limit(max_pixels)
     most = attributes.batch_size if keep_frames else MOST_WAITING
     batches = _Batches(attributes, times, most)
 
     def work(sample: Sample) -> Detections:
-        found = detect(sample)
+        found = detect_and_crop(
+            sample, attributes, times, on_detections=on_detections, max_pixels=max_pixels
+        )
         return found if keep_frames else replace(found, sample=replace(sample, frame=None))
 
     with one_opencv_thread_each(workers):
@@ -357,14 +351,13 @@ def _detect(
     with times.measure("detect"):
         near = attributes.find(picture.image)
     faces = tuple(face.scaled(picture.scale) for face in near)
-    pairs = [(seen, face) for seen, face in zip(near, faces, strict=True)]
-    large = [(seen, face) for seen, face in pairs if attributes.is_large(face)]
-    sides = [seen.side for seen, _ in large]
-    if picture.scale > 1 and min(sides, default=np.inf) < attributes.crop_rule.size:
+    large = [place for place, face in enumerate(faces) if attributes.is_large(face)]
+    smallest = min((near[place].side for place in large), default=np.inf)
+    if picture.scale > 1 and smallest < attributes.crop_rule.size:
         # A small face in a large picture: the reduced one would blur its crop.
-        picture, large = read(), [(face, face) for _, face in large]
+        picture, near = read(), list(faces)
     with times.measure("crop"):
-        crops = tuple(attributes.cut(picture.image, seen) for seen, _ in large)
+        crops = tuple(attributes.cut(picture.image, near[place]) for place in large)
     return Detections(sample, faces, crops), picture
 
 

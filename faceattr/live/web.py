@@ -26,11 +26,11 @@ from PIL import Image, UnidentifiedImageError
 from faceattr.files import install_command
 from faceattr.images.draw import COLOURS
 from faceattr.images.video import Frame
-from faceattr.inference.predictor import FaceAttributes, suppress_stderr
+from faceattr.inference.predictor import FaceAttributes
 from faceattr.live.face_tracker import FaceTracker, FrameResult, InferenceBudget
 from faceattr.live.outputs import timeline_columns
 from faceattr.live.tracking import LiveFace, Smoothing
-from faceattr.progress import SILENT, Progress
+from faceattr.progress import SILENT, Progress, suppress_stderr
 
 MOST_BYTES, MOST_PIXELS = 4 << 20, 16_000_000
 TOO_BIG, NO_PICTURE = "is larger than the page sends", "is no JPEG picture"
