@@ -65,7 +65,7 @@ class Face:
 class Detector(Protocol):
     """What finds faces. It may be called from several threads at once.
 
-    `provenance` tells how it finds them, for the record: at least its ``"name"``. `long_side` is
+    `provenance` says how it finds them, for the record: at least its ``"name"``. `long_side` is
     the size in pixels to which it reduces a larger image before it looks, or None where it
     takes every pixel. `upright_score` is a score that a face on its side or head does not reach.
     """
@@ -88,7 +88,7 @@ def choose_detector(
             the path of a YuNet ``.onnx`` file, or ``"auto"``: YuNet where its file is in the
             user's cache or can be fetched, else CenterFace.
         offline: Forbid fetching.
-        progress: Is told in one line when ``"auto"`` has to do without YuNet.
+        progress: Is shown one line when ``"auto"`` has to do without YuNet.
 
     Raises:
         ValueError: There is no such detector.

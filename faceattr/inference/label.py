@@ -314,7 +314,7 @@ def detect_and_crop(
     Args:
         sample: What to look at.
         attributes: Detector and crop rule.
-        times: Is told how long it takes.
+        times: Measures how long it takes.
         on_detections: Is given what was found and the picture in full size, if there are faces in
             it. What is found does not depend on it.
         max_pixels: A file with more of them is not read.

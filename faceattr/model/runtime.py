@@ -1,8 +1,8 @@
-"""Models exported to other runtimes, opened and asked like the network they were made from.
+"""Models exported to other runtimes, opened and asked like the network they come from.
 
 An exported file (`.onnx`, `.tflite`, OpenVINO's `.xml` with its `.bin`, or the folder of a
 SavedModel) knows nothing of crops and classes. `faceattr export` writes ``<file>.json`` beside it,
-with the description of the model, a hash of the file and the proof that it answers alike.
+with the description of the model, a hash of the file and a report of how far it answers alike.
 """
 
 from __future__ import annotations
@@ -230,11 +230,11 @@ def load(path: str | Path) -> tuple[keras.Model | ExportedModel, Description]:
             f"{path} is not the file that {description_path(path)} describes: it was changed "
             "since it was exported. Export it again."
         )
-    engine, side = open_exported(path, page["precision"]), description.crop.size
-    answers = engine.predict_on_batch(np.zeros((1, side, side, 3), "uint8"))
+    model, side = open_exported(path, page["precision"]), description.crop.size
+    answers = model.predict_on_batch(np.zeros((1, side, side, 3), "uint8"))
     heads = {name: rows.shape[-1] for name, rows in answers.items()}
     model_file.check_heads(path, description, heads)
-    return engine, description
+    return model, description
 
 
 def _read(path: Path) -> tuple[Description, dict[str, Any]]:
