@@ -1,7 +1,7 @@
 """Finding faces: one small contract, ``image -> list of Face``, and the detectors that keep it.
 
 A detector is added in two steps: a file here with a subclass of `Network`, whose ``detect`` gives a
-row of 15 numbers a face, and a line in `choose_detector`, with its name in `NAMES`. A detector of
+row of 15 numbers a face, and its name in `NAMES` and in `choose_detector`. A detector of
 one's own that is not to be chosen by name only has to keep `Detector`'s contract.
 """
 
@@ -96,32 +96,34 @@ def choose_detector(
     """
     from faceattr.detection.centerface import CenterFace
     from faceattr.detection.mtcnn import Mtcnn
+    from faceattr.detection.yunet import YuNet
+
+    if name.endswith(".onnx"):
+        return YuNet(Path(name))
+    if name not in NAMES:
+        raise ValueError(
+            f"A detector is one of {', '.join(NAMES)} or a YuNet .onnx file. Received: {name!r}"
+        )
+    if name in ("auto", "yunet"):
+        return _yunet(offline, progress if name == "auto" else None)
+    return {"centerface": CenterFace, "mtcnn": Mtcnn, "none": WholePicture}[name]()
+
+
+def _yunet(offline: bool, instead: Progress | None) -> Detector:
+    """YuNet with the file in the cache; CenterFace where it cannot be had and `instead` is told."""
+    from faceattr.detection.centerface import CenterFace
     from faceattr.detection.yunet import YuNet, cached_yunet
 
-    def auto() -> Detector:
-        try:
-            return YuNet(cached_yunet(offline=offline))
-        except OSError as error:
-            progress.show(f"faces are found with centerface: {error}")
-            return CenterFace()
-
-    def yunet() -> Detector:
-        try:
-            return YuNet(cached_yunet(offline=offline))
-        except OSError as error:
+    try:
+        return YuNet(cached_yunet(offline=offline))
+    except OSError as error:
+        if instead is None:
             raise OSError(
                 f"{error}. Give a YuNet file by its path (--detector FILE.onnx) or use --detector "
                 "centerface, which needs none."
             ) from error
-
-    if name.endswith(".onnx"):
-        return YuNet(Path(name))
-    makers = dict(zip(NAMES, (auto, yunet, CenterFace, Mtcnn, WholePicture), strict=True))
-    if name not in makers:
-        raise ValueError(
-            f"A detector is one of {', '.join(NAMES)} or a YuNet .onnx file. Received: {name!r}"
-        )
-    return makers[name]()
+        instead.show(f"faces are found with centerface: {error}")
+        return CenterFace()
 
 
 class WholePicture:

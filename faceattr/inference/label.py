@@ -145,15 +145,14 @@ def label_to(
             done then.
         OSError: The table cannot be written any further; what it holds is whole.
     """
-    options, times = TableOptions(**table), StageTimes()
+    options, times, summary = TableOptions(**table), StageTimes(), Summary()
     validate_table_path(output, options)
     artifacts.validate(resume=options.resume, overwrite=options.overwrite)
-    files = Inputs(inputs, without=artifacts.folders)
     how = {"workers": count_workers(workers), "max_pixels": _checked_limit(max_pixels)}
-    _validate_files(files, artifacts)
+    files = _checked_files(inputs, artifacts)
     settings = settings_of(attributes, every, options.spreadsheet)
     run = {"started": now(), "inputs": files.inputs, "files": files.count, "max_pixels": max_pixels}
-    names, summary = columns(attributes.tasks), Summary()
+    names = columns(attributes.tasks)
     begin = partial(begin_metadata, output, settings, resume=options.resume)
     with open_table(output, names, options, begin=begin) as written:
         write_metadata(output, settings, run)
@@ -170,14 +169,15 @@ def label_to(
         written.finished = not summary.interrupted
         write_metadata(output, settings, run | {"ended": now()} | summary.counts())
     if artifacts.gallery and written.finished:
+        again = partial(read_rows, output, names, spreadsheet=options.spreadsheet)
+        title = f"Faces of {', '.join(files.inputs)}"
         with times.measure("gallery"):
-            again = partial(read_rows, output, names, spreadsheet=options.spreadsheet)
-            title = f"Faces of {', '.join(files.inputs)}"
             write_gallery(artifacts.gallery, again, attributes.tasks, title=title)
     return summary
 
 
-def _validate_files(files: Inputs, artifacts: Artifacts) -> None:
+def _checked_files(inputs: PathLike | Sequence[PathLike], artifacts: Artifacts) -> Inputs:
+    files = Inputs(inputs, without=artifacts.folders)
     if files.count == 0:
         left_out = ", ".join(map(str, artifacts.folders))
         raise ValueError(
@@ -185,6 +185,7 @@ def _validate_files(files: Inputs, artifacts: Artifacts) -> None:
             + (f", leaving out {left_out}, where this job writes itself." if left_out else ".")
         )
     artifacts.validate_inputs(files)
+    return files
 
 
 def _checked_limit(max_pixels: int) -> int:
@@ -210,6 +211,12 @@ def _with_artifacts(
             file, second = found.sample.file, found.sample.time
             save_crops(crops, attributes.crop_rule, file, second, found.faces, picture)
 
+    def annotate(pair: tuple[ImageResult, Sample]) -> ImageResult:
+        if annotated is None:
+            return pair[0]
+        with times.measure("annotate"):
+            return save_annotated(annotated, pair[0], pair[1].frame, max_pixels=max_pixels)
+
     described = describe_samples(
         samples,
         attributes,
@@ -220,12 +227,7 @@ def _with_artifacts(
         max_pixels=max_pixels,
     )
     if annotated is None:
-        return (result for result, _ in described)
-
-    def annotate(pair: tuple[ImageResult, Sample]) -> ImageResult:
-        with times.measure("annotate"):
-            return save_annotated(annotated, pair[0], pair[1].frame, max_pixels=max_pixels)
-
+        return map(annotate, described)
     return prefetch_map(annotate, described, workers)
 
 
