@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import os
+import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import rich.progress
@@ -85,3 +88,17 @@ class Bar(rich.progress.Progress):
             markup=False,
             soft_wrap=True,
         )
+
+
+@contextmanager
+def suppress_stderr() -> Iterator[None]:
+    """TensorFlow greets on the process' own standard error, which Python cannot intercept."""
+    sys.stderr.flush()
+    before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(nowhere)

@@ -98,7 +98,7 @@ def add_command(commands) -> None:
     old_names(parser, {"--upright": "--auto-rotate", "--require": "--filter"})
 
 
-EXTRAS = {"save_crops": "crops", "annotate": "annotated", "gallery": "gallery"}
+ARTIFACTS = {"save_crops": "crops", "annotate": "annotated", "gallery": "gallery"}
 
 
 def label(output, inputs, quiet=False, **given) -> int:
@@ -111,11 +111,10 @@ def label(output, inputs, quiet=False, **given) -> int:
     from faceattr.inference.table import TableOptions, validate_table_path
 
     console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, soft_wrap=True)
-    taken = {name: given.pop(typed) for typed, name in EXTRAS.items() if typed in given}
-    artifacts = Artifacts(**taken)
-    # What is typed wrongly shall be told before the seconds that a model takes to load.
+    taken = {name: given.pop(typed) for typed, name in ARTIFACTS.items() if typed in given}
     table = {f.name: given.pop(f.name) for f in fields(TableOptions) if f.name in given}
-    options = TableOptions(**table)
+    # What is typed wrongly shall be told before the seconds that a model takes to load.
+    artifacts, options = Artifacts(**taken), TableOptions(**table)
     validate_table_path(output, options)
     artifacts.validate(resume=options.resume, overwrite=options.overwrite)
     Inputs(inputs)

@@ -126,7 +126,7 @@ def by_name(kind) -> dict:
 
 def start_keras() -> None:
     """Import Keras and let TensorFlow say its greetings unheard."""
-    from faceattr.inference.predictor import suppress_stderr
+    from faceattr.progress import suppress_stderr
 
     with suppress_stderr():
         import keras
@@ -191,7 +191,8 @@ def open_attributes(given: dict, progress):
     import inspect
 
     from faceattr.detection.base import choose_detector
-    from faceattr.inference.predictor import FaceAttributes, suppress_stderr
+    from faceattr.inference.predictor import FaceAttributes
+    from faceattr.progress import suppress_stderr
 
     offline, name = given.pop("offline", False), given.pop("detector", "auto")
     own = ("model", "precision", *inspect.getfullargspec(FaceAttributes).kwonlyargs)

@@ -1,7 +1,7 @@
 """Finding faces: one small contract, ``image -> list of Face``, and the detectors that keep it.
 
 A detector is added in two steps: a file here with a subclass of `Network`, whose ``detect`` gives a
-row of 15 numbers a face, and a line in `choose_detector`, with its name in `NAMES`. A detector of
+row of 15 numbers a face, and its name in `NAMES` and in `choose_detector`. A detector of
 one's own that is not to be chosen by name only has to keep `Detector`'s contract.
 """
 
@@ -65,7 +65,7 @@ class Face:
 class Detector(Protocol):
     """What finds faces. It may be called from several threads at once.
 
-    `provenance` tells how it finds them, for the record: at least its ``"name"``. `long_side` is
+    `provenance` says how it finds them, for the record: at least its ``"name"``. `long_side` is
     the size in pixels to which it reduces a larger image before it looks, or None where it
     takes every pixel. `upright_score` is a score that a face on its side or head does not reach.
     """
@@ -88,7 +88,7 @@ def choose_detector(
             the path of a YuNet ``.onnx`` file, or ``"auto"``: YuNet where its file is in the
             user's cache or can be fetched, else CenterFace.
         offline: Forbid fetching.
-        progress: Is told in one line when ``"auto"`` has to do without YuNet.
+        progress: Is shown one line when ``"auto"`` has to do without YuNet.
 
     Raises:
         ValueError: There is no such detector.
@@ -96,32 +96,34 @@ def choose_detector(
     """
     from faceattr.detection.centerface import CenterFace
     from faceattr.detection.mtcnn import Mtcnn
+    from faceattr.detection.yunet import YuNet
+
+    if name.endswith(".onnx"):
+        return YuNet(Path(name))
+    if name not in NAMES:
+        raise ValueError(
+            f"A detector is one of {', '.join(NAMES)} or a YuNet .onnx file. Received: {name!r}"
+        )
+    if name in ("auto", "yunet"):
+        return _yunet(offline, progress if name == "auto" else None)
+    return {"centerface": CenterFace, "mtcnn": Mtcnn, "none": WholePicture}[name]()
+
+
+def _yunet(offline: bool, instead: Progress | None) -> Detector:
+    """YuNet with the file in the cache; CenterFace where it cannot be had and `instead` is told."""
+    from faceattr.detection.centerface import CenterFace
     from faceattr.detection.yunet import YuNet, cached_yunet
 
-    def auto() -> Detector:
-        try:
-            return YuNet(cached_yunet(offline=offline))
-        except OSError as error:
-            progress.show(f"faces are found with centerface: {error}")
-            return CenterFace()
-
-    def yunet() -> Detector:
-        try:
-            return YuNet(cached_yunet(offline=offline))
-        except OSError as error:
+    try:
+        return YuNet(cached_yunet(offline=offline))
+    except OSError as error:
+        if instead is None:
             raise OSError(
                 f"{error}. Give a YuNet file by its path (--detector FILE.onnx) or use --detector "
                 "centerface, which needs none."
             ) from error
-
-    if name.endswith(".onnx"):
-        return YuNet(Path(name))
-    makers = dict(zip(NAMES, (auto, yunet, CenterFace, Mtcnn, WholePicture), strict=True))
-    if name not in makers:
-        raise ValueError(
-            f"A detector is one of {', '.join(NAMES)} or a YuNet .onnx file. Received: {name!r}"
-        )
-    return makers[name]()
+        instead.show(f"faces are found with centerface: {error}")
+        return CenterFace()
 
 
 class WholePicture:

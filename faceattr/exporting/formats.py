@@ -17,8 +17,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from faceattr.inference.predictor import suppress_stderr
 from faceattr.model.runtime import INPUT, require
+from faceattr.progress import suppress_stderr
 
 TOGETHER = 32  # crops
 

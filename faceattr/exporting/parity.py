@@ -68,24 +68,15 @@ def choose_crops(
             rows gives a fifth of its rows, as in training. With none, pictures are made.
         description: The model's tasks and crop rule.
         most: Rows of val for each task.
-        cache: Folder of the crop cache.
+        cache, spelling: As for `faceattr.export`.
         int8: Take crops of train rows for calibration as well.
-        label_map: How the sources' labels are to be understood.
 
     Raises:
         ValueError: The sources have no task of the model, int8 has too few crops, or labels
             are spelt and there are none.
     """
     if not sources:
-        if int8:
-            raise ValueError(
-                "int8 is measured and compared on real faces: give labelled ones, for example "
-                f"--on {description.tasks[0].name}=FOLDER."
-            )
-        if label_map != LABELS_AS_WRITTEN:
-            raise ValueError("Made pictures have no labels to spell: give labelled faces by --on.")
-        rows = made(description.crop.size)
-        return ParityData(rows, f"{len(rows)} made pictures, which are no faces")
+        return _made_up(description, int8=int8, spelling=spelling)
     known = {task.name: task for task in description.tasks}
     manifest = read_for_model(sources, known, label_map, aside=True)
     names = [task.name for task in description.tasks if task in manifest.tasks]
@@ -101,6 +92,18 @@ def choose_crops(
             f"compare on. Received: {len(train)} of train and {len(val)} of val."
         )
     return ParityData(val, about, train.crops[train.index])
+
+
+def _made_up(description: Description, *, int8: bool, spelling: LabelMap) -> ParityData:
+    if int8:
+        raise ValueError(
+            "int8 is measured and compared on real faces: give labelled ones, for example "
+            f"--on {description.tasks[0].name}=FOLDER."
+        )
+    if spelling != AS_WRITTEN:
+        raise ValueError("Made pictures have no labels to spell: give labelled faces by --on.")
+    rows = made(description.crop.size)
+    return ParityData(rows, f"{len(rows)} made pictures, which are no faces")
 
 
 def _chosen(manifest: Manifest, split: str, names: Iterable[str], most: int) -> list[Example]:

@@ -75,7 +75,7 @@ def open_feed(source: Source | Feed, *, rate: float | None = None) -> Iterator[F
 
 
 def is_live(source: Source | Feed) -> bool:
-    """Whether a source is a camera or a stream, told without opening it."""
+    """Whether a source is a camera or a stream, found out without opening it."""
     if hasattr(source, "frames"):
         return bool(source.is_live)  # type: ignore[union-attr]
     return _is_camera(str(source)) or _is_url(str(source))

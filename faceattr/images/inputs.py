@@ -200,7 +200,7 @@ def _is_folder(entry: os.DirEntry) -> bool:
 
 
 def _kind(path: str) -> str:
-    """``"picture"``, ``"video"`` or nothing, told by the name's ending."""
+    """``"picture"``, ``"video"`` or nothing, by the name's ending."""
     suffix = os.path.splitext(path)[1].lower()
     if suffix in VIDEO_SUFFIXES:
         return "video"

@@ -66,7 +66,7 @@ class Picture:
 
     Args:
         image: RGB ``uint8`` array of shape ``(height, width, 3)``, upright.
-        full_size: ``(height, width)`` of the upright picture in its file; boxes are told in
+        full_size: ``(height, width)`` of the upright picture in its file; boxes are given in
             these pixels.
     """
 
@@ -143,7 +143,7 @@ def read_picture(
         at_least: The longer side that must remain, in pixels. A JPEG is then decoded at a
             half, quarter or eighth, which costs a fraction of the time. None reads it whole.
         max_pixels: As for `read_image`.
-        reserve: Is told before a picture is decoded how many bytes that may take at once.
+        reserve: Is called before a picture is decoded with the bytes that may take at once.
 
     Raises:
         OSError, ValueError: As for `read_image`.
@@ -172,7 +172,7 @@ def _opened(path: Path, max_pixels: int) -> Image.Image:
     try:
         opened = Image.open(path)
     except Image.DecompressionBombError:
-        # Pillow's own limit holds for the whole process; ours is looked at below.
+        # Pillow's own limit holds for the whole process; ours is checked below.
         with _beyond_pillows_limit:
             before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             try:

@@ -140,7 +140,7 @@ class SheetSummary:
 
     Args:
         faces: On the sheet.
-        inputs: Pictures that were looked at.
+        inputs: Pictures that were read.
         more: Whether there were more faces than the sheet takes.
     """
 
@@ -178,19 +178,20 @@ def explain(
     validate_sheet_path(output, most, overwrite=overwrite)
     chosen = _numbers(of or {}, attributes)
     heat = Heat(attributes.model, attributes.crop_rule.size)
-    faces = _Faces(pictures, attributes)
+    read: list[str] = []
+    faces = _crops_of(pictures, attributes, read)
     tiles: list[Tile] = []
     few = islice(zip(faces, progress.track(range(most), "explaining"), strict=False), most)
     while batch := [face for face, _ in islice(few, attributes.batch_size)]:
         tiles += _tiles(batch, attributes, heat, chosen)
     if not tiles:
-        raise ValueError(f"None of the {faces.inputs} pictures has a face that is large enough.")
+        raise ValueError(f"None of the {len(read)} pictures has a face that is large enough.")
     across = 1 + len(attributes.tasks)
     columns = across * max(1, min(WIDEST, len(tiles)) // across)
     sheet = contact_sheet(tiles, columns=columns, side=SIDE)
     with atomic_write(output) as part:
         sheet.save(part)
-    return SheetSummary(len(tiles) // across, faces.inputs, next(faces, None) is not None)
+    return SheetSummary(len(tiles) // across, len(read), next(faces, None) is not None)
 
 
 def _numbers(of: Mapping[str, str], attributes: FaceAttributes) -> dict[str, int]:
@@ -202,23 +203,15 @@ def _numbers(of: Mapping[str, str], attributes: FaceAttributes) -> dict[str, int
     return {name: tasks[name].index(label) for name, label in of.items()}
 
 
-class _Faces(Iterator[tuple[str, np.ndarray]]):
+def _crops_of(
+    pictures: PathLike | Sequence[PathLike], attributes: FaceAttributes, read: list[str]
+) -> Iterator[tuple[str, np.ndarray]]:
     """The crops of all faces that are large enough, each with its picture's name."""
-
-    def __init__(self, pictures: PathLike | Sequence[PathLike], attributes: FaceAttributes):
-        self.inputs = 0
-        self._found = self._crops_of(Inputs(pictures), attributes)
-
-    def __next__(self) -> tuple[str, np.ndarray]:
-        return next(self._found)
-
-    def _crops_of(
-        self, files: Inputs, attributes: FaceAttributes
-    ) -> Iterator[tuple[str, np.ndarray]]:
-        for sample in samples_of(files, every=1.0):
-            self.inputs += 1
-            for crop in detect_and_crop(sample, attributes, StageTimes()).crops:
-                yield Path(sample.file.name).name, crop
+    for sample in samples_of(Inputs(pictures), every=1.0):
+        name = Path(sample.file.name).name
+        read.append(name)
+        for crop in detect_and_crop(sample, attributes, StageTimes()).crops:
+            yield name, crop
 
 
 def _tiles(
@@ -231,10 +224,10 @@ def _tiles(
     answers = attributes.predict(crops)
     rows: list[list[Tile]] = [[Tile(_large(crop), (name,))] for name, crop in batch]
     for task in attributes.tasks:
-        said = np.stack([answer[task.name] for answer in answers])
-        asked = np.array([chosen.get(task.name, best) for best in said.argmax(axis=-1)])
+        probabilities = np.stack([answer[task.name] for answer in answers])
+        asked = np.array([chosen.get(task.name, best) for best in probabilities.argmax(axis=-1)])
         for row, crop, spots, number, sure in zip(
-            rows, crops, heat(crops, task.name, asked), asked, said, strict=True
+            rows, crops, heat(crops, task.name, asked), asked, probabilities, strict=True
         ):
             words = f"{task.classes[number]} {sure[number]:.0%}"
             row.append(Tile(glowing(crop, spots), (words, task.name)))

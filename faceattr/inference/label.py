@@ -145,15 +145,14 @@ def label_to(
             done then.
         OSError: The table cannot be written any further; what it holds is whole.
     """
-    options, times = TableOptions(**table), StageTimes()
+    options, times, summary = TableOptions(**table), StageTimes(), Summary()
     validate_table_path(output, options)
     artifacts.validate(resume=options.resume, overwrite=options.overwrite)
-    files = Inputs(inputs, without=artifacts.folders)
     how = {"workers": count_workers(workers), "max_pixels": _checked_limit(max_pixels)}
-    _validate_files(files, artifacts)
+    files = _checked_files(inputs, artifacts)
     settings = settings_of(attributes, every, options.spreadsheet)
     run = {"started": now(), "inputs": files.inputs, "files": files.count, "max_pixels": max_pixels}
-    names, summary = columns(attributes.tasks), Summary()
+    names = columns(attributes.tasks)
     begin = partial(begin_metadata, output, settings, resume=options.resume)
     with open_table(output, names, options, begin=begin) as written:
         write_metadata(output, settings, run)
@@ -170,14 +169,15 @@ def label_to(
         written.finished = not summary.interrupted
         write_metadata(output, settings, run | {"ended": now()} | summary.counts())
     if artifacts.gallery and written.finished:
+        again = partial(read_rows, output, names, spreadsheet=options.spreadsheet)
+        title = f"Faces of {', '.join(files.inputs)}"
         with times.measure("gallery"):
-            again = partial(read_rows, output, names, spreadsheet=options.spreadsheet)
-            title = f"Faces of {', '.join(files.inputs)}"
             write_gallery(artifacts.gallery, again, attributes.tasks, title=title)
     return summary
 
 
-def _validate_files(files: Inputs, artifacts: Artifacts) -> None:
+def _checked_files(inputs: PathLike | Sequence[PathLike], artifacts: Artifacts) -> Inputs:
+    files = Inputs(inputs, without=artifacts.folders)
     if files.count == 0:
         left_out = ", ".join(map(str, artifacts.folders))
         raise ValueError(
@@ -185,6 +185,7 @@ def _validate_files(files: Inputs, artifacts: Artifacts) -> None:
             + (f", leaving out {left_out}, where this job writes itself." if left_out else ".")
         )
     artifacts.validate_inputs(files)
+    return files
 
 
 def _checked_limit(max_pixels: int) -> int:
@@ -210,6 +211,12 @@ def _with_artifacts(
             file, second = found.sample.file, found.sample.time
             save_crops(crops, attributes.crop_rule, file, second, found.faces, picture)
 
+    def annotate(pair: tuple[ImageResult, Sample]) -> ImageResult:
+        if annotated is None:
+            return pair[0]
+        with times.measure("annotate"):
+            return save_annotated(annotated, pair[0], pair[1].frame, max_pixels=max_pixels)
+
     described = describe_samples(
         samples,
         attributes,
@@ -220,12 +227,7 @@ def _with_artifacts(
         max_pixels=max_pixels,
     )
     if annotated is None:
-        return (result for result, _ in described)
-
-    def annotate(pair: tuple[ImageResult, Sample]) -> ImageResult:
-        with times.measure("annotate"):
-            return save_annotated(annotated, pair[0], pair[1].frame, max_pixels=max_pixels)
-
+        return map(annotate, described)
     return prefetch_map(annotate, described, workers)
 
 
@@ -277,28 +279,22 @@ def describe_samples(
     Args:
         samples: What to look at; taken a few at a time.
         attributes: Detector and model.
-        workers: Threads that decode and detect; by default one a processor.
-        times: Is told where the time goes.
-        on_detections: Called in the worker with what was found and the whole picture.
+        workers, max_pixels: As for `label`.
+        times, on_detections: As for `detect_and_crop`, which the workers call.
         keep_frames: Give a video's frames back with their records; fewer of them wait then.
-        max_pixels: A file with more of them is not read.
 
     Yields:
         One record a sample, in the order of the samples.
     """
     times, workers = times or StageTimes(), count_workers(workers)
-    detect = partial(
-        detect_and_crop,
-        attributes=attributes,
-        times=times,
-        on_detections=on_detections,
-        max_pixels=_checked_limit(max_pixels),
-    )
+    max_pixels = _checked_limit(max_pixels)
     most = attributes.batch_size if keep_frames else MOST_WAITING
     batches = _Batches(attributes, times, most)
 
     def work(sample: Sample) -> Detections:
-        found = detect(sample)
+        found = detect_and_crop(
+            sample, attributes, times, on_detections=on_detections, max_pixels=max_pixels
+        )
         return found if keep_frames else replace(found, sample=replace(sample, frame=None))
 
     with one_opencv_thread_each(workers):
@@ -320,7 +316,7 @@ def detect_and_crop(
     Args:
         sample: What to look at.
         attributes: Detector and crop rule.
-        times: Is told how long it takes.
+        times: Measures how long it takes.
         on_detections: Is given what was found and the picture in full size, if there are faces in
             it. What is found does not depend on it.
         max_pixels: A file with more of them is not read.
@@ -357,14 +353,13 @@ def _detect(
     with times.measure("detect"):
         near = attributes.find(picture.image)
     faces = tuple(face.scaled(picture.scale) for face in near)
-    pairs = [(seen, face) for seen, face in zip(near, faces, strict=True)]
-    large = [(seen, face) for seen, face in pairs if attributes.is_large(face)]
-    sides = [seen.side for seen, _ in large]
-    if picture.scale > 1 and min(sides, default=np.inf) < attributes.crop_rule.size:
+    large = [place for place, face in enumerate(faces) if attributes.is_large(face)]
+    smallest = min((near[place].side for place in large), default=np.inf)
+    if picture.scale > 1 and smallest < attributes.crop_rule.size:
         # A small face in a large picture: the reduced one would blur its crop.
-        picture, large = read(), [(face, face) for _, face in large]
+        picture, near = read(), list(faces)
     with times.measure("crop"):
-        crops = tuple(attributes.cut(picture.image, seen) for seen, _ in large)
+        crops = tuple(attributes.cut(picture.image, near[place]) for place in large)
     return Detections(sample, faces, crops), picture
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +39,9 @@ class Prediction:
     label: str | None
     probability: float | None
     probabilities: Mapping[str, float]
+
+
+NO_ANSWER = Prediction(None, None, {})
 
 
 @dataclass(frozen=True)
@@ -230,13 +230,11 @@ class FaceAttributes:
         model = runtime.FlipAveraging(self.model) if self.flip else self.model
         answers: list[dict[str, np.ndarray]] = []
         for start in range(0, len(crops), self.batch_size):
-            some = list(crops[start : start + self.batch_size])
-            for one in some:
+            batch = crops[start : start + self.batch_size]
+            for one in batch:
                 validate_image(one)
-            batch = np.stack(some)
             count = len(batch)
-            room = self._room_for(count, full_batches)
-            padded = np.zeros((room, *batch.shape[1:]), np.uint8)
+            padded = np.zeros((self._room_for(count, full_batches), *batch[0].shape), np.uint8)
             padded[:count] = batch
             outputs = model.predict_on_batch(padded)
             answers += [
@@ -246,32 +244,31 @@ class FaceAttributes:
 
     def _room_for(self, count: int, full_batches: bool) -> int:
         # A new shape means a new compilation: sizes are powers of two, or always the same.
-        fewest = (
+        smallest = (
             runtime.min_stable_batch(self.model) if full_batches and count < self.batch_size else 1
         )
-        if fewest is None:
+        if smallest is None:
             return self.batch_size
-        return max(count, min(self.batch_size, max(fewest, 1 << (count - 1).bit_length())))
+        return max(count, min(self.batch_size, max(smallest, 1 << (count - 1).bit_length())))
 
     def described(
         self, faces: Iterable[Face], answers: Iterable[Mapping[str, np.ndarray]]
     ) -> list[DescribedFace]:
         """Join faces with the answers about those of them that are large enough."""
         remaining = iter(answers)
+        nothing = {task.name: NO_ANSWER for task in self.tasks}
         return [
             self._described(face, next(remaining))
             if self.is_large(face)
-            else DescribedFace(face, {task.name: NO_ANSWER for task in self.tasks}, True)
+            else DescribedFace(face, nothing, too_small=True)
             for face in faces
         ]
 
     def _described(self, face: Face, answer: Mapping[str, np.ndarray]) -> DescribedFace:
         best = {task.name: task.classes[int(np.argmax(answer[task.name]))] for task in self.tasks}
         rejected = any(best[task] != label for task, label in self.filter.items())
-        return DescribedFace(face, self._predictions(answer), rejected=rejected)
-
-    def _predictions(self, answer: Mapping[str, np.ndarray]) -> dict[str, Prediction]:
-        return {task.name: self._prediction(task, answer[task.name]) for task in self.tasks}
+        found = {task.name: self._prediction(task, answer[task.name]) for task in self.tasks}
+        return DescribedFace(face, found, rejected=rejected)
 
     def _prediction(self, task: Task, probabilities: np.ndarray) -> Prediction:
         best = int(np.argmax(probabilities))
@@ -300,20 +297,3 @@ def _in_bfloat16(network: keras.Model, description: model_file.Description) -> k
     halved = build(description.tasks, weights=None, dtype="mixed_bfloat16", **description.network)
     transfer(network, halved)
     return halved
-
-
-NO_ANSWER = Prediction(None, None, {})
-
-
-@contextmanager
-def suppress_stderr() -> Iterator[None]:
-    """TensorFlow greets on the process' own standard error, which Python cannot intercept."""
-    sys.stderr.flush()
-    before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(before, 2)
-        os.close(before)
-        os.close(nowhere)

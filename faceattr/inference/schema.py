@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -206,9 +207,7 @@ def complete_inputs(path: Path, serializer: Serializer) -> tuple[int, Done]:
     done: Done = {}
     with open(path, "rb") as file:
         lines = _Lines(file)
-        header = b"".join(
-            line for _, line in zip(serializer.header.splitlines(), lines, strict=False)
-        )
+        header = b"".join(islice(lines, len(serializer.header.splitlines())))
         if header != serializer.header:
             if not serializer.header.startswith(header):
                 raise ValueError(OTHER_COLUMNS.format(path))

@@ -92,7 +92,7 @@ def open_table(
     *,
     begin: Callable[[], None] = lambda: None,
 ) -> Iterator[Table]:
-    """Open a table for writing; its form is told by the name's ending.
+    """Open a table for writing; the name's ending chooses its form.
 
     Args:
         path: Ends in ``.csv``, ``.jsonl`` or ``.parquet``. A Parquet table is kept as JSONL

@@ -9,14 +9,16 @@ from typing import Any
 import cv2
 import numpy as np
 
+from faceattr.detection.base import reduced
 from faceattr.images.crop import Box
 from faceattr.images.video import Frame
 from faceattr.inference.predictor import FaceAttributes
 from faceattr.live.tracking import LiveFace, Smoothing, Tracks
 
+SEARCH_SECONDS = 0.25  # faces are searched at least this often
 LONG_SIDE = 320
 GRID = np.stack(np.meshgrid(np.linspace(0.15, 0.85, 6), np.linspace(0.15, 0.85, 6)), -1)
-FEWEST_POINTS = 8
+MIN_POINTS = 8
 FLOW: dict[str, Any] = {"winSize": (15, 15), "maxLevel": 3, "criteria": (3, 12, 0.03)}
 THUMB = (32, 18)
 
@@ -36,10 +38,7 @@ class Thumbnail:
 
 def make_thumbnail(image: np.ndarray) -> Thumbnail:
     """The thumbnail of an RGB ``uint8`` image ``(h, w, 3)``."""
-    height, width = image.shape[:2]
-    share = min(1.0, LONG_SIDE / max(height, width))
-    size = max(1, round(width * share)), max(1, round(height * share))
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    small, share = reduced(image, LONG_SIDE)
     return Thumbnail(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), share)
 
 
@@ -61,7 +60,7 @@ def is_cut(
         cv2.resize(s.grey, THUMB, interpolation=cv2.INTER_AREA).astype(float)
         for s in (before, after)
     )
-    if np.abs(a - b).mean() < 12 or _likeness(a, b) > 0.4:
+    if np.abs(a - b).mean() < 12 or _correlation(a, b) > 0.4:
         return False
     return not any(
         box is not None and _is_same(before, after, old, box)
@@ -71,7 +70,7 @@ def is_cut(
 
 def _is_same(before: Thumbnail, after: Thumbnail, old: Box, new: Box) -> bool:
     a, b = _patch(before, old), _patch(after, new)
-    return a is not None and b is not None and _likeness(a, b) > 0.7
+    return a is not None and b is not None and _correlation(a, b) > 0.7
 
 
 def _patch(thumbnail: Thumbnail, box: Box) -> np.ndarray | None:
@@ -80,7 +79,7 @@ def _patch(thumbnail: Thumbnail, box: Box) -> np.ndarray | None:
     return cv2.resize(part, (16, 16)).astype(float) if min(part.shape) >= 4 else None
 
 
-def _likeness(a: np.ndarray, b: np.ndarray) -> float:
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     """The correlation of two pictures of one size, at most 1."""
     a, b = a - a.mean(), b - b.mean()
     return float((a * b).sum() / (np.sqrt((a * a).sum() * (b * b).sum()) + 1e-9))
@@ -118,10 +117,10 @@ def _points(box: Box, share: float) -> np.ndarray:
 
 
 def _moved(box: Box, old: np.ndarray, new: np.ndarray, share: float) -> Box | None:
-    if len(old) < FEWEST_POINTS:
+    if len(old) < MIN_POINTS:
         return None
     change, fits = cv2.estimateAffinePartial2D(old, new, ransacReprojThreshold=1.5)
-    if change is None or fits.sum() < FEWEST_POINTS:
+    if change is None or fits.sum() < MIN_POINTS:
         return None
     scale = float(np.hypot(change[0, 0], change[1, 0]))
     if not 0.7 < scale < 1.4:
@@ -129,16 +128,8 @@ def _moved(box: Box, old: np.ndarray, new: np.ndarray, share: float) -> Box | No
     x0, y0, x1, y1 = box
     centre = np.array([x0 + x1, y0 + y1]) / 2 * share
     x, y = (change[:, :2] @ centre + change[:, 2]) / share
-    half_width, half_height = scale * (x1 - x0) / 2, scale * (y1 - y0) / 2
-    return (
-        float(x - half_width),
-        float(y - half_height),
-        float(x + half_width),
-        float(y + half_height),
-    )
-
-
-SEARCH_SECONDS = 0.25  # faces are searched at least this often
+    right, down = scale * (x1 - x0) / 2, scale * (y1 - y0) / 2
+    return float(x - right), float(y - down), float(x + right), float(y + down)
 
 
 @dataclass(frozen=True)
@@ -146,8 +137,8 @@ class InferenceBudget:
     """How much is done for a frame.
 
     Args:
-        detect_every: Faces are searched in every so many-th frame that is looked at, and
-            carried along in between. While there is no face, every frame is searched.
+        detect_every: Faces are searched in every so many-th frame that is taken, and
+            propagated in between. While there is no face, every frame is searched.
         ask_at_once: Most faces that the model is asked about in one frame; those of whom it
             was asked longest ago come first. This bounds the time that a crowd takes.
     """
@@ -163,7 +154,7 @@ class InferenceBudget:
             )
 
     def while_blurring(self) -> InferenceBudget:
-        """The same with a search in every frame: a new face must not be seen for long."""
+        """The same with a search in every frame: a new face must not be visible for long."""
         return replace(self, detect_every=1)
 
 
@@ -173,11 +164,11 @@ class FrameResult:
 
     Args:
         number, time, captured: The frame's.
-        thumbnail: To carry the faces on to later frames.
+        thumbnail: To propagate the faces to later frames.
         faces: From left to right.
         asked: How many of them the model was asked about in this frame.
         lost: Faces that were there a moment ago and may come back.
-        is_searched: Whether faces were searched in this frame, not only carried on to it.
+        is_searched: Whether faces were searched in this frame, not only propagated to it.
     """
 
     number: int
@@ -215,7 +206,7 @@ def _expected(face: LiveFace, elapsed: float) -> tuple[float, float, float, floa
 
 
 class FaceTracker:
-    """Looks at the frames of one source, one after another.
+    """Takes the frames of one source, one after another.
 
     Args:
         attributes: Detector and model.
@@ -257,16 +248,15 @@ class FaceTracker:
             self._since_search, self._searched = 0, frame.time
         due = self._ask(frame)
         shown, lost = tuple(self.tracks.shown()), tuple(self.tracks.lost())
-        return FrameResult(
-            frame.number, frame.time, frame.captured, now, shown, due, lost, is_searched
-        )
+        about = (frame.number, frame.time, frame.captured)
+        return FrameResult(*about, now, shown, due, lost, is_searched)
 
     def _must_search(self, frame: Frame) -> bool:
-        # Where few frames are looked at, carrying along becomes a guess.
+        # Where few frames are taken, propagation becomes a guess.
         return (
             self._since_search >= self.budget.detect_every
             or frame.time - self._searched > SEARCH_SECONDS
-            or not len(self.tracks)
+            or self.tracks.must_be_searched
         )
 
     def _follow(self, frame: Frame, now: Thumbnail) -> None:
@@ -276,13 +266,14 @@ class FaceTracker:
         if is_cut(self._thumbnail, now, self.tracks.boxes, boxes):
             self.tracks.clear()
         else:
-            self.tracks.carry(frame.time, boxes)
+            self.tracks.propagate(frame.time, boxes)
 
     def _ask(self, frame: Frame) -> int:
+        height, width = frame.image.shape[:2]
         due = [
             face
             for face in self.tracks.due(self.budget.ask_at_once)
-            if _touches(face, frame.image.shape)
+            if _touches(face.box, width, height)
         ]
         crops = [self.attributes.cut(frame.image, face.face) for face in due]
         for face, answer in zip(due, self.attributes.predict(crops), strict=True):
@@ -290,7 +281,7 @@ class FaceTracker:
         return len(due)
 
 
-def _touches(face: LiveFace, shape: tuple[int, ...]) -> bool:
-    """Whether a carried box still lies in the picture, whose shape is (h, w, 3)."""
-    x0, y0, x1, y1 = face.box
-    return x1 > 1 and y1 > 1 and x0 < shape[1] - 1 and y0 < shape[0] - 1
+def _touches(box: Box, width: int, height: int) -> bool:
+    """Whether a propagated box still lies in the picture."""
+    x0, y0, x1, y1 = box
+    return x1 > 1 and y1 > 1 and x0 < width - 1 and y0 < height - 1

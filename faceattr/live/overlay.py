@@ -137,15 +137,20 @@ def _draw_bars(canvas: Canvas, face: LiveFace, box: Area, taken: Sequence[Area])
             y += step
             is_shown = answer.label == name
             canvas.text(name, (left + pad, y), size, WHITE if is_shown else DIM)
-            x, low = left + 2 * pad + names, y - round(0.62 * size)
-            shade = colour if is_shown else GREY
-            cv2.rectangle(canvas.image, (x, low), (x + bar, y), EMPTY_BAR, -1)
-            cv2.rectangle(canvas.image, (x, low), (x + round(bar * p), y), shade, -1)
+            x = left + 2 * pad + names
+            area, shade = (x, y - round(0.62 * size), x + bar, y), colour if is_shown else GREY
+            _draw_bar(canvas, area, p, shade)
             text = f"{round(100 * p)} %"
             end = left + width - pad - canvas.width_of(text, size)
             canvas.text(text, (end, y), size, DIM)
         y += pad if answer.probabilities else 0
     return left, top, left + width, top + height
+
+
+def _draw_bar(canvas: Canvas, area: Area, share: float, colour: Colour) -> None:
+    x0, y0, x1, y1 = area
+    cv2.rectangle(canvas.image, (x0, y0), (x1, y1), EMPTY_BAR, -1)
+    cv2.rectangle(canvas.image, (x0, y0), (x0 + round((x1 - x0) * share), y1), colour, -1)
 
 
 def _draw_help(canvas: Canvas) -> None:

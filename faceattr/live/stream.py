@@ -1,8 +1,8 @@
 """Faces in moving pictures: ``for frame, faces in live.watch(0): ...``.
 
-Capture, recognition and whoever draws go each at their own pace. A thread reads frames and
-keeps only the newest, another looks at whichever is newest when it is ready, and the caller
-gets every new frame at once, with the newest answers carried on to where the faces are now.
+Capture, tracking and whoever draws go each at their own pace. A thread reads frames and
+keeps only the newest, another takes whichever is newest when it is ready, and the caller
+gets every new frame at once, with the newest answers propagated to where the faces are now.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from faceattr.images.camera import Feed, Source, is_live, open_feed
@@ -39,14 +39,14 @@ class LatestValue(Generic[T]):
             self._count += 1
             self._changed.notify_all()
 
-    def after(self, count: int, patience: float) -> tuple[int, T] | None:
-        """A value newer than the `count`-th with its own count; None after `patience` seconds.
+    def after(self, count: int, timeout: float) -> tuple[int, T] | None:
+        """A value newer than the `count`-th with its own count; None after `timeout` seconds.
 
         Raises:
             StopIteration: There will be none.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._count > count or self.is_ended, patience)
+            self._changed.wait_for(lambda: self._count > count or self.is_ended, timeout)
             if self._count > count and self.value is not None:
                 return self._count, self.value
             self.raise_error()
@@ -107,44 +107,45 @@ class PlaybackClock:
                 self._changed.wait(None if self.is_paused else second - self.now())
 
 
-PACE_SECONDS = 2.0
+METER_SECONDS = 2.0
 
 
 class FpsMeter:
-    """How fast it goes: frames shown and looked at a second, how late picture and answers are."""
+    """How fast it goes: frames shown and analysed a second, how late picture and answers are."""
 
     def __init__(self, watching: Watch) -> None:
         self._watching = watching
-        self._shown: deque[float] = deque()
-        self._looks: deque[tuple[float, int]] = deque()
+        self._ticks: deque[tuple[float, int]] = deque()  # moment, frames analysed until then
         self._picture = 0.0
         self._answer = 0.0
-        self._last_look = -1
+        self._last_update = -1
 
     def tick(self, captured: float) -> None:
         """Count a frame that is being shown, captured at that moment of `time.monotonic`."""
         now = time.monotonic()
-        self._shown.append(now)
-        self._looks.append((now, self._watching.updates))
-        while now - self._shown[0] > PACE_SECONDS:
-            self._shown.popleft()
-            self._looks.popleft()
+        self._ticks.append((now, self._watching.updates))
+        while now - self._ticks[0][0] > METER_SECONDS:
+            self._ticks.popleft()
         self._picture = 0.9 * self._picture + 0.1 * (now - captured)
-        seen = self._watching.latest
-        if seen is not None and seen.number != self._last_look:
-            late = now - seen.captured
-            self._answer = late if self._last_look < 0 else 0.8 * self._answer + 0.2 * late
-            self._last_look = seen.number
+        latest = self._watching.latest
+        if latest is not None and latest.number != self._last_update:
+            late = now - latest.captured
+            self._answer = late if self._last_update < 0 else 0.8 * self._answer + 0.2 * late
+            self._last_update = latest.number
 
     @property
     def frames_per_second(self) -> float:
         """Frames shown, over the last two seconds."""
-        return _rate([(moment, number) for number, moment in enumerate(self._shown)])
+        return self._per_second(len(self._ticks) - 1)
 
     @property
     def updates_per_second(self) -> float:
-        """Frames in which faces were looked for, over the last two seconds."""
-        return _rate(list(self._looks))
+        """Frames analysed, over the last two seconds."""
+        return self._per_second(self._ticks[-1][1] - self._ticks[0][1] if self._ticks else 0)
+
+    def _per_second(self, count: int) -> float:
+        spent = self._ticks[-1][0] - self._ticks[0][0] if self._ticks else 0.0
+        return count / spent if spent else 0.0
 
     def line(self) -> str:
         """All of it in one line."""
@@ -154,12 +155,6 @@ class FpsMeter:
             f"picture {1000 * self._picture:.0f} ms   answers {1000 * self._answer:.0f} ms   "
             f"{detector}"
         )
-
-
-def _rate(counts: Sequence[tuple[float, int]]) -> float:
-    if len(counts) < 2 or counts[-1][0] == counts[0][0]:
-        return 0.0
-    return (counts[-1][1] - counts[0][1]) / (counts[-1][0] - counts[0][0])
 
 
 LATE = 0.05  # a file's frame that is later than this is passed over without decoding it
@@ -222,7 +217,7 @@ class Watch:
         self.feed = feed
         self.tracker = tracker
         self.latest: FrameResult | None = None
-        self.updates = 0  # frames looked at
+        self.updates = 0  # frames analysed
         self.only_searched = False
         self._is_held = False
         self._opening = opening
@@ -245,8 +240,8 @@ class Watch:
             raise
         return moment
 
-    def next(self, patience: float = 1.0) -> Moment | None:
-        """The next frame, or None if there is none within `patience` seconds.
+    def next(self, timeout: float = 1.0) -> Moment | None:
+        """The next frame, or None if there is none within `timeout` seconds.
 
         Raises:
             StopIteration: The source has ended.
@@ -291,14 +286,14 @@ class LiveWatch(Watch):
         self._is_warm = threading.Event()
         self._threads = [
             threading.Thread(target=self._guarded, args=(work, place), daemon=True)
-            for work, place in ((self._capture, self._newest), (self._recognise, self._known))
+            for work, place in ((self._capture, self._newest), (self._track, self._known))
         ]
         for thread in self._threads:
             thread.start()
 
-    def next(self, patience: float = 1.0) -> Moment | None:
+    def next(self, timeout: float = 1.0) -> Moment | None:
         self._known.raise_error()
-        moment = (self._next_searched if self.only_searched else self._next_frame)(patience)
+        moment = (self._next_searched if self.only_searched else self._next_frame)(timeout)
         if moment is None:
             self._must_not_be_silent()
         elif moment[0].number > self._last:
@@ -306,8 +301,8 @@ class LiveWatch(Watch):
             return moment
         return None
 
-    def _next_frame(self, patience: float) -> Moment | None:
-        taken = self._newest.after(self._given, patience)
+    def _next_frame(self, timeout: float) -> Moment | None:
+        taken = self._newest.after(self._given, timeout)
         if taken is None:
             return None
         self._given, frame = taken
@@ -316,19 +311,19 @@ class LiveWatch(Watch):
         self.latest = self._known.value[1]
         return frame, self.latest.faces_in(frame.image, frame.time)
 
-    def _next_searched(self, patience: float) -> Moment | None:
+    def _next_searched(self, timeout: float) -> Moment | None:
         try:
-            taken = self._known.after(self._searched, patience)
+            taken = self._known.after(self._searched, timeout)
         except StopIteration:
             self._newest.raise_error()
             raise
         if taken is None:
             return None
-        self._searched, (frame, seen) = taken
-        if not seen.is_searched:  # it was looked at before somebody wished to hide faces
+        self._searched, (frame, result) = taken
+        if not result.is_searched:  # it was taken before somebody wished to hide faces
             return None
-        self.latest = seen
-        return frame, seen.faces
+        self.latest = result
+        return frame, result.faces
 
     def _must_not_be_silent(self) -> None:
         silent = time.monotonic() - self._newest.moment
@@ -351,14 +346,14 @@ class LiveWatch(Watch):
         super().close()
 
     def _guarded(self, work: Callable[[], None], place: LatestValue) -> None:
+        failure = None
         try:
             work()
         except StopIteration:
-            place.end()
+            pass
         except Exception as error:  # handed to whoever iterates
-            place.end(error)
-        else:
-            place.end()
+            failure = error
+        place.end(failure)
 
     def _capture(self) -> None:
         if not self.feed.is_live:
@@ -374,7 +369,7 @@ class LiveWatch(Watch):
     def _in_time(self, second: float) -> bool:
         return self._newest.is_ended or self._clock.now() <= second + LATE
 
-    def _recognise(self) -> None:
+    def _track(self) -> None:
         try:
             self.tracker.warm_up()
         finally:

@@ -2,7 +2,7 @@
 
 Starlette and uvicorn, because all that is needed is a page and a websocket: the browser
 sends a JPEG frame, waits for its faces and sends the newest frame next. So at most one frame is
-ever under way, whatever the model's speed. Frames are looked at and forgotten.
+ever under way, whatever the model's speed. Frames are analysed and forgotten.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from PIL import Image, UnidentifiedImageError
 from faceattr.files import install_command
 from faceattr.images.draw import COLOURS
 from faceattr.images.video import Frame
-from faceattr.inference.predictor import FaceAttributes, suppress_stderr
+from faceattr.inference.predictor import FaceAttributes
 from faceattr.live.face_tracker import FaceTracker, FrameResult, InferenceBudget
 from faceattr.live.outputs import timeline_columns
 from faceattr.live.tracking import LiveFace, Smoothing
-from faceattr.progress import SILENT, Progress
+from faceattr.progress import SILENT, Progress, suppress_stderr
 
 MOST_BYTES, MOST_PIXELS = 4 << 20, 16_000_000
 TOO_BIG, NO_PICTURE = "is larger than the page sends", "is no JPEG picture"
@@ -80,7 +80,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
 
 
 def answer_of(result: FrameResult, seconds: float) -> dict[str, Any]:
-    """What the page is told about a frame that took so many seconds."""
+    """What the page gets about a frame that took so many seconds."""
     return {
         "time": result.time,
         "frame": result.number,
@@ -268,7 +268,7 @@ def application(
         Route("/", file("index.html")),
         *(Route(f"/{name}", file(name)) for name in FILES),
         Route("/about", about),
-        WebSocketRoute("/look", sessions.look),
+        WebSocketRoute("/look", sessions.answer),
     ]
     return _guarded(Starlette(routes=routes), hosts, token)
 
@@ -279,7 +279,7 @@ def _guarded(app, hosts: tuple[str, ...] | None, token: str | None):
     from starlette.responses import PlainTextResponse
 
     async def guarded(scope, receive, send) -> None:
-        # Websockets look at name and token themselves, together with their origin.
+        # Websockets check name and token themselves, together with their origin.
         answer = app
         if scope["type"] == "http" and not _is_named(_header(scope, b"host"), hosts):
             answer = PlainTextResponse("This page has another name.", status_code=400)
@@ -329,7 +329,7 @@ class _Sessions:
         self._is_warm = False
         self._open = 0
 
-    async def look(self, socket) -> None:
+    async def answer(self, socket) -> None:
         """Answer every frame of one page with its faces, until the page is closed."""
         from starlette.websockets import WebSocketDisconnect
 

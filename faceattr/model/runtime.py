@@ -1,8 +1,8 @@
-"""Models exported to other runtimes, opened and asked like the network they were made from.
+"""Models exported to other runtimes, opened and asked like the network they come from.
 
 An exported file (`.onnx`, `.tflite`, OpenVINO's `.xml` with its `.bin`, or the folder of a
 SavedModel) knows nothing of crops and classes. `faceattr export` writes ``<file>.json`` beside it,
-with the description of the model, a hash of the file and the proof that it answers alike.
+with the description of the model, a hash of the file and a report of how far it answers alike.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ class ExportedModel:
         answer: RGB ``uint8`` crops ``(n, size, size, 3)`` to probabilities ``(n, classes)`` by
             task name. It is called by one thread at a time.
         precision: What it computes in, ``"float32"`` or ``"int8"``.
-        fewest: As `min_stable_batch` tells it.
+        min_batch: As `min_stable_batch` tells it.
     """
 
     def __init__(
-        self, answer: Answer, precision: str = "float32", fewest: int | None = None
+        self, answer: Answer, precision: str = "float32", min_batch: int | None = None
     ) -> None:
         self.precision = precision
-        self.fewest = fewest
+        self.min_batch = min_batch
         self._answer = answer
         self._one_at_a_time = threading.Lock()
 
@@ -78,13 +78,13 @@ class Runtime:
         package: The module that it needs.
         extra: What ``pip install faceattr[…]`` calls it.
         open: A file to its answers.
-        fewest: As `min_stable_batch` tells it; TensorFlow has to be asked.
+        min_batch: As `min_stable_batch` tells it; TensorFlow has to be asked.
     """
 
     package: str
     extra: str
     open: Callable[[Path], Answer]
-    fewest: int | None = 1
+    min_batch: int | None = 1
 
 
 def _onnx(path: Path) -> Answer:
@@ -137,7 +137,7 @@ RUNTIMES = {
 
 
 def min_stable_batch(model: keras.Model | ExportedModel) -> int | None:
-    """The fewest crops of a batch from which on a crop's answer is the same in any larger batch.
+    """The smallest batch from which on a crop's answer is the same in any larger batch.
 
     Measured with the shipped model on an Intel Xeon with AVX-512, in float32, bfloat16 and int8,
     to the last bit: the exported files' runtimes answer one crop as one of 32, TensorFlow does from
@@ -147,14 +147,14 @@ def min_stable_batch(model: keras.Model | ExportedModel) -> int | None:
         None where that is not so, or not known: JAX, which compiles every size, and GPUs.
     """
     if isinstance(model, ExportedModel):
-        return model.fewest
+        return model.min_batch
     import keras
 
     is_known = isinstance(model, keras.Model) and keras.backend.backend() == "tensorflow"
-    return _fewest_of_tensorflow() if is_known else None
+    return _min_batch_of_tensorflow() if is_known else None
 
 
-def _fewest_of_tensorflow() -> int | None:
+def _min_batch_of_tensorflow() -> int | None:
     import tensorflow as tf
 
     return None if tf.config.list_physical_devices("GPU") else 8
@@ -180,8 +180,8 @@ def open_exported(path: str | Path, precision: str = "float32") -> ExportedModel
     path = Path(path)
     runtime = RUNTIMES[path.suffix]
     require(runtime.package, runtime.extra, f"{path.name}")
-    fewest = runtime.fewest or _fewest_of_tensorflow()
-    return ExportedModel(runtime.open(path), precision, fewest)
+    min_batch = runtime.min_batch or _min_batch_of_tensorflow()
+    return ExportedModel(runtime.open(path), precision, min_batch)
 
 
 def description_path(path: str | Path) -> Path:
@@ -230,11 +230,11 @@ def load(path: str | Path) -> tuple[keras.Model | ExportedModel, Description]:
             f"{path} is not the file that {description_path(path)} describes: it was changed "
             "since it was exported. Export it again."
         )
-    engine, side = open_exported(path, page["precision"]), description.crop.size
-    answers = engine.predict_on_batch(np.zeros((1, side, side, 3), "uint8"))
+    model, side = open_exported(path, page["precision"]), description.crop.size
+    answers = model.predict_on_batch(np.zeros((1, side, side, 3), "uint8"))
     heads = {name: rows.shape[-1] for name, rows in answers.items()}
     model_file.check_heads(path, description, heads)
-    return engine, description
+    return model, description
 
 
 def _read(path: Path) -> tuple[Description, dict[str, Any]]:

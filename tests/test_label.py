@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas
 import pytest
-from test_reading import jpeg_bytes, png_claiming
+from test_load import jpeg_bytes, png_claiming
 from use_toys import OnEach, attributes, save_pictures
 
 import faceattr.inference.label as folder_module

@@ -204,7 +204,7 @@ def test_faces_that_are_too_small_are_followed_but_not_asked_about():
 def test_landmarks_move_with_their_box():
     tracks = Tracks([PERSON])
     tracks.find(0, [Face((50, 50, 90, 90), ((60, 60),) * 5, 0.9)], background())
-    tracks.carry(0.1, [(100.0, 50.0, 180.0, 130.0)])
+    tracks.propagate(0.1, [(100.0, 50.0, 180.0, 130.0)])
     (face,) = tracks.shown()
     assert face.landmarks[0] == (120, 70)
 

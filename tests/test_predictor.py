@@ -130,7 +130,7 @@ def test_one_face_is_one_row_for_an_exported_file():
         return {task.name: np.ones((len(crops), len(task.classes))) for task in (MOOD, SHADE)}
 
     describe = attributes(batch_size=32)
-    describe.model = runtime.ExportedModel(answer, fewest=1)
+    describe.model = runtime.ExportedModel(answer, min_batch=1)
     describe.predict([np.zeros((32, 32, 3), np.uint8)], full_batches=True)
     describe.model = runtime.ExportedModel(answer)
     describe.predict([np.zeros((32, 32, 3), np.uint8)], full_batches=True)
@@ -151,10 +151,10 @@ def test_an_answer_does_not_depend_on_how_many_others_came_with_it(name, tmp_pat
         network = runtime.open_exported(tmp_path / f"faces{target.ending}")
     crops = np.random.default_rng(0).integers(0, 256, (32, side, side, 3), dtype="uint8")
     whole = network.predict_on_batch(crops)
-    fewest = runtime.min_stable_batch(network) or 32
-    few = network.predict_on_batch(crops[:fewest])
+    min_batch = runtime.min_stable_batch(network) or 32
+    few = network.predict_on_batch(crops[:min_batch])
     for task in description.tasks:
-        np.testing.assert_allclose(few[task.name], whole[task.name][:fewest], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(few[task.name], whole[task.name][:min_batch], rtol=0, atol=1e-6)
 
 
 def test_a_face_and_its_mirror_image_are_asked_about_and_averaged():

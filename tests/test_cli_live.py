@@ -15,7 +15,7 @@ import numpy as np
 import pandas
 import pytest
 from PIL import ImageGrab
-from test_feed import FakeCamera
+from test_camera import FakeCamera
 from use_display import Screen
 from use_scenes import astronaut_video
 

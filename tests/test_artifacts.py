@@ -10,7 +10,7 @@ import numpy as np
 import pandas
 import pytest
 from PIL import Image
-from test_feed import write_video
+from test_camera import write_video
 from use_toys import MOOD, SHADE, GreenSquares, attributes, draw, save_pictures
 
 from faceattr.cli.label import report
