@@ -76,7 +76,7 @@ def choose_crops(
             are spelt and there are none.
     """
     if not sources:
-        return _made_up(description, int8=int8, spelling=spelling)
+        return _made_up(description, int8=int8, label_map=spelling)
     known = {task.name: task for task in description.tasks}
     manifest = read_for_model(sources, known, label_map, aside=True)
     names = [task.name for task in description.tasks if task in manifest.tasks]
@@ -100,7 +100,7 @@ def _made_up(description: Description, *, int8: bool, spelling: LabelMap) -> Par
             "int8 is measured and compared on real faces: give labelled ones, for example "
             f"--on {description.tasks[0].name}=FOLDER."
         )
-    if spelling != AS_WRITTEN:
+    if spelling != LABELS_AS_WRITTEN:
         raise ValueError("Made pictures have no labels to spell: give labelled faces by --on.")
     rows = made(description.crop.size)
     return ParityData(rows, f"{len(rows)} made pictures, which are no faces")
