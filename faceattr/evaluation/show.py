@@ -8,10 +8,11 @@ import numpy as np
 from rich.table import Column, Table
 from rich.text import Text
 
-from faceattr.data.console import OUT
-from faceattr.evaluation.calibration import FEWEST, Calibration
+from faceattr.data.console import OUT, print_notes
+from faceattr.evaluation.calibration import FEWEST, Calibration, OperatingPoint, operating_points
 from faceattr.evaluation.groups import Groups
-from faceattr.evaluation.metrics import OperatingPoint, Score
+from faceattr.evaluation.metrics import Score
+from faceattr.evaluation.report import Evaluation
 
 
 def print_calibration(calibration: Mapping[str, Calibration]) -> None:
@@ -96,3 +97,12 @@ def print_groups(groups: Iterable[Groups]) -> None:
             table.add_row(Text(group.name), *cells)
         OUT.print(f"{found.task} by {found.heading}: {found.summary}")
         OUT.print(table)
+
+
+def print_findings(evaluation: Evaluation) -> None:
+    """Print the scores, what they cannot tell, what confidence buys, and the groups."""
+    print_scores(evaluation.scores)
+    print_notes(evaluation.warnings())
+    found = {one.task.name: operating_points(one) for one in evaluation.predictions}
+    print_operating_points(found)
+    print_groups(evaluation.groups)

@@ -6,7 +6,6 @@ import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -14,7 +13,7 @@ import keras
 import numpy as np
 
 from faceattr.data import console
-from faceattr.data.dataset import LabeledDataset
+from faceattr.data.dataset import LabeledDataset, read_dataset
 from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
 from faceattr.data.manifest import Example, Manifest
 from faceattr.data.sources import read_for_model, without_folders
@@ -26,7 +25,6 @@ from faceattr.evaluation.metrics import (
     predict,
     predictions_for,
 )
-from faceattr.evaluation.report import read_dataset
 from faceattr.model.file import Description
 from faceattr.model.runtime import ExportedModel
 from faceattr.tasks import Task
@@ -119,7 +117,7 @@ def _rows(
     description: Description,
     cache: str | Path | None,
 ) -> LabeledDataset:
-    rows, _ = read_dataset(examples, manifest.tasks, description.crop, cache)
+    rows, _ = read_dataset(examples, manifest.tasks, description.crop, cache, console.PRINTING)
     if not len(rows):
         raise ValueError("None of the pictures given can be read, so nothing can be proved.")
     return rows
@@ -287,7 +285,7 @@ def check_parity(
     """
     rows = shown.rows
     before, after = (
-        predict(model, rows, TOGETHER, partial(console.track, what=f"asking the {name}"))
+        predict(model, rows, TOGETHER, console.PRINTING, f"asking the {name}")
         for name, model in (("network", network), ("file", file))
     )
     limits = FLOAT if file.precision == "float32" else INT8
@@ -320,12 +318,12 @@ def _labelled(
         return None
     old, new = (predictions_for(task, target, probabilities) for probabilities in (before, after))
     with np.errstate(invalid="ignore"):  # a NaN is told by how far it changes
-        errors = [calibration_error(a.right, a.confidence) for a in (old, new)]
+        errors = [calibration_error(a.correct, a.confidence) for a in (old, new)]
     return LabeledAgreement(
         n=len(old),
-        accuracy_before=float(old.right.mean()),
-        accuracy_after=float(new.right.mean()),
-        lost=paired_accuracy_loss(old.right, new.right),
+        accuracy_before=float(old.correct.mean()),
+        accuracy_after=float(new.correct.mean()),
+        lost=paired_accuracy_loss(old.correct, new.correct),
         calibration_before=errors[0],
         calibration_after=errors[1],
         expected_ece=expected_ece(old.confidence),

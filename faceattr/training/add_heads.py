@@ -14,7 +14,8 @@ from rich.table import Table
 
 from faceattr.data.console import OUT
 from faceattr.data.dataset import LabeledDataset, mask
-from faceattr.evaluation.metrics import Interval, predict, smallest_face, wilson
+from faceattr.evaluation.metrics import Interval, predict, wilson
+from faceattr.evaluation.robustness import smallest_face
 from faceattr.model import file as model_file
 from faceattr.model.file import Description, to_jsonable
 from faceattr.tasks import Task

@@ -20,16 +20,15 @@ from pathlib import Path
 import keras
 import pandas as pd
 
-from faceattr.data.dataset import LabeledDataset
+from faceattr.data.dataset import LabeledDataset, read_dataset
 from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
 from faceattr.data.sources import read_for_training
-from faceattr.evaluation.report import read_dataset
+from faceattr.data.store import features_folder
 from faceattr.images.crop import CropRule
 from faceattr.model.file import to_jsonable
 from faceattr.tasks import Task
 from faceattr.training.batches import TaskSampling, steps_per_epoch
 from faceattr.training.config import Settings
-from faceattr.training.feature_cache import folder_in
 from faceattr.training.network import Network
 from faceattr.training.trainer import Epoch, check, fit
 
@@ -165,7 +164,7 @@ def train_once(run: Run) -> list[Result]:
             Path(folder),
             after_epoch=epochs.append,
             callbacks=[clock],
-            features=folder_in(run.data.cache),
+            features=features_folder(run.data.cache),
         )
     steps = len(epochs) * steps_per_epoch(len(rows["train"]), run.settings.batch_size)
     result = partial(

@@ -11,16 +11,14 @@ import hashlib
 import re
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
-import platformdirs
 
 from faceattr.data.dataset import LabeledDataset
-from faceattr.data.store import CROPS, FORMAT, Store, alone, default_folder, delete_oldest, hold
+from faceattr.data.store import FEATURES, FORMAT, delete_oldest, hold, open_store
 from faceattr.model.vgg16 import convolutions
 from faceattr.training.augment import NO_AUGMENTATION, augment
 from faceattr.training.config import Phase, Settings
@@ -93,22 +91,9 @@ def fingerprint(model: keras.Model) -> str:
 
 
 TOGETHER = 64  # crops in one pass through the trunk
-ENDING = ".features"
-LOCK = "features.lock"
 DTYPE = "float32"
 
 Track = Callable[[Sequence[int], str], Iterable[int]]
-
-
-def folder_in(cache: str | Path | None) -> Path:
-    """Where features are kept: beside the crops, by default in the user's cache folder."""
-    return Path(cache or platformdirs.user_cache_dir("faceattr"), "features")
-
-
-def stores_in(cache: str | Path | None) -> list[Path]:
-    """The files of crops and of features that lie in a cache folder, or in the user's own."""
-    crops = Path(cache) if cache else default_folder()
-    return sorted([*crops.glob(f"*{CROPS}"), *folder_in(cache).glob(f"*{ENDING}")])
 
 
 class Features:
@@ -136,7 +121,9 @@ class Features:
         parts = [settled, *(keras.Model(settled.input, tensor) for tensor in also)]
         self._size, self._folder, self._track = size, folder, track
         self._draws = tuple(draws)
-        self.paths = [folder / f"{fingerprint(part)[:16]}-{size}{FORMAT}{ENDING}" for part in parts]
+        self.paths = [
+            folder / f"{fingerprint(part)[:16]}-{size}{FORMAT}{FEATURES}" for part in parts
+        ]
         self._shapes = [shape_of(part, size) for part in parts]
         outputs = zip(self.paths, parts, strict=True)
         self._trunk = keras.Model(settled.input, {path.name: part.output for path, part in outputs})
@@ -153,26 +140,23 @@ class Features:
         drawn = (settings.seed, *self._draws)
         how = f"{change} {drawn} {settings.augmentation} {self._size}" if change else ""
         keys = [hashlib.sha256(crop.tobytes() + how.encode()).hexdigest() for crop in crops]
-        with alone(self._folder / LOCK), ExitStack() as opened:
+        with open_store(self._folder) as store:
             stores = [
-                opened.enter_context(Store(path, shape, DTYPE))
+                store.rows(path.name, shape, DTYPE)
                 for path, shape in zip(self.paths, self._shapes, strict=True)
             ]
-            missing = [
-                row
-                for row, key in enumerate(keys)
-                if any(store.place_of(key) is None for store in stores)
-            ]
+            known = np.all([rows.places(keys) >= 0 for rows in stores], axis=0)
+            missing = np.flatnonzero(~known).tolist()
             for start in self._track(range(0, len(missing), TOGETHER), "features"):
                 rows = missing[start : start + TOGETHER]
                 looks = [self._look(crops[row], keys[row], how, settings) for row in rows]
                 found = self._compute(looks)
-                for store, path in zip(stores, self.paths, strict=True):
+                for kept, path in zip(stores, self.paths, strict=True):
                     # The last batch was filled up, so there may be more values than rows.
                     named = zip(rows, found[path.name], strict=False)
-                    store.append([(keys[row], values) for row, values in named])
+                    kept.put({keys[row]: values for row, values in named})
             self.array = stores[0].array()
-            return np.array([stores[0].place_of(key) for key in keys], dtype=np.int64)
+            return stores[0].places(keys)
 
     def _look(self, crop: np.ndarray, key: str, how: str, settings: Settings) -> np.ndarray:
         if not how:
@@ -330,8 +314,7 @@ class FeatureCache:
 
     def _take_room(self, needed: int, own: Collection[Path]) -> None:
         """Hold the own stores, and delete others until there is room, but none that a run uses."""
-        with alone(self._folder / LOCK):
-            for path in own:
-                hold(path)
-            others = [path for path in self._folder.glob(f"*{ENDING}") if path not in own]
-            delete_oldest(others, LIMIT - needed)
+        for path in own:
+            hold(path)
+        others = [path for path in self._folder.glob(f"*{FEATURES}") if path not in own]
+        delete_oldest(others, LIMIT - needed)

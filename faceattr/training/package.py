@@ -18,17 +18,11 @@ from faceattr import __version__
 from faceattr.data.dataset import LabeledDataset, log_prior, log_priors_of
 from faceattr.data.sources import without_folders
 from faceattr.evaluation import show
-from faceattr.evaluation.calibration import Calibration, calibrate, set_prior
-from faceattr.evaluation.findings import Evaluation
-from faceattr.evaluation.metrics import (
-    Score,
-    accuracy_by_size,
-    difference,
-    predict,
-    scores_of,
-    smallest_face,
-)
-from faceattr.evaluation.report import near_duplicate_groups, print_findings, unseen, write_report
+from faceattr.evaluation.calibration import Calibration, calibrate, set_prior, unseen
+from faceattr.evaluation.groups import near_duplicate_groups
+from faceattr.evaluation.metrics import Score, difference, predict, scores_of
+from faceattr.evaluation.report import Evaluation, write_report
+from faceattr.evaluation.robustness import accuracy_by_size, smallest_face
 from faceattr.model import file as model_file
 from faceattr.model.file import Description
 from faceattr.training import checkpoint
@@ -107,7 +101,7 @@ def package(
         description: What the model file shall say about it.
         folder: The folder of the run, with its log.
         output: The model file to write.
-        val: The validation rows, of `faceattr.evaluation.report.mark_near_duplicates`.
+        val: The validation rows, of `faceattr.data.near_duplicates.mark_near_duplicates`.
         train: The training rows; they tell how frequent the classes of each source are.
         priors: By task the class shares that its head shall take for granted, see
             `faceattr.training.config.Settings`.
@@ -160,7 +154,7 @@ def package(
         remarks=(*_what_was_done(description.made), *map(str, changed)),
         log=folder / LOG,
     )
-    print_findings(findings)
+    show.print_findings(findings)
     write_report(findings, folder)
     checkpoint.remove(folder)
     return findings.scores

@@ -14,21 +14,17 @@ import numpy as np
 from faceattr.auditing import checks
 from faceattr.auditing.label_permutation import find_label_permutations
 from faceattr.data import console
-from faceattr.data.dataset import LabeledDataset, add_log_priors
+from faceattr.data.dataset import LabeledDataset, add_log_priors, read_dataset
 from faceattr.data.face_finder import FaceFinder
 from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
-from faceattr.data.manifest import Manifest
-from faceattr.data.near_duplicates import find_near_duplicates
+from faceattr.data.manifest import Manifest, select_split
+from faceattr.data.near_duplicates import find_near_duplicates, mark_near_duplicates
 from faceattr.data.sources import check_find_faces_in, read_for_model, read_for_training
+from faceattr.data.store import features_folder
 from faceattr.detection.base import Detector
+from faceattr.evaluation.calibration import unseen
 from faceattr.evaluation.metrics import Score
-from faceattr.evaluation.report import (
-    SCORES,
-    mark_near_duplicates,
-    read_dataset,
-    select_split,
-    unseen,
-)
+from faceattr.evaluation.report import SCORES
 from faceattr.files import validate_output_path
 from faceattr.images.load import PathLike, as_paths
 from faceattr.model.file import Description
@@ -36,7 +32,6 @@ from faceattr.tasks import KNOWN_TASKS, Task
 from faceattr.training.add_heads import Adding, ExistingHeads
 from faceattr.training.config import FROZEN, Settings
 from faceattr.training.distill import Distillation, distilled
-from faceattr.training.feature_cache import folder_in
 from faceattr.training.network import Network
 from faceattr.training.package import check_priors, made, package
 from faceattr.training.progress import TrainingProgress
@@ -135,7 +130,7 @@ def train(
     finder = FaceFinder(network.rule, detector, Path(cache) if cache else None, find_faces_in)
     if adding and adding.judge:  # a name may occur in what is judged alone
         label_map = replace(label_map, strict=False)
-    manifest = read_for_training(every, tasks, label_map, known, finder)
+    manifest = read_for_training(every, tasks, label_map, known, finder, console.PRINTING)
     heads = manifest.tasks
     if adding and old:
         heads = old.with_new(heads, adding.names)
@@ -172,7 +167,7 @@ def train(
             resume=resume,
             after_epoch=progress.show,
             callbacks=[progress],
-            features=folder_in(cache),
+            features=features_folder(cache),
             track=progress.track,
             tell=console.OUT.print,
         )
@@ -242,7 +237,7 @@ def _cut(
     rows, left_out = {}, Counter[str]()
     for split in ("train", "val", *(["test"] if drop else [])):
         part = manifest.only(split)
-        rows[split], unusable = read_dataset(part, heads, network.rule, cache)
+        rows[split], unusable = read_dataset(part, heads, network.rule, cache, console.PRINTING)
         left_out.update(unusable)
     if drop:
         judges = [rows["val"], rows.pop("test")]
@@ -273,8 +268,11 @@ def _judged(
     """The rows that only show what the old heads lose: those of split val, if there are any."""
     found = []
     for source in sources:
-        _, manifest = select_split(read_for_model([source], old.known, label_map, finder), None)
-        found.append(read_dataset(manifest.examples, manifest.tasks, network.rule, finder.cache)[0])
+        printing = console.PRINTING
+        read = read_for_model([source], old.known, label_map, finder, progress=printing)
+        _, manifest = select_split(read, None)
+        where = manifest.tasks, network.rule, finder.cache, printing
+        found.append(read_dataset(manifest.examples, *where)[0])
     return found
 
 

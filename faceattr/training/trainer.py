@@ -17,7 +17,7 @@ import pandas as pd
 
 from faceattr.data.dataset import LabeledDataset, add_log_priors
 from faceattr.data.manifest import Example
-from faceattr.evaluation.metrics import Score, evaluate, mean_accuracy
+from faceattr.evaluation.metrics import Score, mean_accuracy, score_model
 from faceattr.evaluation.report import SCORES
 from faceattr.model.file import to_jsonable
 from faceattr.model.learning import head_names
@@ -266,7 +266,7 @@ class _Keeper(keras.callbacks.Callback):
     def _judge(self, epoch: int, logs: Mapping[str, float]) -> Epoch:
         """Score an epoch, and keep its weights if none was better."""
         network, rows = self._judged
-        scores = evaluate(network, self._tasks, rows)
+        scores = score_model(network, self._tasks, rows)
         number = 1 + epoch + sum(p.epochs for p in self._settings.phases[: self._at.phase])
         balanced = self._settings.balance != "none" or bool(self._settings.priors)
         mean = mean_accuracy(scores, balanced=balanced)
