@@ -4,7 +4,7 @@ The public names, each imported when it is first used, so that `import faceattr`
 
 Labelling: `FaceAttributes`, `DescribedFace`, `Prediction`, `Face`, `read_image`, `crop`,
 `CropRule`, `label`.
-Training: `train`, `evaluate`, `edit_heads`, `NewHeads`, `LabelMap`, `Network`, `Settings`,
+Training: `audit`, `train`, `evaluate`, `edit_heads`, `NewHeads`, `LabelMap`, `Network`, `Settings`,
 `Phase`, `FROZEN`, `FINETUNE`, `SCRATCH`, `TaskSampling`, `Augmentation`.
 Both: `Task`, `EXPRESSION`, `GENDER`, `AGE_GROUP`, `load_model`, `save_model`, `Description`,
 `export`.
@@ -13,6 +13,7 @@ Both: `Task`, `EXPRESSION`, `GENDER`, `AGE_GROUP`, `load_model`, `save_model`, `
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import Any
 
 __version__ = "0.1.0"
@@ -43,16 +44,22 @@ _PLACES = {
     "LabelMap": ("data.label_map", "LabelMap"),
     "Settings": ("training.config", "Settings"),
     "train": ("training.train", "train"),
-    "evaluate": ("evaluation.report", "report"),
+    "audit": ("auditing.audit", "audit"),
+    "evaluate": ("evaluation.evaluate", "evaluate"),
     "DescribedFace": ("inference.predictor", "DescribedFace"),
     "FaceAttributes": ("inference.predictor", "FaceAttributes"),
     "Prediction": ("inference.predictor", "Prediction"),
     "label": ("inference.label", "label"),
 }
+_OLD_NAMES = {"Mix": "TaskSampling", "Spelling": "LabelMap"}  # for one version
 __all__ = sorted(_PLACES)
 
 
 def __getattr__(name: str) -> Any:
+    if name in _OLD_NAMES:
+        new = _OLD_NAMES[name]
+        warnings.warn(f"faceattr.{name} is called {new} now.", DeprecationWarning, stacklevel=2)
+        return __getattr__(new)
     if name not in _PLACES:
         raise AttributeError(f"faceattr has no {name!r}; its public names are {__all__}")
     module, own_name = _PLACES[name]

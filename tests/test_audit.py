@@ -59,7 +59,7 @@ def test_sound_faces_have_nothing_but_being_few(data):
     totals, found = found_in(data, write(data))
     assert not totals
     assert {one.kind for one in found.findings} == {checks.FEW_ROWS}
-    assert found.counts["mood"] == {"train": {"a": 5, "b": 4}, "val": {"a": 1, "b": 2}}
+    assert found.summary.classes["mood"] == {"train": {"a": 5, "b": 4}, "val": {"a": 1, "b": 2}}
     assert not found.is_serious
 
 

@@ -4,7 +4,7 @@ import pytest
 from conftest import SHADE, TINT
 from test_fit import PHASES, VAL, run
 
-from faceattr.evaluation.metrics import evaluate
+from faceattr.evaluation.metrics import score_model
 from faceattr.training.checkpoint import WeightAverage
 from faceattr.training.config import NO_AUGMENTATION, Settings
 
@@ -50,7 +50,7 @@ def test_the_average_is_judged_and_kept(tmp_path):
     plain, _ = run(tmp_path / "plain", Settings(**{**vars(SETTINGS), "ema": 0.0}))
     averaged, epochs = run(tmp_path / "averaged", SETTINGS)
     best = max(epochs, key=lambda epoch: epoch.is_best * epoch.number)
-    assert evaluate(averaged, (SHADE, TINT), VAL) == best.scores
+    assert score_model(averaged, (SHADE, TINT), VAL) == best.scores
     both = zip(plain.weights, averaged.weights, strict=True)
     assert any((a.numpy() != b.numpy()).any() for a, b in both)
 

@@ -97,7 +97,7 @@ def test_detectors_are_measured(photographs, monkeypatch, capsys):
 
 
 def test_heat_is_measured(faces, monkeypatch, capsys, toy_model_path):
-    monkeypatch.setattr("faceattr.data.store.default_folder", lambda: faces.parent / "cache")
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: faces.parent / "cache")
     start(monkeypatch, bench("heat"), toy_model_path, f"gender={faces}", "--faces", "3")
     assert "gender: hottest" in capsys.readouterr().out
 

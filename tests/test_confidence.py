@@ -1,13 +1,8 @@
 import numpy as np
 import pytest
 
-from faceattr.evaluation.metrics import (
-    calibration_error,
-    coverage_curve,
-    operating_points,
-    predictions_for,
-    reliability,
-)
+from faceattr.evaluation.calibration import coverage_curve, operating_points, reliability
+from faceattr.evaluation.metrics import calibration_error, predictions_for
 from faceattr.tasks import GENDER
 
 
@@ -34,7 +29,7 @@ def test_the_calibration_error_can_be_worked_out_from_the_bins():
     answers = answered(rng.uniform(size=400) < confidence**2, confidence)
     gaps = sum(one.n * abs(one.accuracy - one.confidence) for one in reliability(answers)) / 400
     assert gaps > 0.05
-    assert calibration_error(answers.right, answers.confidence) == pytest.approx(gaps)
+    assert calibration_error(answers.correct, answers.confidence) == pytest.approx(gaps)
 
 
 def test_a_smallest_confidence_buys_accuracy_with_coverage():

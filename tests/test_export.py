@@ -13,8 +13,8 @@ from conftest import shaded
 from PIL import Image
 
 from faceattr.cli import main
+from faceattr.evaluation.evaluate import evaluate
 from faceattr.evaluation.metrics import paired_accuracy_loss
-from faceattr.evaluation.report import report
 from faceattr.exporting import formats
 from faceattr.exporting.export import export
 from faceattr.exporting.parity import FLOAT, INT8, Agreement, LabeledAgreement
@@ -242,7 +242,7 @@ def test_labelling_and_evaluating_take_the_file(model, shades, tmp_path):
     assert after["shade"].probability == pytest.approx(before["shade"].probability, abs=1e-4)
     with pytest.raises(ValueError, match="computes as it was exported"):
         FaceAttributes.load(path, "none", precision="bfloat16")
-    scores = [report(p, [shades], cache=tmp_path / "c")["shade"] for p in (model, path)]
+    scores = [evaluate(p, [shades], cache=tmp_path / "c")["shade"] for p in (model, path)]
     assert scores[0].accuracy == scores[1].accuracy and scores[1].n == 120
 
 

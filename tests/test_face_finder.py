@@ -3,9 +3,10 @@ import numpy as np
 import pytest
 from use_toys import GreenSquares, draw
 
-from faceattr.data.face_finder import FACES, find_faces
+from faceattr.data.crops import cache_crops
+from faceattr.data.face_finder import find_faces
 from faceattr.data.manifest import Example
-from faceattr.data.store import cache_crops
+from faceattr.data.store import DATABASE
 from faceattr.images.crop import CropRule, crop
 
 
@@ -40,7 +41,7 @@ def folder(tmp_path):
 def test_no_pictures_have_no_faces(folder):
     search = find_faces([], GreenSquares(), folder)
     assert search.examples == search.without == ()
-    assert search.lines() == []
+    assert list(search.lines()) == []
 
 
 def test_the_largest_face_stands_for_its_picture(photos, folder):
@@ -113,6 +114,6 @@ def test_the_face_is_cut_and_levelled_as_label_does(photos, folder, tmp_path):
 
 def test_a_memory_that_cannot_be_read_is_told_with_the_cure(photos, folder):
     folder.mkdir()
-    (folder / FACES).write_text("no database at all, and long enough to be looked at as one")
-    with pytest.raises(OSError, match=r"faces\.sqlite cannot be used .* Delete it"):
+    (folder / DATABASE).write_text("no database at all, and long enough to be looked at as one")
+    with pytest.raises(OSError, match=r"cache\.sqlite cannot be used .* Delete it"):
         find_faces(photos, GreenSquares(), folder)

@@ -8,7 +8,7 @@ import pytest
 from conftest import SHADE, TINT, noted_epochs, shaded, toy_network
 
 from faceattr.data.dataset import LabeledDataset
-from faceattr.evaluation.metrics import evaluate
+from faceattr.evaluation.metrics import score_model
 from faceattr.training.config import NO_AUGMENTATION, Phase, Settings
 from faceattr.training.trainer import fit
 
@@ -156,7 +156,7 @@ def test_the_best_epoch_is_what_remains(tmp_path):
     network, epochs = run(tmp_path, replace(SETTINGS, phases=(*PHASES, bad)))
     assert not epochs[-1].is_best
     best = [epoch for epoch in epochs if epoch.is_best][-1]
-    assert evaluate(network, (SHADE, TINT), VAL) == best.scores
+    assert score_model(network, (SHADE, TINT), VAL) == best.scores
 
 
 def equal(one, other):

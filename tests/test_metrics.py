@@ -8,16 +8,15 @@ from conftest import toy_network
 
 from faceattr.data.dataset import LabeledDataset
 from faceattr.evaluation.metrics import (
-    accuracy_by_size,
     calibration_error,
-    evaluate,
     expected_ece,
     mean_accuracy,
     predict,
     score,
-    smallest_face,
+    score_model,
     write_json,
 )
+from faceattr.evaluation.robustness import accuracy_by_size, smallest_face
 from faceattr.images.crop import CropRule
 from faceattr.tasks import AGE_GROUP, EXPRESSION, GENDER
 
@@ -117,7 +116,7 @@ def test_a_model_is_scored_on_the_tasks_that_the_rows_have():
     keras.utils.set_random_seed(0)
     crops = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype="uint8")
     rows = LabeledDataset(crops, np.arange(6), {"gender": TARGET[:6]})
-    scored = evaluate(toy_network(), (EXPRESSION, GENDER), rows)
+    scored = score_model(toy_network(), (EXPRESSION, GENDER), rows)
     assert list(scored) == ["gender"]
 
 

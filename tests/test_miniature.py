@@ -7,9 +7,9 @@ import pytest
 from conftest import shaded, toy_network
 from PIL import Image
 
+from faceattr.data.dataset import read_dataset
 from faceattr.data.manifest import targets
 from faceattr.data.sources import read_for_model
-from faceattr.evaluation.report import read_dataset
 from faceattr.images.crop import CropRule
 from faceattr.tasks import GENDER, Task
 from faceattr.training.config import FROZEN, Settings

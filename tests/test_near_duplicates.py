@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from faceattr.data.crops import cache_crops
 from faceattr.data.dataset import LabeledDataset
 from faceattr.data.manifest import Example
 from faceattr.data.near_duplicates import (
@@ -13,10 +14,10 @@ from faceattr.data.near_duplicates import (
     find_near_duplicates,
     fingerprints_of,
     hashes_of,
+    near_duplicate_sets,
     near_pairs,
-    photographs,
 )
-from faceattr.data.splits import bipartite_components, component_labels
+from faceattr.data.splits import connected_sets
 from faceattr.images.crop import CropRule
 
 SIZE = 48
@@ -104,9 +105,7 @@ def test_twins_are_found_at_other_crop_sizes(size):
 
 
 def test_what_hangs_together_through_others_is_one_set():
-    sets = component_labels(
-        6, bipartite_components(["ann", "", "ann", "", None, None]), bipartite_components("abcbcd")
-    )
+    sets = connected_sets([["ann", "", "ann", "", None, None], list("abcbcd")])
     assert sets[0] == sets[2] == sets[4]
     assert sets[1] == sets[3]
     assert len(set(sets.tolist())) == 3
@@ -119,7 +118,7 @@ def test_twins_in_files_share_a_number_and_unreadable_files_stand_alone(tmp_path
     for name in ("d", "e"):
         (tmp_path / f"{name}.png").write_text("no picture")
     examples = [Example(Path(tmp_path / f"{name}.png")) for name in "abcde"]
-    a, b, c, d, e = photographs(examples, CropRule(), tmp_path / "cache")
+    a, b, c, d, e = near_duplicate_sets(cache_crops(examples, CropRule(), tmp_path / "cache"))
     assert a == c
     assert len({a, b, d, e}) == 4
 

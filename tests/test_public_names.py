@@ -18,6 +18,12 @@ def test_unknown_names_are_told():
         faceattr.Trainer  # noqa: B018
 
 
+@pytest.mark.parametrize(("old", "new"), [("Spelling", "LabelMap"), ("Mix", "TaskSampling")])
+def test_an_old_name_works_with_a_warning(old, new):
+    with pytest.warns(DeprecationWarning, match=f"faceattr.{old} is called {new} now"):
+        assert getattr(faceattr, old) is getattr(faceattr, new)
+
+
 def test_help_and_import_pay_for_neither_keras_nor_pandas():
     code = (
         "import sys, faceattr.cli\n"

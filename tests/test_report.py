@@ -17,17 +17,15 @@ from conftest import shaded
 from faceattr import cli
 from faceattr.data.dataset import LabeledDataset
 from faceattr.data.manifest import Example
-from faceattr.evaluation.findings import Evaluation
-from faceattr.evaluation.groups import score_groups
-from faceattr.evaluation.report import (
+from faceattr.data.near_duplicates import (
     IN_TRAIN,
     NEAR_DUPLICATE,
     NOT_IN_TRAIN,
     mark_near_duplicates,
-    near_duplicate_groups,
-    unseen,
-    write_report,
 )
+from faceattr.evaluation.calibration import unseen
+from faceattr.evaluation.groups import near_duplicate_groups, score_groups
+from faceattr.evaluation.report import Evaluation, write_report
 from faceattr.images.crop import CropRule
 from faceattr.model.file import Description
 from faceattr.tasks import Task
@@ -60,8 +58,7 @@ def findings():
     about = Description(
         (MOOD, TINT), CropRule(32), data=data, made=made, scores=sizes | tuned, licence="mine"
     )
-    found = Evaluation("m.keras", about, "val", ("mood=x",), rows, said, remarks=("Mind the gap.",))
-    groups = score_groups(found.answers, rows, said, about.tasks, ["hat", "mood"])
+    groups = score_groups(about.tasks, rows, said, ["hat", "mood"])
     return Evaluation("m.keras", about, "val", ("mood=x",), rows, said, groups, ("Mind the gap.",))
 
 

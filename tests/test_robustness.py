@@ -36,13 +36,13 @@ def test_accuracy_is_told_by_change():
     crops = np.stack([shaded(level, size=48) for level in (30, 210) * 10])
     target = np.eye(2, dtype="float32")[[0, 1] * 10]
     found = robustness(Light(), (SHADE,), LabeledDataset(crops, np.arange(20), {"shade": target}))
-    assert list(found) == list(CHANGES)
-    assert found["as it is"] == {"shade": 1.0}
-    assert found["a quarter of the light"] == {"shade": 0.5}
+    assert list(found.accuracy) == list(CHANGES)
+    assert found.accuracy["as it is"] == {"shade": 1.0}
+    assert found.accuracy["a quarter of the light"] == {"shade": 0.5}
 
 
 def test_no_rows_have_no_accuracy():
     rows = LabeledDataset(
         np.zeros((0, 48, 48, 3), "uint8"), np.arange(0), {"shade": np.zeros((0, 2))}
     )
-    assert robustness(Light(), (SHADE,), rows) == {}
+    assert robustness(Light(), (SHADE,), rows).accuracy == {}

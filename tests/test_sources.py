@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from conftest import shaded
 
-from faceattr.data.folders import age_group
 from faceattr.data.manifest import merge_sources
+from faceattr.data.public_datasets import age_group
 from faceattr.data.sources import (
     names_of,
     read_for_model,

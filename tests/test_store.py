@@ -1,3 +1,7 @@
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import cv2
@@ -5,9 +9,10 @@ import numpy as np
 import pytest
 from conftest import shaded
 
-from faceattr.data import store
+from faceattr.data import crops as crops_module
+from faceattr.data.crops import cache_crops
 from faceattr.data.manifest import Example
-from faceattr.data.store import LINE, cache_crops
+from faceattr.data.store import DATABASE, open_store
 from faceattr.images.crop import CropRule, crop
 
 RULE = CropRule(32)
@@ -44,7 +49,7 @@ def test_a_cached_crop_is_the_crop(examples, folder):
 
 def test_the_next_run_decodes_nothing(examples, folder, monkeypatch):
     first = cache_crops(examples, RULE, folder)
-    monkeypatch.setattr(store, "read_image", lambda path: 1 / 0)
+    monkeypatch.setattr(crops_module, "read_image", lambda path: 1 / 0)
     again = cache_crops(examples[::-1], RULE, folder)
     np.testing.assert_array_equal(again.array[again.rows[::-1]], first.array[first.rows])
 
@@ -73,16 +78,19 @@ def test_unusable_pictures_are_left_out_and_counted(examples, folder, tmp_path):
     assert cached.left_out == {"unreadable picture": 1, "box empty or outside the picture": 1}
 
 
-@pytest.mark.parametrize(("crops_lost", "keys_lost"), [(0, 0), (1, 0), (3000, 0), (0, 1), (0, 70)])
+@pytest.mark.parametrize(
+    ("crops_lost", "keys_lost"), [(0, 0), (1, 0), (3000, 0), (7000, 0), (0, 2)]
+)
 def test_a_run_killed_while_writing_costs_only_the_last_crops(
     examples, folder, crops_lost, keys_lost
 ):
     whole = cache_crops(examples, RULE, folder)
     expected = np.array(whole.array[whole.rows])
     del whole
-    for name, lost in (("32-2.crops", crops_lost), ("32-2.index", keys_lost)):
-        content = (folder / name).read_bytes()
-        (folder / name).write_bytes(content[: len(content) - lost])
+    content = (folder / "32-3.crops").read_bytes()
+    (folder / "32-3.crops").write_bytes(content[: len(content) - crops_lost])
+    with sqlite3.connect(folder / DATABASE) as database:
+        database.execute("DELETE FROM rows WHERE place >= ?", (5 - keys_lost,))
     again = cache_crops(examples, RULE, folder)
     np.testing.assert_array_equal(again.array[again.rows], expected)
 
@@ -91,7 +99,7 @@ def test_a_crop_that_a_power_cut_left_as_zeros_is_cut_again(examples, folder):
     first = cache_crops(examples, RULE, folder)
     expected, row = np.array(first.array[first.rows]), int(first.rows[2])
     del first
-    with open(folder / "32-2.crops", "r+b") as file:
+    with open(folder / "32-3.crops", "r+b") as file:
         file.seek(row * 32 * 32 * 3)
         file.write(bytes(32 * 32 * 3))
     again = cache_crops(examples, RULE, folder)
@@ -100,19 +108,52 @@ def test_a_crop_that_a_power_cut_left_as_zeros_is_cut_again(examples, folder):
 
 
 def test_keys_are_written_when_their_crops_are_on_the_disk(examples, folder, monkeypatch):
-    sizes = []
+    seen = []
 
     def synced(descriptor):
-        sizes.append(tuple((folder / f"32-2.{end}").stat().st_size for end in ("crops", "index")))
+        with closing(sqlite3.connect(folder / DATABASE)) as database:
+            (keys,) = database.execute("SELECT count(*) FROM rows").fetchone()
+        seen.append(((folder / "32-3.crops").stat().st_size, keys))
 
     monkeypatch.setattr("os.fsync", synced)
     cache_crops(examples, RULE, folder)
-    assert sizes == [(5 * 32 * 32 * 3, 0), (5 * 32 * 32 * 3, 5 * LINE)]
+    assert seen == [(5 * 32 * 32 * 3, 0)]
 
 
 def test_what_an_older_faceattr_kept_is_left_alone(examples, folder):
     folder.mkdir()
-    (folder / "32.crops").write_bytes(b"older")
-    (folder / "32.keys").write_text("older")
+    (folder / "32-2.crops").write_bytes(b"older")
+    (folder / "32-2.index").write_text("older")
     cache_crops(examples, RULE, folder)
-    assert (folder / "32.crops").read_bytes() == b"older"
+    assert (folder / "32-2.crops").read_bytes() == b"older"
+
+
+def test_two_processes_that_write_at_once_lose_nothing(folder):
+    """Each puts its own rows and those of both, batch by batch."""
+    with open_store(folder):
+        pass
+    code = (
+        "import sys, numpy as np; from pathlib import Path; from faceattr.data.store import *\n"
+        "with open_store(Path(sys.argv[1])) as store:\n"
+        "    rows = store.rows('x.features', (4,), 'float32')\n"
+        "    for n in range(20):\n"
+        "        own = {f'{sys.argv[2]} {n}': np.full(4, n), f'both {n}': np.full(4, -n)}\n"
+        "        rows.put(own)\n"
+    )
+    runs = [subprocess.Popen([sys.executable, "-c", code, str(folder), who]) for who in "ab"]
+    assert [run.wait() for run in runs] == [0, 0]
+    with open_store(folder) as store:
+        rows = store.rows("x.features", (4,), "float32")
+        for who, sign in (("a", 1), ("b", 1), ("both", -1)):
+            places = rows.places([f"{who} {n}" for n in range(20)])
+            np.testing.assert_array_equal(rows.array()[places][:, 0], sign * np.arange(20))
+        assert len(rows.array()) == 60
+
+
+def test_who_may_not_write_can_read(examples, folder, monkeypatch):
+    first = cache_crops(examples, RULE, folder)
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    again = cache_crops(examples, RULE, folder)
+    np.testing.assert_array_equal(again.rows, first.rows)
+    with pytest.raises(OSError, match=r"cache\.sqlite cannot be used .* another folder"):
+        cache_crops([Example(examples[0].path, box=(0, 0, 9, 9))], RULE, folder)

@@ -5,10 +5,9 @@ import pandas as pd
 import pytest
 from conftest import shaded
 
-from faceattr.data.label_map import LabelMap
+from faceattr.data.label_map import LabelMap, count_votes
 from faceattr.data.manifest import Example, Source, target
 from faceattr.data.sources import read_for_model, read_for_training
-from faceattr.data.votes import count_votes
 from faceattr.tasks import EXPRESSION, KNOWN_TASKS
 
 HALF = LabelMap(votes={"expression": 0.5})

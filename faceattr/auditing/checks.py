@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
-from faceattr.data.dataset import LabeledDataset
+from faceattr.data.dataset import DatasetSummary, LabeledDataset, summarize
 from faceattr.data.manifest import SPLITS, Example
-from faceattr.data.near_duplicates import SURE, NearDuplicates
+from faceattr.data.near_duplicates import SURE, detail, fingerprints_of, hashes_of, near_pairs
 from faceattr.evaluation.metrics import FEW_OF_A_CLASS
 from faceattr.tasks import KNOWN_TASKS, Task
 
@@ -38,7 +40,6 @@ SERIOUS = (
 # What is told in words, and of which there is no row to name.
 IN_WORDS = (FEW_ROWS, NAMES_ALIKE, NAMES_UNKNOWN, PHOTOGRAPHS)
 UNSPLIT = "unsplit"  # a row of which nobody has said where it belongs
-Counts = Mapping[str, Mapping[str, Mapping[str, float]]]
 Totals = Mapping[tuple[str, str], int]
 
 
@@ -75,7 +76,7 @@ class Audit:
         sources: What was audited, without where it lies.
         tasks: What is labelled.
         rows: The faces that could be looked at, in the order of the sources.
-        counts: Labelled faces by task, split and class.
+        summary: How many faces there are of each class and split.
         findings: All that is, or may be, wrong.
         left_out: Rows that no source gave, by reason.
     """
@@ -83,7 +84,7 @@ class Audit:
     sources: tuple[str, ...]
     tasks: tuple[Task, ...]
     rows: LabeledDataset
-    counts: Counts
+    summary: DatasetSummary
     findings: tuple[Finding, ...]
     left_out: Mapping[str, int]
 
@@ -114,9 +115,48 @@ PHOTOGRAPH, OBLONG = 200, 1.2
 def check_faces(tasks: Sequence[Task], rows: LabeledDataset) -> list[Finding]:
     """What can be seen from faces and labels alone."""
     alike = NearDuplicates(rows)
-    few = few_rows(counts_of(tasks, rows))
+    few = few_rows(summary_of(tasks, rows))
     odd = [*odd_names(tasks), *whole_photographs(rows.examples)]
     return [*copies(alike), *contradictions(alike, tasks), *few, *odd]
+
+
+class NearDuplicates:
+    """Which of the rows show the same face.
+
+    Args:
+        rows: Labelled crops with their examples.
+    """
+
+    def __init__(self, rows: LabeledDataset) -> None:
+        self.rows = rows
+        # Rows that are equal pixel for pixel are one face.
+        self._face = pd.factorize(np.array(hashes_of(rows.crops, rows.index), object))[0]
+        self._rows_of: dict[int, list[int]] = defaultdict(list)
+        for row, face in enumerate(self._face.tolist()):
+            self._rows_of[face].append(row)
+
+    def same(self) -> Iterator[list[int]]:
+        """Rows that are equal pixel for pixel, where there are several."""
+        return (rows for rows in self._rows_of.values() if len(rows) > 1)
+
+    @cached_property
+    def near(self) -> list[tuple[list[int], list[int], float]]:
+        """The rows of two faces that are nearly alike and their correlation, most similar first."""
+        firsts = [rows[0] for rows in self._rows_of.values()]
+        pairs = near_pairs(fingerprints_of(self.rows.crops, self.rows.index[firsts]))
+        order = np.argsort(-pairs.similarity, kind="stable")
+        columns = (pairs.first, pairs.second, pairs.similarity)
+        found = zip(*(column[order].tolist() for column in columns), strict=True)
+        return [(self._rows_of[one], self._rows_of[other], alike) for one, other, alike in found]
+
+    def are_equal(self, row: int, other: int) -> bool:
+        """Whether two rows are equal pixel for pixel."""
+        return bool(self._face[row] == self._face[other])
+
+    def detail(self, row: int, other: int) -> float:
+        """How far two rows agree in what is finer than their shape."""
+        crops, index = self.rows.crops, self.rows.index
+        return detail(crops[index[row]], crops[index[other]])
 
 
 def odd_names(tasks: Iterable[Task]) -> Iterator[Finding]:
@@ -172,8 +212,7 @@ def copies(alike: NearDuplicates) -> list[Finding]:
     found: dict[tuple[int, bool], tuple[int, float]] = {}
     for rows in alike.same():
         _note(found, rows, rows, 1.0, splits)
-    for one, other, similarity in alike.near():
-        ours, theirs = alike.rows_of(one), alike.rows_of(other)
+    for ours, theirs, similarity in alike.near:
         _note(found, ours, theirs, similarity, splits)
         _note(found, theirs, ours, similarity, splits)
     return [
@@ -229,16 +268,11 @@ def contradictions(alike: NearDuplicates, tasks: Iterable[Task]) -> list[Finding
             other = next((row for row in known if answers[row] != answers[known[0]]), None)
             if other is not None:
                 found.append(_contradiction(task, alike, answers, (known[0], other), 1.0))
-        for one, other, similarity in alike.near():
-            ends = _known(alike, answers, one), _known(alike, answers, other)
+        for ours, theirs, similarity in alike.near:
+            ends = [next((row for row in rows if answers[row]), -1) for rows in (ours, theirs)]
             if -1 not in ends and answers[ends[0]] != answers[ends[1]]:
-                found.append(_contradiction(task, alike, answers, ends, similarity))
+                found.append(_contradiction(task, alike, answers, (ends[0], ends[1]), similarity))
     return [one for one in found if one.kind == EXACT_OTHERWISE or (one.detail or 0) >= SURE]
-
-
-def _known(alike: NearDuplicates, answers: Sequence[str], face: int) -> int:
-    """The first row of a face whose answer is known; -1 without one."""
-    return next((row for row in alike.rows_of(face) if answers[row]), -1)
 
 
 def _contradiction(
@@ -275,27 +309,19 @@ def divided_groups(examples: Sequence[Example]) -> list[Finding]:
     return found
 
 
-def counts_of(tasks: Iterable[Task], rows: LabeledDataset) -> Counts:
-    """Labelled faces by task, split and class; votes count as shares."""
+def summary_of(tasks: Iterable[Task], rows: LabeledDataset) -> DatasetSummary:
+    """How many labelled faces there are by split; those of which nobody has said are `UNSPLIT`."""
     splits = np.array([example.split for example in rows.examples])
-    present = [split for split in (*SPLITS, "") if (splits == split).any()]
-    counts: dict[str, dict[str, dict[str, float]]] = {}
-    for task in tasks:
-        target = rows.targets[task.name]
-        counts[task.name] = {
-            split or UNSPLIT: dict(
-                zip(task.classes, target[splits == split].sum(axis=0).tolist(), strict=True)
-            )
-            for split in present
-        }
-    return counts
+    places = {split or UNSPLIT: np.flatnonzero(splits == split) for split in (*SPLITS, "")}
+    parts = {split: rows.take(where) for split, where in places.items() if len(where)}
+    return summarize(parts, tasks)
 
 
-def few_rows(counts: Counts) -> list[Finding]:
+def few_rows(summary: DatasetSummary) -> list[Finding]:
     """Classes with too few faces in a split to learn from or to tell anything."""
     return [
         Finding(FEW_ROWS, f"{task} {name}", words=f"{count:g} in {split}")
-        for task, splits in counts.items()
+        for task, splits in summary.classes.items()
         for split, classes in splits.items()
         if any(classes.values())
         for name, count in classes.items()

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from faceattr.data.crops import cache_crops
 from faceattr.data.dataset import build_dataset
 from faceattr.data.manifest import Example, targets
-from faceattr.data.store import cache_crops
-from faceattr.evaluation.metrics import predict
+from faceattr.evaluation.metrics import confusion_of, predict
 from faceattr.model import file as model_file
 from faceattr.tasks import Task
 
@@ -105,15 +105,11 @@ def find_label_permutations(
         answers = predict(network, rows)[head.name].argmax(axis=1)
         labels = rows.targets[task.name].argmax(axis=1)
         found.append(
-            find_permutation(task.name, head.classes, _counts(labels, answers, len(head.classes)))
+            find_permutation(
+                task.name, head.classes, confusion_of(labels, answers, len(head.classes))
+            )
         )
     return [swap for swap in found if swap is not None]
-
-
-def _counts(labels: np.ndarray, answers: np.ndarray, classes: int) -> np.ndarray:
-    counts = np.zeros((classes, classes))
-    np.add.at(counts, (labels, answers), 1)
-    return counts
 
 
 def _head_for(task: Task, heads: Sequence[Task]) -> Task | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from faceattr.cli.console import Terminal
 from faceattr.cli.options import (
     FOUND,
     add_face_options,
@@ -36,9 +37,10 @@ def audit(sources, strict=False, **given) -> int:
     each other, divided groups, classes with few faces and names that look swapped."""
     start_keras()
     from faceattr.auditing.audit import audit as run
+    from faceattr.cli import tables  # noqa: F401
 
     if given.get("model") == "none":
         given["model"] = None
     data = {"label_map": label_map_of(given), "detector": detector_of(given)}
-    found = run(sources, **data, **given)
+    found = run(sources, **data, **given, progress=Terminal())
     return FOUND if strict and found.is_serious else 0

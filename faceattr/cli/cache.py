@@ -18,8 +18,7 @@ def add_command(commands) -> None:
 def cache(cache=None, max_gb=None, clear=False) -> int:
     """Show what training keeps on disk, and delete of it what no running process uses. A later
     run makes again what it needs."""
-    from faceattr.data.store import delete_oldest
-    from faceattr.training.feature_cache import stores_in
+    from faceattr.data.store import delete_oldest, stores_in
 
     if max_gb is not None and not max_gb >= 0:
         raise ValueError(f"--max-gb is a number from 0 on. Received: {max_gb}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from faceattr.cli.console import Terminal
 from faceattr.cli.options import (
     add_face_options,
     add_flip,
@@ -34,7 +35,8 @@ def add_command(commands) -> None:
         type=names,
         metavar="COLUMN,…",
         help="accuracy by group: columns of the manifest, a+b for two crossed, or another task, "
-        "whose answers make the groups where it is no column; twin: is the face in train too",
+        "whose answers make the groups where it is no column; near_duplicate: is the face in train "
+        "too",
     )
     add_flip(parser)
     add(
@@ -51,8 +53,9 @@ def add_command(commands) -> None:
 def evaluate(model, sources, **given) -> int:
     """Score a model on labelled faces: exact figures over the rows that know each task."""
     start_keras()
-    from faceattr.evaluation.report import report
+    from faceattr.cli import tables  # noqa: F401
+    from faceattr.evaluation.evaluate import evaluate as run
 
-    label_map, detector = label_map_of(given), detector_of(given)
-    report(model, sources, label_map=label_map, detector=detector, **given)
+    data = {"label_map": label_map_of(given), "detector": detector_of(given)}
+    run(model, sources, **data, **given, progress=Terminal())
     return 0

@@ -341,14 +341,38 @@ def print_rows(read) -> None:
 
 def print_result(result) -> None:
     """Print what a training brought."""
-    from faceattr.evaluation.report import print_findings
-    from faceattr.evaluation.show import print_calibration, print_half_precision
+    from faceattr.cli import tables  # noqa: F401
 
     print_half_precision(result.half_precision)
     print_calibration(result.calibration)
     if result.changes:
         print_changes(result.changes)
-    print_findings(result.evaluation)
+    show(result.evaluation)
+
+
+def print_calibration(calibration) -> None:
+    """Print by task the temperature and the calibration error on rows that did not fit it."""
+    from faceattr.evaluation.calibration import FEWEST
+
+    for name, found in calibration.items():
+        if not found.fitted:
+            OUT.print(f"{name}: not calibrated, which takes {FEWEST} val rows that know it")
+            continue
+        OUT.print(
+            f"{name}: calibrated with temperature {found.temperature:.2f}, calibration error "
+            f"{found.held_out_error:.1%} on rows that did not fit it "
+            f"({found.expected_ece:.1%} by chance alone)"
+        )
+
+
+def print_half_precision(differences) -> None:
+    """Print by task how far the stored file's answers on val are from those in float32."""
+    for name, found in differences.items():
+        OUT.print(
+            f"{name}: stored in half precision; on val the same answer for "
+            f"{found['same_answer']:.2%}, largest difference of a probability "
+            f"{found['largest']:.4f}"
+        )
 
 
 def print_changes(found: Sequence) -> None:

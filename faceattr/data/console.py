@@ -10,7 +10,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from faceattr.data.dataset import LabeledDataset
-from faceattr.progress import Bar
+from faceattr.progress import Bar, Progress
 from faceattr.tasks import Task
 
 T = TypeVar("T")
@@ -24,6 +24,19 @@ def track(items: Sequence[T], what: str) -> Iterable[T]:
     """The items, with their progress on standard error."""
     with Bar(console=ERR) as bar:
         yield from bar.follow(items, what)
+
+
+class Printing(Progress):
+    """A progress that prints, for what does not take one from the command line yet."""
+
+    def track(self, items: Sequence[T], what: str) -> Iterable[T]:
+        return track(items, what)
+
+    def show(self, record: object) -> None:
+        OUT.print(record)
+
+
+PRINTING = Printing()
 
 
 def print_rows(rows: Mapping[str, LabeledDataset], tasks: Sequence[Task]) -> None:

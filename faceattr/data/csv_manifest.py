@@ -1,76 +1,122 @@
-"""Labels in CSV files: manifests in the house form, and whose file else it may be."""
+"""Labels in CSV files: manifests in the house form, with votes in columns of their own."""
 
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from faceattr.data.fer2013 import read_fer2013
-from faceattr.data.manifest import (
-    SPLIT_NAMES,
-    Example,
-    Label,
-    Source,
-    TasksByName,
-    Votes,
-    read_cells,
-)
-from faceattr.data.votes import read_votes, vote_columns
+from faceattr.data.manifest import SPLIT_NAMES, Example, Label, Source, TasksByName, Votes
+from faceattr.images.crop import Box
 from faceattr.tasks import EXPRESSION, TASK_NAME
 
 BOX_COLUMNS = ("x0", "y0", "x1", "y1")
 OWN_COLUMNS = ("path", "split", "group", *BOX_COLUMNS)
 MANY_TEXTS = 12  # a bare column with more, most of them different, holds no classes
+SEPARATORS = {";": "semicolons", "\t": "tabs"}  # that spreadsheets write in place of commas
+# FER+ (Barsoum et al. 2016): what ten people said of a face, under these names.
+NO_FACE = "nf"
+NO_CLASS = ("unknown", NO_FACE)
+FERPLUS = (
+    *("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt"),
+    *NO_CLASS,
+)
 
 
-def read_csv(path: Path, wanted: Collection[str] | None, known: TasksByName) -> Source:
-    """Read a CSV file of labels.
+def read_cells(path: Path) -> pd.DataFrame:
+    """All cells as text; the index counts the lines below the header.
+
+    Raises:
+        ValueError: It is no CSV file with commas, in UTF-8, each column named once.
+    """
+    how: dict[str, Any] = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
+    try:
+        header = pd.read_csv(path, header=None, nrows=1, **how).iloc[0].str.strip()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(
+                path, index_col=False, skipinitialspace=True, skip_blank_lines=False, **how
+            )
+    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
+        raise ValueError(f"{path} is not a readable CSV file: {error}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not a CSV file in UTF-8.") from None
+    for separator, name in SEPARATORS.items():
+        if len(header) == 1 and separator in header[0]:
+            raise ValueError(f"{path} separates its columns by {name}; expected commas.")
+    if repeated := sorted(set(header[header.duplicated() & (header != "")])):
+        raise ValueError(f"{path} has two columns called {', '.join(repeated)}.")
+    table.columns = list(header)
+    table = table.loc[:, header.ne("").to_numpy()]
+    return table[table.ne("").any(axis=1)]
+
+
+def vote_columns(columns: Iterable[str], task: str) -> dict[str, str]:
+    """Columns that hold votes on a task, with the class each is for.
+
+    They are called ``task:class``; FER+'s votes on expression may also be called as FER+ calls
+    them, with ``votes_`` in front: ``votes_happiness``.
+    """
+    found = {name: name.split(":", 1)[1].strip() for name in columns if name.startswith(f"{task}:")}
+    if task == EXPRESSION.name:
+        names = {f"votes_{name}": name for name in FERPLUS}
+        found |= {name: names[name.lower()] for name in columns if name.lower() in names}
+    return found
+
+
+def read_votes(path: Path, table: pd.DataFrame, columns: Mapping[str, str]) -> list[Votes]:
+    """Votes by class, row by row.
 
     Args:
-        path: A manifest (``path``, optional ``x0,y0,x1,y1``, ``split`` and ``group``, a column
-            per task, votes as columns ``task:class``), or FER2013's ``emotion,pixels,Usage``.
+        path: The file, for messages.
+        table: Its cells as text.
+        columns: Those that hold votes, with the class each is for.
+
+    Raises:
+        ValueError: A cell is neither empty nor a number from 0 on; the message names the line.
+    """
+    cells = table[list(columns)].replace(r"^\s*$", "0", regex=True)
+    numbers = cells.apply(pd.to_numeric, errors="coerce")
+    wrong = ~(np.isfinite(numbers) & (numbers >= 0)).all(axis=1)
+    if wrong.any():
+        line = wrong.idxmax()
+        raise ValueError(
+            f"{path.name} line {line + 2}: votes are numbers from 0 on or empty. "
+            f"Received: {', '.join(table.loc[line, list(columns)])}"
+        )
+    return [
+        {name: count for name, count in zip(columns.values(), row, strict=True) if count > 0}
+        for row in numbers.to_numpy().tolist()
+    ]
+
+
+def read_manifest(
+    path: Path, table: pd.DataFrame, wanted: Collection[str] | None, known: TasksByName
+) -> Source:
+    """Read a manifest: ``path``, optional ``x0,y0,x1,y1``, ``split`` and ``group``, a column per
+    task, votes as columns ``task:class``.
+
+    Args:
+        path: The file, for messages; its pictures are relative to it.
+        table: Its cells as text, see `read_cells`.
         wanted: Tasks to take, as far as it has them; None for every column of class names.
         known: Tasks that are taken for classes even where they look like numbers.
 
     Raises:
-        FileNotFoundError: The manifest names pictures that do not exist.
-        ValueError: The file is not of this form; the message names the line.
+        FileNotFoundError: It names pictures that do not exist.
+        ValueError: It is not of this form; the message names the line.
     """
-    table = read_cells(path)
-    if {"emotion", "pixels"} <= set(table.columns):
-        if wanted is not None and EXPRESSION.name not in wanted:
-            raise ValueError(f"{path} is FER2013's file: its task is expression, not {wanted}.")
-        return read_fer2013(path, table)
-    return _read_manifest(path, table, wanted, known)
-
-
-def _read_manifest(
-    path: Path, table: pd.DataFrame, wanted: Collection[str] | None, known: TasksByName
-) -> Source:
     if "path" not in table.columns:
         raise ValueError(
             f"{path} has no column 'path'. Its columns are: {', '.join(table.columns)}"
         )
-    left_out: Counter[str] = Counter()
-    names = _names_of_tasks(table.columns)
-    if wanted is None:
-        reasons = {name: _no_classes(table, name, known) for name in names}
-        left_out.update(f"column {name}: {why}" for name, why in reasons.items() if why)
-    else:
-        reasons = {name: "" if name in wanted else "not asked for" for name in names}
-    names = [name for name in names if not reasons[name]]
-    if not names:
-        why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-        raise ValueError(
-            f"{path} has no column {' or '.join(sorted(wanted or ())) or 'of class names'}. "
-            f"Its columns are: {', '.join(table.columns)}"
-            + (f" ({why}; TASK={path} takes a column in any case)" if why and not wanted else "")
-        )
+    names, left_out = _tasks_of(path, table, wanted, known)
     labels = {name: _labels(path, table, name) for name in names}
     votes = {
         name: read_votes(path, table, columns)
@@ -81,22 +127,49 @@ def _read_manifest(
     examples = []
     for row, (index, cells) in enumerate(zip(table.index, table.to_dict("records"), strict=True)):
         answers = {name: labels[name][row] for name in names if labels[name][row]}
-        if answers:
-            about = {name: cells[name].strip() for name in others if cells[name].strip()}
-            seen = {name: counts[row] for name, counts in votes.items() if counts[row]}
-            examples.append(_example(path, index, cells, answers, seen, about))
-        else:
+        if not answers:
             left_out["no label for any task"] += 1
+            continue
+        origin = f"{path.name} line {index + 2}"
+        split = cells.get("split", "").strip()
+        example = Example(
+            path=path.parent / cells["path"].strip(),
+            labels=answers,
+            votes={name: counts[row] for name, counts in votes.items() if counts[row]},
+            box=_box(origin, cells),
+            split=SPLIT_NAMES.get(split.lower(), split),
+            group=cells.get("group", "").strip(),
+            metadata={name: cells[name].strip() for name in others if cells[name].strip()},
+            origin=origin,
+        )
+        examples.append(example)
     _check_files(path, examples)
     _check_boxes(path, examples)
     return Source(tuple(names), tuple(examples), left_out)
 
 
-def _names_of_tasks(columns: Iterable[str]) -> list[str]:
-    """What may be a task: every column that is nobody's own, and everything that is voted on."""
-    ferplus = {name for name in vote_columns(columns, EXPRESSION.name) if ":" not in name}
-    free = [name for name in columns if name not in OWN_COLUMNS and name not in ferplus]
-    return list(dict.fromkeys(name.split(":")[0] for name in free))
+def _tasks_of(
+    path: Path, table: pd.DataFrame, wanted: Collection[str] | None, known: TasksByName
+) -> tuple[list[str], Counter[str]]:
+    """The tasks to take, and the columns that nobody asked for and that hold no classes."""
+    ferplus = {name for name in vote_columns(table.columns, EXPRESSION.name) if ":" not in name}
+    free = [name for name in table.columns if name not in OWN_COLUMNS and name not in ferplus]
+    names = dict.fromkeys(name.split(":")[0] for name in free)
+    if wanted is None:
+        reasons = {name: _no_classes(table, name, known) for name in names}
+        left_out = Counter(f"column {name}: {why}" for name, why in reasons.items() if why)
+    else:
+        reasons = {name: "" if name in wanted else "not asked for" for name in names}
+        left_out = Counter()
+    taken = [name for name, why in reasons.items() if not why]
+    if not taken:
+        why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        raise ValueError(
+            f"{path} has no column {' or '.join(sorted(wanted or ())) or 'of class names'}. "
+            f"Its columns are: {', '.join(table.columns)}"
+            + (f" ({why}; TASK={path} takes a column in any case)" if why and not wanted else "")
+        )
+    return taken, left_out
 
 
 def _no_classes(table: pd.DataFrame, name: str, known: TasksByName) -> str:
@@ -116,41 +189,22 @@ def _no_classes(table: pd.DataFrame, name: str, known: TasksByName) -> str:
 
 def _labels(path: Path, table: pd.DataFrame, name: str) -> list[Label]:
     """One label a row: a class name, votes by class, or something empty where unknown."""
-    if name in table.columns:
-        cells = [cell.strip() for cell in table[name]]
-        if not any(cells):
-            raise ValueError(f"{path}: column {name!r} is empty in every row.")
-        return list(cells)
-    return list(read_votes(path, table, vote_columns(table.columns, name)))
+    if name not in table.columns:
+        return list(read_votes(path, table, vote_columns(table.columns, name)))
+    cells = [cell.strip() for cell in table[name]]
+    if not any(cells):
+        raise ValueError(f"{path}: column {name!r} is empty in every row.")
+    return list(cells)
 
 
-def _example(
-    path: Path,
-    index: int,
-    cells: Mapping[Any, str],
-    labels: Mapping[str, Label],
-    votes: Mapping[str, Votes],
-    about: Mapping[str, str],
-) -> Example:
-    origin = f"{path.name} line {index + 2}"
+def _box(origin: str, cells: Mapping[Any, str]) -> Box | None:
     corners = [cells.get(column, "").strip() for column in BOX_COLUMNS]
     try:
-        box = tuple(float(corner) for corner in corners) if any(corners) else None
+        return tuple(float(corner) for corner in corners) if any(corners) else None  # type: ignore[return-value]
     except ValueError:
         raise ValueError(
             f"{origin}: a box is four numbers x0,y0,x1,y1 or empty. Received: {','.join(corners)}"
         ) from None
-    split = cells.get("split", "").strip()
-    return Example(
-        path=path.parent / cells["path"].strip(),
-        labels=labels,
-        votes=votes,
-        box=box,  # type: ignore[arg-type]
-        split=SPLIT_NAMES.get(split.lower(), split),
-        group=cells.get("group", "").strip(),
-        metadata=about,
-        origin=origin,
-    )
 
 
 def _check_boxes(path: Path, examples: list[Example]) -> None:

@@ -1,4 +1,8 @@
-"""Labelled crops of one split, with targets and masks by task."""
+"""Labelled crops of one split, with targets and masks by task, and what rare classes weigh.
+
+A rare class gets its weight here: in the loss by `LabeledDataset.masks`, in the batches by
+`LabeledDataset.sampling_weights`, and in a balanced softmax by `log_priors`.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,23 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
+from faceattr.data.crops import CachedCrops, cache_crops
 from faceattr.data.manifest import Example, targets
-from faceattr.data.store import CachedCrops
+from faceattr.images.crop import CropRule
+from faceattr.progress import SILENT, Progress
 from faceattr.tasks import Task
 
 BALANCES = ("none", "weights", "sampling")
+Batch = tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]
+
+
+def mask(target: np.ndarray) -> np.ndarray:
+    """1 for target rows that know their task and 0 for all-zero ones, ``float32`` ``(n,)``."""
+    return (target.sum(axis=-1) > 0).astype("float32")
 
 
 def class_weights(target: np.ndarray) -> np.ndarray:
@@ -35,35 +48,6 @@ def class_weights(target: np.ndarray) -> np.ndarray:
 def row_weights(target: np.ndarray) -> np.ndarray:
     """The weights of rows in one task's loss, ``float32`` ``(n,)``: 0 where it is unknown."""
     return (target @ class_weights(target)).astype("float32")
-
-
-def log_prior(target: np.ndarray) -> np.ndarray:
-    """The logarithm of each class's share of the labelled rows, ``float32`` ``(classes,)``.
-
-    Half a row is added to every class, so that one that does not occur has a share as well.
-    """
-    counts = target.sum(axis=0, dtype=float) + 0.5
-    return np.log(counts / counts.sum()).astype("float32")
-
-
-def log_priors(target: np.ndarray, sources: np.ndarray, of: np.ndarray) -> np.ndarray:
-    """For each row the logarithm of the class shares of its source, ``float32`` ``(m, classes)``.
-
-    A head that is trained on its answers times these shares (balanced softmax, Ren et al. 2020;
-    logit adjustment, Menon et al. 2021) does not learn how often a source shows each class, and
-    answers as if all were equally frequent.
-
-    Args:
-        target: Target rows of the training rows, ``(n, classes)``; all-zero rows do not count.
-        sources: The name of each one's source, ``(n,)``.
-        of: The names of the sources of the rows that are asked for, ``(m,)``. A source that has
-            no training row gets the shares of all.
-    """
-    found = np.empty((len(of), target.shape[1]), "float32")
-    for name in np.unique(of):
-        own = sources == name
-        found[of == name] = log_prior(target[own] if own.any() else target)
-    return found
 
 
 def sampling_weights(targets: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -101,7 +85,38 @@ def draw(
     return generator.permutation(rows[order[chosen]])
 
 
-Batch = tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]
+def log_prior(target: np.ndarray) -> np.ndarray:
+    """The logarithm of each class's share of the labelled rows, ``float32`` ``(classes,)``.
+
+    Half a row is added to every class, so that one that does not occur has a share as well.
+    """
+    counts = target.sum(axis=0, dtype=float) + 0.5
+    return np.log(counts / counts.sum()).astype("float32")
+
+
+def log_priors(target: np.ndarray, sources: np.ndarray, of: np.ndarray) -> np.ndarray:
+    """For each row the logarithm of the class shares of its source, ``float32`` ``(m, classes)``.
+
+    A head that is trained on its answers times these shares (balanced softmax, Ren et al. 2020;
+    logit adjustment, Menon et al. 2021) does not learn how often a source shows each class, and
+    answers as if all were equally frequent.
+
+    Args:
+        target: Target rows of the training rows, ``(n, classes)``; all-zero rows do not count.
+        sources: The name of each one's source, ``(n,)``.
+        of: The names of the sources of the rows that are asked for, ``(m,)``. A source that has
+            no training row gets the shares of all.
+    """
+    found = np.empty((len(of), target.shape[1]), "float32")
+    for name in np.unique(of):
+        own = sources == name
+        found[of == name] = log_prior(target[own] if own.any() else target)
+    return found
+
+
+def class_prior(task: str) -> str:
+    """What batches call the priors of a task's rows."""
+    return f"{task}:prior"
 
 
 @dataclass(frozen=True)
@@ -109,17 +124,20 @@ class LabeledDataset:
     """Labelled crops of one split.
 
     Args:
-        crops: RGB ``uint8`` of shape ``(kept, size, size, 3)``.
+        crops: RGB ``uint8`` of shape ``(kept, size, size, 3)``, or features in their place.
         index: For each row its place in `crops`, shape ``(n,)``.
-        targets: By task ``float32`` of shape ``(n, classes)``, all zeros where unknown.
+        targets: By task, floats of shape ``(n, classes)``, all zeros where unknown.
         examples: For each row what it was read from; empty where nobody will ask.
         balance: ``"weights"`` lets all classes of a task count the same in its loss,
             ``"sampling"`` shows them equally often, ``"none"`` takes rows as they are.
         soft: Tasks whose targets are in part another model's answers; their classes are not
             balanced.
         log_priors: By task ``float32`` of shape ``(n, classes)``: the logarithm of the class
-            shares of each row's source, see `faceattr.data.dataset.log_priors`. Batches hold
-            them beside the targets, under `class_prior` their task.
+            shares of each row's source, see `log_priors`. Batches hold them beside the targets,
+            under `class_prior` their task.
+
+    Raises:
+        ValueError: Shapes or types are not these.
     """
 
     crops: np.ndarray
@@ -129,6 +147,24 @@ class LabeledDataset:
     balance: str = "none"
     soft: tuple[str, ...] = ()
     log_priors: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        count, crops = len(self.index), self.crops
+        is_rgb = crops.ndim == 4 and crops.shape[3] == 3
+        if crops.dtype == "uint8" and not is_rgb:
+            raise ValueError(f"Crops are RGB (n, size, size, 3). Received: {crops.shape}")
+        if self.index.ndim != 1 or not np.isin(self.index, np.arange(len(crops))).all():
+            raise ValueError(f"A row's index is its place among {len(crops)} crops.")
+        for name, target in {**self.targets, **self.log_priors}.items():
+            if target.ndim != 2 or len(target) != count or target.dtype.kind != "f":
+                raise ValueError(
+                    f"{name}: targets and priors are floats of shape ({count}, classes). "
+                    f"Received: {target.dtype} of shape {target.shape}"
+                )
+        if self.examples and len(self.examples) != count:
+            raise ValueError(f"{count} rows have as many examples. Received: {len(self.examples)}")
+        if self.balance not in BALANCES:
+            raise ValueError(f"balance is one of {', '.join(BALANCES)}. Received: {self.balance!r}")
 
     def __len__(self) -> int:
         return len(self.index)
@@ -157,9 +193,8 @@ class LabeledDataset:
     def sampling_weights(self) -> np.ndarray:
         """How often each row is drawn among those that know the same tasks, in proportion."""
         # To the balance, a soft task is as good as unknown.
-        return sampling_weights(
-            {name: t * (name not in self.soft) for name, t in self.targets.items()}
-        )
+        hard = {name: of * (name not in self.soft) for name, of in self.targets.items()}
+        return sampling_weights(hard)
 
     def batch(self, rows: np.ndarray) -> Batch:
         """Crops, targets by task and masks by task of some rows."""
@@ -194,9 +229,9 @@ class LabeledDataset:
         return digest.hexdigest()
 
 
-def class_prior(task: str) -> str:
-    """What batches call the priors of a task's rows."""
-    return f"{task}:prior"
+def log_priors_of(rows: LabeledDataset, task: str, train: LabeledDataset) -> np.ndarray:
+    """The logarithm of the class shares of each row's source in train, ``(n, classes)``."""
+    return log_priors(train.targets[task], train.sources, rows.sources)
 
 
 def add_log_priors(train: LabeledDataset, tasks: Iterable[str]) -> LabeledDataset:
@@ -204,16 +239,6 @@ def add_log_priors(train: LabeledDataset, tasks: Iterable[str]) -> LabeledDatase
     missing = [task for task in tasks if task not in train.log_priors]
     priors = {task: log_priors_of(train, task, train) for task in missing}
     return replace(train, log_priors={**priors, **train.log_priors})
-
-
-def log_priors_of(rows: LabeledDataset, task: str, train: LabeledDataset) -> np.ndarray:
-    """The logarithm of the class shares of each row's source in train, ``(n, classes)``."""
-    return log_priors(train.targets[task], train.sources, rows.sources)
-
-
-def mask(target: np.ndarray) -> np.ndarray:
-    """1 for target rows that know their task and 0 for all-zero ones, ``float32`` ``(n,)``."""
-    return (target.sum(axis=-1) > 0).astype("float32")
 
 
 def build_dataset(
@@ -227,3 +252,53 @@ def build_dataset(
     order = np.random.default_rng(0).permutation(usable)
     kept = [examples[i] for i in order]
     return LabeledDataset(cached.array, cached.rows[order], targets(tasks, kept), kept)
+
+
+def read_dataset(
+    examples: Sequence[Example],
+    tasks: Sequence[Task],
+    rule: CropRule,
+    cache: str | Path | None = None,
+    progress: Progress = SILENT,
+) -> tuple[LabeledDataset, Mapping[str, int]]:
+    """Cut all faces; also how many pictures could not be used, by reason."""
+    cached = cache_crops(examples, rule, cache, progress)
+    return build_dataset(tasks, examples, cached), cached.left_out
+
+
+@dataclass(frozen=True)
+class DatasetSummary:
+    """How many labelled faces there are; votes count as shares.
+
+    Args:
+        faces: By split.
+        known: By task and split, those whose answer to the task is known.
+        classes: By task, split and class.
+    """
+
+    faces: Mapping[str, int]
+    known: Mapping[str, Mapping[str, int]]
+    classes: Mapping[str, Mapping[str, Mapping[str, float]]]
+
+
+def summarize(parts: Mapping[str, LabeledDataset], tasks: Iterable[Task]) -> DatasetSummary:
+    """Count the faces of each split by task and class."""
+    tasks = tuple(tasks)
+    return DatasetSummary(
+        {split: len(part) for split, part in parts.items()},
+        {
+            task.name: {
+                split: int(mask(of.targets[task.name]).sum()) for split, of in parts.items()
+            }
+            for task in tasks
+        },
+        {
+            task.name: {
+                split: dict(
+                    zip(task.classes, part.targets[task.name].sum(axis=0).tolist(), strict=True)
+                )
+                for split, part in parts.items()
+            }
+            for task in tasks
+        },
+    )

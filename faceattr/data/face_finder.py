@@ -1,31 +1,29 @@
-"""Looking at the pictures while labels are read: which faces, and which of them are alike."""
+"""Finding the faces of labelled photographs, and faces that several of them have in common."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from faceattr.data import console
+from faceattr.data.crops import cache_crops
 from faceattr.data.manifest import Example, Manifest, Source
-from faceattr.data.near_duplicates import photographs
-from faceattr.data.store import default_folder
+from faceattr.data.near_duplicates import near_duplicate_sets
+from faceattr.data.store import Store, crops_folder, open_store
 from faceattr.detection.base import Detector, Face, min_decode_size
 from faceattr.images.crop import CropRule
 from faceattr.images.load import read_picture
+from faceattr.progress import SILENT, Progress
 
-FACES = "faces.sqlite"
 FOUND_VERSION = 1  # of how pictures are read for a detector; another one needs another look
-TOGETHER = 64  # pictures between two commits
+BATCH = 64  # pictures whose faces are written at once
 NAMED = 20  # pictures in a line for people
 
 
@@ -43,24 +41,22 @@ class Search:
     without: tuple[Example, ...] = ()
     crowded: int = 0
 
-    def lines(self) -> list[str]:
+    def lines(self) -> Iterator[str]:
         """What somebody must know of it, a line each."""
-        told = []
         if self.without:
             names = [str(example.path) for example in self.without]
             more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
             shown = ", ".join(names[:NAMED])
-            told.append(f"left out: {len(names):,} (no face found: {shown}{more})")
+            yield f"left out: {len(names):,} (no face found: {shown}{more})"
         if self.crowded:
-            told.append(f"note: of {self.crowded:,} pictures with several faces the largest counts")
-        return told
+            yield f"note: of {self.crowded:,} pictures with several faces the largest counts"
 
 
 def find_faces(
     examples: Sequence[Example],
     detector: Detector,
-    folder: Path | None = None,
-    progress: Iterable[Example] | None = None,
+    cache: str | Path | None = None,
+    progress: Progress = SILENT,
 ) -> Search:
     """Find the largest face of every labelled picture, as `faceattr label` would find it.
 
@@ -68,59 +64,39 @@ def find_faces(
         examples: Labelled pictures. Those that have a box, or hold their pixels (faces
             already cut out), are left as they are.
         detector: What finds faces.
-        folder: Where it is kept what was found; that of the crop cache unless given.
-        progress: `examples` wrapped in a progress bar, if one shall be shown.
+        cache: Folder of the crop cache, which keeps what was found.
+        progress: Is told how many are done.
     """
-    folder = folder or default_folder()
-    folder.mkdir(parents=True, exist_ok=True)
     kept: list[Example] = []
     without: list[Example] = []
     crowded = 0
-    with _memory(folder / FACES) as memory:
-        for example, faces in _looked_at(progress or examples, detector, memory):
-            if faces is None:
-                kept.append(example)
-            elif faces:
-                kept.append(_of_largest(example, faces))
+    ahead = progress.track(examples, "finding faces")
+    with open_store(crops_folder(cache)) as store:
+        for example, faces in _faces_of(ahead, detector, store):
+            if faces:
+                largest = max(faces, key=lambda face: face.side)
+                kept.append(replace(example, box=largest.box, landmarks=largest.landmarks))
                 crowded += len(faces) > 1
             else:
-                without.append(example)
+                (kept if faces is None else without).append(example)
     return Search(tuple(kept), tuple(without), crowded)
 
 
-@contextmanager
-def _memory(path: Path) -> Iterator[sqlite3.Connection]:
-    """What was found before."""
-    try:
-        with closing(sqlite3.connect(path, timeout=60)) as memory:
-            memory.execute("CREATE TABLE IF NOT EXISTS found (key TEXT PRIMARY KEY, faces TEXT)")
-            yield memory
-    except sqlite3.Error as error:
-        raise OSError(
-            f"{path} cannot be used ({error}). Delete it; faces are searched anew."
-        ) from None
-
-
-def _of_largest(example: Example, faces: Sequence[Face]) -> Example:
-    face = max(faces, key=lambda face: face.side)
-    return replace(example, box=face.box, landmarks=face.landmarks)
-
-
-def _looked_at(
-    examples: Iterable[Example], detector: Detector, memory: sqlite3.Connection
+def _faces_of(
+    examples: Iterable[Example], detector: Detector, store: Store
 ) -> Iterator[tuple[Example, Sequence[Face] | None]]:
     """Each example with its faces; None where there is nothing to find or to read."""
-    iterator = iter(examples)
+    ahead = iter(examples)
     with ThreadPoolExecutor() as pool:
-        while batch := list(islice(iterator, TOGETHER)):
+        while batch := list(islice(ahead, BATCH)):
             keys = list(pool.map(lambda example: _key(example, detector), batch))
-            found = {key: _recall(memory, key) for key in keys if key}
-            new = {k: e for k, e in zip(keys, batch, strict=True) if k and found[k] is None}
-            seen = list(pool.map(lambda example: _look(example, detector), new.values()))
-            found |= dict(zip(new, seen, strict=True))
-            _keep(memory, {key: found[key] for key in new})
-            for key, example in zip(keys, batch, strict=True):
-                yield example, found.get(key)
+            found = {key: [_face(*one) for one in of] for key, of in store.faces(keys).items()}
+            new = {k: e for k, e in zip(keys, batch, strict=True) if k and k not in found}
+            seen = zip(new, pool.map(lambda e: _detect(e, detector), new.values()), strict=True)
+            seen_faces = {key: faces for key, faces in seen if faces is not None}
+            store.put_faces({key: [_fields(one) for one in of] for key, of in seen_faces.items()})
+            found |= seen_faces
+            yield from ((e, found.get(key)) for key, e in zip(keys, batch, strict=True))
 
 
 def _key(example: Example, detector: Detector) -> str:
@@ -136,7 +112,7 @@ def _key(example: Example, detector: Detector) -> str:
     return digest.hexdigest()
 
 
-def _look(example: Example, detector: Detector) -> list[Face] | None:
+def _detect(example: Example, detector: Detector) -> list[Face] | None:
     try:
         picture = read_picture(example.path, min_decode_size(detector))
     except (OSError, ValueError):
@@ -144,25 +120,13 @@ def _look(example: Example, detector: Detector) -> list[Face] | None:
     return [face.scaled(picture.scale) for face in detector(picture.image)]
 
 
-def _recall(memory: sqlite3.Connection, key: str) -> list[Face] | None:
-    row = memory.execute("SELECT faces FROM found WHERE key = ?", (key,)).fetchone()
-    return None if row is None else [_face(fields) for fields in json.loads(row[0])]
+def _fields(face: Face) -> tuple:
+    return face.box, face.landmarks, face.score
 
 
-def _face(fields: dict) -> Face:
-    rotation = fields.get("rotation", fields.get("turn", 0))  # as it was called before
-    points = fields["landmarks"] and tuple(map(tuple, fields["landmarks"]))
-    return Face(tuple(fields["box"]), points, fields["score"], rotation)
-
-
-def _keep(memory: sqlite3.Connection, found: dict[str, list[Face] | None]) -> None:
-    rows = [
-        (key, json.dumps([asdict(face) for face in faces]))
-        for key, faces in found.items()
-        if faces is not None
-    ]
-    with memory:
-        memory.executemany("INSERT OR REPLACE INTO found VALUES (?, ?)", rows)
+def _face(box: list, landmarks: list | None, score: float) -> Face:
+    points = None if landmarks is None else tuple(map(tuple, landmarks))
+    return Face(tuple(box), points, score)  # type: ignore[arg-type]
 
 
 Read = TypeVar("Read", Source, Manifest)
@@ -170,7 +134,7 @@ Read = TypeVar("Read", Source, Manifest)
 
 @dataclass(frozen=True)
 class FaceFinder:
-    """How pictures are looked at.
+    """How the faces of labelled pictures are found and cut.
 
     Args:
         rule: How faces are cut.
@@ -185,25 +149,25 @@ class FaceFinder:
     cache: Path | None = None
     photographs: Collection[str] | None = None
 
-    def search(self, examples: Sequence[Example]) -> Search:
-        """The faces of labelled pictures, with a progress bar."""
+    def search(self, examples: Sequence[Example], progress: Progress = SILENT) -> Search:
+        """The faces of labelled pictures."""
         if self.detector is None:
             return Search(tuple(examples))
         names = self.photographs
         whole = [e for e in examples if names is None or e.source in names]
-        bar = console.track(whole, "finding faces")
-        search = find_faces(whole, self.detector, self.cache, bar) if whole else Search(())
         cut = [e for e in examples if names is not None and e.source not in names]
+        search = find_faces(whole, self.detector, self.cache, progress) if whole else Search(())
         return replace(search, examples=(*cut, *search.examples))
 
-    def faces_of(self, read: Read) -> Read:
-        """The same source or manifest with faces in place of photographs; prints what is lost.
+    def faces_of(self, read: Read, progress: Progress = SILENT) -> Read:
+        """The same source or manifest with faces in place of photographs; shows what is lost.
 
         Raises:
             ValueError: No picture has a face.
         """
-        search = self.search(read.examples)
-        console.print_lines(search.lines())
+        search = self.search(read.examples, progress)
+        for line in search.lines():
+            progress.show(line)
         if read.examples and not search.examples:
             raise ValueError(
                 f"No face was found in any of {len(read.examples):,} pictures. If they are faces "
@@ -211,7 +175,9 @@ class FaceFinder:
             )
         return replace(read, examples=search.examples)
 
-    def alike(self, examples: Sequence[Example]) -> np.ndarray:
-        """Numbers that twins share, see `faceattr.data.near_duplicates.photographs`."""
-        bar = console.track(examples, "cutting faces")
-        return photographs(examples, self.rule, self.cache, bar)
+    def near_duplicates(
+        self, examples: Sequence[Example], progress: Progress = SILENT
+    ) -> np.ndarray:
+        """For each example a number that it shares with its near-duplicates alone, ``(n,)``; one
+        whose picture cannot be read has none."""
+        return near_duplicate_sets(cache_crops(examples, self.rule, self.cache, progress))

@@ -1,14 +1,15 @@
-"""How somebody's data spells its labels: other names for classes, and numbers."""
+"""How labels are to be understood: other names for classes, numbers, and votes beside a label."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from faceattr.data.manifest import Label, Source, TasksByName, Votes, label_names
-from faceattr.data.votes import FERPLUS_FILE, count_votes
-from faceattr.tasks import ORDERS
+from faceattr.data.csv_manifest import NO_CLASS, NO_FACE
+from faceattr.data.manifest import Example, Label, Source, TasksByName, Votes, label_names
+from faceattr.data.public_datasets import FERPLUS_FILE
+from faceattr.tasks import ORDERS, Task
 
 EVERY_TASK = ""
 
@@ -23,7 +24,7 @@ class LabelMap:
         orders: By task, the name of the order that its numbers follow, see
             `faceattr.tasks.ORDERS`.
         votes: By task, how much what several people said counts beside the label: 1 alone, 0.5
-            as much as the label, see `faceattr.data.votes`. Without it the label counts alone.
+            as much as the label, see `count_votes`. Without it the label counts alone.
         strict: Refuse names and votes that occur nowhere.
 
     Raises:
@@ -38,10 +39,10 @@ class LabelMap:
     def __post_init__(self) -> None:
         for task, name in self.orders.items():
             if name not in ORDERS.get(task, {}):
+                known = "; ".join(f"{of}: {', '.join(orders)}" for of, orders in ORDERS.items())
                 raise ValueError(
-                    f"There is no order {name!r} of task {task!r}. The known ones are: "
-                    f"{_known_orders()}. Numbers of another order are named one by one, "
-                    f"as in --map {task}:0=NAME."
+                    f"There is no order {name!r} of task {task!r}. The known ones are: {known}. "
+                    f"Numbers of another order are named one by one, as in --map {task}:0=NAME."
                 )
         if not all(0 <= share <= 1 for share in self.votes.values()):
             raise ValueError(f"Votes count from 0 to 1. Received: {dict(self.votes)}")
@@ -65,10 +66,6 @@ class LabelMap:
 LABELS_AS_WRITTEN = LabelMap()
 
 
-def _known_orders() -> str:
-    return "; ".join(f"{task}: {', '.join(orders)}" for task, orders in ORDERS.items())
-
-
 def normalize_labels(
     sources: Sequence[Source], label_map: LabelMap, known: TasksByName
 ) -> tuple[list[Source], tuple[str, ...]]:
@@ -87,9 +84,7 @@ def normalize_labels(
             shall be replaced occurs nowhere.
     """
     numbered = [_mapped(source, label_map.named) for source in sources]
-    met: Counter[tuple[str, str]] = Counter()
-    for source in numbered:
-        met.update(_names_met(source, label_map.votes))
+    met = _names_met(numbered, label_map)
     if label_map.strict:
         _refuse_unmet(met, label_map)
         _refuse_unvoted(sources, label_map)
@@ -97,7 +92,7 @@ def normalize_labels(
     named = [_mapped(source, label_map.renamed_to) for source in numbered]
     if label_map.votes:
         named = [count_votes(source, label_map.votes, known) for source in named]
-    return named, _notes(met, label_map) + _notes_on_votes(named, label_map)
+    return named, (*_notes(met, label_map), *_notes_on_votes(named, label_map))
 
 
 def _mapped(source: Source, class_of: Callable[[str, str], str]) -> Source:
@@ -105,10 +100,8 @@ def _mapped(source: Source, class_of: Callable[[str, str], str]) -> Source:
     examples, left_out = [], Counter(source.left_out)
     for example in source.examples:
         try:
-            labels = {
-                task: _mapped_label(task, label, class_of) for task, label in example.labels.items()
-            }
-            votes = {task: _mapped_votes(task, of, class_of) for task, of in example.votes.items()}
+            labels = {task: _label(task, of, class_of) for task, of in example.labels.items()}
+            votes = {task: _votes(task, of, class_of) for task, of in example.votes.items()}
         except ValueError as error:
             raise ValueError(f"{example.origin or example.path}: {error}") from None
         if any(labels.values()):
@@ -118,26 +111,28 @@ def _mapped(source: Source, class_of: Callable[[str, str], str]) -> Source:
     return replace(source, examples=tuple(examples), left_out=left_out)
 
 
-def _mapped_label(task: str, label: Label, class_of: Callable[[str, str], str]) -> Label:
+def _label(task: str, label: Label, class_of: Callable[[str, str], str]) -> Label:
     if isinstance(label, str):
         return class_of(task, label.strip()) if label else ""
-    return _mapped_votes(task, label, class_of)
+    return _votes(task, label, class_of)
 
 
-def _mapped_votes(task: str, votes: Votes, class_of: Callable[[str, str], str]) -> Votes:
-    mapped: dict[str, float] = {}
+def _votes(task: str, votes: Votes, class_of: Callable[[str, str], str]) -> Votes:
+    mapped: Counter[str] = Counter()
     for name, weight in votes.items():
-        answer = class_of(task, name.strip())
-        mapped[answer] = mapped.get(answer, 0) + weight
+        mapped[class_of(task, name.strip())] += weight  # type: ignore[assignment]
     return {name: weight for name, weight in mapped.items() if name}
 
 
-def _names_met(source: Source, voted: Collection[str]) -> Iterator[tuple[str, str]]:
-    for example in source.examples:
+def _names_met(sources: Iterable[Source], label_map: LabelMap) -> Counter[tuple[str, str]]:
+    """How often a name of a class occurs, by task and name; votes where they are asked for."""
+    met: Counter[tuple[str, str]] = Counter()
+    for example in (example for source in sources for example in source.examples):
         for task, label in example.labels.items():
-            yield from ((task, name) for name in label_names(label))
-        for task in example.votes.keys() & set(voted):
-            yield from ((task, name) for name in example.votes[task])
+            met.update((task, name) for name in label_names(label))
+        for task in example.votes.keys() & label_map.votes.keys():
+            met.update((task, name) for name in example.votes[task])
+    return met
 
 
 def _number(name: str) -> int | None:
@@ -185,22 +180,71 @@ def _refuse_unvoted(sources: Sequence[Source], label_map: LabelMap) -> None:
         )
 
 
-def _notes_on_votes(sources: Sequence[Source], label_map: LabelMap) -> tuple[str, ...]:
-    examples = [example for source in sources for example in source.examples]
-    return tuple(
-        f"{task}: votes count {share:.0%} on {sum(task in e.votes for e in examples):,} faces"
-        for task, share in label_map.votes.items()
-    )
-
-
-def _notes(met: Mapping[tuple[str, str], int], label_map: LabelMap) -> tuple[str, ...]:
+def _notes(met: Mapping[tuple[str, str], int], label_map: LabelMap) -> Iterable[str]:
     """What became of the names that were replaced, a line per class."""
     stood_for: dict[tuple[str, str], list[str]] = {}
     for task, name in sorted(met):
         stood_for.setdefault((task, label_map.renamed_to(task, name)), []).append(name)
-    return tuple(
-        f"{task}: {' and '.join(f'{one} ({met[task, one]:,})' for one in names)} "
-        f"{'count' if len(names) > 1 else 'counts'} as {name or 'unknown'}"
-        for (task, name), names in stood_for.items()
-        if names != [name]
-    )
+    for (task, name), names in stood_for.items():
+        if names != [name]:
+            found = " and ".join(f"{one} ({met[task, one]:,})" for one in names)
+            yield f"{task}: {found} count{'s' * (len(names) == 1)} as {name or 'unknown'}"
+
+
+def _notes_on_votes(sources: Sequence[Source], label_map: LabelMap) -> Iterable[str]:
+    for task, share in label_map.votes.items():
+        count = sum(task in example.votes for source in sources for example in source.examples)
+        yield f"{task}: votes count {share:.0%} on {count:,} faces"
+
+
+def count_votes(source: Source, shares: Mapping[str, float], known: TasksByName) -> Source:
+    """Let votes count beside labels.
+
+    Args:
+        source: With labels and votes.
+        shares: By task, how much its votes count: 1 alone, 0.5 as much as the label.
+        known: Tasks whose classes are fixed; votes for anything else do not count.
+
+    Returns:
+        The source with votes as labels. Faces that half of the people or more took for none are
+        left out; those without a countable vote keep their label.
+    """
+    examples, left_out = [], Counter(source.left_out)
+    for example in source.examples:
+        if any(_is_no_face(example.votes.get(task, {})) for task in shares):
+            left_out["no face, by its votes"] += 1
+            continue
+        mixed = {task: _mixed(example, task, share, known) for task, share in shares.items()}
+        labels = {**example.labels, **{task: label for task, label in mixed.items() if label}}
+        examples.append(replace(example, labels=labels))
+    return replace(source, examples=tuple(examples), left_out=left_out)
+
+
+def _is_no_face(votes: Votes) -> bool:
+    return bool(votes) and 2 * votes.get(NO_FACE, 0) >= sum(votes.values())
+
+
+def _mixed(example: Example, task: str, share: float, known: TasksByName) -> Votes:
+    """Shares of the label's class and of the votes', which sum to 1; empty without votes."""
+    votes = _countable(example.votes.get(task, {}), known.get(task))
+    label = example.labels.get(task)
+    if not votes or not isinstance(label, str | None):
+        return {}
+    if not label:
+        return votes
+    whole = sum(votes.values())
+    mixed = {name: share * count / whole for name, count in votes.items()}
+    for name in _countable({label: 1.0}, known.get(task)):
+        mixed[name] = mixed.get(name, 0) + 1 - share
+    return {name: part for name, part in mixed.items() if part}
+
+
+def _countable(votes: Votes, task: Task | None) -> Votes:
+    """The votes that are for a class, by the class's own name."""
+    if task is None:
+        return {name: count for name, count in votes.items() if name not in NO_CLASS}
+    counted: dict[str, float] = {}
+    for name in filter(task.__contains__, votes):
+        own = task.class_of(name)
+        counted[own] = counted.get(own, 0) + votes[name]
+    return counted

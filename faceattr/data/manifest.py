@@ -1,62 +1,28 @@
 """Labelled pictures as checked records, whatever layout they came in.
 
 An `Example` is one picture (or one face of it) with the labels that are known, a `Source` is
-what one file or folder holds, and a `Manifest` unites any number of sources.
+what one file or folder holds, and a `Manifest` is any number of sources in one.
 """
 
 from __future__ import annotations
 
 import os
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from faceattr.images.crop import Box, Landmarks
 from faceattr.tasks import KNOWN_TASKS, Task
-
-SEPARATORS = {";": "semicolons", "\t": "tabs"}  # that spreadsheets write in place of commas
-
-
-def read_cells(path: Path) -> pd.DataFrame:
-    """All cells as text; the index counts the lines below the header.
-
-    Raises:
-        ValueError: It is no CSV file with commas, in UTF-8, each column named once.
-    """
-    how: dict[str, Any] = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
-    try:
-        header = pd.read_csv(path, header=None, nrows=1, **how).iloc[0].str.strip()
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            table = pd.read_csv(
-                path, index_col=False, skipinitialspace=True, skip_blank_lines=False, **how
-            )
-    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
-        raise ValueError(f"{path} is not a readable CSV file: {error}") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is not a CSV file in UTF-8.") from None
-    for separator, name in SEPARATORS.items():
-        if len(header) == 1 and separator in header[0]:
-            raise ValueError(f"{path} separates its columns by {name}; expected commas.")
-    if repeated := sorted(set(header[header.duplicated() & (header != "")])):
-        raise ValueError(f"{path} has two columns called {', '.join(repeated)}.")
-    table.columns = list(header)
-    table = table.loc[:, header.ne("").to_numpy()]
-    return table[table.ne("").any(axis=1)]
-
 
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {
     **{name: name for name in SPLITS},
     **{"training": "train", "valid": "val", "validation": "val", "testing": "test"},
 }
-Votes = Mapping[str, float]
+Votes = Mapping[str, float]  # by class, how many people said so
 Label = str | Votes
 TasksByName = Mapping[str, Task]
 
@@ -67,10 +33,10 @@ class Example:
 
     Args:
         path: The picture's file, or a name for it where `pixels` holds the picture.
-        labels: By task, a class name, or votes (weights by class name). A task that is not in
-            it, or has an empty label, is unknown.
+        labels: By task, a class name, or votes. A task that is not in it, or has an empty label,
+            is unknown.
         votes: By task, what several people said beside the label; it counts where that is asked
-            for, see `faceattr.data.votes`.
+            for, see `faceattr.data.label_map.count_votes`.
         box: ``(x0, y0, x1, y1)`` in pixels of the upright picture; None: it is the face.
         landmarks: Points ``(x, y)`` that level the face, the eyes first, as `crop` takes them.
         split: ``"train"``, ``"val"``, ``"test"``, or ``""`` where nobody has said.
@@ -98,6 +64,14 @@ class Example:
             raise ValueError(
                 f"{self.origin}: a split is one of {', '.join(SPLITS)} or empty. "
                 f"Received: {self.split!r}"
+            )
+        if self.box is not None and len(self.box) != 4:
+            raise ValueError(f"{self.origin}: a box is x0, y0, x1, y1. Received: {self.box}")
+        pixels = self.pixels
+        if pixels is not None and (pixels.dtype != "uint8" or pixels.shape[2:] != (3,)):
+            raise ValueError(
+                f"{self.origin}: pixels are RGB uint8 of shape (height, width, 3). "
+                f"Received: {pixels.dtype} of shape {pixels.shape}"
             )
 
 
@@ -139,19 +113,40 @@ class Manifest:
     def __post_init__(self) -> None:
         if not self.examples:
             raise ValueError("There is not a single labelled picture.")
-        strangers = [
+        wrong = [
             f"{example.origin or example.path}: {error}"
             for example in self.examples
             for error in _label_errors(self.tasks, example)
         ]
-        if strangers:
-            more = f" (and {len(strangers) - 5} rows more)" if len(strangers) > 5 else ""
+        if wrong:
+            more = f" (and {len(wrong) - 5} rows more)" if len(wrong) > 5 else ""
             cure = " Rename such labels with --map NAME=CLASS, or leave them out with --map NAME=."
-            raise ValueError("; ".join(strangers[:5]) + more + cure)
+            raise ValueError("; ".join(wrong[:5]) + more + cure)
 
     def only(self, split: str) -> tuple[Example, ...]:
         """The examples of one split."""
         return tuple(example for example in self.examples if example.split == split)
+
+
+def select_split(manifest: Manifest, split: str | None) -> tuple[str, Manifest]:
+    """The rows of one split or of ``"all"``; None takes val, or all where no row is of val.
+
+    Returns:
+        The split's name and its rows.
+
+    Raises:
+        ValueError: No row is of this split.
+    """
+    splits = {example.split for example in manifest.examples}
+    chosen = split or ("val" if "val" in splits else "all")
+    if chosen == "all":
+        return chosen, manifest
+    if chosen not in splits:
+        raise ValueError(
+            f"There is no row of split {chosen!r}. The splits are: "
+            f"{', '.join(sorted(name or 'none given' for name in splits))}"
+        )
+    return chosen, replace(manifest, examples=manifest.only(chosen))
 
 
 def label_names(label: Label | None) -> Iterable[str]:
@@ -159,15 +154,18 @@ def label_names(label: Label | None) -> Iterable[str]:
     return ([label] if isinstance(label, str) else label) if label else ()
 
 
-def _label_errors(tasks: Sequence[Task], example: Example) -> list[str]:
-    errors = []
+def strongest(label: Label) -> str:
+    """The class of a label; of votes the one that has most, of a tie the first."""
+    return label if isinstance(label, str) else max(label, key=lambda name: label[name])
+
+
+def _label_errors(tasks: Sequence[Task], example: Example) -> Iterable[str]:
     for task in tasks:
         for name in label_names(example.labels.get(task.name)):
             try:
                 task.index(name)
             except ValueError as error:
-                errors.append(str(error))
-    return errors
+                yield str(error)
 
 
 def merge_sources(sources: Sequence[Source], known: TasksByName = KNOWN_TASKS) -> Manifest:
@@ -184,19 +182,14 @@ def merge_sources(sources: Sequence[Source], known: TasksByName = KNOWN_TASKS) -
     names = dict.fromkeys(name for source in sources for name in source.tasks)
     examples = [example for source in sources for example in source.examples]
     tasks = {name: known.get(name) or _own_task(name, examples) for name in names}
-    faces: dict[tuple, Example] = {}
+    faces: dict[tuple[str, Box | None], Example] = {}
     for example in examples:
-        key = face_key(example)
-        faces[key] = _united(faces[key], example, tasks) if key in faces else example
+        key = os.path.abspath(example.path), example.box
+        faces[key] = _merged(faces[key], example, tasks) if key in faces else example
     left_out: Counter[str] = Counter()
     for source in sources:
         left_out.update(source.left_out)
     return Manifest(tuple(tasks.values()), tuple(faces.values()), left_out)
-
-
-def face_key(example: Example) -> tuple[str, Box | None]:
-    """What two rows about the same face have in common."""
-    return os.path.abspath(example.path), example.box
 
 
 def _own_task(name: str, examples: Iterable[Example]) -> Task:
@@ -204,7 +197,7 @@ def _own_task(name: str, examples: Iterable[Example]) -> Task:
     return Task(name, tuple(sorted(classes)))
 
 
-def _united(first: Example, second: Example, tasks: Mapping[str, Task]) -> Example:
+def _merged(first: Example, second: Example, tasks: Mapping[str, Task]) -> Example:
     """One example with the labels of both."""
     for name in first.labels.keys() & second.labels.keys():
         one, other = (target(tasks[name], e.labels[name]) for e in (first, second))
@@ -246,8 +239,8 @@ def target(task: Task, label: Label | None) -> np.ndarray:
 def targets(tasks: Iterable[Task], examples: Sequence[Example]) -> dict[str, np.ndarray]:
     """By task, the target rows of all examples: ``float32`` of shape ``(n, classes)``."""
     return {
-        task.name: np.stack([target(task, example.labels.get(task.name)) for example in examples])
-        if examples
-        else np.zeros((0, len(task.classes)), "float32")
+        task.name: np.array(
+            [target(task, example.labels.get(task.name)) for example in examples], "float32"
+        ).reshape(-1, len(task.classes))
         for task in tasks
     }

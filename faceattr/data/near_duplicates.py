@@ -1,6 +1,6 @@
 """Faces that occur twice: pixel for pixel, or nearly.
 
-Near twins are crops whose normalised correlation is above 0.95 after both were made grey,
+Near-duplicates are crops whose normalised correlation is above 0.95 after both were made grey,
 shrunk to 48 pixels, blurred by one pixel and cut to the inner 40. All pairs are compared, and
 none is missed: of unit vectors u and v the correlation is at most that of their coarse parts
 plus the product of the lengths of what is left, so only pairs that pass this bound, found by
@@ -10,27 +10,24 @@ one matrix product over 101 numbers a face instead of 1,600, are compared in ful
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from scipy.fft import dct
 
+from faceattr.data.crops import CachedCrops
 from faceattr.data.dataset import LabeledDataset
-from faceattr.data.manifest import Example
-from faceattr.data.splits import bipartite_components, component_labels
-from faceattr.data.store import cache_crops
-from faceattr.images.crop import CropRule
+from faceattr.data.splits import connected_sets
 
 NEAR, SURE = 0.95, 0.8
 SIDE, INNER, BLUR = 48, 40, 1.0
 COARSE = 10  # lowest frequencies of the cosine transform in each direction
 SLACK = 1e-4  # of float32 sums
 TOGETHER = 2048  # faces
+NEAR_DUPLICATE = "near_duplicate"  # a column that is worked out: is the face in train too?
+IN_TRAIN, NOT_IN_TRAIN = "in train too", "not in train"
 
 
 @dataclass(frozen=True)
@@ -62,6 +59,13 @@ class Fingerprints:
 
     def __len__(self) -> int:
         return len(self.fine)
+
+    def mirrored(self) -> Fingerprints:
+        """The fingerprints of the mirrored crops."""
+        fine = self.fine.reshape(-1, INNER, INNER)[:, :, ::-1].reshape(len(self), INNER**2)
+        # A mirrored wave of an odd number is its negative.
+        signs = np.append(np.tile((-1.0) ** np.arange(COARSE), COARSE), 1).astype("float32")
+        return Fingerprints(fine, self.coarse * signs)
 
 
 def fingerprints_of(crops: np.ndarray, index: np.ndarray) -> Fingerprints:
@@ -96,7 +100,7 @@ def detail(face: np.ndarray, other: np.ndarray) -> float:
     """Correlation of what is finer than two pixels in two crops.
 
     Faces that were aligned by their landmarks have their shape in common, and may pass for
-    near twins. Of 1,037 such pairs of UTKFace and 1,760 of FER2013, looked at in samples:
+    near-duplicates. Of 1,037 such pairs of UTKFace and 1,760 of FER2013, looked at in samples:
     below 0.8 those of UTKFace are two people, above it one photograph; in FER2013, which is
     not aligned, most pairs below 0.8 are one photograph, shifted.
     """
@@ -108,7 +112,7 @@ def detail(face: np.ndarray, other: np.ndarray) -> float:
 
 
 def near_pairs(
-    looks: Fingerprints, others: Fingerprints | None = None, above: float = NEAR
+    faces: Fingerprints, others: Fingerprints | None = None, above: float = NEAR
 ) -> Pairs:
     """All pairs whose correlation is above a limit, of one set or between two.
 
@@ -117,8 +121,10 @@ def near_pairs(
     Returns:
         Each pair once; within one set the earlier face is `first`.
     """
+    right, within = (faces, True) if others is None else (others, False)
     nothing = np.zeros(0, int), np.zeros(0, int), np.zeros(0, "float32")
-    found = [nothing, *_near(looks, others, above), *_near(looks, others, above, mirrored=True)]
+    found = [nothing, *_near(faces, right, above, within)]
+    found += _near(faces, right.mirrored(), above, within)
     first, second, similarity = (np.concatenate(part) for part in zip(*found, strict=True))
     # A face that is nearly its own mirror image was found both ways: the higher value counts.
     order = np.lexsort((-similarity, second, first))
@@ -128,28 +134,19 @@ def near_pairs(
     return Pairs(first[new], second[new], similarity[new])
 
 
-def _mirrored(fine: np.ndarray) -> np.ndarray:
-    return fine.reshape(-1, INNER, INNER)[:, :, ::-1].reshape(len(fine), INNER**2)
-
-
 def _near(
-    looks: Fingerprints, others: Fingerprints | None, above: float, *, mirrored: bool = False
+    left: Fingerprints, right: Fingerprints, above: float, within: bool
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    right = looks if others is None else others
-    # A mirrored wave of an odd number is its negative.
-    signs = np.append(np.tile((-1.0) ** np.arange(COARSE), COARSE), 1).astype("float32")
-    coarse = right.coarse * signs if mirrored else right.coarse
-    for start in range(0, len(looks), TOGETHER):
-        offset = start if others is None else 0
-        bound = looks.coarse[start : start + TOGETHER] @ coarse[offset:].T
+    for start in range(0, len(left), TOGETHER):
+        offset = start if within else 0
+        bound = left.coarse[start : start + TOGETHER] @ right.coarse[offset:].T
         first, second = np.nonzero(bound > above - SLACK)
         first, second = first + start, second + offset
-        if others is None:
+        if within:
             first, second = first[first < second], second[first < second]
         for place in range(0, len(first), TOGETHER):
             i, j = first[place : place + TOGETHER], second[place : place + TOGETHER]
-            fine = _mirrored(right.fine[j]) if mirrored else right.fine[j]
-            similarity = np.einsum("nd,nd->n", looks.fine[i], fine)
+            similarity = np.einsum("nd,nd->n", left.fine[i], right.fine[j])
             kept = similarity > above
             yield i[kept], j[kept], similarity[kept]
 
@@ -157,6 +154,16 @@ def _near(
 def hashes_of(crops: np.ndarray, index: np.ndarray) -> list[bytes]:
     """A short hash for each crop, the same for those that are equal pixel for pixel."""
     return [hashlib.blake2b(crops[i].tobytes(), digest_size=12).digest() for i in index]
+
+
+def near_duplicate_sets(cached: CachedCrops) -> np.ndarray:
+    """For each example a number that it shares with its near-duplicates alone, ``(n,)``."""
+    usable = np.flatnonzero(cached.rows >= 0)
+    pairs = near_pairs(fingerprints_of(cached.array, cached.rows[usable]))
+    hashes = np.full(len(cached.rows), None, object)
+    hashes[usable] = hashes_of(cached.array, cached.rows[usable])
+    near = usable[np.column_stack([pairs.first, pairs.second])]
+    return connected_sets([hashes.tolist()], near)
 
 
 def find_near_duplicates(
@@ -167,7 +174,7 @@ def find_near_duplicates(
     Args:
         rows: For example those of val.
         others: For example those of train.
-        above: The least correlation of near twins; 1 asks for equal pixels alone.
+        above: The least correlation of near-duplicates; 1 asks for equal pixels alone.
 
     Returns:
         ``bool`` of shape ``(len(rows),)``.
@@ -175,79 +182,27 @@ def find_near_duplicates(
     known = set(hashes_of(others.crops, others.index))
     found = np.array([mark in known for mark in hashes_of(rows.crops, rows.index)], bool)
     if above < 1 and len(others):
-        pairs = near_pairs(
-            fingerprints_of(rows.crops, rows.index),
-            fingerprints_of(others.crops, others.index),
-            above,
-        )
-        found[pairs.first] = True
+        one, other = (fingerprints_of(part.crops, part.index) for part in (rows, others))
+        found[near_pairs(one, other, above).first] = True
     return found
 
 
-def photographs(
-    examples: Sequence[Example],
-    rule: CropRule,
-    cache: Path | None = None,
-    progress: Iterable[Example] | None = None,
-) -> np.ndarray:
-    """For each example a number that it shares with its twins alone.
+def mark_near_duplicates(rows: LabeledDataset, train: LabeledDataset) -> LabeledDataset:
+    """Rows with a column `NEAR_DUPLICATE`: whether the same face, or nearly the same, is in train.
 
-    Args:
-        examples: Faces; one whose picture cannot be read has no twins.
-        rule: How they are cut.
-        cache: Folder of the crop cache.
-        progress: As for `cache_crops`.
+    Raises:
+        ValueError: There are no training rows.
     """
-    cached = cache_crops(examples, rule, cache, progress)
-    usable = np.flatnonzero(cached.rows >= 0)
-    pairs = near_pairs(fingerprints_of(cached.array, cached.rows[usable]))
-    near = np.column_stack([pairs.first, pairs.second])
-    equal = bipartite_components(hashes_of(cached.array, cached.rows[usable]))
-    return component_labels(len(examples), usable[np.concatenate([near, equal])])
-
-
-class NearDuplicates:
-    """Which of the rows show the same face.
-
-    Args:
-        rows: Labelled crops with their examples.
-    """
-
-    def __init__(self, rows: LabeledDataset) -> None:
-        self.rows = rows
-        marks = hashes_of(rows.crops, rows.index)
-        numbers = {mark: number for number, mark in enumerate(dict.fromkeys(marks))}
-        # Rows that are equal pixel for pixel are one face.
-        self.face = np.array([numbers[mark] for mark in marks], int)
-        self._rows_of: dict[int, list[int]] = defaultdict(list)
-        for row, face in enumerate(self.face.tolist()):
-            self._rows_of[face].append(row)
-
-    @cached_property
-    def pairs(self) -> Pairs:
-        """Faces that are nearly alike, by number."""
-        firsts = [rows[0] for rows in self._rows_of.values()]
-        return near_pairs(fingerprints_of(self.rows.crops, self.rows.index[firsts]))
-
-    def same(self) -> Iterator[list[int]]:
-        """Rows that are equal pixel for pixel, where there are several."""
-        return (rows for rows in self._rows_of.values() if len(rows) > 1)
-
-    def are_equal(self, row: int, other: int) -> bool:
-        """Whether two rows are equal pixel for pixel."""
-        return bool(self.face[row] == self.face[other])
-
-    def detail(self, row: int, other: int) -> float:
-        """How far two faces agree in what is finer than their shape, see `twins.detail`."""
-        crops, index = self.rows.crops, self.rows.index
-        return detail(crops[index[row]], crops[index[other]])
-
-    def rows_of(self, face: int) -> list[int]:
-        """The rows that show a face."""
-        return self._rows_of[int(face)]
-
-    def near(self) -> Iterator[tuple[int, int, float]]:
-        """Pairs of faces and their correlation, the most similar first."""
-        order = np.argsort(-self.pairs.similarity, kind="stable")
-        columns = (self.pairs.first, self.pairs.second, self.pairs.similarity)
-        return zip(*(column[order].tolist() for column in columns), strict=True)
+    if not len(train):
+        raise ValueError(
+            f"--by {NEAR_DUPLICATE} compares with rows of split train, and there are none."
+        )
+    found = zip(rows.examples, find_near_duplicates(rows, train), strict=True)
+    marked = [
+        replace(
+            example,
+            metadata={**example.metadata, NEAR_DUPLICATE: IN_TRAIN if copy else NOT_IN_TRAIN},
+        )
+        for example, copy in found
+    ]
+    return replace(rows, examples=marked)

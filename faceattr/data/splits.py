@@ -4,43 +4,16 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from faceattr.data.manifest import Example
-
-
-def bipartite_components(labels: Sequence[Any]) -> np.ndarray:
-    """Pairs of places that tie each thing to the first with the same label.
-
-    Args:
-        labels: One for each thing; None and empty ones tie nothing.
-
-    Returns:
-        ``int`` of shape ``(m, 2)``.
-    """
-    first: dict[Any, int] = {}
-    found = [
-        (first[label], place)
-        for place, label in enumerate(labels)
-        if label not in (None, "") and first.setdefault(label, place) != place
-    ]
-    return np.array(found, int).reshape(-1, 2)
-
-
-def component_labels(count: int, *pairs: np.ndarray) -> np.ndarray:
-    """For each of `count` things the number of the set that pairs ``(m, 2)`` tie it to."""
-    edges = np.concatenate([np.zeros((0, 2), int), *pairs])
-    ones = np.ones(len(edges), bool)
-    graph = sparse.coo_array((ones, (edges[:, 0], edges[:, 1])), shape=(count, count))
-    return connected_components(graph, directed=False)[1]
-
+from faceattr.data.manifest import Example, strongest
 
 FEWEST = 5  # of which one can be set aside
 Alike = Callable[[Sequence[Example]], Sequence[int] | np.ndarray]
@@ -52,24 +25,27 @@ def assign_splits(
     """Give every row a split, and every source validation rows.
 
     Rows without a split follow what they hang together with: their group, the other faces of
-    their picture, their twins, whichever source these came from. Where a source has val rows of
-    its own the rest of it trains; else a fifth of all that is not test is set aside for val,
-    stratified by source and answer, with what hangs together kept on one side.
+    their picture, their near-duplicates, whichever source these came from. Where a source has val
+    rows of its own the rest of it trains; else a fifth of all that is not test is set aside for
+    val, stratified by source and answer, with what hangs together kept on one side.
 
     Args:
         examples: The labelled faces of all sources.
-        alike: Numbers faces so that twins share one, as `faceattr.data.near_duplicates.photographs`
-            does; it is asked only where val is set aside. None: nobody looks at the pictures.
+        alike: Numbers faces so that near-duplicates share one, see
+            `faceattr.data.face_finder.FaceFinder.near_duplicates`; it is asked only where val is
+            set aside. None: nobody looks at the pictures.
         seed: Decides which rows.
 
     Raises:
         ValueError: A group is stated in two splits, or there are too few rows.
     """
     groups = _splits_of_groups(examples)
-    splits = [example.split or groups.get(example.group, "") for example in examples]
     with_val = {example.source for example in examples if example.split == "val"}
-    asked = np.array([e.source not in with_val for e in examples], bool)
-    splits = [split if own else split or "train" for split, own in zip(splits, asked, strict=True)]
+    asked = np.array([example.source not in with_val for example in examples], bool)
+    splits = [
+        example.split or groups.get(example.group) or ("" if own else "train")
+        for example, own in zip(examples, asked, strict=True)
+    ]
     if asked.any():
         _set_aside(examples, splits, asked, alike, seed)
     found = zip(examples, splits, strict=True)
@@ -98,7 +74,9 @@ def _set_aside(
     seed: int,
 ) -> None:
     """Fill in the splits of sources that have no val rows: a fifth of each goes to val."""
-    sides = _one_side(examples, alike)
+    groups = [example.group for example in examples]
+    pictures = [os.path.abspath(example.path) for example in examples]
+    sides = connected_sets([groups, pictures, *([alike(examples)] if alike else [])])
     # A stated train is a choice against test, not against val: it may still be set aside.
     fixed = {
         side: split
@@ -119,45 +97,51 @@ def _set_aside(
 
 def _stratified_fifth(examples: Sequence[Example], sides: np.ndarray, seed: int) -> np.ndarray:
     """Which rows are a fifth of all, ``bool`` ``(n,)``; rows of one side stay together."""
+    is_grouped = len(set(sides)) < len(examples)
     if len(set(sides)) < FEWEST:
-        few = f"{len(examples)} pictures"
-        if len(set(sides)) < len(examples):
-            few += f", of which {len(set(sides))} remain where groups and copies count once,"
+        remain = f", of which {len(set(sides))} remain where groups and copies count once,"
         raise ValueError(
-            f"{few} are too few to set a fifth aside for validation: give at least {FEWEST}, "
-            "or a column 'split' with train and val."
+            f"{len(examples)} pictures{remain * is_grouped} are too few to set a fifth aside for "
+            f"validation: give at least {FEWEST}, or a column 'split' with train and val."
         )
     answers = np.array([f"{example.source} {_answer(example)}" for example in examples])
-    _, counts = np.unique(answers, return_counts=True)
-    if counts.max() < FEWEST:
+    if np.unique(answers, return_counts=True)[1].max() < FEWEST:
         answers[:] = "any"
-    grouped = len(set(sides)) < len(examples)
-    kind = StratifiedGroupKFold if grouped else StratifiedKFold
+    kind = StratifiedGroupKFold if is_grouped else StratifiedKFold
     folds = kind(FEWEST, shuffle=True, random_state=seed)
     # Rare answers may miss from val; the summary before training shows the counts.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The least populated class")
-        _, val = next(folds.split(np.zeros(len(examples)), answers, sides if grouped else None))
+        _, val = next(folds.split(answers, answers, sides if is_grouped else None))
     return np.isin(np.arange(len(examples)), val)
 
 
-def _one_side(examples: Sequence[Example], alike: Alike | None) -> np.ndarray:
-    """Numbers of the sets that must not be divided: groups, pictures, twins."""
-    stated = [example.group for example in examples]
-    pictures = [os.path.abspath(example.path) for example in examples]
-    seen = list(alike(examples)) if alike else []
-    return component_labels(
-        len(examples),
-        bipartite_components(stated),
-        bipartite_components(pictures),
-        bipartite_components(seen),
-    )
-
-
 def _answer(example: Example) -> str:
-    """All that is known of an example in one word; of votes the strongest."""
-    return " ".join(
-        f"{task}={label if isinstance(label, str) else max(label, key=lambda k: label[k])}"
-        for task, label in sorted(example.labels.items())
-        if label
-    )
+    """All that is known of an example in one word."""
+    known = ((task, label) for task, label in sorted(example.labels.items()) if label)
+    return " ".join(f"{task}={strongest(label)}" for task, label in known)
+
+
+def connected_sets(
+    labels: Sequence[Sequence[Hashable] | np.ndarray], pairs: np.ndarray | None = None
+) -> np.ndarray:
+    """Number sets of things so that whatever hangs together, also through others, is in one set.
+
+    Args:
+        labels: Lists with a label for each thing. Two things hang together where a list has the
+            same label for both; None and empty texts are no labels.
+        pairs: Places of things that hang together as well, ``int`` ``(m, 2)``.
+
+    Returns:
+        The number of each thing's set, ``(things,)``.
+    """
+    count = nodes = len(labels[0])
+    edges = [np.zeros((0, 2), int) if pairs is None else pairs]
+    for column in labels:  # each label is a node that its things are connected with
+        codes, values = pd.factorize(np.array([None if x == "" else x for x in column], object))
+        known = np.flatnonzero(codes >= 0)
+        edges.append(np.column_stack([known, nodes + codes[known]]))
+        nodes += len(values)
+    first, second = np.concatenate(edges).T
+    graph = sparse.coo_array((np.ones(len(first), bool), (first, second)), shape=(nodes, nodes))
+    return connected_components(graph, directed=False)[1][:count]

@@ -1,17 +1,107 @@
-"""Temperature scaling: probabilities that mean what they say (Guo et al. 2017)."""
+"""What a probability is worth: reliability, coverage, and temperature scaling (Guo et al. 2017)."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
+import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from faceattr.data.dataset import LabeledDataset
-from faceattr.evaluation.metrics import calibration_error, expected_ece, predict
+from faceattr.data.dataset import LabeledDataset, mask
+from faceattr.data.near_duplicates import NEAR_DUPLICATE, NOT_IN_TRAIN
+from faceattr.evaluation.metrics import (
+    Interval,
+    TaskPredictions,
+    calibration_error,
+    confidence_bin,
+    expected_ece,
+    predict,
+    wilson,
+)
+
+THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Answers of about the same confidence.
+
+    Args:
+        n: How many there are.
+        confidence: Their mean confidence.
+        accuracy: The share of right ones, which should be the same.
+        interval: 95 % Wilson interval of the accuracy.
+    """
+
+    n: int
+    confidence: float
+    accuracy: float
+    interval: Interval
+
+
+def reliability(predictions: TaskPredictions) -> tuple[Bin, ...]:
+    """Confidence against accuracy, over equal bins of confidence that hold any answer."""
+    confidence = predictions.confidence.astype(float)
+    table = pd.DataFrame({"confidence": confidence, "correct": predictions.correct})
+    bins = table.groupby(confidence_bin(confidence)).agg(
+        n=("correct", "size"), right=("correct", "sum"), confidence=("confidence", "mean")
+    )
+    return tuple(
+        Bin(int(n), float(mean), float(right / n), wilson(right, n))
+        for n, right, mean in bins.itertuples(index=False)
+    )
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """What `label --min-confidence` would give.
+
+    Args:
+        min_confidence: Answers below it are withheld.
+        n: How many are not.
+        coverage: Their share.
+        accuracy: The share of right ones among them; NaN where none is left.
+        interval: 95 % Wilson interval of the accuracy.
+    """
+
+    min_confidence: float
+    n: int
+    coverage: float
+    accuracy: float
+    interval: Interval
+
+
+def operating_points(
+    predictions: TaskPredictions, thresholds: tuple[float, ...] = THRESHOLDS
+) -> tuple[OperatingPoint, ...]:
+    """For some smallest confidences, how much is still answered and how well."""
+    points = []
+    for threshold in thresholds:
+        given = predictions.confidence >= threshold
+        n, right = int(given.sum()), int(predictions.correct[given].sum())
+        accuracy = right / n if n else float("nan")
+        coverage = n / len(predictions)
+        points.append(OperatingPoint(threshold, n, coverage, accuracy, wilson(right, n)))
+    return tuple(points)
+
+
+def coverage_curve(predictions: TaskPredictions) -> tuple[np.ndarray, np.ndarray]:
+    """Accuracy of the surest answers, for every number of them.
+
+    Returns:
+        Coverage and accuracy, ``(n,)`` each, from the surest answer alone to all of them.
+        Answers of the same confidence come together: no threshold could part them.
+    """
+    order = np.argsort(-predictions.confidence, kind="stable")
+    confidence, hits = predictions.confidence[order], np.cumsum(predictions.correct[order])
+    last_of_its_confidence = np.flatnonzero(np.append(np.diff(confidence) != 0, True))
+    counts = last_of_its_confidence + 1
+    return counts / len(order), hits[last_of_its_confidence] / counts
+
 
 FEWEST = 20  # labelled rows; fewer say more about themselves than about the model
 
@@ -118,6 +208,15 @@ class Calibration:
     held_out_error: float
     expected_ece: float
 
+    def __str__(self) -> str:
+        if not self.fitted:
+            return f"not calibrated, which takes {FEWEST} val rows that know it"
+        return (
+            f"calibrated with temperature {self.temperature:.2f}, calibration error "
+            f"{self.held_out_error:.1%} on rows that did not fit it "
+            f"({self.expected_ece:.1%} by chance alone)"
+        )
+
 
 def calibrate(
     model: keras.Model,
@@ -168,3 +267,20 @@ def set_prior(model: keras.Model, task: str, log_prior: np.ndarray) -> None:
     head = model.get_layer(task)
     kernel, bias = head.get_weights()
     head.set_weights([kernel, bias + log_prior - log_prior.mean()])
+
+
+def unseen(rows: LabeledDataset) -> LabeledDataset:
+    """The rows of `mark_near_duplicates` not in train; all of a task that has few others.
+
+    Rows whose face is in train too measure what was learnt by heart: they shall neither choose an
+    epoch nor say how sure a model may be.
+    """
+    is_new = np.array(
+        [example.metadata[NEAR_DUPLICATE] == NOT_IN_TRAIN for example in rows.examples], bool
+    )
+    targets = {
+        name: target * is_new[:, None] if mask(target[is_new]).sum() >= FEWEST else target
+        for name, target in rows.targets.items()
+    }
+    kept = np.any([mask(target) for target in targets.values()], axis=0)
+    return replace(rows, targets=targets).take(np.flatnonzero(kept))

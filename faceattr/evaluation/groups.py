@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from faceattr.data.dataset import LabeledDataset
-from faceattr.data.manifest import Example
-from faceattr.evaluation.metrics import Interval, TaskPredictions, wilson
+from faceattr.data.manifest import Example, strongest
+from faceattr.data.near_duplicates import NEAR_DUPLICATE
+from faceattr.evaluation.metrics import Interval, TaskPredictions, predictions_by_task, wilson
 from faceattr.tasks import Task
 
 FEW = 30  # rows; a smaller group is marked and does not decide about the gap
@@ -94,11 +95,8 @@ class Groups:
         if self.worst is None or self.gap is None:
             return f"fewer than two groups have {FEW} rows, so there is no gap to tell"
         chance = "; their intervals overlap" if self.may_be_chance else ""
-        few = (
-            f"; groups under {FEW} rows do not count"
-            if any(g.is_small for g in self.groups)
-            else ""
-        )
+        is_any_small = any(group.is_small for group in self.groups)
+        few = f"; groups under {FEW} rows do not count" if is_any_small else ""
         return (
             f"gap {100 * self.gap:.1f} points, worst {self.worst.name}, "
             f"best {self.large[-1].name}{chance}{few}"
@@ -120,19 +118,17 @@ def check_columns(
 
 
 def score_groups(
-    predictions: Iterable[TaskPredictions],
+    tasks: Sequence[Task],
     rows: LabeledDataset,
     probabilities: Mapping[str, np.ndarray],
-    tasks: Sequence[Task],
     columns: Sequence[str],
 ) -> tuple[Groups, ...]:
     """Every task's accuracy by every column.
 
     Args:
-        predictions: The answers to every task.
+        tasks: The model's tasks.
         rows: The rows, with the examples they were read from.
         probabilities: What the model said of every row, by task.
-        tasks: The model's tasks.
         columns: Columns of the manifest, tasks among them. Where no row that knows the task has
             the column, the head of that name makes the groups; without such a head the
             task is left out. ``"gender+age_group"`` crosses two columns. Many different numbers
@@ -143,45 +139,60 @@ def score_groups(
     """
     heads = {task.name: task for task in tasks if task.name in probabilities}
     found = []
-    for answers in predictions:
-        for name in columns:
-            parts = [_values(part, answers, rows, probabilities, heads) for part in name.split("+")]
+    for predictions in predictions_by_task(tasks, rows, probabilities):
+        for by in columns:
+            parts = [
+                _values(part, predictions.rows, rows.examples, probabilities, heads)
+                for part in by.split("+")
+            ]
             if all(values for values, _ in parts):
-                names = _crossed([values for values, _ in parts])
-                found.append(_grouped(answers, name, names, any(asked for _, asked in parts)))
+                crossed = zip(*(values for values, _ in parts), strict=True)
+                names = [" + ".join(cells) if all(cells) else "" for cells in crossed]
+                is_predicted = any(asked for _, asked in parts)
+                found.append(score_named_groups(predictions, by, names, predicted=is_predicted))
     return tuple(found)
 
 
-def score_named_groups(answers: TaskPredictions, by: str, names: Sequence[str]) -> Groups:
-    """One task's accuracy by groups that the caller knows.
+def near_duplicate_groups(
+    tasks: Sequence[Task], rows: LabeledDataset, probabilities: Mapping[str, np.ndarray]
+) -> tuple[Groups, ...]:
+    """Accuracy with and without the faces that are in train too, of rows of `mark_near_duplicates`.
+
+    A task none of whose faces, or all of them, are in train is left out.
+    """
+    found = score_groups(tasks, rows, probabilities, [NEAR_DUPLICATE])
+    return tuple(groups for groups in found if len(groups.groups) > 1)
+
+
+def score_named_groups(
+    predictions: TaskPredictions, by: str, names: Sequence[str], *, predicted: bool = False
+) -> Groups:
+    """One task's accuracy by groups that are known.
 
     Args:
-        answers: The answers.
+        predictions: The answers.
         by: What the groups are.
-        names: For every row, not only those that know the task, its group; ``""`` is unknown.
+        names: The group of each answer; ``""`` is unknown.
+        predicted: Whether a head made the groups.
     """
-    return _grouped(answers, by, [names[row] for row in answers.rows], False)
-
-
-def _grouped(answers: TaskPredictions, by: str, names: Sequence[str], predicted: bool) -> Groups:
-    values = np.array(names, dtype=object)
-    found = []
-    for name in _ordered({str(name) for name in names if name}, by):
-        inside = values == name
-        right, truth = answers.right[inside], answers.truth[inside]
-        n, hits = len(right), int(right.sum())
-        balanced = np.mean([right[truth == number].mean() for number in np.unique(truth)])
-        found.append(Group(name, n, hits / n, wilson(hits, n), float(balanced)))
-    return Groups(answers.task.name, by, predicted, tuple(found), sum(not name for name in names))
-
-
-def _ordered(names: set[str], by: str) -> list[str]:
-    if len(names) > MANY:
+    table = pd.DataFrame(
+        {"group": list(names), "truth": predictions.truth, "correct": predictions.correct}
+    )
+    groups = table[table["group"] != ""].groupby("group")["correct"]
+    counts = groups.agg(["size", "sum"])
+    recalls = table.groupby(["group", "truth"])["correct"].mean()
+    if len(counts) > MANY:
         raise ValueError(
-            f"Column {by!r} has {len(names):,} different values, and groups are of use where many "
+            f"Column {by!r} has {len(counts):,} different values, and groups are of use where many "
             f"faces share one. Expected at most {MANY}."
         )
-    return sorted(names, key=lambda name: (_start(name), name))
+    found = []
+    for name in sorted(counts.index, key=lambda name: (_start(name), name)):
+        n, right = map(int, counts.loc[name])
+        balanced = float(recalls[name].mean())
+        found.append(Group(name, n, right / n, wilson(right, n), balanced))
+    unknown = int((table["group"] == "").sum())
+    return Groups(predictions.task.name, by, predicted, tuple(found), unknown)
 
 
 def _start(name: str) -> float:
@@ -190,27 +201,29 @@ def _start(name: str) -> float:
     return float(number[0]) if number else 0.0
 
 
-def _crossed(columns: Sequence[Sequence[str]]) -> list[str]:
-    return [" + ".join(cells) if all(cells) else "" for cells in zip(*columns, strict=True)]
-
-
-def _values(name, answers, rows, probabilities, heads) -> tuple[list[str], bool]:
-    """For each answer the name of its group (none at all if nobody knows any), and whether a
+def _values(
+    name: str,
+    rows: np.ndarray,
+    examples: Sequence[Example],
+    probabilities: Mapping[str, np.ndarray],
+    heads: Mapping[str, Task],
+) -> tuple[list[str], bool]:
+    """For each row the name of its group (none at all if nobody knows any), and whether a
     head had to be asked."""
-    stated = [_stated(rows.examples[row], name) for row in answers.rows] if rows.examples else []
+    stated = [_stated(examples[row], name) for row in rows] if examples else []
     if any(stated):
         return _in_quarters(stated), False
     if name not in heads:
         return [], False
-    numbers = probabilities[name][answers.rows].argmax(axis=-1)
+    numbers = probabilities[name][rows].argmax(axis=-1)
     return [heads[name].classes[number] for number in numbers], True
 
 
 def _stated(example: Example, name: str) -> str:
-    label = example.labels.get(name) or example.metadata.get(name, "")
     if name == "split":
         return example.split
-    return label if isinstance(label, str) else max(label, key=lambda key: label[key])
+    label = example.labels.get(name)
+    return strongest(label) if label else example.metadata.get(name, "")
 
 
 def _in_quarters(values: list[str]) -> list[str]:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import keras
 import numpy as np
 from scipy.stats import binomtest
-from sklearn import metrics
 
 from faceattr.data.dataset import LabeledDataset
-from faceattr.images.crop import CropRule, crop
 from faceattr.model.file import to_jsonable
+from faceattr.progress import SILENT, Progress
 from faceattr.tasks import ORDINAL_TASKS, Task
 
 Interval = tuple[float, float]
+BINS = 15  # of confidence, for the calibration error and the reliability curve
+FEW_OF_A_CLASS = 20  # rows
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,19 @@ class TaskPredictions:
     truth: np.ndarray
     probabilities: np.ndarray
 
+    def __post_init__(self) -> None:
+        expected = (len(self.rows), len(self.task.classes))
+        if self.probabilities.shape != expected or len(self.truth) != len(self.rows):
+            raise ValueError(
+                f"Predictions of {self.task.name} have the shape {expected}. "
+                f"Received: {self.probabilities.shape}, and {len(self.truth)} true classes"
+            )
+
     def __len__(self) -> int:
         return len(self.rows)
 
     @property
-    def answer(self) -> np.ndarray:
+    def predicted(self) -> np.ndarray:
         """Number of the answered class, ``(n,)``."""
         return self.probabilities.argmax(axis=-1)
 
@@ -52,9 +60,9 @@ class TaskPredictions:
         return self.probabilities.max(axis=-1)
 
     @property
-    def right(self) -> np.ndarray:
+    def correct(self) -> np.ndarray:
         """Whether the answer is the truth, ``bool`` ``(n,)``."""
-        return self.answer == self.truth
+        return self.predicted == self.truth
 
 
 def predictions_for(task: Task, target: np.ndarray, probabilities: np.ndarray) -> TaskPredictions:
@@ -70,12 +78,12 @@ def predictions_for(task: Task, target: np.ndarray, probabilities: np.ndarray) -
 
 
 def predictions_by_task(
-    tasks: Sequence[Task], rows: LabeledDataset, probabilities: Mapping[str, np.ndarray]
+    tasks: Iterable[Task], rows: LabeledDataset, probabilities: Mapping[str, np.ndarray]
 ) -> tuple[TaskPredictions, ...]:
     """The answers to every task that model and rows share, as far as a row knows it."""
     shared = [t for t in tasks if t.name in probabilities and t.name in rows.targets]
     found = [predictions_for(t, rows.targets[t.name], probabilities[t.name]) for t in shared]
-    return tuple(answers for answers in found if len(answers))
+    return tuple(predictions for predictions in found if len(predictions))
 
 
 def wilson(right: int, n: int) -> Interval:
@@ -100,102 +108,75 @@ def paired_accuracy_loss(before: np.ndarray, after: np.ndarray) -> Interval:
         Lowest and highest loss as shares of the rows, below 0 where accuracy is gained.
     """
     n = len(before) + 2
-    lost, won = (
-        (np.sum(one & ~other) + 1) / n for one, other in ((before, after), (after, before))
-    )
+    lost, won = (np.sum(before & ~after) + 1) / n, (np.sum(after & ~before) + 1) / n
     half = 1.96 * np.sqrt((lost + won - (lost - won) ** 2) / n)
     return float(lost - won - half), float(lost - won + half)
 
 
-BINS = 15  # of the calibration error too: it can be worked out from what the curve shows
-THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
-
-
-@dataclass(frozen=True)
-class Bin:
-    """Answers of about the same confidence.
-
-    Args:
-        n: How many there are.
-        confidence: Their mean confidence.
-        accuracy: The share of right ones, which should be the same.
-        interval: 95 % Wilson interval of the accuracy.
-    """
-
-    n: int
-    confidence: float
-    accuracy: float
-    interval: Interval
-
-
-@dataclass(frozen=True)
-class OperatingPoint:
-    """What `label --min-confidence` would give.
-
-    Args:
-        min_confidence: Answers below it are withheld.
-        n: How many are not.
-        coverage: Their share.
-        accuracy: The share of right ones among them; NaN where none is left.
-        interval: 95 % Wilson interval of the accuracy.
-    """
-
-    min_confidence: float
-    n: int
-    coverage: float
-    accuracy: float
-    interval: Interval
-
-
-def reliability(answers: TaskPredictions, bins: int = BINS) -> tuple[Bin, ...]:
-    """Confidence against accuracy, over equal bins of confidence that hold any answer."""
-    confidence, right = answers.confidence.astype(float), answers.right
-    place = confidence_bin(confidence, bins)
-    found = []
-    for number in np.unique(place):
-        inside = place == number
-        n, hits = int(inside.sum()), int(right[inside].sum())
-        found.append(Bin(n, float(confidence[inside].mean()), hits / n, wilson(hits, n)))
-    return tuple(found)
-
-
-def confidence_bin(confidence: np.ndarray, bins: int) -> np.ndarray:
+def confidence_bin(confidence: np.ndarray, bins: int = BINS) -> np.ndarray:
     """In which of so many equal bins each confidence lies, counted from 0."""
     return np.clip((confidence * bins).astype(int), 0, bins - 1)
 
 
-def operating_points(
-    answers: TaskPredictions, thresholds: tuple[float, ...] = THRESHOLDS
-) -> tuple[OperatingPoint, ...]:
-    """For some smallest confidences, how much is still answered and how well."""
-    return tuple(_offer(answers, threshold) for threshold in thresholds)
+def calibration_error(correct: np.ndarray, confidence: np.ndarray) -> float:
+    """Mean distance between confidence and accuracy over equal bins of confidence (ECE).
 
-
-def _offer(answers: TaskPredictions, threshold: float) -> OperatingPoint:
-    given = answers.confidence >= threshold
-    n, hits = int(given.sum()), int(answers.right[given].sum())
-    accuracy = hits / n if n else float("nan")
-    return OperatingPoint(threshold, n, n / len(answers), accuracy, wilson(hits, n))
-
-
-def coverage_curve(answers: TaskPredictions) -> tuple[np.ndarray, np.ndarray]:
-    """Accuracy of the surest answers, for every number of them.
+    Args:
+        correct: Whether each answer was right, ``bool`` ``(n,)``.
+        confidence: Its probability, ``(n,)``.
 
     Returns:
-        Coverage and accuracy, ``(n,)`` each, from the surest answer alone to all of them.
-        Answers of the same confidence come together: no threshold could part them.
+        0 to 1; NaN without an answer.
+
+    Source: Guo et al. 2017.
     """
-    order = np.argsort(-answers.confidence, kind="stable")
-    confidence, hits = answers.confidence[order], np.cumsum(answers.right[order])
-    last_of_its_confidence = np.flatnonzero(np.append(np.diff(confidence) != 0, True))
-    counts = last_of_its_confidence + 1
-    return counts / len(order), hits[last_of_its_confidence] / counts
+    distances = correct - confidence.astype(float)
+    gaps = np.bincount(confidence_bin(confidence), distances, BINS)
+    return float(np.abs(gaps).sum() / len(correct)) if len(correct) else np.nan
 
 
-FEW_OF_A_CLASS = 20  # rows
-SIDES = (12, 16, 24, 32, 48, 64, 96)
-ROWS_BY_SIZE = 1000
-KEPT = 0.9
+def expected_ece(confidence: np.ndarray) -> float:
+    """The calibration error to expect of answers that are right exactly as often as they say.
+
+    Chance alone takes every bin's accuracy off its confidence, the more the fewer rows it has, and
+    the calibration error counts that as a distance (Vaicenavicius et al. 2019): an error is only
+    worth mending as far as it lies above this one.
+
+    Args:
+        confidence: The probability of each answer, ``(n,)``.
+
+    Returns:
+        The mean over many draws of right and wrong, each bin's sum taken as normal.
+    """
+    share = confidence.astype(float)
+    variances = np.bincount(confidence_bin(confidence), share * (1 - share), BINS)
+    return float(np.sqrt(variances * 2 / np.pi).sum() / len(share)) if len(share) else np.nan
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """How well a head tells one class.
+
+    Args:
+        name: The class.
+        n: Rows of it.
+        recall: The share of them that is found; NaN without a row.
+        interval: 95 % Wilson interval of the recall.
+        precision: The share of right ones among the answers of this class; NaN without one.
+        f1: Harmonic mean of both; NaN without a row.
+    """
+
+    name: str
+    n: int
+    recall: float
+    interval: Interval
+    precision: float
+    f1: float
+
+    @property
+    def has_few(self) -> bool:
+        """Whether it has so few rows that its figures say little."""
+        return self.n < FEW_OF_A_CLASS
 
 
 @dataclass(frozen=True)
@@ -211,8 +192,7 @@ class Score:
         macro_f1: Mean F1 over the classes that occur.
         recall: By class; NaN for a class without a row.
         confusion: Counts, true class by row and answered class by column, ``(classes, classes)``.
-        calibration_error: Expected calibration error over 15 equal bins of confidence
-            (Guo et al. 2017).
+        calibration_error: Expected calibration error over 15 equal bins of confidence.
         expected_ece: What of it a perfectly calibrated head would show over these rows.
     """
 
@@ -245,74 +225,33 @@ class Score:
     def classes(self) -> tuple[ClassScore, ...]:
         """What the confusion says of every class."""
         counts = np.array(self.confusion)
-        totals, answered = counts.sum(axis=1), counts.sum(axis=0)
+        hits, totals = counts.diagonal(), counts.sum(axis=1)
+        recall, precision, f1 = _class_figures(counts)
         return tuple(
-            _class_score(name, int(n), int(hits), int(said))
-            for name, n, hits, said in zip(
-                self.recall, totals, counts.diagonal(), answered, strict=True
+            ClassScore(
+                name,
+                int(totals[i]),
+                float(recall[i]),
+                wilson(hits[i], totals[i]),
+                float(precision[i]),
+                float(f1[i]),
             )
+            for i, name in enumerate(self.recall)
         )
 
 
-@dataclass(frozen=True)
-class ClassScore:
-    """How well a head tells one class.
-
-    Args:
-        name: The class.
-        n: Rows of it.
-        recall: The share of them that is found; NaN without a row.
-        interval: 95 % Wilson interval of the recall.
-        precision: The share of right ones among the answers of this class; NaN without one.
-        f1: Harmonic mean of both; NaN without a row.
-    """
-
-    name: str
-    n: int
-    recall: float
-    interval: Interval
-    precision: float
-    f1: float
-
-    @property
-    def has_few(self) -> bool:
-        """Whether it has so few rows that its figures say little."""
-        return self.n < FEW_OF_A_CLASS
+def _class_figures(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Recall, precision and F1 of every class; NaN where there is nothing to divide by."""
+    hits, totals, answered = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        f1 = np.where(totals, 2 * hits / (totals + answered), np.nan)
+        return hits / totals, hits / answered, f1
 
 
-def _class_score(name: str, n: int, hits: int, said: int) -> ClassScore:
-    recall, precision = hits / n if n else np.nan, hits / said if said else np.nan
-    f1 = 2 * hits / (n + said) if n else np.nan
-    return ClassScore(name, n, recall, wilson(hits, n), precision, f1)
-
-
-def predict(
-    model: keras.Model,
-    rows: LabeledDataset,
-    batch_size: int = 128,
-    watch: Callable[[Sequence[int]], Iterable[int]] = iter,
-) -> dict[str, np.ndarray]:
-    """Ask a model about every row.
-
-    Args:
-        model: The model.
-        rows: The rows.
-        batch_size: How many go through the model at once.
-        watch: Is given the first row of every batch and gives them back, for a progress bar.
-
-    Returns:
-        By task, the probabilities of every row: ``float32`` of shape ``(n, classes)``.
-    """
-    if not len(rows):
-        return {name: np.zeros_like(target) for name, target in rows.targets.items()}
-    parts = []
-    for start in watch(range(0, len(rows), batch_size)):
-        index = rows.index[start : start + batch_size]
-        # A last, smaller batch would compile the network again: fill it up instead.
-        full = np.resize(index, batch_size) if len(index) < batch_size < len(rows) else index
-        answers = model.predict_on_batch(rows.crops[full])
-        parts.append({name: answer[: len(index)] for name, answer in answers.items()})
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+def confusion_of(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """Counts, true class by row and answered class by column, ``(classes, classes)``."""
+    cells = np.bincount(truth * classes + predicted, minlength=classes**2)
+    return cells.reshape(classes, classes)
 
 
 def score(task: Task, target: np.ndarray, probabilities: np.ndarray) -> Score:
@@ -323,80 +262,56 @@ def score(task: Task, target: np.ndarray, probabilities: np.ndarray) -> Score:
         target: Target rows ``(n, classes)``; all-zero rows do not count.
         probabilities: What the head answered, ``(n, classes)``.
     """
-    answers = predictions_for(task, target, probabilities)
-    truth, answer, n = answers.truth, answers.answer, len(answers)
-    if not n:
-        return _nothing_scored(task)
-    right = int(answers.right.sum())
-    confusion = metrics.confusion_matrix(truth, answer, labels=range(len(task.classes)))
-    occurring = np.flatnonzero(confusion.sum(axis=1))
-    with np.errstate(invalid="ignore"):
-        recall = confusion.diagonal() / confusion.sum(axis=1)
+    found = predictions_for(task, target, probabilities)
+    n, right = len(found), int(found.correct.sum())
+    confusion = confusion_of(found.truth, found.predicted, len(task.classes))
+    recall, _, f1 = _class_figures(confusion)
     return Score(
         task=task.name,
         n=n,
-        accuracy=right / n,
-        interval=wilson(right, n),
-        balanced_accuracy=float(recall[occurring].mean()),
-        macro_f1=float(
-            metrics.f1_score(truth, answer, labels=occurring, average="macro", zero_division=0)
-        ),
+        accuracy=right / n if n else np.nan,
+        interval=wilson(right, n) if n else (np.nan, np.nan),
+        balanced_accuracy=float(np.nanmean(recall)) if n else np.nan,
+        macro_f1=float(np.nanmean(f1)) if n else np.nan,
         recall=dict(zip(task.classes, recall.tolist(), strict=True)),
         confusion=tuple(map(tuple, confusion.tolist())),
-        calibration_error=calibration_error(answers.right, answers.confidence),
-        expected_ece=expected_ece(answers.confidence),
+        calibration_error=calibration_error(found.correct, found.confidence),
+        expected_ece=expected_ece(found.confidence),
     )
 
 
-def _nothing_scored(task: Task) -> Score:
-    classes = len(task.classes)
-    return Score(
-        task=task.name,
-        n=0,
-        accuracy=np.nan,
-        interval=(np.nan, np.nan),
-        balanced_accuracy=np.nan,
-        macro_f1=np.nan,
-        recall=dict.fromkeys(task.classes, np.nan),
-        confusion=((0,) * classes,) * classes,
-        calibration_error=np.nan,
-        expected_ece=np.nan,
-    )
-
-
-def calibration_error(right: np.ndarray, confidence: np.ndarray, bins: int = BINS) -> float:
-    """Mean distance between confidence and accuracy over equal bins of confidence.
+def predict(
+    model: keras.Model,
+    rows: LabeledDataset,
+    batch_size: int = 128,
+    progress: Progress = SILENT,
+    what: str = "asking the model",
+) -> dict[str, np.ndarray]:
+    """Ask a model about every row.
 
     Args:
-        right: Whether each answer was right, ``bool`` ``(n,)``.
-        confidence: Its probability, ``(n,)``.
+        model: The model.
+        rows: The rows.
+        batch_size: How many go through the model at once.
+        progress: Is told how many batches are done.
+        what: What that is called.
 
     Returns:
-        0 to 1; NaN without an answer.
+        By task, the probabilities of every row: ``float32`` of shape ``(n, classes)``.
     """
-    gaps = np.bincount(confidence_bin(confidence, bins), right - confidence.astype(float), bins)
-    return float(np.abs(gaps).sum() / len(right)) if len(right) else np.nan
+    if not len(rows):
+        return {name: np.zeros_like(target) for name, target in rows.targets.items()}
+    parts = []
+    for start in progress.track(range(0, len(rows), batch_size), what):
+        index = rows.index[start : start + batch_size]
+        # A last, smaller batch would compile the network again: fill it up instead.
+        full = np.resize(index, batch_size) if len(index) < batch_size < len(rows) else index
+        answers = model.predict_on_batch(rows.crops[full])
+        parts.append({name: answer[: len(index)] for name, answer in answers.items()})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def expected_ece(confidence: np.ndarray, bins: int = BINS) -> float:
-    """The calibration error to expect of answers that are right exactly as often as they say.
-
-    Chance alone takes every bin's accuracy off its confidence, the more the fewer rows it has, and
-    the calibration error counts that as a distance (Vaicenavicius et al. 2019): an error is only
-    worth mending as far as it lies above this one.
-
-    Args:
-        confidence: The probability of each answer, ``(n,)``.
-
-    Returns:
-        The mean over many draws of right and wrong, each bin's sum taken as normal.
-    """
-    chances = confidence.astype(float)
-    variances = np.bincount(confidence_bin(confidence, bins), chances * (1 - chances), bins)
-    return float(np.sqrt(variances * 2 / np.pi).sum() / len(chances)) if len(chances) else np.nan
-
-
-def evaluate(
+def score_model(
     model: keras.Model, tasks: Iterable[Task], rows: LabeledDataset, batch_size: int = 128
 ) -> dict[str, Score]:
     """Score every task that the model and the rows share."""
@@ -431,46 +346,9 @@ def difference(
     }
 
 
-def accuracy_by_size(
-    model: keras.Model, tasks: Sequence[Task], rows: LabeledDataset, rule: CropRule
-) -> dict[int, dict[str, float]]:
-    """How accurate the model is on faces of fewer pixels.
-
-    Args:
-        model: The model.
-        tasks: Its tasks.
-        rows: Labelled crops; the first 1,000 are used.
-        rule: The model's crop rule. Crops are shrunk and then cut as a small face would be.
-
-    Returns:
-        By the face's side in pixels, from 12 to the model's own size, the accuracy by task.
-    """
-    few = np.arange(min(len(rows), ROWS_BY_SIZE))
-    crops = rows.crops[rows.index[few]]
-    targets = {name: target[few] for name, target in rows.targets.items()}
-    table = {}
-    for side in [size for size in SIDES if size < rule.size] + [rule.size]:
-        small = [cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA) for face in crops]
-        again = np.stack([crop(face, None, rule) for face in small])
-        scores = evaluate(model, tasks, LabeledDataset(again, few, targets))
-        table[side] = {name: score.accuracy for name, score in scores.items() if score.n}
-    return table
-
-
-def smallest_face(table: Mapping[int, Mapping[str, float]]) -> int:
-    """The smallest side at which every task keeps nine tenths of its full accuracy."""
-    full = table[max(table)]
-    kept = [
-        side
-        for side, found in table.items()
-        if all(found[name] >= KEPT * accuracy for name, accuracy in full.items())
-    ]
-    return min(kept)
-
-
 def mean_accuracy(scores: Mapping[str, Score], *, balanced: bool = False) -> float:
     """What chooses the best epoch: the mean (balanced) accuracy of the tasks that have rows."""
-    known = [score for score in scores.values() if score.n]
+    known: Sequence[Score] = [score for score in scores.values() if score.n]
     found = [score.balanced_accuracy if balanced else score.accuracy for score in known]
     return float(np.mean(found)) if found else float("nan")
 

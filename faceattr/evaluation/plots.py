@@ -18,13 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn import metrics
 
-from faceattr.evaluation.metrics import (
-    Score,
-    TaskPredictions,
-    coverage_curve,
-    operating_points,
-    reliability,
-)
+from faceattr.evaluation.calibration import coverage_curve, operating_points, reliability
+from faceattr.evaluation.metrics import Score, TaskPredictions
 from faceattr.tasks import Task
 
 Draw = Callable[[], Figure]
@@ -88,47 +83,47 @@ def calibration(predictions: Sequence[TaskPredictions]) -> Figure:
     height = 3.4 * len(predictions)
     figure = Figure(figsize=(9, height), layout="constrained")
     axes = figure.subplots(len(predictions), 2, squeeze=False)
-    for (left, right), answers in zip(axes, predictions, strict=True):
-        draw_reliability(left, answers)
-        draw_coverage(right, answers)
-        left.set_title(answers.task.name)
-        right.set_title(answers.task.name)
+    for (left, right), found in zip(axes, predictions, strict=True):
+        draw_reliability(left, found)
+        draw_coverage(right, found)
+        left.set_title(found.task.name)
+        right.set_title(found.task.name)
     return figure
 
 
-def alone(draw: Callable[[Axes, TaskPredictions], None], answers: TaskPredictions) -> Figure:
+def alone(draw: Callable[[Axes, TaskPredictions], None], predictions: TaskPredictions) -> Figure:
     """One of the drawings below as a figure of its own."""
     figure = Figure(figsize=(5, 3.6), layout="constrained")
-    draw(figure.subplots(), answers)
+    draw(figure.subplots(), predictions)
     return figure
 
 
-def draw_reliability(axis: Axes, answers: TaskPredictions) -> None:
+def draw_reliability(axis: Axes, predictions: TaskPredictions) -> None:
     """Accuracy, with its interval, over confidence; what is calibrated lies on the diagonal."""
-    bins = reliability(answers)
+    bins = reliability(predictions)
     confidence = np.array([100 * b.confidence for b in bins])
     accuracy = np.array([100 * b.accuracy for b in bins])
     ends = 100 * np.array([b.interval for b in bins]).T
     errors = np.abs(ends - accuracy)
     axis.plot([0, 100], [0, 100], color="0.6", linestyle=":", zorder=0)
     axis.errorbar(confidence, accuracy, yerr=errors, marker="o", color="C0", capsize=3)
-    shares = [100 * b.n / len(answers) for b in bins]
+    shares = [100 * b.n / len(predictions) for b in bins]
     axis.bar(confidence, shares, width=4, color="C0", alpha=0.2)
     axis.set(xlim=(0, 102), ylim=(0, 102))
     axis.set(xlabel="confidence, %", ylabel="right, %  (bars: share of faces)")
 
 
-def draw_coverage(axis: Axes, answers: TaskPredictions) -> None:
+def draw_coverage(axis: Axes, predictions: TaskPredictions) -> None:
     """Accuracy of the surest answers over how many they are, with some smallest confidences."""
-    coverage, accuracy = coverage_curve(answers)
+    coverage, accuracy = coverage_curve(predictions)
     # A handful of answers has an accuracy of chance alone, which would set the scale.
-    shown = coverage * len(answers) >= min(20, 0.1 * len(answers))
+    shown = coverage * len(predictions) >= min(20, 0.1 * len(predictions))
     axis.plot(100 * coverage[shown], 100 * accuracy[shown], color="C0")
-    for offer in operating_points(answers, MARKED):
-        if offer.n:
-            place = (100 * offer.coverage, 100 * offer.accuracy)
+    for point in operating_points(predictions, MARKED):
+        if point.n:
+            place = (100 * point.coverage, 100 * point.accuracy)
             axis.plot(*place, marker="o", color="C1")
-            axis.annotate(f"≥ {offer.min_confidence:g}", place, (4, 5), textcoords="offset points")
+            axis.annotate(f"≥ {point.min_confidence:g}", place, (4, 5), textcoords="offset points")
     axis.set(xlim=(0, 103), xlabel="answered, %", ylabel="right of these, %")
 
 

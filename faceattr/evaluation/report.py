@@ -1,279 +1,160 @@
-"""Reading labelled rows, scoring a model file on them, and writing down what came out."""
+"""What was measured of one model on one set of rows, and the report that shows it.
+
+``report.html`` has everything in one file, ``card.md`` the same beside pictures.
+"""
 
 from __future__ import annotations
 
-import datetime
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
-from functools import partial
+import base64
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+from PIL import Image
 
-from faceattr import __version__
-from faceattr.data import console
-from faceattr.data.dataset import LabeledDataset, build_dataset
-from faceattr.data.face_finder import FaceFinder
-from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
-from faceattr.data.manifest import Example, Manifest
-from faceattr.data.near_duplicates import find_near_duplicates
-from faceattr.data.sources import check_find_faces_in, read_for_model, without_folders
-from faceattr.data.store import cache_crops
-from faceattr.detection.base import Detector
-from faceattr.evaluation import plots, show
-from faceattr.evaluation.calibration import FEWEST
-from faceattr.evaluation.findings import SHOWN, Evaluation, draw_mistakes, write_mistakes
-from faceattr.evaluation.groups import Groups, check_columns, score_groups
+from faceattr.data.dataset import LabeledDataset
+from faceattr.evaluation import plots
+from faceattr.evaluation.calibration import operating_points, reliability
+from faceattr.evaluation.groups import Groups
 from faceattr.evaluation.metrics import (
     Score,
-    operating_points,
-    predict,
+    TaskPredictions,
     predictions_by_task,
-    reliability,
+    scores_of,
     write_json,
 )
-from faceattr.evaluation.pages import write_card, write_page
-from faceattr.evaluation.robustness import robustness
-from faceattr.files import validate_output_folder
-from faceattr.images.crop import CropRule
-from faceattr.images.load import PathLike, as_paths
-from faceattr.model import file as model_file
-from faceattr.model import runtime
-from faceattr.model.file import Description
+from faceattr.images.draw import Tile, contact_sheet
+from faceattr.model.file import Description, to_jsonable
 from faceattr.tasks import Task
 
 SCORES = "scores.json"  # its absence tells that a run is not finished
-ABOUT = "about.json"  # which rows and which model file were scored
-ROBUSTNESS = "robustness.json"
-NEAR_DUPLICATE = "twin"  # a column that is not in the manifest but worked out
-IN_TRAIN, NOT_IN_TRAIN = "in train too", "not in train"
+SHOWN = 24  # mistakes of a task
+SIDE = 96  # of a face on the page, in pixels
+BOX = ("x0", "y0", "x1", "y1")
+COLUMNS = ("path", *BOX, "task", "true", "answered", "probability", "true_probability")
 
 
-def report(
-    model: str | Path,
-    sources: PathLike | Sequence[PathLike],
-    *,
-    tasks: Collection[str] | None = None,
-    label_map: LabelMap = LABELS_AS_WRITTEN,
-    split: str | None = None,
-    by: Sequence[str] = (),
-    flip: bool = False,
-    robust: bool = False,
-    output: str | Path | None = None,
-    detector: Detector | None = None,
-    find_faces_in: Collection[str] | None = None,
-    cache: str | Path | None = None,
-) -> dict[str, Score]:
-    """Score a model file on labelled faces: what `faceattr evaluate` does.
+@dataclass(frozen=True)
+class Mistake:
+    """One wrong answer.
 
     Args:
-        model: A model file or an exported one, or ``"shipped"`` for the one of the package.
-        sources: See `faceattr.data.sources.read_source`.
-        tasks: Which of the model's tasks to score; None for all that the sources know.
-        label_map: How the labels are to be understood.
-        split: ``"train"``, ``"val"``, ``"test"`` or ``"all"``; None for val where some row
-            is of it, else all.
-        by: Columns by which to group, see `faceattr.evaluation.groups.score_groups`; ``"twin"``
-            parts the faces that are, or nearly are, among the sources' rows of split train as well.
-        flip: Average the answers on each face and its mirror image.
-        robust: Also score the faces after they were blurred, darkened, compressed, turned away or
-            covered, see `faceattr.evaluation.robustness.robustness`.
-        output: A folder for the report, see `write_report`; None writes none.
-        detector: Finds the faces in whole photographs; None: the pictures are faces.
-        find_faces_in: Names of the sources that hold whole photographs; None: all, if any.
-        cache: Folder of the crop cache.
-
-    Raises:
-        OSError: The report's folder cannot be written.
-        ValueError: Model and sources share no task, the split has no row, or there is nothing
-            of the kind to group by.
+        task: The task.
+        row: Its row.
+        truth: The class that the label says.
+        answer: The class that the head says.
+        probability: How sure it is of that, 0-1.
+        true_probability: What it leaves for the labelled class, 0-1.
     """
-    if output is not None:
-        validate_output_folder(Path(output))
-    path, sources = model_file.path_of(model), as_paths(sources)
-    check_find_faces_in(find_faces_in, sources)
-    description = runtime.describe(path)
-    finder = FaceFinder(description.crop, detector, Path(cache) if cache else None, find_faces_in)
-    known = {task.name: task for task in description.tasks}
-    whole = _only(read_for_model(sources, known, label_map, finder), tasks, path, known)
-    chosen, manifest = select_split(whole, split)
-    check_columns(
-        [name for name in by if name != NEAR_DUPLICATE], manifest.examples, description.tasks
-    )
-    rows, left_out = read_dataset(manifest.examples, manifest.tasks, description.crop, cache)
-    console.print_left_out(left_out)
-    if not len(rows):
-        raise ValueError("None of these pictures can be read, so there is nothing to score.")
-    if NEAR_DUPLICATE in by:
-        train, _ = read_dataset(whole.only("train"), manifest.tasks, description.crop, cache)
-        rows = mark_near_duplicates(rows, train)
-    watch = partial(console.track, what="asking the model")
-    network = runtime.load(path)[0]
-    network = runtime.FlipAveraging(network) if flip else network
-    probabilities = predict(network, rows, watch=watch)
-    answers = predictions_by_task(description.tasks, rows, probabilities)
-    groups = score_groups(answers, rows, probabilities, description.tasks, by)
-    names = tuple(map(without_folders, sources))
-    remarks = (*whole.notes, *_remarks(description, chosen, names, flip))
-    findings = Evaluation(
-        path.name, description, chosen, names, rows, probabilities, groups, remarks
-    )
-    console.OUT.print(_scored(chosen, rows, whole))
-    print_findings(findings)
-    worse = {}
-    if robust:
-        changes = partial(console.track, what="making faces worse")
-        worse = robustness(network, description.tasks, rows, changes)
-        show.print_robustness(worse)
-    if output is not None:
-        write_report(findings, Path(output))
-        if worse:
-            write_json(worse, Path(output, ROBUSTNESS))
-        write_json(_about(findings, path, flip), Path(output, ABOUT))
-    return findings.scores
+
+    task: str
+    row: int
+    truth: str
+    answer: str
+    probability: float
+    true_probability: float
 
 
-def _about(findings: Evaluation, model: Path, flip: bool) -> dict[str, Any]:
-    """Which model file was scored on which rows, for somebody who repeats it."""
-    return {
-        "faceattr": __version__,
-        "date": datetime.date.today().isoformat(),
-        "model": {"file": findings.model, "sha256": runtime.sha256_of(model)},
-        "sources": findings.sources,
-        "split": findings.split,
-        "flip": flip,
-        "rows": {"count": len(findings.rows), "sha256": findings.rows.sha256()},
-    }
-
-
-def _scored(split: str, rows: LabeledDataset, whole: Manifest) -> str:
-    """Which rows were scored, and how many were not, in a few words."""
-    if split == "all":
-        return f"scored: {len(rows):,} faces of all splits"
-    others = Counter(example.split for example in whole.examples if example.split != split)
-    aside = ", ".join(f"{n:,} of {name or 'no split'}" for name, n in others.items())
-    return f"scored: {len(rows):,} faces of split {split}" + (f", not {aside}" if aside else "")
-
-
-def _remarks(
-    description: Description, split: str, sources: Sequence[str], flip: bool
-) -> Iterator[str]:
-    """What a reader of these figures should have in mind."""
-    if flip:
-        yield "Every answer is the average over a face and its mirror image (--flip)."
-    if split in ("all", "train") and set(sources) & set(description.made.get("sources", ())):
-        yield (
-            "The model learnt from a source of this name: if it is the same, these faces taught "
-            "it and the figures are too good. Keep rows of split test aside, and score those."
+def mistakes_of(predictions: TaskPredictions) -> list[Mistake]:
+    """All wrong answers to one task, the surest first."""
+    wrong = np.flatnonzero(~predictions.correct)
+    order = wrong[np.argsort(-predictions.confidence[wrong], kind="stable")]
+    task, said, predicted = predictions.task, predictions.probabilities, predictions.predicted
+    return [
+        Mistake(
+            task.name,
+            int(predictions.rows[i]),
+            task.classes[predictions.truth[i]],
+            task.classes[predicted[i]],
+            float(said[i].max()),
+            float(said[i, predictions.truth[i]]),
         )
-
-
-def _only(
-    manifest: Manifest, names: Collection[str] | None, path: Path, known: Collection[str]
-) -> Manifest:
-    """The tasks of these names alone, and the examples that know one of them."""
-    if names is None:
-        return manifest
-    if strangers := sorted(set(names) - set(known)):
-        raise ValueError(
-            f"{path} has no task {', '.join(strangers)}; its tasks are {', '.join(known)}."
-        )
-    tasks = tuple(task for task in manifest.tasks if task.name in names)
-    examples = tuple(e for e in manifest.examples if any(e.labels.get(t.name) for t in tasks))
-    if not examples:
-        raise ValueError(
-            f"No label is of {' or '.join(names)}; the labels are of "
-            f"{', '.join(task.name for task in manifest.tasks)}."
-        )
-    return replace(manifest, tasks=tasks, examples=examples)
-
-
-def mark_near_duplicates(rows: LabeledDataset, train: LabeledDataset) -> LabeledDataset:
-    """Rows with a column `NEAR_DUPLICATE`: whether the same face, or nearly the same, is in train.
-
-    Raises:
-        ValueError: There are no training rows.
-    """
-    if not len(train):
-        raise ValueError(
-            f"--by {NEAR_DUPLICATE} compares with rows of split train, and there are none."
-        )
-    found = [IN_TRAIN if twin else NOT_IN_TRAIN for twin in find_near_duplicates(rows, train)]
-    marked = [
-        replace(example, metadata={**example.metadata, NEAR_DUPLICATE: word})
-        for example, word in zip(rows.examples, found, strict=True)
+        for i in order
     ]
-    return replace(rows, examples=marked)
 
 
-def unseen(rows: LabeledDataset) -> LabeledDataset:
-    """The rows of `mark_near_duplicates` not in train; all of a task that has few others.
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model answered for labelled rows, and what follows from it.
 
-    Rows with a twin in train measure what was learnt by heart: they shall neither choose an
-    epoch nor say how sure a model may be.
+    Args:
+        model: The model file's name.
+        description: What the file says about itself.
+        split: Which rows were asked about.
+        sources: Where they come from, without folders.
+        rows: The rows, with the examples they were read from.
+        probabilities: By task what the model said of every row, ``(n, classes)``.
+        groups: Accuracy by group.
+        remarks: Sentences that a reader should have in mind.
+        log: The ``log.csv`` of the training run, if this is its report.
     """
-    places = np.array(
-        [example.metadata[NEAR_DUPLICATE] == NOT_IN_TRAIN for example in rows.examples], bool
-    )
-    targets = {
-        name: target * places[:, None] if target[places].any(axis=1).sum() >= FEWEST else target
-        for name, target in rows.targets.items()
-    }
-    kept = np.any([target.any(axis=1) for target in targets.values()], axis=0)
-    return replace(rows, targets=targets).take(np.flatnonzero(kept))
+
+    model: str
+    description: Description
+    split: str
+    sources: tuple[str, ...]
+    rows: LabeledDataset
+    probabilities: Mapping[str, np.ndarray]
+    groups: tuple[Groups, ...] = ()
+    remarks: tuple[str, ...] = ()
+    log: Path | None = None
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks that were scored."""
+        return tuple(predictions.task for predictions in self.predictions)
+
+    @cached_property
+    def predictions(self) -> tuple[TaskPredictions, ...]:
+        """For every task that some row knows, answers beside truth."""
+        return predictions_by_task(self.description.tasks, self.rows, self.probabilities)
+
+    @cached_property
+    def scores(self) -> dict[str, Score]:
+        """By task, how good the answers are."""
+        return scores_of(self.probabilities, self.description.tasks, self.rows)
+
+    @cached_property
+    def mistakes(self) -> dict[str, list[Mistake]]:
+        """By task all wrong answers, the surest first."""
+        return {found.task.name: mistakes_of(found) for found in self.predictions}
+
+    def warnings(self) -> Iterator[str]:
+        """What the figures cannot tell, in sentences: `remarks`, and classes of few rows."""
+        yield from self.remarks
+        for task in self.tasks:
+            yield from _few_rows(self.scores[task.name])
+
+    def path_of(self, row: int) -> str:
+        """Where a row's picture lies; its number where nobody kept that."""
+        return str(self.rows.examples[row].path) if self.rows.examples else f"row {row}"
 
 
-def near_duplicate_groups(
-    tasks: Sequence[Task], rows: LabeledDataset, probabilities: Mapping[str, np.ndarray]
-) -> tuple[Groups, ...]:
-    """Accuracy with and without the faces that are in train too, of rows of `mark_near_duplicates`.
-
-    A task none of whose faces, or all of them, have a twin is left out.
-    """
-    answers = predictions_by_task(tasks, rows, probabilities)
-    found = score_groups(answers, rows, probabilities, tasks, [NEAR_DUPLICATE])
-    return tuple(groups for groups in found if len(groups.groups) > 1)
-
-
-def select_split(manifest: Manifest, split: str | None) -> tuple[str, Manifest]:
-    """The rows of one split; without a name those of val, or all where no row is of val."""
-    splits = {example.split for example in manifest.examples}
-    chosen = split or ("val" if "val" in splits else "all")
-    if chosen == "all":
-        return chosen, manifest
-    if chosen not in splits:
-        raise ValueError(
-            f"There is no row of split {chosen!r}. The splits are: "
-            f"{', '.join(sorted(s or 'none given' for s in splits))}"
-        )
-    return chosen, replace(manifest, examples=manifest.only(chosen))
+def _few_rows(score: Score) -> Iterator[str]:
+    for found in score.classes:
+        low, high = found.interval
+        if not found.n:
+            yield (
+                f"{score.task}: there is no row of {found.name}, so nothing is known of it; "
+                "balanced accuracy and macro F1 are over the other classes."
+            )
+        elif found.has_few:
+            yield (
+                f"{score.task}: {found.name} has only {found.n} "
+                f"row{'s' * (found.n > 1)}; its recall of {found.recall:.0%} may in truth be "
+                f"anything from {low:.0%} to {high:.0%}."
+            )
 
 
-def read_dataset(
-    examples: Sequence[Example],
-    tasks: Sequence[Task],
-    rule: CropRule,
-    cache: str | Path | None = None,
-) -> tuple[LabeledDataset, Mapping[str, int]]:
-    """Cut all faces; also how many pictures could not be used, by reason."""
-    folder = Path(cache) if cache is not None else None
-    cached = cache_crops(examples, rule, folder, console.track(examples, "cutting faces"))
-    return build_dataset(tasks, examples, cached), cached.left_out
-
-
-def print_findings(findings: Evaluation) -> None:
-    """Print the scores, what they cannot tell, what confidence buys, and the groups."""
-    show.print_scores(findings.scores)
-    console.print_notes(findings.warnings())
-    show.print_operating_points(
-        {answers.task.name: operating_points(answers) for answers in findings.answers}
-    )
-    show.print_groups(findings.groups)
-
-
-def write_report(findings: Evaluation, folder: Path) -> None:
+def write_report(evaluation: Evaluation, folder: Path) -> None:
     """Write a report into a folder.
 
     ``report.html`` has everything on a page, ``card.md`` the same in words and tables,
@@ -282,35 +163,125 @@ def write_report(findings: Evaluation, folder: Path) -> None:
     ``scores.json``.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for name, draw in _pictures(findings).items():
-        plots.save_png(draw, folder / name)
-    wrong = findings.mistakes.values()
-    write_mistakes((one for some in wrong for one in some), findings.rows, folder / "mistakes.csv")
-    surest = [one for some in wrong for one in some[:SHOWN]]
-    draw_mistakes(surest, findings.rows, folder / "mistakes.png")
-    write_card(findings, folder / "card.md")
-    write_page(findings, folder / "report.html")
-    write_json(_as_json(findings), folder / SCORES)
+    tasks, predictions = evaluation.tasks, evaluation.predictions
+    plots.save_png(partial(plots.confusions, evaluation.scores, tasks), folder / "confusions.png")
+    plots.save_png(partial(plots.calibration, predictions), folder / "calibration.png")
+    if evaluation.log is not None:
+        plots.save_png(partial(plots.curves, evaluation.log), folder / "curves.png")
+    _write_mistakes(evaluation, folder / "mistakes.csv")
+    _draw_mistakes(evaluation, folder / "mistakes.png")
+    _write_page(evaluation, "card.md", folder)
+    _write_page(evaluation, "report.html", folder)
+    write_json(_as_json(evaluation), folder / SCORES)
 
 
-def _pictures(findings: Evaluation) -> dict[str, plots.Draw]:
-    drawn: dict[str, plots.Draw] = {
-        "confusions.png": partial(plots.confusions, findings.scores, findings.tasks),
-        "calibration.png": partial(plots.calibration, findings.answers),
-    }
-    if findings.log is not None:
-        drawn["curves.png"] = partial(plots.curves, findings.log)
-    return drawn
+def _write_mistakes(evaluation: Evaluation, path: Path) -> None:
+    """The wrong answers as a CSV file: which picture, true and answered class."""
+    examples = evaluation.rows.examples
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for wrong in (one for some in evaluation.mistakes.values() for one in some):
+            box = (examples[wrong.row].box if examples else None) or ("",) * len(BOX)
+            sure = f"{wrong.probability:.4f}", f"{wrong.true_probability:.4f}"
+            said = wrong.task, wrong.truth, wrong.answer, *sure
+            writer.writerow([evaluation.path_of(wrong.row), *box, *said])
 
 
-def _as_json(findings: Evaluation) -> dict[str, dict]:
+def _draw_mistakes(evaluation: Evaluation, path: Path) -> None:
+    """The surest mistakes of each task as a contact sheet."""
+    rows = evaluation.rows
+    tiles = [
+        Tile(
+            rows.crops[rows.index[wrong.row]],
+            (f"{wrong.answer} {wrong.probability:.0%}", f"label: {wrong.truth}"),
+        )
+        for some in evaluation.mistakes.values()
+        for wrong in some[:SHOWN]
+    ]
+    contact_sheet(tiles, title="Surest wrong answers").save(path)
+
+
+def _as_json(evaluation: Evaluation) -> dict[str, dict]:
     """By task its score, and what else was counted."""
-    found = {name: asdict(score) for name, score in findings.scores.items()}
-    for answers in findings.answers:
-        name = answers.task.name
-        found[name]["within_one"] = findings.scores[name].within_one
-        found[name]["classes"] = [asdict(one) for one in findings.scores[name].classes]
-        found[name]["reliability"] = [asdict(one) for one in reliability(answers)]
-        found[name]["min_confidence"] = [asdict(one) for one in operating_points(answers)]
-        found[name]["groups"] = [asdict(one) for one in findings.groups if one.task == name]
+    found = {name: asdict(score) for name, score in evaluation.scores.items()}
+    for predictions in evaluation.predictions:
+        name = predictions.task.name
+        score, groups = evaluation.scores[name], evaluation.groups
+        found[name] |= {
+            "within_one": score.within_one,
+            "classes": [asdict(one) for one in score.classes],
+            "reliability": [asdict(one) for one in reliability(predictions)],
+            "min_confidence": [asdict(one) for one in operating_points(predictions)],
+            "groups": [asdict(one) for one in groups if one.task == name],
+        }
     return found
+
+
+def _write_page(evaluation: Evaluation, template: str, folder: Path) -> None:
+    """Write the report as one HTML file that loads nothing, or the card in Markdown.
+
+    Names of classes, groups and files are escaped.
+    """
+    shown: dict[str, Any] = {}
+    if template.endswith(".html"):
+        shown["figures"] = {one.task.name: _figures(one) for one in evaluation.predictions}
+        shown["curves"] = evaluation.log and _inline(partial(plots.curves, evaluation.log))
+    text = (
+        _environment(evaluation)
+        .get_template(template)
+        .render(
+            evaluation=evaluation,
+            description=evaluation.description,
+            points={one.task.name: operating_points(one) for one in evaluation.predictions},
+            surest={name: wrong[:SHOWN] for name, wrong in evaluation.mistakes.items()},
+            **shown,
+        )
+    )
+    (folder / template).write_text(text, encoding="utf-8")
+
+
+def _environment(evaluation: Evaluation) -> Environment:
+    pages = Environment(
+        loader=PackageLoader("faceattr", "evaluation/page"),
+        autoescape=select_autoescape(("html",)),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    rows = evaluation.rows
+    pages.filters |= {
+        "percent": _percent,
+        "cell": _cell,
+        "json": lambda value: json.dumps(to_jsonable(value), indent=1),
+        "face": lambda wrong: _data_address(rows.crops[rows.index[wrong.row]]),
+        "path": lambda wrong: evaluation.path_of(wrong.row),
+    }
+    return pages
+
+
+def _figures(predictions: TaskPredictions) -> list[Markup]:
+    drawings = (plots.draw_reliability, plots.draw_coverage)
+    return [_inline(partial(plots.alone, drawing, predictions)) for drawing in drawings]
+
+
+def _inline(draw: plots.Draw) -> Markup:
+    """A figure as part of the page; matplotlib has escaped the texts in it."""
+    return Markup(plots.svg_of(draw))
+
+
+def _data_address(face: np.ndarray) -> str:
+    jpeg = io.BytesIO()
+    picture = Image.fromarray(face)
+    picture.thumbnail((SIDE, SIDE))
+    picture.save(jpeg, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()
+
+
+def _percent(share: float | None, digits: int = 1) -> str:
+    return "-" if share is None or np.isnan(share) else f"{share:.{digits}%}"
+
+
+def _cell(text: object) -> str:
+    """A text as it may stand in a cell of a Markdown table."""
+    return " ".join(str(text).replace("|", "\\|").replace("<", "&lt;").split())

@@ -1,19 +1,24 @@
-"""How accurate a model stays where pictures are worse than its validation rows."""
+"""How accurate a model stays on worse pictures and on smaller faces than its validation rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import cv2
 import keras
 import numpy as np
 
 from faceattr.data.dataset import LabeledDataset
-from faceattr.evaluation.metrics import evaluate
+from faceattr.evaluation.metrics import score_model
+from faceattr.images.crop import CropRule, crop
 from faceattr.images.distort import compressed, shrunk, turned_away
+from faceattr.progress import SILENT, Progress
 from faceattr.tasks import Task
 
-ROWS = 2000
+ROWS, ROWS_BY_SIZE = 2000, 1000
+SIDES = (12, 16, 24, 32, 48, 64, 96)  # of faces, in pixels
+KEPT = 0.9  # of the accuracy at full size
 
 Change = Callable[[np.ndarray], np.ndarray]
 
@@ -63,31 +68,83 @@ CHANGES: Mapping[str, Change] = {
 }
 
 
+@dataclass(frozen=True)
+class Robustness:
+    """How accurate a model is on faces that were made worse.
+
+    Args:
+        accuracy: By change, in the order of `CHANGES`, the accuracy by task.
+    """
+
+    accuracy: Mapping[str, Mapping[str, float]]
+
+
 def robustness(
     model: keras.Model,
     tasks: Sequence[Task],
     rows: LabeledDataset,
-    watch: Callable[[Sequence[str]], Iterable[str]] = iter,
-) -> dict[str, dict[str, float]]:
+    progress: Progress = SILENT,
+) -> Robustness:
     """The accuracy on rows whose crops were made worse.
 
     Args:
         model: The model.
         tasks: Its tasks.
-        rows: Labelled crops; 2,000 of them, evenly spread, are used.
-        watch: Is given the names of the changes and gives them back, for a progress bar.
-
-    Returns:
-        By change, in the order of `CHANGES`, the accuracy by task; nothing without a row.
+        rows: Labelled crops; 2,000 of them, evenly spread, are used. Without one there is nothing.
+        progress: Is told how many changes are done.
     """
     if not len(rows):
-        return {}
+        return Robustness({})
     places = np.linspace(0, len(rows) - 1, min(ROWS, len(rows))).astype(int)
     few = rows.take(np.unique(places))
     crops = few.crops[few.index]
     table = {}
-    for name in watch(list(CHANGES)):
+    for name in progress.track(list(CHANGES), "making faces worse"):
         worse = np.stack([CHANGES[name](np.ascontiguousarray(face)) for face in crops])
-        scores = evaluate(model, tasks, LabeledDataset(worse, np.arange(len(worse)), few.targets))
-        table[name] = {task: score.accuracy for task, score in scores.items() if score.n}
+        table[name] = _accuracy(model, tasks, worse, few.targets)
+    return Robustness(table)
+
+
+def accuracy_by_size(
+    model: keras.Model, tasks: Sequence[Task], rows: LabeledDataset, rule: CropRule
+) -> dict[int, dict[str, float]]:
+    """How accurate the model is on faces of fewer pixels.
+
+    Args:
+        model: The model.
+        tasks: Its tasks.
+        rows: Labelled crops; the first 1,000 are used.
+        rule: The model's crop rule. Crops are shrunk and then cut as a small face would be.
+
+    Returns:
+        By the face's side in pixels, from 12 to the model's own size, the accuracy by task.
+    """
+    few = rows.take(np.arange(min(len(rows), ROWS_BY_SIZE)))
+    crops = few.crops[few.index]
+    table = {}
+    for side in [size for size in SIDES if size < rule.size] + [rule.size]:
+        small = [cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA) for face in crops]
+        again = np.stack([crop(face, None, rule) for face in small])
+        table[side] = _accuracy(model, tasks, again, few.targets)
     return table
+
+
+def _accuracy(
+    model: keras.Model,
+    tasks: Sequence[Task],
+    crops: np.ndarray,
+    targets: Mapping[str, np.ndarray],
+) -> dict[str, float]:
+    scores = score_model(model, tasks, LabeledDataset(crops, np.arange(len(crops)), targets))
+    return {task: score.accuracy for task, score in scores.items() if score.n}
+
+
+def smallest_face(table: Mapping[int, Mapping[str, float]]) -> int:
+    """The smallest side at which every task keeps nine tenths of its full accuracy."""
+    full = table[max(table)]
+    kept = [
+        side
+        for side, found in table.items()
+        if all(found[name] >= KEPT * accuracy for name, accuracy in full.items())
+    ]
+    return min(kept)

@@ -6,14 +6,13 @@ import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import cv2
 import keras
 import numpy as np
 
-from faceattr.data.dataset import LabeledDataset
+from faceattr.data.dataset import LabeledDataset, read_dataset
 from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
 from faceattr.data.manifest import Example, Manifest
 from faceattr.data.sources import read_for_model, without_folders
@@ -25,7 +24,6 @@ from faceattr.evaluation.metrics import (
     predict,
     predictions_for,
 )
-from faceattr.evaluation.report import read_dataset
 from faceattr.model.file import Description
 from faceattr.model.runtime import ExportedModel
 from faceattr.progress import SILENT, Progress
@@ -68,7 +66,7 @@ def choose_crops(
             rows gives a fifth of its rows, as in training. With none, pictures are made.
         description: The model's tasks and crop rule.
         most: Rows of val for each task.
-        cache, spelling: As for `faceattr.export`.
+        cache, label_map: As for `faceattr.export`.
         int8: Take crops of train rows for calibration as well.
 
     Raises:
@@ -76,7 +74,7 @@ def choose_crops(
             are spelt and there are none.
     """
     if not sources:
-        return _made_up(description, int8=int8, label_map=spelling)
+        return _made_up(description, int8=int8, label_map=label_map)
     known = {task.name: task for task in description.tasks}
     manifest = read_for_model(sources, known, label_map, aside=True)
     names = [task.name for task in description.tasks if task in manifest.tasks]
@@ -94,13 +92,13 @@ def choose_crops(
     return ParityData(val, about, train.crops[train.index])
 
 
-def _made_up(description: Description, *, int8: bool, spelling: LabelMap) -> ParityData:
+def _made_up(description: Description, *, int8: bool, label_map: LabelMap) -> ParityData:
     if int8:
         raise ValueError(
             "int8 is measured and compared on real faces: give labelled ones, for example "
             f"--on {description.tasks[0].name}=FOLDER."
         )
-    if spelling != LABELS_AS_WRITTEN:
+    if label_map != LABELS_AS_WRITTEN:
         raise ValueError("Made pictures have no labels to spell: give labelled faces by --on.")
     rows = made(description.crop.size)
     return ParityData(rows, f"{len(rows)} made pictures, which are no faces")
@@ -295,7 +293,7 @@ def check_parity(
     """
     rows = shown.rows
     before, after = (
-        predict(model, rows, TOGETHER, partial(progress.track, what=f"asking the {name}"))
+        predict(model, rows, TOGETHER, progress, f"asking the {name}")
         for name, model in (("network", network), ("file", file))
     )
     limits = FLOAT if file.precision == "float32" else INT8
@@ -328,12 +326,12 @@ def _labelled(
         return None
     old, new = (predictions_for(task, target, probabilities) for probabilities in (before, after))
     with np.errstate(invalid="ignore"):  # a NaN is told by how far it changes
-        errors = [calibration_error(a.right, a.confidence) for a in (old, new)]
+        errors = [calibration_error(a.correct, a.confidence) for a in (old, new)]
     return LabeledAgreement(
         n=len(old),
-        accuracy_before=float(old.right.mean()),
-        accuracy_after=float(new.right.mean()),
-        lost=paired_accuracy_loss(old.right, new.right),
+        accuracy_before=float(old.correct.mean()),
+        accuracy_after=float(new.correct.mean()),
+        lost=paired_accuracy_loss(old.correct, new.correct),
         calibration_before=errors[0],
         calibration_after=errors[1],
         expected_ece=expected_ece(old.confidence),

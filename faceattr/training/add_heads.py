@@ -11,7 +11,8 @@ import keras
 import numpy as np
 
 from faceattr.data.dataset import LabeledDataset, mask
-from faceattr.evaluation.metrics import Interval, predict, smallest_face, wilson
+from faceattr.evaluation.metrics import Interval, predict, wilson
+from faceattr.evaluation.robustness import smallest_face
 from faceattr.model import file as model_file
 from faceattr.model.file import Description
 from faceattr.tasks import Task

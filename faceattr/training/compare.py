@@ -20,10 +20,10 @@ from pathlib import Path
 import keras
 import pandas as pd
 
-from faceattr.data.dataset import LabeledDataset
+from faceattr.data.dataset import LabeledDataset, read_dataset
 from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
 from faceattr.data.sources import read_for_training
-from faceattr.evaluation.report import read_dataset
+from faceattr.data.store import features_folder
 from faceattr.images.crop import CropRule
 from faceattr.model.file import rename_keys, to_jsonable
 from faceattr.progress import SILENT, Progress
@@ -31,7 +31,6 @@ from faceattr.tasks import Task
 from faceattr.training import network as networks
 from faceattr.training.batches import steps_per_epoch
 from faceattr.training.config import OLD_NAMES, Network, Settings, TaskSampling
-from faceattr.training.feature_cache import folder_in
 from faceattr.training.trainer import Epoch, check, fit
 
 ALONE = "alone"
@@ -166,7 +165,7 @@ def train_once(run: Run) -> list[Result]:
             run.settings,
             Path(folder),
             callbacks=[clock],
-            features=folder_in(run.data.cache),
+            features=features_folder(run.data.cache),
             progress=epochs,
         )
     steps = epochs.count * steps_per_epoch(len(rows["train"]), run.settings.batch_size)

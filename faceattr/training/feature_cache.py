@@ -11,16 +11,14 @@ import hashlib
 import re
 import shutil
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
-import platformdirs
 
 from faceattr.data.dataset import LabeledDataset
-from faceattr.data.store import CROPS, FORMAT, Store, alone, default_folder, delete_oldest, hold
+from faceattr.data.store import FEATURES, FORMAT, delete_oldest, hold, open_store
 from faceattr.model.vgg16 import convolutions
 from faceattr.progress import SILENT, Progress
 from faceattr.training.augment import augment
@@ -97,17 +95,6 @@ DTYPE = "float32"
 LIMIT = 4 * 1024**3  # bytes of features in the folder, of all runs together
 
 
-def folder_in(cache: str | Path | None) -> Path:
-    """Where features are kept: beside the crops, by default in the user's cache folder."""
-    return Path(cache or platformdirs.user_cache_dir("faceattr"), "features")
-
-
-def stores_in(cache: str | Path | None) -> list[Path]:
-    """The files of crops and of features that lie in a cache folder, or in the user's own."""
-    crops = Path(cache) if cache else default_folder()
-    return sorted([*crops.glob(f"*{CROPS}"), *folder_in(cache).glob(f"*{ENDING}")])
-
-
 class Features:
     """Features of crops of one size at one cut.
 
@@ -151,26 +138,23 @@ class Features:
         """
         how = f"{change} {self._how}" if change else ""
         keys = [hashlib.sha256(crop.tobytes() + how.encode()).hexdigest() for crop in crops]
-        with alone(self._folder / LOCK), ExitStack() as opened:
+        with open_store(self._folder) as store:
             stores = [
-                opened.enter_context(Store(path, shape, DTYPE))
+                store.rows(path.name, shape, DTYPE)
                 for path, shape in zip(self.paths, self._shapes, strict=True)
             ]
-            missing = [
-                row
-                for row, key in enumerate(keys)
-                if any(store.place_of(key) is None for store in stores)
-            ]
+            known = np.all([rows.places(keys) >= 0 for rows in stores], axis=0)
+            missing = np.flatnonzero(~known).tolist()
             for start in self._progress.track(range(0, len(missing), TOGETHER), "features"):
                 rows = missing[start : start + TOGETHER]
                 views = [self._augmented(crops[r], keys[r]) if how else crops[r] for r in rows]
                 found = self._compute(views)
-                for store, path in zip(stores, self.paths, strict=True):
+                for kept, path in zip(stores, self.paths, strict=True):
                     # The last batch was filled up, so there may be more values than rows.
                     named = zip(rows, found[path.name], strict=False)
-                    store.append([(keys[row], values) for row, values in named])
+                    kept.put({keys[row]: values for row, values in named})
             self.array = stores[0].array()
-            return np.array([stores[0].place_of(key) for key in keys], dtype=np.int64)
+            return stores[0].places(keys)
 
     def _augmented(self, crop: np.ndarray, key: str) -> np.ndarray:
         generator = np.random.default_rng(int(key[:16], 16))
@@ -318,8 +302,7 @@ class FeatureCache:
 
     def _make_room(self, needed: int, own: Collection[Path]) -> None:
         """Hold the own stores, and delete others until there is room, but none that a run uses."""
-        with alone(self._folder / LOCK):
-            for path in own:
-                hold(path)
-            others = [path for path in self._folder.glob(f"*{ENDING}") if path not in own]
-            delete_oldest(others, LIMIT - needed)
+        for path in own:
+            hold(path)
+        others = [path for path in self._folder.glob(f"*{FEATURES}") if path not in own]
+        delete_oldest(others, LIMIT - needed)

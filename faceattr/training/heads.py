@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from faceattr.evaluation.calibration import set_prior
-from faceattr.evaluation.metrics import smallest_face
+from faceattr.evaluation.robustness import smallest_face
 from faceattr.model import file as model_file
 from faceattr.model.file import Description
 from faceattr.model.vgg16 import name_and_owner, owned

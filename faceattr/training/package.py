@@ -17,18 +17,11 @@ import numpy as np
 from faceattr import __version__
 from faceattr.data.dataset import LabeledDataset, log_prior, log_priors_of
 from faceattr.data.sources import without_folders
-from faceattr.evaluation.calibration import Calibration, calibrate, set_prior
-from faceattr.evaluation.findings import Evaluation
-from faceattr.evaluation.metrics import (
-    Score,
-    accuracy_by_size,
-    difference,
-    predict,
-    scores_of,
-    smallest_face,
-    write_json,
-)
-from faceattr.evaluation.report import near_duplicate_groups, unseen, write_report
+from faceattr.evaluation.calibration import Calibration, calibrate, set_prior, unseen
+from faceattr.evaluation.groups import near_duplicate_groups
+from faceattr.evaluation.metrics import Score, difference, predict, scores_of, write_json
+from faceattr.evaluation.report import Evaluation, write_report
+from faceattr.evaluation.robustness import accuracy_by_size, smallest_face
 from faceattr.model import file as model_file
 from faceattr.model.file import Description
 from faceattr.training import checkpoint
@@ -125,7 +118,7 @@ def package(
         best: The network of the best epoch, in float32.
         description: What the model file shall say about it.
         rows: ``"train"``, which tells how frequent the classes of each source are, and ``"val"``,
-            of `faceattr.evaluation.report.mark_near_duplicates`.
+            of `faceattr.data.near_duplicates.mark_near_duplicates`.
         priors: By task the class shares that its head shall take for granted, see
             `faceattr.training.config.Settings`.
         folder: The folder of the run, with its log.

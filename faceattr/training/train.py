@@ -13,20 +13,16 @@ import numpy as np
 
 from faceattr.auditing import checks
 from faceattr.auditing.label_permutation import find_label_permutations
-from faceattr.data.dataset import LabeledDataset, add_log_priors
+from faceattr.data.dataset import LabeledDataset, add_log_priors, read_dataset
 from faceattr.data.face_finder import FaceFinder
 from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
-from faceattr.data.manifest import Manifest
-from faceattr.data.near_duplicates import find_near_duplicates
+from faceattr.data.manifest import Manifest, select_split
+from faceattr.data.near_duplicates import find_near_duplicates, mark_near_duplicates
 from faceattr.data.sources import check_find_faces_in, read_for_model, read_for_training
+from faceattr.data.store import features_folder
 from faceattr.detection.base import Detector
-from faceattr.evaluation.report import (
-    SCORES,
-    mark_near_duplicates,
-    read_dataset,
-    select_split,
-    unseen,
-)
+from faceattr.evaluation.calibration import unseen
+from faceattr.evaluation.report import SCORES
 from faceattr.files import validate_output_path
 from faceattr.images.load import PathLike, as_paths
 from faceattr.model.file import Description
@@ -37,7 +33,6 @@ from faceattr.training.add_heads import ExistingHeads, NewHeads
 from faceattr.training.checkpoint import SETTINGS
 from faceattr.training.config import FROZEN, Network, Settings
 from faceattr.training.distill import Distillation, distilled
-from faceattr.training.feature_cache import folder_in
 from faceattr.training.package import TrainingResult, check_priors, describe_run, package
 from faceattr.training.trainer import check, fit
 
@@ -122,7 +117,7 @@ def train(
     if compared:  # a name may occur in what is compared alone
         label_map = replace(label_map, strict=False)
     known = KNOWN_TASKS | (old.known if old else {})
-    manifest = read_for_training(every, tasks, label_map, known, look)
+    manifest = read_for_training(every, tasks, label_map, known, look, progress)
     heads = manifest.tasks
     if new_heads and old:
         heads = old.with_new(heads, new_heads.names)
@@ -152,7 +147,7 @@ def train(
         folder,
         network=network,
         resume=resume,
-        features=folder_in(cache),
+        features=features_folder(cache),
         progress=progress,
     )
     best = networks.finished_model(network, model, heads)
@@ -245,7 +240,7 @@ def _read_rows(
     """Cut the faces of both splits, and refuse what cannot teach."""
     rows, left_out, rule = {}, Counter[str](), networks.crop_rule(network)
     for split in ("train", "val", *(["test"] if drop else [])):
-        rows[split], unusable = read_dataset(manifest.only(split), heads, rule, cache)
+        rows[split], unusable = read_dataset(manifest.only(split), heads, rule, cache, progress)
         left_out.update(unusable)
     if drop:
         others = [rows["val"], rows.pop("test")]

@@ -17,7 +17,7 @@ import pandas as pd
 
 from faceattr.data.dataset import LabeledDataset, add_log_priors
 from faceattr.data.manifest import Example
-from faceattr.evaluation.metrics import Score, evaluate, mean_accuracy
+from faceattr.evaluation.metrics import Score, mean_accuracy
 from faceattr.model.learning import check_branches, head_names
 from faceattr.progress import SILENT, Progress
 from faceattr.tasks import Task
@@ -169,7 +169,7 @@ def fit(
         if resumed:
             checkpoints.restore_state(state)
         # The rows' features and what learns above them give the whole network's answers.
-        score = partial(evaluate, inputs.trainable, tasks, cached.val if cached else val)
+        score = partial(score_model, inputs.trainable, tasks, cached.val if cached else val)
         save = partial(checkpoints.save, changed=changed, state=state)
         end_of_epoch = _EndOfEpoch(inputs, position, checkpoints, score, average, save, progress)
         watching = [*([average] if average else ()), end_of_epoch, steps, *callbacks]

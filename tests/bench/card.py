@@ -20,14 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from faceattr.data.dataset import LabeledDataset
+from faceattr.data.dataset import LabeledDataset, read_dataset
 from faceattr.data.face_finder import FaceFinder
 from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
+from faceattr.data.near_duplicates import mark_near_duplicates
 from faceattr.data.sources import read_for_model
 from faceattr.detection.base import choose_detector
 from faceattr.evaluation.groups import score_groups
-from faceattr.evaluation.metrics import predict, predictions_by_task, score
-from faceattr.evaluation.report import mark_near_duplicates, read_dataset
+from faceattr.evaluation.metrics import predict, score
 from faceattr.evaluation.robustness import robustness
 from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
@@ -41,7 +41,7 @@ SETS = ("fer2013", "affectnet", "expw", "utkface", "celeba", "aaf")
 HEADS = ("celeba", "aaf")  # the others are faces already
 MAJORITY = "expression:majority"
 GROUPS = {"utkface": ["ethnicity", "gender", "age_group"], "aaf": ["gender", "age_group"]}
-GROUPS |= {"celeba": ["gender"], "fer2013": ["twin"]}
+GROUPS |= {"celeba": ["gender"], "fer2013": ["near_duplicate"]}
 FIGURES_OF_A_SCORE = ("balanced_accuracy", "calibration_error", "expected_ece")
 TITLES = {
     "fer2013": "FER2013", "affectnet": "AffectNet (part)", "expw": "ExpW", "utkface": "UTKFace",
@@ -88,13 +88,12 @@ def measured(model: str, data: Path, cache: Path | None, beside: bool) -> dict[s
         answers = {"model": plain, "model, --flip": flipped}
         if beside:
             answers["face-api"] = from_face_api(data / name, about, cache)
-        predictions = predictions_by_task(about.tasks, rows, plain)
-        groups = score_groups(predictions, rows, plain, about.tasks, GROUPS.get(name, []))
+        groups = score_groups(about.tasks, rows, plain, GROUPS.get(name, []))
         found["sets"][name] = {
             "scores": scores(about, rows, answers, majority_of(data / name, about, cache, name)),
             "groups": [asdict(one) for one in groups],
         }
-    found["robustness"] = robustness(network, about.tasks, joined(parts))
+    found["robustness"] = robustness(network, about.tasks, joined(parts)).accuracy
     return found
 
 

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
-from faceattr.data.votes import FERPLUS
+from faceattr.data.csv_manifest import FERPLUS
 from faceattr.evaluation.metrics import wilson
 from faceattr.images.crop import crop
 from faceattr.images.load import read_image

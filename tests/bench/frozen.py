@@ -48,7 +48,7 @@ def timed(parts: dict, seed: int, copies: int, finetune: str | None) -> dict:
     """Train once; by epoch the processor seconds so far and the val accuracy."""
     import keras
 
-    from faceattr.evaluation.metrics import evaluate
+    from faceattr.evaluation.metrics import score_model
     from faceattr.tasks import Task
     from faceattr.training.config import FINETUNE, FROZEN, Network, Settings
     from faceattr.training.trainer import fit
@@ -72,7 +72,7 @@ def timed(parts: dict, seed: int, copies: int, finetune: str | None) -> dict:
         cache = Path(folder, "features")
         train, val = parts["train"], parts["val"]
         fit(model, [task], train, val, settings, Path(folder), after_epoch=note, features=cache)
-    score = evaluate(model, [task], parts["held_out"])["mood"].accuracy
+    score = score_model(model, [task], parts["held_out"])["mood"].accuracy
     print(f"copies {copies}, finetune {finetune}: {score:.1%} of those held out")
     return {"copies": copies, "finetune": finetune, "epochs": epochs, "held_out": score}
 

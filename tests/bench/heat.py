@@ -16,10 +16,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import cv2
 import numpy as np
 
-from faceattr.data.dataset import LabeledDataset
+from faceattr.data.dataset import LabeledDataset, read_dataset
+from faceattr.data.manifest import select_split
 from faceattr.data.sources import read_for_model
 from faceattr.evaluation.metrics import predict
-from faceattr.evaluation.report import read_dataset, select_split
 from faceattr.inference.explain import Heat
 from faceattr.model import file as model_file
 

@@ -1,0 +1,188 @@
+"""Scoring a model file on labelled faces: what `faceattr evaluate` does."""
+
+from __future__ import annotations
+
+import datetime
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from faceattr import __version__
+from faceattr.data.dataset import LabeledDataset, read_dataset
+from faceattr.data.face_finder import FaceFinder
+from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
+from faceattr.data.manifest import Manifest, TasksByName, select_split
+from faceattr.data.near_duplicates import NEAR_DUPLICATE, mark_near_duplicates
+from faceattr.data.sources import check_find_faces_in, read_for_model, without_folders
+from faceattr.detection.base import Detector
+from faceattr.evaluation.groups import check_columns, score_groups
+from faceattr.evaluation.metrics import Score, predict, write_json
+from faceattr.evaluation.report import Evaluation, write_report
+from faceattr.evaluation.robustness import robustness
+from faceattr.files import validate_output_folder
+from faceattr.images.load import PathLike, as_paths
+from faceattr.model import file as model_file
+from faceattr.model import runtime
+from faceattr.model.file import Description
+from faceattr.progress import SILENT, Progress
+
+ABOUT = "about.json"  # which rows and which model file were scored
+ROBUSTNESS = "robustness.json"
+OLD_COLUMNS = {"twin": NEAR_DUPLICATE}  # what a column was called
+
+
+def evaluate(
+    model: str | Path,
+    sources: PathLike | Sequence[PathLike],
+    *,
+    tasks: Collection[str] | None = None,
+    label_map: LabelMap = LABELS_AS_WRITTEN,
+    split: str | None = None,
+    by: Sequence[str] = (),
+    flip: bool = False,
+    robust: bool = False,
+    output: str | Path | None = None,
+    detector: Detector | None = None,
+    find_faces_in: Collection[str] | None = None,
+    cache: str | Path | None = None,
+    progress: Progress = SILENT,
+) -> dict[str, Score]:
+    """Score a model file on labelled faces.
+
+    Args:
+        model: A model file or an exported one, or ``"shipped"`` for the one of the package.
+        sources: See `faceattr.data.sources.read_source`.
+        tasks: Which of the model's tasks to score; None for all that the sources know.
+        label_map: How the labels are to be understood.
+        split: ``"train"``, ``"val"``, ``"test"`` or ``"all"``; None for val where some row
+            is of it, else all.
+        by: Columns by which to group, see `faceattr.evaluation.groups.score_groups`;
+            ``"near_duplicate"`` parts the faces that are, or nearly are, among the sources' rows
+            of split train as well.
+        flip: Average the answers on each face and its mirror image.
+        robust: Also score the faces after they were blurred, darkened, compressed, turned away or
+            covered, see `faceattr.evaluation.robustness.robustness`.
+        output: A folder for the report, see `faceattr.evaluation.report.write_report`.
+        detector: Finds the faces in whole photographs; None: the pictures are faces.
+        find_faces_in: Names of the sources that hold whole photographs; None: all, if any.
+        cache: Folder of the crop cache.
+        progress: Is told how far the work is, and shown an `Evaluation` and a `Robustness`.
+
+    Returns:
+        By task, the score.
+
+    Raises:
+        OSError: The report's folder cannot be written.
+        ValueError: Model and sources share no task, the split has no row, or there is nothing
+            of the kind to group by.
+    """
+    if output is not None:
+        validate_output_folder(Path(output))
+    path, sources = model_file.path_of(model), as_paths(sources)
+    check_find_faces_in(find_faces_in, sources)
+    description = runtime.describe(path)
+    finder = FaceFinder(description.crop, detector, Path(cache) if cache else None, find_faces_in)
+    known = {task.name: task for task in description.tasks}
+    read = read_for_model(sources, known, label_map, finder, progress=progress)
+    whole = _only(read, tasks, path, known)
+    chosen, manifest = select_split(whole, split)
+    by = [OLD_COLUMNS.get(name, name) for name in by]
+    check_columns([c for c in by if c != NEAR_DUPLICATE], manifest.examples, description.tasks)
+    train = whole.only("train") if NEAR_DUPLICATE in by else None
+    rows = _read_rows(manifest, train, finder, progress)
+    network = runtime.FlipAveraging(runtime.load(path)[0]) if flip else runtime.load(path)[0]
+    probabilities = predict(network, rows, progress=progress)
+    names = tuple(map(without_folders, sources))
+    evaluation = Evaluation(
+        path.name,
+        description,
+        chosen,
+        names,
+        rows,
+        probabilities,
+        score_groups(description.tasks, rows, probabilities, by),
+        (*whole.notes, *_remarks(description, chosen, names, flip)),
+    )
+    progress.show(_scored(chosen, rows, whole))
+    progress.show(evaluation)
+    worse = robustness(network, description.tasks, rows, progress) if robust else None
+    if worse:
+        progress.show(worse)
+    if output is not None:
+        write_report(evaluation, Path(output))
+        if worse:
+            write_json(worse.accuracy, Path(output, ROBUSTNESS))
+        write_json(_provenance(evaluation, path, flip), Path(output, ABOUT))
+    return evaluation.scores
+
+
+def _read_rows(
+    manifest: Manifest, train: Sequence | None, finder: FaceFinder, progress: Progress
+) -> LabeledDataset:
+    """The faces to score; with training rows given, marked where they are among these."""
+    where = finder.rule, finder.cache, progress
+    rows, left_out = read_dataset(manifest.examples, manifest.tasks, *where)
+    for reason, count in left_out.items():
+        progress.show(f"left out: {count:,} ({reason})")
+    if not len(rows):
+        raise ValueError("None of these pictures can be read, so there is nothing to score.")
+    if train is None:
+        return rows
+    return mark_near_duplicates(rows, read_dataset(train, manifest.tasks, *where)[0])
+
+
+def _provenance(evaluation: Evaluation, model: Path, flip: bool) -> dict[str, Any]:
+    """Which model file was scored on which rows, for somebody who repeats it."""
+    return {
+        "faceattr": __version__,
+        "date": datetime.date.today().isoformat(),
+        "model": {"file": evaluation.model, "sha256": runtime.sha256_of(model)},
+        "sources": evaluation.sources,
+        "split": evaluation.split,
+        "flip": flip,
+        "rows": {"count": len(evaluation.rows), "sha256": evaluation.rows.sha256()},
+    }
+
+
+def _scored(split: str, rows: LabeledDataset, whole: Manifest) -> str:
+    """Which rows were scored, and how many were not, in a few words."""
+    if split == "all":
+        return f"scored: {len(rows):,} faces of all splits"
+    others = Counter(example.split for example in whole.examples if example.split != split)
+    aside = ", ".join(f"{n:,} of {name or 'no split'}" for name, n in others.items())
+    return f"scored: {len(rows):,} faces of split {split}" + (f", not {aside}" if aside else "")
+
+
+def _remarks(
+    description: Description, split: str, sources: Sequence[str], flip: bool
+) -> Iterator[str]:
+    """What a reader of these figures should have in mind."""
+    if flip:
+        yield "Every answer is the average over a face and its mirror image (--flip)."
+    if split in ("all", "train") and set(sources) & set(description.made.get("sources", ())):
+        yield (
+            "The model learnt from a source of this name: if it is the same, these faces taught "
+            "it and the figures are too good. Keep rows of split test aside, and score those."
+        )
+
+
+def _only(
+    manifest: Manifest, names: Collection[str] | None, path: Path, known: TasksByName
+) -> Manifest:
+    """The tasks of these names alone, and the examples that know one of them."""
+    if names is None:
+        return manifest
+    if strangers := sorted(set(names) - set(known)):
+        raise ValueError(
+            f"{path} has no task {', '.join(strangers)}; its tasks are {', '.join(known)}."
+        )
+    tasks = tuple(task for task in manifest.tasks if task.name in names)
+    examples = tuple(e for e in manifest.examples if any(e.labels.get(t.name) for t in tasks))
+    if not examples:
+        raise ValueError(
+            f"No label is of {' or '.join(names)}; the labels are of "
+            f"{', '.join(task.name for task in manifest.tasks)}."
+        )
+    return replace(manifest, tasks=tasks, examples=examples)
