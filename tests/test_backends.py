@@ -26,7 +26,7 @@ class NoTensorflow:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, NoTensorflow())
 import numpy as np
-from faceattr import model_file
+from faceattr.model import file as model_file
 from faceattr.cli import main
 code = main(sys.argv[2:])
 model, _ = model_file.load(sys.argv[1])

@@ -17,7 +17,7 @@ import pandas as pd
 
 from faceattr.data.dataset import LabeledDataset, add_log_priors
 from faceattr.data.manifest import Example
-from faceattr.evaluation.metrics import Score, mean_accuracy
+from faceattr.evaluation.metrics import Score, mean_accuracy, score_model
 from faceattr.model.learning import check_branches, head_names
 from faceattr.progress import SILENT, Progress
 from faceattr.tasks import Task
