@@ -27,8 +27,13 @@ def add_fields(parser, record: type, *names: str, **options: Mapping[str, Any]) 
     """
     hints = get_type_hints(record, None, {"CropRule": Any})
     texts = help_texts(record)
-    for name, changes in ({name: {} for name in names} | options).items():
-        how = {"help": texts.get(name), "dest": name, **kind_of(hints[name]), **changes}
+    for name in (*names, *options):
+        how = {
+            "help": texts.get(name),
+            "dest": name,
+            **kind_of(hints[name]),
+            **options.get(name, {}),
+        }
         flags = how.pop("flags", (f"--{name.replace('_', '-')}",))
         parser.add_argument(*flags, **how)
 

@@ -58,6 +58,7 @@ BY_PHASE = {
     "unfreeze_from": {**by_name(str), "metavar": "PHASE=LAYER,…"},
     "patience": {**by_name(int), "metavar": "PHASE=N,…"},
 }
+WHOLE = {"trunk": "backbone"}  # what all layers were called together
 OLD_NAMES = {
     "--trunk": "--backbone",
     "--tap": "--feature-layer",
@@ -249,7 +250,9 @@ def _phases(phases: Sequence[Phase], given: dict) -> Sequence[Phase]:
     """The default phases with what was typed for them; a phase of 0 epochs is left out."""
     names = [phase.name for phase in phases]
     typed = {field: given.pop(field, {}) for field in BY_PHASE}
-    rates = typed["learning_rate"]
+    opened = typed["unfreeze_from"]
+    typed["unfreeze_from"] = {name: WHOLE.get(of, of) for name, of in opened.items()}
+    rates = {WHOLE.get(name, name): rate for name, rate in typed["learning_rate"].items()}
     branches = {name: rate for name, rate in rates.items() if name not in names}
     typed["learning_rate"] = {name: rate for name, rate in rates.items() if name in names}
     for values in typed.values():

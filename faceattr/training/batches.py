@@ -201,8 +201,8 @@ class MaskedBatches(keras.utils.PyDataset):
 
     Every batch holds the same number of rows of each pattern of known tasks, give or take one or
     two. An epoch draws as many rows as there are, but at least 20 batches, and repeats no row of a
-    pattern before it has drawn them all. A batch depends on seed, epoch and step alone, so a resumed run
-    sees what an unbroken one would have seen.
+    pattern before it has drawn them all. A batch depends on seed, epoch and step alone, so a
+    resumed run sees what an unbroken one would have seen.
 
     Args:
         rows: The training rows.

@@ -142,9 +142,8 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     train = replace(add_log_priors(train, settings.priors), balance=settings.balance)
     model = with_auxiliary(model, settings.auxiliary)
-    salt = seed_salt(network) if network else ()
-    names, is_joint = [task.name for task in tasks], settings.schedule == "joint"
-    combine = combination_for(settings, names) if is_joint else None
+    names, salt = [task.name for task in tasks], seed_salt(network) if network else ()
+    combine = combination_for(settings, names) if settings.schedule == "joint" else None
     own = combine.variables if combine else ()
     checkpoints = Checkpoints(folder, model, settings.phases, own)
     position = checkpoints.begin(_identity(model, tasks, train, val, settings, network), resume)
@@ -155,28 +154,21 @@ def fit(
     for number, phase in enumerate(settings.phases):
         if number < position.phase or (number == position.phase and position.is_behind(phase)):
             continue
-        resumed = number == position.phase and position.epochs > 0
-        if not resumed:
+        if number > position.phase or not position.epochs:
             position = replace(position, phase=number, epochs=0, waited=0)
             checkpoints.restore_best(position)
-        average = WeightAverage(checkpoints.weights, settings.ema) if settings.ema else None
-        changed = checkpoints.changed(position)
         cached = cache.enter(model, number) if cache else None
         before = sum(earlier.epochs for earlier in settings.phases[:number])
         inputs = PhaseInputs(model, phase, settings, train, before, cached, salt)
         schedule = task_schedule(inputs, combine)
-        state = [*schedule.state, *(average.state if average else ())]
-        if resumed:
-            checkpoints.restore_state(state)
         # The rows' features and what learns above them give the whole network's answers.
         score = partial(evaluate, inputs.trainable, tasks, cached.val if cached else val)
-        save = partial(checkpoints.save, changed=changed, state=state)
-        end_of_epoch = _EndOfEpoch(inputs, position, checkpoints, score, average, save, progress)
-        watching = [*([average] if average else ()), end_of_epoch, steps, *callbacks]
+        keeper = EpochKeeper(inputs, schedule.state, score, position, checkpoints, progress)
         for start, end, size in phase.size_stages(train.crops.shape[1], position.epochs):
-            if not end_of_epoch.position.has_waited(phase):
+            if not keeper.position.has_waited(phase):
+                watching = [*keeper.averages, keeper, steps, *callbacks]
                 schedule.run(start, end, size, watching)
-        position = end_of_epoch.position
+        position = keeper.position
     checkpoints.restore_best(position)
 
 
@@ -207,23 +199,37 @@ class _Steps(keras.callbacks.Callback):
         next(self._left, None)
 
 
-class _EndOfEpoch(keras.callbacks.Callback):
-    """Scores, logs and checkpoints each epoch of a phase, and ends one that brings no more."""
+class EpochKeeper(keras.callbacks.Callback):
+    """Scores, logs and checkpoints each epoch of a phase, and ends one that brings no more.
+
+    Args:
+        inputs: Of the phase.
+        state: What a checkpoint of the phase needs besides the network.
+        score: Gives the exact scores on the validation rows.
+        position: In the phase; behind its beginning, the state is read from the checkpoint.
+        checkpoints: Of the run.
+        progress: Is shown every `Epoch`.
+    """
 
     def __init__(
         self,
         inputs: PhaseInputs,
+        state: Sequence[keras.Variable],
+        score: Callable[[], Mapping[str, Score]],
         position: Position,
         checkpoints: Checkpoints,
-        score: Callable[[], Mapping[str, Score]],
-        average: WeightAverage | None,
-        save: Callable[[Position], None],
         progress: Progress,
     ) -> None:
         super().__init__()
         self.position = position
-        self._inputs, self._checkpoints, self._score = inputs, checkpoints, score
-        self._average, self._save, self._progress = average, save, progress
+        self._inputs, self._score = inputs, score
+        self._checkpoints, self._progress = checkpoints, progress
+        decay = inputs.settings.ema
+        self.averages = [WeightAverage(checkpoints.weights, decay)] if decay else []
+        self._changed = checkpoints.changed(position)
+        self._state = [*state, *(v for average in self.averages for v in average.state)]
+        if position.epochs:
+            checkpoints.restore_state(self._state)
 
     def on_epoch_begin(self, epoch: int, logs=None) -> None:
         self._started = time.monotonic()
@@ -234,11 +240,11 @@ class _EndOfEpoch(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs=None) -> None:
         _check_finite(logs)
-        with self._average.in_place() if self._average else nullcontext():
+        with self.averages[0].in_place() if self.averages else nullcontext():
             result = self._result(epoch, logs or {})
         self._progress.show(result)
         _write_log(result, self._checkpoints.folder / LOG)
-        self._save(self.position)
+        self._checkpoints.save(self.position, self._changed, self._state)
         self.model.stop_training = self.position.has_waited(self._inputs.phase)
 
     def _result(self, epoch: int, logs: Mapping[str, float]) -> Epoch:
