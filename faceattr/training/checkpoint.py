@@ -109,12 +109,7 @@ class Position:
     waited: int = 0
 
     def after(self, number: int, mean: float) -> Position:
-        """The position after one more epoch.
-
-        Args:
-            number: The epoch's number over all phases.
-            mean: Its mean accuracy.
-        """
+        """The position after epoch `number` over all phases, and its mean accuracy."""
         if mean > self.best or not np.isfinite(self.best):
             return replace(self, epochs=self.epochs + 1, best=mean, number=number, waited=0)
         return replace(self, epochs=self.epochs + 1, waited=self.waited + 1)
@@ -132,10 +127,7 @@ class Checkpoints:
     """The checkpoint of a run and the weights of its best epoch, in one folder.
 
     Args:
-        folder: Of the run.
-        network: What is trained.
-        phases: Of the run.
-        own: Variables of the combined loss that learn along.
+        own: Variables of the combined loss that learn along with the network.
     """
 
     def __init__(
@@ -150,11 +142,10 @@ class Checkpoints:
         self.weights = [v for v in trainable_in(network, phases) if id(v) in ids]
 
     def begin(self, identity: Mapping[str, Any], resume: bool) -> Position:
-        """Where to start: at the beginning, or where the checkpoint was written.
+        """Where to start: at the beginning, or to `resume` where the checkpoint was written.
 
         Args:
             identity: What a resumed run must have in common with the one that it goes on with.
-            resume: Go on from the checkpoint, if there is one.
 
         Raises:
             ValueError: The checkpoint is of a run with another identity, or damaged.
@@ -200,15 +191,12 @@ class Checkpoints:
         """Write a checkpoint; the one before, and its best epoch, stay until this one is whole.
 
         Args:
-            position: Where the run is.
-            changed: Of `changed`.
-            state: What the phase needs besides the network: of optimisers and averages.
+            changed: What the phases so far may have changed, of `changed`.
+            state: What the phase needs besides: of optimisers and averages.
         """
-        arrays = {"position": np.array(astuple(position), "float64")}
-        _write(
-            self.folder / CHECKPOINT,
-            arrays | _named("network", changed) | _named("optimizer", state),
-        )
+        at = {"position": np.array(astuple(position), "float64")}
+        arrays = at | _named("network", changed) | _named("optimizer", state)
+        _write(self.folder / CHECKPOINT, arrays)
         for path in self.folder.glob("best-*.npz"):
             if path != self._best_path(position):
                 path.unlink()

@@ -73,10 +73,6 @@ def describe_run(
     """What a model file says about how it was made: fields of its description.
 
     Args:
-        sources: Of the run.
-        rows: By split.
-        network: What was trained.
-        settings: How.
         notes: How the labels were read.
         old: The model whose heads were kept.
     """
@@ -158,7 +154,17 @@ def package(
     described = replace(description, scores=found)
     model_file.describe_anew(part, described)
     os.replace(part, output)
-    evaluation = _evaluation(output, described, val, answers, changed, folder / checkpoint.LOG)
+    evaluation = Evaluation(
+        model=output.name,
+        description=described,
+        split="val",
+        sources=tuple(description.made["sources"]),
+        rows=val,
+        probabilities=answers,
+        groups=twin_groups(described.tasks, val, answers),
+        remarks=(*_what_was_done(description.made), *map(str, changed)),
+        log=folder / checkpoint.LOG,
+    )
     write_report(evaluation, folder)
     checkpoint.remove(folder)
     half_precision = found["half_precision"] if half else {}
@@ -182,27 +188,6 @@ def _with_priors(
         "class_shares": {**before.get("class_shares", {}), **shares_of},
     }
     return replace(description, made={**description.made, **(about if about["priors"] else {})})
-
-
-def _evaluation(
-    output: Path,
-    description: Description,
-    val: LabeledDataset,
-    answers: Mapping[str, np.ndarray],
-    changed: Sequence[Change],
-    log: Path,
-) -> Evaluation:
-    return Evaluation(
-        model=output.name,
-        description=description,
-        split="val",
-        sources=tuple(description.made["sources"]),
-        rows=val,
-        probabilities=answers,
-        groups=twin_groups(description.tasks, val, answers),
-        remarks=(*_what_was_done(description.made), *map(str, changed)),
-        log=log,
-    )
 
 
 def check_priors(priors: Mapping[str, str], train: LabeledDataset) -> None:

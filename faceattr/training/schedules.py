@@ -29,13 +29,9 @@ class PhaseInputs:
     """What a phase trains, on what.
 
     Args:
-        network: A model of `faceattr.model.build`.
-        phase: The phase.
-        settings: Of the run.
-        train: Training rows.
         epochs_before: Epochs of earlier phases, which count for the order of the batches.
         cached: Features of what the phase leaves as it is; None trains on crops.
-        seed_salt: As for `faceattr.training.trainer.fit`.
+        seed_salt: Of `faceattr.training.network.seed_salt`.
     """
 
     network: keras.Model
@@ -75,11 +71,7 @@ class PhaseInputs:
         )
 
     def soft_sharing(self, steps: int) -> list[SoftSharing]:
-        """What draws the backbones together; nothing where tasks share one or it does not learn.
-
-        Args:
-            steps: Of an epoch.
-        """
+        """What draws the backbones together; nothing where tasks share one or it does not learn."""
         strength = self.settings.sharing_strength
         if not (strength and corresponding_variables(self.trainable)):
             return []
@@ -91,7 +83,6 @@ def task_schedule(inputs: PhaseInputs, combine: Sum | None = None) -> Joint | Al
     """Prepare a phase: from here on only what it says learns.
 
     Args:
-        inputs: What is trained, on what.
         combine: Makes one loss of those of a joint step, and keeps what it has learnt from phase
             to phase; None where Keras' own sum will do.
     """
