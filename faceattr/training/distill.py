@@ -96,7 +96,6 @@ def distilled(
 
     Args:
         rows: Training rows, never those of val.
-        how: What counts.
         priors: Tasks that learn with the class shares of each row's source
             (`LabeledDataset.log_priors`). Their teachers' answers are put to a uniform prior
             first, and beside a label to the shares of its source; an unlabelled row that is
