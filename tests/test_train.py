@@ -17,6 +17,7 @@ from conftest import shaded, toy_network
 from faceattr import cli
 from faceattr.cli.train import network_of
 from faceattr.data.dataset import LabeledDataset
+from faceattr.evaluation.report import SCORES, write_report
 from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
 from faceattr.model.build import build
@@ -58,6 +59,17 @@ def toy(monkeypatch):
     monkeypatch.setattr(config, "FINETUNE", opened)
     monkeypatch.setattr(network_module, "new_model", built)
     monkeypatch.setattr(network_module, "finished_model", lambda network, trained, tasks: trained)
+    monkeypatch.setattr("faceattr.training.package.write_report", only_scores)
+
+
+def only_scores(findings, folder):
+    """What tells a finished run, without the pictures and pages of a report."""
+    (folder / SCORES).write_text("{}")
+
+
+@pytest.fixture
+def whole_report(toy, monkeypatch):
+    monkeypatch.setattr("faceattr.training.package.write_report", write_report)
 
 
 def interrupt(*args, **kwargs):
@@ -70,7 +82,7 @@ def train(data, *options, sources=None):
     return cli.main(["train", *sources, *always, *options])
 
 
-def test_disjoint_sets_make_one_self_describing_model(data, toy, capsys):
+def test_disjoint_sets_make_one_self_describing_model(data, whole_report, capsys):
     assert (
         train(data, "--epochs", "frozen=2,finetune=1", "--unfreeze-from", "finetune=block4_conv1")
         == 0
@@ -333,7 +345,7 @@ def test_vgg16_itself_trains_from_nothing_to_a_plain_half_precision_file(data, c
     assert train(data, *own_backbone, "--epochs", "frozen=1,finetune=1") == 0
 
 
-def test_balanced_classes_and_renamed_labels_are_told_in_the_report(data, toy, capsys):
+def test_balanced_classes_and_renamed_labels_are_told_in_the_report(data, whole_report, capsys):
     options = "--epochs frozen=1,finetune=0 --balance sampling --map tint:blue=cold"
     assert train(data, *options.split(), "--map", "red=warm") == 0
     assert "note: tint: blue (10) counts as cold" in capsys.readouterr().out

@@ -163,12 +163,12 @@ def fit(
         schedule = task_schedule(inputs, combine)
         # The rows' features and what learns above them give the whole network's answers.
         score = partial(evaluate, inputs.trainable, tasks, cached.val if cached else val)
-        keeper = EpochKeeper(inputs, schedule.state, score, position, checkpoints, progress)
+        epoch_end = EpochCheckpoint(inputs, schedule.state, score, position, checkpoints, progress)
         for start, end, size in phase.size_stages(train.crops.shape[1], position.epochs):
-            if not keeper.position.has_waited(phase):
-                watching = [*keeper.averages, keeper, steps, *callbacks]
+            if not epoch_end.position.has_waited(phase):
+                watching = [*epoch_end.averages, epoch_end, steps, *callbacks]
                 schedule.run(start, end, size, watching)
-        position = keeper.position
+        position = epoch_end.position
     checkpoints.restore_best(position)
 
 
@@ -199,7 +199,7 @@ class _Steps(keras.callbacks.Callback):
         next(self._left, None)
 
 
-class EpochKeeper(keras.callbacks.Callback):
+class EpochCheckpoint(keras.callbacks.Callback):
     """Scores, logs and checkpoints each epoch of a phase, and ends one that brings no more.
 
     Args:
