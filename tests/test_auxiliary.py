@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import SHADE, TINT, noted_epochs, toy_network
-from test_fit import TRAIN, VAL
+from test_trainer import TRAIN, VAL
 
 from faceattr.training.config import NO_AUGMENTATION, Auxiliary, Phase, Settings
 from faceattr.training.losses import compiled, with_auxiliary

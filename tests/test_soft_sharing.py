@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from conftest import SHADE, TINT, noted_epochs, toy_network
 from keras import layers
-from test_fit import TRAIN, VAL
+from test_trainer import TRAIN, VAL
 
 from faceattr.model.learning import branch_pattern
 from faceattr.training.config import NO_AUGMENTATION, Auxiliary, Phase, Settings

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import SHADE, TINT, noted_epochs, toy_network
-from test_fit import TRAIN, VAL
+from test_trainer import TRAIN, VAL
 
 from faceattr.training import schedules
 from faceattr.training.config import NO_AUGMENTATION, Phase, Settings

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import SHADE, TINT
-from test_fit import PHASES, VAL, run
+from test_trainer import PHASES, VAL, run
 
 from faceattr.evaluation.metrics import evaluate
 from faceattr.training.checkpoint import WeightAverage
