@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from conftest import shaded, toy_network
 
+import faceattr
 from faceattr import cli
 from faceattr.cli.train import network_of
 from faceattr.data.dataset import LabeledDataset
@@ -120,6 +121,19 @@ def test_an_interrupted_run_says_how_to_go_on(data, toy, monkeypatch, capsys):
         assert train(data) == 130
     assert "--resume goes on" in capsys.readouterr().err
     assert train(data, "--epochs", "frozen=1,finetune=0", "--resume") == 0
+
+
+def test_the_library_prints_nothing_and_returns_what_was_measured(data, toy, capsys):
+    phases = (replace(config.FROZEN, epochs=1),)
+    result = faceattr.train(
+        f"shade={data / 'shades'}",
+        data / "my.keras",
+        settings=faceattr.Settings(phases, batch_size=8),
+        cache=data / "cache",
+    )
+    assert capsys.readouterr().out == ""
+    assert result.model == data / "my.keras"
+    assert result.scores["shade"].n == 4 and set(result.half_precision) == {"shade"}
 
 
 @pytest.mark.parametrize(
