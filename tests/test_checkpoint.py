@@ -5,7 +5,7 @@ from conftest import SHADE, TINT
 from test_trainer import PHASES, VAL, run
 
 from faceattr.evaluation.metrics import evaluate
-from faceattr.training.checkpoint import WeightAverage
+from faceattr.training.callbacks import WeightAverage
 from faceattr.training.config import NO_AUGMENTATION, Settings
 
 SETTINGS = Settings(phases=PHASES, batch_size=16, augmentation=NO_AUGMENTATION, seed=3, ema=0.9)

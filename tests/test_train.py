@@ -24,7 +24,7 @@ from faceattr.model import file as model_file
 from faceattr.model.build import build
 from faceattr.model.file import Description
 from faceattr.tasks import GENDER
-from faceattr.training import config, schedules
+from faceattr.training import config, trainer
 from faceattr.training import network as network_module
 from faceattr.training.config import FINETUNE, Network
 
@@ -211,12 +211,12 @@ def test_a_run_that_goes_on_sees_other_batches_than_the_one_before(data, toy, mo
     """With the seed alone it would see the very crops again that the start knows by heart."""
     seeds = []
 
-    class Spy(schedules.MaskedBatches):
+    class Spy(trainer.MaskedBatches):
         def __init__(self, *args, seed, **more):
             seeds.append(seed)
             super().__init__(*args, seed=seed, **more)
 
-    monkeypatch.setattr(schedules, "MaskedBatches", Spy)
+    monkeypatch.setattr(trainer, "MaskedBatches", Spy)
     short = ["--epochs", "frozen=1,finetune=0"]
     go_on = [*short, "--weights", str(data / "my.keras"), "-o"]
     assert train(data, *short) == 0

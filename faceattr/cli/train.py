@@ -287,8 +287,9 @@ class TrainingTerminal(Terminal):
         return self._bar.follow(items, what)
 
     def show(self, record: object) -> None:
+        from faceattr.training.checkpoint import Epoch
         from faceattr.training.train import RowsRead
-        from faceattr.training.trainer import Epoch, TrainingStarted
+        from faceattr.training.trainer import TrainingStarted
 
         if isinstance(record, TrainingStarted):
             self._run, self._began, self._first = record, time.monotonic(), 0

@@ -30,9 +30,10 @@ from faceattr.progress import SILENT, Progress
 from faceattr.tasks import Task
 from faceattr.training import network as networks
 from faceattr.training.batches import steps_per_epoch
+from faceattr.training.checkpoint import Epoch
 from faceattr.training.config import OLD_NAMES, Network, Settings, TaskSampling
 from faceattr.training.feature_cache import folder_in
-from faceattr.training.trainer import Epoch, check, fit
+from faceattr.training.trainer import check, fit
 
 ALONE = "alone"
 STORED_NAMES = {new: old for old, new in OLD_NAMES.items()}

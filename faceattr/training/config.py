@@ -327,7 +327,7 @@ class Settings:
         combine: How the losses of a joint step become one, see `faceattr.training.losses`.
         auxiliary: Losses of tasks read at earlier layers as well, while training.
         sharing_strength: How strongly soft sharing draws the backbones together after every step:
-            0 (independent) to inf (equal), see `faceattr.training.schedules.proximal_step`.
+            0 (independent) to inf (equal), see `faceattr.training.callbacks.proximal_step`.
         augment_repeats: Augmented copies of each face whose features are kept while what lies
             below them does not learn; 0 computes every crop anew.
         seed: Decides order, augmentation, dropout and the start of the network.
@@ -379,6 +379,10 @@ class Settings:
             self.schedule == "alternating" and self.combine != "sum",
             "A step of one task has one loss: there is nothing to combine.",
         )
+
+    def epochs_before(self, number: int) -> int:
+        """Epochs of the phases before phase `number`, from 0."""
+        return sum(phase.epochs for phase in self.phases[:number])
 
 
 def _refuse(is_wrong: bool, message: str, *received: object) -> None:

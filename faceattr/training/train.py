@@ -98,7 +98,7 @@ def train(
         resume: Go on with a run that was interrupted.
         overwrite: Replace a model or an unfinished run that is already there; a finished run and
             its model stay until the new model is finished.
-        progress: Is shown `RowsRead`, notes, and every `faceattr.training.trainer.Epoch`.
+        progress: Is shown `RowsRead`, notes, and every `faceattr.training.checkpoint.Epoch`.
 
     Returns:
         The scores of the finished file and what else was measured.

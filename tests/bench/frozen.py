@@ -51,9 +51,10 @@ def timed(parts: dict, seed: int, copies: int, finetune: str | None) -> dict:
     from faceattr.evaluation.metrics import evaluate
     from faceattr.progress import Progress
     from faceattr.tasks import Task
+    from faceattr.training.checkpoint import Epoch
     from faceattr.training.config import FINETUNE, FROZEN, Network, Settings
     from faceattr.training.network import new_model
-    from faceattr.training.trainer import Epoch, fit
+    from faceattr.training.trainer import fit
 
     keras.utils.set_random_seed(seed)
     task, network = Task("mood", CLASSES), Network(dtype="float32")
