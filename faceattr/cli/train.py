@@ -37,7 +37,11 @@ from faceattr.cli.options import (
 from faceattr.cli.recipe import read_recipe
 from faceattr.progress import Bar
 from faceattr.training.config import (
+    FINETUNE,
+    FROZEN,
     NO_AUGMENTATION,
+    SCRATCH,
+    WHOLE,
     Auxiliary,
     Network,
     Phase,
@@ -58,7 +62,7 @@ BY_PHASE = {
     "unfreeze_from": {**by_name(str), "metavar": "PHASE=LAYER,…"},
     "patience": {**by_name(int), "metavar": "PHASE=N,…"},
 }
-WHOLE = {"trunk": "backbone"}  # what all layers were called together
+OLD_BRANCHES = {"trunk": "backbone"}
 OLD_NAMES = {
     "--trunk": "--backbone",
     "--tap": "--feature-layer",
@@ -251,10 +255,11 @@ def _phases(phases: Sequence[Phase], given: dict) -> Sequence[Phase]:
     names = [phase.name for phase in phases]
     typed = {field: given.pop(field, {}) for field in BY_PHASE}
     opened = typed["unfreeze_from"]
-    typed["unfreeze_from"] = {name: WHOLE.get(of, of) for name, of in opened.items()}
-    rates = {WHOLE.get(name, name): rate for name, rate in typed["learning_rate"].items()}
-    branches = {name: rate for name, rate in rates.items() if name not in names}
-    typed["learning_rate"] = {name: rate for name, rate in rates.items() if name in names}
+    typed["unfreeze_from"] = {name: OLD_BRANCHES.get(of, of) for name, of in opened.items()}
+    rates = {OLD_BRANCHES.get(name, name): rate for name, rate in typed["learning_rate"].items()}
+    of_phases = {*names, *(phase.name for phase in (FROZEN, FINETUNE, SCRATCH, WHOLE))}
+    branches = {name: rate for name, rate in rates.items() if name not in of_phases}
+    typed["learning_rate"] = {name: rate for name, rate in rates.items() if name in of_phases}
     for values in typed.values():
         if strangers := sorted(set(values) - set(names)):
             raise ValueError(
