@@ -58,7 +58,7 @@ def findings():
     sizes = {"by_size": {"16": {"mood": 0.5}, "32": {"mood": 0.75, "tint": 0.5}}, "min_face": 32}
     tuned = {"mood": {"calibrated": {"temperature": 1.25, "held_out_error": None}}}
     about = Description(
-        (MOOD, TINT), CropRule(32), data=data, made=made, scores=sizes | tuned, licence="mine"
+        (MOOD, TINT), CropRule(32), data=data, provenance=made, scores=sizes | tuned, licence="mine"
     )
     found = Evaluation("m.keras", about, "val", ("mood=x",), rows, said, remarks=("Mind the gap.",))
     groups = by_groups(found.answers, rows, said, about.tasks, ["hat", "mood"])

@@ -97,7 +97,7 @@ def test_disjoint_sets_make_one_self_describing_model(data, whole_report, capsys
     assert list(model.output) == ["shade", "tint"]
     assert description.scores["shade"]["n"] + description.scores["tint"]["n"] == 10
     assert description.data[0]["rows"] == 40
-    assert description.made["settings"]["batch_size"] == 8
+    assert description.provenance["settings"]["batch_size"] == 8
     made = {path.name for path in (data / "my.training").iterdir()}
     kept = {"log.csv", "settings.json", "scores.json"}
     pictures = {"confusions.png", "curves.png", "calibration.png", "mistakes.png"}
@@ -366,7 +366,7 @@ def test_balanced_classes_and_renamed_labels_are_told_in_the_report(data, whole_
     page = (data / "my.training/report.html").read_text()
     for told in ("Rare classes were shown more often", "tint: red (10) counts as warm"):
         assert told in page
-    made = model_file.describe(data / "my.keras").made
+    made = model_file.describe(data / "my.keras").provenance
     assert made["settings"]["balance"] == "sampling"
     parts = model_file.describe(data / "my.keras").data
     assert sum(sum(part["labels"]["shade"]) for part in parts) == 20
@@ -421,8 +421,8 @@ def test_a_mix_by_source_with_priors_and_an_average_trains(data, toy, capsys):
     mix = ["--mix", "shades=1,tints=3", "--prior", "tint=uniform,shade=shades", "--ema", "0.9"]
     assert train(data, *mix, "--epochs", "frozen=1,finetune=1") == 0
     _, description = model_file.load(data / "my.keras")
-    assert description.made["settings"]["priors"] == {"tint": "uniform", "shade": "shades"}
-    assert description.made["settings"]["ema"] == 0.9
+    assert description.provenance["settings"]["priors"] == {"tint": "uniform", "shade": "shades"}
+    assert description.provenance["settings"]["ema"] == 0.9
 
 
 def test_overwriting_keeps_the_finished_run_until_there_is_a_new_model(data, toy, monkeypatch):
@@ -460,14 +460,16 @@ def test_a_prior_is_set_anew_without_training(data, toy, capsys):
 
     for prior in ("tint=tints", "tint=natural", "tint:blue=1,green=2,red=1"):
         other, described = reset(prior)
-        name = described.made["priors"]["tint"]
-        shares = about.made["class_shares"]["tint"][name] if isinstance(name, str) else [1, 2, 1]
+        name = described.provenance["priors"]["tint"]
+        shares = (
+            about.provenance["class_shares"]["tint"][name] if isinstance(name, str) else [1, 2, 1]
+        )
         answers = other.predict(crops, verbose=0)["tint"]
         np.testing.assert_allclose(answers, expected(np.array(shares)), atol=2e-3)
     renaming = ["--rename", "tint=hue", "--rename-class", "tint:blue=sea"]
     places = [str(data / "other.keras"), "-o", str(data / "named.keras")]
     assert cli.main(["heads", *places, *renaming]) == 0
-    made = model_file.describe(data / "named.keras").made
+    made = model_file.describe(data / "named.keras").provenance
     assert made["priors"] == {"hue": {"sea": 1, "green": 2, "red": 1}}
     assert "tint" not in model_file.describe(data / "other.keras").scores  # they were of others
     capsys.readouterr()
@@ -494,6 +496,6 @@ def test_a_teacher_labels_what_the_rows_do_not_know(data, toy, capsys):
     ]
     assert train(data, *few, *taught) == 0
     assert "teacher: tint: 16 of 16 unlabelled faces" in capsys.readouterr().out
-    made = model_file.describe(data / "my.keras").made
+    made = model_file.describe(data / "my.keras").provenance
     assert made["distillation"]["shares"] == {"shade": 0.3}
     assert made["distillation"]["teachers"] == ["teacher.keras"]

@@ -214,7 +214,7 @@ class ExistingHeads:
             "sha256": model_file.sha256_of(self.path),
             "heads": list(self.known),
             "data": [dict(part) for part in self.description.data],
-            "made": dict(self.description.made),
+            "provenance": dict(self.description.provenance),
         }
 
 

@@ -92,7 +92,7 @@ def describe_run(
         "labels_read_as": list(notes),
         **({"added_to": old.provenance()} if old else {}),
     }
-    return {"network": architecture(network), "data": tuple(data), "made": made}
+    return {"network": architecture(network), "data": tuple(data), "provenance": made}
 
 
 def _labels(rows: LabeledDataset) -> dict[str, list[float]]:
@@ -158,11 +158,11 @@ def package(
         model=output.name,
         description=described,
         split="val",
-        sources=tuple(description.made["sources"]),
+        sources=tuple(description.provenance["sources"]),
         rows=val,
         probabilities=answers,
         groups=twin_groups(described.tasks, val, answers),
-        remarks=(*_what_was_done(description.made), *map(str, changed)),
+        remarks=(*_what_was_done(description.provenance), *map(str, changed)),
         log=folder / checkpoint.LOG,
     )
     write_report(evaluation, folder)
@@ -182,12 +182,14 @@ def _with_priors(
     shares_of = {name: class_shares(train, name) for name in learnt}
     for name, prior in learnt.items():
         set_prior(best, name, np.log(shares_of[name][prior]))
-    before = old.description.made if old else {}
+    before = old.description.provenance if old else {}
     about = {
         "priors": {**before.get("priors", {}), **learnt},
         "class_shares": {**before.get("class_shares", {}), **shares_of},
     }
-    return replace(description, made={**description.made, **(about if about["priors"] else {})})
+    return replace(
+        description, provenance={**description.provenance, **(about if about["priors"] else {})}
+    )
 
 
 def check_priors(priors: Mapping[str, str], train: LabeledDataset) -> None:

@@ -133,7 +133,7 @@ def train(
     _show_permutations(manifest.tasks, rows["train"], network, look.cache, progress)
     compare_on = [_rows_of(source, old, network, look, spelling) for source in compared if old]
     about = describe_run(every, rows, network, settings, manifest.notes, old)
-    about["made"] |= {"distillation": distillation.provenance()} if distillation else {}
+    about["provenance"] |= {"distillation": distillation.provenance()} if distillation else {}
     terms = licence or networks.licence(network)
     description = Description(heads, rule, licence=terms, **about)
     val = mark_near_duplicates(rows["val"], rows["train"])
