@@ -127,7 +127,7 @@ def plain_loop(
 
 def kernels(ours: FaceAttributes, files: list[str]) -> dict[str, Callable[[], object]]:
     """Each stage alone, on all processors, with everything it needs in memory."""
-    workers = count_workers(None)
+    workers = count_workers()
     side = min_decode_size(ours.detector)
     images = [read_picture(path, side).image for path in files]
     faces = [ours.find(image) for image in images]
@@ -156,7 +156,7 @@ def print_table(seconds: dict[str, list[float]], count: int, ours: FaceAttribute
     median = {name: statistics.median(times) for name, times in seconds.items()}
     limit = sum(time for name, time in median.items() if name.startswith("(k)"))
     print(
-        f"{count} pictures, detector {ours.detector.provenance['name']}, {count_workers(None)} cores"
+        f"{count} pictures, detector {ours.detector.provenance['name']}, {count_workers()} cores"
     )
     for name, spent in median.items():
         shown = f"{name:<24} {spent:7.2f} s  {count / spent:7.1f} pictures/s"
