@@ -11,8 +11,7 @@ from dataclasses import fields, replace
 from typing import TypeVar
 
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-from rich.table import Column, Table
-from rich.text import Text
+from rich.table import Table
 
 from faceattr.cli.console import ERR, OUT, Terminal, show
 from faceattr.cli.fields import add_fields
@@ -329,21 +328,12 @@ def _cell(name: str, epoch) -> str:
 
 
 def print_rows(read) -> None:
-    """Print the faces that can be used, by split, task and class (votes count as shares)."""
-    total = sum(map(len, read.rows.values()))
-    counts = ", ".join(f"{len(part):,} {split}" for split, part in read.rows.items())
-    OUT.print(f"{total:,} faces: {counts}")
-    table = Table("task", "class", *(Column(split, justify="right") for split in read.rows))
-    for task in read.tasks:
-        targets = [part.targets[task.name] for part in read.rows.values()]
-        known = [f"{int(target.any(axis=1).sum()):,}" for target in targets]
-        table.add_row(task.name, "(all)", *known)
-        for position, name in enumerate(task.classes):
-            shares = [f"{target[:, position].sum():,.0f}" for target in targets]
-            table.add_row("", Text(name), *shares)
-    OUT.print(table)
-    for reason, count in read.left_out.items():
-        OUT.print(f"left out: {count:,} ({reason})")
+    """Print the faces that can be used, by split, task and class, and what is worth a note."""
+    from faceattr.cli.tables import print_left_out
+    from faceattr.data.dataset import summarize
+
+    show(summarize(read.rows, read.tasks))
+    print_left_out(read.left_out)
     for note in read.notes:
         OUT.print(f"note: {note}")
 
@@ -352,36 +342,17 @@ def print_result(result) -> None:
     """Print what a training brought."""
     from faceattr.cli import tables  # noqa: F401
 
-    print_half_precision(result.half_precision)
-    print_calibration(result.calibration)
-    if result.changes:
-        print_changes(result.changes)
-    show(result.evaluation)
-
-
-def print_calibration(calibration) -> None:
-    """Print by task the temperature and the calibration error on rows that did not fit it."""
-    from faceattr.evaluation.calibration import FEWEST
-
-    for name, found in calibration.items():
-        if not found.fitted:
-            OUT.print(f"{name}: not calibrated, which takes {FEWEST} val rows that know it")
-            continue
-        OUT.print(
-            f"{name}: calibrated with temperature {found.temperature:.2f}, calibration error "
-            f"{found.held_out_error:.1%} on rows that did not fit it "
-            f"({found.expected_ece:.1%} by chance alone)"
-        )
-
-
-def print_half_precision(differences) -> None:
-    """Print by task how far the stored file's answers on val are from those in float32."""
-    for name, found in differences.items():
+    for name, found in result.half_precision.items():
         OUT.print(
             f"{name}: stored in half precision; on val the same answer for "
             f"{found['same_answer']:.2%}, largest difference of a probability "
             f"{found['largest']:.4f}"
         )
+    for name, calibration in result.calibration.items():
+        OUT.print(f"{name}: {calibration}")
+    if result.changes:
+        print_changes(result.changes)
+    show(result.evaluation)
 
 
 def print_changes(found: Sequence) -> None:
