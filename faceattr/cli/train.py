@@ -288,7 +288,10 @@ class TrainingTerminal(Terminal):
 
     def track(self, items: Sequence[T], what: str) -> Iterable[T]:
         self._bar.start()
-        return self._bar.follow(items, what)
+        yield from self._bar.follow(items, what)
+        # A bar that is live takes what is printed on standard output to standard error.
+        if not self._bar.tasks:
+            self._bar.stop()
 
     def show(self, record: object) -> None:
         from faceattr.training.checkpoint import Epoch
