@@ -231,14 +231,15 @@ def compiled(
 
     Args:
         network: All heads of a joint step, or the one head of a task, with auxiliary ones.
-        combine: Of `combination_for`.
+        combine: What makes one loss of several and has learnt already; None for a new one.
     """
+    auxiliary = [one for one in settings.auxiliary if one.head in network.output]
+    tasks = own_heads(network, auxiliary)
+    combine = combine or combination_for(settings, tasks)
     if combine is None:
         weights, smoothing = settings.loss_weights, settings.label_smoothing
         compile_masked(network, optimizer, label_smoothing=smoothing, weights=weights)
         return network
-    auxiliary = [one for one in settings.auxiliary if one.head in network.output]
     model = CombinedLosses(network, combine, settings.label_smoothing, auxiliary)
-    tasks = own_heads(network, auxiliary)
     model.compile(optimizer, weighted_metrics={name: ["accuracy"] for name in tasks})
     return model

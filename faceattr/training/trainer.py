@@ -303,8 +303,7 @@ class Alternating:
         own = [name, *(one.head for one in settings.auxiliary if one.task == name)]
         outputs = {head: network.output[head] for head in own}
         optimizer = make_optimizer(self._inputs.phase, self._steps[name])
-        combine = combination_for(settings, [name])
-        model = compiled(keras.Model(network.input, outputs), optimizer, settings, combine)
+        model = compiled(keras.Model(network.input, outputs), optimizer, settings)
         optimizer.build(model.trainable_variables)
         return model
 
