@@ -35,7 +35,7 @@ from faceattr.images.crop import crop
 from faceattr.images.inputs import Inputs
 from faceattr.images.load import read_image, read_picture
 from faceattr.inference.label import label_to
-from faceattr.inference.pipeline import default_workers
+from faceattr.inference.pipeline import count_workers
 from faceattr.inference.predictor import FaceAttributes
 
 
@@ -127,7 +127,7 @@ def plain_loop(
 
 def kernels(ours: FaceAttributes, files: list[str]) -> dict[str, Callable[[], object]]:
     """Each stage alone, on all processors, with everything it needs in memory."""
-    workers = default_workers()
+    workers = count_workers()
     side = min_decode_size(ours.detector)
     images = [read_picture(path, side).image for path in files]
     faces = [ours.find(image) for image in images]
@@ -155,9 +155,7 @@ def kernels(ours: FaceAttributes, files: list[str]) -> dict[str, Callable[[], ob
 def print_table(seconds: dict[str, list[float]], count: int, ours: FaceAttributes) -> None:
     median = {name: statistics.median(times) for name, times in seconds.items()}
     limit = sum(time for name, time in median.items() if name.startswith("(k)"))
-    print(
-        f"{count} pictures, detector {ours.detector.provenance['name']}, {default_workers()} cores"
-    )
+    print(f"{count} pictures, detector {ours.detector.provenance['name']}, {count_workers()} cores")
     for name, spent in median.items():
         shown = f"{name:<24} {spent:7.2f} s  {count / spent:7.1f} pictures/s"
         if name.startswith("(k)"):
