@@ -155,9 +155,7 @@ def kernels(ours: FaceAttributes, files: list[str]) -> dict[str, Callable[[], ob
 def print_table(seconds: dict[str, list[float]], count: int, ours: FaceAttributes) -> None:
     median = {name: statistics.median(times) for name, times in seconds.items()}
     limit = sum(time for name, time in median.items() if name.startswith("(k)"))
-    print(
-        f"{count} pictures, detector {ours.detector.provenance['name']}, {count_workers()} cores"
-    )
+    print(f"{count} pictures, detector {ours.detector.provenance['name']}, {count_workers()} cores")
     for name, spent in median.items():
         shown = f"{name:<24} {spent:7.2f} s  {count / spent:7.1f} pictures/s"
         if name.startswith("(k)"):
