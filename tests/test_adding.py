@@ -158,7 +158,7 @@ def test_keeping_holds_the_old_heads_nearer_to_what_they_said(data):
 def test_a_kept_run_resumes(data, monkeypatch):
     save(data)
     with monkeypatch.context() as patch:
-        patch.setattr("faceattr.training.train.finish", interrupt)
+        patch.setattr("faceattr.training.train.package", interrupt)
         assert add(data, "--keep") == 130
     assert add(data, "--keep", "--resume") == 0
 

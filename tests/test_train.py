@@ -275,14 +275,14 @@ def test_half_precision_is_used_where_every_gpu_has_it(backend, gpus, dtype, mon
 def test_a_run_stopped_in_its_first_epoch_is_not_taken_for_finished(data, toy, monkeypatch):
     train(data, "--epochs", "frozen=1,finetune=0")
     with monkeypatch.context() as patch:
-        patch.setattr("faceattr.training.trainer.evaluate", interrupt)
+        patch.setattr("faceattr.training.trainer.score_model", interrupt)
         assert train(data, "--epochs", "frozen=1,finetune=0", "--overwrite") == 130
     assert train(data, "--epochs", "frozen=1,finetune=0", "--resume") == 0
 
 
 def test_a_resumed_run_has_the_same_network(data, toy, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        patch.setattr("faceattr.training.train.finish", interrupt)
+        patch.setattr("faceattr.training.train.package", interrupt)
         assert train(data, "--epochs", "frozen=1,finetune=0") == 130
     assert train(data, "--epochs", "frozen=1,finetune=0", "--resume", "--pooling", "avg") == 2
     assert "another network" in capsys.readouterr().err
@@ -290,7 +290,7 @@ def test_a_resumed_run_has_the_same_network(data, toy, monkeypatch, capsys):
 
 def test_a_damaged_checkpoint_is_told(data, toy, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        patch.setattr("faceattr.training.train.finish", interrupt)
+        patch.setattr("faceattr.training.train.package", interrupt)
         train(data, "--epochs", "frozen=1,finetune=0")
     checkpoint = data / "my.training/checkpoint.npz"
     checkpoint.write_bytes(checkpoint.read_bytes()[:500])
@@ -403,7 +403,7 @@ def test_overwriting_keeps_the_finished_run_until_there_is_a_new_model(data, toy
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     model = (data / "my.keras").read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr("faceattr.training.train.finish", interrupt)
+        patch.setattr("faceattr.training.train.package", interrupt)
         assert train(data, *few, "--overwrite", "--seed", "5") == 130
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert (data / "my.keras").read_bytes() == model
