@@ -43,11 +43,9 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """What crops look like, as vectors whose scalar products are correlations.
-
-    Args:
-        fine: ``float32`` ``(n, 1600)``, of length 1; of length 0 for a crop of one colour.
-        coarse: Its lowest frequencies and the length of the rest, ``(n, 101)``.
+    """What crops look like, as vectors whose scalar products are correlations: `fine` ``(n, 1600)``
+    of length 1 (0 for a crop of one colour), and `coarse`, its lowest frequencies and the length
+    of the rest, ``(n, 101)``.
     """
 
     fine: np.ndarray

@@ -83,7 +83,7 @@ class Evaluation:
         description: What the file says about itself.
         split: Which rows were asked about.
         sources: Where they come from, without folders.
-        rows: The rows, with the examples they were read from.
+        rows: With the examples they were read from.
         probabilities: By task what the model said of every row, ``(n, classes)``.
         groups: Accuracy by group.
         remarks: Sentences that a reader should have in mind.
