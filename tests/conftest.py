@@ -15,7 +15,7 @@ from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
 from faceattr.progress import Progress
 from faceattr.tasks import EXPRESSION, GENDER, Task
-from faceattr.training.trainer import Epoch
+from faceattr.training.checkpoint import Epoch
 
 SHADE = Task("shade", ("dark", "light"))
 TINT = Task("tint", ("blue", "green", "red"))

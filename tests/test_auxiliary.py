@@ -5,12 +5,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import SHADE, TINT, noted_epochs, toy_network
-from test_fit import TRAIN, VAL
+from test_trainer import TRAIN, VAL
 
 from faceattr.training.config import NO_AUGMENTATION, Auxiliary, Phase, Settings
 from faceattr.training.losses import compiled, with_auxiliary
-from faceattr.training.schedules import PhaseInputs, task_schedule
-from faceattr.training.trainer import check, fit
+from faceattr.training.trainer import PhaseInputs, check, fit, task_schedule
 
 PHASE = Phase("finetune", epochs=2, learning_rate=0.05, unfreeze_from="backbone")
 EARLY = Auxiliary("tint", "block1_conv1", 0.2)

@@ -105,7 +105,7 @@ def test_a_teacher_s_own_prior_is_taken_out_before_it_teaches_a_head_with_one(te
     network, about = model_file.load(path)
     plain = predict(network, rows())["shade"]
     made = {"priors": {"shade": {"light": 0.8, "dark": 0.2}}, "class_shares": {"shade": {}}}
-    model_file.describe_anew(path, replace(about, made=made))
+    model_file.describe_anew(path, replace(about, provenance=made))
     how = Distillation((teachers[0],), {"shade": 0.0}, {"shade": 0.5})
     shares = np.tile(np.log([0.9, 0.1]).astype("float32"), (6, 1))
     taught, _ = distilled(replace(rows(), log_priors={"shade": shares}), how, ["shade"])

@@ -46,7 +46,7 @@ def test_the_heads_that_are_left_answer_as_before_to_the_last_bit(path):
     assert model_file.is_stored_in_half(new) == model_file.is_stored_in_half(path)
     assert about.scores["min_face"] == 24
     assert "shade" not in about.scores
-    assert about.made["heads_edited"]["removed"] == ["shade"]
+    assert about.provenance["heads_edited"]["removed"] == ["shade"]
 
 
 def test_heads_and_classes_are_renamed_everywhere_in_the_file(path):

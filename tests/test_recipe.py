@@ -82,3 +82,32 @@ def test_the_shipped_model_s_recipe_can_be_read():
     recipes = read_recipes(str(file), add_options)
     assert recipes["first"]["weights"] == "none"
     assert recipes["second"]["norm"] == "batch" and recipes["second"]["seed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "parsed"),
+    [
+        (
+            'first = "whole=block3_conv1"',
+            "unfreeze-from",
+            {"unfreeze_from": {"whole": "block3_conv1"}},
+        ),
+        ('rate = "whole=0.012"', "learning-rate", {"learning_rate": {"whole": 0.012}}),
+        ('branch-rates = "mood=0.1"', "learning-rate", {"learning_rate": {"mood": 0.1}}),
+        ("copies = 2", "augment-repeats", {"augment_repeats": 2}),
+        ('trunk = "vgg16-slim"', "backbone", {"backbone": "vgg16-slim"}),
+        ('tap = "mood=block2_pool"', "feature-layer", {"feature_layers": {"mood": "block2_pool"}}),
+        ("tie = 0.1", "sharing-strength", {"sharing_strength": 0.1}),
+    ],
+)
+def test_options_by_their_old_names_go_on_with_a_hint(written, capsys, old, new, parsed):
+    assert read_recipe(written(old), add_options) == parsed
+    assert f"is called --{new} now" in capsys.readouterr().err
+
+
+def test_every_option_of_a_run_is_a_field_and_tells_its_default(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    for option, default in (("batch-size", 64), ("dropout", 0.5), ("augment-repeats", 4)):
+        assert f"--{option}" in told and f"(default: {default})" in told

@@ -56,7 +56,7 @@ def findings():
     sizes = {"by_size": {"16": {"mood": 0.5}, "32": {"mood": 0.75, "tint": 0.5}}, "min_face": 32}
     tuned = {"mood": {"calibrated": {"temperature": 1.25, "held_out_error": None}}}
     about = Description(
-        (MOOD, TINT), CropRule(32), data=data, made=made, scores=sizes | tuned, licence="mine"
+        (MOOD, TINT), CropRule(32), data=data, provenance=made, scores=sizes | tuned, licence="mine"
     )
     groups = score_groups(about.tasks, rows, said, ["hat", "mood"])
     return Evaluation("m.keras", about, "val", ("mood=x",), rows, said, groups, ("Mind the gap.",))

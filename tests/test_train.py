@@ -14,15 +14,17 @@ import pandas as pd
 import pytest
 from conftest import shaded, toy_network
 
+import faceattr
 from faceattr import cli
 from faceattr.cli.train import network_of
 from faceattr.data.dataset import LabeledDataset
+from faceattr.evaluation.report import SCORES, write_report
 from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
 from faceattr.model.build import build
 from faceattr.model.file import Description
 from faceattr.tasks import GENDER
-from faceattr.training import config, schedules
+from faceattr.training import config, trainer
 from faceattr.training import network as network_module
 from faceattr.training.config import FINETUNE, Network
 
@@ -58,6 +60,17 @@ def toy(monkeypatch):
     monkeypatch.setattr(config, "FINETUNE", opened)
     monkeypatch.setattr(network_module, "new_model", built)
     monkeypatch.setattr(network_module, "finished_model", lambda network, trained, tasks: trained)
+    monkeypatch.setattr("faceattr.training.package.write_report", only_scores)
+
+
+def only_scores(findings, folder):
+    """What tells a finished run, without the pictures and pages of a report."""
+    (folder / SCORES).write_text("{}")
+
+
+@pytest.fixture
+def whole_report(toy, monkeypatch):
+    monkeypatch.setattr("faceattr.training.package.write_report", write_report)
 
 
 def interrupt(*args, **kwargs):
@@ -70,7 +83,7 @@ def train(data, *options, sources=None):
     return cli.main(["train", *sources, *always, *options])
 
 
-def test_disjoint_sets_make_one_self_describing_model(data, toy, capsys):
+def test_disjoint_sets_make_one_self_describing_model(data, whole_report, capsys):
     assert (
         train(data, "--epochs", "frozen=2,finetune=1", "--unfreeze-from", "finetune=block4_conv1")
         == 0
@@ -84,7 +97,7 @@ def test_disjoint_sets_make_one_self_describing_model(data, toy, capsys):
     assert list(model.output) == ["shade", "tint"]
     assert description.scores["shade"]["n"] + description.scores["tint"]["n"] == 10
     assert description.data[0]["rows"] == 40
-    assert description.made["settings"]["batch_size"] == 8
+    assert description.provenance["settings"]["batch_size"] == 8
     made = {path.name for path in (data / "my.training").iterdir()}
     kept = {"log.csv", "settings.json", "scores.json"}
     pictures = {"confusions.png", "curves.png", "calibration.png", "mistakes.png"}
@@ -108,6 +121,19 @@ def test_an_interrupted_run_says_how_to_go_on(data, toy, monkeypatch, capsys):
         assert train(data) == 130
     assert "--resume goes on" in capsys.readouterr().err
     assert train(data, "--epochs", "frozen=1,finetune=0", "--resume") == 0
+
+
+def test_the_library_prints_nothing_and_returns_what_was_measured(data, toy, capsys):
+    phases = (replace(config.FROZEN, epochs=1),)
+    result = faceattr.train(
+        f"shade={data / 'shades'}",
+        data / "my.keras",
+        settings=faceattr.Settings(phases, batch_size=8),
+        cache=data / "cache",
+    )
+    assert capsys.readouterr().out == ""
+    assert result.model == data / "my.keras"
+    assert result.scores["shade"].n == 4 and set(result.half_precision) == {"shade"}
 
 
 @pytest.mark.parametrize(
@@ -185,12 +211,12 @@ def test_a_run_that_goes_on_sees_other_batches_than_the_one_before(data, toy, mo
     """With the seed alone it would see the very crops again that the start knows by heart."""
     seeds = []
 
-    class Spy(schedules.MaskedBatches):
+    class Spy(trainer.MaskedBatches):
         def __init__(self, *args, seed, **more):
             seeds.append(seed)
             super().__init__(*args, seed=seed, **more)
 
-    monkeypatch.setattr(schedules, "MaskedBatches", Spy)
+    monkeypatch.setattr(trainer, "MaskedBatches", Spy)
     short = ["--epochs", "frozen=1,finetune=0"]
     go_on = [*short, "--weights", str(data / "my.keras"), "-o"]
     assert train(data, *short) == 0
@@ -333,14 +359,14 @@ def test_vgg16_itself_trains_from_nothing_to_a_plain_half_precision_file(data, c
     assert train(data, *own_backbone, "--epochs", "frozen=1,finetune=1") == 0
 
 
-def test_balanced_classes_and_renamed_labels_are_told_in_the_report(data, toy, capsys):
+def test_balanced_classes_and_renamed_labels_are_told_in_the_report(data, whole_report, capsys):
     options = "--epochs frozen=1,finetune=0 --balance sampling --map tint:blue=cold"
     assert train(data, *options.split(), "--map", "red=warm") == 0
     assert "note: tint: blue (10) counts as cold" in capsys.readouterr().out
     page = (data / "my.training/report.html").read_text()
     for told in ("Rare classes were shown more often", "tint: red (10) counts as warm"):
         assert told in page
-    made = model_file.describe(data / "my.keras").made
+    made = model_file.describe(data / "my.keras").provenance
     assert made["settings"]["balance"] == "sampling"
     parts = model_file.describe(data / "my.keras").data
     assert sum(sum(part["labels"]["shade"]) for part in parts) == 20
@@ -395,8 +421,8 @@ def test_a_mix_by_source_with_priors_and_an_average_trains(data, toy, capsys):
     mix = ["--mix", "shades=1,tints=3", "--prior", "tint=uniform,shade=shades", "--ema", "0.9"]
     assert train(data, *mix, "--epochs", "frozen=1,finetune=1") == 0
     _, description = model_file.load(data / "my.keras")
-    assert description.made["settings"]["priors"] == {"tint": "uniform", "shade": "shades"}
-    assert description.made["settings"]["ema"] == 0.9
+    assert description.provenance["settings"]["priors"] == {"tint": "uniform", "shade": "shades"}
+    assert description.provenance["settings"]["ema"] == 0.9
 
 
 def test_overwriting_keeps_the_finished_run_until_there_is_a_new_model(data, toy, monkeypatch):
@@ -434,14 +460,16 @@ def test_a_prior_is_set_anew_without_training(data, toy, capsys):
 
     for prior in ("tint=tints", "tint=natural", "tint:blue=1,green=2,red=1"):
         other, described = reset(prior)
-        name = described.made["priors"]["tint"]
-        shares = about.made["class_shares"]["tint"][name] if isinstance(name, str) else [1, 2, 1]
+        name = described.provenance["priors"]["tint"]
+        shares = (
+            about.provenance["class_shares"]["tint"][name] if isinstance(name, str) else [1, 2, 1]
+        )
         answers = other.predict(crops, verbose=0)["tint"]
         np.testing.assert_allclose(answers, expected(np.array(shares)), atol=2e-3)
     renaming = ["--rename", "tint=hue", "--rename-class", "tint:blue=sea"]
     places = [str(data / "other.keras"), "-o", str(data / "named.keras")]
     assert cli.main(["heads", *places, *renaming]) == 0
-    made = model_file.describe(data / "named.keras").made
+    made = model_file.describe(data / "named.keras").provenance
     assert made["priors"] == {"hue": {"sea": 1, "green": 2, "red": 1}}
     assert "tint" not in model_file.describe(data / "other.keras").scores  # they were of others
     capsys.readouterr()
@@ -468,6 +496,6 @@ def test_a_teacher_labels_what_the_rows_do_not_know(data, toy, capsys):
     ]
     assert train(data, *few, *taught) == 0
     assert "teacher: tint: 16 of 16 unlabelled faces" in capsys.readouterr().out
-    made = model_file.describe(data / "my.keras").made
+    made = model_file.describe(data / "my.keras").provenance
     assert made["distillation"]["shares"] == {"shade": 0.3}
     assert made["distillation"]["teachers"] == ["teacher.keras"]

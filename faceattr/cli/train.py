@@ -37,7 +37,11 @@ from faceattr.cli.options import (
 from faceattr.cli.recipe import read_recipe
 from faceattr.progress import Bar
 from faceattr.training.config import (
+    FINETUNE,
+    FROZEN,
     NO_AUGMENTATION,
+    SCRATCH,
+    WHOLE,
     Auxiliary,
     Network,
     Phase,
@@ -58,6 +62,7 @@ BY_PHASE = {
     "unfreeze_from": {**by_name(str), "metavar": "PHASE=LAYER,…"},
     "patience": {**by_name(int), "metavar": "PHASE=N,…"},
 }
+OLD_BRANCHES = {"trunk": "backbone"}
 OLD_NAMES = {
     "--trunk": "--backbone",
     "--tap": "--feature-layer",
@@ -249,9 +254,12 @@ def _phases(phases: Sequence[Phase], given: dict) -> Sequence[Phase]:
     """The default phases with what was typed for them; a phase of 0 epochs is left out."""
     names = [phase.name for phase in phases]
     typed = {field: given.pop(field, {}) for field in BY_PHASE}
-    rates = typed["learning_rate"]
-    branches = {name: rate for name, rate in rates.items() if name not in names}
-    typed["learning_rate"] = {name: rate for name, rate in rates.items() if name in names}
+    opened = typed["unfreeze_from"]
+    typed["unfreeze_from"] = {name: OLD_BRANCHES.get(of, of) for name, of in opened.items()}
+    rates = {OLD_BRANCHES.get(name, name): rate for name, rate in typed["learning_rate"].items()}
+    of_phases = {*names, *(phase.name for phase in (FROZEN, FINETUNE, SCRATCH, WHOLE))}
+    branches = {name: rate for name, rate in rates.items() if name not in of_phases}
+    typed["learning_rate"] = {name: rate for name, rate in rates.items() if name in of_phases}
     for values in typed.values():
         if strangers := sorted(set(values) - set(names)):
             raise ValueError(
@@ -281,11 +289,15 @@ class TrainingTerminal(Terminal):
 
     def track(self, items: Sequence[T], what: str) -> Iterable[T]:
         self._bar.start()
-        return self._bar.follow(items, what)
+        yield from self._bar.follow(items, what)
+        # A bar that is live takes what is printed on standard output to standard error.
+        if not self._bar.tasks:
+            self._bar.stop()
 
     def show(self, record: object) -> None:
+        from faceattr.training.checkpoint import Epoch
         from faceattr.training.train import RowsRead
-        from faceattr.training.trainer import Epoch, TrainingStarted
+        from faceattr.training.trainer import TrainingStarted
 
         if isinstance(record, TrainingStarted):
             self._run, self._began, self._first = record, time.monotonic(), 0

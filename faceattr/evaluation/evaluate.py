@@ -166,7 +166,7 @@ def _remarks(
     """What a reader of these figures should have in mind."""
     if flip:
         yield "Every answer is the average over a face and its mirror image (--flip)."
-    if split in ("all", "train") and set(sources) & set(description.made.get("sources", ())):
+    if split in ("all", "train") and set(sources) & set(description.provenance.get("sources", ())):
         yield (
             "The model learnt from a source of this name: if it is the same, these faces taught "
             "it and the figures are too good. Keep rows of split test aside, and score those."

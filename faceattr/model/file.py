@@ -53,7 +53,7 @@ class Description:
         data: One record per split: rows and SHA-256 of labels and pixels.
         scores: By task, what was measured on the validation rows; beside the tasks ``by_size``,
             ``min_face``, ``half_precision`` and, of added heads, ``forgetting``.
-        made: By which versions, when, with which recipe.
+        provenance: By which versions, when, with which recipe.
         licence: Terms of the weights; a model inherits those of its data.
         colour: Channel order and dtype of a crop.
     """
@@ -63,7 +63,7 @@ class Description:
     network: Mapping[str, Any] = field(default_factory=dict)
     data: tuple[Mapping[str, Any], ...] = ()
     scores: Mapping[str, Any] = field(default_factory=dict)
-    made: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
     licence: str = "not stated"
     colour: str = "RGB uint8"
 
@@ -71,7 +71,7 @@ class Description:
         names = [task.name for task in self.tasks]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"A model has one or more tasks, each named once. Received: {names}")
-        for name in ("network", "scores", "made"):
+        for name in ("network", "scores", "provenance"):
             if not isinstance(getattr(self, name), Mapping):
                 raise ValueError(f"{name} is a mapping. Received: {getattr(self, name)!r:.80}")
         if not all(isinstance(part, Mapping) for part in self.data):
@@ -99,6 +99,8 @@ class Description:
         given["tasks"] = tuple(_record(Task, "a task", task) for task in tasks)
         given["crop"] = _record(CropRule, "the crop", _crop_words(given.get("crop")))
         given["data"] = tuple(_items(given, "data"))
+        if "made" in given:  # what it was called until version 0.1
+            given["provenance"] = given.pop("made")
         if isinstance(network := given.get("network"), dict):
             given["network"] = {OLD_NAMES.get(name, name): of for name, of in network.items()}
         return _record(cls, "the description", given)

@@ -93,7 +93,6 @@ def measure_norms(model: keras.Model, crops: np.ndarray, batch_size: int = 16) -
     Args:
         model: A model of `build` with normalisation.
         crops: RGB ``uint8`` of shape ``(n, side, side, 3)``; a few hundred will do.
-        batch_size: How many go through the model at once.
     """
     for norm in norms_of(model):
         beta, spread = _moments(keras.Model(model.input, norm.output), crops, batch_size)

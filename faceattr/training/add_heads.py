@@ -70,28 +70,16 @@ class Change:
 def changes(
     old: keras.Model, new: keras.Model, tasks: Sequence[Task], parts: Sequence[LabeledDataset]
 ) -> list[Change]:
-    """Compare two models on the same rows.
-
-    Args:
-        old: The model before.
-        new: The model after, with the same heads and more.
-        tasks: The old model's tasks.
-        parts: Rows, labelled for some of the tasks or for none.
-    """
-    before = [predict(old, rows) for rows in parts]
-    after = [predict(new, rows) for rows in parts]
+    """Compare how two models answer the tasks of the old one on the same rows."""
+    before, after = ([predict(model, rows) for rows in parts] for model in (old, new))
     found = []
     for task in tasks:
-        empty = np.zeros((0, len(task.classes)), "float32")
-        truth = [rows.targets.get(task.name, _unknown(task, rows)) for rows in parts]
-        one = [answers[task.name] for answers in before]
-        other = [answers[task.name] for answers in after]
-        found.append(_change(task, *(np.concatenate([empty, *x]) for x in (truth, one, other))))
+        nothing = np.zeros((0, len(task.classes)), "float32")
+        unknown = [np.zeros((len(rows), len(task.classes)), "float32") for rows in parts]
+        truth = [of.targets.get(task.name, none) for of, none in zip(parts, unknown, strict=True)]
+        said = [[answers[task.name] for answers in model] for model in (before, after)]
+        found.append(_change(task, *(np.concatenate([nothing, *of]) for of in (truth, *said))))
     return found
-
-
-def _unknown(task: Task, rows: LabeledDataset) -> np.ndarray:
-    return np.zeros((len(rows), len(task.classes)), "float32")
 
 
 def _change(task: Task, target: np.ndarray, old: np.ndarray, new: np.ndarray) -> Change:
@@ -151,13 +139,7 @@ class NewHeads:
 
 @dataclass(frozen=True)
 class ExistingHeads:
-    """The model that gets new heads.
-
-    Args:
-        path: Its file.
-        network: It.
-        description: What its file says of it.
-    """
+    """The model that gets new heads: its file, the network in it, and what the file says."""
 
     path: Path
     network: keras.Model
@@ -233,7 +215,7 @@ class ExistingHeads:
             "sha256": model_file.sha256_of(self.path),
             "heads": list(self.known),
             "data": [dict(part) for part in self.description.data],
-            "made": dict(self.description.made),
+            "provenance": dict(self.description.provenance),
         }
 
 

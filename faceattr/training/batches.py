@@ -117,15 +117,10 @@ def is_by_source(sampling: TaskSampling, tasks: Collection[str], sources: Collec
 
 
 def wanted_shares(sampling: TaskSampling, names: Sequence[str], known: np.ndarray) -> np.ndarray:
-    """The labelled rows that each task shall have, in proportion.
+    """The labelled rows that each task shall have, in proportion: ``(tasks,)``, sum 1.
 
     Args:
-        sampling: What is wanted.
-        names: The tasks.
         known: Which task each row knows, ``bool`` ``(n, tasks)``.
-
-    Returns:
-        Shares of shape ``(tasks,)``, sum 1.
     """
     if sampling.shares is None:
         weights = known.sum(axis=0).astype(float) ** (1 / sampling.temperature)
@@ -150,11 +145,6 @@ def label_patterns(
     """The rows of each pattern of known tasks, and how much of the batches each pattern gets.
 
     Where the shares are those of sources, the rows of a source take the place of a pattern.
-
-    Args:
-        rows: Training rows.
-        names: The tasks that some of them know.
-        sampling: What is wanted.
 
     Returns:
         For each pattern its rows ``(n,)``, and the shares of the patterns ``(patterns,)``, sum 1.
@@ -207,10 +197,7 @@ class MaskedBatches(keras.utils.PyDataset):
     Args:
         rows: The training rows.
         size: Side of the crops that come out, in pixels.
-        batch_size: Rows in a batch.
-        task_sampling: How much of a batch each task gets.
-        augmentation: What happens to the crops.
-        mixed_by: Parameters of mixup and CutMix, see `faceattr.training.batches.mixed`.
+        mixed_by: Parameters of mixup and CutMix, see `mixed`.
         seed: Decides the order and the augmentation; one number or several.
         epoch: Number of the first epoch.
         steps: Batches in an epoch, if not `steps_per_epoch`.
@@ -290,7 +277,6 @@ def stratified_interleave(shares: np.ndarray, slots: int) -> np.ndarray:
 
     Args:
         shares: Probabilities of the patterns, ``(patterns,)``, sum 1.
-        slots: How many slots there are.
 
     Returns:
         Numbers of patterns, ``(slots,)``.

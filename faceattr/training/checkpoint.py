@@ -10,81 +10,27 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
+import pandas as pd
 
+from faceattr.evaluation.metrics import Score, mean_accuracy
 from faceattr.evaluation.report import SCORES
 from faceattr.model.file import rename_keys, to_jsonable
+from faceattr.progress import Progress
+from faceattr.training.callbacks import WeightAverage
 from faceattr.training.config import FROZEN, OLD_NAMES, Phase, Settings
 from faceattr.training.feature_cache import trainable_in
 
-EVERY = 4  # steps between two updates: the same average for a quarter of the work
-
-
-def read_back(model: keras.Model) -> None:
-    """Give variables their values within an epoch: JAX keeps them in its compiled step."""
-    if hasattr(model, "jax_state_sync"):
-        model.jax_state_sync()
-
-
-class WeightAverage(keras.callbacks.Callback):
-    """Averages weights exponentially while they learn (Polyak and Juditsky 1992).
-
-    Unlike Keras' `SwapEMAWeights` it averages the statistics of batch normalisation too, works
-    with several optimisers, and leaves the weights that learn as they are at the end of `fit`.
-
-    Args:
-        weights: What is averaged; the average starts at their values.
-        decay: Share of the average that a step leaves. The first steps leave less, so that the
-            start is soon forgotten.
-    """
-
-    def __init__(self, weights: Sequence[keras.Variable], decay: float) -> None:
-        super().__init__()
-        self._weights, self._decay = list(weights), decay
-        self._averages = [
-            keras.Variable(ops.convert_to_numpy(weight), dtype=weight.dtype, trainable=False)
-            for weight in self._weights
-        ]
-        self._steps = keras.Variable(0, dtype="int32", trainable=False)
-
-    @property
-    def state(self) -> list[keras.Variable]:
-        """What a checkpoint needs."""
-        return [*self._averages, self._steps]
-
-    def on_train_batch_end(self, batch: int, logs=None) -> None:
-        self._steps.assign_add(1)
-        steps = int(self._steps)
-        if steps % EVERY:
-            return
-        read_back(self.model)
-        kept = min(self._decay, (1 + steps) / (10 + steps)) ** EVERY
-        for average, weight in zip(self._averages, self._weights, strict=True):
-            # In this form what does not learn stays as it is to the last bit.
-            average.assign(average + (1 - kept) * (weight - average))
-
-    @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """The weights are the average meanwhile, and what they were afterwards."""
-        learnt = [ops.convert_to_numpy(weight).copy() for weight in self._weights]
-        for weight, average in zip(self._weights, self._averages, strict=True):
-            weight.assign(average)
-        try:
-            yield
-        finally:
-            for weight, values in zip(self._weights, learnt, strict=True):
-                weight.assign(values)
-
-
+CHECKED_EVERY = 10  # steps between two looks at whether the loss is still a number
 CHECKPOINT = "checkpoint.npz"
 LOG = "log.csv"
 SETTINGS = "settings.json"
@@ -109,12 +55,7 @@ class Position:
     waited: int = 0
 
     def after(self, number: int, mean: float) -> Position:
-        """The position after one more epoch.
-
-        Args:
-            number: The epoch's number over all phases.
-            mean: Its mean accuracy.
-        """
+        """The position after epoch `number` over all phases, and its mean accuracy."""
         if mean > self.best or not np.isfinite(self.best):
             return replace(self, epochs=self.epochs + 1, best=mean, number=number, waited=0)
         return replace(self, epochs=self.epochs + 1, waited=self.waited + 1)
@@ -132,10 +73,7 @@ class Checkpoints:
     """The checkpoint of a run and the weights of its best epoch, in one folder.
 
     Args:
-        folder: Of the run.
-        network: What is trained.
-        phases: Of the run.
-        own: Variables of the combined loss that learn along.
+        own: Variables of the combined loss that learn along with the network.
     """
 
     def __init__(
@@ -150,11 +88,10 @@ class Checkpoints:
         self.weights = [v for v in trainable_in(network, phases) if id(v) in ids]
 
     def begin(self, identity: Mapping[str, Any], resume: bool) -> Position:
-        """Where to start: at the beginning, or where the checkpoint was written.
+        """Where to start: at the beginning, or to `resume` where the checkpoint was written.
 
         Args:
             identity: What a resumed run must have in common with the one that it goes on with.
-            resume: Go on from the checkpoint, if there is one.
 
         Raises:
             ValueError: The checkpoint is of a run with another identity, or damaged.
@@ -200,15 +137,12 @@ class Checkpoints:
         """Write a checkpoint; the one before, and its best epoch, stay until this one is whole.
 
         Args:
-            position: Where the run is.
-            changed: Of `changed`.
-            state: What the phase needs besides the network: of optimisers and averages.
+            changed: What the phases so far may have changed, of `changed`.
+            state: What the phase needs besides: of optimisers and averages.
         """
-        arrays = {"position": np.array(astuple(position), "float64")}
-        _write(
-            self.folder / CHECKPOINT,
-            arrays | _named("network", changed) | _named("optimizer", state),
-        )
+        at = {"position": np.array(astuple(position), "float64")}
+        arrays = at | _named("network", changed) | _named("optimizer", state)
+        _write(self.folder / CHECKPOINT, arrays)
         for path in self.folder.glob("best-*.npz"):
             if path != self._best_path(position):
                 path.unlink()
@@ -228,6 +162,129 @@ class Checkpoints:
 
     def _best_path(self, position: Position) -> Path:
         return self.folder / f"best-{position.number}.npz"
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch brought.
+
+    Args:
+        number: Counted from 1 over all phases.
+        phase: Name of its phase.
+        size: Side of its training crops in pixels.
+        seconds: How long it took, validation included.
+        logs: Keras' logs: loss and accuracy by task over labelled training rows.
+        scores: Exact scores on the validation rows.
+        is_best: Whether it has the highest mean accuracy so far.
+    """
+
+    number: int
+    phase: str
+    size: int
+    seconds: float
+    logs: Mapping[str, float]
+    scores: Mapping[str, Score]
+    is_best: bool
+
+
+class EpochCheckpoint(keras.callbacks.Callback):
+    """Scores, logs and checkpoints each epoch of a phase, and ends one that brings no more.
+
+    Args:
+        settings: Of the run.
+        side: Of the model's crops in pixels.
+        state: What a checkpoint of the phase needs besides the network.
+        score: Gives the exact scores on the validation rows.
+        position: In the phase; behind its beginning, the state is read from the checkpoint.
+        checkpoints: Of the run.
+        progress: Is shown every `Epoch`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        side: int,
+        state: Sequence[keras.Variable],
+        score: Callable[[], Mapping[str, Score]],
+        position: Position,
+        checkpoints: Checkpoints,
+        progress: Progress,
+    ) -> None:
+        super().__init__()
+        self.position = position
+        self._settings, self._side, self._score = settings, side, score
+        self._checkpoints, self._progress = checkpoints, progress
+        self._phase = settings.phases[position.phase]
+        decay = settings.ema
+        self.averages = [WeightAverage(checkpoints.weights, decay)] if decay else []
+        self._changed = checkpoints.changed(position)
+        self._state = [*state, *(v for average in self.averages for v in average.state)]
+        if position.epochs:
+            checkpoints.restore_state(self._state)
+
+    def on_epoch_begin(self, epoch: int, logs=None) -> None:
+        self._started = time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs=None) -> None:
+        if batch % CHECKED_EVERY == 0:
+            _check_finite(logs)
+
+    def on_epoch_end(self, epoch: int, logs=None) -> None:
+        _check_finite(logs)
+        with self.averages[0].in_place() if self.averages else nullcontext():
+            result = self._result(epoch, logs or {})
+        self._progress.show(result)
+        _write_log(result, self._checkpoints.folder / LOG)
+        self._checkpoints.save(self.position, self._changed, self._state)
+        self.model.stop_training = self.position.has_waited(self._phase)
+
+    def _result(self, epoch: int, logs: Mapping[str, float]) -> Epoch:
+        """Score an epoch, and keep its weights if none was better."""
+        phase, settings, scores = self._phase, self._settings, self._score()
+        number = 1 + epoch + settings.epochs_before(self.position.phase)
+        balanced = settings.balance != "none" or bool(settings.priors)
+        self.position = self.position.after(number, mean_accuracy(scores, balanced=balanced))
+        is_best = self.position.number == number
+        result = Epoch(
+            number=number,
+            phase=phase.name,
+            size=phase.size_of(epoch, self._side),
+            seconds=time.monotonic() - self._started,
+            logs=dict(logs),
+            scores=scores,
+            is_best=is_best,
+        )
+        # The best weights are written before the checkpoint: a kill between the two repeats
+        # the epoch, and never skips it.
+        if is_best:
+            self._checkpoints.save_best(self.position)
+        return result
+
+
+def _check_finite(logs: Mapping[str, Any] | None) -> None:
+    if not all(np.isfinite(value) for value in (logs or {}).values()):
+        raise ValueError(
+            "The loss is not a number any more: the rate is too high. Start anew with a lower "
+            "--learning-rate."
+        )
+
+
+def _write_log(epoch: Epoch, path: Path) -> None:
+    """Add an epoch to the log."""
+    row = {
+        "epoch": epoch.number,
+        "phase": epoch.phase,
+        "size": epoch.size,
+        "seconds": round(epoch.seconds, 1),
+        **{name: round(float(value), 5) for name, value in epoch.logs.items()},
+        **{f"val_{k}_accuracy": round(v.accuracy, 5) for k, v in epoch.scores.items()},
+    }
+    old = pd.read_csv(path) if path.is_file() else pd.DataFrame()
+    # A killed run may have logged an epoch whose checkpoint it did not finish.
+    old = old[old["epoch"] < epoch.number] if len(old) else old
+    part = path.with_name(f"part-{path.name}")
+    pd.concat([old, pd.DataFrame([row])]).to_csv(part, index=False)
+    os.replace(part, path)
 
 
 def _identity(text: str) -> dict[str, Any] | None:

@@ -30,8 +30,9 @@ from faceattr.progress import SILENT, Progress
 from faceattr.tasks import Task
 from faceattr.training import network as networks
 from faceattr.training.batches import steps_per_epoch
+from faceattr.training.checkpoint import Epoch
 from faceattr.training.config import OLD_NAMES, Network, Settings, TaskSampling
-from faceattr.training.trainer import Epoch, check, fit
+from faceattr.training.trainer import check, fit
 
 ALONE = "alone"
 STORED_NAMES = {new: old for old, new in OLD_NAMES.items()}
@@ -155,7 +156,7 @@ def train_once(run: Run) -> list[Result]:
     tasks, rows = _read(run, networks.crop_rule(network))
     model = networks.new_model(network, tasks, run.seed)
     networks.measure(network, model, rows["train"])
-    clock, epochs = _Clock(), _Epochs()
+    observer = _Observer()
     with tempfile.TemporaryDirectory() as folder:
         fit(
             model,
@@ -164,17 +165,17 @@ def train_once(run: Run) -> list[Result]:
             rows["val"],
             run.settings,
             Path(folder),
-            callbacks=[clock],
+            callbacks=[observer],
             features=features_folder(run.data.cache),
-            progress=epochs,
+            progress=observer,
         )
-    steps = epochs.count * steps_per_epoch(len(rows["train"]), run.settings.batch_size)
+    steps = observer.epochs * steps_per_epoch(len(rows["train"]), run.settings.batch_size)
     result = partial(
         Result,
         config=run.name,
         seed=run.seed,
         pictures=steps * run.settings.batch_size,
-        minutes=clock.seconds / 60,
+        minutes=observer.seconds / 60,
         megabytes=_peak_megabytes(),
         rows=rows["train"].sha256()[:8] + rows["val"].sha256()[:8],
         run=run.fingerprint,
@@ -186,7 +187,7 @@ def train_once(run: Run) -> list[Result]:
             accuracy=score.accuracy,
             balanced_accuracy=score.balanced_accuracy,
         )
-        for task, score in epochs.scores.items()
+        for task, score in observer.scores.items()
     ]
 
 
@@ -203,22 +204,16 @@ def _read(run: Run, rule: CropRule) -> tuple[list[Task], dict[str, LabeledDatase
     return tasks, rows
 
 
-class _Epochs(Progress):
-    """How many epochs there were, and the scores of the last one."""
-
-    count = 0
-
-    def show(self, record: object) -> None:
-        if isinstance(record, Epoch):
-            self.count, self.scores = self.count + 1, record.scores
-
-
-class _Clock(keras.callbacks.Callback):
-    """Seconds spent in training steps."""
+class _Observer(Progress, keras.callbacks.Callback):
+    """Counts epochs, keeps the scores of the last one, and measures seconds in training steps."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.seconds = 0.0
+        self.epochs, self.seconds = 0, 0.0
+
+    def show(self, record: object) -> None:
+        if isinstance(record, Epoch):
+            self.epochs, self.scores = self.epochs + 1, record.scores
 
     def on_train_batch_begin(self, batch: int, logs=None) -> None:
         self._began = time.perf_counter()

@@ -327,7 +327,7 @@ class Settings:
         combine: How the losses of a joint step become one, see `faceattr.training.losses`.
         auxiliary: Losses of tasks read at earlier layers as well, while training.
         sharing_strength: How strongly soft sharing draws the backbones together after every step:
-            0 (independent) to inf (equal), see `faceattr.training.schedules.proximal_step`.
+            0 (independent) to inf (equal), see `faceattr.training.callbacks.proximal_step`.
         augment_repeats: Augmented copies of each face whose features are kept while what lies
             below them does not learn; 0 computes every crop anew.
         seed: Decides order, augmentation, dropout and the start of the network.
@@ -353,41 +353,38 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        not_negative = {
-            "mixup": self.mixup,
-            "cutmix": self.cutmix,
-            **{f"the weight of {task}": weight for task, weight in self.loss_weights.items()},
-        }
-        wrong = {name: x for name, x in not_negative.items() if not 0 <= x < math.inf}
-        for is_wrong, message in (
-            (not self.phases, "Every phase has 0 epochs, so nothing would be learnt."),
-            (self.batch_size < 1, f"A batch has at least one row. Received: {self.batch_size}"),
-            (not 0 <= self.seed < 2**32, f"A seed is from 0 to 2**32 - 1. Received: {self.seed}"),
-            (
-                not 0 <= self.label_smoothing < 1,
-                f"Label smoothing lies between 0 and 1. Received: {self.label_smoothing}",
-            ),
-            (
-                self.balance != "none" and bool(self.priors),
-                "--balance and --prior both make up for rare classes: choose one.",
-            ),
-            (
-                not 0 <= self.ema < 1,
-                f"The decay of an average is from 0 to below 1. Received: {self.ema}",
-            ),
-            (bool(wrong), f"Finite numbers from 0 on are expected. Received: {wrong}"),
-            (
-                self.augment_repeats < 0,
-                f"There are no fewer than 0 augmented copies. Received: {self.augment_repeats}",
-            ),
-            (
-                not self.sharing_strength >= 0,
-                f"Soft sharing has a strength from 0 to inf. Received: {self.sharing_strength}",
-            ),
-            (
-                self.schedule == "alternating" and self.combine != "sum",
-                "A step of one task has one loss: there is nothing to combine.",
-            ),
-        ):
-            if is_wrong:
-                raise ValueError(message)
+        amounts = (self.mixup, self.cutmix, *self.loss_weights.values())
+        _refuse(not self.phases, "Every phase has 0 epochs, so nothing would be learnt.")
+        _refuse(self.batch_size < 1, "A batch has at least one row.", self.batch_size)
+        _refuse(not 0 <= self.seed < 2**32, "A seed is from 0 to 2**32 - 1.", self.seed)
+        smoothing, strength = self.label_smoothing, self.sharing_strength
+        _refuse(not 0 <= smoothing < 1, "Label smoothing lies between 0 and 1.", smoothing)
+        _refuse(not 0 <= self.ema < 1, "The decay of an average is from 0 to below 1.", self.ema)
+        _refuse(
+            not all(0 <= amount < math.inf for amount in amounts),
+            "Mixup, CutMix and weights of losses are finite numbers from 0 on.",
+            amounts,
+        )
+        _refuse(
+            self.augment_repeats < 0,
+            "There are no fewer than 0 augmented copies.",
+            self.augment_repeats,
+        )
+        _refuse(not strength >= 0, "Soft sharing has a strength from 0 to inf.", strength)
+        _refuse(
+            self.balance != "none" and bool(self.priors),
+            "--balance and --prior both make up for rare classes: choose one.",
+        )
+        _refuse(
+            self.schedule == "alternating" and self.combine != "sum",
+            "A step of one task has one loss: there is nothing to combine.",
+        )
+
+    def epochs_before(self, number: int) -> int:
+        """Epochs of the phases before phase `number`, from 0."""
+        return sum(phase.epochs for phase in self.phases[:number])
+
+
+def _refuse(is_wrong: bool, message: str, *received: object) -> None:
+    if is_wrong:
+        raise ValueError(" ".join([message, *(f"Received: {one}" for one in received)]))

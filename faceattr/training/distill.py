@@ -96,7 +96,6 @@ def distilled(
 
     Args:
         rows: Training rows, never those of val.
-        how: What counts.
         priors: Tasks that learn with the class shares of each row's source
             (`LabeledDataset.log_priors`). Their teachers' answers are put to a uniform prior
             first, and beside a label to the shares of its source; an unlabelled row that is
@@ -124,9 +123,9 @@ def _answers_of(path: Path, rows: LabeledDataset, priors: Collection[str]) -> di
 
 def _class_shares(about: Description, task: Task) -> np.ndarray:
     """The class shares that a teacher's head takes for granted, ``(classes,)``."""
-    prior = about.made.get("priors", {}).get(task.name)
+    prior = about.provenance.get("priors", {}).get(task.name)
     if isinstance(prior, str):
-        return np.array(about.made["class_shares"][task.name][prior])
+        return np.array(about.provenance["class_shares"][task.name][prior])
     if prior:
         return np.array([prior[name] for name in task.classes])
     # A head without one has learnt the shares of its rows.

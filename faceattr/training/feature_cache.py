@@ -104,9 +104,7 @@ class Features:
             the backbone brings them all.
         size: Side of the crops in pixels.
         folder: Where the stores lie.
-        settings: Say how copies are augmented.
-        seed_salt: Numbers that decide, beside the seed, how copies are changed.
-        progress: Is told how many are computed.
+        settings: Say how copies are augmented; `seed_salt` decides beside their seed.
     """
 
     def __init__(
@@ -190,13 +188,7 @@ class CachedAugmentations:
             self._places.append(self._features.places(crops, f"copy {len(self._places)}"))
 
     def draw(self, index: np.ndarray, epoch: int, generator: np.random.Generator) -> np.ndarray:
-        """Features of some rows, each of a copy by chance.
-
-        Args:
-            index: The rows' places among the crops, ``(n,)``.
-            epoch: Its number over all phases.
-            generator: The source of chance.
-        """
+        """Features of rows by their places among the crops ``(n,)``, each of a copy by chance."""
         which = generator.integers(min(epoch + 1, self.count), size=len(index))
         rows = np.searchsorted(self._index, index)
         return self._features.array[np.stack(self._places)[which, rows]]
@@ -218,16 +210,7 @@ class CachedPhase:
 
 
 class FeatureCache:
-    """The features of a run's rows, phase by phase.
-
-    Args:
-        folder: Where they are kept.
-        settings: Of the run.
-        train: Training rows.
-        val: Validation rows.
-        seed_salt: As for `faceattr.training.trainer.fit`.
-        progress: Is told how many are computed.
-    """
+    """The features of a run's training and validation rows, kept in a folder, phase by phase."""
 
     def __init__(
         self,

@@ -66,8 +66,8 @@ def edit_heads(
         tasks=tuple(tasks.values()),
         network=_renamed_network(about.network, names),
         scores=_scores(_without(about.scores, priors or {}), names, rename_classes),
-        made={
-            **about.made,
+        provenance={
+            **about.provenance,
             **_renamed_priors(told, names, rename_classes),
             "heads_edited": _provenance(path, remove, rename, rename_classes),
         },
@@ -80,7 +80,7 @@ def _set_priors(
     network: keras.Model, about: Description, priors: Mapping[str, str | Mapping[str, float]]
 ) -> dict[str, Any]:
     """Give heads other priors, in place; what the new file says of them."""
-    known, now = about.made.get("class_shares", {}), dict(about.made.get("priors", {}))
+    known, now = about.provenance.get("class_shares", {}), dict(about.provenance.get("priors", {}))
     classes = {task.name: task.classes for task in about.tasks}
     for name, prior in priors.items():
         if name not in now:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import keras
 from keras import ops
@@ -16,12 +16,7 @@ from faceattr.training.config import Auxiliary, Settings
 def masked_losses(
     heads: Iterable[str], label_smoothing: float = 0.0
 ) -> dict[str, keras.losses.Loss]:
-    """One loss per head, for ``compile(loss=…)`` and a ``sample_weight`` of masks by task.
-
-    Args:
-        heads: Names of the heads.
-        label_smoothing: Share of every known target that is spread over the classes.
-    """
+    """One loss per head, for ``compile(loss=…)`` and a ``sample_weight`` of masks by task."""
     return {
         name: keras.losses.CategoricalCrossentropy(
             label_smoothing=label_smoothing, reduction="mean_with_sample_weight"
@@ -37,12 +32,10 @@ def compile_masked(
     label_smoothing: float = 0.0,
     weights: Mapping[str, float] | None = None,
 ) -> None:
-    """Compile a model for masked batches.
+    """Compile a model of `faceattr.model.build` for masked batches.
 
     Args:
-        model: A model of `faceattr.model.build`.
-        optimizer: Any Keras optimiser.
-        label_smoothing: See `masked_losses`.
+        label_smoothing: Share of every known target that is spread over the classes.
         weights: By task, the weight of its loss in the sum; 1 where not given.
     """
     heads = list(model.output)
@@ -59,11 +52,7 @@ def compile_masked(
 def with_auxiliary(network: keras.Model, auxiliary: Sequence[Auxiliary]) -> keras.Model:
     """The network with the heads of auxiliary losses beside its own; its layers are shared.
 
-    Whoever saves `network` leaves them behind.
-
-    Args:
-        network: A model of `faceattr.model.build`.
-        auxiliary: What to add; nothing gives back `network` itself.
+    Whoever saves `network` leaves them behind. Without auxiliary losses it is `network` itself.
 
     Raises:
         ValueError: There is no such task or layer.
@@ -91,9 +80,11 @@ class Sum(keras.layers.Layer):
 
     Args:
         weights: By task, 1 where not given.
+        tasks: How many tasks there are.
+        seed: Decides what is drawn.
     """
 
-    def __init__(self, weights: Mapping[str, float]) -> None:
+    def __init__(self, weights: Mapping[str, float], tasks: int, seed: int) -> None:
         super().__init__(dtype="float32")
         self._weights = dict(weights)
 
@@ -129,14 +120,10 @@ class Uncertainty(Sum):
     """Learned weights ``exp(-s) * loss + s / 2`` (Kendall et al. 2018, for classification).
 
     They have a rate of their own: at that of a network that is fine-tuned they would hardly move.
-
-    Args:
-        weights: As for `Sum`.
-        tasks: How many tasks there are.
     """
 
-    def __init__(self, weights: Mapping[str, float], tasks: int) -> None:
-        super().__init__(weights)
+    def __init__(self, weights: Mapping[str, float], tasks: int, seed: int) -> None:
+        super().__init__(weights, tasks, seed)
         self.log_variance = self.add_weight(shape=(tasks,), initializer="zeros", name="uncertainty")
 
     def terms(self, losses, names):
@@ -147,15 +134,10 @@ class Uncertainty(Sum):
 
 
 class RandomWeights(Sum):
-    """New random weights at every step (Lin et al. 2022): the baseline to beat.
+    """New random weights at every step (Lin et al. 2022): the baseline to beat."""
 
-    Args:
-        weights: As for `Sum`.
-        seed: Decides the draws.
-    """
-
-    def __init__(self, weights: Mapping[str, float], seed: int) -> None:
-        super().__init__(weights)
+    def __init__(self, weights: Mapping[str, float], tasks: int, seed: int) -> None:
+        super().__init__(weights, tasks, seed)
         self._generator = keras.random.SeedGenerator(seed)
 
     def terms(self, losses, names):
@@ -163,40 +145,16 @@ class RandomWeights(Sum):
         return ops.softmax(drawn) * len(names) * losses
 
 
-# By name, what makes one of weights, number of tasks and seed. A new combination is one more line.
-COMBINATIONS: dict[str, Callable[[Mapping[str, float], int, int], Sum]] = {
-    "sum": lambda weights, tasks, seed: Sum(weights),
-    "log": lambda weights, tasks, seed: LogSum(weights),
-    "uncertainty": lambda weights, tasks, seed: Uncertainty(weights, tasks),
-    "random": lambda weights, tasks, seed: RandomWeights(weights, seed),
-}
-
-
-def combination(name: str, weights: Mapping[str, float], tasks: int, seed: int) -> Sum:
-    """The combination called `name`.
-
-    Raises:
-        ValueError: There is none of that name.
-    """
-    if name not in COMBINATIONS:
-        raise ValueError(
-            f"Losses are combined by one of {', '.join(COMBINATIONS)}. Received: {name!r}"
-        )
-    return COMBINATIONS[name](weights, tasks, seed)
+# A new combination is one more line here and one more choice of `Settings.combine`.
+COMBINATIONS = {"sum": Sum, "log": LogSum, "uncertainty": Uncertainty, "random": RandomWeights}
 
 
 class CombinedLosses(keras.Model):
     """A network whose heads' masked losses are combined by a layer; it shares all weights.
 
     Keras sums the losses of the heads and multiplies them with constants; anything else needs
-    `compute_loss`. The loss by task that it reports is that of the task's own head, the mean
-    over all labelled rows of an epoch, not over batches.
-
-    Args:
-        network: A model of `faceattr.model.build`, maybe with heads of auxiliary losses.
-        combine: Makes one loss of several.
-        label_smoothing: Share of every known target that is spread over the classes.
-        auxiliary: Losses to add to those of their tasks before they are combined.
+    `compute_loss`. Auxiliary losses are added to those of their tasks first. The loss by task that
+    it reports is that of the task's own head, the mean over all labelled rows of an epoch.
     """
 
     def __init__(
@@ -259,7 +217,8 @@ def combination_for(settings: Settings, tasks: Sequence[str]) -> Sum | None:
     auxiliary = any(one.task in tasks for one in settings.auxiliary)
     if settings.combine == "sum" and not auxiliary and not set(settings.priors) & set(tasks):
         return None
-    return combination(settings.combine, settings.loss_weights, len(tasks), settings.seed)
+    kind = COMBINATIONS[settings.combine]
+    return kind(settings.loss_weights, len(tasks), settings.seed)
 
 
 def compiled(
@@ -272,8 +231,6 @@ def compiled(
 
     Args:
         network: All heads of a joint step, or the one head of a task, with auxiliary ones.
-        optimizer: For everything in it that learns.
-        settings: Of the run.
         combine: Of `combination_for`.
     """
     if combine is None:

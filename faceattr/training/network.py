@@ -49,7 +49,7 @@ def seed_salt(network: Network) -> tuple[int, ...]:
     start = _start(network)
     if start is None:
         return ()
-    facts = [start.data, start.made.get("settings"), start.made.get("weights")]
+    facts = [start.data, start.provenance.get("settings"), start.provenance.get("weights")]
     text = json.dumps(model_file.to_jsonable(facts), sort_keys=True)
     return (int(hashlib.sha256(text.encode()).hexdigest()[:8], 16),)
 

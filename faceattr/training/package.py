@@ -66,10 +66,6 @@ def describe_run(
     """What a model file says about how it was made: fields of its description.
 
     Args:
-        sources: Of the run.
-        rows: By split.
-        network: What was trained.
-        settings: How.
         notes: How the labels were read.
         old: The model whose heads were kept.
     """
@@ -89,7 +85,7 @@ def describe_run(
         "labels_read_as": list(notes),
         **({"added_to": old.provenance()} if old else {}),
     }
-    return {"network": architecture(network), "data": tuple(data), "made": made}
+    return {"network": architecture(network), "data": tuple(data), "provenance": made}
 
 
 def _labels(rows: LabeledDataset) -> dict[str, list[float]]:
@@ -151,7 +147,17 @@ def package(
     described = replace(description, scores=found)
     model_file.describe_anew(part, described)
     os.replace(part, output)
-    evaluation = _evaluation(output, described, val, answers, changed, folder / checkpoint.LOG)
+    evaluation = Evaluation(
+        model=output.name,
+        description=described,
+        split="val",
+        sources=tuple(description.provenance["sources"]),
+        rows=val,
+        probabilities=answers,
+        groups=near_duplicate_groups(described.tasks, val, answers),
+        remarks=(*_what_was_done(description.provenance), *map(str, changed)),
+        log=folder / checkpoint.LOG,
+    )
     write_report(evaluation, folder)
     checkpoint.remove(folder)
     half_precision = found["half_precision"] if half else {}
@@ -169,32 +175,13 @@ def _with_priors(
     shares_of = {name: class_shares(train, name) for name in learnt}
     for name, prior in learnt.items():
         set_prior(best, name, np.log(shares_of[name][prior]))
-    before = old.description.made if old else {}
+    before = old.description.provenance if old else {}
     about = {
         "priors": {**before.get("priors", {}), **learnt},
         "class_shares": {**before.get("class_shares", {}), **shares_of},
     }
-    return replace(description, made={**description.made, **(about if about["priors"] else {})})
-
-
-def _evaluation(
-    output: Path,
-    description: Description,
-    val: LabeledDataset,
-    answers: Mapping[str, np.ndarray],
-    changed: Sequence[Change],
-    log: Path,
-) -> Evaluation:
-    return Evaluation(
-        model=output.name,
-        description=description,
-        split="val",
-        sources=tuple(description.made["sources"]),
-        rows=val,
-        probabilities=answers,
-        groups=near_duplicate_groups(description.tasks, val, answers),
-        remarks=(*_what_was_done(description.made), *map(str, changed)),
-        log=log,
+    return replace(
+        description, provenance={**description.provenance, **(about if about["priors"] else {})}
     )
 
 

@@ -99,7 +99,7 @@ def train(
         resume: Go on with a run that was interrupted.
         overwrite: Replace a model or an unfinished run that is already there; a finished run and
             its model stay until the new model is finished.
-        progress: Is shown `RowsRead`, notes, and every `faceattr.training.trainer.Epoch`.
+        progress: Is shown `RowsRead`, notes, and every `faceattr.training.checkpoint.Epoch`.
 
     Returns:
         The scores of the finished file and what else was measured.
@@ -134,7 +134,7 @@ def train(
     _show_permutations(manifest.tasks, rows["train"], network, look.cache, progress)
     compare_on = [_rows_of(source, old, network, look, label_map) for source in compared if old]
     about = describe_run(every, rows, network, settings, manifest.notes, old)
-    about["made"] |= {"distillation": distillation.provenance()} if distillation else {}
+    about["provenance"] |= {"distillation": distillation.provenance()} if distillation else {}
     terms = licence or networks.licence(network)
     description = Description(heads, rule, licence=terms, **about)
     val = mark_near_duplicates(rows["val"], rows["train"])

@@ -1,11 +1,9 @@
-"""The training loop: Keras' `fit` phase by phase, a checkpoint and an exact score per epoch."""
+"""The training loop: phase by phase, in steps on all tasks at once or on one at a time."""
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,24 +11,28 @@ from typing import Any
 
 import keras
 import numpy as np
-import pandas as pd
 
-from faceattr.data.dataset import LabeledDataset, add_log_priors
+from faceattr.data.dataset import LabeledDataset, add_log_priors, mask
 from faceattr.data.manifest import Example
-from faceattr.evaluation.metrics import Score, mean_accuracy, score_model
+from faceattr.evaluation.metrics import score_model
 from faceattr.model.learning import check_branches, head_names
 from faceattr.progress import SILENT, Progress
 from faceattr.tasks import Task
-from faceattr.training.batches import is_by_source, steps_per_epoch
-from faceattr.training.checkpoint import LOG, Checkpoints, Position, WeightAverage, sha256_of
-from faceattr.training.config import NATURAL, UNIFORM, Network, Settings
-from faceattr.training.feature_cache import FeatureCache
-from faceattr.training.losses import combination_for, with_auxiliary
+from faceattr.training.batches import (
+    MaskedBatches,
+    is_by_source,
+    steps_per_epoch,
+    wanted_shares,
+)
+from faceattr.training.callbacks import SoftSharing, corresponding_variables
+from faceattr.training.checkpoint import Checkpoints, EpochCheckpoint, sha256_of
+from faceattr.training.config import NATURAL, UNIFORM, Network, Phase, Settings
+from faceattr.training.feature_cache import CachedPhase, FeatureCache
+from faceattr.training.losses import Sum, combination_for, compiled, with_auxiliary
 from faceattr.training.network import seed_salt
-from faceattr.training.optimizers import unfreeze
-from faceattr.training.schedules import PhaseInputs, task_schedule
+from faceattr.training.optimizers import learning_rates, make_optimizer, unfreeze
 
-CHECKED_EVERY = 10  # steps between two looks at whether the loss is still a number
+Callbacks = Sequence[keras.callbacks.Callback]
 
 
 @dataclass(frozen=True)
@@ -46,29 +48,6 @@ class TrainingStarted:
     tasks: tuple[str, ...]
     epochs: int
     steps: int
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What an epoch brought.
-
-    Args:
-        number: Counted from 1 over all phases.
-        phase: Name of its phase.
-        size: Side of its training crops in pixels.
-        seconds: How long it took, validation included.
-        logs: Keras' logs: loss and accuracy by task over labelled training rows.
-        scores: Exact scores on the validation rows.
-        is_best: Whether it has the highest mean accuracy so far.
-    """
-
-    number: int
-    phase: str
-    size: int
-    seconds: float
-    logs: Mapping[str, float]
-    scores: Mapping[str, Score]
-    is_best: bool
 
 
 def check(model: keras.Model, settings: Settings, examples: Sequence[Example] = ()) -> None:
@@ -142,41 +121,34 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     train = replace(add_log_priors(train, settings.priors), balance=settings.balance)
     model = with_auxiliary(model, settings.auxiliary)
-    salt = seed_salt(network) if network else ()
-    names, is_joint = [task.name for task in tasks], settings.schedule == "joint"
-    combine = combination_for(settings, names) if is_joint else None
+    names, salt = [task.name for task in tasks], seed_salt(network) if network else ()
+    combine = combination_for(settings, names) if settings.schedule == "joint" else None
     own = combine.variables if combine else ()
     checkpoints = Checkpoints(folder, model, settings.phases, own)
     position = checkpoints.begin(_identity(model, tasks, train, val, settings, network), resume)
     cache = None
     if features is not None and settings.augment_repeats:
         cache = FeatureCache(features, settings, train, val, salt, progress)
+    side = train.crops.shape[1]
     steps = _Steps(progress, names, settings, steps_per_epoch(len(train), settings.batch_size))
     for number, phase in enumerate(settings.phases):
         if number < position.phase or (number == position.phase and position.is_behind(phase)):
             continue
-        resumed = number == position.phase and position.epochs > 0
-        if not resumed:
+        if number > position.phase or not position.epochs:
             position = replace(position, phase=number, epochs=0, waited=0)
             checkpoints.restore_best(position)
-        average = WeightAverage(checkpoints.weights, settings.ema) if settings.ema else None
-        changed = checkpoints.changed(position)
         cached = cache.enter(model, number) if cache else None
-        before = sum(earlier.epochs for earlier in settings.phases[:number])
-        inputs = PhaseInputs(model, phase, settings, train, before, cached, salt)
+        inputs = PhaseInputs(model, phase, settings, train, number, cached, salt)
         schedule = task_schedule(inputs, combine)
-        state = [*schedule.state, *(average.state if average else ())]
-        if resumed:
-            checkpoints.restore_state(state)
         # The rows' features and what learns above them give the whole network's answers.
         score = partial(score_model, inputs.trainable, tasks, cached.val if cached else val)
-        save = partial(checkpoints.save, changed=changed, state=state)
-        end_of_epoch = _EndOfEpoch(inputs, position, checkpoints, score, average, save, progress)
-        watching = [*([average] if average else ()), end_of_epoch, steps, *callbacks]
-        for start, end, size in phase.size_stages(train.crops.shape[1], position.epochs):
-            if not end_of_epoch.position.has_waited(phase):
+        how = (score, position, checkpoints, progress)
+        epoch_end = EpochCheckpoint(settings, side, schedule.state, *how)
+        for start, end, size in phase.size_stages(side, position.epochs):
+            if not epoch_end.position.has_waited(phase):
+                watching = [*epoch_end.averages, epoch_end, steps, *callbacks]
                 schedule.run(start, end, size, watching)
-        position = end_of_epoch.position
+        position = epoch_end.position
     checkpoints.restore_best(position)
 
 
@@ -207,85 +179,178 @@ class _Steps(keras.callbacks.Callback):
         next(self._left, None)
 
 
-class _EndOfEpoch(keras.callbacks.Callback):
-    """Scores, logs and checkpoints each epoch of a phase, and ends one that brings no more."""
+@dataclass(frozen=True)
+class PhaseInputs:
+    """What a phase trains, on what.
 
-    def __init__(
-        self,
-        inputs: PhaseInputs,
-        position: Position,
-        checkpoints: Checkpoints,
-        score: Callable[[], Mapping[str, Score]],
-        average: WeightAverage | None,
-        save: Callable[[Position], None],
-        progress: Progress,
-    ) -> None:
-        super().__init__()
-        self.position = position
-        self._inputs, self._checkpoints, self._score = inputs, checkpoints, score
-        self._average, self._save, self._progress = average, save, progress
+    Args:
+        number: Of the phase, from 0; the epochs before it count for the order of the batches.
+        cached: Features of what the phase leaves as it is; None trains on crops.
+        seed_salt: Of `faceattr.training.network.seed_salt`.
+    """
 
-    def on_epoch_begin(self, epoch: int, logs=None) -> None:
-        self._started = time.monotonic()
+    network: keras.Model
+    phase: Phase
+    settings: Settings
+    train: LabeledDataset
+    number: int = 0
+    cached: CachedPhase | None = None
+    seed_salt: Sequence[int] = ()
 
-    def on_train_batch_end(self, batch: int, logs=None) -> None:
-        if batch % CHECKED_EVERY == 0:
-            _check_finite(logs)
+    @property
+    def trainable(self) -> keras.Model:
+        """The network, or the part of it that is trained on features."""
+        return self.cached.trainable if self.cached else self.network
 
-    def on_epoch_end(self, epoch: int, logs=None) -> None:
-        _check_finite(logs)
-        with self._average.in_place() if self._average else nullcontext():
-            result = self._result(epoch, logs or {})
-        self._progress.show(result)
-        _write_log(result, self._checkpoints.folder / LOG)
-        self._save(self.position)
-        self.model.stop_training = self.position.has_waited(self._inputs.phase)
+    @property
+    def seed(self) -> tuple[int, ...]:
+        return (self.settings.seed, *self.seed_salt)
 
-    def _result(self, epoch: int, logs: Mapping[str, float]) -> Epoch:
-        """Score an epoch, and keep its weights if none was better."""
-        phase, settings = self._inputs.phase, self._inputs.settings
-        scores = self._score()
-        number = 1 + epoch + self._inputs.epochs_before
-        balanced = settings.balance != "none" or bool(settings.priors)
-        self.position = self.position.after(number, mean_accuracy(scores, balanced=balanced))
-        is_best = self.position.number == number
-        result = Epoch(
-            number=number,
-            phase=phase.name,
-            size=phase.size_of(epoch, self._inputs.train.crops.shape[1]),
-            seconds=time.monotonic() - self._started,
-            logs=dict(logs),
-            scores=scores,
-            is_best=is_best,
-        )
-        # The best weights are written before the checkpoint: a kill between the two repeats
-        # the epoch, and never skips it.
-        if is_best:
-            self._checkpoints.save_best(self.position)
-        return result
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch."""
+        return steps_per_epoch(len(self.train), self.settings.batch_size)
 
-
-def _check_finite(logs: Mapping[str, Any] | None) -> None:
-    if not all(np.isfinite(value) for value in (logs or {}).values()):
-        raise ValueError(
-            "The loss is not a number any more: the rate is too high. Start anew with a lower "
-            "--learning-rate."
+    def batches(self, rows: LabeledDataset, epoch: int, size: int, **more) -> MaskedBatches:
+        """Endless batches of some training rows, beginning with an epoch of this phase."""
+        return MaskedBatches(
+            rows,
+            size,
+            batch_size=self.settings.batch_size,
+            augmentation=self.settings.augmentation,
+            mixed_by=(self.settings.mixup, self.settings.cutmix),
+            seed=self.seed,
+            epoch=self.settings.epochs_before(self.number) + epoch,
+            features=self.cached.repeats[size] if self.cached else None,
+            **more,
         )
 
+    def soft_sharing(self, steps: int) -> list[SoftSharing]:
+        """What draws the backbones together; nothing where tasks share one or it does not learn."""
+        strength = self.settings.sharing_strength
+        if not (strength and corresponding_variables(self.trainable)):
+            return []
+        rates = learning_rates(self.phase, 1.0, self.phase.epochs * steps)
+        return [SoftSharing(self.trainable, strength, lambda step: float(rates(step)), steps)]
 
-def _write_log(epoch: Epoch, path: Path) -> None:
-    """Add an epoch to the log."""
-    row = {
-        "epoch": epoch.number,
-        "phase": epoch.phase,
-        "size": epoch.size,
-        "seconds": round(epoch.seconds, 1),
-        **{name: round(float(value), 5) for name, value in epoch.logs.items()},
-        **{f"val_{k}_accuracy": round(v.accuracy, 5) for k, v in epoch.scores.items()},
-    }
-    old = pd.read_csv(path) if path.is_file() else pd.DataFrame()
-    # A killed run may have logged an epoch whose checkpoint it did not finish.
-    old = old[old["epoch"] < epoch.number] if len(old) else old
-    part = path.with_name(f"part-{path.name}")
-    pd.concat([old, pd.DataFrame([row])]).to_csv(part, index=False)
-    os.replace(part, path)
+
+def task_schedule(inputs: PhaseInputs, combine: Sum | None = None) -> Joint | Alternating:
+    """Prepare a phase: from here on only what it says learns.
+
+    Args:
+        combine: Makes one loss of those of a joint step, and keeps what it has learnt from phase
+            to phase; None where Keras' own sum will do.
+    """
+    unfreeze(inputs.network, inputs.phase)
+    if inputs.settings.schedule == "alternating":
+        return Alternating(inputs)
+    return Joint(inputs, combine)
+
+
+class Joint:
+    """Every step is one on the combined losses of all heads, through Keras' `fit`."""
+
+    def __init__(self, inputs: PhaseInputs, combine: Sum | None = None) -> None:
+        self._inputs = inputs
+        others = combine.optimizers() if combine else {}
+        optimizer = make_optimizer(inputs.phase, inputs.steps, others)
+        self._soft_sharing = inputs.soft_sharing(inputs.steps)
+        self._model = compiled(inputs.trainable, optimizer, inputs.settings, combine)
+        optimizer.build(self._model.trainable_variables)
+
+    @property
+    def state(self) -> list[keras.Variable]:
+        """What a checkpoint needs besides the network."""
+        return list(self._model.optimizer.variables)
+
+    def run(self, start: int, end: int, size: int, callbacks: Callbacks) -> None:
+        """Train the epochs from `start` up to `end`, with crops of one size."""
+        sampling = self._inputs.settings.task_sampling
+        self._model.fit(
+            self._inputs.batches(self._inputs.train, start, size, task_sampling=sampling),
+            initial_epoch=start,
+            epochs=end,
+            shuffle=False,
+            verbose=0,
+            callbacks=[*self._soft_sharing, *callbacks],
+        )
+
+
+class Alternating:
+    """Every step is one task's, on rows that know it, with an optimiser of its own.
+
+    The backbone is trained by all. A step leaves the other heads as they are to the last bit,
+    weight decay and momentum included, because their optimisers do not step. The tasks'
+    steps are shuffled within an epoch, so that none is always last.
+    """
+
+    def __init__(self, inputs: PhaseInputs) -> None:
+        self._inputs = inputs
+        targets, network = inputs.train.targets, inputs.trainable
+        names = [name for name, target in targets.items() if target.any()]
+        names = [name for name in names if network.get_layer(name).trainable]
+        self._rows = {name: inputs.train.only(name) for name in names}
+        known = np.stack([mask(targets[name]) > 0 for name in names], axis=1)
+        shares = wanted_shares(inputs.settings.task_sampling, names, known)
+        steps = [max(1, round(share * inputs.steps)) for share in shares]
+        self._steps = dict(zip(names, steps, strict=True))
+        self._models = {name: self._model_of(name) for name in names}
+        self._soft_sharing = inputs.soft_sharing(sum(steps))
+
+    def _model_of(self, name: str) -> keras.Model:
+        """The network with one task's heads; its layers are the network's own."""
+        settings, network = self._inputs.settings, self._inputs.trainable
+        own = [name, *(one.head for one in settings.auxiliary if one.task == name)]
+        outputs = {head: network.output[head] for head in own}
+        optimizer = make_optimizer(self._inputs.phase, self._steps[name])
+        combine = combination_for(settings, [name])
+        model = compiled(keras.Model(network.input, outputs), optimizer, settings, combine)
+        optimizer.build(model.trainable_variables)
+        return model
+
+    @property
+    def state(self) -> list[keras.Variable]:
+        """What a checkpoint needs besides the network."""
+        return [v for model in self._models.values() for v in model.optimizer.variables]
+
+    def run(self, start: int, end: int, size: int, callbacks: Callbacks) -> None:
+        """Train the epochs from `start` up to `end`, with crops of one size."""
+        network = self._inputs.trainable
+        told = keras.callbacks.CallbackList([*self._soft_sharing, *callbacks], model=network)
+        network.stop_training = False
+        told.on_train_begin()
+        for epoch in range(start, end):
+            told.on_epoch_begin(epoch)
+            told.on_epoch_end(epoch, self._epoch(epoch, size, told))
+            if network.stop_training:
+                break
+        told.on_train_end()
+
+    def _epoch(
+        self, epoch: int, size: int, told: keras.callbacks.CallbackList
+    ) -> Mapping[str, float]:
+        logs: dict[str, float] = {}
+        for model in self._models.values():
+            model.reset_metrics()
+        for step, (name, batch) in enumerate(self._turns(epoch, size)):
+            told.on_train_batch_begin(step)
+            found = self._models[name].train_on_batch(*batch, return_dict=True)
+            logs |= {f"{name}_{what}": float(value) for what, value in found.items()}
+            told.on_train_batch_end(step, logs)
+        return logs
+
+    def _turns(self, epoch: int, size: int) -> Iterator[tuple[str, tuple]]:
+        """Each step's task and batch; the next batch is made while a step is computed."""
+        order = np.repeat(list(self._steps), list(self._steps.values()))
+        np.random.default_rng([*self._inputs.seed, epoch]).shuffle(order)
+        batches = {
+            name: iter(self._inputs.batches(rows, epoch, size, steps=self._steps[name]))
+            for name, rows in self._rows.items()
+        }
+        with ThreadPoolExecutor(1) as pool:
+            coming = [pool.submit(next, batches[name]) for name in order[:1]]
+            for name, following in zip(order, [*order[1:], None], strict=True):
+                batch = coming.pop().result()
+                if following is not None:
+                    coming.append(pool.submit(next, batches[following]))
+                yield str(name), batch

@@ -49,8 +49,11 @@ def timed(parts: dict, seed: int, copies: int, finetune: str | None) -> dict:
     import keras
 
     from faceattr.evaluation.metrics import score_model
+    from faceattr.progress import Progress
     from faceattr.tasks import Task
+    from faceattr.training.checkpoint import Epoch
     from faceattr.training.config import FINETUNE, FROZEN, Network, Settings
+    from faceattr.training.network import new_model
     from faceattr.training.trainer import fit
 
     keras.utils.set_random_seed(seed)
@@ -59,19 +62,23 @@ def timed(parts: dict, seed: int, copies: int, finetune: str | None) -> dict:
     if finetune:
         phases.append(replace(FINETUNE, patience=None, unfreeze_from=finetune))
     settings = Settings(phases=tuple(phases), augment_repeats=copies, seed=seed)
-    model, epochs = network.build([task], seed=seed), []
+    model, epochs = new_model(network, [task], seed=seed), []
 
-    def note(epoch) -> None:
-        accuracy = epoch.scores["mood"].accuracy
-        seconds, clock = time.process_time() - began, time.monotonic() - clock_began
-        epochs.append([epoch.phase, seconds, clock, accuracy])
-        print(f"{epoch.phase:9} {seconds:6.1f} s of processor {clock:6.1f} s {accuracy:.1%}")
+    class Noted(Progress):
+        def show(self, record) -> None:
+            if not isinstance(record, Epoch):
+                return
+            accuracy = record.scores["mood"].accuracy
+            seconds, clock = time.process_time() - began, time.monotonic() - clock_began
+            epochs.append([record.phase, seconds, clock, accuracy])
+            print(f"{record.phase:9} {seconds:6.1f} s of processor {clock:6.1f} s {accuracy:.1%}")
 
     with tempfile.TemporaryDirectory() as folder:
         began, clock_began = time.process_time(), time.monotonic()
         cache = Path(folder, "features")
         train, val = parts["train"], parts["val"]
-        fit(model, [task], train, val, settings, Path(folder), after_epoch=note, features=cache)
+        how = {"features": cache, "progress": Noted()}
+        fit(model, [task], train, val, settings, Path(folder), **how)
     score = score_model(model, [task], parts["held_out"])["mood"].accuracy
     print(f"copies {copies}, finetune {finetune}: {score:.1%} of those held out")
     return {"copies": copies, "finetune": finetune, "epochs": epochs, "held_out": score}

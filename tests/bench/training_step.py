@@ -25,7 +25,8 @@ import tensorflow as tf
 from faceattr.model.build import build
 from faceattr.model.learning import BACKBONE, unfreeze_from
 from faceattr.tasks import AGE_GROUP, EXPRESSION, GENDER
-from faceattr.training.augment import Augmentation, augment
+from faceattr.training.augment import augment
+from faceattr.training.config import Augmentation
 from faceattr.training.network import fastest_dtype
 from faceattr.training.optimizers import ConvolutionMuon
 

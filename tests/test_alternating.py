@@ -2,13 +2,12 @@ import keras
 import numpy as np
 import pytest
 from conftest import SHADE, TINT, noted_epochs, toy_network
-from test_fit import TRAIN, VAL
+from test_trainer import TRAIN, VAL
 
-from faceattr.training import schedules
+from faceattr.training import trainer
 from faceattr.training.config import NO_AUGMENTATION, Phase, Settings
 from faceattr.training.optimizers import ConvolutionMuon, make_optimizer
-from faceattr.training.schedules import Alternating, PhaseInputs, task_schedule
-from faceattr.training.trainer import fit
+from faceattr.training.trainer import Alternating, PhaseInputs, fit, task_schedule
 
 PHASE = Phase("finetune", epochs=5, learning_rate=0.1, unfreeze_from="backbone", weight_decay=0.1)
 
@@ -47,7 +46,7 @@ def test_a_step_of_one_task_leaves_the_other_head_as_it_is_to_the_bit(
 ):
     """With momentum and weight decay, and after the other head has gathered momentum."""
     copies = optimizer.from_config
-    monkeypatch.setattr(schedules, "make_optimizer", lambda *_: copies(optimizer.get_config()))
+    monkeypatch.setattr(trainer, "make_optimizer", lambda *_: copies(optimizer.get_config()))
     course = task_schedule(PhaseInputs(network, PHASE, settings(), TRAIN))
     assert isinstance(course, Alternating)
     shade, tint = (course._models[name] for name in ("shade", "tint"))

@@ -2,10 +2,10 @@ import keras
 import numpy as np
 import pytest
 from conftest import SHADE, TINT
-from test_fit import PHASES, VAL, run
+from test_trainer import PHASES, VAL, run
 
 from faceattr.evaluation.metrics import score_model
-from faceattr.training.checkpoint import WeightAverage
+from faceattr.training.callbacks import WeightAverage
 from faceattr.training.config import NO_AUGMENTATION, Settings
 
 SETTINGS = Settings(phases=PHASES, batch_size=16, augmentation=NO_AUGMENTATION, seed=3, ema=0.9)

@@ -122,7 +122,7 @@ def test_the_file_keeps_what_was_known_of_the_old_heads(data):
     assert about.scores["shade"] == {"split": "val", "accuracy": 0.8}
     assert about.scores["feel"]["n"] == 12
     assert about.scores["by_size"]["24"].keys() == {"shade", "feel"}
-    assert about.made["added_to"]["heads"] == ["shade", "hue"]
+    assert about.provenance["added_to"]["heads"] == ["shade", "hue"]
 
 
 def test_fine_tuning_tells_what_the_old_heads_lost_and_drops_their_old_scores(

@@ -8,7 +8,7 @@ from keras import ops
 from faceattr.data.dataset import class_prior, mask
 from faceattr.tasks import Task
 from faceattr.training.config import FINETUNE, Phase, Settings
-from faceattr.training.losses import COMBINATIONS, LOSS_FLOOR, CombinedLosses, combination, compiled
+from faceattr.training.losses import COMBINATIONS, LOSS_FLOOR, CombinedLosses, compiled
 from faceattr.training.optimizers import make_optimizer
 
 PHASE = Phase("tiny", 1, 1e-7, unfreeze_from="backbone")
@@ -17,7 +17,7 @@ CROPS = GENERATOR.integers(0, 256, (8, 32, 32, 3), dtype="uint8")
 
 
 def combined(name, losses, present=(1.0, 1.0), weights=None, seed=0):
-    combine = combination(name, weights or {}, len(losses), seed)
+    combine = COMBINATIONS[name](weights or {}, len(losses), seed)
     return float(
         combine(
             dict(zip("ab", map(ops.convert_to_tensor, np.float32(losses)), strict=True)),
@@ -52,7 +52,7 @@ def test_the_product_s_pull_on_a_solved_task_is_bounded():
 
 @pytest.mark.parametrize("loss", [0.5, 0.005, 1e-6])
 def test_a_task_goes_on_learning_however_small_its_loss(loss):
-    combine, one = combination("log", {}, 1, 0), {"a": ops.ones(())}
+    combine, one = COMBINATIONS["log"]({}, 1, 0), {"a": ops.ones(())}
     variable = keras.Variable(loss)
     with tf.GradientTape() as tape:
         total = combine({"a": variable + 0.0}, one)
@@ -61,7 +61,7 @@ def test_a_task_goes_on_learning_however_small_its_loss(loss):
 
 
 def test_random_weights_are_new_at_every_step_and_have_the_mean_one():
-    combine = combination("random", {}, 2, 0)
+    combine = COMBINATIONS["random"]({}, 2, 0)
     one = {name: ops.convert_to_tensor(np.float32(1)) for name in "ab"}
     left = {"a": one["a"], "b": one["b"] * 0}
     drawn = [float(combine(left, one)) for _ in range(200)]
@@ -72,14 +72,14 @@ def test_random_weights_are_new_at_every_step_and_have_the_mean_one():
 
 def test_an_unknown_name_is_told_the_known_ones():
     with pytest.raises(ValueError, match="one of sum, log, uncertainty, random"):
-        combination("product", {}, 2, 0)
+        Settings(phases=(FINETUNE,), combine="product")
 
 
 @pytest.mark.parametrize("name", COMBINATIONS)
 def test_training_on_one_task_leaves_the_other_head_alone(name):
     keras.utils.set_random_seed(0)
     network = toy_network()
-    model = CombinedLosses(network, combination(name, {}, 2, 0), label_smoothing=0.1)
+    model = CombinedLosses(network, COMBINATIONS[name]({}, 2, 0), label_smoothing=0.1)
     model.compile(
         keras.optimizers.SGD(0.1), weighted_metrics={n: ["accuracy"] for n in model.output}
     )
@@ -97,7 +97,7 @@ def test_training_on_one_task_leaves_the_other_head_alone(name):
 
 def test_uncertainty_learns_its_weights():
     keras.utils.set_random_seed(0)
-    model = CombinedLosses(toy_network(), combination("uncertainty", {}, 2, 0))
+    model = CombinedLosses(toy_network(), COMBINATIONS["uncertainty"]({}, 2, 0))
     model.compile(keras.optimizers.SGD(0.1))
     targets = {
         "expression": np.eye(7)[GENERATOR.integers(7, size=8)],
@@ -111,7 +111,7 @@ def test_uncertainty_learns_its_weights():
 
 def test_the_loss_that_is_told_is_the_mean_over_labelled_rows_of_the_epoch():
     keras.utils.set_random_seed(0)
-    model = CombinedLosses(toy_network(), combination("log", {}, 2, 0))
+    model = CombinedLosses(toy_network(), COMBINATIONS["log"]({}, 2, 0))
     model.compile(keras.optimizers.SGD(0.0))
     targets = {"expression": np.eye(7)[[0] * 8], "gender": np.eye(2)[[0] * 8]}
     targets["gender"][1:6] = 0  # one labelled row in the first batch, two in the second
@@ -127,7 +127,7 @@ def test_the_loss_that_is_told_is_the_mean_over_labelled_rows_of_the_epoch():
 def test_uncertainty_has_a_rate_of_its_own_and_keeps_its_weights_over_phases():
     """Losses that differ by a factor of ten get weights that differ by several."""
     keras.utils.set_random_seed(0)
-    network, combine = toy_network(), combination("uncertainty", {}, 2, 0)
+    network, combine = toy_network(), COMBINATIONS["uncertainty"]({}, 2, 0)
     settings = Settings(phases=(FINETUNE,), combine="uncertainty", loss_weights={"gender": 1})
     expression = np.full((8, 7), 1 / 7)  # a loss of 1.9 that nothing lowers
     targets = {"expression": expression, "gender": np.eye(2)[[0] * 8]}
@@ -151,7 +151,7 @@ def test_the_loss_under_a_prior_is_that_of_answers_times_class_shares():
     """Against numpy, with unlabelled rows and sources that differ."""
     keras.utils.set_random_seed(0)
     network = toy_network()
-    model = CombinedLosses(network, combination("sum", {}, 2, 0), label_smoothing=0.1)
+    model = CombinedLosses(network, COMBINATIONS["sum"]({}, 2, 0), label_smoothing=0.1)
     targets = {
         "expression": np.eye(7)[GENERATOR.integers(7, size=8)] * (np.arange(8) % 2)[:, None],
         "gender": np.eye(2)[GENERATOR.integers(2, size=8)] * (np.arange(8) < 3)[:, None],
@@ -174,7 +174,7 @@ def test_the_loss_under_a_prior_is_that_of_answers_times_class_shares():
 def test_under_a_prior_unlabelled_rows_move_nothing():
     keras.utils.set_random_seed(0)
     network = toy_network()
-    model = CombinedLosses(network, combination("sum", {}, 2, 0), label_smoothing=0.1)
+    model = CombinedLosses(network, COMBINATIONS["sum"]({}, 2, 0), label_smoothing=0.1)
     targets = {"expression": np.zeros((8, 7)), "gender": np.eye(2)[[0] * 8]}
     masks = {task: mask(target) for task, target in targets.items()}
     shares = np.log(GENERATOR.dirichlet(np.ones(7), 8)).astype("float32")
@@ -193,7 +193,7 @@ def test_a_head_with_a_prior_answers_as_if_classes_were_equally_frequent():
     network = toy_network((Task("shade", ("dark", "light")),))
     crops = np.full((40, 32, 32, 3), 99, "uint8")
     target = np.eye(2)[[0] * 36 + [1] * 4]
-    model = CombinedLosses(network, combination("sum", {}, 1, 0))
+    model = CombinedLosses(network, COMBINATIONS["sum"]({}, 1, 0))
     model.compile(keras.optimizers.Adam(0.05))
     log_priors = np.tile(np.log([0.9, 0.1]).astype("float32"), (40, 1))
     batch = with_priors({"shade": target}, {"shade": log_priors})

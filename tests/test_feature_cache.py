@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import SHADE, TINT, toy_network
-from test_fit import PHASES, TRAIN, VAL, new_network, run
+from test_trainer import PHASES, TRAIN, VAL, new_network, run
 
 from faceattr.progress import Progress
 from faceattr.training import feature_cache as frozen_module
