@@ -94,7 +94,7 @@ def test_too_many_groups_and_unknown_columns_are_refused():
 
 def test_groups_may_be_given():
     target, said = np.eye(2)[[0, 0, 1]] * [[1], [0], [1]], np.eye(2)[[0, 0, 0]]
-    groups = score_named_groups(predictions_for(MOOD, target, said), "twin in train", ["yes", "no"])
+    groups = score_named_groups(predictions_for(MOOD, target, said), "in train", ["yes", "no"])
     assert [(group.name, group.n, group.accuracy) for group in groups.groups] == [
         ("no", 1, 0.0),
         ("yes", 1, 1.0),

@@ -79,3 +79,10 @@ def test_a_target_is_one_hot_votes_or_zeros(label, expected):
 
 def test_targets_of_no_examples_are_empty():
     assert targets([EXPRESSION], [])["expression"].shape == (0, 7)
+
+
+def test_pixels_are_rgb_and_a_box_has_four_corners():
+    with pytest.raises(ValueError, match=r"RGB uint8 .* float64 of shape \(4, 4, 3\)"):
+        Example(Path("a.jpg"), pixels=np.zeros((4, 4, 3)))
+    with pytest.raises(ValueError, match="a box is x0, y0, x1, y1"):
+        Example(Path("a.jpg"), box=(1, 2, 3))

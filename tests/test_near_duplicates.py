@@ -50,13 +50,13 @@ def looks(faces):
     return fingerprints_of(np.stack(faces), np.arange(len(faces)))
 
 
-def test_no_faces_have_no_twins():
+def test_no_faces_have_no_near_duplicates():
     nothing = fingerprints_of(np.zeros((0, SIZE, SIZE, 3), "uint8"), np.arange(0))
     assert len(near_pairs(nothing).first) == 0
     assert len(near_pairs(looks(portraits(2)), nothing).first) == 0
 
 
-def test_a_copy_saved_again_is_a_near_twin_and_no_exact_one():
+def test_a_copy_saved_again_is_a_near_duplicate_and_no_exact_one():
     faces = portraits(6)
     faces.append(brighter(faces[2]))
     pairs = near_pairs(looks(faces))
@@ -83,13 +83,13 @@ def test_the_shortcut_misses_no_pair_and_invents_none(monkeypatch):
     assert found == [tuple(pair) for pair in expected.tolist()]
 
 
-def test_blank_pictures_are_twins_only_pixel_for_pixel():
+def test_blank_pictures_are_near_duplicates_only_pixel_for_pixel():
     black, grey = np.zeros((SIZE, SIZE, 3), "uint8"), np.full((SIZE, SIZE, 3), 90, "uint8")
     assert len(near_pairs(looks([black, grey, black])).first) == 0
     assert find_near_duplicates(rows([black, grey]), rows([black])).tolist() == [True, False]
 
 
-def test_rows_with_twins_among_others_are_told_exactly_or_nearly():
+def test_rows_with_near_duplicates_among_others_are_told_exactly_or_nearly():
     faces = portraits(5)
     val = rows([faces[0], brighter(faces[1]), faces[4]])
     train = rows(faces[:4])
@@ -99,7 +99,7 @@ def test_rows_with_twins_among_others_are_told_exactly_or_nearly():
 
 
 @pytest.mark.parametrize("size", [32, 96])
-def test_twins_are_found_at_other_crop_sizes(size):
+def test_near_duplicates_are_found_at_other_crop_sizes(size):
     faces = portraits(4, size)
     assert near_pairs(looks([*faces, brighter(faces[3])])).second.tolist() == [4]
 
@@ -111,7 +111,7 @@ def test_what_hangs_together_through_others_is_one_set():
     assert len(set(sets.tolist())) == 3
 
 
-def test_twins_in_files_share_a_number_and_unreadable_files_stand_alone(tmp_path):
+def test_near_duplicates_in_files_share_a_number_and_unreadable_files_stand_alone(tmp_path):
     faces = portraits(3)
     for name, face in {"a": faces[0], "b": faces[1], "c": brighter(faces[0])}.items():
         cv2.imwrite(str(tmp_path / f"{name}.png"), face)
@@ -123,7 +123,7 @@ def test_twins_in_files_share_a_number_and_unreadable_files_stand_alone(tmp_path
     assert len({a, b, d, e}) == 4
 
 
-def test_a_mirrored_copy_is_a_twin():
+def test_a_mirrored_copy_is_a_near_duplicate():
     faces = portraits(5)
     mirrored = brighter(faces[1])[:, ::-1]
     assert find_near_duplicates(rows([mirrored]), rows(faces)).tolist() == [True]

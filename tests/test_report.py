@@ -191,16 +191,18 @@ def test_the_card_has_fer2013_s_test_split_and_the_command_that_gives_it():
     assert "faceattr evaluate shipped expression=fer2013.csv --split test" in card
 
 
-def test_evaluate_groups_by_columns_heads_and_twins(toy_model_path, people, tmp_path, capsys):
+def test_evaluate_groups_by_columns_heads_and_near_duplicates(
+    toy_model_path, people, tmp_path, capsys
+):
     given = [toy_model_path, people, "--cache", tmp_path / "cache", "-o", tmp_path / "out"]
-    assert evaluate(*given, "--by", "hat,expression,twin", "--tasks", "gender") == 0
+    assert evaluate(*given, "--by", "hat,expression,near_duplicate", "--tasks", "gender") == 0
     printed = capsys.readouterr().out
     for told in ("gender by hat: fewer than", "gender by expression (predicted)", "--min-confid"):
         assert told in printed
     assert "gender: male has only 3 rows; its recall of" in printed
     groups = json.loads((tmp_path / "out/scores.json").read_text())["gender"]["groups"]
-    twins = {group["name"]: group["n"] for group in groups[2]["groups"]}
-    assert twins["in train too"] >= 1 and sum(twins.values()) == 6
+    found = {group["name"]: group["n"] for group in groups[2]["groups"]}
+    assert found["in train too"] >= 1 and sum(found.values()) == 6
     assert "scored: 6 faces of split val, not 6 of train" in printed
     about = json.loads((tmp_path / "out/about.json").read_text())
     assert about["model"]["sha256"] == hashlib.sha256(toy_model_path.read_bytes()).hexdigest()
@@ -270,7 +272,7 @@ def test_a_training_s_report_parts_the_faces_that_are_in_train_too():
     assert near_duplicate_groups((MOOD,), alone, answers) == ()
 
 
-def test_rows_with_a_twin_in_train_neither_choose_nor_calibrate():
+def test_rows_with_a_near_duplicate_in_train_neither_choose_nor_calibrate():
     count = 30
     examples = [
         Example(Path(f"{i}.png"), metadata={NEAR_DUPLICATE: IN_TRAIN if i < 5 else NOT_IN_TRAIN})

@@ -80,7 +80,7 @@ def test_too_few_rows_to_split_are_refused():
         assign_splits(people(4))
 
 
-def test_twins_sit_on_one_side():
+def test_near_duplicates_sit_on_one_side():
     def pairs_of_three(examples):
         return [int(example.path.stem) // 3 for example in examples]
 
@@ -102,7 +102,7 @@ def test_faces_of_one_picture_sit_on_one_side():
     assert not train & val
 
 
-def test_two_groups_with_a_twin_in_common_hang_together():
+def test_two_groups_with_a_near_duplicate_in_common_hang_together():
     def ends_meet(examples):
         return [number % (len(examples) - 1) for number in range(len(examples))]
 

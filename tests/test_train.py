@@ -304,7 +304,7 @@ def test_half_precision_is_used_where_every_gpu_has_it(backend, gpus, dtype, mon
 def test_a_run_stopped_in_its_first_epoch_is_not_taken_for_finished(data, toy, monkeypatch):
     train(data, "--epochs", "frozen=1,finetune=0")
     with monkeypatch.context() as patch:
-        patch.setattr("faceattr.training.trainer.evaluate", interrupt)
+        patch.setattr("faceattr.training.trainer.score_model", interrupt)
         assert train(data, "--epochs", "frozen=1,finetune=0", "--overwrite") == 130
     assert train(data, "--epochs", "frozen=1,finetune=0", "--resume") == 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -30,13 +30,7 @@ KINDS = (
     *(NAMES_ALIKE, NAMES_UNKNOWN, PHOTOGRAPHS),
 )
 # What makes a score untrue or teaches what is wrong; the rest may be as somebody wants it.
-SERIOUS = (
-    EXACT_ACROSS,
-    NEAR_ACROSS,
-    GROUP_ACROSS,
-    EXACT_OTHERWISE,
-    SWAPPED,
-)
+SERIOUS = (EXACT_ACROSS, NEAR_ACROSS, GROUP_ACROSS, EXACT_OTHERWISE, SWAPPED)
 # What is told in words, and of which there is no row to name.
 IN_WORDS = (FEW_ROWS, NAMES_ALIKE, NAMES_UNKNOWN, PHOTOGRAPHS)
 UNSPLIT = "unsplit"  # a row of which nobody has said where it belongs
@@ -149,14 +143,19 @@ class NearDuplicates:
         found = zip(*(column[order].tolist() for column in columns), strict=True)
         return [(self._rows_of[one], self._rows_of[other], alike) for one, other, alike in found]
 
-    def are_equal(self, row: int, other: int) -> bool:
-        """Whether two rows are equal pixel for pixel."""
-        return bool(self._face[row] == self._face[other])
-
-    def detail(self, row: int, other: int) -> float:
-        """How far two rows agree in what is finer than their shape."""
-        crops, index = self.rows.crops, self.rows.index
-        return detail(crops[index[row]], crops[index[other]])
+    def finding(
+        self,
+        kinds: tuple[str, str],
+        where: str,
+        ends: tuple[int, int],
+        similarity: float,
+        words: str = "",
+    ) -> Finding:
+        """What is wrong with two rows: of the first kind where they are equal pixel for pixel."""
+        one, other = (self.rows.examples[row] for row in ends)
+        fine = detail(*(self.rows.crops[self.rows.index[row]] for row in ends))
+        kind = kinds[int(self._face[ends[0]] != self._face[ends[1]])]
+        return Finding(kind, where, one, other, similarity, fine, words, ends)
 
 
 def odd_names(tasks: Iterable[Task]) -> Iterator[Finding]:
@@ -244,15 +243,12 @@ def _earlier(one: str, other: str) -> bool:
 
 
 def _copy(alike: NearDuplicates, row: int, other: int, similarity: float, across: bool) -> Finding:
-    one, two = alike.rows.examples[row], alike.rows.examples[other]
-    exact = alike.are_equal(row, other)
-    if across:
-        kind, where = EXACT_ACROSS if exact else NEAR_ACROSS, f"{one.split}, also {two.split}"
-    else:
-        kind, where = EXACT_WITHIN if exact else NEAR_WITHIN, one.split or UNSPLIT
-    fine = alike.detail(row, other)
-    words = "" if exact or fine >= SURE else "may be two people"
-    return Finding(kind, where, one, two, similarity, fine, words, (row, other))
+    own, its = (alike.rows.examples[place].split for place in (row, other))
+    kinds = (EXACT_ACROSS, NEAR_ACROSS) if across else (EXACT_WITHIN, NEAR_WITHIN)
+    where = f"{own}, also {its}" if across else own or UNSPLIT
+    found = alike.finding(kinds, where, (row, other), similarity)
+    is_unsure = found.kind == kinds[1] and (found.detail or 0) < SURE
+    return replace(found, words="may be two people") if is_unsure else found
 
 
 def contradictions(alike: NearDuplicates, tasks: Iterable[Task]) -> list[Finding]:
@@ -260,38 +256,25 @@ def contradictions(alike: NearDuplicates, tasks: Iterable[Task]) -> list[Finding
 
     Near copies count where they agree in detail too: people who only look alike may differ.
     """
+    kinds = EXACT_OTHERWISE, NEAR_OTHERWISE
     found = []
     for task in tasks:
-        answers = _answers(task, alike.rows)
+        target = alike.rows.targets[task.name]
+        answers = [task.classes[row.argmax()] if row.any() else "" for row in target]
+        ends = []
         for rows in alike.same():
             known = [row for row in rows if answers[row]]
-            other = next((row for row in known if answers[row] != answers[known[0]]), None)
-            if other is not None:
-                found.append(_contradiction(task, alike, answers, (known[0], other), 1.0))
+            ends += [(known[0], row, 1.0) for row in known if answers[row] != answers[known[0]]][:1]
         for ours, theirs, similarity in alike.near:
-            ends = [next((row for row in rows if answers[row]), -1) for rows in (ours, theirs)]
-            if -1 not in ends and answers[ends[0]] != answers[ends[1]]:
-                found.append(_contradiction(task, alike, answers, (ends[0], ends[1]), similarity))
+            one, other = (
+                next((row for row in rows if answers[row]), -1) for rows in (ours, theirs)
+            )
+            if -1 not in (one, other) and answers[one] != answers[other]:
+                ends.append((one, other, similarity))
+        for one, other, similarity in ends:
+            words = f"{answers[one]} and {answers[other]}"
+            found.append(alike.finding(kinds, task.name, (one, other), similarity, words))
     return [one for one in found if one.kind == EXACT_OTHERWISE or (one.detail or 0) >= SURE]
-
-
-def _contradiction(
-    task: Task,
-    alike: NearDuplicates,
-    answers: Sequence[str],
-    ends: tuple[int, int],
-    similarity: float,
-) -> Finding:
-    kind = EXACT_OTHERWISE if alike.are_equal(*ends) else NEAR_OTHERWISE
-    one, other = (alike.rows.examples[row] for row in ends)
-    words = " and ".join(answers[row] for row in ends)
-    return Finding(kind, task.name, one, other, similarity, alike.detail(*ends), words, ends)
-
-
-def _answers(task: Task, rows: LabeledDataset) -> list[str]:
-    """The class of every row; empty where it is unknown."""
-    target = rows.targets[task.name]
-    return [task.classes[row.argmax()] if row.any() else "" for row in target]
 
 
 def divided_groups(examples: Sequence[Example]) -> list[Finding]:

@@ -23,14 +23,10 @@ TIMES, MORE = 2.0, 0.1  # as many right answers, and a share of the rows, or it 
 
 @dataclass(frozen=True)
 class LabelPermutation:
-    """Names that look exchanged.
+    """Names that look exchanged: what the labels call a class, and what a model calls it.
 
-    Args:
-        task: The task.
-        names: What the labels call a class, and what a model calls it.
-        as_labelled: Share of faces of these classes that the model calls as the labels do.
-        exchanged: The same after the names are exchanged.
-        faces: How many faces were asked about.
+    `as_labelled` is the share of the faces of these classes that the model calls as the labels do,
+    `exchanged` the same after the names are exchanged.
     """
 
     task: str
@@ -84,12 +80,7 @@ def find_label_permutations(
 ) -> list[LabelPermutation]:
     """Ask a model about some faces of every class, for each task whose classes a head knows.
 
-    Args:
-        tasks: What is labelled. A task is compared with the head that has its classes,
-            whatever either is called.
-        examples: Labelled faces.
-        model: A model file.
-        cache: Folder of the crop cache.
+    A task is compared with the head that has its classes, whatever either is called.
     """
     description = model_file.describe(model)
     heads = {task: _head_for(task, description.tasks) for task in tasks}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import singledispatch
 from typing import TypeVar
 
@@ -45,3 +48,28 @@ class Aside(Progress):
 
     def show(self, record: object) -> None:
         self._console.print(record, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def ctrl_c(on_first: Callable[[], None] = lambda: None) -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets, or a request to end; a second one stops at once.
+
+    Args:
+        on_first: Called with the first.
+    """
+    stopped = threading.Event()
+
+    def interrupt(*_: object) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        stopped.set()
+        on_first()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield stopped
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import fields
+from functools import partial
 
 from rich.console import Console
 from rich.progress import (
@@ -18,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from faceattr.cli.console import Aside
+from faceattr.cli.console import Aside, ctrl_c
 from faceattr.cli.options import (
     INTERRUPTED,
     add_flip,
@@ -119,7 +117,8 @@ def label(output, inputs, quiet=False, **given) -> int:
     artifacts.validate(resume=options.resume, overwrite=options.overwrite)
     Inputs(inputs)
     attributes = open_attributes(given, Aside(console))
-    with _bar(console) as bar, _ctrl_c(console) as stopped, warnings.catch_warnings():
+    finishing = partial(console.print, "finishing the batch; Ctrl-C once more stops at once")
+    with _bar(console) as bar, ctrl_c(finishing) as stopped, warnings.catch_warnings():
         # What Pillow thinks of a file's metadata would tear the bar and change nothing.
         warnings.filterwarnings("ignore", module=r"PIL\.")
         summary = label_to(
@@ -207,24 +206,3 @@ class LabelProgress(Progress):
         step = record.file.path != self._last
         self._last = record.file.path
         self._bar.update(self._task, advance=int(step), faces=self._faces)
-
-
-@contextmanager
-def _ctrl_c(console: Console) -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets; the second one stops at once."""
-    stopped = threading.Event()
-
-    def interrupt(*_: object) -> None:
-        if stopped.is_set():
-            raise KeyboardInterrupt
-        stopped.set()
-        console.print("finishing the batch; Ctrl-C once more stops at once")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield stopped
-    finally:
-        signal.signal(signal.SIGINT, before)

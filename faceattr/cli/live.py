@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 
-from faceattr.cli.console import ERR, Aside
+from faceattr.cli.console import ERR, Aside, ctrl_c
 from faceattr.cli.options import INTERRUPTED, add_precision, command, old_names, open_attributes
 
 
@@ -70,9 +66,7 @@ BROKE_OFF = 1
 CANNOT = (
     "--web has no use for {}: the page in the browser has the camera, the files and the buttons."
 )
-NOT_IN_THE_BROWSER = (
-    *("source", "output", "headless", "every_frame", "rate", "snapshots", "overwrite"),
-)
+IN_A_WINDOW = ("source", "output", "headless", "every_frame", "rate", "snapshots", "overwrite")
 
 
 def live(**given) -> int:
@@ -98,7 +92,7 @@ def _watch(source="0", quiet=False, **given) -> int:
             raise ValueError(f"{path} is the source itself. Choose another output.")
     every_frame = given.pop("every_frame", outputs.headless and not is_live(source))
     # What is typed wrongly shall be told before the seconds that a model takes to load.
-    with open_feed(source, **_taken(given, ("rate",))) as feed, _ctrl_c() as stopped:
+    with open_feed(source, **_taken(given, ("rate",))) as feed, ctrl_c() as stopped:
         attributes = open_attributes(given, Aside(console))
         progress = LiveProgress(console, outputs.headless)
         with watch(feed, attributes, every_frame=every_frame, **how) as watching, progress:
@@ -112,7 +106,7 @@ def _watch(source="0", quiet=False, **given) -> int:
 
 
 def _serve(quiet=False, **given) -> int:
-    if typed := [name for name in NOT_IN_THE_BROWSER if name in given]:
+    if typed := [name for name in IN_A_WINDOW if name in given]:
         raise ValueError(CANNOT.format(", ".join(typed)))
     from faceattr.live.web import Address, require_uvicorn, serve
 
@@ -165,26 +159,3 @@ class LiveProgress(Aside):
     def __exit__(self, *_: object) -> None:
         if self._status:
             self._status.stop()
-
-
-@contextmanager
-def _ctrl_c() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C (or a request to end) sets; a second one stops at once."""
-    stopped = threading.Event()
-
-    def interrupt(*_: object) -> None:
-        if stopped.is_set():
-            raise KeyboardInterrupt
-        stopped.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-    before = {
-        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -49,13 +49,9 @@ def cache_crops(
     cache: str | Path | None = None,
     progress: Progress = SILENT,
 ) -> CachedCrops:
-    """Cut every example's face, or find it among those that are kept.
+    """Cut every example's face, or find it among those that are kept in the cache folder.
 
-    Args:
-        examples: What to cut. A picture that cannot be read is left out and counted.
-        rule: Size and margin of the crops.
-        cache: Folder of the crop cache; the user's cache folder unless given.
-        progress: Is told how many are done.
+    A picture that cannot be read is left out and counted.
     """
     ahead = iter(progress.track(examples, "cutting faces"))
     keys: list[str] = []

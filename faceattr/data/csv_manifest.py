@@ -71,12 +71,7 @@ def vote_columns(columns: Iterable[str], task: str) -> dict[str, str]:
 
 
 def read_votes(path: Path, table: pd.DataFrame, columns: Mapping[str, str]) -> list[Votes]:
-    """Votes by class, row by row.
-
-    Args:
-        path: The file, for messages.
-        table: Its cells as text.
-        columns: Those that hold votes, with the class each is for.
+    """Votes by class, row by row, of the columns that hold votes on the named classes.
 
     Raises:
         ValueError: A cell is neither empty nor a number from 0 on; the message names the line.

@@ -30,13 +30,9 @@ def mask(target: np.ndarray) -> np.ndarray:
 
 
 def class_weights(target: np.ndarray) -> np.ndarray:
-    """By class, the weight that makes all classes of a task count the same.
+    """By class, the weight that makes all classes of a task count the same, ``(classes,)``.
 
-    Args:
-        target: Target rows ``(n, classes)``; all-zero rows do not count.
-
-    Returns:
-        ``(classes,)``; over the labelled rows the mean weight is 1. A class without a row has 0.
+    Over the labelled rows the mean weight is 1. A class without a row has 0.
     """
     counts = target.sum(axis=0, dtype=float)
     occurring = counts > 0
@@ -65,18 +61,8 @@ def sampling_weights(targets: Mapping[str, np.ndarray]) -> np.ndarray:
 def draw(
     rows: np.ndarray, shares: np.ndarray, count: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """Draw rows in proportion to their shares, each as often as that says, give or take one.
-
-    Args:
-        rows: Numbers of rows, ``(n,)``.
-        shares: How often each is drawn, in proportion, ``(n,)``.
-        count: How many to draw.
-        generator: Decides which, and their order.
-
-    Returns:
-        Numbers of rows, ``(count,)``.
-
-    Source: systematic sampling (Madow and Madow 1944).
+    """Draw `count` of the rows ``(n,)`` in proportion to their shares ``(n,)``, each as often as
+    that says, give or take one: systematic sampling (Madow and Madow 1944).
     """
     order = generator.permutation(len(rows))
     ends = np.cumsum(shares[order], dtype=float)
@@ -102,10 +88,10 @@ def log_priors(target: np.ndarray, sources: np.ndarray, of: np.ndarray) -> np.nd
     answers as if all were equally frequent.
 
     Args:
-        target: Target rows of the training rows, ``(n, classes)``; all-zero rows do not count.
+        target: Target rows of the training rows, ``(n, classes)``.
         sources: The name of each one's source, ``(n,)``.
-        of: The names of the sources of the rows that are asked for, ``(m,)``. A source that has
-            no training row gets the shares of all.
+        of: The names of the sources that are asked for, ``(m,)``; one without a training row
+            gets the shares of all.
     """
     found = np.empty((len(of), target.shape[1]), "float32")
     for name in np.unique(of):
@@ -268,12 +254,8 @@ def read_dataset(
 
 @dataclass(frozen=True)
 class DatasetSummary:
-    """How many labelled faces there are; votes count as shares.
-
-    Args:
-        faces: By split.
-        known: By task and split, those whose answer to the task is known.
-        classes: By task, split and class.
+    """How many labelled faces there are: by split; by task and split those whose answer is known;
+    by task, split and class, where votes count as shares.
     """
 
     faces: Mapping[str, int]

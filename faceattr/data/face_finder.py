@@ -60,12 +60,8 @@ def find_faces(
 ) -> Search:
     """Find the largest face of every labelled picture, as `faceattr label` would find it.
 
-    Args:
-        examples: Labelled pictures. Those that have a box, or hold their pixels (faces
-            already cut out), are left as they are.
-        detector: What finds faces.
-        cache: Folder of the crop cache, which keeps what was found.
-        progress: Is told how many are done.
+    Pictures that have a box, or hold their pixels (faces already cut out), are left as they are.
+    The crop cache keeps what was found.
     """
     kept: list[Example] = []
     without: list[Example] = []

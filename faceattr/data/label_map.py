@@ -71,11 +71,6 @@ def normalize_labels(
 ) -> tuple[list[Source], tuple[str, ...]]:
     """Give every label the name of its class.
 
-    Args:
-        sources: As they were read.
-        label_map: How their labels are to be understood.
-        known: Tasks whose classes are fixed.
-
     Returns:
         The sources with the classes' own names, and a note for each name that was replaced.
 
@@ -198,16 +193,10 @@ def _notes_on_votes(sources: Sequence[Source], label_map: LabelMap) -> Iterable[
 
 
 def count_votes(source: Source, shares: Mapping[str, float], known: TasksByName) -> Source:
-    """Let votes count beside labels.
+    """Let votes count beside labels, by task in these shares: 1 alone, 0.5 as much as the label.
 
-    Args:
-        source: With labels and votes.
-        shares: By task, how much its votes count: 1 alone, 0.5 as much as the label.
-        known: Tasks whose classes are fixed; votes for anything else do not count.
-
-    Returns:
-        The source with votes as labels. Faces that half of the people or more took for none are
-        left out; those without a countable vote keep their label.
+    Votes for no class of a known task do not count. Faces that half of the people or more took
+    for none are left out; those without a countable vote keep their label.
     """
     examples, left_out = [], Counter(source.left_out)
     for example in source.examples:

@@ -77,12 +77,8 @@ class Example:
 
 @dataclass(frozen=True)
 class Source:
-    """What one file or folder holds.
-
-    Args:
-        tasks: Names of the tasks that its labels answer.
-        examples: Its labelled faces.
-        left_out: How many rows were not taken, by reason.
+    """What one file or folder holds: names of tasks, labelled faces, and how many rows were not
+    taken, by reason.
     """
 
     tasks: tuple[str, ...]
@@ -171,10 +167,7 @@ def _label_errors(tasks: Sequence[Task], example: Example) -> Iterable[str]:
 def merge_sources(sources: Sequence[Source], known: TasksByName = KNOWN_TASKS) -> Manifest:
     """Put sources together: the tasks of all, one row for a face that stands in several.
 
-    Args:
-        sources: Any number of them.
-        known: Tasks whose classes are fixed; the classes of others are the labels that
-            occur in any source, sorted.
+    The classes of tasks that are not known are the labels that occur in any source, sorted.
 
     Raises:
         ValueError: One face has two labels for the same task, or a task has but one class.

@@ -32,12 +32,8 @@ IN_TRAIN, NOT_IN_TRAIN = "in train too", "not in train"
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of faces that look alike.
-
-    Args:
-        first: Places in the one set, ``(m,)``.
-        second: Places in the other set, ``(m,)``.
-        similarity: Normalised correlation, ``(m,)``.
+    """Pairs of similar faces: their places in the one and the other set and their normalised
+    correlation, ``(m,)`` each.
     """
 
     first: np.ndarray
@@ -47,11 +43,9 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """What crops look like, as vectors whose scalar products are correlations.
-
-    Args:
-        fine: ``float32`` ``(n, 1600)``, of length 1; of length 0 for a crop of one colour.
-        coarse: Its lowest frequencies and the length of the rest, ``(n, 101)``.
+    """What crops look like, as vectors whose scalar products are correlations: `fine` ``(n, 1600)``
+    of length 1 (0 for a crop of one colour), and `coarse`, its lowest frequencies and the length
+    of the rest, ``(n, 101)``.
     """
 
     fine: np.ndarray
@@ -69,12 +63,7 @@ class Fingerprints:
 
 
 def fingerprints_of(crops: np.ndarray, index: np.ndarray) -> Fingerprints:
-    """What crops look like.
-
-    Args:
-        crops: RGB ``uint8`` of shape ``(kept, size, size, 3)``.
-        index: Which of them, ``(n,)``.
-    """
+    """What some crops look like: RGB ``uint8`` ``(kept, size, size, 3)``, those at `index`."""
     fine = np.empty((len(index), INNER, INNER), "float32")
     for place, number in enumerate(index):
         fine[place] = _inner(crops[number])
@@ -169,15 +158,9 @@ def near_duplicate_sets(cached: CachedCrops) -> np.ndarray:
 def find_near_duplicates(
     rows: LabeledDataset, others: LabeledDataset, above: float = NEAR
 ) -> np.ndarray:
-    """Which rows show a face that is also, or nearly, among other rows.
+    """Which rows show a face that is also, or nearly, among other rows, ``bool`` ``(n,)``.
 
-    Args:
-        rows: For example those of val.
-        others: For example those of train.
-        above: The least correlation of near-duplicates; 1 asks for equal pixels alone.
-
-    Returns:
-        ``bool`` of shape ``(len(rows),)``.
+    `above` is the least correlation; 1 asks for equal pixels alone.
     """
     known = set(hashes_of(others.crops, others.index))
     found = np.array([mark in known for mark in hashes_of(rows.crops, rows.index)], bool)

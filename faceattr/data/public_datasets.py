@@ -29,10 +29,6 @@ def read_fer2013(path: Path, table: pd.DataFrame) -> Source:
     """Read FER2013's ``emotion,pixels,Usage`` (Goodfellow et al. 2013), with FER+'s votes (Barsoum
     et al. 2016) if its file lies in the same folder.
 
-    Args:
-        path: The file, for messages and to find FER+'s.
-        table: Its cells as text.
-
     Raises:
         ValueError: A row is not of this form, or FER+'s file is not about these rows.
     """
@@ -97,13 +93,9 @@ def is_utkface(path: Path) -> bool:
 def read_utkface(
     root: Path, pictures: Sequence[Path], task: str, split_of: Callable[[Path], str]
 ) -> Source:
-    """Read gender or age group off UTKFace's file names.
+    """Read ``gender`` or ``age_group`` off UTKFace's file names.
 
-    Args:
-        root: The folder.
-        pictures: The files in it.
-        task: ``gender`` or ``age_group``.
-        split_of: The split that a path, relative to the folder, belongs to.
+    `split_of` says to which split a path, relative to the folder, belongs.
     """
     examples, left_out = [], Counter[str]()
     for path in pictures:

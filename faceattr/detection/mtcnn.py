@@ -7,20 +7,20 @@ from importlib.metadata import version
 
 import numpy as np
 
-from faceattr.detection.base import Network
+from faceattr.detection.base import NetworkDetector
 from faceattr.files import install_command
 
 POINTS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
 
 
-class Mtcnn(Network):
+class Mtcnn(NetworkDetector):
     """MTCNN of the package ``mtcnn`` (MIT), which carries its weights; slow.
 
     At 640 pixels it found 97.1 % of the faces of 57 photographs, 95.7 % of them right, in
     nine times the time of YuNet.
 
     Args:
-        long_side, threshold: As for `Network`.
+        long_side, threshold: As for `NetworkDetector`.
 
     Raises:
         ValueError: The package is not installed.

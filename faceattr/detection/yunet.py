@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import platformdirs
 
-from faceattr.detection.base import Network, PerThread
+from faceattr.detection.base import NetworkDetector, PerThread
 
 NAME = "face_detection_yunet_2023mar.onnx"
 ADDRESS = (
@@ -28,7 +28,7 @@ KNOWN = {
 TIMEOUT_SECONDS = 10
 
 
-class YuNet(Network):
+class YuNet(NetworkDetector):
     """YuNet (MIT, Shiqi Yu) through OpenCV.
 
     At 640 pixels it found all faces of 57 photographs and nothing else; at 480 97.1 % (with the
@@ -36,7 +36,7 @@ class YuNet(Network):
 
     Args:
         file: A ``face_detection_yunet`` ``.onnx`` file.
-        long_side, threshold: As for `Network`.
+        long_side, threshold: As for `NetworkDetector`.
 
     Raises:
         FileNotFoundError: There is no such file.

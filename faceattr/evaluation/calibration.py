@@ -28,14 +28,7 @@ THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 @dataclass(frozen=True)
 class Bin:
-    """Answers of about the same confidence.
-
-    Args:
-        n: How many there are.
-        confidence: Their mean confidence.
-        accuracy: The share of right ones, which should be the same.
-        interval: 95 % Wilson interval of the accuracy.
-    """
+    """`n` answers of about the same confidence, whose accuracy should be the same as its mean."""
 
     n: int
     confidence: float
@@ -58,14 +51,8 @@ def reliability(predictions: TaskPredictions) -> tuple[Bin, ...]:
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """What `label --min-confidence` would give.
-
-    Args:
-        min_confidence: Answers below it are withheld.
-        n: How many are not.
-        coverage: Their share.
-        accuracy: The share of right ones among them; NaN where none is left.
-        interval: 95 % Wilson interval of the accuracy.
+    """What `label --min-confidence` would give: the share of faces that are still answered
+    (coverage), and the share of right ones among these `n` answers (NaN without any).
     """
 
     min_confidence: float
@@ -119,8 +106,7 @@ def temperature(
             has most counts, as it does for the accuracy: a confidence is the chance to be right.
         probabilities: What the head answered, ``(n, classes)``.
         fewest: Labelled rows that it takes.
-        log_prior: Logarithms of the class shares to which the answers are put after they were
-            divided, ``(n, classes)``; None leaves them as they are.
+        log_prior: Logarithms of the class shares to which the answers are put, ``(n, classes)``.
 
     Returns:
         Above 1 for a head that is too sure of itself, below 1 for one that is not sure
@@ -166,13 +152,7 @@ def change_prior(probabilities: np.ndarray, log_prior: np.ndarray | float) -> np
 def cross_calibrated(
     target: np.ndarray, probabilities: np.ndarray, log_prior: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The labelled rows, each calibrated with a temperature that it did not fit.
-
-    Each half of them gets the temperature of the other half.
-
-    Args:
-        target: Target rows ``(n, classes)``; all-zero rows do not count.
-        probabilities: What the head answered before it was calibrated, ``(n, classes)``.
+    """The labelled rows, each half of them calibrated with the temperature of the other half.
 
     Returns:
         Whether each answer was right, ``bool``, and its confidence, both ``(labelled rows,)``.
@@ -232,12 +212,9 @@ def calibrate(
     Args:
         model: A model of `faceattr.model.build`.
         val: Rows that did not train it.
-        heads: Names of the heads to calibrate, None for all; the others are left as they are.
+        heads: Names of the heads to calibrate, None for all.
         log_priors: By task the logarithm of the class shares of each row's source,
             ``(n, classes)``, for heads that answer as if all classes were equally frequent.
-
-    Returns:
-        By task, how it was calibrated.
     """
     found = {}
     for name, answers in predict(model, val).items():
@@ -259,10 +236,7 @@ def calibrate(
 def set_prior(model: keras.Model, task: str, log_prior: np.ndarray) -> None:
     """Let a head that takes all classes to be equally frequent take other shares for granted.
 
-    Args:
-        model: A model of `faceattr.model.build`, changed in place.
-        task: The head.
-        log_prior: Logarithms of the class shares, ``(classes,)``.
+    The model is changed in place; `log_prior` are the logarithms of the shares, ``(classes,)``.
     """
     head = model.get_layer(task)
     kernel, bias = head.get_weights()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from faceattr.detection.base import Detector
 from faceattr.evaluation.groups import check_columns, score_groups
 from faceattr.evaluation.metrics import Score, predict, write_json
 from faceattr.evaluation.report import Evaluation, write_report
-from faceattr.evaluation.robustness import robustness
+from faceattr.evaluation.robustness import Robustness, robustness
 from faceattr.files import validate_output_folder
 from faceattr.images.load import PathLike, as_paths
 from faceattr.model import file as model_file
@@ -92,18 +92,14 @@ def evaluate(
     check_columns([c for c in by if c != NEAR_DUPLICATE], manifest.examples, description.tasks)
     train = whole.only("train") if NEAR_DUPLICATE in by else None
     rows = _read_rows(manifest, train, finder, progress)
-    network = runtime.FlipAveraging(runtime.load(path)[0]) if flip else runtime.load(path)[0]
+    network = runtime.load(path)[0]
+    network = runtime.FlipAveraging(network) if flip else network
     probabilities = predict(network, rows, progress=progress)
+    groups = score_groups(description.tasks, rows, probabilities, by)
     names = tuple(map(without_folders, sources))
+    remarks = (*whole.notes, *_remarks(description, chosen, names, flip))
     evaluation = Evaluation(
-        path.name,
-        description,
-        chosen,
-        names,
-        rows,
-        probabilities,
-        score_groups(description.tasks, rows, probabilities, by),
-        (*whole.notes, *_remarks(description, chosen, names, flip)),
+        path.name, description, chosen, names, rows, probabilities, groups, remarks
     )
     progress.show(_scored(chosen, rows, whole))
     progress.show(evaluation)
@@ -111,11 +107,20 @@ def evaluate(
     if worse:
         progress.show(worse)
     if output is not None:
-        write_report(evaluation, Path(output))
-        if worse:
-            write_json(worse.accuracy, Path(output, ROBUSTNESS))
-        write_json(_provenance(evaluation, path, flip), Path(output, ABOUT))
+        _write(evaluation, worse, _provenance(evaluation, path, flip), Path(output))
     return evaluation.scores
+
+
+def _write(
+    evaluation: Evaluation,
+    worse: Robustness | None,
+    provenance: Mapping[str, Any],
+    folder: Path,
+) -> None:
+    write_report(evaluation, folder)
+    if worse:
+        write_json(worse.accuracy, folder / ROBUSTNESS)
+    write_json(provenance, folder / ABOUT)
 
 
 def _read_rows(

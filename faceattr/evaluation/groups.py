@@ -23,15 +23,10 @@ QUARTERS = 4
 
 @dataclass(frozen=True)
 class Group:
-    """The rows of one group.
+    """The `n` rows of one group that know a task.
 
-    Args:
-        name: What they have in common.
-        n: How many know the task.
-        accuracy: Share of right answers.
-        interval: 95 % Wilson interval of the accuracy.
-        balanced: Mean recall over the classes that occur in it, which a group that shows more
-            of an easy class does not raise.
+    `interval` is the 95 % Wilson interval of the accuracy. `balanced` is the mean recall over the
+    classes that occur: a group that shows more of an easy class does not raise it.
     """
 
     name: str
@@ -167,14 +162,7 @@ def near_duplicate_groups(
 def score_named_groups(
     predictions: TaskPredictions, by: str, names: Sequence[str], *, predicted: bool = False
 ) -> Groups:
-    """One task's accuracy by groups that are known.
-
-    Args:
-        predictions: The answers.
-        by: What the groups are.
-        names: The group of each answer; ``""`` is unknown.
-        predicted: Whether a head made the groups.
-    """
+    """One task's accuracy by groups that are known: a name for each answer, ``""`` is unknown."""
     table = pd.DataFrame(
         {"group": list(names), "truth": predictions.truth, "correct": predictions.correct}
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,13 +66,7 @@ class TaskPredictions:
 
 
 def predictions_for(task: Task, target: np.ndarray, probabilities: np.ndarray) -> TaskPredictions:
-    """Put a head's answers beside its targets.
-
-    Args:
-        task: The task.
-        target: Target rows ``(n, classes)``; all-zero rows are left out.
-        probabilities: What the head answered, ``(n, classes)``.
-    """
+    """Put a head's answers ``(n, classes)`` beside its target rows; all-zero ones are left out."""
     known = np.flatnonzero(target.sum(axis=-1) > 0)
     return TaskPredictions(task, known, target[known].argmax(axis=-1), probabilities[known])
 
@@ -98,14 +92,8 @@ def paired_accuracy_loss(before: np.ndarray, after: np.ndarray) -> Interval:
     """The 95 % interval of the accuracy that is lost between two models on the same rows.
 
     Only rows that one of them alone answers right tell a difference, so it is much narrower than
-    two intervals side by side (Bonett and Price 2012, adjusted Wald).
-
-    Args:
-        before: Whether the first model's answers are right, ``bool`` ``(n,)``.
-        after: The same of the second model.
-
-    Returns:
-        Lowest and highest loss as shares of the rows, below 0 where accuracy is gained.
+    two intervals side by side (Bonett and Price 2012, adjusted Wald). Both arguments are ``bool``
+    ``(n,)``: whether an answer was right. A loss below 0 is a gain.
     """
     n = len(before) + 2
     lost, won = (np.sum(before & ~after) + 1) / n, (np.sum(after & ~before) + 1) / n
@@ -119,16 +107,11 @@ def confidence_bin(confidence: np.ndarray, bins: int = BINS) -> np.ndarray:
 
 
 def calibration_error(correct: np.ndarray, confidence: np.ndarray) -> float:
-    """Mean distance between confidence and accuracy over equal bins of confidence (ECE).
+    """Mean distance between confidence and accuracy over equal bins (ECE, Guo et al. 2017), 0-1.
 
     Args:
-        correct: Whether each answer was right, ``bool`` ``(n,)``.
+        correct: Whether each answer was right, ``bool`` ``(n,)``; without one the error is NaN.
         confidence: Its probability, ``(n,)``.
-
-    Returns:
-        0 to 1; NaN without an answer.
-
-    Source: Guo et al. 2017.
     """
     distances = correct - confidence.astype(float)
     gaps = np.bincount(confidence_bin(confidence), distances, BINS)
@@ -140,13 +123,8 @@ def expected_ece(confidence: np.ndarray) -> float:
 
     Chance alone takes every bin's accuracy off its confidence, the more the fewer rows it has, and
     the calibration error counts that as a distance (Vaicenavicius et al. 2019): an error is only
-    worth mending as far as it lies above this one.
-
-    Args:
-        confidence: The probability of each answer, ``(n,)``.
-
-    Returns:
-        The mean over many draws of right and wrong, each bin's sum taken as normal.
+    worth mending as far as it lies above this one. It is the mean over many draws of right and
+    wrong, each bin's sum taken as normal.
     """
     share = confidence.astype(float)
     variances = np.bincount(confidence_bin(confidence), share * (1 - share), BINS)
@@ -155,15 +133,9 @@ def expected_ece(confidence: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class ClassScore:
-    """How well a head tells one class.
+    """How well a head tells one class of `n` rows; what cannot be said is NaN.
 
-    Args:
-        name: The class.
-        n: Rows of it.
-        recall: The share of them that is found; NaN without a row.
-        interval: 95 % Wilson interval of the recall.
-        precision: The share of right ones among the answers of this class; NaN without one.
-        f1: Harmonic mean of both; NaN without a row.
+    `interval` is the 95 % Wilson interval of the recall.
     """
 
     name: str
@@ -255,13 +227,7 @@ def confusion_of(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.n
 
 
 def score(task: Task, target: np.ndarray, probabilities: np.ndarray) -> Score:
-    """Score one head.
-
-    Args:
-        task: The task.
-        target: Target rows ``(n, classes)``; all-zero rows do not count.
-        probabilities: What the head answered, ``(n, classes)``.
-    """
+    """Score one head's answers ``(n, classes)``; all-zero target rows do not count."""
     found = predictions_for(task, target, probabilities)
     n, right = len(found), int(found.correct.sum())
     confusion = confusion_of(found.truth, found.predicted, len(task.classes))
@@ -287,18 +253,7 @@ def predict(
     progress: Progress = SILENT,
     what: str = "asking the model",
 ) -> dict[str, np.ndarray]:
-    """Ask a model about every row.
-
-    Args:
-        model: The model.
-        rows: The rows.
-        batch_size: How many go through the model at once.
-        progress: Is told how many batches are done.
-        what: What that is called.
-
-    Returns:
-        By task, the probabilities of every row: ``float32`` of shape ``(n, classes)``.
-    """
+    """Ask a model about every row: by task, the probabilities, ``float32`` ``(n, classes)``."""
     if not len(rows):
         return {name: np.zeros_like(target) for name, target in rows.targets.items()}
     parts = []
@@ -332,11 +287,7 @@ def scores_of(
 def difference(
     one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]
 ) -> dict[str, dict[str, float]]:
-    """How far two networks' answers are apart, by task.
-
-    Returns:
-        The largest difference of a probability, and the share of rows with the same answer.
-    """
+    """By task, the largest difference of a probability and the share of rows with one answer."""
     return {
         name: {
             "largest": float(np.abs(answers - other[name]).max()),
@@ -348,7 +299,7 @@ def difference(
 
 def mean_accuracy(scores: Mapping[str, Score], *, balanced: bool = False) -> float:
     """What chooses the best epoch: the mean (balanced) accuracy of the tasks that have rows."""
-    known: Sequence[Score] = [score for score in scores.values() if score.n]
+    known = [score for score in scores.values() if score.n]
     found = [score.balanced_accuracy if balanced else score.accuracy for score in known]
     return float(np.mean(found)) if found else float("nan")
 

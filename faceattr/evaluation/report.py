@@ -44,15 +44,8 @@ COLUMNS = ("path", *BOX, "task", "true", "answered", "probability", "true_probab
 
 @dataclass(frozen=True)
 class Mistake:
-    """One wrong answer.
-
-    Args:
-        task: The task.
-        row: Its row.
-        truth: The class that the label says.
-        answer: The class that the head says.
-        probability: How sure it is of that, 0-1.
-        true_probability: What it leaves for the labelled class, 0-1.
+    """One wrong answer to the face of a row: the labelled class and the answered one, and the
+    probabilities of the answer and of the labelled class, 0-1.
     """
 
     task: str
@@ -90,7 +83,7 @@ class Evaluation:
         description: What the file says about itself.
         split: Which rows were asked about.
         sources: Where they come from, without folders.
-        rows: The rows, with the examples they were read from.
+        rows: With the examples they were read from.
         probabilities: By task what the model said of every row, ``(n, classes)``.
         groups: Accuracy by group.
         remarks: Sentences that a reader should have in mind.

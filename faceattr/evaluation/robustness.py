@@ -70,11 +70,7 @@ CHANGES: Mapping[str, Change] = {
 
 @dataclass(frozen=True)
 class Robustness:
-    """How accurate a model is on faces that were made worse.
-
-    Args:
-        accuracy: By change, in the order of `CHANGES`, the accuracy by task.
-    """
+    """The accuracy by task on faces that were made worse, by change, in the order of `CHANGES`."""
 
     accuracy: Mapping[str, Mapping[str, float]]
 
@@ -85,14 +81,7 @@ def robustness(
     rows: LabeledDataset,
     progress: Progress = SILENT,
 ) -> Robustness:
-    """The accuracy on rows whose crops were made worse.
-
-    Args:
-        model: The model.
-        tasks: Its tasks.
-        rows: Labelled crops; 2,000 of them, evenly spread, are used. Without one there is nothing.
-        progress: Is told how many changes are done.
-    """
+    """The accuracy on 2,000 of the rows, evenly spread, after their crops were made worse."""
     if not len(rows):
         return Robustness({})
     places = np.linspace(0, len(rows) - 1, min(ROWS, len(rows))).astype(int)
@@ -110,11 +99,7 @@ def accuracy_by_size(
 ) -> dict[int, dict[str, float]]:
     """How accurate the model is on faces of fewer pixels.
 
-    Args:
-        model: The model.
-        tasks: Its tasks.
-        rows: Labelled crops; the first 1,000 are used.
-        rule: The model's crop rule. Crops are shrunk and then cut as a small face would be.
+    The first 1,000 crops are shrunk and then cut by the model's rule, as a small face would be.
 
     Returns:
         By the face's side in pixels, from 12 to the model's own size, the accuracy by task.

@@ -98,6 +98,13 @@ def read_image(path: PathLike, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     return read_picture(path, max_pixels=max_pixels).image
 
 
+def checked_limit(max_pixels: int) -> int:
+    """Raises ValueError where no picture is small enough."""
+    if max_pixels < 1:
+        raise ValueError(f"A limit of pixels is 1 or more. Received: {max_pixels}")
+    return max_pixels
+
+
 def reason_of(error: Exception, path: PathLike) -> str:
     """Why a file cannot be read, in one line without its name."""
     text = getattr(error, "strerror", None) or str(error).removeprefix(f"{os.fspath(path)}: ")

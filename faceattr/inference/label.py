@@ -24,6 +24,7 @@ from faceattr.images.load import (
     MAX_PIXELS,
     PathLike,
     Picture,
+    checked_limit,
     read_picture,
     reason_of,
 )
@@ -90,6 +91,7 @@ def label(
     every: float = 1.0,
     workers: int | None = None,
     max_pixels: int = MAX_PIXELS,
+    progress: Progress = SILENT,
     **load,
 ) -> Iterator[Row]:
     """Label pictures and videos: ``pandas.DataFrame(faceattr.label("photos/"))``.
@@ -100,6 +102,7 @@ def label(
         workers: Threads that decode and detect; by default one a processor.
         max_pixels: A picture with more of them is not read. Whatever the limit, all pictures that
             are read at once take 2 GiB together; a larger one waits until it is alone.
+        progress: Is shown the `ImageResult` of each input.
         **load: `model`, `detector` and the other arguments of `FaceAttributes.load`.
 
     Yields:
@@ -113,6 +116,7 @@ def label(
     attributes = FaceAttributes.load(**load)
     samples = samples_of(files, every)
     for result, _ in describe_samples(samples, attributes, workers=workers, max_pixels=max_pixels):
+        progress.show(result)
         yield from to_rows(result, attributes.tasks)
 
 
@@ -148,7 +152,7 @@ def label_to(
     options, times, summary = TableOptions(**table), StageTimes(), Summary()
     validate_table_path(output, options)
     artifacts.validate(resume=options.resume, overwrite=options.overwrite)
-    how = {"workers": count_workers(workers), "max_pixels": _checked_limit(max_pixels)}
+    how = {"workers": count_workers(workers), "max_pixels": checked_limit(max_pixels)}
     files = _checked_files(inputs, artifacts)
     settings = settings_of(attributes, every, options.spreadsheet)
     run = {"started": now(), "inputs": files.inputs, "files": files.count, "max_pixels": max_pixels}
@@ -186,12 +190,6 @@ def _checked_files(inputs: PathLike | Sequence[PathLike], artifacts: Artifacts) 
         )
     artifacts.validate_inputs(files)
     return files
-
-
-def _checked_limit(max_pixels: int) -> int:
-    if max_pixels < 1:
-        raise ValueError(f"A limit of pixels is 1 or more. Received: {max_pixels}")
-    return max_pixels
 
 
 def _with_artifacts(
@@ -287,7 +285,7 @@ def describe_samples(
         One record a sample, in the order of the samples.
     """
     times, workers = times or StageTimes(), count_workers(workers)
-    max_pixels = _checked_limit(max_pixels)
+    max_pixels = checked_limit(max_pixels)
     most = attributes.batch_size if keep_frames else MOST_WAITING
     batches = _Batches(attributes, times, most)
 

@@ -13,8 +13,9 @@ import math
 import secrets
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -263,7 +264,7 @@ def application(
 
     if "blur" in switched_on:
         budget = (budget or InferenceBudget()).while_blurring()
-    sessions = _Sessions(attributes, hosts, token, (budget, smoothing))
+    sessions = _Sessions(partial(FaceTracker, attributes, budget, smoothing), hosts, token)
     routes = [
         Route("/", file("index.html")),
         *(Route(f"/{name}", file(name)) for name in FILES),
@@ -316,15 +317,13 @@ class _Sessions:
 
     def __init__(
         self,
-        attributes: FaceAttributes,
+        new_tracker: Callable[[], FaceTracker],
         hosts: tuple[str, ...] | None,
         token: str | None,
-        how: tuple[InferenceBudget | None, Smoothing | None],
     ) -> None:
-        self._attributes = attributes
+        self._new_tracker = new_tracker
         self._hosts = hosts
         self._token = token
-        self._how = how
         self._one_at_a_time = asyncio.Lock()
         self._is_warm = False
         self._open = 0
@@ -356,7 +355,7 @@ class _Sessions:
         return is_ours and is_known and self._open < MOST_PAGES
 
     async def _converse(self, socket) -> None:
-        tracker = FaceTracker(self._attributes, *self._how)
+        tracker = self._new_tracker()
         number = 0
         while True:
             message = await asyncio.wait_for(socket.receive(), IDLE_SECONDS)
@@ -364,7 +363,7 @@ class _Sessions:
                 return
             if message.get("bytes") is None:
                 # Any text begins a new source: nobody of the last one is expected in it.
-                tracker, number = FaceTracker(self._attributes, *self._how), 0
+                tracker, number = self._new_tracker(), 0
                 continue
             try:
                 second, image = await asyncio.to_thread(frame_of, message["bytes"])

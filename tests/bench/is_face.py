@@ -39,7 +39,7 @@ def main() -> None:
     truth = {str(path): [tuple(box) for box in boxes] for path, boxes in pictures}
     images = {path: read_image(path) for path in truth}
     describe = FaceAttributes.load(
-        given.model, CenterFace(), require={"is_face": "yes"}, min_face=0.0
+        given.model, CenterFace(), filter={"is_face": "yes"}, min_face=0.0
     )
     print(f"{len(images)} photographs, {sum(map(len, truth.values()))} faces")
     print(

@@ -67,7 +67,7 @@ def print_line(attributes: FaceAttributes, task, images, answers, most: int) -> 
     pairs = [(seen[i], faces[i]) for i in kept]
     truth, right, micros = np.array(answers)[kept], [], []
     for level in (False, True):
-        rule = replace(attributes.crop_rule, level=level)
+        rule = replace(attributes.crop_rule, align=level)
         start = time.perf_counter()
         crops = [crop(image, face.box, rule, face.landmarks) for image, face in pairs]
         micros.append((time.perf_counter() - start) / len(pairs) * 1e6)
