@@ -149,7 +149,7 @@ def test_the_decoder_says_nothing_of_its_own(clip):
     assert "not a video" in lines[-1] and not [line for line in lines if "moov" in line]
 
 
-@pytest.mark.parametrize("module", ["pictures.capture", "pictures.feed", "live.sinks", "live.show"])
+@pytest.mark.parametrize("module", ["images.video", "images.camera", "live.outputs", "live.viewer"])
 def test_opencv_is_loaded_before_av_or_its_windows_hang(module):
     code = f"import faceattr.{module}, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

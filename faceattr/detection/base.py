@@ -47,10 +47,15 @@ class Face:
     rotation: int = 0
 
     @property
+    def size(self) -> tuple[float, float]:
+        """``(height, width)`` of the box in pixels."""
+        x0, y0, x1, y1 = self.box
+        return y1 - y0, x1 - x0
+
+    @property
     def side(self) -> float:
         """The longer side of the box in pixels."""
-        x0, y0, x1, y1 = self.box
-        return max(x1 - x0, y1 - y0)
+        return max(self.size)
 
     def scaled(self, factor: float) -> Face:
         """The same face in a picture that is `factor` times as large."""
@@ -173,7 +178,8 @@ class NetworkDetector(ABC):
     def __call__(self, image: np.ndarray) -> list[Face]:
         small, share = reduced(image, self.provenance["long_side"])
         faces = [_face(row, small.shape) for row in self.detect(small)]
-        whole = [face.scaled(1 / share) for face in faces if _has_area(face)]
+        # Cut at the border, some have less than a pixel left.
+        whole = [face.scaled(1 / share) for face in faces if min(face.size) >= 1]
         return sorted(whole, key=lambda face: (face.box[0], face.box[1]))
 
 
@@ -183,11 +189,6 @@ def _face(row: np.ndarray, shape: tuple[int, ...]) -> Face:
     x1, y1 = np.clip(row[2:4], 0, (shape[1], shape[0])).tolist()
     landmarks = tuple((float(x), float(y)) for x, y in np.reshape(row[4:14], (5, 2)))
     return Face((x0, y0, x1, y1), landmarks, float(row[14]))
-
-
-def _has_area(face: Face) -> bool:
-    x0, y0, x1, y1 = face.box
-    return x1 - x0 >= 1 and y1 - y0 >= 1
 
 
 class PerThread(threading.local):

@@ -73,7 +73,8 @@ def export(
     path = model_file.path_of(model)
     description = model_file.describe(path)
     target = formats.target_called(to, int8=int8)
-    output = Path(output) if output is not None else _usual_name(path, to, int8)
+    usual = f"{path.stem}{'.int8' if int8 else ''}{target.ending or '_saved_model'}"
+    output = Path(usual if output is None else output)
     _check_output(output, target.ending, overwrite)
     shown = choose_crops(on, description, rows, cache, int8=int8, label_map=label_map)
     network = model_file.load(path)[0]
@@ -91,11 +92,6 @@ def export(
         _keep(part, output, _page(path, description, part, to, file.precision, parity))
     progress.show(f"wrote {output} and {runtime.description_path(output)}")
     return parity
-
-
-def _usual_name(path: Path, to: str, int8: bool) -> Path:
-    ending = formats.TARGETS[to].ending or "_saved_model"
-    return Path(f"{path.stem}{'.int8' if int8 else ''}{ending}")
 
 
 def _check_output(output: Path, ending: str, overwrite: bool) -> None:

@@ -62,15 +62,9 @@ def is_cut(
     )
     if np.abs(a - b).mean() < 12 or _correlation(a, b) > 0.4:
         return False
-    return not any(
-        box is not None and _is_same(before, after, old, box)
-        for old, box in zip(boxes, moved, strict=True)
-    )
-
-
-def _is_same(before: Thumbnail, after: Thumbnail, old: Box, new: Box) -> bool:
-    a, b = _patch(before, old), _patch(after, new)
-    return a is not None and b is not None and _correlation(a, b) > 0.7
+    pairs = [(old, new) for old, new in zip(boxes, moved, strict=True) if new is not None]
+    patches = ((_patch(before, old), _patch(after, new)) for old, new in pairs)
+    return not any(a is not None and b is not None and _correlation(a, b) > 0.7 for a, b in patches)
 
 
 def _patch(thumbnail: Thumbnail, box: Box) -> np.ndarray | None:

@@ -282,9 +282,12 @@ def _guarded(app, hosts: tuple[str, ...] | None, token: str | None):
     async def guarded(scope, receive, send) -> None:
         # Websockets check name and token themselves, together with their origin.
         answer = app
-        if scope["type"] == "http" and not _is_named(_header(scope, b"host"), hosts):
+        host = dict(scope.get("headers", ())).get(b"host", b"").decode("latin-1")
+        if scope["type"] == "http" and not _is_named(host, hosts):
             answer = PlainTextResponse("This page has another name.", status_code=400)
-        elif scope["type"] == "http" and not _may_read(scope, token):
+        elif scope["type"] == "http" and not (
+            scope["path"].strip("/") in FILES or _knows(scope, token)
+        ):
             answer = PlainTextResponse(
                 "This page needs the whole address that faceattr printed, with its token.",
                 status_code=403,
@@ -295,17 +298,9 @@ def _guarded(app, hosts: tuple[str, ...] | None, token: str | None):
     return guarded
 
 
-def _may_read(scope, token: str | None) -> bool:
-    return scope["path"].strip("/") in FILES or _knows(scope, token)
-
-
 def _knows(scope, token: str | None) -> bool:
     given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
     return token is None or secrets.compare_digest(given.encode(), token.encode())
-
-
-def _header(scope, name: bytes) -> str:
-    return dict(scope["headers"]).get(name, b"").decode("latin-1")
 
 
 def _is_named(host: str, hosts: tuple[str, ...] | None) -> bool:
