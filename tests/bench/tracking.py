@@ -118,9 +118,9 @@ def _crowd() -> list[Person]:
 
 
 def ours(scene: Scene, every: int) -> Iterator[Shown]:
-    recogniser = FaceTracker(attributes(scene), InferenceBudget(detect_every=every))
+    tracker = FaceTracker(attributes(scene), InferenceBudget(detect_every=every))
     for frame in scene.frames():
-        yield [(face.track, face.box) for face in recogniser.look(frame).faces]
+        yield [(face.track, face.box) for face in tracker.update(frame).faces]
 
 
 def theirs(name: str, scene: Scene, every: int) -> Iterator[Shown]:
