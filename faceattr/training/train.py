@@ -113,11 +113,11 @@ def train(
     every = [*sources, *(new_heads.sources if new_heads else ())]
     check_find_faces_in(find_faces_in, [*every, *compared])
     rule = networks.crop_rule(network)
-    look = FaceFinder(rule, detector, Path(cache) if cache else None, find_faces_in)
+    finder = FaceFinder(rule, detector, Path(cache) if cache else None, find_faces_in)
     if compared:  # a name may occur in what is compared alone
         label_map = replace(label_map, strict=False)
     known = KNOWN_TASKS | (old.known if old else {})
-    manifest = read_for_training(every, tasks, label_map, known, look, progress)
+    manifest = read_for_training(every, tasks, label_map, known, finder, progress)
     heads = manifest.tasks
     if new_heads and old:
         heads = old.with_new(heads, new_heads.names)
@@ -131,8 +131,8 @@ def train(
     check_priors(settings.priors, rows["train"])
     rows["train"] = add_log_priors(rows["train"], settings.priors)
     networks.measure(network, model, rows["train"])
-    _show_permutations(manifest.tasks, rows["train"], network, look.cache, progress)
-    compare_on = [_rows_of(source, old, network, look, label_map) for source in compared if old]
+    _show_permutations(manifest.tasks, rows["train"], network, finder.cache, progress)
+    compare_on = [_rows_of(source, old, network, finder, label_map) for source in compared if old]
     about = describe_run(every, rows, network, settings, manifest.notes, old)
     about["provenance"] |= {"distillation": distillation.provenance()} if distillation else {}
     terms = licence or networks.licence(network)
@@ -295,12 +295,12 @@ def _show_permutations(
 
 
 def _rows_of(
-    source: str, old: ExistingHeads, network: Network, look: FaceFinder, label_map: LabelMap
+    source: str, old: ExistingHeads, network: Network, finder: FaceFinder, label_map: LabelMap
 ) -> LabeledDataset:
     """Rows that only show what the old heads lose: those of split val, if there are any."""
-    _, manifest = select_split(read_for_model([source], old.known, label_map, look), None)
+    _, manifest = select_split(read_for_model([source], old.known, label_map, finder), None)
     rule = networks.crop_rule(network)
-    return read_dataset(manifest.examples, manifest.tasks, rule, look.cache)[0]
+    return read_dataset(manifest.examples, manifest.tasks, rule, finder.cache)[0]
 
 
 def check_classes(tasks: Sequence[Task], train: LabeledDataset) -> None:
