@@ -265,7 +265,7 @@ def test_opening_from_a_layer_opens_it_in_every_backbone(soft):
     [
         ({"backbone": "vgg19"}, "backbone is one of vgg16, vgg16-slim"),
         ({"sharing": "firm"}, "sharing is one of hard, soft"),
-        ({"feature_layers": {"age": "block2_pool"}}, "no task age to tap"),
+        ({"feature_layers": {"age": "block2_pool"}}, "no task age to read a feature layer"),
         ({"feature_layers": {"gender": "block6_pool"}}, "Received: 'block6_pool'"),
     ],
 )

@@ -227,7 +227,7 @@ def test_a_run_that_goes_on_sees_other_batches_than_the_one_before(data, toy, mo
 
 
 def test_what_is_left_open_is_as_the_model_file_has_it_that_a_run_starts_from(tmp_path):
-    rule, network = CropRule(64, 0.3, level=False), {"backbone": "vgg16-slim", "pooling": "avg"}
+    rule, network = CropRule(64, 0.3, align=False), {"backbone": "vgg16-slim", "pooling": "avg"}
     slim = build([GENDER], weights=None, backbone="vgg16-slim", pooling="avg")
     model_file.save(slim, Description((GENDER,), rule, network), tmp_path / "slim.keras")
     given = {"weights": str(tmp_path / "slim.keras")}
@@ -237,7 +237,7 @@ def test_what_is_left_open_is_as_the_model_file_has_it_that_a_run_starts_from(tm
     with pytest.raises(ValueError, match=r"has the backbone vgg16-slim.*With --weights none"):
         other = network_module.resolved(network_of({**given, "backbone": "vgg16"}))
         network_module.new_model(other, [GENDER])
-    assert network_of({**given, "margin": 0.1}).crop == CropRule(64, 0.1, level=False)
+    assert network_of({**given, "margin": 0.1}).crop == CropRule(64, 0.1, align=False)
     assert network_of({"weights": "none", "size": 32}).crop == CropRule(32)
 
 
