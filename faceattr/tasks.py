@@ -12,7 +12,7 @@ from dataclasses import dataclass
 # Columns of the manifest and of the folder's table, and layers of the network.
 TASK_NAME = (
     r"(?!(path|split|group|status|faces?|[xy][01]|detection|turn|time|reason|"
-    r"crops|to_float|dropout|trunk|block\d.*)$)[A-Za-z][A-Za-z0-9_-]*"
+    r"crops|to_float|dropout|backbone|trunk|block\d.*)$)[A-Za-z][A-Za-z0-9_-]*"
 )
 
 

@@ -18,7 +18,7 @@ from faceattr.cli.options import (
 def add_command(commands) -> None:
     parser = command(commands, evaluate, "score a model on labelled faces")
     add = parser.add_argument
-    add("model", help="a .keras file, or 'shipped'")
+    add("model", help="a .keras or exported file, or 'shipped'")
     add("sources", nargs="+", metavar="[TASK=]PATH", help="manifest CSV or folder")
     add(
         "--tasks",

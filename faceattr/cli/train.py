@@ -125,7 +125,7 @@ def add_options(parser) -> None:
         },
         augment_repeats={},
     )
-    several = parser.add_argument_group("several tasks; docs/ways.md says what is for what")
+    several = parser.add_argument_group("several tasks; docs/tasks.md says what is for what")
     add_fields(
         several,
         Settings,

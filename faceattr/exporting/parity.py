@@ -99,7 +99,7 @@ def _made_up(description: Description, *, int8: bool, label_map: LabelMap) -> Pa
             f"--on {description.tasks[0].name}=FOLDER."
         )
     if label_map != LABELS_AS_WRITTEN:
-        raise ValueError("Made pictures have no labels to spell: give labelled faces by --on.")
+        raise ValueError("--map, --order and --votes need labelled faces: give them by --on.")
     rows = made(description.crop.size)
     return ParityData(rows, f"{len(rows)} made pictures, which are no faces")
 

@@ -264,7 +264,7 @@ class EpochCheckpoint(keras.callbacks.Callback):
 def _check_finite(logs: Mapping[str, Any] | None) -> None:
     if not all(np.isfinite(value) for value in (logs or {}).values()):
         raise ValueError(
-            "The loss is not a number any more: the rate is too high. Start anew with a lower "
+            "The loss is NaN or infinite: the learning rate is too high. Start anew with a lower "
             "--learning-rate."
         )
 

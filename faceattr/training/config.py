@@ -61,9 +61,9 @@ class Network:
             for the first choice.
         feature_layers: By task, the layer that its head reads if not the last one: ``block2_pool``.
         dropout: Share of the pooled features that is dropped while training.
-        norm: Batch normalisation while training, folded away when saved; None for wherever the
+        norm: Batch normalisation while training, folded away when saved; by default where the
             backbone starts from nothing. With a backbone that has learnt already, all of it learns.
-        dtype: What it computes in; None for the faster one on this machine.
+        dtype: What it computes in; by default the faster one on this machine.
     """
 
     weights: str = "shipped"
@@ -202,7 +202,7 @@ class TaskSampling:
         shares = (self.shares or {}).values()
         if not self.temperature > 0 or not all(0 < share < math.inf for share in shares):
             raise ValueError(
-                "A mix has a temperature above 0, or shares above 0 by task or source. "
+                "Task sampling has a temperature above 0, or shares above 0 by task or source. "
                 f"Received: {self.shares or self.temperature}"
             )
 
@@ -367,7 +367,7 @@ class Settings:
         )
         _refuse(
             self.augment_repeats < 0,
-            "There are no fewer than 0 augmented copies.",
+            "Augment repeats are 0 or more.",
             self.augment_repeats,
         )
         _refuse(not strength >= 0, "Soft sharing has a strength from 0 to inf.", strength)

@@ -89,8 +89,6 @@ def fingerprint(model: keras.Model) -> str:
 
 
 TOGETHER = 64  # crops in one pass through the backbone
-ENDING = ".features"
-LOCK = "features.lock"
 DTYPE = "float32"
 LIMIT = 4 * 1024**3  # bytes of features in the folder, of all runs together
 
@@ -121,7 +119,8 @@ class Features:
         self._size, self._folder, self._progress = size, folder, progress
         self._augmentation = settings.augmentation
         self._how = f"{(settings.seed, *seed_salt)} {settings.augmentation} {size}"
-        self.paths = [folder / f"{fingerprint(part)[:16]}-{size}{FORMAT}{ENDING}" for part in parts]
+        ending = f"-{size}{FORMAT}{FEATURES}"
+        self.paths = [folder / f"{fingerprint(part)[:16]}{ending}" for part in parts]
         self._shapes = [shape_of(part, size) for part in parts]
         outputs = zip(self.paths, parts, strict=True)
         self._backbone = keras.Model(frozen.input, {at.name: part.output for at, part in outputs})
@@ -238,8 +237,8 @@ class FeatureCache:
         if needed > self._room():
             self._progress.show(
                 f"{phase.name}: features of {len(self._train):,} faces would take "
-                f"{needed / 1e9:.1f} GB, so every crop is computed anew (--augment-repeats 0 says "
-                "so)"
+                f"{needed / 1e9:.1f} GB, so every crop is computed anew, as with "
+                "--augment-repeats 0"
             )
             return None
         also: list[keras.KerasTensor] = []
