@@ -275,7 +275,7 @@ def test_labels_that_are_spelt_otherwise_are_understood(model, shades, tmp_path,
     on = ["--on", f"shade={folder}"]
     assert main([*typed, *on]) == 2
     assert main([*typed, "--map", "dim=dark"]) == 2
-    assert "give labelled faces by --on" in capsys.readouterr().err
+    assert "need labelled faces" in capsys.readouterr().err
     assert main([*typed, *on, "--map", "dim=dark"]) == 0
     page = json.loads((tmp_path / "a.json").read_text())
     assert page["parity"]["heads"]["shade"]["labelled"]["n"] == 5
