@@ -51,7 +51,11 @@ _PLACES = {
     "Prediction": ("inference.predictor", "Prediction"),
     "label": ("inference.label", "label"),
 }
-_OLD_NAMES = {"Mix": "TaskSampling", "Spelling": "LabelMap"}  # for one version
+_OLD_NAMES = {
+    "Adding": "NewHeads",
+    "Mix": "TaskSampling",
+    "Spelling": "LabelMap",
+}  # for one version
 __all__ = sorted(_PLACES)
 
 

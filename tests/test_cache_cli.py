@@ -5,6 +5,7 @@ import os
 import pytest
 
 from faceattr import cli
+from faceattr.data.store import delete_oldest
 
 
 @pytest.fixture
@@ -52,3 +53,15 @@ def test_all_of_it_is_deleted_on_request(folder, capsys):
 def test_a_negative_bound_is_refused(folder, capsys):
     assert cache(folder, "--max-gb", "-1") == 2
     assert "from 0 on. Received: -1.0" in capsys.readouterr().err
+
+
+def test_a_damaged_database_does_not_keep_the_rest_from_being_deleted(folder):
+    for damaged in (folder / "cache.sqlite", folder / "features/cache.sqlite"):
+        damaged.write_text("no database at all")
+    assert cache(folder, "--clear") == 0
+    assert left(folder) == set() and not list(folder.rglob("*.sqlite"))
+
+
+def test_what_another_process_has_just_deleted_is_no_error(folder):
+    gone = folder / "gone.crops"
+    assert delete_oldest([gone, folder / "48.crops"], 0) == [folder / "48.crops"]

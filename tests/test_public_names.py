@@ -18,7 +18,9 @@ def test_unknown_names_are_told():
         faceattr.Trainer  # noqa: B018
 
 
-@pytest.mark.parametrize(("old", "new"), [("Spelling", "LabelMap"), ("Mix", "TaskSampling")])
+@pytest.mark.parametrize(
+    ("old", "new"), [("Spelling", "LabelMap"), ("Mix", "TaskSampling"), ("Adding", "NewHeads")]
+)
 def test_an_old_name_works_with_a_warning(old, new):
     with pytest.warns(DeprecationWarning, match=f"faceattr.{old} is called {new} now"):
         assert getattr(faceattr, old) is getattr(faceattr, new)

@@ -111,3 +111,16 @@ def test_every_option_of_a_run_is_a_field_and_tells_its_default(capsys):
     told = " ".join(capsys.readouterr().out.split())
     for option, default in (("batch-size", 64), ("dropout", 0.5), ("augment-repeats", 4)):
         assert f"--{option}" in told and f"(default: {default})" in told
+
+
+def test_rates_of_a_recipe_and_typed_ones_add_up_by_phase_and_branch(written, monkeypatch, capsys):
+    taken = {}
+    monkeypatch.setattr(
+        "faceattr.training.train.train", lambda sources, output, **given: taken.update(given)
+    )
+    monkeypatch.setattr("faceattr.cli.train.print_result", lambda result: None)
+    text = 'weights = "none"\nrate = "scratch=0.02"\n[own]\nlearning-rate = "backbone=1e-4"'
+    typed = ["--recipe", f"{written(text)}:own", "--lr", "backbone=5e-5"]
+    assert cli.main(["train", "mood=faces", "-o", "mood.keras", *typed]) == 0
+    (phase,) = taken["settings"].phases
+    assert (phase.learning_rate, phase.branch_rates) == (0.02, {"backbone": 5e-5})

@@ -55,9 +55,8 @@ def findings():
     made = {"by": "faceattr 9", "settings": {"batch_size": 64}, "sources": ["mood=<x>"]}
     sizes = {"by_size": {"16": {"mood": 0.5}, "32": {"mood": 0.75, "tint": 0.5}}, "min_face": 32}
     tuned = {"mood": {"calibrated": {"temperature": 1.25, "held_out_error": None}}}
-    about = Description(
-        (MOOD, TINT), CropRule(32), data=data, provenance=made, scores=sizes | tuned, licence="mine"
-    )
+    known = {"network": {"backbone": "vgg16-slim"}, "scores": sizes | tuned, "licence": "mine"}
+    about = Description((MOOD, TINT), CropRule(32), data=data, provenance=made, **known)
     groups = score_groups(about.tasks, rows, said, ["hat", "mood"])
     return Evaluation("m.keras", about, "val", ("mood=x",), rows, said, groups, ("Mind the gap.",))
 
@@ -124,7 +123,15 @@ def test_the_page_says_what_the_figures_cannot(folder, findings):
 
 def test_the_card_says_the_same_and_does_not_invent_limits(folder):
     card = (folder / "card.md").read_text()
-    for told in ("# m.keras", "**mine**", "`abc123`", "Mind the gap.", "has only 2 rows", "hat"):
+    for told in (
+        "# m.keras",
+        "`vgg16-slim`",
+        "**mine**",
+        "`abc123`",
+        "Mind the gap.",
+        "has only 2 rows",
+        "hat",
+    ):
         assert told in card
     assert card.count("not stated._") == 3
     tables = [line for line in card.splitlines() if line.startswith("|")]

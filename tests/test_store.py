@@ -157,3 +157,15 @@ def test_who_may_not_write_can_read(examples, folder, monkeypatch):
     np.testing.assert_array_equal(again.rows, first.rows)
     with pytest.raises(OSError, match=r"cache\.sqlite cannot be used .* another folder"):
         cache_crops([Example(examples[0].path, box=(0, 0, 9, 9))], RULE, folder)
+
+
+def test_two_runs_may_begin_in_a_folder_that_is_not_there_yet(folder, monkeypatch):
+    made = Path.mkdir
+
+    def made_meanwhile(path, *given, **how):
+        made(path, parents=True, exist_ok=True)
+        made(path, *given, **how)
+
+    monkeypatch.setattr(Path, "mkdir", made_meanwhile)
+    with open_store(folder) as store:
+        assert len(store.rows("32.crops", (2,), "uint8").array()) == 0

@@ -9,6 +9,7 @@ from conftest import SHADE, TINT, noted_epochs, shaded, toy_network
 
 from faceattr.data.dataset import LabeledDataset
 from faceattr.evaluation.metrics import score_model
+from faceattr.progress import Progress
 from faceattr.training.config import NO_AUGMENTATION, Phase, Settings
 from faceattr.training.trainer import fit
 
@@ -135,6 +136,25 @@ def test_without_resume_a_run_starts_anew(tmp_path):
     run(tmp_path, kill_after=3)
     _, epochs = run(tmp_path)
     assert [epoch.number for epoch in epochs] == [1, 2, 3, 4, 5]
+
+
+class Counting(Progress):
+    """Counts what is done of what there is to do."""
+
+    def track(self, items, what):
+        self.total, self.done = len(items), 0
+        for item in items:
+            yield item
+            self.done += 1
+
+
+def test_the_bar_of_a_run_reaches_its_end_also_when_it_is_resumed(tmp_path):
+    phases = (replace(PHASES[0], epochs=3),)
+    settings, model = replace(SETTINGS, phases=phases), (SHADE, TINT)
+    run(tmp_path, settings, kill_after=2)
+    counting = Counting()
+    fit(new_network(), model, TRAIN, VAL, settings, tmp_path, resume=True, progress=counting)
+    assert counting.done == counting.total
 
 
 @pytest.mark.slow

@@ -18,7 +18,13 @@ def add_command(commands) -> None:
 def cache(cache=None, max_gb=None, clear=False) -> int:
     """Show what training keeps on disk, and delete of it what no running process uses. A later
     run makes again what it needs."""
-    from faceattr.data.store import delete_oldest, stores_in
+    from faceattr.data.store import (
+        crops_folder,
+        delete_database,
+        delete_oldest,
+        features_folder,
+        stores_in,
+    )
 
     if max_gb is not None and not max_gb >= 0:
         raise ValueError(f"--max-gb is a number from 0 on. Received: {max_gb}")
@@ -26,6 +32,9 @@ def cache(cache=None, max_gb=None, clear=False) -> int:
     if limit is not None:
         for path in delete_oldest(stores_in(cache), limit * GIGABYTE):
             print(f"deleted: {path}")
+    if clear:
+        for folder in (crops_folder(cache), features_folder(cache)):
+            delete_database(folder)
     left = stores_in(cache)
     for path in left:
         print(f"{path.stat().st_size / GIGABYTE:8.2f} GB  {path}")

@@ -21,7 +21,9 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[override]
         known, unknown = super().parse_known_args(args, namespace)
         if typed := [word for word in unknown if word.startswith("-")]:
-            meant = _meant(typed[0].split("=")[0], self._option_string_actions)
+            options = self._option_string_actions
+            today = [name for name, action in options.items() if action.help != argparse.SUPPRESS]
+            meant = _meant(typed[0].split("=")[0], today)
             self.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
         return known, unknown
 
@@ -104,7 +106,7 @@ def old_names(parser: argparse.ArgumentParser, names: dict[str, str]) -> None:
     """
     for old, new in names.items():
         action = parser._option_string_actions[new]
-        how = {name: getattr(action, name) for name in ("nargs", "type", "dest")}
+        how = {name: getattr(action, name) for name in ("nargs", "type", "dest", "choices")}
         parser.add_argument(old, action=_OldName, renamed=action, help=argparse.SUPPRESS, **how)
 
 

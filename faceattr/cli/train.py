@@ -183,6 +183,12 @@ def _augmentation(text: str) -> dict | None:
     return None if text == "none" else pairs(float)(text)
 
 
+def _typed_over(recipe: dict, given: dict) -> dict:
+    """A recipe's options under those that were typed; rates win by phase and by branch."""
+    rates = {**recipe.get("learning_rate", {}), **given.get("learning_rate", {})}
+    return recipe | given | ({"learning_rate": rates} if rates else {})
+
+
 def train(output, sources=(), **given) -> int:
     """Train a model: TASK=PATH takes one task from a manifest CSV or a folder, PATH every task
     of a manifest CSV. Any number of sources train together, whichever labels they have."""
@@ -190,7 +196,7 @@ def train(output, sources=(), **given) -> int:
     from faceattr.training.train import train as run
 
     if "recipe" in given:
-        given = read_recipe(given.pop("recipe"), add_options) | given
+        given = _typed_over(read_recipe(given.pop("recipe"), add_options), given)
     network = network_of(given)
     distillation, label_map = distillation_of(given), label_map_of(given)
     new_heads = new_heads_of(sources, distillation, given)

@@ -22,6 +22,7 @@ import platformdirs
 from filelock import ReadWriteLock, Timeout
 
 DATABASE = "cache.sqlite"
+OLD_FACES = "faces.sqlite"  # where an older faceattr kept found faces
 TABLES = """
 CREATE TABLE IF NOT EXISTS rows (
     file TEXT, key TEXT, place INTEGER, checksum INTEGER, PRIMARY KEY (file, key)
@@ -165,8 +166,7 @@ def open_store(folder: Path) -> Iterator[Store]:
     Raises:
         OSError: The database is damaged, or something is to be written where it cannot be.
     """
-    if not folder.is_dir():
-        folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     path, can_write = folder / DATABASE, os.access(folder, os.W_OK)
     address = f"{path.resolve().as_uri()}?{'mode=rwc' if can_write else 'mode=ro&immutable=1'}"
     try:
@@ -199,16 +199,42 @@ def delete_oldest(paths: Iterable[Path], limit: float) -> list[Path]:
     Returns:
         Those that were deleted; one that a process uses stays.
     """
-    found = sorted(paths, key=lambda path: path.stat().st_mtime)
-    total, deleted = sum(path.stat().st_size for path in found), []
-    for path in found:
+    states = {path: state for path in paths if (state := _state(path))}
+    total, deleted = sum(state.st_size for state in states.values()), []
+    for path in sorted(states, key=lambda path: states[path].st_mtime):
         if total <= limit:
             break
-        size = path.stat().st_size
         if _deleted(path):
-            total -= size
+            total -= states[path].st_size
             deleted.append(path)
     return deleted
+
+
+def _state(path: Path) -> os.stat_result | None:
+    """What the file system says of a file; None where another process has just deleted it."""
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+
+
+def delete_database(folder: Path) -> None:
+    """Delete the keys and the found faces of a folder, unless some file of rows is left there."""
+    if not stores_in(folder) and not any(folder.glob(f"*{FEATURES}")):
+        for name in (DATABASE, OLD_FACES):
+            (folder / name).unlink(missing_ok=True)
+
+
+def _forget(path: Path) -> None:
+    """Take the keys of a file of rows out of the database; a damaged database goes as a whole."""
+    database = path.parent / DATABASE
+    if not database.exists():
+        return
+    try:
+        with open_store(path.parent) as store:
+            store.forget(path.name)
+    except OSError:
+        database.unlink(missing_ok=True)
 
 
 def _deleted(path: Path) -> bool:
@@ -220,9 +246,7 @@ def _deleted(path: Path) -> bool:
             path.unlink(missing_ok=True)
             for ending in OLDER:
                 path.with_suffix(ending).unlink(missing_ok=True)
-            if (path.parent / DATABASE).exists():
-                with open_store(path.parent) as store:
-                    store.forget(path.name)
+            _forget(path)
     except Timeout:
         return False
     finally:

@@ -76,7 +76,9 @@ def export(
     usual = f"{path.stem}{'.int8' if int8 else ''}{target.ending or '_saved_model'}"
     output = Path(usual if output is None else output)
     _check_output(output, target.ending, overwrite)
-    shown = choose_crops(on, description, rows, cache, int8=int8, label_map=label_map)
+    shown = choose_crops(
+        on, description, rows, cache, int8=int8, label_map=label_map, progress=progress
+    )
     network = model_file.load(path)[0]
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:

@@ -58,6 +58,7 @@ def choose_crops(
     *,
     int8: bool = False,
     label_map: LabelMap = LABELS_AS_WRITTEN,
+    progress: Progress = SILENT,
 ) -> ParityData:
     """Choose what an export is compared on.
 
@@ -68,6 +69,7 @@ def choose_crops(
         most: Rows of val for each task.
         cache, label_map: As for `faceattr.export`.
         int8: Take crops of train rows for calibration as well.
+        progress: Is told how many faces are cut.
 
     Raises:
         ValueError: The sources have no task of the model, int8 has too few crops, or labels
@@ -78,12 +80,12 @@ def choose_crops(
     known = {task.name: task for task in description.tasks}
     manifest = read_for_model(sources, known, label_map, aside=True)
     names = [task.name for task in description.tasks if task in manifest.tasks]
-    val = _rows(_chosen(manifest, "val", names, most), manifest, description, cache)
+    val = _rows(_chosen(manifest, "val", names, most), manifest, description, cache, progress)
     about = f"{len(val):,} faces of {', '.join(map(without_folders, sources))} (val)"
     if not int8:
         return ParityData(val, about)
     chosen = _chosen(manifest, "train", names, CALIBRATING // len(names))
-    train = _rows(chosen, manifest, description, cache)
+    train = _rows(chosen, manifest, description, cache, progress)
     if min(len(val), len(train)) < MIN_CROPS:
         raise ValueError(
             f"int8 needs at least {MIN_CROPS} faces to measure ranges on and {MIN_CROPS} others to "
@@ -119,8 +121,9 @@ def _rows(
     manifest: Manifest,
     description: Description,
     cache: str | Path | None,
+    progress: Progress,
 ) -> LabeledDataset:
-    rows, _ = read_dataset(examples, manifest.tasks, description.crop, cache)
+    rows, _ = read_dataset(examples, manifest.tasks, description.crop, cache, progress)
     if not len(rows):
         raise ValueError("None of the pictures given can be read, so nothing can be compared.")
     return rows

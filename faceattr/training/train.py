@@ -132,7 +132,9 @@ def train(
     rows["train"] = add_log_priors(rows["train"], settings.priors)
     networks.measure(network, model, rows["train"])
     _show_permutations(manifest.tasks, rows["train"], network, finder.cache, progress)
-    compare_on = [_rows_of(source, old, network, finder, label_map) for source in compared if old]
+    compare_on = [
+        _rows_of(source, old, network, finder, label_map, progress) for source in compared if old
+    ]
     about = describe_run(every, rows, network, settings, manifest.notes, old)
     about["provenance"] |= {"distillation": distillation.provenance()} if distillation else {}
     terms = licence or networks.licence(network)
@@ -295,12 +297,18 @@ def _show_permutations(
 
 
 def _rows_of(
-    source: str, old: ExistingHeads, network: Network, finder: FaceFinder, label_map: LabelMap
+    source: str,
+    old: ExistingHeads,
+    network: Network,
+    finder: FaceFinder,
+    label_map: LabelMap,
+    progress: Progress,
 ) -> LabeledDataset:
     """Rows that only show what the old heads lose: those of split val, if there are any."""
-    _, manifest = select_split(read_for_model([source], old.known, label_map, finder), None)
+    whole = read_for_model([source], old.known, label_map, finder, progress=progress)
+    _, manifest = select_split(whole, None)
     rule = networks.crop_rule(network)
-    return read_dataset(manifest.examples, manifest.tasks, rule, finder.cache)[0]
+    return read_dataset(manifest.examples, manifest.tasks, rule, finder.cache, progress)[0]
 
 
 def check_classes(tasks: Sequence[Task], train: LabeledDataset) -> None:

@@ -139,6 +139,7 @@ def fit(
             checkpoints.restore_best(position)
         cached = cache.enter(model, number) if cache else None
         inputs = PhaseInputs(model, phase, settings, train, number, cached, salt)
+        steps.reach(sum(earlier.epochs for earlier in settings.phases[:number]) + position.epochs)
         schedule = task_schedule(inputs, combine)
         # The rows' features and what learns above them give the whole network's answers.
         score = partial(score_model, inputs.trainable, tasks, cached.val if cached else val)
@@ -149,6 +150,7 @@ def fit(
                 watching = [*epoch_end.averages, epoch_end, steps, *callbacks]
                 schedule.run(start, end, size, watching)
         position = epoch_end.position
+    steps.reach(sum(phase.epochs for phase in settings.phases))
     checkpoints.restore_best(position)
 
 
@@ -173,9 +175,17 @@ class _Steps(keras.callbacks.Callback):
         super().__init__()
         epochs = sum(phase.epochs for phase in settings.phases)
         progress.show(TrainingStarted(tuple(tasks), epochs, steps))
+        self._steps, self._done = steps, 0
         self._left = iter(progress.track(range(epochs * steps), "steps"))
+        next(self._left, None)
+
+    def reach(self, epochs: int) -> None:
+        """So many epochs are behind the run: it was resumed, or a phase ended early."""
+        while self._done < epochs * self._steps:
+            self.on_train_batch_end(0)
 
     def on_train_batch_end(self, batch: int, logs=None) -> None:
+        self._done += 1
         next(self._left, None)
 
 
