@@ -7,13 +7,13 @@ import pytest
 from conftest import toy_network
 from use_toys import MOOD, SHADE, ColourModel, GreenSquares, attributes, draw
 
-from faceattr import model
 from faceattr.detection.base import Face
 from faceattr.exporting import formats
 from faceattr.images.crop import CropRule
 from faceattr.inference.predictor import FaceAttributes
 from faceattr.model import file as model_file
 from faceattr.model import runtime
+from faceattr.model.build import build
 from faceattr.model.file import Description
 from faceattr.tasks import EXPRESSION, GENDER
 
@@ -230,7 +230,7 @@ def test_a_wrong_model_file_is_told_before_anything_slow(tmp_path):
 
 @pytest.mark.slow
 def test_bfloat16_gives_the_same_answers_to_within_a_hundredth(tmp_path):
-    network = model.build((EXPRESSION, GENDER), weights=None)
+    network = build((EXPRESSION, GENDER), weights=None)
     for task in (EXPRESSION, GENDER):
         kernel, bias = network.get_layer(task.name).get_weights()
         generator = np.random.default_rng(0)

@@ -1,6 +1,6 @@
 """What does a training step from nothing cost, part by part, on this machine?
 
-    python tests/bench/training_step.py [--size 48] [--batch-size 128] [--steps 5] [--first LAYER]
+    python tests/bench/training_step.py [--size 48] [--batch-size 128] [--steps 5] [--unfreeze-from LAYER]
 
 VGG16 with batch normalisation and three heads, on crops of noise: augmenting a batch (one thread,
 beside the rest in a real run), forward and backward, and the optimiser's step: AdamW, Muon as
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--unfreeze-from", default=BACKBONE, help="first layer that learns")
     options = parser.parse_args()
-    parts = parts_of(options.size, options.batch_size, options.first)
+    parts = parts_of(options.size, options.batch_size, options.unfreeze_from)
     seconds = {name: [] for name in parts}
     for turn in range(options.steps + 1):
         for name, run in parts.items():
