@@ -125,6 +125,7 @@ def test_the_file_keeps_what_was_known_of_the_old_heads(data):
     assert about.provenance["added_to"]["heads"] == ["shade", "hue"]
 
 
+@pytest.mark.slow
 def test_fine_tuning_tells_what_the_old_heads_lost_and_drops_their_old_scores(
     data, capsys, monkeypatch
 ):

@@ -78,6 +78,7 @@ def test_the_batches_of_a_turn_know_its_task_and_no_task_is_always_last(network)
     assert len({tuple(order) for order in orders}) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "other",
     [pytest.param({}, marks=pytest.mark.slow), {"schedule": "joint", "combine": "uncertainty"}],

@@ -46,6 +46,7 @@ def test_an_average_moves_as_numpy_says():
         assert float(weight[0]) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_average_is_judged_and_kept(tmp_path):
     plain, _ = run(tmp_path / "plain", Settings(**{**vars(SETTINGS), "ema": 0.0}))
     averaged, epochs = run(tmp_path / "averaged", SETTINGS)
@@ -55,6 +56,7 @@ def test_the_average_is_judged_and_kept(tmp_path):
     assert any((a.numpy() != b.numpy()).any() for a, b in both)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill_after", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_run_with_an_average_is_resumed_to_the_last_bit(tmp_path, kill_after):
     whole, epochs = run(tmp_path / "whole", SETTINGS)

@@ -168,6 +168,7 @@ sys.exit(main(["label", {inputs!r}, "-o", {output!r}, "--detector", "none", *sys
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "code_of_end"),
     [pytest.param("SIGINT", 130, marks=pytest.mark.slow), ("SIGTERM", 143)],

@@ -92,6 +92,7 @@ def test_what_opencv_cannot_do_is_one_sentence_and_code_1(
     assert "\n" not in printed and "Traceback" not in printed
 
 
+@pytest.mark.slow
 def test_headless_without_outputs_only_tells_the_figures(clip, toy_model_path, capfd):
     assert live(clip, "--headless", "--model", toy_model_path) == 0
     assert "looks/s" in capfd.readouterr().err
@@ -210,6 +211,7 @@ def long_clip(tmp_path_factory, clip):
     return path
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_with_playable_outputs(long_clip, tmp_path, toy_model_path):
     outputs = ["-o", tmp_path / "out.mp4", "-o", tmp_path / "out.csv"]
     with job(long_clip, toy_model_path, "--headless", *outputs) as running:

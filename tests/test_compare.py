@@ -40,6 +40,7 @@ def results(**cells):
     return pd.DataFrame(lines)
 
 
+@pytest.mark.slow
 def test_every_config_sees_the_same_rows_as_often_and_the_baseline_comes_first(sets, tmp_path):
     table = compare([JOINT, LOG], sets, tmp_path / "c.csv", seeds=1, perform=train_once)
     assert list(table["config"].unique()) == [ALONE, "joint", "log"]

@@ -95,6 +95,7 @@ def resume(run: str) -> int:
     return main([*TYPED[run], "--resume"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "run",
     [

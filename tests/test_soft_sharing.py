@@ -137,6 +137,7 @@ def test_tasks_that_share_a_backbone_and_backbones_that_do_not_learn_are_not_dra
     assert not PhaseInputs(model, PHASE, settings(), TRAIN).soft_sharing(5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["joint", pytest.param("alternating", marks=pytest.mark.slow)])
 def test_such_runs_learn_log_how_far_apart_they_are_and_are_resumed(tmp_path, schedule):
     def run(folder, stop_after=None, **more):

@@ -241,6 +241,7 @@ def test_what_is_left_open_is_as_the_model_file_has_it_that_a_run_starts_from(tm
     assert network_of({"weights": "none", "size": 32}).crop == CropRule(32)
 
 
+@pytest.mark.slow
 def test_a_whole_backbone_goes_on_learning_with_normalisation(data, tmp_path, capsys):
     slim = build([GENDER], weights=None, backbone="vgg16-slim")
     about = Description((GENDER,), CropRule(32), {"backbone": "vgg16-slim"})

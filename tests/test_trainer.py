@@ -110,7 +110,7 @@ def test_fine_tuning_moves_the_backbone_from_the_named_layer_on(unbroken):
 
 @pytest.mark.parametrize(
     "kill_after",
-    [1, pytest.param(2, marks=pytest.mark.slow), 3, pytest.param(4, marks=pytest.mark.slow)],
+    [1, *(pytest.param(epoch, marks=pytest.mark.slow) for epoch in (2, 3, 4))],
 )
 def test_a_killed_run_goes_on_as_if_it_had_not_been(unbroken, tmp_path, kill_after):
     """Killed after the epoch, before its checkpoint: the worst moment."""

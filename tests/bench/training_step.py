@@ -1,6 +1,7 @@
 """What does a training step from nothing cost, part by part, on this machine?
 
-    python tests/bench/training_step.py [--size 48] [--batch-size 128] [--steps 5] [--unfreeze-from LAYER]
+    python tests/bench/training_step.py [--size 48] [--batch-size 128] [--steps 5]
+        [--unfreeze-from LAYER]
 
 VGG16 with batch normalisation and three heads, on crops of noise: augmenting a batch (one thread,
 beside the rest in a real run), forward and backward, and the optimiser's step: AdamW, Muon as
