@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 AddOptions = Callable[[argparse.ArgumentParser], None]
-RATES = ("learning-rate", "rate", "branch-rates", "lr")  # names of one option
 
 
 class _Words(argparse.ArgumentParser):
@@ -58,12 +57,21 @@ def read_recipes(spec: str, add_options: AddOptions) -> dict[str, dict[str, Any]
         raise ValueError(f"{path} is not a TOML file: {error}") from None
     shared = {key: value for key, value in content.items() if not isinstance(value, dict)}
     sections = {key: value for key, value in content.items() if isinstance(value, dict)}
-    recipes = {key: _over(shared, own) for key, own in sections.items()}
-    recipes = recipes or {path.stem: list(shared.items())}
+    recipes = sections or {path.stem: {}}
     if name and name not in recipes:
         raise ValueError(f"{path} has no recipe {name!r}; it has {', '.join(recipes)}.")
     chosen = {name: recipes[name]} if name else recipes
-    return {key: _parsed(own, f"{path} [{key}]", add_options) for key, own in chosen.items()}
+    read = {}
+    for key, own in chosen.items():
+        below, above = (_parsed(part, f"{path} [{key}]", add_options) for part in (shared, own))
+        read[key] = laid_over(below, above)
+    return read
+
+
+def laid_over(options: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Parsed options under others that win; learning rates do so by phase and by branch."""
+    rates = {**options.get("learning_rate", {}), **above.get("learning_rate", {})}
+    return {**options, **above, **({"learning_rate": rates} if rates else {})}
 
 
 def _split(spec: str) -> tuple[Path, str]:
@@ -75,18 +83,12 @@ def _split(spec: str) -> tuple[Path, str]:
     return Path(file), name
 
 
-def _over(shared: Mapping[str, Any], own: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """The options of a section over those of all sections; rates add up, by phase and branch."""
-    kept = [(key, value) for key, value in shared.items() if key in RATES or key not in own]
-    return [*kept, *own.items()]
-
-
-def _parsed(recipe: list[tuple[str, Any]], where: str, add_options: AddOptions) -> dict[str, Any]:
+def _parsed(recipe: Mapping[str, Any], where: str, add_options: AddOptions) -> dict[str, Any]:
     parser = _Words(
         prog=where, add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS
     )
     add_options(parser)
-    return vars(parser.parse_args([_word(key, value, where) for key, value in recipe]))
+    return vars(parser.parse_args([_word(key, value, where) for key, value in recipe.items()]))
 
 
 def _word(key: str, value: Any, where: str) -> str:

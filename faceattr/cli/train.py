@@ -33,7 +33,7 @@ from faceattr.cli.options import (
     pairs,
     start_keras,
 )
-from faceattr.cli.recipe import read_recipe
+from faceattr.cli.recipe import laid_over, read_recipe
 from faceattr.progress import Bar
 from faceattr.training.config import (
     FINETUNE,
@@ -183,12 +183,6 @@ def _augmentation(text: str) -> dict | None:
     return None if text == "none" else pairs(float)(text)
 
 
-def _typed_over(recipe: dict, given: dict) -> dict:
-    """A recipe's options under those that were typed; rates win by phase and by branch."""
-    rates = {**recipe.get("learning_rate", {}), **given.get("learning_rate", {})}
-    return recipe | given | ({"learning_rate": rates} if rates else {})
-
-
 def train(output, sources=(), **given) -> int:
     """Train a model: TASK=PATH takes one task from a manifest CSV or a folder, PATH every task
     of a manifest CSV. Any number of sources train together, whichever labels they have."""
@@ -196,7 +190,7 @@ def train(output, sources=(), **given) -> int:
     from faceattr.training.train import train as run
 
     if "recipe" in given:
-        given = _typed_over(read_recipe(given.pop("recipe"), add_options), given)
+        given = laid_over(read_recipe(given.pop("recipe"), add_options), given)
     network = network_of(given)
     distillation, label_map = distillation_of(given), label_map_of(given)
     new_heads = new_heads_of(sources, distillation, given)
