@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 from faceattr import __version__
 from faceattr.cli import audit, cache, compare, evaluate, explain, export, heads, label, live, train
-from faceattr.cli.options import FAILED, INTERRUPTED, TERMINATED, WRONG_INPUT, Parser
+from faceattr.cli.options import FAILED, INTERRUPTED, TERMINATED, WRONG_INPUT, Parser, handled
 
 COMMANDS = (label, live, audit, train, compare, evaluate, heads, explain, export, cache)
 
@@ -58,14 +58,8 @@ def _sigterm_as_ctrl_c() -> Iterator[threading.Event]:
         # A job in the background is started with Ctrl-C ignored.
         (interrupt if callable(interrupt) else signal.default_int_handler)(number, frame)
 
-    if threading.current_thread() is not threading.main_thread():
+    with handled(signal.SIGTERM, end):
         yield terminated
-        return
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield terminated
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _is_of_opencv(error: Exception) -> bool:

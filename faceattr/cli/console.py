@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from rich.console import Console
 
+from faceattr.cli.options import handled
 from faceattr.progress import Bar, Progress
 
 T = TypeVar("T")
@@ -65,11 +66,5 @@ def ctrl_c(on_first: Callable[[], None] = lambda: None) -> Iterator[threading.Ev
         stopped.set()
         on_first()
 
-    if threading.current_thread() is not threading.main_thread():
+    with handled(signal.SIGINT, interrupt):
         yield stopped
-        return
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield stopped
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
+import signal
 import sys
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 FOUND = 1
 FAILED = 1
@@ -124,6 +127,19 @@ class _OldName(argparse.Action):
 def by_name(kind) -> dict:
     """How an option of ``name=value,…`` is declared, with values of one kind."""
     return {"action": Merged, "type": pairs(kind)}
+
+
+@contextmanager
+def handled(number: signal.Signals, handler: Callable[..., object]) -> Iterator[None]:
+    """A signal goes to a handler meanwhile; in a thread other than the main one nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 def start_keras() -> None:

@@ -29,6 +29,11 @@ OLD_NAMES = {
 }
 
 
+def _refuse(is_wrong: bool, message: str, *received: object) -> None:
+    if is_wrong:
+        raise ValueError(" ".join([message, *(f"Received: {one}" for one in received)]))
+
+
 def check_choices(record: Any) -> None:
     """Raise ValueError where a field has none of the values that its type lists."""
     hints = get_type_hints(type(record), None, {"CropRule": Any})
@@ -245,16 +250,17 @@ class Augmentation:
     def __post_init__(self) -> None:
         chances = (self.flip, self.grey, self.blur, self.erase, self.fill, self.dark, self.jpeg)
         amounts = (self.turn, self.shift, self.zoom, self.light, self.yaw)
-        if not all(0 <= chance <= 1 for chance in chances) or self.smallest < 1:
-            raise ValueError(
-                "Chances (flip, grey, blur, erase, fill, dark, jpeg) are from 0 to 1, and a crop "
-                f"is not shrunk below one pixel. Received: {asdict(self)}"
-            )
-        if not all(0 <= amount < math.inf for amount in amounts) or max(self.zoom, self.yaw) >= 1:
-            raise ValueError(
-                "Amounts (turn, shift, zoom, light, yaw) are numbers from 0 on, zoom and yaw below "
-                f"1. Received: {asdict(self)}"
-            )
+        _refuse(
+            not all(0 <= chance <= 1 for chance in chances) or self.smallest < 1,
+            "Chances (flip, grey, blur, erase, fill, dark, jpeg) are from 0 to 1, and a crop is "
+            "not shrunk below one pixel.",
+            asdict(self),
+        )
+        _refuse(
+            not all(0 <= amount < math.inf for amount in amounts) or max(self.zoom, self.yaw) >= 1,
+            "Amounts (turn, shift, zoom, light, yaw) are numbers from 0 on, zoom and yaw below 1.",
+            asdict(self),
+        )
 
 
 NO_AUGMENTATION = Augmentation(0, 0, 0, 0, 0, 0, 16, 0, 0)
@@ -383,8 +389,3 @@ class Settings:
     def epochs_before(self, number: int) -> int:
         """Epochs of the phases before phase `number`, from 0."""
         return sum(phase.epochs for phase in self.phases[:number])
-
-
-def _refuse(is_wrong: bool, message: str, *received: object) -> None:
-    if is_wrong:
-        raise ValueError(" ".join([message, *(f"Received: {one}" for one in received)]))

@@ -139,7 +139,7 @@ def fit(
             checkpoints.restore_best(position)
         cached = cache.enter(model, number) if cache else None
         inputs = PhaseInputs(model, phase, settings, train, number, cached, salt)
-        steps.reach(sum(earlier.epochs for earlier in settings.phases[:number]) + position.epochs)
+        steps.reach(settings.epochs_before(number) + position.epochs)
         schedule = task_schedule(inputs, combine)
         # The rows' features and what learns above them give the whole network's answers.
         score = partial(score_model, inputs.trainable, tasks, cached.val if cached else val)
@@ -150,7 +150,7 @@ def fit(
                 watching = [*epoch_end.averages, epoch_end, steps, *callbacks]
                 schedule.run(start, end, size, watching)
         position = epoch_end.position
-    steps.reach(sum(phase.epochs for phase in settings.phases))
+    steps.reach(settings.epochs_before(len(settings.phases)))
     checkpoints.restore_best(position)
 
 
@@ -173,7 +173,7 @@ class _Steps(keras.callbacks.Callback):
         self, progress: Progress, tasks: Sequence[str], settings: Settings, steps: int
     ) -> None:
         super().__init__()
-        epochs = sum(phase.epochs for phase in settings.phases)
+        epochs = settings.epochs_before(len(settings.phases))
         progress.show(TrainingStarted(tuple(tasks), epochs, steps))
         self._steps, self._done = steps, 0
         self._left = iter(progress.track(range(epochs * steps), "steps"))
