@@ -2,10 +2,11 @@
 
 import os
 
+import numpy as np
 import pytest
 
 from faceattr import cli
-from faceattr.data.store import delete_oldest
+from faceattr.data.store import delete_oldest, open_store
 
 
 @pytest.fixture
@@ -60,6 +61,20 @@ def test_a_damaged_database_does_not_keep_the_rest_from_being_deleted(folder):
         damaged.write_text("no database at all")
     assert cache(folder, "--clear") == 0
     assert left(folder) == set() and not list(folder.rglob("*.sqlite"))
+
+
+def test_a_run_that_has_the_store_open_goes_on_after_it_was_emptied(folder):
+    with open_store(folder) as store:
+        store.put_faces({"before": [1]})
+        assert cache(folder, "--clear") == 0
+        store.put_faces({"after": [2]})
+        with open_store(folder) as another:
+            assert another.faces(["before", "after"]) == {"after": [2]}
+        store.rows("32-3.crops", (2,), "uint8").put({"kept": np.ones(2)})
+        assert cache(folder, "--clear") == 0
+    with open_store(folder) as store:
+        assert store.faces(["before", "after"]) == {}
+        assert store.rows("32-3.crops", (2,), "uint8").places(["kept"]) == [0]
 
 
 def test_what_another_process_has_just_deleted_is_no_error(folder):

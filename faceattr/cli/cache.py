@@ -20,9 +20,9 @@ def cache(cache=None, max_gb=None, clear=False) -> int:
     run makes again what it needs."""
     from faceattr.data.store import (
         crops_folder,
-        delete_database,
         delete_oldest,
         features_folder,
+        forget_deleted,
         stores_in,
     )
 
@@ -34,7 +34,7 @@ def cache(cache=None, max_gb=None, clear=False) -> int:
             print(f"deleted: {path}")
     if clear:
         for folder in (crops_folder(cache), features_folder(cache)):
-            delete_database(folder)
+            forget_deleted(folder, faces=True)
     left = stores_in(cache)
     for path in left:
         print(f"{path.stat().st_size / GIGABYTE:8.2f} GB  {path}")

@@ -13,7 +13,7 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ OLDER = (".index", ".keys")  # endings of what an older faceattr kept beside its
 
 
 def crops_folder(cache: str | Path | None = None) -> Path:
-    """Where crops are kept: in the folder that was given, by default the user's cache folder."""
+    """Where crops are kept: in the folder given, by default in the user's cache folder."""
     return Path(cache) if cache else Path(platformdirs.user_cache_dir("faceattr"), "crops")
 
 
@@ -53,14 +53,7 @@ def stores_in(cache: str | Path | None = None) -> list[Path]:
 
 
 class Rows:
-    """Arrays of one shape, by key, in one file.
-
-    Args:
-        path: The file.
-        shape: Of a row.
-        dtype: Of a row.
-        database: Knows the keys, see `Store`.
-    """
+    """Arrays of one shape, by key, in one file; the database knows the keys."""
 
     def __init__(
         self, path: Path, shape: tuple[int, ...], dtype: str, database: sqlite3.Connection
@@ -90,23 +83,22 @@ class Rows:
 
     def put(self, rows: Mapping[str, np.ndarray]) -> None:
         """Keep rows that are not there yet: they are on the disk before their keys are."""
-        with _transaction(self._database):
-            known = self.places(list(rows))
-            new = {
-                key: np.ascontiguousarray(row, self._dtype)
-                for (key, row), place in zip(rows.items(), known, strict=True)
-                if place < 0
-            }
+        with self._database as database:
+            database.execute("BEGIN IMMEDIATE")
+            known = zip(rows, self.places(list(rows)), strict=True)
+            new = [key for key, place in known if place < 0]
             if not new:
                 return
-            start = self._append(new.values())
-            places = {key: start + number for number, key in enumerate(new)}
-            name = self._path.name
-            lines = [(name, key, places[key], zlib.crc32(row.data)) for key, row in new.items()]
-            self._database.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)", lines)
-        self._whole |= places
+            arrays = [np.ascontiguousarray(rows[key], self._dtype) for key in new]
+            name, first = self._path.name, self._append(arrays)
+            lines = [
+                (name, key, place, zlib.crc32(array.data))
+                for place, (key, array) in enumerate(zip(new, arrays, strict=True), first)
+            ]
+            database.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)", lines)
+        self._whole |= {key: place for _, key, place, _ in lines}
 
-    def _append(self, rows: Iterable[np.ndarray]) -> int:
+    def _append(self, rows: Sequence[np.ndarray]) -> int:
         """Write rows behind all others; returns the place of the first."""
         with open(self._path, "ab") as file:
             start = -(-file.tell() // self._row_bytes)
@@ -115,17 +107,6 @@ class Rows:
             file.flush()
             os.fsync(file.fileno())
         return start
-
-
-@contextmanager
-def _transaction(database: sqlite3.Connection) -> Iterator[None]:
-    database.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        database.execute("ROLLBACK")
-        raise
-    database.execute("COMMIT")
 
 
 class Store:
@@ -142,9 +123,16 @@ class Store:
             path.touch()  # the time of its last use, for `delete_oldest`
         return Rows(path, shape, dtype, self._database)
 
-    def forget(self, name: str) -> None:
-        """Drop the keys of a file of rows that was deleted."""
-        self._database.execute("DELETE FROM rows WHERE file = ?", (name,))
+    def forget(self, *, faces: bool = False) -> None:
+        """Drop the keys of files that are gone and, if asked for, all faces."""
+        with self._database as database:
+            database.execute("BEGIN IMMEDIATE")
+            for (name,) in database.execute("SELECT DISTINCT file FROM rows").fetchall():
+                if not (self._folder / name).exists():
+                    database.execute("DELETE FROM rows WHERE file = ?", (name,))
+            if faces:
+                database.execute("DELETE FROM faces")
+        database.execute("VACUUM")
 
     def faces(self, keys: Iterable[str]) -> dict[str, Any]:
         """What `put_faces` kept, by key, as far as it is there."""
@@ -155,8 +143,13 @@ class Store:
     def put_faces(self, found: Mapping[str, Any]) -> None:
         """Keep faces by key, in any form that JSON has."""
         lines = [(key, json.dumps(faces)) for key, faces in found.items()]
-        with _transaction(self._database):
-            self._database.executemany("INSERT OR REPLACE INTO faces VALUES (?, ?)", lines)
+        with self._database as database:
+            database.execute("BEGIN IMMEDIATE")
+            database.executemany("INSERT OR REPLACE INTO faces VALUES (?, ?)", lines)
+
+
+class DamagedStoreError(OSError):
+    """The database is no database."""
 
 
 @contextmanager
@@ -176,7 +169,8 @@ def open_store(folder: Path) -> Iterator[Store]:
                 database.executescript(TABLES)
             yield Store(folder, database)
     except sqlite3.Error as error:
-        raise OSError(
+        is_busy = isinstance(error, sqlite3.OperationalError)  # or the disk, but not the file
+        raise (OSError if is_busy else DamagedStoreError)(
             f"{path} cannot be used ({error}). Delete it if it is damaged, or give another folder "
             "with --cache; what was kept is made anew."
         ) from None
@@ -199,56 +193,46 @@ def delete_oldest(paths: Iterable[Path], limit: float) -> list[Path]:
     Returns:
         Those that were deleted; one that a process uses stays.
     """
-    states = {path: state for path in paths if (state := _state(path))}
-    total, deleted = sum(state.st_size for state in states.values()), []
+    states, deleted = {}, []
+    for path in paths:
+        with suppress(FileNotFoundError):  # another process has just deleted it
+            states[path] = path.stat()
+    total = sum(state.st_size for state in states.values())
     for path in sorted(states, key=lambda path: states[path].st_mtime):
-        if total <= limit:
-            break
-        if _deleted(path):
+        if total > limit and _is_deleted(path):
             total -= states[path].st_size
             deleted.append(path)
+    for folder in {path.parent for path in deleted}:
+        forget_deleted(folder)
     return deleted
 
 
-def _state(path: Path) -> os.stat_result | None:
-    """What the file system says of a file; None where another process has just deleted it."""
-    try:
-        return path.stat()
-    except FileNotFoundError:
-        return None
-
-
-def delete_database(folder: Path) -> None:
-    """Delete the keys and the found faces of a folder, unless some file of rows is left there."""
-    if not stores_in(folder) and not any(folder.glob(f"*{FEATURES}")):
-        for name in (DATABASE, OLD_FACES):
-            (folder / name).unlink(missing_ok=True)
-
-
-def _forget(path: Path) -> None:
-    """Take the keys of a file of rows out of the database; a damaged database goes as a whole."""
-    database = path.parent / DATABASE
-    if not database.exists():
-        return
-    try:
-        with open_store(path.parent) as store:
-            store.forget(path.name)
-    except OSError:
-        database.unlink(missing_ok=True)
-
-
-def _deleted(path: Path) -> bool:
+def _is_deleted(path: Path) -> bool:
+    """Delete a file of rows that no process uses."""
     if path in _held:
         return False
     lock = ReadWriteLock(path.with_suffix(USERS), is_singleton=False)
     try:
         with lock.write_lock(blocking=False):
-            path.unlink(missing_ok=True)
-            for ending in OLDER:
+            for ending in (path.suffix, *OLDER):
                 path.with_suffix(ending).unlink(missing_ok=True)
-            _forget(path)
     except Timeout:
         return False
     finally:
         lock.close()
     return True
+
+
+def forget_deleted(folder: Path, *, faces: bool = False) -> None:
+    """Drop the keys of a folder's deleted files and, if asked for, the faces that it keeps.
+
+    A run that has the database open goes on with it. A damaged database is deleted.
+    """
+    (folder / OLD_FACES).unlink(missing_ok=True)
+    if not (folder / DATABASE).exists():
+        return
+    try:
+        with open_store(folder) as store:
+            store.forget(faces=faces)
+    except DamagedStoreError:
+        (folder / DATABASE).unlink(missing_ok=True)
