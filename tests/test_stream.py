@@ -55,7 +55,7 @@ def test_the_same_file_gives_the_same_answers_twice():
 
 
 @pytest.mark.parametrize("blur", [True, False])
-def test_every_frame_is_searched_from_the_first_on_while_faces_are_blurred(blur):
+def test_every_frame_is_detected_from_the_first_on_while_faces_are_blurred(blur):
     scene, searches = walker(30), []
     describe = attributes(scene)
     find = describe.find
@@ -107,15 +107,15 @@ def test_no_face_is_recorded_sharp_while_faces_are_blurred(monkeypatch, tmp_path
     assert not any(is_sharp(picture, scene) for picture in Recorder.pictures)
 
 
-def test_hiding_faces_begins_with_a_frame_that_is_searched(monkeypatch, tmp_path):
+def test_hiding_faces_begins_with_a_frame_that_is_detected(monkeypatch, tmp_path):
     scene = Camera(Person(0, lambda n: (60 + n, 90), 50), count=60)
     numbers = []
     with watch(scene, attributes(scene), budget=InferenceBudget(detect_every=10**6)) as watching:
         numbers += (next(watching)[0].number for _ in range(20))
-        watching.only_searched = True
+        watching.only_detected = True
         for frame, faces in watching:
             numbers.append(frame.number)
-            assert watching.latest.is_searched and watching.latest.number == frame.number
+            assert watching.latest.is_detected and watching.latest.number == frame.number
             assert len(faces) == 1 and faces == watching.latest.faces
     assert numbers == sorted(set(numbers))
 
@@ -247,7 +247,7 @@ def test_a_camera_that_falls_silent_is_reported(monkeypatch):
     scene = Silent(count=3)
     with (
         watch(scene, attributes(scene)) as watching,
-        pytest.raises(OSError, match="camera 7 has given no picture for"),
+        pytest.raises(OSError, match="camera 7 has given no image for"),
     ):
         while True:
             watching.next(0.05)

@@ -10,7 +10,7 @@ from faceattr.detection.base import Face
 from faceattr.live.face_tracker import (
     FaceTracker,
     InferenceBudget,
-    is_cut,
+    is_scene_cut,
     make_thumbnail,
     propagate_boxes,
 )
@@ -150,7 +150,7 @@ def test_a_face_that_changes_is_shown_anew_within_a_second():
     tracks, image = Tracks([PERSON]), background()
     face, labels = Face((50, 50, 90, 90), None, 0.9), []
     for number in range(60):
-        tracks.find(number / 25, [face], image)
+        tracks.update(number / 25, [face], image)
         answer = [0.8, 0.1, 0.1] if number < 30 else [0.1, 0.8, 0.1]
         tracks.answer(1, number / 25, {"person": np.array(answer)})
         labels.append(tracks.shown()[0]["person"].label)
@@ -161,7 +161,7 @@ def test_a_face_that_changes_is_shown_anew_within_a_second():
 
 def test_the_shown_label_stays_while_another_is_ahead_by_less_than_the_hysteresis():
     tracks = Tracks([PERSON], Smoothing(time_constant=0, hysteresis=0.1))
-    tracks.find(0, [Face((50, 50, 90, 90), None, 0.9)], background())
+    tracks.update(0, [Face((50, 50, 90, 90), None, 0.9)], background())
     shown = []
     for number, ahead in enumerate([0.3, -0.05, 0.05, -0.05, -0.2]):
         answer = np.array([0.45 + ahead / 2, 0.45 - ahead / 2, 0.1])
@@ -172,7 +172,7 @@ def test_the_shown_label_stays_while_another_is_ahead_by_less_than_the_hysteresi
 
 def test_an_unsure_average_is_withheld_without_flicker():
     tracks = Tracks([PERSON], Smoothing(time_constant=0, hysteresis=0.1, min_confidence=0.5))
-    tracks.find(0, [Face((50, 50, 90, 90), None, 0.9)], background())
+    tracks.update(0, [Face((50, 50, 90, 90), None, 0.9)], background())
     labels = []
     for number, top in enumerate([0.45, 0.52, 0.47, 0.52, 0.44, 0.47]):
         answer = np.array([top, (1 - top) / 2, (1 - top) / 2])
@@ -203,7 +203,7 @@ def test_faces_that_are_too_small_are_followed_but_not_asked_about():
 
 def test_landmarks_move_with_their_box():
     tracks = Tracks([PERSON])
-    tracks.find(0, [Face((50, 50, 90, 90), ((60, 60),) * 5, 0.9)], background())
+    tracks.update(0, [Face((50, 50, 90, 90), ((60, 60),) * 5, 0.9)], background())
     tracks.propagate(0.1, [(100.0, 50.0, 180.0, 130.0)])
     (face,) = tracks.shown()
     assert face.landmarks[0] == (120, 70)
@@ -237,5 +237,5 @@ def test_a_face_that_fills_much_of_the_picture_and_moves_fast_is_no_cut():
     box = (20.0, 20.0, 160.0, 160.0)
     moved = propagate_boxes(before, after, [box])
     assert overlap(moved[0], (70, 20, 210, 160)) > 0.9
-    assert not is_cut(before, after, [box], moved)
-    assert is_cut(image(20), make_thumbnail(background(seed=4)), [box], [box])
+    assert not is_scene_cut(before, after, [box], moved)
+    assert is_scene_cut(image(20), make_thumbnail(background(seed=4)), [box], [box])

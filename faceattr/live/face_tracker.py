@@ -15,7 +15,7 @@ from faceattr.images.video import Frame
 from faceattr.inference.predictor import FaceAttributes
 from faceattr.live.tracking import LiveFace, Smoothing, Tracks
 
-SEARCH_SECONDS = 0.25  # faces are searched at least this often
+DETECT_SECONDS = 0.25  # the detector is asked at least this often
 LONG_SIDE = 320
 GRID = np.stack(np.meshgrid(np.linspace(0.15, 0.85, 6), np.linspace(0.15, 0.85, 6)), -1)
 MIN_POINTS = 8
@@ -25,11 +25,8 @@ THUMB = (32, 18)
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """What is kept of a frame to compare it with a later one.
-
-    Args:
-        grey: ``uint8``, ``(h, w)``, the longer side 320 at most.
-        share: Its size as a share of the frame's.
+    """What is kept of a frame to compare it with a later one: `grey`, ``uint8`` ``(h, w)``, its
+    longer side at most 320, and its size as a `share` of the frame's.
     """
 
     grey: np.ndarray
@@ -42,17 +39,14 @@ def make_thumbnail(image: np.ndarray) -> Thumbnail:
     return Thumbnail(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), share)
 
 
-def is_cut(
+def is_scene_cut(
     before: Thumbnail, after: Thumbnail, boxes: Sequence[Box] = (), moved: Sequence[Box | None] = ()
 ) -> bool:
-    """Whether two frames show different scenes.
+    """Whether two frames show different scenes: light that changes is no cut, nor is anything
+    through which a face goes on.
 
-    Light that changes is no cut, nor is anything through which a face goes on.
-
-    Args:
-        before, after: The frames.
-        boxes: Faces in the earlier one, in pixels of the whole frame.
-        moved: Where `propagate_boxes` brought them.
+    `boxes` are the faces of the earlier frame, in its pixels; `moved` is where `propagate_boxes`
+    brought them.
     """
     if before.grey.shape != after.grey.shape:
         return True
@@ -74,40 +68,25 @@ def _patch(thumbnail: Thumbnail, box: Box) -> np.ndarray | None:
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """The correlation of two pictures of one size, at most 1."""
+    """The correlation of two grey images of one size, at most 1."""
     a, b = a - a.mean(), b - b.mean()
     return float((a * b).sum() / (np.sqrt((a * a).sum() * (b * b).sum()) + 1e-9))
 
 
 def propagate_boxes(before: Thumbnail, after: Thumbnail, boxes: Sequence[Box]) -> list[Box | None]:
-    """Move boxes along with what they show (sparse optical flow).
+    """Move boxes along with what they show, from one frame to a later one (sparse optical flow).
 
-    Args:
-        before: Of the frame that the boxes belong to.
-        after: Of the frame to bring them to.
-        boxes: In pixels of the whole frame.
-
-    Returns:
-        The boxes in the later frame; None where the picture does not tell.
+    Boxes are in pixels of the whole frame; None where the image does not tell.
     """
     if not boxes or before.grey.shape != after.grey.shape:
         return [None] * len(boxes)
-    points = np.concatenate([_points(box, before.share) for box in boxes])
+    corners = np.array(boxes)[:, None, None]
+    grids = corners[..., :2] + GRID * (corners[..., 2:] - corners[..., :2])
+    points = (grids.reshape(-1, 2) * before.share).astype(np.float32)
     moved, found, _ = cv2.calcOpticalFlowPyrLK(before.grey, after.grey, points, None, **FLOW)  # type: ignore[call-overload]
-    by_box = zip(
-        boxes,
-        np.split(points, len(boxes)),
-        np.split(moved, len(boxes)),
-        np.split(found.ravel() == 1, len(boxes)),
-        strict=True,
-    )
+    parts = (np.split(part, len(boxes)) for part in (points, moved, found.ravel() == 1))
+    by_box = zip(boxes, *parts, strict=True)
     return [_moved(box, old[ok], new[ok], after.share) for box, old, new, ok in by_box]
-
-
-def _points(box: Box, share: float) -> np.ndarray:
-    x0, y0, x1, y1 = box
-    grid = GRID.reshape(-1, 2) * (x1 - x0, y1 - y0) + (x0, y0)
-    return (grid * share).astype(np.float32)
 
 
 def _moved(box: Box, old: np.ndarray, new: np.ndarray, share: float) -> Box | None:
@@ -131,8 +110,8 @@ class InferenceBudget:
     """How much is done for a frame.
 
     Args:
-        detect_every: Faces are searched in every so many-th frame that is taken, and
-            propagated in between. While there is no face, every frame is searched.
+        detect_every: The detector is asked about every so many-th frame that is taken, and faces
+            are propagated in between. While there is no face, it is asked about every frame.
         ask_at_once: Most faces that the model is asked about in one frame; those of whom it
             was asked longest ago come first. This bounds the time that a crowd takes.
     """
@@ -143,12 +122,12 @@ class InferenceBudget:
     def __post_init__(self) -> None:
         if self.detect_every < 1 or self.ask_at_once < 1:
             raise ValueError(
-                "Faces are searched in every 1st frame or less often, and at least 1 is asked "
+                "Faces are detected in every 1st frame or less often, and at least 1 is asked "
                 f"about. Received: {self.detect_every}, {self.ask_at_once}"
             )
 
     def while_blurring(self) -> InferenceBudget:
-        """The same with a search in every frame: a new face must not be visible for long."""
+        """The same with a detection in every frame: a new face must not be visible for long."""
         return replace(self, detect_every=1)
 
 
@@ -162,7 +141,7 @@ class FrameResult:
         faces: From left to right.
         asked: How many of them the model was asked about in this frame.
         lost: Faces that were there a moment ago and may come back.
-        is_searched: Whether faces were searched in this frame, not only propagated to it.
+        is_detected: Whether the detector saw this frame; else faces were propagated to it.
     """
 
     number: int
@@ -172,41 +151,25 @@ class FrameResult:
     faces: tuple[LiveFace, ...]
     asked: int = 0
     lost: tuple[LiveFace, ...] = ()
-    is_searched: bool = False
+    is_detected: bool = False
 
     def faces_in(self, image: np.ndarray, time: float) -> tuple[LiveFace, ...]:
-        """The faces where they are in a later frame; none if the scene was cut between.
+        """The faces where they are in a later frame; none if there is a scene cut between.
 
-        Args:
-            image: The later frame, RGB ``uint8``, ``(height, width, 3)``.
-            time: Its second.
+        The frame is RGB ``uint8`` ``(height, width, 3)``, `time` its second.
         """
         if not self.faces:
             return ()
         now, before = make_thumbnail(image), [face.box for face in self.faces]
         boxes = propagate_boxes(self.thumbnail, now, before)
-        if is_cut(self.thumbnail, now, before, boxes):
+        if is_scene_cut(self.thumbnail, now, before, boxes):
             return ()
-        return tuple(
-            face.at(box or _expected(face, time - self.time))
-            for face, box in zip(self.faces, boxes, strict=True)
-        )
-
-
-def _expected(face: LiveFace, elapsed: float) -> tuple[float, float, float, float]:
-    x, y = (speed * elapsed for speed in face.velocity)
-    x0, y0, x1, y1 = face.box
-    return x0 + x, y0 + y, x1 + x, y1 + y
+        faces = zip(self.faces, boxes, strict=True)
+        return tuple(face.at(box or face.expected(time - self.time)) for face, box in faces)
 
 
 class FaceTracker:
-    """Takes the frames of one source, one after another.
-
-    Args:
-        attributes: Detector and model.
-        budget: How much is done for a frame.
-        smoothing: How answers settle.
-    """
+    """Takes the frames of one source, one after another."""
 
     def __init__(
         self,
@@ -219,8 +182,8 @@ class FaceTracker:
         smoothing = smoothing or Smoothing(min_confidence=attributes.min_confidence)
         self.tracks = Tracks(attributes.tasks, smoothing, attributes.min_face)
         self._thumbnail: Thumbnail | None = None
-        self._since_search = 0
-        self._searched = 0.0
+        self._since_detection = 0
+        self._detected = 0.0
 
     def warm_up(self) -> None:
         """Open the detector and compile the model for every size of batch there will be."""
@@ -231,51 +194,42 @@ class FaceTracker:
             count *= 2
 
     def update(self, frame: Frame) -> FrameResult:
-        """Follow, find and describe the faces of the next frame."""
-        now = make_thumbnail(frame.image)
-        self._follow(frame, now)
+        """Follow, detect and describe the faces of the next frame."""
+        before, now = self._thumbnail, make_thumbnail(frame.image)
+        if before is not None:
+            boxes = propagate_boxes(before, now, self.tracks.boxes)
+            if is_scene_cut(before, now, self.tracks.boxes, boxes):
+                self.tracks.clear()
+            else:
+                self.tracks.propagate(frame.time, boxes)
         self._thumbnail = now
-        self._since_search += 1
-        is_searched = self._must_search(frame)
-        if is_searched:
-            self.tracks.find(frame.time, self.attributes.find(frame.image), frame.image)
-            self._since_search, self._searched = 0, frame.time
-        due = self._ask(frame)
+        is_detected = self._detect(frame)
+        asked = self._ask(frame)
         shown, lost = tuple(self.tracks.shown()), tuple(self.tracks.lost())
         about = (frame.number, frame.time, frame.captured)
-        return FrameResult(*about, now, shown, due, lost, is_searched)
+        return FrameResult(*about, now, shown, asked, lost, is_detected)
 
-    def _must_search(self, frame: Frame) -> bool:
-        # Where few frames are taken, propagation becomes a guess.
-        return (
-            self._since_search >= self.budget.detect_every
-            or frame.time - self._searched > SEARCH_SECONDS
-            or self.tracks.must_be_searched
+    def _detect(self, frame: Frame) -> bool:
+        self._since_detection += 1
+        is_due = (
+            self._since_detection >= self.budget.detect_every
+            # Where few frames are taken, propagation becomes a guess.
+            or frame.time - self._detected > DETECT_SECONDS
+            or self.tracks.needs_detection
         )
-
-    def _follow(self, frame: Frame, now: Thumbnail) -> None:
-        if self._thumbnail is None:
-            return
-        boxes = propagate_boxes(self._thumbnail, now, self.tracks.boxes)
-        if is_cut(self._thumbnail, now, self.tracks.boxes, boxes):
-            self.tracks.clear()
-        else:
-            self.tracks.propagate(frame.time, boxes)
+        if is_due:
+            self.tracks.update(frame.time, self.attributes.find(frame.image), frame.image)
+            self._since_detection, self._detected = 0, frame.time
+        return is_due
 
     def _ask(self, frame: Frame) -> int:
         height, width = frame.image.shape[:2]
-        due = [
-            face
-            for face in self.tracks.due(self.budget.ask_at_once)
-            if _touches(face.box, width, height)
-        ]
+
+        def is_inside(box: Box) -> bool:  # a propagated box may have left the frame
+            return box[2] > 1 and box[3] > 1 and box[0] < width - 1 and box[1] < height - 1
+
+        due = [face for face in self.tracks.due(self.budget.ask_at_once) if is_inside(face.box)]
         crops = [self.attributes.cut(frame.image, face.face) for face in due]
         for face, answer in zip(due, self.attributes.predict(crops), strict=True):
             self.tracks.answer(face.track, frame.time, answer)
         return len(due)
-
-
-def _touches(box: Box, width: int, height: int) -> bool:
-    """Whether a propagated box still lies in the picture."""
-    x0, y0, x1, y1 = box
-    return x1 > 1 and y1 > 1 and x0 < width - 1 and y0 < height - 1

@@ -1,4 +1,4 @@
-"""Faces in moving pictures: ``for frame, faces in live.watch(0): ...``.
+"""Faces in moving images: ``for frame, faces in live.watch(0): ...``.
 
 Capture, tracking and whoever draws go each at their own pace. A thread reads frames and
 keeps only the newest, another takes whichever is newest when it is ready, and the caller
@@ -7,10 +7,12 @@ gets every new frame at once, with the newest answers propagated to where the fa
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Generic, TypeVar
 
 from faceattr.images.camera import Feed, Source, is_live, open_feed
@@ -60,8 +62,7 @@ class LatestValue(Generic[T]):
 
     def end(self, error: Exception | None = None) -> None:
         with self._changed:
-            self.is_ended = True
-            self._error = self._error or error
+            self.is_ended, self._error = True, self._error or error
             self._changed.notify_all()
 
 
@@ -71,7 +72,7 @@ class PlaybackClock:
     def __init__(self) -> None:
         self._start: float | None = None
         self._paused_at: float | None = None
-        self._stopped = False
+        self._is_stopped = False
         self._changed = threading.Condition()
 
     @property
@@ -87,23 +88,18 @@ class PlaybackClock:
         with self._changed:
             self._paused_at = self._paused_at or time.monotonic()
 
-    def resume(self) -> None:
+    def resume(self, *, is_stopped: bool = False) -> None:
         with self._changed:
             if self._paused_at is not None and self._start is not None:
                 self._start += time.monotonic() - self._paused_at
-            self._paused_at = None
-            self._changed.notify_all()
-
-    def stop(self) -> None:
-        with self._changed:
-            self._stopped = True
+            self._paused_at, self._is_stopped = None, self._is_stopped or is_stopped
             self._changed.notify_all()
 
     def wait_until(self, second: float) -> None:
         with self._changed:
             if self._start is None:
                 self._start = time.monotonic() - second
-            while not self._stopped and (self.is_paused or self.now() < second):
+            while not self._is_stopped and (self.is_paused or self.now() < second):
                 self._changed.wait(None if self.is_paused else second - self.now())
 
 
@@ -111,13 +107,12 @@ METER_SECONDS = 2.0
 
 
 class FpsMeter:
-    """How fast it goes: frames shown and analysed a second, how late picture and answers are."""
+    """How fast it goes over the last two seconds, and how late images and answers are."""
 
     def __init__(self, watching: Watch) -> None:
         self._watching = watching
         self._ticks: deque[tuple[float, int]] = deque()  # moment, frames analysed until then
-        self._picture = 0.0
-        self._answer = 0.0
+        self._image_delay = self._answer_delay = 0.0
         self._last_update = -1
 
     def tick(self, captured: float) -> None:
@@ -126,38 +121,28 @@ class FpsMeter:
         self._ticks.append((now, self._watching.updates))
         while now - self._ticks[0][0] > METER_SECONDS:
             self._ticks.popleft()
-        self._picture = 0.9 * self._picture + 0.1 * (now - captured)
+        self._image_delay = 0.9 * self._image_delay + 0.1 * (now - captured)
         latest = self._watching.latest
         if latest is not None and latest.number != self._last_update:
             late = now - latest.captured
-            self._answer = late if self._last_update < 0 else 0.8 * self._answer + 0.2 * late
+            is_first = self._last_update < 0
+            self._answer_delay = late if is_first else 0.8 * self._answer_delay + 0.2 * late
             self._last_update = latest.number
-
-    @property
-    def frames_per_second(self) -> float:
-        """Frames shown, over the last two seconds."""
-        return self._per_second(len(self._ticks) - 1)
-
-    @property
-    def updates_per_second(self) -> float:
-        """Frames analysed, over the last two seconds."""
-        return self._per_second(self._ticks[-1][1] - self._ticks[0][1] if self._ticks else 0)
-
-    def _per_second(self, count: int) -> float:
-        spent = self._ticks[-1][0] - self._ticks[0][0] if self._ticks else 0.0
-        return count / spent if spent else 0.0
 
     def line(self) -> str:
         """All of it in one line."""
-        detector = self._watching.tracker.attributes.detector.provenance["name"]
+        ticks = self._ticks or [(0.0, 0)]
+        spent = ticks[-1][0] - ticks[0][0] or math.inf
+        shown, analysed = (len(ticks) - 1) / spent, (ticks[-1][1] - ticks[0][1]) / spent
         return (
-            f"{self.frames_per_second:.0f} frames/s   {self.updates_per_second:.0f} looks/s   "
-            f"picture {1000 * self._picture:.0f} ms   answers {1000 * self._answer:.0f} ms   "
-            f"{detector}"
+            f"{shown:.0f} frames/s   {analysed:.0f} looks/s   "
+            f"image {1000 * self._image_delay:.0f} ms   "
+            f"answers {1000 * self._answer_delay:.0f} ms   "
+            f"{self._watching.tracker.attributes.detector.provenance['name']}"
         )
 
 
-LATE = 0.05  # a file's frame that is later than this is passed over without decoding it
+LATE = 0.05  # seconds; a file's frame that is later than this is passed over undecoded
 Moment = tuple[Frame, tuple[LiveFace, ...]]
 
 
@@ -194,33 +179,28 @@ def watch(
     live = is_live(source)
     if live and every_frame:
         raise ValueError(f"{source} goes on by itself: it cannot wait until a frame is done.")
-    opening = open_feed(source, rate=rate)
-    feed = opening.__enter__()
-    try:
+    with ExitStack() as stack:
+        feed = stack.enter_context(open_feed(source, rate=rate))
         tracker = FaceTracker(attributes or FaceAttributes.load(), budget, smoothing)
-    except BaseException:
-        opening.__exit__(None, None, None)
-        raise
-    kind = Watch if (every_frame if every_frame is not None else not live) else LiveWatch
-    return kind(feed, tracker, opening)
+        kind = LiveWatch if every_frame is False or live else Watch
+        return kind(feed, tracker, stack.pop_all())
 
 
 class Watch:
     """Every frame of a source in order, each with its own answers.
 
     `feed` is what is watched, `latest` what was last known of a frame. Whoever hides faces sets
-    `only_searched`: then no frame is given before faces have been searched in it itself, however
-    late it is.
+    `only_detected`: then no frame is given before the detector has seen it itself, however late
+    it is.
     """
 
-    def __init__(self, feed: Feed, tracker: FaceTracker, opening) -> None:
-        self.feed = feed
-        self.tracker = tracker
+    def __init__(self, feed: Feed, tracker: FaceTracker, opened: ExitStack) -> None:
+        self.feed, self.tracker = feed, tracker
         self.latest: FrameResult | None = None
         self.updates = 0  # frames analysed
-        self.only_searched = False
+        self.only_detected = False
         self._is_held = False
-        self._opening = opening
+        self._opened = opened
         self._frames: Iterator[Frame] | None = None
 
     def __iter__(self) -> Iterator[Moment]:
@@ -232,9 +212,8 @@ class Watch:
 
     def __next__(self) -> Moment:
         try:
-            moment = self.next()
-            while moment is None:
-                moment = self.next()
+            while (moment := self.next()) is None:
+                pass
         except BaseException:
             self.close()
             raise
@@ -263,7 +242,7 @@ class Watch:
 
     def close(self) -> None:
         """Give the source back."""
-        self._opening.__exit__(None, None, None)
+        self._opened.close()
 
     def __enter__(self) -> Watch:
         self._is_held = True
@@ -276,16 +255,16 @@ class Watch:
 class LiveWatch(Watch):
     """The newest frame of a source with the newest answers: late rather than slow."""
 
-    def __init__(self, feed: Feed, tracker: FaceTracker, opening) -> None:
-        super().__init__(feed, tracker, opening)
+    def __init__(self, feed: Feed, tracker: FaceTracker, opened: ExitStack) -> None:
+        super().__init__(feed, tracker, opened)
         self._newest: LatestValue[Frame] = LatestValue()
         self._known: LatestValue[tuple[Frame, FrameResult]] = LatestValue()
         self._clock = PlaybackClock()
-        self._given = self._searched = 0  # as `LatestValue` counts them
+        self._given = self._detected = 0  # as `LatestValue` counts them
         self._last = -1  # the number of the frame that was given last
         self._is_warm = threading.Event()
         self._threads = [
-            threading.Thread(target=self._guarded, args=(work, place), daemon=True)
+            threading.Thread(target=self._work, args=(work, place), daemon=True)
             for work, place in ((self._capture, self._newest), (self._track, self._known))
         ]
         for thread in self._threads:
@@ -293,12 +272,14 @@ class LiveWatch(Watch):
 
     def next(self, timeout: float = 1.0) -> Moment | None:
         self._known.raise_error()
-        moment = (self._next_searched if self.only_searched else self._next_frame)(timeout)
-        if moment is None:
-            self._must_not_be_silent()
-        elif moment[0].number > self._last:
+        moment = (self._next_detected if self.only_detected else self._next_frame)(timeout)
+        if moment is not None and moment[0].number > self._last:
             self._last = moment[0].number
             return moment
+        silent = time.monotonic() - self._newest.moment
+        is_waiting = self._clock.is_paused or not self._is_warm.is_set()
+        if moment is None and silent > SILENT_SECONDS and not is_waiting:
+            raise OSError(f"{self.feed.name} has given no image for {silent:.0f} s.")
         return None
 
     def _next_frame(self, timeout: float) -> Moment | None:
@@ -311,25 +292,19 @@ class LiveWatch(Watch):
         self.latest = self._known.value[1]
         return frame, self.latest.faces_in(frame.image, frame.time)
 
-    def _next_searched(self, timeout: float) -> Moment | None:
+    def _next_detected(self, timeout: float) -> Moment | None:
         try:
-            taken = self._known.after(self._searched, timeout)
+            taken = self._known.after(self._detected, timeout)
         except StopIteration:
             self._newest.raise_error()
             raise
         if taken is None:
             return None
-        self._searched, (frame, result) = taken
-        if not result.is_searched:  # it was taken before somebody wished to hide faces
+        self._detected, (frame, result) = taken
+        if not result.is_detected:  # it was taken before somebody wished to hide faces
             return None
         self.latest = result
         return frame, result.faces
-
-    def _must_not_be_silent(self) -> None:
-        silent = time.monotonic() - self._newest.moment
-        is_waiting = self._clock.is_paused or not self._is_warm.is_set()
-        if silent > SILENT_SECONDS and not is_waiting:
-            raise OSError(f"{self.feed.name} has given no picture for {silent:.0f} s.")
 
     def pause(self) -> None:
         self._clock.pause()
@@ -340,12 +315,12 @@ class LiveWatch(Watch):
     def close(self) -> None:
         self._newest.end()
         self._is_warm.set()
-        self._clock.stop()
+        self._clock.resume(is_stopped=True)
         for thread in self._threads:
             thread.join(timeout=2)
         super().close()
 
-    def _guarded(self, work: Callable[[], None], place: LatestValue) -> None:
+    def _work(self, work: Callable[[], None], place: LatestValue) -> None:
         failure = None
         try:
             work()
@@ -357,17 +332,17 @@ class LiveWatch(Watch):
 
     def _capture(self) -> None:
         if not self.feed.is_live:
-            self._is_warm.wait()  # a file can wait for the model, a camera's picture need not
-        wanted = always if self.feed.is_live else self._in_time
-        for frame in self.feed.frames(wanted):
+            self._is_warm.wait()  # a file can wait for the model, a camera cannot
+
+        def in_time(second: float) -> bool:
+            return self._newest.is_ended or self._clock.now() <= second + LATE
+
+        for frame in self.feed.frames(always if self.feed.is_live else in_time):
             if self._newest.is_ended:
                 return
             if not self.feed.is_live:
                 self._clock.wait_until(frame.time)
             self._newest.put(frame)
-
-    def _in_time(self, second: float) -> bool:
-        return self._newest.is_ended or self._clock.now() <= second + LATE
 
     def _track(self) -> None:
         try:

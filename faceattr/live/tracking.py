@@ -3,7 +3,7 @@
 A track is followed from detection to detection by where it is, where it was going and what
 it looks like. Between detections its box is propagated (`faceattr.live.face_tracker`).
 
-Measured with `tests/bench/tracking.py` on 84 made videos (identity switches, numbers that two
+Measured with `tests/bench/tracking.py` on 84 synthetic videos (identity switches, numbers that two
 people share, seconds lost): this 48, 12, 86; SORT 392, 31, 103; ByteTrack 82, 26, 105; OC-SORT 344,
 26, 96; BoT-SORT 344, 18, 103; C-BIoU 56, 27, 96.
 """
@@ -29,7 +29,7 @@ HIDDEN_BY = 0.25  # share of the smaller box under another from which it is not 
 
 @dataclass(frozen=True)
 class LiveFace(DescribedFace):
-    """A face of a moving picture: what `DescribedFace` has, averaged over its track.
+    """A face of a moving image: what `DescribedFace` has, averaged over its track.
 
     Args:
         track: The face's number, the same from frame to frame, from 1.
@@ -45,6 +45,10 @@ class LiveFace(DescribedFace):
         """The same face with its box somewhere else; the landmarks move along."""
         return replace(self, face=moved_to(self.face, box))
 
+    def expected(self, elapsed: float) -> Box:
+        """Its box after some seconds if it goes on as before."""
+        return _shifted(self.box, *(speed * elapsed for speed in self.velocity))
+
 
 @dataclass(frozen=True)
 class Smoothing:
@@ -53,7 +57,7 @@ class Smoothing:
     Args:
         time_constant: Seconds over which a track's probabilities are averaged.
         hysteresis: What another class must be ahead of the shown one before it takes its place.
-        max_age: Seconds for which a face that is not found keeps its number.
+        max_age: Seconds for which a face that is not detected keeps its number.
         min_confidence: Answers of a lower average probability are withheld.
     """
 
@@ -73,87 +77,75 @@ class Smoothing:
 
 
 class Tracks:
-    """The faces of one moving picture.
-
-    Args:
-        tasks: What they are asked.
-        smoothing: How a track's answers are averaged.
-        min_face: Smaller faces, longer side in pixels, are followed but not asked about.
+    """The faces of one moving image. Smaller ones than `min_face`, the longer side in pixels, are
+    followed, but the model is not asked about them.
     """
 
     def __init__(
         self, tasks: Sequence[Task], smoothing: Smoothing | None = None, min_face: float = 0.0
     ) -> None:
+        self.count = 0  # of all tracks that there were
         self._tasks = tuple(tasks)
         self._smoothing = smoothing or Smoothing()
         self._min_face = min_face
         self._tracks: list[_Track] = []
-        self._number = 0
 
     @property
-    def must_be_searched(self) -> bool:
-        """Whether a search may find more: there is no face, or one was missed just now."""
+    def needs_detection(self) -> bool:
+        """Whether there may be more faces: there is none, or one was missed just now."""
         return not self._tracks or any(track.missed == 1 for track in self._tracks)
 
     @property
-    def count(self) -> int:
-        """How many there have been."""
-        return self._number
+    def boxes(self) -> list[Box]:
+        """Where the faces are, those lately missed included."""
+        return [track.face.box for track in self._tracks]
 
     def clear(self) -> None:
         """Forget all faces, as at a scene cut; their numbers are not given again."""
         self._tracks.clear()
 
-    @property
-    def boxes(self) -> list[Box]:
-        """Where the faces are, those lately not found included."""
-        return [track.face.box for track in self._tracks]
-
     def propagate(self, time: float, boxes: Sequence[Box | None]) -> None:
-        """Move every track to another frame.
+        """Move every track to the frame of another second.
 
-        Args:
-            time: That frame's second.
-            boxes: Where each box of `boxes` went, None where unknown. A face that overlaps
-                another goes on as it went before: there the picture shows the one in front.
+        `boxes` says where each of `self.boxes` went, None where unknown. A face that overlaps
+        another goes on as it went before: there the image shows the one in front.
         """
-        overlapped = [self._hidden(track) for track in self._tracks]
+        overlapped = [self._is_hidden(track) for track in self._tracks]
         for track, box, hidden in zip(self._tracks, boxes, overlapped, strict=True):
             known = None if hidden or track.missed else box
-            track.move(track.expected(time) if known is None else known, time)
+            track.face = moved_to(track.face, track.expected(time) if known is None else known)
+            track.time = time
 
-    def find(self, time: float, faces: Sequence[Face], image: np.ndarray) -> None:
+    def update(self, time: float, faces: Sequence[Face], image: np.ndarray) -> None:
         """Continue tracks with the faces that were detected in a frame, and begin new ones.
 
-        Args:
-            time: The frame's second; tracks have been propagated to it.
-            faces: What was detected, with boxes in pixels of `image`.
-            image: RGB ``uint8``, ``(height, width, 3)``.
+        The tracks have been propagated to the frame's second. Boxes are in pixels of its RGB
+        ``uint8`` image ``(height, width, 3)``.
         """
         appearances = [appearance_of(image, face.box) for face in faces]
         pairs = match(self._tracks, time, faces, appearances)
         for number, track in enumerate(self._tracks):
             if number in pairs:
-                track.found(time, faces[pairs[number]], appearances[pairs[number]])
+                track.continue_with(time, faces[pairs[number]], appearances[pairs[number]])
             else:
                 track.missed += 1
-        self._tracks = [track for track in self._tracks if not self._is_over(track, time)]
+        oldest = time - self._smoothing.max_age
+        self._tracks = [
+            track
+            for track in self._tracks
+            # What was detected a single time is more often a mistake than a face that hid.
+            if not track.missed or (track.sightings > 1 and track.last_seen >= oldest)
+        ]
         for index in sorted(set(range(len(faces))) - set(pairs.values())):
-            self._number += 1
-            self._tracks.append(_Track(self._number, time, faces[index], appearances[index]))
-
-    def _is_over(self, track: _Track, time: float) -> bool:
-        # What was found a single time is more often a mistake than a face that hid.
-        return track.missed > 0 and (
-            track.sightings == 1 or time - track.last_seen > self._smoothing.max_age
-        )
+            self.count += 1
+            self._tracks.append(_Track(self.count, time, faces[index], appearances[index]))
 
     def due(self, count: int) -> list[LiveFace]:
         """The faces to be asked about next: new ones, then those asked longest ago."""
         ready = [
             track
             for track in self._tracks
-            if not track.missed and track.face.side >= self._min_face and not self._hidden(track)
+            if not track.missed and track.face.side >= self._min_face and not self._is_hidden(track)
         ]
         ready.sort(key=lambda track: -np.inf if track.asked is None else track.asked)
         return [self._shown(track) for track in ready[:count]]
@@ -165,7 +157,7 @@ class Tracks:
                 track.smooth(time, answer, self._tasks, self._smoothing)
 
     def shown(self) -> list[LiveFace]:
-        """The faces that are in the picture now, from left to right."""
+        """The faces that are in the image now, from left to right."""
         faces = [self._shown(track) for track in self._tracks if not track.missed]
         return sorted(faces, key=lambda face: face.box[:2])
 
@@ -175,34 +167,16 @@ class Tracks:
 
     def _shown(self, track: _Track) -> LiveFace:
         too_small = track.face.side < self._min_face
-        answers = {
-            task.name: NO_ANSWER if too_small else self._prediction(track, task)
-            for task in self._tasks
-        }
+        known = {} if too_small else track.predictions
+        answers = {task.name: known.get(task.name, NO_ANSWER) for task in self._tasks}
         x, y = map(float, track.velocity)
-        return LiveFace(
-            track.face,
-            answers,
-            too_small,
-            track=track.number,
-            asked=track.asked,
-            velocity=(x, y),
-        )
+        return LiveFace(track.face, answers, too_small, False, track.number, track.asked, (x, y))
 
-    def _prediction(self, track: _Track, task: Task) -> Prediction:
-        if task.name not in track.averages:
-            return NO_ANSWER
-        average = track.averages[task.name]
-        shown = track.labels[task.name]
-        by_class = dict(zip(task.classes, map(float, average), strict=True))
-        label = task.classes[shown] if track.is_sure[task.name] else None
-        return Prediction(label, float(average[shown]), by_class)
-
-    def _hidden(self, track: _Track) -> bool:
+    def _is_hidden(self, track: _Track) -> bool:
         box = track.face.box
+        others = (one.face.box for one in self._tracks if one is not track)
         return any(
-            _shared(box, other) > HIDDEN_BY * min(_area(box), _area(other))
-            for other in (one.face.box for one in self._tracks if one is not track)
+            _shared(box, other) > HIDDEN_BY * min(_area(box), _area(other)) for other in others
         )
 
 
@@ -213,26 +187,19 @@ class _Track:
         self.appearance = appearance
         self.time = self.last_seen = time
         self.last_centre = centre_of(face.box)
-        self.sightings = 1
-        self.missed = 0
+        self.sightings, self.missed = 1, 0
         self.velocity = np.zeros(2)
         self.asked: float | None = None
-        self.averages: dict[str, np.ndarray] = {}
-        self.labels: dict[str, int] = {}
-        self.is_sure: dict[str, bool] = {}
+        self.predictions: dict[str, Prediction] = {}
+        self._averages: dict[str, np.ndarray] = {}
+        self._classes: dict[str, int] = {}  # that are shown
         self._answers = 0
 
     def expected(self, time: float) -> Box:
         """Where the face is if it goes on as before."""
-        x, y = self.velocity * (time - self.time)
-        x0, y0, x1, y1 = self.face.box
-        return (float(x0 + x), float(y0 + y), float(x1 + x), float(y1 + y))
+        return _shifted(self.face.box, *map(float, self.velocity * (time - self.time)))
 
-    def move(self, box: Box, time: float) -> None:
-        self.face = moved_to(self.face, box)
-        self.time = time
-
-    def found(self, time: float, face: Face, appearance: np.ndarray) -> None:
+    def continue_with(self, time: float, face: Face, appearance: np.ndarray) -> None:
         elapsed = time - self.last_seen
         if elapsed > 0:
             now = (centre_of(face.box) - self.last_centre) / elapsed
@@ -241,34 +208,32 @@ class _Track:
         self.face, self.time, self.last_seen = face, time, time
         self.last_centre = centre_of(face.box)
         self.appearance = 0.8 * self.appearance + 0.2 * appearance
-        self.sightings += 1
-        self.missed = 0
+        self.sightings, self.missed = self.sightings + 1, 0
 
     def smooth(
-        self,
-        time: float,
-        answer: Mapping[str, np.ndarray],
-        tasks: Sequence[Task],
-        smoothing: Smoothing,
+        self, time: float, answer: Mapping[str, np.ndarray], tasks: Sequence[Task], how: Smoothing
     ) -> None:
         self._answers += 1
         elapsed = 0.0 if self.asked is None else time - self.asked
-        newest = 1 - np.exp(-elapsed / smoothing.time_constant) if smoothing.time_constant else 1.0
+        newest = 1 - np.exp(-elapsed / how.time_constant) if how.time_constant else 1.0
         # The first answers count alike, or the very first would linger.
         share = max(1 / self._answers, newest)
         for task in tasks:
             now = np.asarray(answer[task.name], float)
-            before = self.averages.get(task.name, now)
-            average = (1 - share) * before + share * now
-            self.averages[task.name] = average
-            best, shown = int(average.argmax()), self.labels.get(task.name)
-            if shown is None or average[best] > average[shown] + smoothing.hysteresis:
-                self.labels[task.name] = shown = best
-            lowest = smoothing.min_confidence
-            if self.is_sure.get(task.name):
-                lowest -= smoothing.hysteresis / 2
-            self.is_sure[task.name] = bool(average[shown] >= lowest)
+            before = self._averages.get(task.name, now)
+            self._averages[task.name] = (1 - share) * before + share * now
+            self.predictions[task.name] = self._prediction(task, how)
         self.asked = time
+
+    def _prediction(self, task: Task, how: Smoothing) -> Prediction:
+        average, shown = self._averages[task.name], self._classes.get(task.name)
+        best = int(average.argmax())
+        if shown is None or average[best] > average[shown] + how.hysteresis:
+            self._classes[task.name] = shown = best
+        was_sure = self.predictions.get(task.name, NO_ANSWER).label is not None
+        is_sure = average[shown] >= how.min_confidence - was_sure * how.hysteresis / 2
+        by_class = dict(zip(task.classes, average.tolist(), strict=True))
+        return Prediction(task.classes[shown] if is_sure else None, float(average[shown]), by_class)
 
 
 def moved_to(face: Face, box: Box) -> Face:
@@ -290,8 +255,8 @@ def match(
     """Which track continues with which face, by their places in the lists: the cheapest pairs."""
     if not tracks or not faces:
         return {}
-    found = list(zip(faces, appearances, strict=True))
-    costs = np.array([[_cost(track, time, *one) for one in found] for track in tracks])
+    detected = list(zip(faces, appearances, strict=True))
+    costs = np.array([[_cost(track, time, *one) for one in detected] for track in tracks])
     rows, columns = linear_sum_assignment(costs)
     pairs = zip(rows.tolist(), columns.tolist(), strict=True)
     return {row: column for row, column in pairs if costs[row, column] < IMPOSSIBLE}
@@ -306,11 +271,10 @@ def _cost(track: _Track, time: float, face: Face, appearance: np.ndarray) -> flo
     reach = min(2.5, 0.8 + 4 * (time - track.last_seen))
     if distance > reach or not 0.5 < track.face.side / face.side < 2:
         return IMPOSSIBLE
-    likeness = track.appearance @ appearance
-    likeness /= np.linalg.norm(track.appearance) * np.linalg.norm(appearance) + 1e-9
+    lengths = np.linalg.norm(track.appearance) * np.linalg.norm(appearance) + 1e-9
     # Bhattacharyya's distance of two histograms' roots, 0-1.
-    unlike = float(np.sqrt(max(0.0, 1.0 - likeness)))
-    return (1 - overlap(a, b)) / 2 + distance / 2 + unlike
+    difference = float(np.sqrt(max(0.0, 1.0 - track.appearance @ appearance / lengths)))
+    return (1 - overlap(a, b)) / 2 + distance / 2 + difference
 
 
 def appearance_of(image: np.ndarray, box: Box) -> np.ndarray:
@@ -334,6 +298,10 @@ def _shared(a: Box, b: Box) -> float:
 
 def _area(box: Box) -> float:
     return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _shifted(box: Box, x: float, y: float) -> Box:
+    return box[0] + x, box[1] + y, box[2] + x, box[3] + y
 
 
 def centre_of(box: Box) -> np.ndarray:

@@ -200,7 +200,7 @@ class Viewer:
         """While faces are blurred, nothing is shown or written before it has been searched."""
         budget = self._budget.while_blurring() if self.view.blur else self._budget
         self.watching.tracker.budget = budget
-        self.watching.only_searched = self.view.blur
+        self.watching.only_detected = self.view.blur
 
 
 def require_screen() -> None:

@@ -30,7 +30,7 @@ from faceattr.detection.base import Face
 from faceattr.live.face_tracker import (
     FaceTracker,
     InferenceBudget,
-    is_cut,
+    is_scene_cut,
     make_thumbnail,
     propagate_boxes,
 )
@@ -133,7 +133,7 @@ def theirs(name: str, scene: Scene, every: int) -> Iterator[Shown]:
         if before is not None:
             moved = propagate_boxes(before, now, [box for _, box in shown])
             boxes = [box for _, box in shown]
-            if is_cut(before, now, boxes, moved):
+            if is_scene_cut(before, now, boxes, moved):
                 tracker.reset()
                 shown = []
             else:
