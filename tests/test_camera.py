@@ -106,7 +106,7 @@ def test_what_is_no_source_is_named_in_one_sentence(tmp_path):
     for source, error, sentence in [
         ("gone.mp4", FileNotFoundError, "There is no video gone.mp4. A source is a camera"),
         (tmp_path / "text.mp4", ValueError, "not a video that FFmpeg reads"),
-        (tmp_path / "empty", ValueError, "There are no pictures in"),
+        (tmp_path / "empty", ValueError, "There are no images in"),
         (97, OSError, "camera 97"),
         ("98", OSError, "camera 98"),
     ]:
@@ -186,7 +186,7 @@ def test_a_camera_that_is_unplugged_says_so_and_is_released(monkeypatch):
     frames = []
     with (
         open_feed(0) as feed,
-        pytest.raises(OSError, match="camera 0 gives no more pictures: it was unplugged"),
+        pytest.raises(OSError, match="camera 0 gives no more images: it was unplugged"),
     ):
         for frame in feed.frames():
             frames.append(frame)

@@ -1,4 +1,4 @@
-"""Moving pictures of any kind behind one contract: camera, video file, stream, folder.
+"""Moving images of any kind behind one contract: camera, video file, stream, folder.
 
 OpenCV reads cameras, `faceattr.images.video` files and streams.
 """
@@ -11,7 +11,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import Protocol
@@ -26,9 +26,7 @@ Source = int | PathLike
 
 
 class Feed(Protocol):
-    """Where frames come from.
-
-    `name` is what people call it, `rate` its frames a second, `is_live` whether what is not
+    """Where frames come from: its name for people, its frames a second, and whether what is not
     taken now is gone (camera, stream).
     """
 
@@ -38,9 +36,7 @@ class Feed(Protocol):
 
     def frames(self, wanted: Callable[[float], bool] = always) -> Iterator[Frame]:
         """The frames in order; those whose second is not `wanted` are passed over undecoded.
-
-        Raises:
-            OSError: The source broke off.
+        OSError: The source broke off.
         """
 
 
@@ -50,13 +46,13 @@ def open_feed(source: Source | Feed, *, rate: float | None = None) -> Iterator[F
 
     Args:
         source: A camera's number (``0`` or ``"0"``), a video file, a stream's URL
-            (``rtsp://``, ``http://`` and so on), a folder of pictures in the order of their
+            (``rtsp://``, ``http://`` and so on), a folder of images in the order of their
             names, or a feed of your own.
         rate: Frames a second of a folder.
 
     Raises:
         FileNotFoundError, OSError: There is no such source, or it is busy.
-        ValueError: It cannot be read as moving pictures.
+        ValueError: It cannot be read as moving images.
     """
     if rate is not None and not 0 < rate < math.inf:
         raise ValueError(f"A folder has more than 0 frames a second. Received: {rate}")
@@ -67,22 +63,15 @@ def open_feed(source: Source | Feed, *, rate: float | None = None) -> Iterator[F
     if os.path.isdir(name):
         yield _Folder(name, RATE if rate is None else rate)
         return
-    feed = _open(name)
-    try:
+    with closing(_open(name)) as feed:
         yield feed
-    finally:
-        feed.close()
 
 
 def is_live(source: Source | Feed) -> bool:
     """Whether a source is a camera or a stream, found out without opening it."""
     if hasattr(source, "frames"):
         return bool(source.is_live)  # type: ignore[union-attr]
-    return _is_camera(str(source)) or _is_url(str(source))
-
-
-def _is_camera(name: str) -> bool:
-    return name.isdecimal()
+    return str(source).isdecimal() or _is_url(str(source))
 
 
 def _is_url(name: str) -> bool:
@@ -90,38 +79,19 @@ def _is_url(name: str) -> bool:
 
 
 def _open(name: str) -> _Camera | Video:
-    if _is_camera(name):
-        with _no_other_words():
-            return _camera(int(name))
+    if name.isdecimal():
+        # OpenCV adds no lines of its own to the one sentence about a bad camera.
+        loud = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        try:
+            return _Camera(int(name))
+        finally:
+            cv2.utils.logging.setLogLevel(loud)
     if not _is_url(name) and not os.path.exists(name):
         raise FileNotFoundError(
             f"There is no video {name}. A source is a camera's number, a video file, a folder "
             "of frames or a stream's URL."
         )
     return Video(name, is_live=_is_url(name))
-
-
-@contextmanager
-def _no_other_words() -> Iterator[None]:
-    """OpenCV adds no lines of its own to the one sentence about a bad camera."""
-    loud = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        yield
-    finally:
-        cv2.utils.logging.setLogLevel(loud)
-
-
-def _camera(number: int) -> _Camera:
-    video = cv2.VideoCapture(number)
-    if not video.isOpened():
-        raise OSError(_why_no_camera(number))
-    # Uncompressed, most USB cameras reach 10 frames/s at this size; a driver that cannot do
-    # one of these keeps what it has.
-    video.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
-    video.set(cv2.CAP_PROP_FRAME_WIDTH, 1280)
-    video.set(cv2.CAP_PROP_FRAME_HEIGHT, 720)
-    video.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-    return _Camera(f"camera {number}", video)
 
 
 def _why_no_camera(number: int) -> str:
@@ -147,10 +117,17 @@ class _Camera:
 
     is_live = True
 
-    def __init__(self, name: str, video: cv2.VideoCapture) -> None:
-        self.name = name
-        self.video = video
-        rate = video.get(cv2.CAP_PROP_FPS)
+    def __init__(self, number: int) -> None:
+        self.name, self.video = f"camera {number}", cv2.VideoCapture(number)
+        if not self.video.isOpened():
+            raise OSError(_why_no_camera(number))
+        # Uncompressed, most USB cameras reach 10 frames/s at this size; a driver that cannot do
+        # one of these keeps what it has.
+        self.video.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
+        self.video.set(cv2.CAP_PROP_FRAME_WIDTH, 1280)
+        self.video.set(cv2.CAP_PROP_FRAME_HEIGHT, 720)
+        self.video.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+        rate = self.video.get(cv2.CAP_PROP_FPS)
         self.rate = rate if 1 <= rate <= 240 else RATE
         self._reading = threading.Lock()
 
@@ -171,7 +148,7 @@ class _Camera:
 
     def close(self) -> None:
         """Give the device back."""
-        # OpenCV crashes when a capture is released under a thread that waits for a picture;
+        # OpenCV crashes when a capture is released under a thread that waits for an image;
         # one that waits for ever keeps it until the process ends.
         if self._reading.acquire(timeout=CLOSE_SECONDS):
             self.video.release()
@@ -179,15 +156,15 @@ class _Camera:
 
 
 class _Folder:
-    """The pictures of a folder as frames, each as large as the first."""
+    """The images of a folder as frames."""
+
+    is_live = False
 
     def __init__(self, folder: str, rate: float) -> None:
-        self.name = folder
-        self.rate = rate
-        self.is_live = False
+        self.name, self.rate = folder, rate
         self._paths = [file.path for file in Inputs(folder) if not file.is_video]
         if not self._paths:
-            raise ValueError(f"There are no pictures in {folder}.")
+            raise ValueError(f"There are no images in {folder}.")
 
     def frames(self, wanted: Callable[[float], bool] = always) -> Iterator[Frame]:
         for number, path in enumerate(self._paths):

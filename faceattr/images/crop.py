@@ -1,4 +1,4 @@
-"""The one function that cuts a face out of a picture, for training and for every use."""
+"""The one function that crops a face out of an image, for training and for every use."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def crop(
     landmarks: Landmarks | None = None,
     rotation: int = 0,
 ) -> np.ndarray:
-    """Cut one face out of an image.
+    """Crop one face.
 
     Args:
         image: RGB ``uint8`` array of shape ``(height, width, 3)``.
-        box: ``(x0, y0, x1, y1)`` in pixels of `image`, or None when the picture is the
-            face; then the picture is taken whole, without a margin.
+        box: ``(x0, y0, x1, y1)`` in pixels of `image`, or None when the image is the
+            face; then it is taken whole, without a margin.
         rule: Size and margin. What lies outside the image repeats its border.
         landmarks: Points ``(x, y)`` in pixels of `image`, the two eyes first. Where they are
             given and say how the face is tilted, the crop is levelled if `rule` wants that.
@@ -84,15 +84,10 @@ def crop(
 
 
 def eye_tilt(landmarks: Landmarks | None, side: float, rotation: int = 0) -> float:
-    """Degrees clockwise by which the line of the eyes departs from level.
+    """Degrees clockwise by which the line of the eyes departs from level, from -45 to 45.
 
-    Args:
-        landmarks: As for `crop`.
-        side: The longer side of the face's box in pixels.
-        rotation: As for `crop`.
-
-    Returns:
-        From -45 to 45; 0 where landmarks are missing or tell no tilt, as in a profile.
+    0 where landmarks are missing or tell no tilt, as in a profile; `side` is the longer side of
+    the face's box in pixels, `rotation` as for `crop`.
     """
     if landmarks is None:
         return 0.0
@@ -103,18 +98,20 @@ def eye_tilt(landmarks: Landmarks | None, side: float, rotation: int = 0) -> flo
 
 
 def _square(image: np.ndarray, box: Box | None, margin: float) -> tuple[int, int, int]:
-    """Left, top and side of the square that is cut."""
+    """Left, top and side of the square that becomes the crop."""
     height, width = image.shape[:2]
     x0, y0, x1, y1 = (0, 0, width, height) if box is None else box
     margin = 0.0 if box is None else margin
     longer = max(x1 - x0, y1 - y0)
-    if not (x1 > x0 and y1 > y0 and longer <= LARGEST):
-        raise ValueError(_refusal(image, (x0, y0, x1, y1)))
-    side = max(1, round(longer * (1 + margin)))
-    left, top = round((x0 + x1 - side) / 2), round((y0 + y1 - side) / 2)
-    if left >= width or top >= height or left + side <= 0 or top + side <= 0:
-        raise ValueError(_refusal(image, (x0, y0, x1, y1)))
-    return left, top, side
+    if x1 > x0 and y1 > y0 and longer <= LARGEST:
+        side = max(1, round(longer * (1 + margin)))
+        left, top = round((x0 + x1 - side) / 2), round((y0 + y1 - side) / 2)
+        if -side < left < width and -side < top < height:
+            return left, top, side
+    raise ValueError(
+        f"A box needs x0 < x1 and y0 < y1 and must touch the image of {width}x{height} "
+        f"pixels. Received: {', '.join(f'{float(value):g}' for value in (x0, y0, x1, y1))}"
+    )
 
 
 def _resized(square: np.ndarray, size: int) -> np.ndarray:
@@ -127,7 +124,11 @@ def _levelled(
     image: np.ndarray, left: int, top: int, side: int, tilt: float, size: int
 ) -> np.ndarray:
     """The square turned about its centre by `tilt` degrees: sampled finely, then averaged."""
-    window, centre = _around(image, complex(left + side / 2, top + side / 2), side)
+    # What of the image a turned square can touch, and the square's centre in it.
+    x, y, reach = left + side / 2, top + side / 2, side * 0.75
+    first_x, first_y = max(0, int(x - reach)), max(0, int(y - reach))
+    window = image[first_y : int(y + reach) + 2, first_x : int(x + reach) + 2]
+    centre = complex(x - first_x, y - first_y)
     whole = max(1, side // (size * FINE))
     if whole > 1:
         window, centre = _shrunk(window, whole), centre / whole
@@ -135,14 +136,6 @@ def _levelled(
     along = side / whole / fine * np.exp(1j * np.radians(tilt))
     method = cv2.INTER_LINEAR if fine > size else cv2.INTER_CUBIC
     return _resized(_turned(window, centre, along, fine, method), size)
-
-
-def _around(image: np.ndarray, centre: complex, side: int) -> tuple[np.ndarray, complex]:
-    """What of the image a turned square can touch, and the square's centre in it."""
-    x, y, reach = centre.real, centre.imag, side * 0.75
-    left, top = max(0, int(x - reach)), max(0, int(y - reach))
-    window = image[top : int(y + reach) + 2, left : int(x + reach) + 2]
-    return window, centre - complex(left, top)
 
 
 def _shrunk(window: np.ndarray, times: int) -> np.ndarray:
@@ -162,20 +155,11 @@ def _turned(
     return cv2.warpAffine(window, matrix, (size, size), flags=how, borderMode=cv2.BORDER_REPLICATE)
 
 
-def _refusal(image: np.ndarray, box: Box) -> str:
-    height, width = image.shape[:2]
-    return (
-        f"A box needs x0 < x1 and y0 < y1 and must touch the image of {width}x{height} "
-        f"pixels. Received: {', '.join(f'{float(value):g}' for value in box)}"
-    )
-
-
 def _window(image: np.ndarray, left: int, top: int, side: int) -> np.ndarray:
     height, width = image.shape[:2]
     inside = image[max(top, 0) : top + side, max(left, 0) : left + side]
-    before_y, before_x = max(-top, 0), max(-left, 0)
-    after_y = max(top + side - height, 0)
-    after_x = max(left + side - width, 0)
-    if not (before_y or before_x or after_y or after_x):
+    above, below = max(-top, 0), max(top + side - height, 0)
+    before, after = max(-left, 0), max(left + side - width, 0)
+    if not (above or below or before or after):
         return inside
-    return cv2.copyMakeBorder(inside, before_y, after_y, before_x, after_x, cv2.BORDER_REPLICATE)
+    return cv2.copyMakeBorder(inside, above, below, before, after, cv2.BORDER_REPLICATE)

@@ -1,4 +1,4 @@
-"""Boxes, answers and contact sheets: everything that is drawn on photographs, videos and sheets.
+"""Boxes, answers and contact sheets: everything that is drawn on images, videos and sheets.
 
 OpenCV's own typeface has Latin, Greek, Cyrillic, Chinese, Japanese and Korean letters. It does not
 join Arabic letters and sets Hebrew from left to right.
@@ -27,18 +27,13 @@ COLOURS = (
 )
 PLATE_OPACITY = 0.68
 REGULAR, SEMIBOLD, BOLD = 500, 600, 700  # weights of the letters
-BELOW, ABOVE, RIGHT, LEFT = range(4)
 
 
 def draw_faces(image: np.ndarray, faces: Sequence[Any]) -> np.ndarray:
-    """Draw each face's box and, beside it, one line a task.
+    """Draw each face's box and, beside it, one line a task, on a copy of an image.
 
-    Args:
-        image: RGB ``uint8``, ``(height, width, 3)``; it is left as it is.
-        faces: As `faceattr.FaceAttributes` describes them, with boxes in pixels of `image`.
-
-    Returns:
-        A copy of the image, same shape and dtype.
+    The image is RGB ``uint8`` ``(height, width, 3)``; faces are as `faceattr.FaceAttributes`
+    describes them.
     """
     canvas = Canvas(image.copy())
     areas = [area_of(face.box) for face in faces]
@@ -123,8 +118,8 @@ class Canvas:
     ) -> Area:
         """A face's answers on a plate beside its box; returns where."""
         size = self.text_size(box)
-        plate = self._plate_size([_with(number, lines[0]), *lines[1:]], size)
-        return self.plate(lines, self.place(plate, box, taken), size, number, colour)
+        place = self.place(self._plate_size(lines, size, number), box, taken)
+        return self.plate(lines, place, size, number, colour)
 
     def plate(
         self,
@@ -135,13 +130,12 @@ class Canvas:
         colour: Colour = WHITE,
     ) -> Area:
         """Lines of text on a dark plate, a number in colour before the first; returns where."""
-        width, height = self._plate_size([_with(number, lines[0]), *lines[1:]], size)
-        left, top = place
+        (width, height), (left, top) = self._plate_size(lines, size, number), place
         area = (left, top, left + width, top + height)
         self.darken(area)
         x, y = left + round(0.4 * size), top + round(1.32 * size)
         self.text(number, (x, y), size, colour, BOLD)
-        indent = self.width_of(_with(number, ""), size)
+        indent = self.width_of(f"{number}  ", size) if number else 0
         for row, line in enumerate(lines):
             at = (x + (0 if row else indent), y + row * round(1.3 * size))
             self.text(line, at, size, DIM if row else WHITE)
@@ -152,21 +146,15 @@ class Canvas:
         plate: tuple[int, int],
         box: Area,
         taken: Sequence[Area],
-        order: Iterable[int] = (BELOW, ABOVE, RIGHT, LEFT),
+        *,
+        sideways: bool = False,
     ) -> tuple[int, int]:
-        """Where a plate beside a box covers least of what is taken; inside it where all else fails.
-
-        Args:
-            plate: Width and height.
-            box: Of the face that it belongs to.
-            taken: Other boxes and plates.
-            order: Of the sides to try.
-
-        Returns:
-            Left and top.
+        """Where a plate (width, height) beside a face's box covers least of other boxes and plates,
+        left and top; inside the box where all else fails. `sideways` prefers right and left.
         """
         (width, height), (x0, y0, x1, y1), gap = plate, box, self.gap
-        beside = ((x0, y1 + gap), (x0, y0 - height - gap), (x1 + gap, y0), (x0 - width - gap, y0))
+        beside = [(x0, y1 + gap), (x0, y0 - height - gap), (x1 + gap, y0), (x0 - width - gap, y0)]
+        beside = beside[2:] + beside[:2] if sideways else beside
 
         def inside(x: int, y: int) -> tuple[int, int]:
             most_x, most_y = max(0, self.width - width), max(0, self.height - height)
@@ -175,7 +163,7 @@ class Canvas:
         def covers(spot: tuple[int, int], others: Iterable[Area]) -> int:
             return shared((*spot, spot[0] + width, spot[1] + height), others)
 
-        spots = [spot for side in order if not covers(spot := inside(*beside[side]), [box])]
+        spots = [spot for place in beside if not covers(spot := inside(*place), [box])]
         spots = spots or [inside(x0, y1 - height)]
         return min(spots, key=lambda spot: covers(spot, taken))
 
@@ -194,9 +182,10 @@ class Canvas:
         if part.size:
             cv2.convertScaleAbs(part, part, 1 - opacity, DARK[0] * opacity)
 
-    def _plate_size(self, lines: Sequence[str], size: int) -> tuple[int, int]:
+    def _plate_size(self, lines: Sequence[str], size: int, number: str) -> tuple[int, int]:
         pad, step = round(0.4 * size), round(1.3 * size)
-        width = max(self.width_of(line, size) for line in lines)
+        first = f"{number}  {lines[0]}" if number else lines[0]
+        width = max(self.width_of(line, size) for line in (first, *lines[1:]))
         return width + 2 * pad, step * len(lines) + 2 * pad - round(0.2 * size)
 
     def width_of(self, text: str, size: int, weight: int = REGULAR) -> int:
@@ -205,19 +194,10 @@ class Canvas:
         return int(width)
 
     def text(
-        self,
-        text: str,
-        place: tuple[int, int],
-        size: int,
-        colour: Colour,
-        weight: int = REGULAR,
+        self, text: str, place: tuple[int, int], size: int, colour: Colour, weight: int = REGULAR
     ) -> None:
         """Write a line of `size` pixels; `place` is the left end of its base line."""
         cv2.putText(self.image, text, place, colour, self._font, size, weight)
-
-
-def _with(number: str, line: str) -> str:
-    return f"{number}  {line}" if number else line
 
 
 def shared(area: Area, others: Iterable[Area]) -> int:
@@ -229,7 +209,7 @@ def shared(area: Area, others: Iterable[Area]) -> int:
     )
 
 
-# A contact sheet: small pictures in a grid with a few words under each.
+# A contact sheet: small images in a grid with a few words under each.
 
 GAP, TITLE_SIZE = 10, 20
 INK, SOFT = (27, 29, 34), (95, 97, 110)
@@ -237,11 +217,8 @@ INK, SOFT = (27, 29, 34), (95, 97, 110)
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture of a sheet.
-
-    Args:
-        image: RGB ``uint8`` ``(height, width, 3)``; it is drawn as a square.
-        lines: What stands under it, the first in dark ink; too long ones are cut.
+    """One image of a sheet, RGB ``uint8`` ``(height, width, 3)``, drawn as a square, and the lines
+    under it, the first in dark ink; too long ones are shortened.
     """
 
     image: np.ndarray
@@ -249,15 +226,10 @@ class Tile:
 
 
 def validate_sheet_path(path: PathLike, most: int = 1, *, overwrite: bool = False) -> None:
-    """Refuse a sheet before any work is done.
-
-    Args:
-        path: Where it is to be written.
-        most: How many faces it may have.
-        overwrite: Replace a file that is there.
+    """Refuse a sheet of at most so many faces before any work is done.
 
     Raises:
-        ValueError: Its name's ending is of no picture, or it has no room for a face.
+        ValueError: Its name's ending is of no image, or it has no room for a face.
         OSError: There is a file that may not be replaced, or a folder.
     """
     path = Path(path)
@@ -272,14 +244,7 @@ def validate_sheet_path(path: PathLike, most: int = 1, *, overwrite: bool = Fals
 def contact_sheet(
     tiles: Sequence[Tile], *, columns: int = 8, side: int = 112, title: str = ""
 ) -> Image.Image:
-    """Draw pictures row by row.
-
-    Args:
-        tiles: The pictures; without one the sheet has its title alone.
-        columns: How many stand side by side.
-        side: Of each picture in pixels.
-        title: A line above them.
-    """
+    """Draw images row by row, each `side` pixels wide; the title stands alone without one."""
     size = max(13, side // 8)
     line = round(1.25 * size)
     below = 4 + line * max((len(tile.lines) for tile in tiles), default=0)
@@ -292,18 +257,13 @@ def contact_sheet(
     for number, tile in enumerate(tiles):
         row, column = divmod(number, columns)
         left, top = GAP + column * (side + GAP), above + row * (side + below + GAP)
-        picture = Image.fromarray(tile.image).resize((side, side), Image.Resampling.BICUBIC)
-        canvas.image[top : top + side, left : left + side] = np.asarray(picture)
+        image = Image.fromarray(tile.image).resize((side, side), Image.Resampling.BICUBIC)
+        canvas.image[top : top + side, left : left + side] = np.asarray(image)
         for place, words in enumerate(tile.lines):
             at = (left, top + side + 4 + size + place * line)
-            canvas.text(_cut(words, canvas, size, side), at, size, SOFT if place else INK)
+            shown = words
+            while words and canvas.width_of(shown, size) > side:
+                words = words[:-1]
+                shown = f"{words}…"
+            canvas.text(shown, at, size, SOFT if place else INK)
     return Image.fromarray(canvas.image)
-
-
-def _cut(words: str, canvas: Canvas, size: int, width: int) -> str:
-    """As much of the words as fits."""
-    if canvas.width_of(words, size) <= width:
-        return words
-    while words and canvas.width_of(words + "…", size) > width:
-        words = words[:-1]
-    return words + "…"

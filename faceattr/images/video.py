@@ -9,10 +9,11 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from time import monotonic
+from typing import Any
 
 # Before av: loaded after it, OpenCV's windows take av's copy of libxcb and hang for ever.
 import cv2  # noqa: F401  # isort: skip
@@ -32,10 +33,9 @@ SEEK_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture of a moving one.
+    """One image of a moving one, RGB ``uint8`` ``(height, width, 3)``.
 
     Args:
-        image: RGB ``uint8``, ``(height, width, 3)``.
         number: Counted from 0 in the source; frames that were passed over are counted, too.
         time: Seconds since the source began.
         captured: When it was read, in seconds of `time.monotonic`.
@@ -89,13 +89,8 @@ def frames(
 
 
 def frames_at(path: PathLike, seconds: Iterable[float]) -> Iterator[tuple[float, np.ndarray]]:
-    """The frames that `frames` gave at these seconds, without decoding all that lies between.
-
-    Yields:
-        The second and an RGB ``uint8`` frame, in order; none for a second past the end.
-
-    Raises:
-        FileNotFoundError, ValueError: As `frames`.
+    """The frames that `frames` gave at these seconds, in order, without decoding all between them;
+    none for a second past the end.
     """
     with closing(Video(path)) as video:
         yield from video.at(seconds)
@@ -109,16 +104,12 @@ def always(second: float) -> bool:
 def gone(name: str, count: int) -> OSError:
     """What to raise when a camera or stream that never ends has ended after `count` frames."""
     return OSError(
-        f"{name} gives no more pictures: it was unplugged or broke off after {count} frames."
+        f"{name} gives no more images: it was unplugged or broke off after {count} frames."
     )
 
 
 class Video:
-    """A video file or a network stream.
-
-    Args:
-        source: A path, or a URL.
-        is_live: It is a stream: what is not taken now is gone.
+    """A video file, or the URL of a live stream, of which what is not taken now is gone.
 
     Raises:
         OSError: There is no such file, or the stream does not answer.
@@ -126,8 +117,7 @@ class Video:
     """
 
     def __init__(self, source: PathLike, is_live: bool = False) -> None:
-        self.name = os.fspath(source)
-        self.is_live = is_live
+        self.name, self.is_live = os.fspath(source), is_live
         self._reading = threading.Lock()
         self._is_closed = False
         if not is_live:
@@ -140,29 +130,30 @@ class Video:
     def frames(self, wanted: Callable[[float], bool] = always) -> Iterator[Frame]:
         """As `faceattr.images.camera.Feed.frames`."""
         start, number, end = monotonic(), 0, 0.0
-        for second, picture in self._timed():
-            end = max(end, second + self._length(picture))
+        for second, decoded in self._timed():
+            length = float((decoded.duration or 0) * (decoded.time_base or 0)) or 1 / self.rate
+            end = max(end, second + length)
             second = monotonic() - start if self.is_live else second
             if wanted(second):
-                yield Frame(_upright(picture), number, second)
+                yield Frame(_upright(decoded), number, second)
             number += 1
         self._must_be_the_end(number, end)
 
     def at(self, seconds: Iterable[float]) -> Iterator[tuple[float, np.ndarray]]:
         """As `frames_at`."""
-        here, pictures = math.inf, self._timed()
+        here, timed = math.inf, self._timed()
         for wanted in sorted(set(seconds)):
             if not here <= wanted <= here + SEEK_SECONDS:
-                pictures = self._timed_from(wanted)
-            for here, picture in pictures:
+                timed = self._timed_from(wanted)
+            for here, decoded in timed:
                 # Times in a table are rounded to milliseconds.
                 if here + 0.001 >= wanted:
-                    yield wanted, _upright(picture)
+                    yield wanted, _upright(decoded)
                     break
 
     def close(self) -> None:
         """Give the file or stream back."""
-        # FFmpeg crashes when it is closed under a thread that waits for a picture; one that
+        # FFmpeg crashes when it is closed under a thread that waits for an image; one that
         # waits longer than this is ended by its own time-out.
         if self._reading.acquire(timeout=CLOSE_SECONDS):
             self._is_closed = True
@@ -170,23 +161,19 @@ class Video:
             self._reading.release()
 
     def _open(self) -> None:
-        how: dict = {}
-        if self.is_live:
-            how["timeout"] = (OPEN_SECONDS, SILENT_SECONDS)
-            if self.name.lower().startswith("rtsp"):
-                how["options"] = {"rtsp_transport": "tcp"}  # UDP loses packets, and faces smear
-        try:
-            # An absolute path, because FFmpeg takes what stands before a colon for a protocol.
-            self._container = av.open(
-                self.name if self.is_live else os.path.abspath(self.name), **how
-            )
+        # An absolute path, because FFmpeg takes what stands before a colon for a protocol.
+        address = self.name if self.is_live else os.path.abspath(self.name)
+        is_rtsp = self.is_live and self.name.lower().startswith("rtsp")
+        options = {"rtsp_transport": "tcp"} if is_rtsp else {}  # UDP loses packets, faces smear
+        timeout = (OPEN_SECONDS, SILENT_SECONDS) if self.is_live else None
+        stream: Any = None
+        with suppress(av.error.FFmpegError):
+            self._container = av.open(address, options=options, timeout=timeout)
             stream = self._container.streams.best("video")
-        except av.error.FFmpegError:
-            stream = None
         if stream is None:
             raise self._no_video()
         if not self.is_live:
-            stream.thread_type = "AUTO"  # by frames, too, which delays a live picture
+            stream.thread_type = "AUTO"  # by frames, too, which delays a live image
         self._stream = stream
         # As players count: what lies before 0 is not shown.
         self._origin = max(0.0, (self._container.start_time or 0) / av.time_base)
@@ -203,32 +190,32 @@ class Video:
         )
 
     def _timed(self) -> Iterator[tuple[float, av.VideoFrame]]:
-        """The pictures from here on with their seconds."""
-        pictures, second = self._decoded(), -1 / self.rate
+        """The decoded frames from here on with their seconds."""
+        every, second = self._decoded(), -1 / self.rate
         while True:
             with self._reading:
-                picture = None if self._is_closed else next(pictures, None)
-            if picture is None:
+                decoded = None if self._is_closed else next(every, None)
+            if decoded is None:
                 return
-            stamp = picture.pts if picture.pts is not None else picture.dts
-            if stamp is None or picture.time_base is None:
+            stamp = decoded.pts if decoded.pts is not None else decoded.dts
+            if stamp is None or decoded.time_base is None:
                 second += 1 / self.rate
             else:
-                second = max(0.0, float(stamp * picture.time_base) - self._origin)
-            yield second, picture
+                second = max(0.0, float(stamp * decoded.time_base) - self._origin)
+            yield second, decoded
 
     def _timed_from(self, second: float) -> Iterator[tuple[float, av.VideoFrame]]:
-        """Pictures from a second on, or from a little before."""
+        """Decoded frames from a second on, or from a little before."""
         try:
-            # A second earlier, for the pictures that depend on a keyframe may stand before it.
+            # A second earlier, for the frames that depend on a keyframe may stand before it.
             target = (max(0.0, second - 1) + self._origin) / self._stream.time_base
             self._container.seek(int(target), stream=self._stream)
-            pictures = self._timed()
-            first = next(pictures, None)
+            timed = self._timed()
+            first = next(timed, None)
         except av.error.FFmpegError:
             first = None
         if first is not None and first[0] <= second + 0.001:
-            return chain([first], pictures)
+            return chain([first], timed)
         self._container.close()
         self._open()
         return self._timed()
@@ -240,14 +227,10 @@ class Video:
                     end = (packet.pts + (packet.duration or 0)) * packet.time_base
                     self._heard = max(self._heard, float(end) - self._origin)
                 if packet.stream_index == self._stream.index:
-                    yield from _pictures_in(packet)
+                    with suppress(av.error.FFmpegError):  # what follows a damaged spot may be whole
+                        yield from packet.decode()  # type: ignore[misc]
         except av.error.FFmpegError:  # the end, which `_must_be_the_end` judges
             return
-
-    def _length(self, picture: av.VideoFrame) -> float:
-        if picture.duration and picture.time_base:
-            return float(picture.duration * picture.time_base)
-        return 1 / self.rate
 
     def _must_be_the_end(self, count: int, end: float) -> None:
         if self._is_closed:
@@ -261,24 +244,16 @@ class Video:
             expected = float(((stream.start_time or 0) + stream.duration) * stream.time_base)
             reached = end
         else:
-            # Some containers only know how long the longest of sound and pictures is.
-            expected = ((self._container.start_time or 0) + (self._container.duration or 0)) / (
-                av.time_base
-            )
+            # Some containers only know how long the longest of sound and images is.
+            whole = self._container
+            expected = ((whole.start_time or 0) + (whole.duration or 0)) / av.time_base
             reached = max(end, self._heard)
         if reached + SPARE_FRAMES / self.rate < expected - self._origin:
             raise BrokenOff(self.name, end, expected - self._origin)
 
 
-def _pictures_in(packet: av.Packet) -> Iterator[av.VideoFrame]:
-    try:
-        yield from packet.decode()  # type: ignore[misc]
-    except av.error.FFmpegError:  # a damaged spot: what follows may be whole
-        return
-
-
-def _upright(picture: av.VideoFrame) -> np.ndarray:
-    """A decoded picture as RGB ``uint8``, turned as its container says."""
-    image = picture.to_ndarray(format="rgb24")
-    turns = round(picture.rotation / 90) % 4
+def _upright(decoded: av.VideoFrame) -> np.ndarray:
+    """A decoded frame as RGB ``uint8``, turned as its container says."""
+    image = decoded.to_ndarray(format="rgb24")
+    turns = round(decoded.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image

@@ -31,13 +31,7 @@ FRAGMENTS = {"movflags": "+frag_keyframe+empty_moov+default_base_moof"}
 
 
 def validate_output(path: PathLike, overwrite: bool = False) -> None:
-    """Check an output before anything is opened.
-
-    Raises:
-        ValueError: Its ending is none that can be written.
-        FileExistsError: It exists and may not be overwritten.
-        OSError: No file can be written there.
-    """
+    """Raise ValueError or OSError where an output cannot be written or may not be replaced."""
     target = Path(path)
     if target.suffix.lower() not in VIDEO_SUFFIXES + TABLE_SUFFIXES:
         raise ValueError(
@@ -60,24 +54,17 @@ class VideoFile:
     """
 
     def __init__(self, path: PathLike, rate: float) -> None:
-        self.path = Path(path)
+        self.path, self._rate = Path(path), rate
         self.written = 0
-        self._rate = rate
         self._file: Any = None
         self._failure: OSError | None = None
         self._size = (0, 0)
         self._shift = self._last = 0.0
 
     def write(self, image: np.ndarray, second: float) -> None:
-        """Add a frame.
+        """Add the frame of a second of the source: RGB ``uint8``, ``(height, width, 3)``.
 
-        Args:
-            image: RGB ``uint8``, ``(height, width, 3)``; one of another size than the first
-                is fitted into it.
-            second: When, in seconds of the source.
-
-        Raises:
-            OSError: It cannot be written.
+        One of another size than the first is fitted into it. OSError: It cannot be written.
         """
         with self._reasons():
             if self._file is None:
@@ -150,9 +137,8 @@ def _fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     inner = max(1, round(image.shape[1] * share)), max(1, round(image.shape[0] * share))
     canvas = np.zeros((height, width, 3), np.uint8)
     left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
-    canvas[top : top + inner[1], left : left + inner[0]] = cv2.resize(
-        image, inner, interpolation=cv2.INTER_AREA
-    )
+    small = cv2.resize(image, inner, interpolation=cv2.INTER_AREA)
+    canvas[top : top + inner[1], left : left + inner[0]] = small
     return canvas
 
 
@@ -161,16 +147,11 @@ class Timeline:
 
     Columns: ``time`` (seconds), ``frame``, ``track``, ``x0, y0, x1, y1``, ``detection``, then for
     every task ``<task>``, ``<task>_prob`` and ``<task>:<class>``, averaged over the track.
-
-    Args:
-        path: Ends in ``.csv``; it is replaced, and its folder is made.
-        tasks: The model's.
     """
 
     def __init__(self, path: PathLike, tasks: Sequence[Task]) -> None:
-        self.path = Path(path)
+        self.path, self._tasks = Path(path), tuple(tasks)
         self.rows = 0
-        self._tasks = tuple(tasks)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(path, "w", newline="", encoding="utf-8")  # noqa: SIM115
         self._table = csv.writer(self._file, lineterminator="\n")
@@ -206,22 +187,13 @@ def _row(frame: Frame, face: LiveFace, tasks: Sequence[Task]) -> list[Any]:
     row += [round(v, 1) for v in face.box] + [round(face.score, 4)]
     for task in tasks:
         answer = face[task.name]
-        row += [answer.label, None if answer.probability is None else round(answer.probability, 4)]
-        row += [
-            round(answer.probabilities[name], 4) for name in task.classes if answer.probabilities
-        ]
-        row += [None] * (0 if answer.probabilities else len(task.classes))
+        shares = [answer.probability, *map(answer.probabilities.get, task.classes)]
+        row += [answer.label, *(None if share is None else round(share, 4) for share in shares)]
     return row
 
 
 def save_snapshot(image: np.ndarray, folder: PathLike = ".") -> Path:
-    """Write an RGB image as ``faceattr-YYYYMMDD-HHMMSS-mmm.png``; returns where it is.
-
-    The folder is made if it is not there.
-
-    Raises:
-        OSError: It cannot be written.
-    """
+    """Write an RGB image as ``faceattr-YYYYMMDD-HHMMSS-mmm.png``; returns where it is."""
     stamp = time.strftime("%Y%m%d-%H%M%S") + f"-{int(time.time() * 1000) % 1000:03}"
     path = Path(folder, f"faceattr-{stamp}.png")
     data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]

@@ -9,14 +9,10 @@ import cv2
 import numpy as np
 
 from faceattr.images.draw import (
-    ABOVE,
-    BELOW,
     BOLD,
     COLOURS,
     DIM,
     GREY,
-    LEFT,
-    RIGHT,
     SEMIBOLD,
     WHITE,
     Area,
@@ -43,14 +39,8 @@ HELP = (
 
 @dataclass(frozen=True)
 class View:
-    """What is drawn.
-
-    Args:
-        bars: A panel with the probability of every class beside each face.
-        blur: Make faces unrecognisable.
-        mirror: Turn left and right round, as one knows oneself.
-        figures: The line of figures in the corner.
-        help: The keys.
+    """What is drawn: a panel with the probability of every class beside each face, faces that
+    nobody recognises, a mirror image, the line of figures in the corner, the keys.
     """
 
     bars: bool = False
@@ -67,25 +57,23 @@ def draw_live(
     figures: str = "",
     lost: Sequence[LiveFace] = (),
 ) -> np.ndarray:
-    """Draw one frame of the live demo.
+    """Draw one frame of the live demo on a copy of it.
 
     Args:
-        image: RGB ``uint8``, ``(height, width, 3)``; it is left as it is.
+        image: RGB ``uint8``, ``(height, width, 3)``.
         faces: With boxes in pixels of `image`.
         view: What is drawn.
         figures: The line in the corner.
         lost: Faces that were there a moment ago; they are blurred, too.
-
-    Returns:
-        A new image, same shape and dtype.
     """
     drawn = image.copy()
     if view.blur:
         for face in (*faces, *lost):
             pixelate(drawn, face.box)
     if view.mirror:
-        drawn = np.ascontiguousarray(drawn[:, ::-1])
-        faces = [_mirrored(face, image.shape[1]) for face in faces]
+        drawn, width = np.ascontiguousarray(drawn[:, ::-1]), image.shape[1]
+        boxes = ((width - x1, y0, width - x0, y1) for x0, y0, x1, y1 in (f.box for f in faces))
+        faces = [face.at(box) for face, box in zip(faces, boxes, strict=True)]
     canvas = Canvas(drawn)
     _draw_faces(canvas, faces, view)
     if view.figures and figures:
@@ -114,11 +102,6 @@ def colour_of(track: int) -> Colour:
     return COLOURS[(track - 1) % len(COLOURS)]
 
 
-def _mirrored(face: LiveFace, width: int) -> LiveFace:
-    x0, y0, x1, y1 = face.box
-    return face.at((width - x1, y0, width - x0, y1))
-
-
 def _draw_bars(canvas: Canvas, face: LiveFace, box: Area, taken: Sequence[Area]) -> Area:
     """A panel with a bar for every class; returns where."""
     size = max(11, round(0.72 * canvas.text_size(box)))
@@ -128,7 +111,7 @@ def _draw_bars(canvas: Canvas, face: LiveFace, box: Area, taken: Sequence[Area])
     names = max(widths, default=4 * size)
     height = 2 * pad + step * (len(widths) + 1) + pad * max(0, len(blocks) - 1)
     width = 3 * pad + names + bar + round(3.2 * size)
-    left, top = canvas.place((width, height), box, taken, (RIGHT, LEFT, BELOW, ABOVE))
+    left, top = canvas.place((width, height), box, taken, sideways=True)
     canvas.darken((left, top, left + width, top + height))
     colour, y = colour_of(face.track), top + pad + size
     canvas.text(str(face.track), (left + pad, y), size, colour, BOLD)
@@ -138,19 +121,14 @@ def _draw_bars(canvas: Canvas, face: LiveFace, box: Area, taken: Sequence[Area])
             is_shown = answer.label == name
             canvas.text(name, (left + pad, y), size, WHITE if is_shown else DIM)
             x = left + 2 * pad + names
-            area, shade = (x, y - round(0.62 * size), x + bar, y), colour if is_shown else GREY
-            _draw_bar(canvas, area, p, shade)
+            for length, shade in ((bar, EMPTY_BAR), (round(bar * p), colour if is_shown else GREY)):
+                corners = (x, y - round(0.62 * size)), (x + length, y)
+                cv2.rectangle(canvas.image, *corners, shade, cv2.FILLED)
             text = f"{round(100 * p)} %"
             end = left + width - pad - canvas.width_of(text, size)
             canvas.text(text, (end, y), size, DIM)
         y += pad if answer.probabilities else 0
     return left, top, left + width, top + height
-
-
-def _draw_bar(canvas: Canvas, area: Area, share: float, colour: Colour) -> None:
-    x0, y0, x1, y1 = area
-    cv2.rectangle(canvas.image, (x0, y0), (x1, y1), EMPTY_BAR, -1)
-    cv2.rectangle(canvas.image, (x0, y0), (x0 + round((x1 - x0) * share), y1), colour, -1)
 
 
 def _draw_help(canvas: Canvas) -> None:

@@ -27,7 +27,7 @@ from faceattr.live.stream import FpsMeter, Moment, Watch
 from faceattr.progress import SILENT, Progress
 
 SWITCHES = {"b": "bars", "p": "blur", "m": "mirror", "i": "figures", "h": "help"}
-QUIT = ("q", "\x1b")
+ESCAPE = "\x1b"
 STATUS_SECONDS = 0.5
 NO_KEY = -1
 # Opens a window and is gone; what would abort this process aborts only that one.
@@ -37,13 +37,7 @@ INSTEAD = "Use --headless with -o out.mp4 or -o faces.csv, or --web to watch in 
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where to.
-
-    Args:
-        output: Videos (``.mp4``, ``.mkv``, ``.mov``) and timelines (``.csv``) to write.
-        headless: Open no window.
-        overwrite: Replace outputs that exist.
-        snapshots: The folder for snapshots; it is made for the first one.
+    """Videos and timelines to write, a folder for snapshots, and whether there is a window.
 
     Raises:
         ValueError, OSError: An output cannot be written, or there is no screen for a window.
@@ -69,15 +63,8 @@ class Status(str):
 
 @dataclass(frozen=True)
 class ViewerSummary:
-    """What was shown and written.
-
-    Args:
-        frames: How many frames.
-        people: How many tracks there were.
-        figures: How fast it went at the end.
-        written: The outputs that exist.
-        is_interrupted: Whether it was asked to stop.
-        failure: Why it broke off, else None.
+    """How many frames were shown and how many tracks there were, how fast it went at the end, the
+    outputs that exist, whether it was asked to stop, and why it broke off.
     """
 
     frames: int
@@ -91,20 +78,14 @@ class ViewerSummary:
 class Viewer:
     """The loop that takes moments from a `Watch` and shows and writes them.
 
-    Args:
-        watching: What is watched.
-        outputs: Where to.
-        view: What is drawn.
-        progress: Is shown a `Status` now and then where there is no window, and a line for each
-            snapshot.
+    `progress` is shown a `Status` now and then where there is no window, and a line for each
+    snapshot.
     """
 
     def __init__(
         self, watching: Watch, outputs: Outputs, view: View, progress: Progress = SILENT
     ) -> None:
-        self.watching = watching
-        self.outputs = outputs
-        self.view = view
+        self.watching, self.outputs, self.view = watching, outputs, view
         self.meter = FpsMeter(watching)
         self._budget = watching.tracker.budget
         self._progress = progress
@@ -112,7 +93,7 @@ class Viewer:
         self._drawn: np.ndarray | None = None
         self._is_paused = False
         self._frames = 0
-        self._search_more()
+        self._set_budget()
 
     def run(self, stopped: threading.Event) -> ViewerSummary:
         """Until the source ends, a key ends it, `stopped` is set or something breaks off.
@@ -177,44 +158,37 @@ class Viewer:
     def _obey(self, window: Window) -> bool:
         """Do what the pressed key asks for; False ends the loop."""
         key = window.key(0.02 if self._is_paused else 0.001)
-        if key in QUIT:
+        if key in ("q", ESCAPE):
             return False
         if key in SWITCHES:
             name = SWITCHES[key]
             self.view = replace(self.view, **{name: not getattr(self.view, name)})
-            self._search_more()
+            self._set_budget()
         elif key == " ":
             self._is_paused = not self._is_paused
             (self.watching.pause if self._is_paused else self.watching.resume)()
         elif key == "s" and self._drawn is not None:
-            self._save(self._drawn)
+            try:
+                line = f"saved {save_snapshot(self._drawn, self.outputs.snapshots)}"
+            except OSError as error:  # what is being recorded goes on
+                line = f"no snapshot was saved: {error}"
+            self._progress.show(line)
         return True
 
-    def _save(self, drawn: np.ndarray) -> None:
-        try:
-            self._progress.show(f"saved {save_snapshot(drawn, self.outputs.snapshots)}")
-        except OSError as error:  # what is being recorded goes on
-            self._progress.show(f"no snapshot was saved: {error}")
-
-    def _search_more(self) -> None:
-        """While faces are blurred, nothing is shown or written before it has been searched."""
-        budget = self._budget.while_blurring() if self.view.blur else self._budget
-        self.watching.tracker.budget = budget
+    def _set_budget(self) -> None:
+        """While faces are blurred, nothing is shown or written that the detector has not seen."""
+        self.watching.tracker.budget = (
+            self._budget.while_blurring() if self.view.blur else self._budget
+        )
         self.watching.only_detected = self.view.blur
 
 
 def require_screen() -> None:
-    """Make sure that a window can open: OpenCV ends the whole process where it cannot.
-
-    Raises:
-        OSError: There is no screen, or none that this process may use.
-    """
+    """Raise OSError where no window can open: OpenCV would end the whole process."""
     screen = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if sys.platform.startswith("linux") and not screen:
-        raise OSError(
-            "There is no screen for a window: neither DISPLAY nor WAYLAND_DISPLAY is set. "
-            + INSTEAD
-        )
+        missing = "There is no screen for a window: neither DISPLAY nor WAYLAND_DISPLAY is set."
+        raise OSError(f"{missing} {INSTEAD}")
     attempt = subprocess.run(
         [sys.executable, "-c", ATTEMPT], capture_output=True, timeout=60, check=False
     )
@@ -226,8 +200,9 @@ def require_screen() -> None:
 class Window:
     """A window that can be resized and tells keys; it opens with its first image."""
 
-    def __init__(self, title: str = "faceattr") -> None:
-        self.title = title
+    title = "faceattr"
+
+    def __init__(self) -> None:
         self._is_open = False
 
     def show(self, image: np.ndarray) -> None:
@@ -235,21 +210,17 @@ class Window:
         if not self._is_open:
             flags = cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL
             cv2.namedWindow(self.title, flags)
-            height, width = image.shape[:2]
-            cv2.resizeWindow(self.title, width, height)
+            cv2.resizeWindow(self.title, image.shape[1], image.shape[0])
             self._is_open = True
         cv2.imshow(self.title, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
 
     def key(self, timeout: float = 0.001) -> str:
-        """The key pressed within so many seconds, as text; ``""`` for none.
-
-        Escape is ``"\\x1b"``, as is closing the window with the mouse.
-        """
+        """The key pressed within so many seconds, ``""`` for none; closing the window is Escape."""
         if not self._is_open:
             return ""
         code = cv2.waitKey(max(1, round(1000 * timeout)))
         if code == NO_KEY:
-            return "" if self._is_visible() else "\x1b"
+            return "" if self._is_visible() else ESCAPE
         return chr(code & 0xFF).lower()
 
     def _is_visible(self) -> bool:

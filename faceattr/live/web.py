@@ -1,8 +1,7 @@
-"""`faceattr live --web`: one page on this machine; camera, pictures and videos from the browser.
+"""`faceattr live --web`: one page on this machine; camera, images and videos from the browser.
 
-Starlette and uvicorn, because all that is needed is a page and a websocket: the browser
-sends a JPEG frame, waits for its faces and sends the newest frame next. So at most one frame is
-ever under way, whatever the model's speed. Frames are analysed and forgotten.
+The browser sends a JPEG frame, waits for its faces and sends the newest frame next. So at most one
+frame is ever under way, whatever the model's speed. Frames are analysed and forgotten.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from faceattr.live.tracking import LiveFace, Smoothing
 from faceattr.progress import SILENT, Progress, suppress_stderr
 
 MOST_BYTES, MOST_PIXELS = 4 << 20, 16_000_000
-TOO_BIG, NO_PICTURE = "is larger than the page sends", "is no JPEG picture"
+NO_JPEG = "What was sent is no JPEG image."
 
 
 def about_page(attributes: FaceAttributes, switched_on: Sequence[str]) -> dict[str, Any]:
@@ -51,23 +50,18 @@ def about_page(attributes: FaceAttributes, switched_on: Sequence[str]) -> dict[s
 
 
 def frame_of(message: bytes) -> tuple[float, np.ndarray]:
-    """Read a page's message: eight bytes with the second (float64, little endian), a JPEG.
-
-    Returns:
-        The second and the RGB ``uint8`` image.
-
-    Raises:
-        ValueError: It is none, or too large.
+    """The second and the RGB ``uint8`` image of a page's message: float64, little endian, and a
+    JPEG. ValueError where it is none or too large.
     """
     second = float(np.frombuffer(message[:8], "<f8")[0]) if len(message) > 8 else math.nan
     size = _jpeg_size(message[8:])
     if size is None or not math.isfinite(second) or second < 0:
-        raise ValueError(f"What was sent {NO_PICTURE}.")
+        raise ValueError(NO_JPEG)
     if size[0] * size[1] > MOST_PIXELS:
-        raise ValueError(f"The picture {TOO_BIG}: {size[0]}x{size[1]} pixels.")
+        raise ValueError(f"The image is larger than the page sends: {size[0]}x{size[1]} pixels.")
     image = cv2.imdecode(np.frombuffer(message, np.uint8, offset=8), cv2.IMREAD_COLOR_RGB)
     if image is None:
-        raise ValueError(f"What was sent {NO_PICTURE}.")
+        raise ValueError(NO_JPEG)
     return second, image
 
 
@@ -86,12 +80,12 @@ def answer_of(result: FrameResult, seconds: float) -> dict[str, Any]:
         "time": result.time,
         "frame": result.number,
         "milliseconds": round(1000 * seconds, 1),
-        "faces": [_plain(face) for face in result.faces],
+        "faces": [_to_jsonable(face) for face in result.faces],
         "lost": [_box(face) for face in result.lost],
     }
 
 
-def _plain(face: LiveFace) -> dict[str, Any]:
+def _to_jsonable(face: LiveFace) -> dict[str, Any]:
     return {
         "track": face.track,
         "box": _box(face),
@@ -133,16 +127,11 @@ HEADERS = {
 
 @dataclass(frozen=True)
 class Address:
-    """Where the page is served.
-
-    Args:
-        host: Only this machine reaches the usual one. Any other asks for a token, which is in
-            the printed address.
-        port: The port.
+    """Where the page is served. Only this machine reaches the usual host; any other asks for a
+    token, which is in the printed address.
 
     Raises:
-        ValueError: There is no such port.
-        OSError: It is taken.
+        ValueError, OSError: There is no such port, or it is taken.
     """
 
     host: str = "127.0.0.1"
@@ -152,7 +141,7 @@ class Address:
     def __post_init__(self) -> None:
         if not 1 <= self.port <= 65535:
             raise ValueError(f"A port lies between 1 and 65535. Received: {self.port}")
-        if not self.is_local:
+        if self.host not in ("127.0.0.1", "localhost", "::1"):
             object.__setattr__(self, "token", secrets.token_urlsafe(16))
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         with socket.socket(family) as attempt:
@@ -166,15 +155,8 @@ class Address:
                 ) from None
 
     @property
-    def is_local(self) -> bool:
-        """Whether no other machine reaches it."""
-        return self.host in ("127.0.0.1", "localhost", "::1")
-
-    @property
     def names(self) -> tuple[str, ...] | None:
         """The names by which a browser may ask for the page; None for any."""
-        if self.is_local:
-            return LOCAL_NAMES
         any_name = self.host in ("0.0.0.0", "::")
         return None if any_name else (*LOCAL_NAMES, self.host, f"[{self.host}]")
 
@@ -194,13 +176,7 @@ def serve(
     switched_on: Sequence[str] = (),
     **how,
 ) -> None:
-    """Serve the page until Ctrl-C.
-
-    Args:
-        attributes: Detector and model.
-        address: Where.
-        progress: Is shown the address once the page is there.
-        switched_on, **how: As for `application`.
+    """Serve the page until Ctrl-C; `progress` is shown its address. The rest is `application`'s.
 
     Raises:
         ValueError: The extra ``web`` is not installed.
@@ -218,7 +194,7 @@ def serve(
 
 
 def require_uvicorn():
-    """The server; ValueError, with the cure, where the extra ``web`` is not installed."""
+    """The server; ValueError where the extra ``web`` is not installed."""
     try:
         import starlette  # noqa: F401
         import uvicorn
@@ -242,7 +218,7 @@ def application(
     """The ASGI application: the page at ``/`` and its websocket at ``/look``.
 
     Args:
-        attributes: Detector and model, asked by one frame at a time.
+        attributes: Detector and model.
         hosts: Names under which it answers; None for any.
         token: What ``?token=`` must be; None where no other machine reaches it.
         budget: How much is done for a frame.
@@ -316,9 +292,7 @@ class _Sessions:
         hosts: tuple[str, ...] | None,
         token: str | None,
     ) -> None:
-        self._new_tracker = new_tracker
-        self._hosts = hosts
-        self._token = token
+        self._new_tracker, self._hosts, self._token = new_tracker, hosts, token
         self._one_at_a_time = asyncio.Lock()
         self._is_warm = False
         self._open = 0
@@ -366,16 +340,15 @@ class _Sessions:
                 await socket.send_json({"error": str(error)})
                 continue
             async with self._one_at_a_time:
-                answer = await asyncio.to_thread(self._update, tracker, image, number, second)
+                frame = Frame(image, number, second)
+                answer = await asyncio.to_thread(self._update, tracker, frame)
             number += 1
             await socket.send_json(answer)
 
-    def _update(
-        self, tracker: FaceTracker, image: np.ndarray, number: int, second: float
-    ) -> dict[str, Any]:
+    def _update(self, tracker: FaceTracker, frame: Frame) -> dict[str, Any]:
         if not self._is_warm:
             tracker.warm_up()
             self._is_warm = True
         start = time.monotonic()
-        result = tracker.update(Frame(image, number, second))
+        result = tracker.update(frame)
         return answer_of(result, time.monotonic() - start)
