@@ -8,8 +8,8 @@ from faceattr.evaluation.calibration import (
     apply_temperature,
     calibrate,
     cross_calibrated,
+    fit_temperature,
     set_prior,
-    temperature,
 )
 from faceattr.evaluation.metrics import calibration_error, predict
 
@@ -21,12 +21,12 @@ TRUTH = np.eye(4)[[GENERATOR.choice(4, p=p) for p in CHANCES]]
 @pytest.mark.parametrize("factor", [0.5, 1.0, 2.5])
 def test_the_temperature_undoes_a_sharpening_or_a_flattening(factor):
     wrong = apply_temperature(CHANCES, factor)
-    assert temperature(TRUTH, wrong) == pytest.approx(1 / factor, rel=0.05)
+    assert fit_temperature(TRUTH, wrong) == pytest.approx(1 / factor, rel=0.05)
 
 
 def test_a_tempered_answer_is_calibrated_and_keeps_its_order():
     wrong = apply_temperature(CHANCES, 0.4)
-    mended = apply_temperature(wrong, temperature(TRUTH, wrong))
+    mended = apply_temperature(wrong, fit_temperature(TRUTH, wrong))
     right = TRUTH.argmax(axis=1) == wrong.argmax(axis=1)
     assert calibration_error(right, wrong.max(axis=1)) > 0.1
     assert calibration_error(right, mended.max(axis=1)) < 0.03
@@ -37,14 +37,14 @@ def test_votes_count_as_the_class_that_has_most():
     # Three of ten saw something else each time; still the class that most saw is what is right.
     votes = 0.7 * TRUTH + 0.3 * np.roll(TRUTH, 1, axis=1)
     wrong = apply_temperature(CHANCES, 0.4)
-    assert temperature(votes, wrong) == pytest.approx(temperature(TRUTH, wrong))
+    assert fit_temperature(votes, wrong) == pytest.approx(fit_temperature(TRUTH, wrong))
 
 
 def test_unlabelled_rows_do_not_count_and_few_rows_say_nothing():
     half = TRUTH * (np.arange(4000) % 2)[:, None]
     wrong = apply_temperature(CHANCES, 2.0)
-    assert temperature(half, wrong) == pytest.approx(temperature(TRUTH[1::2], wrong[1::2]))
-    assert temperature(TRUTH[:19], wrong[:19]) == 1.0
+    assert fit_temperature(half, wrong) == pytest.approx(fit_temperature(TRUTH[1::2], wrong[1::2]))
+    assert fit_temperature(TRUTH[:19], wrong[:19]) == 1.0
 
 
 def test_held_out_rows_are_calibrated_when_one_temperature_mends_all():
@@ -105,8 +105,8 @@ def test_a_temperature_is_fitted_to_answers_under_the_shares_of_their_source():
     rare = np.where(mark, 0.9 / (0.9 + 0.4), 0.1 / (0.1 + 0.6))  # what Bayes says of even classes
     uniform = np.stack([1 - rare, rare], axis=1)
     target, prior = np.eye(2)[truth], np.tile(np.log([0.9, 0.1]), (4000, 1))
-    assert temperature(target, uniform, log_prior=prior) == pytest.approx(1, abs=0.05)
-    assert temperature(target, uniform) > 1.15
+    assert fit_temperature(target, uniform, log_prior=prior) == pytest.approx(1, abs=0.05)
+    assert fit_temperature(target, uniform) > 1.15
 
 
 def test_a_prior_is_set_exactly_and_can_be_set_back():

@@ -68,38 +68,35 @@ def operating_points(
     """For some smallest confidences, how much is still answered and how well."""
     points = []
     for threshold in thresholds:
-        given = predictions.confidence >= threshold
-        n, right = int(given.sum()), int(predictions.correct[given].sum())
-        accuracy = right / n if n else float("nan")
-        coverage = n / len(predictions)
-        points.append(OperatingPoint(threshold, n, coverage, accuracy, wilson(right, n)))
+        hits = predictions.correct[predictions.confidence >= threshold]
+        n, right = len(hits), int(hits.sum())
+        figures = n / len(predictions), right / n if n else np.nan, wilson(right, n)
+        points.append(OperatingPoint(threshold, n, *figures))
     return tuple(points)
 
 
 def coverage_curve(predictions: TaskPredictions) -> tuple[np.ndarray, np.ndarray]:
-    """Accuracy of the surest answers, for every number of them.
+    """Coverage and accuracy, ``(n,)`` each, from the surest answer alone to all of them.
 
-    Returns:
-        Coverage and accuracy, ``(n,)`` each, from the surest answer alone to all of them.
-        Answers of the same confidence come together: no threshold could part them.
+    Answers of the same confidence come together: no threshold could part them.
     """
     order = np.argsort(-predictions.confidence, kind="stable")
     confidence, hits = predictions.confidence[order], np.cumsum(predictions.correct[order])
-    last_of_its_confidence = np.flatnonzero(np.append(np.diff(confidence) != 0, True))
-    counts = last_of_its_confidence + 1
-    return counts / len(order), hits[last_of_its_confidence] / counts
+    counts = np.flatnonzero(np.append(np.diff(confidence) != 0, True)) + 1
+    return counts / len(order), hits[counts - 1] / counts
 
 
 FEWEST = 20  # labelled rows; fewer say more about themselves than about the model
 
 
-def temperature(
+def fit_temperature(
     target: np.ndarray,
     probabilities: np.ndarray,
     fewest: int = FEWEST,
     log_prior: np.ndarray | None = None,
 ) -> float:
-    """The temperature that makes one head's answers most likely.
+    """The temperature that makes one head's answers most likely: above 1 for a head that is too
+    sure of itself, below 1 for one that is not sure enough, 1 where few rows know the task.
 
     Args:
         target: Target rows ``(n, classes)``; all-zero rows do not count. Of votes the class that
@@ -107,10 +104,6 @@ def temperature(
         probabilities: What the head answered, ``(n, classes)``.
         fewest: Labelled rows that it takes.
         log_prior: Logarithms of the class shares to which the answers are put, ``(n, classes)``.
-
-    Returns:
-        Above 1 for a head that is too sure of itself, below 1 for one that is not sure
-        enough; 1 where fewer rows than that know the task.
     """
     known = target.sum(axis=-1) > 0
     if known.sum() < fewest:
@@ -128,22 +121,18 @@ def temperature(
 
 
 def apply_temperature(
-    probabilities: np.ndarray, by: float, log_prior: np.ndarray | None = None
+    probabilities: np.ndarray, temperature: float, log_prior: np.ndarray | float = 0.0
 ) -> np.ndarray:
     """The same answers at another temperature, ``(n, classes)``; the order stays.
 
     With `log_prior` they are put to these class shares, and the order may change.
     """
-    powers = np.power(probabilities.astype(float), 1 / by)
-    return change_prior(powers, 0.0 if log_prior is None else log_prior)
+    return change_prior(np.power(probabilities.astype(float), 1 / temperature), log_prior)
 
 
 def change_prior(probabilities: np.ndarray, log_prior: np.ndarray | float) -> np.ndarray:
-    """Answers put to other class shares, ``float32`` ``(n, classes)``.
-
-    Args:
-        probabilities: In proportion, ``(n, classes)``.
-        log_prior: Logarithms of the new class shares less those of the old ones.
+    """Answers, in proportion, put to other class shares, ``float32`` ``(n, classes)``; `log_prior`
+    are the logarithms of the new shares less those of the old ones.
     """
     put = probabilities.astype(float) * np.exp(log_prior)
     return (put / put.sum(axis=-1, keepdims=True)).astype("float32")
@@ -152,10 +141,8 @@ def change_prior(probabilities: np.ndarray, log_prior: np.ndarray | float) -> np
 def cross_calibrated(
     target: np.ndarray, probabilities: np.ndarray, log_prior: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The labelled rows, each half of them calibrated with the temperature of the other half.
-
-    Returns:
-        Whether each answer was right, ``bool``, and its confidence, both ``(labelled rows,)``.
+    """Of the labelled rows, each half calibrated with the temperature of the other half, whether
+    each answer was right, ``bool``, and its confidence, ``(labelled rows,)`` both.
     """
     known = target.sum(axis=-1) > 0
     target, probabilities = target[known], probabilities[known]
@@ -166,7 +153,7 @@ def cross_calibrated(
     fewest = FEWEST // 2 if len(target) >= FEWEST else FEWEST
     halves = slice(0, None, 2), slice(1, None, 2)
     for half, other in (halves, halves[::-1]):
-        fitted = temperature(target[other], probabilities[other], fewest, priors[other])
+        fitted = fit_temperature(target[other], probabilities[other], fewest, priors[other])
         answers[half] = apply_temperature(probabilities[half], fitted, priors[half])
     return target.argmax(axis=-1) == answers.argmax(axis=-1), answers.max(axis=-1)
 
@@ -206,8 +193,7 @@ def calibrate(
 ) -> Mapping[str, Calibration]:
     """Fit a temperature per head and divide its weights by it, in place.
 
-    The division happens in the head's kernel and bias, so whoever opens the model gets
-    calibrated probabilities, and no answer changes.
+    Whoever opens the model gets calibrated probabilities, and no answer changes.
 
     Args:
         model: A model of `faceattr.model.build`.
@@ -223,7 +209,7 @@ def calibrate(
         target, prior = val.targets[name], (log_priors or {}).get(name)
         right, confidence = cross_calibrated(target, answers, prior)
         found[name] = Calibration(
-            temperature(target, answers, log_prior=prior),
+            fit_temperature(target, answers, log_prior=prior),
             len(right) >= FEWEST,
             calibration_error(right, confidence),
             expected_ece(confidence),
@@ -234,9 +220,8 @@ def calibrate(
 
 
 def set_prior(model: keras.Model, task: str, log_prior: np.ndarray) -> None:
-    """Let a head that takes all classes to be equally frequent take other shares for granted.
-
-    The model is changed in place; `log_prior` are the logarithms of the shares, ``(classes,)``.
+    """Let a head that takes all classes to be equally frequent take other shares for granted, in
+    place; `log_prior` are their logarithms, ``(classes,)``.
     """
     head = model.get_layer(task)
     kernel, bias = head.get_weights()
@@ -249,9 +234,8 @@ def unseen(rows: LabeledDataset) -> LabeledDataset:
     Rows whose face is in train too measure what was learnt by heart: they shall neither choose an
     epoch nor say how sure a model may be.
     """
-    is_new = np.array(
-        [example.metadata[NEAR_DUPLICATE] == NOT_IN_TRAIN for example in rows.examples], bool
-    )
+    where = [example.metadata[NEAR_DUPLICATE] for example in rows.examples]
+    is_new = np.array(where, object) == NOT_IN_TRAIN
     targets = {
         name: target * is_new[:, None] if mask(target[is_new]).sum() >= FEWEST else target
         for name, target in rows.targets.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from faceattr.detection.base import Detector
 from faceattr.evaluation.groups import check_columns, score_groups
 from faceattr.evaluation.metrics import Score, predict, write_json
 from faceattr.evaluation.report import Evaluation, write_report
-from faceattr.evaluation.robustness import Robustness, robustness
+from faceattr.evaluation.robustness import robustness
 from faceattr.files import validate_output_folder
 from faceattr.images.load import PathLike, as_paths
 from faceattr.model import file as model_file
@@ -107,20 +107,11 @@ def evaluate(
     if worse:
         progress.show(worse)
     if output is not None:
-        _write(evaluation, worse, _provenance(evaluation, path, flip), Path(output))
+        write_report(evaluation, Path(output))
+        if worse:
+            write_json(worse.accuracy, Path(output, ROBUSTNESS))
+        write_json(_provenance(evaluation, path, flip), Path(output, ABOUT))
     return evaluation.scores
-
-
-def _write(
-    evaluation: Evaluation,
-    worse: Robustness | None,
-    provenance: Mapping[str, Any],
-    folder: Path,
-) -> None:
-    write_report(evaluation, folder)
-    if worse:
-        write_json(worse.accuracy, folder / ROBUSTNESS)
-    write_json(provenance, folder / ABOUT)
 
 
 def _read_rows(
@@ -132,7 +123,7 @@ def _read_rows(
     for reason, count in left_out.items():
         progress.show(f"left out: {count:,} ({reason})")
     if not len(rows):
-        raise ValueError("None of these pictures can be read, so there is nothing to score.")
+        raise ValueError("None of these images can be read, so there is nothing to score.")
     if train is None:
         return rows
     return mark_near_duplicates(rows, read_dataset(train, manifest.tasks, *where)[0])
@@ -152,7 +143,7 @@ def _provenance(evaluation: Evaluation, model: Path, flip: bool) -> dict[str, An
 
 
 def _scored(split: str, rows: LabeledDataset, whole: Manifest) -> str:
-    """Which rows were scored, and how many were not, in a few words."""
+    """Which rows were scored, and how many were not."""
     if split == "all":
         return f"scored: {len(rows):,} faces of all splits"
     others = Counter(example.split for example in whole.examples if example.split != split)

@@ -43,14 +43,8 @@ class Group:
 
 @dataclass(frozen=True)
 class Groups:
-    """One task's accuracy by group.
-
-    Args:
-        task: The task.
-        by: The column, or the head whose answers make the groups.
-        predicted: Whether a head made them, for want of a column.
-        groups: Ranges of numbers by size, others by name.
-        unknown: Rows of which nobody knows the group.
+    """One task's accuracy by group: of a column, or of the answers of a head, `predicted`, for want
+    of one. Ranges of numbers stand by size, others by name; `unknown` counts rows of no group.
     """
 
     task: str
@@ -120,14 +114,9 @@ def score_groups(
 ) -> tuple[Groups, ...]:
     """Every task's accuracy by every column.
 
-    Args:
-        tasks: The model's tasks.
-        rows: The rows, with the examples they were read from.
-        probabilities: What the model said of every row, by task.
-        columns: Columns of the manifest, tasks among them. Where no row that knows the task has
-            the column, the head of that name makes the groups; without such a head the
-            task is left out. ``"gender+age_group"`` crosses two columns. Many different numbers
-            are put into quarters.
+    Columns are the manifest's, tasks among them. Where no row that knows a task has the column, the
+    head of that name makes the groups; without such a head the task is left out.
+    ``"gender+age_group"`` crosses two columns. Many different numbers are put into quarters.
 
     Raises:
         ValueError: A column has more than 60 different values.
@@ -140,20 +129,19 @@ def score_groups(
                 _values(part, predictions.rows, rows.examples, probabilities, heads)
                 for part in by.split("+")
             ]
-            if all(values for values, _ in parts):
-                crossed = zip(*(values for values, _ in parts), strict=True)
+            columns_of_parts, asked = zip(*parts, strict=True)
+            if all(columns_of_parts):
+                crossed = zip(*columns_of_parts, strict=True)
                 names = [" + ".join(cells) if all(cells) else "" for cells in crossed]
-                is_predicted = any(asked for _, asked in parts)
-                found.append(score_named_groups(predictions, by, names, predicted=is_predicted))
+                found.append(score_named_groups(predictions, by, names, predicted=any(asked)))
     return tuple(found)
 
 
 def near_duplicate_groups(
     tasks: Sequence[Task], rows: LabeledDataset, probabilities: Mapping[str, np.ndarray]
 ) -> tuple[Groups, ...]:
-    """Accuracy with and without the faces that are in train too, of rows of `mark_near_duplicates`.
-
-    A task none of whose faces, or all of them, are in train is left out.
+    """Accuracy with and without the faces that are in train too, of rows of `mark_near_duplicates`;
+    a task with one of the two groups only is left out.
     """
     found = score_groups(tasks, rows, probabilities, [NEAR_DUPLICATE])
     return tuple(groups for groups in found if len(groups.groups) > 1)
@@ -196,8 +184,7 @@ def _values(
     probabilities: Mapping[str, np.ndarray],
     heads: Mapping[str, Task],
 ) -> tuple[list[str], bool]:
-    """For each row the name of its group (none at all if nobody knows any), and whether a
-    head had to be asked."""
+    """For each row the name of its group, none if nobody knows any; whether a head named it."""
     stated = [_stated(examples[row], name) for row in rows] if examples else []
     if any(stated):
         return _in_quarters(stated), False

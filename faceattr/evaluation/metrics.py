@@ -27,7 +27,6 @@ class TaskPredictions:
     """What a head answered for the rows that know its task.
 
     Args:
-        task: The task.
         rows: Where these rows stand among all, ``(n,)``.
         truth: Number of the true class, ``(n,)``; of votes the strongest, of a tie the first.
         probabilities: What the head said, ``(n, classes)``.
@@ -76,7 +75,7 @@ def predictions_by_task(
 ) -> tuple[TaskPredictions, ...]:
     """The answers to every task that model and rows share, as far as a row knows it."""
     shared = [t for t in tasks if t.name in probabilities and t.name in rows.targets]
-    found = [predictions_for(t, rows.targets[t.name], probabilities[t.name]) for t in shared]
+    found = (predictions_for(t, rows.targets[t.name], probabilities[t.name]) for t in shared)
     return tuple(predictions for predictions in found if len(predictions))
 
 
@@ -109,9 +108,8 @@ def confidence_bin(confidence: np.ndarray, bins: int = BINS) -> np.ndarray:
 def calibration_error(correct: np.ndarray, confidence: np.ndarray) -> float:
     """Mean distance between confidence and accuracy over equal bins (ECE, Guo et al. 2017), 0-1.
 
-    Args:
-        correct: Whether each answer was right, ``bool`` ``(n,)``; without one the error is NaN.
-        confidence: Its probability, ``(n,)``.
+    `correct`, ``bool``, says of each answer whether it was right, `confidence` is its probability,
+    both ``(n,)``; NaN without answers.
     """
     distances = correct - confidence.astype(float)
     gaps = np.bincount(confidence_bin(confidence), distances, BINS)
@@ -133,9 +131,8 @@ def expected_ece(confidence: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class ClassScore:
-    """How well a head tells one class of `n` rows; what cannot be said is NaN.
-
-    `interval` is the 95 % Wilson interval of the recall.
+    """How well a head tells one class of `n` rows, with the 95 % Wilson interval of the recall; NaN
+    where nothing can be said.
     """
 
     name: str
@@ -156,7 +153,6 @@ class Score:
     """How well one head answers its task over the rows that know it.
 
     Args:
-        task: The task.
         n: Rows that know it. With none, every figure is NaN.
         accuracy: Share of right answers (a tie of votes counts its first class).
         interval: 95 % Wilson interval of the accuracy.
@@ -197,19 +193,11 @@ class Score:
     def classes(self) -> tuple[ClassScore, ...]:
         """What the confusion says of every class."""
         counts = np.array(self.confusion)
-        hits, totals = counts.diagonal(), counts.sum(axis=1)
-        recall, precision, f1 = _class_figures(counts)
-        return tuple(
-            ClassScore(
-                name,
-                int(totals[i]),
-                float(recall[i]),
-                wilson(hits[i], totals[i]),
-                float(precision[i]),
-                float(f1[i]),
-            )
-            for i, name in enumerate(self.recall)
-        )
+        hits, totals = counts.diagonal().tolist(), counts.sum(axis=1).tolist()
+        recall, precision, f1 = (figure.tolist() for figure in _class_figures(counts))
+        intervals = map(wilson, hits, totals)
+        columns = (self.recall, totals, recall, intervals, precision, f1)
+        return tuple(ClassScore(*row) for row in zip(*columns, strict=True))
 
 
 def _class_figures(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The pictures of a report, as matplotlib figures: confusions, reliability, coverage, curves."""
+"""The figures of a report, of matplotlib: confusions, reliability, coverage, curves."""
 
 from __future__ import annotations
 
@@ -66,28 +66,24 @@ def confusions(scores: Mapping[str, Score], tasks: Sequence[Task]) -> Figure:
     figure = Figure(figsize=(sum(widths) + 0.5, max(widths)), layout="constrained")
     axes = figure.subplots(1, len(drawn), width_ratios=widths, squeeze=False)[0]
     for axis, task in zip(axes, drawn, strict=True):
-        result = scores[task.name]
-        display = metrics.ConfusionMatrixDisplay(
-            100 * result.shares, display_labels=list(task.classes)
-        )
+        found, names = scores[task.name], list(task.classes)
+        display = metrics.ConfusionMatrixDisplay(100 * found.shares, display_labels=names)
         display.plot(ax=axis, cmap="Blues", values_format=".0f", colorbar=False)
         display.im_.set_clim(0, 100)
         axis.tick_params(axis="x", rotation=60)
-        axis.set(title=f"{task.name}: {result.accuracy:.1%} of {result.n}")
-        axis.set(xlabel="answered", ylabel="true")
+        title = f"{task.name}: {found.accuracy:.1%} of {found.n}"
+        axis.set(title=title, xlabel="answered", ylabel="true")
     return figure
 
 
 def calibration(predictions: Sequence[TaskPredictions]) -> Figure:
     """A row per task: reliability on the left, accuracy over coverage on the right."""
-    height = 3.4 * len(predictions)
-    figure = Figure(figsize=(9, height), layout="constrained")
+    figure = Figure(figsize=(9, 3.4 * len(predictions)), layout="constrained")
     axes = figure.subplots(len(predictions), 2, squeeze=False)
-    for (left, right), found in zip(axes, predictions, strict=True):
-        draw_reliability(left, found)
-        draw_coverage(right, found)
-        left.set_title(found.task.name)
-        right.set_title(found.task.name)
+    for row, found in zip(axes, predictions, strict=True):
+        for axis, draw in zip(row, (draw_reliability, draw_coverage), strict=True):
+            draw(axis, found)
+            axis.set_title(found.task.name)
     return figure
 
 
@@ -101,13 +97,11 @@ def alone(draw: Callable[[Axes, TaskPredictions], None], predictions: TaskPredic
 def draw_reliability(axis: Axes, predictions: TaskPredictions) -> None:
     """Accuracy, with its interval, over confidence; what is calibrated lies on the diagonal."""
     bins = reliability(predictions)
-    confidence = np.array([100 * b.confidence for b in bins])
-    accuracy = np.array([100 * b.accuracy for b in bins])
-    ends = 100 * np.array([b.interval for b in bins]).T
-    errors = np.abs(ends - accuracy)
+    rows = [(b.confidence, b.accuracy, *b.interval, b.n / len(predictions)) for b in bins]
+    confidence, accuracy, low, high, shares = 100 * np.array(rows).T
+    errors = np.abs([low - accuracy, high - accuracy])
     axis.plot([0, 100], [0, 100], color="0.6", linestyle=":", zorder=0)
     axis.errorbar(confidence, accuracy, yerr=errors, marker="o", color="C0", capsize=3)
-    shares = [100 * b.n / len(predictions) for b in bins]
     axis.bar(confidence, shares, width=4, color="C0", alpha=0.2)
     axis.set(xlim=(0, 102), ylim=(0, 102))
     axis.set(xlabel="confidence, %", ylabel="right, %  (bars: share of faces)")
@@ -128,10 +122,8 @@ def draw_coverage(axis: Axes, predictions: TaskPredictions) -> None:
 
 
 def curves(log: Path) -> Figure:
-    """Loss and accuracy by epoch, out of the ``log.csv`` of a run.
-
-    Losses on the left, accuracies (training dotted, validation whole) on the right, one colour
-    a task, a grey line where a new phase or crop size begins.
+    """Losses (left) and accuracies (training dotted, validation whole) by epoch, out of the
+    ``log.csv`` of a run: one colour a task, a grey line where a new phase or crop size begins.
     """
     table = pd.read_csv(log)
     figure = Figure(figsize=(10, 5), layout="constrained")

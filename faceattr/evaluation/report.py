@@ -127,7 +127,7 @@ class Evaluation:
             yield from _few_rows(self.scores[task.name])
 
     def path_of(self, row: int) -> str:
-        """Where a row's picture lies; its number where nobody kept that."""
+        """Where a row's image lies; its number where nobody kept that."""
         return str(self.rows.examples[row].path) if self.rows.examples else f"row {row}"
 
 
@@ -148,12 +148,9 @@ def _few_rows(score: Score) -> Iterator[str]:
 
 
 def write_report(evaluation: Evaluation, folder: Path) -> None:
-    """Write a report into a folder.
-
-    ``report.html`` has everything on a page, ``card.md`` the same in words and tables,
-    ``mistakes.csv`` every wrong answer and ``mistakes.png`` the surest of them; beside them
-    ``confusions.png``, ``calibration.png``, ``curves.png`` of a training run, and, at last,
-    ``scores.json``.
+    """Write ``report.html``, ``card.md``, ``mistakes.csv`` with every wrong answer into a folder,
+    ``mistakes.png`` with the surest, ``confusions.png``, ``calibration.png``, of a training run
+    ``curves.png``, and, at last, ``scores.json``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tasks, predictions = evaluation.tasks, evaluation.predictions
@@ -163,13 +160,13 @@ def write_report(evaluation: Evaluation, folder: Path) -> None:
         plots.save_png(partial(plots.curves, evaluation.log), folder / "curves.png")
     _write_mistakes(evaluation, folder / "mistakes.csv")
     _draw_mistakes(evaluation, folder / "mistakes.png")
-    _write_page(evaluation, "card.md", folder)
-    _write_page(evaluation, "report.html", folder)
+    for page in ("card.md", "report.html"):
+        (folder / page).write_text(_page(evaluation, page), encoding="utf-8")
     write_json(_as_json(evaluation), folder / SCORES)
 
 
 def _write_mistakes(evaluation: Evaluation, path: Path) -> None:
-    """The wrong answers as a CSV file: which picture, true and answered class."""
+    """The wrong answers as a CSV file: which image, true and answered class."""
     examples = evaluation.rows.examples
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -183,15 +180,10 @@ def _write_mistakes(evaluation: Evaluation, path: Path) -> None:
 
 def _draw_mistakes(evaluation: Evaluation, path: Path) -> None:
     """The surest mistakes of each task as a contact sheet."""
-    rows = evaluation.rows
-    tiles = [
-        Tile(
-            rows.crops[rows.index[wrong.row]],
-            (f"{wrong.answer} {wrong.probability:.0%}", f"label: {wrong.truth}"),
-        )
-        for some in evaluation.mistakes.values()
-        for wrong in some[:SHOWN]
-    ]
+    rows, tiles = evaluation.rows, []
+    for wrong in (one for some in evaluation.mistakes.values() for one in some[:SHOWN]):
+        lines = f"{wrong.answer} {wrong.probability:.0%}", f"label: {wrong.truth}"
+        tiles.append(Tile(rows.crops[rows.index[wrong.row]], lines))
     contact_sheet(tiles, title="Surest wrong answers").save(path)
 
 
@@ -211,27 +203,21 @@ def _as_json(evaluation: Evaluation) -> dict[str, dict]:
     return found
 
 
-def _write_page(evaluation: Evaluation, template: str, folder: Path) -> None:
-    """Write the report as one HTML file that loads nothing, or the card in Markdown.
-
-    Names of classes, groups and files are escaped.
+def _page(evaluation: Evaluation, template: str) -> str:
+    """The report as one HTML file that loads nothing, or the card in Markdown; what is no text of
+    ours is escaped.
     """
-    shown: dict[str, Any] = {}
+    by_task = {found.task.name: found for found in evaluation.predictions}
+    shown: dict[str, Any] = {
+        "evaluation": evaluation,
+        "description": evaluation.description,
+        "points": {name: operating_points(found) for name, found in by_task.items()},
+        "surest": {name: wrong[:SHOWN] for name, wrong in evaluation.mistakes.items()},
+    }
     if template.endswith(".html"):
-        shown["figures"] = {one.task.name: _figures(one) for one in evaluation.predictions}
+        shown["figures"] = {name: _figures(found) for name, found in by_task.items()}
         shown["curves"] = evaluation.log and _inline(partial(plots.curves, evaluation.log))
-    text = (
-        _environment(evaluation)
-        .get_template(template)
-        .render(
-            evaluation=evaluation,
-            description=evaluation.description,
-            points={one.task.name: operating_points(one) for one in evaluation.predictions},
-            surest={name: wrong[:SHOWN] for name, wrong in evaluation.mistakes.items()},
-            **shown,
-        )
-    )
-    (folder / template).write_text(text, encoding="utf-8")
+    return _environment(evaluation).get_template(template).render(shown)
 
 
 def _environment(evaluation: Evaluation) -> Environment:
@@ -247,7 +233,7 @@ def _environment(evaluation: Evaluation) -> Environment:
         "percent": _percent,
         "cell": _cell,
         "json": lambda value: json.dumps(to_jsonable(value), indent=1),
-        "face": lambda wrong: _data_address(rows.crops[rows.index[wrong.row]]),
+        "face": lambda wrong: _data_url(rows.crops[rows.index[wrong.row]]),
         "path": lambda wrong: evaluation.path_of(wrong.row),
     }
     return pages
@@ -263,11 +249,10 @@ def _inline(draw: plots.Draw) -> Markup:
     return Markup(plots.svg_of(draw))
 
 
-def _data_address(face: np.ndarray) -> str:
-    jpeg = io.BytesIO()
-    picture = Image.fromarray(face)
-    picture.thumbnail((SIDE, SIDE))
-    picture.save(jpeg, "JPEG", quality=85)
+def _data_url(face: np.ndarray) -> str:
+    image, jpeg = Image.fromarray(face), io.BytesIO()
+    image.thumbnail((SIDE, SIDE))
+    image.save(jpeg, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()
 
 

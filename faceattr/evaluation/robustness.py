@@ -1,4 +1,4 @@
-"""How accurate a model stays on worse pictures and on smaller faces than its validation rows."""
+"""How accurate a model stays on worse images and on smaller faces than its validation rows."""
 
 from __future__ import annotations
 
@@ -21,14 +21,6 @@ SIDES = (12, 16, 24, 32, 48, 64, 96)  # of faces, in pixels
 KEPT = 0.9  # of the accuracy at full size
 
 Change = Callable[[np.ndarray], np.ndarray]
-
-
-def _blurred(face: np.ndarray) -> np.ndarray:
-    return cv2.GaussianBlur(face, (0, 0), len(face) / 24)
-
-
-def _dark(face: np.ndarray) -> np.ndarray:
-    return cv2.convertScaleAbs(face, alpha=0.25)
 
 
 def _quarter_profile(face: np.ndarray) -> np.ndarray:
@@ -57,9 +49,9 @@ def _sunglasses(face: np.ndarray) -> np.ndarray:
 
 CHANGES: Mapping[str, Change] = {
     "as it is": lambda face: face,
-    "blur": _blurred,
+    "blur": lambda face: cv2.GaussianBlur(face, (0, 0), len(face) / 24),
     "JPEG 20": lambda face: compressed(face, 20),
-    "a quarter of the light": _dark,
+    "a quarter of the light": lambda face: cv2.convertScaleAbs(face, alpha=0.25),
     "20 pixels": lambda face: shrunk(face, 20),
     "quarter profile": _quarter_profile,
     "sunglasses": _sunglasses,
@@ -76,10 +68,7 @@ class Robustness:
 
 
 def robustness(
-    model: keras.Model,
-    tasks: Sequence[Task],
-    rows: LabeledDataset,
-    progress: Progress = SILENT,
+    model: keras.Model, tasks: Sequence[Task], rows: LabeledDataset, progress: Progress = SILENT
 ) -> Robustness:
     """The accuracy on 2,000 of the rows, evenly spread, after their crops were made worse."""
     if not len(rows):
@@ -97,12 +86,9 @@ def robustness(
 def accuracy_by_size(
     model: keras.Model, tasks: Sequence[Task], rows: LabeledDataset, rule: CropRule
 ) -> dict[int, dict[str, float]]:
-    """How accurate the model is on faces of fewer pixels.
+    """The accuracy by task, by the face's side in pixels, from 12 to the model's own size.
 
-    The first 1,000 crops are shrunk and then cut by the model's rule, as a small face would be.
-
-    Returns:
-        By the face's side in pixels, from 12 to the model's own size, the accuracy by task.
+    The first 1,000 crops are shrunk and then cropped by the model's rule, as a small face would be.
     """
     few = rows.take(np.arange(min(len(rows), ROWS_BY_SIZE)))
     crops = few.crops[few.index]
@@ -115,10 +101,7 @@ def accuracy_by_size(
 
 
 def _accuracy(
-    model: keras.Model,
-    tasks: Sequence[Task],
-    crops: np.ndarray,
-    targets: Mapping[str, np.ndarray],
+    model: keras.Model, tasks: Sequence[Task], crops: np.ndarray, targets: Mapping[str, np.ndarray]
 ) -> dict[str, float]:
     scores = score_model(model, tasks, LabeledDataset(crops, np.arange(len(crops)), targets))
     return {task: score.accuracy for task, score in scores.items() if score.n}
@@ -126,10 +109,8 @@ def _accuracy(
 
 def smallest_face(table: Mapping[int, Mapping[str, float]]) -> int:
     """The smallest side at which every task keeps nine tenths of its full accuracy."""
-    full = table[max(table)]
-    kept = [
-        side
-        for side, found in table.items()
-        if all(found[name] >= KEPT * accuracy for name, accuracy in full.items())
-    ]
+    full = table[max(table)].items()
+    kept = (
+        side for side, at in table.items() if all(at[name] >= KEPT * most for name, most in full)
+    )
     return min(kept)
