@@ -56,7 +56,7 @@ def test_pictures_without_a_face_are_left_out_by_name(photos, folder):
     assert search.without == (photos[1],)
     first, second = search.lines()
     assert first == f"left out: 1 (no face found: {photos[1].path})"
-    assert "1 pictures with several faces" in second
+    assert "1 images with several faces" in second
 
 
 def test_the_next_run_asks_no_detector_and_finds_the_same(photos, folder):
@@ -88,7 +88,7 @@ def test_what_cannot_be_read_is_left_to_the_crop_cache_to_tell(folder, tmp_path)
     search = find_faces(examples, GreenSquares(), folder)
     assert search.examples == tuple(examples)
     assert search.without == ()
-    assert cache_crops(examples, CropRule(), folder).left_out == {"unreadable picture": 2}
+    assert cache_crops(examples, CropRule(), folder).left_out == {"unreadable image": 2}
 
 
 def test_the_face_is_cut_and_levelled_as_label_does(photos, folder, tmp_path):

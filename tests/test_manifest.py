@@ -14,7 +14,7 @@ def source(task, *rows):
 
 
 def test_a_manifest_without_rows_is_refused():
-    with pytest.raises(ValueError, match="not a single labelled picture"):
+    with pytest.raises(ValueError, match="not a single labelled image"):
         Manifest((GENDER,), ())
 
 

@@ -58,7 +58,7 @@ def test_what_is_not_there_is_told(celeba, tmp_path):
     with pytest.raises(ValueError, match=r"no 'mood'. Expected gender, or one of: eyeglasses"):
         read_source(f"mood={celeba}")
     (celeba / "img_align_celeba/000001.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"no picture 000001.jpg"):
+    with pytest.raises(FileNotFoundError, match=r"no image 000001.jpg"):
         read_source(f"gender={celeba}")
     other = tmp_path / "expw"
     other.mkdir()

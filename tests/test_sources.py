@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from conftest import shaded
 
+from faceattr.data.class_folders import age_group
 from faceattr.data.manifest import merge_sources
-from faceattr.data.public_datasets import age_group
 from faceattr.data.sources import (
     names_of,
     read_for_model,
@@ -245,7 +245,7 @@ def test_columns_that_hold_no_classes_are_left_out_of_a_bare_manifest(tmp_path):
     [
         ("file,gender\na.png,male\n", "has no column 'path'"),
         ("path,split\na.png,train\n", "has no column age_group or expression or gender"),
-        ("path,gender:male,gender:female\na.png,,\n", "single labelled picture"),
+        ("path,gender:male,gender:female\na.png,,\n", "single labelled image"),
         ("path,mood\na.png,good\n", "needs at least two classes"),
         ("path;gender\na.png;male\n", "by semicolons; expected commas"),
         ("path\tgender\na.png\tmale\n", "by tabs; expected commas"),
@@ -255,9 +255,9 @@ def test_columns_that_hold_no_classes_are_left_out_of_a_bare_manifest(tmp_path):
         ("path,gender:male,gender:female\na.png,inf,1\n", "line 2: votes are numbers"),
         ("emotion,pixels\n0,1 2 3\n", "line 2: expected an emotion of 0-6 and 2304"),
         ("path,gender\na.png,robot\n", r"m.csv line 2: 'robot' is not a class"),
-        ("path,gender\nnone.png,male\n", r"1 pictures of 1 that do not exist.*line 2.*none.png"),
+        ("path,gender\nnone.png,male\n", r"1 images of 1 that do not exist.*line 2.*none.png"),
         ("path,x0,y0,x1,y1,gender\na.png,1,2,x,4,male\n", "line 2: a box is four numbers"),
-        ("path,x0,y0,x1,y1,gender\na.png,0.1,0,0.9,1,male\n", "shares of the picture, it seems"),
+        ("path,x0,y0,x1,y1,gender\na.png,0.1,0,0.9,1,male\n", "shares of the image, it seems"),
         ("path,split,gender\na.png,dev,male\n", "line 2: a split is one of"),
         ("path,gender\na.png,male\na.png,female\n", "has two values for 'gender'"),
         ("", "not a readable CSV"),
@@ -276,7 +276,7 @@ def test_wrong_places_are_told_what_was_expected(tmp_path):
         read_source(f"gender={tmp_path / 'nowhere'}")
     with pytest.raises(FileNotFoundError, match="There is nothing at"):
         read_source("gender=")
-    with pytest.raises(ValueError, match="holds no pictures"):
+    with pytest.raises(ValueError, match="holds no images"):
         read_source(f"gender={tmp_path}")
     draw(tmp_path / "a.png")
     with pytest.raises(ValueError, match="no class folders"):
@@ -285,7 +285,7 @@ def test_wrong_places_are_told_what_was_expected(tmp_path):
         read_source(str(tmp_path))
     draw(tmp_path / "male/a.png")
     (tmp_path / "female").mkdir()
-    with pytest.raises(ValueError, match="class folders without a picture: female"):
+    with pytest.raises(ValueError, match="class folders without an image: female"):
         read_source(f"gender={tmp_path}")
 
 

@@ -121,7 +121,7 @@ def test_nobody_looks_at_pictures_where_val_rows_are_given():
 
 
 def test_copies_of_one_picture_are_too_few_to_split():
-    with pytest.raises(ValueError, match="9 pictures, of which 1 remain"):
+    with pytest.raises(ValueError, match="9 images, of which 1 remain"):
         assign_splits(people(9), lambda examples: [0] * len(examples))
 
 

@@ -75,7 +75,7 @@ def test_unusable_pictures_are_left_out_and_counted(examples, folder, tmp_path):
     outside = Example(examples[0].path, box=(90, 90, 99, 99))
     cached = cache_crops([Example(tmp_path / "text.png"), outside, examples[1]], RULE, folder)
     assert cached.rows.tolist() == [-1, -1, 0]
-    assert cached.left_out == {"unreadable picture": 1, "box empty or outside the picture": 1}
+    assert cached.left_out == {"unreadable image": 1, "box empty or outside the image": 1}
 
 
 @pytest.mark.parametrize(

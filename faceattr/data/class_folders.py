@@ -1,37 +1,43 @@
-"""Labels in the names of folders: a tree of class folders."""
+"""Labels in the names of folders, a tree of class folders, or of files, UTKFace."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from faceattr.data.manifest import SPLIT_NAMES, SPLITS, Example, Source
-from faceattr.data.public_datasets import is_utkface, read_utkface
 from faceattr.images.inputs import Inputs
 from faceattr.tasks import AGE_GROUP, GENDER, KNOWN_TASKS
+
+# UTKFace (Zhang et al. 2017): age_gender_race_date.jpg, gender 0 male and 1 female.
+UTKFACE_NAME = re.compile(r"^(?P<age>\d{1,3})_(?P<gender>[01])_(?P<ethnicity>\d)_\d{8,}")
+UTKFACE_ETHNICITIES = ("white", "black", "asian", "indian", "others")
+GENDER_FROM_AGE = 6  # younger faces do not show it
 
 
 def read_folder(root: Path, task: str) -> Source:
     """Read a tree of class folders, or of UTKFace's file names for gender and age group.
 
-    Args:
-        root: ``root/<class>/…`` or ``root/<train, val or test>/<class>/…``; hidden files and
-            folders do not count, links are followed.
-        task: What the folders' names answer.
+    The tree is ``root/<class>/…`` or ``root/<train, val or test>/<class>/…``; hidden files and
+    folders do not count, links are followed.
 
     Raises:
-        ValueError: There are no pictures, no class folders, a class folder is empty, or it is not
+        ValueError: There are no images, no class folders, a class folder is empty, or it is not
             clear which folders are the classes.
     """
-    pictures = [Path(file.path) for file in Inputs(root) if not file.is_video]
-    if not pictures:
-        raise ValueError(f"{root} holds no pictures.")
-    if task in (GENDER.name, AGE_GROUP.name) and any(map(is_utkface, pictures)):
-        return read_utkface(root, pictures, task, _split_of)
-    _check_splits(root, pictures)
+    paths = [Path(file.path) for file in Inputs(root) if not file.is_video]
+    if not paths:
+        raise ValueError(f"{root} holds no images.")
+    is_utkface = any(UTKFACE_NAME.match(path.name) for path in paths)
+    if task in (GENDER.name, AGE_GROUP.name) and is_utkface:
+        return _read_utkface(root, paths, task)
+    _check_splits(root, paths)
     examples, left_out = [], Counter[str]()
-    for path in pictures:
+    for path in paths:
         relative = path.relative_to(root)
         split = _split_of(relative)
         folders = relative.parts[1 if split else 0 : -1]
@@ -40,10 +46,47 @@ def read_folder(root: Path, task: str) -> Source:
         else:
             left_out["not in a class folder"] += 1
     if not examples:
-        raise ValueError(f"{root} has pictures but no class folders: expected {root}/<class>/*.jpg")
+        raise ValueError(f"{root} has images but no class folders: expected {root}/<class>/*.jpg")
     _check_filled(root, examples, task)
     _check_level(root, examples, task)
     return Source((task,), tuple(examples), left_out)
+
+
+def _read_utkface(root: Path, paths: Sequence[Path], task: str) -> Source:
+    examples, left_out = [], Counter[str]()
+    for path in paths:
+        relative, columns = path.relative_to(root), _utkface_columns(path)
+        if label := columns.pop(task, ""):
+            split, origin = _split_of(relative), str(relative)
+            example = Example(path, {task: label}, metadata=columns, split=split, origin=origin)
+            examples.append(example)
+        elif columns:
+            left_out[f"{task} is not read off faces under {GENDER_FROM_AGE}"] += 1
+        else:
+            left_out["not one of UTKFace's file names"] += 1
+    if not examples:
+        raise ValueError(f"{root}: no image tells its {task}: {', '.join(left_out)}.")
+    return Source((task,), tuple(examples), left_out)
+
+
+def _utkface_columns(path: Path) -> dict[str, str]:
+    """All that a file name tells, by column."""
+    match = UTKFACE_NAME.match(path.name)
+    if match is None:
+        return {}
+    age, ethnicity = int(match["age"]), int(match["ethnicity"])
+    columns = {"age": match["age"], AGE_GROUP.name: age_group(age)}
+    if age >= GENDER_FROM_AGE:
+        columns[GENDER.name] = GENDER.classes[int(match["gender"])]
+    if ethnicity < len(UTKFACE_ETHNICITIES):
+        columns["ethnicity"] = UTKFACE_ETHNICITIES[ethnicity]
+    return columns
+
+
+def age_group(age: int) -> str:
+    """The class of `AGE_GROUP` into which an age in years falls."""
+    starts = [int(name.rstrip("+").split("-")[0]) for name in AGE_GROUP.classes]
+    return AGE_GROUP.classes[int(np.searchsorted(starts, age, side="right")) - 1]
 
 
 def _split_of(relative: Path) -> str:
@@ -51,9 +94,9 @@ def _split_of(relative: Path) -> str:
     return SPLIT_NAMES.get(relative.parts[0].lower(), "") if len(relative.parts) > 1 else ""
 
 
-def _check_splits(root: Path, pictures: Sequence[Path]) -> None:
+def _check_splits(root: Path, paths: Sequence[Path]) -> None:
     """Refuse a tree of which some folders are splits and others are not."""
-    relatives = [path.relative_to(root) for path in pictures if path.parent != root]
+    relatives = [path.relative_to(root) for path in paths if path.parent != root]
     tops = {relative.parts[0] for relative in relatives}
     splits = {relative.parts[0] for relative in relatives if _split_of(relative)}
     if splits and tops - splits:
@@ -65,12 +108,12 @@ def _check_splits(root: Path, pictures: Sequence[Path]) -> None:
 
 
 def _check_filled(root: Path, examples: Sequence[Example], task: str) -> None:
-    """Refuse a tree with a class folder in which there is no picture."""
+    """Refuse a tree with a class folder in which there is no image."""
     filled = {example.labels[task] for example in examples}
     tops = [f for f in root.iterdir() if f.is_dir() and f.name.lower() in SPLIT_NAMES] or [root]
     folders = {f.name for top in tops for f in top.iterdir() if f.is_dir()}
     if empty := sorted(f for f in folders - filled if not f.startswith((".", "__MACOSX"))):
-        raise ValueError(f"{root}: class folders without a picture: {', '.join(empty)}.")
+        raise ValueError(f"{root}: class folders without an image: {', '.join(empty)}.")
 
 
 def _check_level(root: Path, examples: Sequence[Example], task: str) -> None:
@@ -84,13 +127,10 @@ def _check_level(root: Path, examples: Sequence[Example], task: str) -> None:
     is_even = all(names == set(seconds) for names in inside.values())
     if is_known or not is_even or len(seconds) < 2 or "" in seconds:
         return
+    either, other = (", ".join(names[:5]) + ", …" * (len(names) > 5) for names in (firsts, seconds))
     raise ValueError(
-        f"{root} can be read in two ways: either {task} is {_some(firsts)}, after the folders in "
-        f"it, or {_some(seconds)}, after the folders in those. Expected {root}/<class>/*.jpg: give "
-        f"the folder that holds the classes, move the pictures up or give a CSV with the columns "
+        f"{root} can be read in two ways: either {task} is {either}, after the folders in "
+        f"it, or {other}, after the folders in those. Expected {root}/<class>/*.jpg: give "
+        f"the folder that holds the classes, move the images up or give a CSV with the columns "
         f"path and {task}."
     )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")

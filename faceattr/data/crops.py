@@ -1,4 +1,4 @@
-"""The crops of labelled faces, cut once and kept on disk."""
+"""The crops of labelled faces, made once and kept on disk."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from faceattr.images.crop import CropRule, crop
 from faceattr.images.load import read_image
 from faceattr.progress import SILENT, Progress
 
-CROP_VERSION = 1  # of the function that cuts; another one needs other crops
+CROP_VERSION = 1  # of `crop`; another one needs other crops
 BATCH = 512  # crops that are written at once
-UNREADABLE, OUTSIDE = "unreadable picture", "box empty or outside the picture"
+UNREADABLE, OUTSIDE = "unreadable image", "box empty or outside the image"
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class CachedCrops:
 
     Args:
         array: Memory-mapped RGB ``uint8`` of shape ``(kept, size, size, 3)``; read-only.
-        rows: For each example its row in `array`, -1 where the picture could not be used.
-        reasons: Why a picture could not be used, by its place among the examples.
+        rows: For each example its row in `array`, -1 where the image could not be used.
+        reasons: Why an image could not be used, by its place among the examples.
     """
 
     array: np.ndarray
@@ -39,7 +39,7 @@ class CachedCrops:
 
     @property
     def left_out(self) -> Mapping[str, int]:
-        """How many pictures could not be used, by reason."""
+        """How many images could not be used, by reason."""
         return Counter(self.reasons.values())
 
 
@@ -49,45 +49,44 @@ def cache_crops(
     cache: str | Path | None = None,
     progress: Progress = SILENT,
 ) -> CachedCrops:
-    """Cut every example's face, or find it among those that are kept in the cache folder.
-
-    A picture that cannot be read is left out and counted.
-    """
-    ahead = iter(progress.track(examples, "cutting faces"))
+    """Crop every example's face, or take the crop that the cache folder keeps."""
+    ahead = iter(progress.track(examples, "cropping faces"))
     keys: list[str] = []
     reasons = {"": UNREADABLE}
     # Decoding and resizing release the GIL.
     with open_store(crops_folder(cache)) as store, ThreadPoolExecutor() as pool:
         kept = store.rows(f"{rule.size}{FORMAT}{CROPS}", (rule.size, rule.size, 3), "uint8")
         while batch := list(islice(ahead, BATCH)):
-            found = list(pool.map(lambda example: _key(example, rule), batch))
-            places = kept.places(found)
-            new = {
-                k: e for k, e, place in zip(found, batch, places, strict=True) if k and place < 0
-            }
-            cut = dict(zip(new, pool.map(lambda e: _cut(e, rule), new.values()), strict=True))
-            kept.put({key: face for key, face in cut.items() if isinstance(face, np.ndarray)})
-            reasons |= {key: why for key, why in cut.items() if isinstance(why, str)}
-            keys += found
+            batch_keys = list(pool.map(lambda example: _key(example, rule), batch))
+            known = zip(batch_keys, batch, kept.places(batch_keys), strict=True)
+            new = {key: example for key, example, place in known if key and place < 0}
+            made = dict(zip(new, pool.map(lambda e: _crop(e, rule), new.values()), strict=True))
+            kept.put({key: face for key, face in made.items() if isinstance(face, np.ndarray)})
+            reasons |= {key: why for key, why in made.items() if isinstance(why, str)}
+            keys += batch_keys
         places, array = kept.places(keys), kept.array()
     why = {place: reasons[key] for place, key in enumerate(keys) if key in reasons}
     return CachedCrops(array, places, why)
 
 
 def _key(example: Example, rule: CropRule) -> str:
-    """What decides about a crop, as a hash; empty where the picture cannot be read."""
+    is_aligned = rule.align and example.landmarks is not None
+    level = f" level {example.landmarks}" if is_aligned else ""
+    return content_hash(example, f"{CROP_VERSION} {example.box} {rule.size} {rule.margin}{level}")
+
+
+def content_hash(example: Example, about: str) -> str:
+    """A hash of an example's image and a text; empty where the image cannot be read."""
     pixels = example.pixels
     try:
         digest = hashlib.sha256(example.path.read_bytes() if pixels is None else pixels.tobytes())
     except OSError:
         return ""
-    digest.update(f"{CROP_VERSION} {example.box} {rule.size} {rule.margin}".encode())
-    if rule.align and example.landmarks is not None:
-        digest.update(f" level {example.landmarks}".encode())
+    digest.update(about.encode())
     return digest.hexdigest()
 
 
-def _cut(example: Example, rule: CropRule) -> np.ndarray | str:
+def _crop(example: Example, rule: CropRule) -> np.ndarray | str:
     """The crop, or why there is none."""
     try:
         image = example.pixels if example.pixels is not None else read_image(example.path)

@@ -58,10 +58,8 @@ def read_cells(path: Path) -> pd.DataFrame:
 
 
 def vote_columns(columns: Iterable[str], task: str) -> dict[str, str]:
-    """Columns that hold votes on a task, with the class each is for.
-
-    They are called ``task:class``; FER+'s votes on expression may also be called as FER+ calls
-    them, with ``votes_`` in front: ``votes_happiness``.
+    """Columns that hold votes on a task, ``task:class``, with the class each is for; FER+'s may be
+    called ``votes_happiness`` and so on as well.
     """
     found = {name: name.split(":", 1)[1].strip() for name in columns if name.startswith(f"{task}:")}
     if task == EXPRESSION.name:
@@ -71,11 +69,7 @@ def vote_columns(columns: Iterable[str], task: str) -> dict[str, str]:
 
 
 def read_votes(path: Path, table: pd.DataFrame, columns: Mapping[str, str]) -> list[Votes]:
-    """Votes by class, row by row, of the columns that hold votes on the named classes.
-
-    Raises:
-        ValueError: A cell is neither empty nor a number from 0 on; the message names the line.
-    """
+    """Votes by class, row by row; ValueError where a cell is no number from 0 on and not empty."""
     cells = table[list(columns)].replace(r"^\s*$", "0", regex=True)
     numbers = cells.apply(pd.to_numeric, errors="coerce")
     wrong = ~(np.isfinite(numbers) & (numbers >= 0)).all(axis=1)
@@ -95,16 +89,16 @@ def read_manifest(
     path: Path, table: pd.DataFrame, wanted: Collection[str] | None, known: TasksByName
 ) -> Source:
     """Read a manifest: ``path``, optional ``x0,y0,x1,y1``, ``split`` and ``group``, a column per
-    task, votes as columns ``task:class``.
+    task, votes as columns ``task:class``. Its images are relative to it.
 
     Args:
-        path: The file, for messages; its pictures are relative to it.
+        path: The file, for messages.
         table: Its cells as text, see `read_cells`.
         wanted: Tasks to take, as far as it has them; None for every column of class names.
         known: Tasks that are taken for classes even where they look like numbers.
 
     Raises:
-        FileNotFoundError: It names pictures that do not exist.
+        FileNotFoundError: It names images that do not exist.
         ValueError: It is not of this form; the message names the line.
     """
     if "path" not in table.columns:
@@ -120,26 +114,25 @@ def read_manifest(
     }
     others = [c for c in table.columns if c not in OWN_COLUMNS and c.split(":")[0] not in names]
     examples = []
-    for row, (index, cells) in enumerate(zip(table.index, table.to_dict("records"), strict=True)):
+    stripped = table.map(str.strip).to_dict("records")
+    for row, (index, cells) in enumerate(zip(table.index, stripped, strict=True)):
         answers = {name: labels[name][row] for name in names if labels[name][row]}
         if not answers:
             left_out["no label for any task"] += 1
             continue
-        origin = f"{path.name} line {index + 2}"
-        split = cells.get("split", "").strip()
+        origin, split = f"{path.name} line {index + 2}", cells.get("split", "")
         example = Example(
-            path=path.parent / cells["path"].strip(),
+            path=path.parent / cells["path"],
             labels=answers,
             votes={name: counts[row] for name, counts in votes.items() if counts[row]},
             box=_box(origin, cells),
             split=SPLIT_NAMES.get(split.lower(), split),
-            group=cells.get("group", "").strip(),
-            metadata={name: cells[name].strip() for name in others if cells[name].strip()},
+            group=cells.get("group", ""),
+            metadata={name: cells[name] for name in others if cells[name]},
             origin=origin,
         )
         examples.append(example)
-    _check_files(path, examples)
-    _check_boxes(path, examples)
+    _check(path, examples)
     return Source(tuple(names), tuple(examples), left_out)
 
 
@@ -150,21 +143,19 @@ def _tasks_of(
     ferplus = {name for name in vote_columns(table.columns, EXPRESSION.name) if ":" not in name}
     free = [name for name in table.columns if name not in OWN_COLUMNS and name not in ferplus]
     names = dict.fromkeys(name.split(":")[0] for name in free)
-    if wanted is None:
-        reasons = {name: _no_classes(table, name, known) for name in names}
-        left_out = Counter(f"column {name}: {why}" for name, why in reasons.items() if why)
+    if wanted is not None:
+        taken, reasons = [name for name in names if name in wanted], {}
     else:
-        reasons = {name: "" if name in wanted else "not asked for" for name in names}
-        left_out = Counter()
-    taken = [name for name, why in reasons.items() if not why]
+        reasons = {name: why for name in names if (why := _no_classes(table, name, known))}
+        taken = [name for name in names if name not in reasons]
     if not taken:
         why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
         raise ValueError(
             f"{path} has no column {' or '.join(sorted(wanted or ())) or 'of class names'}. "
             f"Its columns are: {', '.join(table.columns)}"
-            + (f" ({why}; TASK={path} takes a column in any case)" if why and not wanted else "")
+            + (f" ({why}; TASK={path} takes a column in any case)" if why else "")
         )
-    return taken, left_out
+    return taken, Counter(f"column {name}: {why}" for name, why in reasons.items())
 
 
 def _no_classes(table: pd.DataFrame, name: str, known: TasksByName) -> str:
@@ -183,7 +174,7 @@ def _no_classes(table: pd.DataFrame, name: str, known: TasksByName) -> str:
 
 
 def _labels(path: Path, table: pd.DataFrame, name: str) -> list[Label]:
-    """One label a row: a class name, votes by class, or something empty where unknown."""
+    """One label a row: a class name, votes by class, or an empty one."""
     if name not in table.columns:
         return list(read_votes(path, table, vote_columns(table.columns, name)))
     cells = [cell.strip() for cell in table[name]]
@@ -193,7 +184,7 @@ def _labels(path: Path, table: pd.DataFrame, name: str) -> list[Label]:
 
 
 def _box(origin: str, cells: Mapping[Any, str]) -> Box | None:
-    corners = [cells.get(column, "").strip() for column in BOX_COLUMNS]
+    corners = [cells.get(column, "") for column in BOX_COLUMNS]
     try:
         return tuple(float(corner) for corner in corners) if any(corners) else None  # type: ignore[return-value]
     except ValueError:
@@ -202,19 +193,17 @@ def _box(origin: str, cells: Mapping[Any, str]) -> Box | None:
         ) from None
 
 
-def _check_boxes(path: Path, examples: list[Example]) -> None:
-    corners = [corner for example in examples for corner in example.box or ()]
-    if corners and all(0 <= corner <= 1 for corner in corners):
-        raise ValueError(
-            f"{path} has boxes from 0 to 1 only: shares of the picture, it seems. Expected pixels: "
-            "multiply x0 and x1 by its width, y0 and y1 by its height."
-        )
-
-
-def _check_files(path: Path, examples: list[Example]) -> None:
+def _check(path: Path, examples: list[Example]) -> None:
+    """Refuse images that do not exist and boxes as shares of an image."""
     missing = [example for example in examples if not example.path.is_file()]
     if missing:
         raise FileNotFoundError(
-            f"{path} names {len(missing)} pictures of {len(examples)} that do not exist, the first "
+            f"{path} names {len(missing)} images of {len(examples)} that do not exist, the first "
             f"in {missing[0].origin}: {missing[0].path}. Paths are relative to the manifest."
+        )
+    corners = [corner for example in examples for corner in example.box or ()]
+    if corners and all(0 <= corner <= 1 for corner in corners):
+        raise ValueError(
+            f"{path} has boxes from 0 to 1 only: shares of the image, it seems. Expected pixels: "
+            "multiply x0 and x1 by its width, y0 and y1 by its height."
         )

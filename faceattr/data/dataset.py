@@ -7,6 +7,7 @@ A rare class gets its weight here: in the loss by `LabeledDataset.masks`, in the
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -35,10 +36,8 @@ def class_weights(target: np.ndarray) -> np.ndarray:
     Over the labelled rows the mean weight is 1. A class without a row has 0.
     """
     counts = target.sum(axis=0, dtype=float)
-    occurring = counts > 0
-    weights = np.zeros(len(counts))
-    weights[occurring] = counts.sum() / (occurring.sum() * counts[occurring])
-    return weights
+    shares = counts * np.count_nonzero(counts)
+    return np.divide(counts.sum(), shares, out=np.zeros(len(counts)), where=counts > 0)
 
 
 def row_weights(target: np.ndarray) -> np.ndarray:
@@ -87,11 +86,8 @@ def log_priors(target: np.ndarray, sources: np.ndarray, of: np.ndarray) -> np.nd
     logit adjustment, Menon et al. 2021) does not learn how often a source shows each class, and
     answers as if all were equally frequent.
 
-    Args:
-        target: Target rows of the training rows, ``(n, classes)``.
-        sources: The name of each one's source, ``(n,)``.
-        of: The names of the sources that are asked for, ``(m,)``; one without a training row
-            gets the shares of all.
+    `target` ``(n, classes)`` and `sources` ``(n,)`` are the training rows', `of` ``(m,)`` the names
+    of the sources that are asked for; one without a training row gets the shares of all.
     """
     found = np.empty((len(of), target.shape[1]), "float32")
     for name in np.unique(of):
@@ -116,11 +112,9 @@ class LabeledDataset:
         examples: For each row what it was read from; empty where nobody will ask.
         balance: ``"weights"`` lets all classes of a task count the same in its loss,
             ``"sampling"`` shows them equally often, ``"none"`` takes rows as they are.
-        soft: Tasks whose targets are in part another model's answers; their classes are not
-            balanced.
-        log_priors: By task ``float32`` of shape ``(n, classes)``: the logarithm of the class
-            shares of each row's source, see `log_priors`. Batches hold them beside the targets,
-            under `class_prior` their task.
+        soft: Tasks whose targets are in part another model's answers, and not balanced.
+        log_priors: By task ``float32`` of shape ``(n, classes)``, see `log_priors`. Batches hold
+            them beside the targets, under `class_prior` their task.
 
     Raises:
         ValueError: Shapes or types are not these.
@@ -168,10 +162,9 @@ class LabeledDataset:
     @cached_property
     def masks(self) -> Mapping[str, np.ndarray]:
         """By task, what each row counts in its loss, ``(n,)``: 0 where the task is unknown."""
+        balanced = self.targets.keys() - self.soft if self.balance == "weights" else ()
         return {
-            name: row_weights(target)
-            if self.balance == "weights" and name not in self.soft
-            else mask(target)
+            name: row_weights(target) if name in balanced else mask(target)
             for name, target in self.targets.items()
         }
 
@@ -216,7 +209,7 @@ class LabeledDataset:
 
 
 def log_priors_of(rows: LabeledDataset, task: str, train: LabeledDataset) -> np.ndarray:
-    """The logarithm of the class shares of each row's source in train, ``(n, classes)``."""
+    """As `log_priors`, of some rows by the training rows, ``(n, classes)``."""
     return log_priors(train.targets[task], train.sources, rows.sources)
 
 
@@ -247,15 +240,15 @@ def read_dataset(
     cache: str | Path | None = None,
     progress: Progress = SILENT,
 ) -> tuple[LabeledDataset, Mapping[str, int]]:
-    """Cut all faces; also how many pictures could not be used, by reason."""
+    """Crop all faces; also how many images could not be used, by reason."""
     cached = cache_crops(examples, rule, cache, progress)
     return build_dataset(tasks, examples, cached), cached.left_out
 
 
 @dataclass(frozen=True)
 class DatasetSummary:
-    """How many labelled faces there are: by split; by task and split those whose answer is known;
-    by task, split and class, where votes count as shares.
+    """How many labelled faces there are: by split; by task and split those that know it; by task,
+    split and class, where votes count as shares.
     """
 
     faces: Mapping[str, int]
@@ -265,22 +258,11 @@ class DatasetSummary:
 
 def summarize(parts: Mapping[str, LabeledDataset], tasks: Iterable[Task]) -> DatasetSummary:
     """Count the faces of each split by task and class."""
-    tasks = tuple(tasks)
-    return DatasetSummary(
-        {split: len(part) for split, part in parts.items()},
-        {
-            task.name: {
-                split: int(mask(of.targets[task.name]).sum()) for split, of in parts.items()
-            }
-            for task in tasks
-        },
-        {
-            task.name: {
-                split: dict(
-                    zip(task.classes, part.targets[task.name].sum(axis=0).tolist(), strict=True)
-                )
-                for split, part in parts.items()
-            }
-            for task in tasks
-        },
-    )
+    known: dict[str, dict[str, int]] = {}
+    classes: dict[str, dict[str, dict[str, float]]] = {}
+    for task, (split, part) in itertools.product(tasks, parts.items()):
+        target = part.targets[task.name]
+        counts = dict(zip(task.classes, target.sum(axis=0).tolist(), strict=True))
+        known.setdefault(task.name, {})[split] = int(mask(target).sum())
+        classes.setdefault(task.name, {})[split] = counts
+    return DatasetSummary({split: len(part) for split, part in parts.items()}, known, classes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from faceattr.data.crops import cache_crops
+from faceattr.data.crops import cache_crops, content_hash
 from faceattr.data.manifest import Example, Manifest, Source
 from faceattr.data.near_duplicates import near_duplicate_sets
 from faceattr.data.store import Store, crops_folder, open_store
@@ -22,19 +21,15 @@ from faceattr.images.crop import CropRule
 from faceattr.images.load import read_picture
 from faceattr.progress import SILENT, Progress
 
-FOUND_VERSION = 1  # of how pictures are read for a detector; another one needs another look
-BATCH = 64  # pictures whose faces are written at once
-NAMED = 20  # pictures in a line for people
+FOUND_VERSION = 1  # of how images are read for a detector; another one detects anew
+BATCH = 64  # images whose faces are written at once
+NAMED = 20  # images in a line for people
 
 
 @dataclass(frozen=True)
 class Search:
-    """What came of looking for faces.
-
-    Args:
-        examples: The labelled faces. A picture that cannot be read stays as it was.
-        without: Labelled pictures in which no face was found; they are not among the examples.
-        crowded: How many pictures have more than one face, of which the largest was taken.
+    """What came of looking for faces: the labelled faces (an image that cannot be read stays as it
+    was), images without a face, and how many have several, of which the largest counts.
     """
 
     examples: tuple[Example, ...]
@@ -49,7 +44,7 @@ class Search:
             shown = ", ".join(names[:NAMED])
             yield f"left out: {len(names):,} (no face found: {shown}{more})"
         if self.crowded:
-            yield f"note: of {self.crowded:,} pictures with several faces the largest counts"
+            yield f"note: of {self.crowded:,} images with several faces the largest counts"
 
 
 def find_faces(
@@ -58,9 +53,9 @@ def find_faces(
     cache: str | Path | None = None,
     progress: Progress = SILENT,
 ) -> Search:
-    """Find the largest face of every labelled picture, as `faceattr label` would find it.
+    """Find the largest face of every labelled image, as `faceattr label` would find it.
 
-    Pictures that have a box, or hold their pixels (faces already cut out), are left as they are.
+    Images that have a box, or hold their pixels (faces already cropped), are left as they are.
     The crop cache keeps what was found.
     """
     kept: list[Example] = []
@@ -88,10 +83,11 @@ def _faces_of(
             keys = list(pool.map(lambda example: _key(example, detector), batch))
             found = {key: [_face(*one) for one in of] for key, of in store.faces(keys).items()}
             new = {k: e for k, e in zip(keys, batch, strict=True) if k and k not in found}
-            seen = zip(new, pool.map(lambda e: _detect(e, detector), new.values()), strict=True)
-            seen_faces = {key: faces for key, faces in seen if faces is not None}
-            store.put_faces({key: [_fields(one) for one in of] for key, of in seen_faces.items()})
-            found |= seen_faces
+            made = zip(new, pool.map(lambda e: _detect(e, detector), new.values()), strict=True)
+            detected = {key: faces for key, faces in made if faces is not None}
+            fields = {k: [(f.box, f.landmarks, f.score) for f in of] for k, of in detected.items()}
+            store.put_faces(fields)
+            found |= detected
             yield from ((e, found.get(key)) for key, e in zip(keys, batch, strict=True))
 
 
@@ -99,25 +95,16 @@ def _key(example: Example, detector: Detector) -> str:
     """Content of the file and detector; empty where there is nothing to look for."""
     if example.box is not None or example.pixels is not None:
         return ""
-    try:
-        digest = hashlib.sha256(example.path.read_bytes())
-    except OSError:
-        return ""
     about = json.dumps(dict(detector.provenance), sort_keys=True)
-    digest.update(f"{FOUND_VERSION} {about}".encode())
-    return digest.hexdigest()
+    return content_hash(example, f"{FOUND_VERSION} {about}")
 
 
 def _detect(example: Example, detector: Detector) -> list[Face] | None:
     try:
-        picture = read_picture(example.path, min_decode_size(detector))
+        read = read_picture(example.path, min_decode_size(detector))
     except (OSError, ValueError):
         return None
-    return [face.scaled(picture.scale) for face in detector(picture.image)]
-
-
-def _fields(face: Face) -> tuple:
-    return face.box, face.landmarks, face.score
+    return [face.scaled(read.scale) for face in detector(read.image)]
 
 
 def _face(box: list, landmarks: list | None, score: float) -> Face:
@@ -130,13 +117,13 @@ Read = TypeVar("Read", Source, Manifest)
 
 @dataclass(frozen=True)
 class FaceFinder:
-    """How the faces of labelled pictures are found and cut.
+    """How the faces of labelled images are found and cropped.
 
     Args:
-        rule: How faces are cut.
-        detector: Finds the faces in whole photographs; None: the pictures are faces.
+        rule: How faces are cropped.
+        detector: Finds the faces in whole photographs; None: the images are faces.
         cache: Folder of the crop cache.
-        photographs: Names of the sources whose pictures are whole photographs; None: all are,
+        photographs: Names of the sources whose images are whole photographs; None: all are,
             where there is a detector.
     """
 
@@ -146,28 +133,28 @@ class FaceFinder:
     photographs: Collection[str] | None = None
 
     def search(self, examples: Sequence[Example], progress: Progress = SILENT) -> Search:
-        """The faces of labelled pictures."""
+        """The faces of labelled images."""
         if self.detector is None:
             return Search(tuple(examples))
         names = self.photographs
         whole = [e for e in examples if names is None or e.source in names]
-        cut = [e for e in examples if names is not None and e.source not in names]
+        faces = [e for e in examples if names is not None and e.source not in names]
         search = find_faces(whole, self.detector, self.cache, progress) if whole else Search(())
-        return replace(search, examples=(*cut, *search.examples))
+        return replace(search, examples=(*faces, *search.examples))
 
     def faces_of(self, read: Read, progress: Progress = SILENT) -> Read:
         """The same source or manifest with faces in place of photographs; shows what is lost.
 
         Raises:
-            ValueError: No picture has a face.
+            ValueError: No image has a face.
         """
         search = self.search(read.examples, progress)
         for line in search.lines():
             progress.show(line)
         if read.examples and not search.examples:
             raise ValueError(
-                f"No face was found in any of {len(read.examples):,} pictures. If they are faces "
-                "already cut out, leave --find-faces out."
+                f"No face was found in any of {len(read.examples):,} images. If they are faces "
+                "already cropped, leave --find-faces out."
             )
         return replace(read, examples=search.examples)
 
@@ -175,5 +162,5 @@ class FaceFinder:
         self, examples: Sequence[Example], progress: Progress = SILENT
     ) -> np.ndarray:
         """For each example a number that it shares with its near-duplicates alone, ``(n,)``; one
-        whose picture cannot be read has none."""
+        whose image cannot be read has none."""
         return near_duplicate_sets(cache_crops(examples, self.rule, self.cache, progress))

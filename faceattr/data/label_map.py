@@ -79,7 +79,7 @@ def normalize_labels(
             shall be replaced occurs nowhere.
     """
     numbered = [_mapped(source, label_map.named) for source in sources]
-    met = _names_met(numbered, label_map)
+    met = _count_names(numbered, label_map)
     if label_map.strict:
         _refuse_unmet(met, label_map)
         _refuse_unvoted(sources, label_map)
@@ -87,7 +87,11 @@ def normalize_labels(
     named = [_mapped(source, label_map.renamed_to) for source in numbered]
     if label_map.votes:
         named = [count_votes(source, label_map.votes, known) for source in named]
-    return named, (*_notes(met, label_map), *_notes_on_votes(named, label_map))
+    examples = [example for source in named for example in source.examples]
+    voted = Counter(task for example in examples for task in example.votes)
+    votes = label_map.votes.items()
+    counts = (f"{task}: votes count {of:.0%} on {voted[task]:,} faces" for task, of in votes)
+    return named, (*_notes(met, label_map), *counts)
 
 
 def _mapped(source: Source, class_of: Callable[[str, str], str]) -> Source:
@@ -119,7 +123,7 @@ def _votes(task: str, votes: Votes, class_of: Callable[[str, str], str]) -> Vote
     return {name: weight for name, weight in mapped.items() if name}
 
 
-def _names_met(sources: Iterable[Source], label_map: LabelMap) -> Counter[tuple[str, str]]:
+def _count_names(sources: Iterable[Source], label_map: LabelMap) -> Counter[tuple[str, str]]:
     """How often a name of a class occurs, by task and name; votes where they are asked for."""
     met: Counter[tuple[str, str]] = Counter()
     for example in (example for source in sources for example in source.examples):
@@ -186,12 +190,6 @@ def _notes(met: Mapping[tuple[str, str], int], label_map: LabelMap) -> Iterable[
             yield f"{task}: {found} count{'s' * (len(names) == 1)} as {name or 'unknown'}"
 
 
-def _notes_on_votes(sources: Sequence[Source], label_map: LabelMap) -> Iterable[str]:
-    for task, share in label_map.votes.items():
-        count = sum(task in example.votes for source in sources for example in source.examples)
-        yield f"{task}: votes count {share:.0%} on {count:,} faces"
-
-
 def count_votes(source: Source, shares: Mapping[str, float], known: TasksByName) -> Source:
     """Let votes count beside labels, by task in these shares: 1 alone, 0.5 as much as the label.
 
@@ -200,17 +198,14 @@ def count_votes(source: Source, shares: Mapping[str, float], known: TasksByName)
     """
     examples, left_out = [], Counter(source.left_out)
     for example in source.examples:
-        if any(_is_no_face(example.votes.get(task, {})) for task in shares):
+        votes = (example.votes.get(task, {}) for task in shares)
+        if any(of and 2 * of.get(NO_FACE, 0) >= sum(of.values()) for of in votes):
             left_out["no face, by its votes"] += 1
             continue
         mixed = {task: _mixed(example, task, share, known) for task, share in shares.items()}
         labels = {**example.labels, **{task: label for task, label in mixed.items() if label}}
         examples.append(replace(example, labels=labels))
     return replace(source, examples=tuple(examples), left_out=left_out)
-
-
-def _is_no_face(votes: Votes) -> bool:
-    return bool(votes) and 2 * votes.get(NO_FACE, 0) >= sum(votes.values())
 
 
 def _mixed(example: Example, task: str, share: float, known: TasksByName) -> Votes:

@@ -1,14 +1,15 @@
-"""Labelled pictures as checked records, whatever layout they came in.
+"""Labelled images as checked records, whatever layout they came in.
 
-An `Example` is one picture (or one face of it) with the labels that are known, a `Source` is
+An `Example` is one image (or one face of it) with the labels that are known, a `Source` is
 what one file or folder holds, and a `Manifest` is any number of sources in one.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -32,17 +33,17 @@ class Example:
     """One labelled face.
 
     Args:
-        path: The picture's file, or a name for it where `pixels` holds the picture.
+        path: The image's file, or a name for it where `pixels` holds the image.
         labels: By task, a class name, or votes. A task that is not in it, or has an empty label,
             is unknown.
         votes: By task, what several people said beside the label; it counts where that is asked
             for, see `faceattr.data.label_map.count_votes`.
-        box: ``(x0, y0, x1, y1)`` in pixels of the upright picture; None: it is the face.
+        box: ``(x0, y0, x1, y1)`` in pixels of the upright image; None: it is the face.
         landmarks: Points ``(x, y)`` that level the face, the eyes first, as `crop` takes them.
         split: ``"train"``, ``"val"``, ``"test"``, or ``""`` where nobody has said.
         group: Whatever must not sit in two splits, for example an identity.
         metadata: What else is known of it, by column; nothing learns from it, reports group by it.
-        pixels: The picture itself, RGB ``uint8`` ``(height, width, 3)``, or None.
+        pixels: The image itself, RGB ``uint8`` ``(height, width, 3)``, or None.
         origin: Where the row came from, for messages.
         source: The data set that it came from, by its short name.
     """
@@ -88,17 +89,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Examples and the tasks that their labels answer.
-
-    Args:
-        tasks: With their classes.
-        examples: The labelled faces.
-        left_out: How many rows were not taken, by reason.
-        notes: What was changed in reading them, for people.
+    """Examples and the tasks that their labels answer, how many rows were not taken, by reason, and
+    what was changed in reading them, for people.
 
     Raises:
-        ValueError: There is no example, or a label is no class of its task; the first such
-            rows are named.
+        ValueError: There is no example, or a label is no class of its task.
     """
 
     tasks: tuple[Task, ...]
@@ -108,16 +103,20 @@ class Manifest:
 
     def __post_init__(self) -> None:
         if not self.examples:
-            raise ValueError("There is not a single labelled picture.")
-        wrong = [
-            f"{example.origin or example.path}: {error}"
-            for example in self.examples
-            for error in _label_errors(self.tasks, example)
-        ]
+            raise ValueError("There is not a single labelled image.")
+        wrong = list(self._label_errors())
         if wrong:
             more = f" (and {len(wrong) - 5} rows more)" if len(wrong) > 5 else ""
             cure = " Rename such labels with --map NAME=CLASS, or leave them out with --map NAME=."
             raise ValueError("; ".join(wrong[:5]) + more + cure)
+
+    def _label_errors(self) -> Iterator[str]:
+        for example, task in itertools.product(self.examples, self.tasks):
+            for name in label_names(example.labels.get(task.name)):
+                try:
+                    task.index(name)
+                except ValueError as error:
+                    yield f"{example.origin or example.path}: {error}"
 
     def only(self, split: str) -> tuple[Example, ...]:
         """The examples of one split."""
@@ -125,13 +124,8 @@ class Manifest:
 
 
 def select_split(manifest: Manifest, split: str | None) -> tuple[str, Manifest]:
-    """The rows of one split or of ``"all"``; None takes val, or all where no row is of val.
-
-    Returns:
-        The split's name and its rows.
-
-    Raises:
-        ValueError: No row is of this split.
+    """The name and the rows of one split or of ``"all"``; None takes val, or all where no row is of
+    val. ValueError where no row is of this split.
     """
     splits = {example.split for example in manifest.examples}
     chosen = split or ("val" if "val" in splits else "all")
@@ -155,15 +149,6 @@ def strongest(label: Label) -> str:
     return label if isinstance(label, str) else max(label, key=lambda name: label[name])
 
 
-def _label_errors(tasks: Sequence[Task], example: Example) -> Iterable[str]:
-    for task in tasks:
-        for name in label_names(example.labels.get(task.name)):
-            try:
-                task.index(name)
-            except ValueError as error:
-                yield str(error)
-
-
 def merge_sources(sources: Sequence[Source], known: TasksByName = KNOWN_TASKS) -> Manifest:
     """Put sources together: the tasks of all, one row for a face that stands in several.
 
@@ -179,9 +164,7 @@ def merge_sources(sources: Sequence[Source], known: TasksByName = KNOWN_TASKS) -
     for example in examples:
         key = os.path.abspath(example.path), example.box
         faces[key] = _merged(faces[key], example, tasks) if key in faces else example
-    left_out: Counter[str] = Counter()
-    for source in sources:
-        left_out.update(source.left_out)
+    left_out = sum((Counter(source.left_out) for source in sources), Counter[str]())
     return Manifest(tuple(tasks.values()), tuple(faces.values()), left_out)
 
 
@@ -216,10 +199,8 @@ def _refuse(what: str, first: Example, one: Label, second: Example, other: Label
 
 
 def target(task: Task, label: Label | None) -> np.ndarray:
-    """The target row of one face: one-hot, or votes as shares; all zeros where unknown.
-
-    Returns:
-        ``float32`` of shape ``(classes,)``, summing to 1 or 0.
+    """The target row of one face: one-hot, or votes as shares; all zeros where unknown; ``float32``
+    ``(classes,)``, summing to 1 or 0.
     """
     row = np.zeros(len(task.classes), "float32")
     if not label:

@@ -43,9 +43,9 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """What crops look like, as vectors whose scalar products are correlations: `fine` ``(n, 1600)``
-    of length 1 (0 for a crop of one colour), and `coarse`, its lowest frequencies and the length
-    of the rest, ``(n, 101)``.
+    """Crops as vectors whose scalar products are correlations: `fine` ``(n, 1600)`` of length 1 (0
+    for a crop of one colour), and `coarse` ``(n, 101)``, its lowest frequencies and the length of
+    the rest.
     """
 
     fine: np.ndarray
@@ -65,8 +65,8 @@ class Fingerprints:
 def fingerprints_of(crops: np.ndarray, index: np.ndarray) -> Fingerprints:
     """What some crops look like: RGB ``uint8`` ``(kept, size, size, 3)``, those at `index`."""
     fine = np.empty((len(index), INNER, INNER), "float32")
-    for place, number in enumerate(index):
-        fine[place] = _inner(crops[number])
+    for place, row in enumerate(index):
+        fine[place] = _inner(crops[row])
     fine -= fine.mean(axis=(1, 2), keepdims=True)
     lengths = np.linalg.norm(fine, axis=(1, 2), keepdims=True)
     fine /= np.where(lengths > SLACK, lengths, np.inf)
@@ -103,24 +103,18 @@ def detail(face: np.ndarray, other: np.ndarray) -> float:
 def near_pairs(
     faces: Fingerprints, others: Fingerprints | None = None, above: float = NEAR
 ) -> Pairs:
-    """All pairs whose correlation is above a limit, of one set or between two.
-
-    A mirrored copy is a copy: training mirrors its crops.
-
-    Returns:
-        Each pair once; within one set the earlier face is `first`.
+    """All pairs whose correlation is above a limit, of one set or between two, each once; within a
+    set the earlier face is `first`. A mirrored copy is a copy: training mirrors its crops.
     """
     right, within = (faces, True) if others is None else (others, False)
     nothing = np.zeros(0, int), np.zeros(0, int), np.zeros(0, "float32")
     found = [nothing, *_near(faces, right, above, within)]
     found += _near(faces, right.mirrored(), above, within)
-    first, second, similarity = (np.concatenate(part) for part in zip(*found, strict=True))
+    first, second, similarity = map(np.concatenate, zip(*found, strict=True))
     # A face that is nearly its own mirror image was found both ways: the higher value counts.
     order = np.lexsort((-similarity, second, first))
-    first, second, similarity = first[order], second[order], similarity[order]
-    new = np.ones(len(first), bool)
-    new[1:] = (np.diff(first) != 0) | (np.diff(second) != 0)
-    return Pairs(first[new], second[new], similarity[new])
+    _, new = np.unique(np.stack([first, second])[:, order], axis=1, return_index=True)
+    return Pairs(first[order[new]], second[order[new]], similarity[order[new]])
 
 
 def _near(
@@ -163,7 +157,7 @@ def find_near_duplicates(
     `above` is the least correlation; 1 asks for equal pixels alone.
     """
     known = set(hashes_of(others.crops, others.index))
-    found = np.array([mark in known for mark in hashes_of(rows.crops, rows.index)], bool)
+    found = np.array([one in known for one in hashes_of(rows.crops, rows.index)], bool)
     if above < 1 and len(others):
         one, other = (fingerprints_of(part.crops, part.index) for part in (rows, others))
         found[near_pairs(one, other, above).first] = True
@@ -180,12 +174,9 @@ def mark_near_duplicates(rows: LabeledDataset, train: LabeledDataset) -> Labeled
         raise ValueError(
             f"--by {NEAR_DUPLICATE} compares with rows of split train, and there are none."
         )
-    found = zip(rows.examples, find_near_duplicates(rows, train), strict=True)
+    words = np.where(find_near_duplicates(rows, train), IN_TRAIN, NOT_IN_TRAIN).tolist()
     marked = [
-        replace(
-            example,
-            metadata={**example.metadata, NEAR_DUPLICATE: IN_TRAIN if copy else NOT_IN_TRAIN},
-        )
-        for example, copy in found
+        replace(example, metadata={**example.metadata, NEAR_DUPLICATE: word})
+        for example, word in zip(rows.examples, words, strict=True)
     ]
     return replace(rows, examples=marked)

@@ -6,7 +6,7 @@ several, give every label the name of its class, find faces, and put all into on
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from faceattr.data.csv_manifest import read_cells, read_manifest
 from faceattr.data.face_finder import FaceFinder
 from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap, normalize_labels
 from faceattr.data.manifest import Manifest, Source, TasksByName, merge_sources
-from faceattr.data.public_datasets import FER2013_FILE, is_fer2013, read_fer2013, read_listing
+from faceattr.data.public_datasets import FER2013_FILE, read_fer2013, read_listing
 from faceattr.data.splits import assign_splits
 from faceattr.progress import SILENT, Progress
 from faceattr.tasks import EXPRESSION, KNOWN_TASKS
@@ -54,16 +54,12 @@ def read_source(
         )
     inside = (path / name for name in (MANIFEST, FER2013_FILE))
     path = next((file for file in inside if file.is_file()), path)
-    if path.is_file():
-        return _read_csv(path, {task} if task else columns, known)
-    if not task:
-        raise ValueError(f"{path} is a folder, so say what its labels are: TASK={path}")
-    return read_listing(path, task) or read_folder(path, task)
-
-
-def _read_csv(path: Path, wanted: Collection[str] | None, known: TasksByName) -> Source:
-    table = read_cells(path)
-    if not is_fer2013(table):
+    if not path.is_file():
+        if not task:
+            raise ValueError(f"{path} is a folder, so say what its labels are: TASK={path}")
+        return read_listing(path, task) or read_folder(path, task)
+    table, wanted = read_cells(path), {task} if task else columns
+    if not {"emotion", "pixels"} <= set(table.columns):
         return read_manifest(path, table, wanted, known)
     if wanted is not None and EXPRESSION.name not in wanted:
         raise ValueError(f"{path} is FER2013's file: its task is expression, not {wanted}.")
@@ -74,15 +70,15 @@ def read_named(
     specs: Sequence[str], columns: Collection[str] | None, known: TasksByName
 ) -> list[Source]:
     """Read sources as `read_source` does, each with its name beside its examples."""
-    found = []
+    sources = []
     for spec, name in zip(specs, names_of(specs), strict=True):
         source = read_source(spec, columns, known)
-        examples = (
+        examples = tuple(
             replace(one, source=name, metadata={SOURCE: name, **one.metadata})
             for one in source.examples
         )
-        found.append(replace(source, examples=tuple(examples)))
-    return found
+        sources.append(replace(source, examples=examples))
+    return sources
 
 
 def read_for_training(
@@ -95,15 +91,11 @@ def read_for_training(
 ) -> Manifest:
     """Read sources, unite them, and set validation rows aside for those that have none.
 
-    All sources are united first: what they share is on one side.
-
     Args:
-        specs: ``"task=path"`` or ``"path"`` each, see `read_source`.
-        columns: Tasks to take from bare CSVs.
+        specs, columns, known: As for `read_source`.
         label_map: How the labels are to be understood.
-        known: Tasks whose classes are fixed.
-        finder: How faces are found and cut, so that near-duplicates are set aside together;
-            None: nobody looks at the pictures.
+        finder: How faces are found and cropped, so that near-duplicates are set aside together;
+            None: nobody looks at the images.
         progress: Is told how far the work is, and what was left out.
     """
     sources, notes = _read(specs, columns, label_map, known, finder, progress)
@@ -122,16 +114,10 @@ def read_for_model(
     aside: bool = False,
     progress: Progress = SILENT,
 ) -> Manifest:
-    """Read sources for the tasks (and class orders) that a model knows.
+    """Read sources for the tasks (and class orders) that a model knows, `known` by name.
 
-    Args:
-        specs: As for `read_for_training`.
-        known: The model's tasks by name.
-        label_map: How the labels are to be understood.
-        finder: How faces are found; None: the pictures are faces.
-        aside: Set validation rows aside where a source has none of its own; else rows stay as
-            they are.
-        progress: Is told how far the work is, and what was left out.
+    `aside` sets validation rows aside where a source has none of its own; the rest is as for
+    `read_for_training`.
 
     Raises:
         ValueError: No source has a label for any of the tasks.
@@ -190,7 +176,13 @@ def names_of(specs: Sequence[str]) -> list[str]:
     Those of the same name are told apart by the folders that they lie in: ``a/train``, ``b/train``.
     """
     paths = [_parts_of(spec) for spec in specs]
-    return ["/".join(next(_unique_ends(path, paths))) for path in paths]
+    names = []
+    for path in paths:
+        others = [other for other in paths if other != path]
+        ends = (path[start:] for start in reversed(range(len(path))))
+        unique = (end for end in ends if all(o[-len(end) :] != end for o in others))
+        names.append("/".join(next(unique)))
+    return names
 
 
 def _parts_of(spec: str) -> tuple[str, ...]:
@@ -199,16 +191,6 @@ def _parts_of(spec: str) -> tuple[str, ...]:
     if path.is_file() and path.name in (MANIFEST, FER2013_FILE):
         path = path.parent
     return (*path.parent.parts, path.stem if path.is_file() else path.name)
-
-
-def _unique_ends(
-    path: tuple[str, ...], paths: Sequence[tuple[str, ...]]
-) -> Iterator[tuple[str, ...]]:
-    """Ends of a path that no other path has, the shortest first."""
-    others = [other for other in paths if other != path]
-    for start in reversed(range(len(path))):
-        if all(other[-len(path[start:]) :] != path[start:] for other in others):
-            yield path[start:]
 
 
 def without_folders(spec: str) -> str:

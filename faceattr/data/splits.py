@@ -25,16 +25,12 @@ def assign_splits(
     """Give every row a split, and every source validation rows.
 
     Rows without a split follow what they hang together with: their group, the other faces of
-    their picture, their near-duplicates, whichever source these came from. Where a source has val
+    their image, their near-duplicates, whichever source these came from. Where a source has val
     rows of its own the rest of it trains; else a fifth of all that is not test is set aside for
     val, stratified by source and answer, with what hangs together kept on one side.
 
-    Args:
-        examples: The labelled faces of all sources.
-        alike: Numbers faces so that near-duplicates share one, see
-            `faceattr.data.face_finder.FaceFinder.near_duplicates`; it is asked only where val is
-            set aside. None: nobody looks at the pictures.
-        seed: Decides which rows.
+    `alike` numbers faces so that near-duplicates share one, see
+    `faceattr.data.face_finder.FaceFinder.near_duplicates`; it is asked only where val is set aside.
 
     Raises:
         ValueError: A group is stated in two splits, or there are too few rows.
@@ -48,8 +44,7 @@ def assign_splits(
     ]
     if asked.any():
         _set_aside(examples, splits, asked, alike, seed)
-    found = zip(examples, splits, strict=True)
-    return tuple(replace(example, split=split) for example, split in found)
+    return tuple(replace(example, split=s) for example, s in zip(examples, splits, strict=True))
 
 
 def _splits_of_groups(examples: Sequence[Example]) -> dict[str, str]:
@@ -75,8 +70,8 @@ def _set_aside(
 ) -> None:
     """Fill in the splits of sources that have no val rows: a fifth of each goes to val."""
     groups = [example.group for example in examples]
-    pictures = [os.path.abspath(example.path) for example in examples]
-    sides = connected_sets([groups, pictures, *([alike(examples)] if alike else [])])
+    images = [os.path.abspath(example.path) for example in examples]
+    sides = connected_sets([groups, images, *([alike(examples)] if alike else [])])
     # A stated train is a choice against test, not against val: it may still be set aside.
     fixed = {
         side: split
@@ -101,10 +96,10 @@ def _stratified_fifth(examples: Sequence[Example], sides: np.ndarray, seed: int)
     if len(set(sides)) < FEWEST:
         remain = f", of which {len(set(sides))} remain where groups and copies count once,"
         raise ValueError(
-            f"{len(examples)} pictures{remain * is_grouped} are too few to set a fifth aside for "
+            f"{len(examples)} images{remain * is_grouped} are too few to set a fifth aside for "
             f"validation: give at least {FEWEST}, or a column 'split' with train and val."
         )
-    answers = np.array([f"{example.source} {_answer(example)}" for example in examples])
+    answers = np.array([f"{example.source} {_labels(example)}" for example in examples])
     if np.unique(answers, return_counts=True)[1].max() < FEWEST:
         answers[:] = "any"
     kind = StratifiedGroupKFold if is_grouped else StratifiedKFold
@@ -116,8 +111,7 @@ def _stratified_fifth(examples: Sequence[Example], sides: np.ndarray, seed: int)
     return np.isin(np.arange(len(examples)), val)
 
 
-def _answer(example: Example) -> str:
-    """All that is known of an example in one word."""
+def _labels(example: Example) -> str:
     known = ((task, label) for task, label in sorted(example.labels.items()) if label)
     return " ".join(f"{task}={strongest(label)}" for task, label in known)
 
@@ -125,15 +119,10 @@ def _answer(example: Example) -> str:
 def connected_sets(
     labels: Sequence[Sequence[Hashable] | np.ndarray], pairs: np.ndarray | None = None
 ) -> np.ndarray:
-    """Number sets of things so that whatever hangs together, also through others, is in one set.
+    """For each thing the number of its set, ``(things,)``: what hangs together is in one set.
 
-    Args:
-        labels: Lists with a label for each thing. Two things hang together where a list has the
-            same label for both; None and empty texts are no labels.
-        pairs: Places of things that hang together as well, ``int`` ``(m, 2)``.
-
-    Returns:
-        The number of each thing's set, ``(things,)``.
+    Two things hang together, also through others, where one of the lists `labels` has the same
+    label for both (None and empty texts are no labels), or as one of `pairs`, ``int`` ``(m, 2)``.
     """
     count = nodes = len(labels[0])
     edges = [np.zeros((0, 2), int) if pairs is None else pairs]
