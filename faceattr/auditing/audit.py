@@ -13,8 +13,7 @@ import pandas as pd
 from faceattr.auditing import checks
 from faceattr.auditing.checks import Audit, Finding
 from faceattr.auditing.label_permutation import find_label_permutations
-from faceattr.data.crops import cache_crops
-from faceattr.data.dataset import LabeledDataset
+from faceattr.data.dataset import LabeledDataset, cache_crops
 from faceattr.data.face_finder import FaceFinder
 from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap, normalize_labels
 from faceattr.data.manifest import Example, Source, merge_sources, strongest, targets

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from faceattr.data.crops import cache_crops
-from faceattr.data.dataset import build_dataset
+from faceattr.data.dataset import build_dataset, cache_crops
 from faceattr.data.manifest import Example, targets
 from faceattr.evaluation.metrics import confusion_of, predict
 from faceattr.model import file as model_file

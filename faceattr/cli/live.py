@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 from rich.console import Console
@@ -23,7 +24,7 @@ def add_command(commands) -> None:
         "--output",
         action="append",
         metavar="FILE",
-        help="write the picture as drawn (.mp4, .mkv, .mov) or a timeline of all faces (.csv); "
+        help="write the image as drawn (.mp4, .mkv, .mov) or a timeline of all faces (.csv); "
         "may be given several times",
     )
     add("--headless", action="store_true", help="open no window; every frame of a file is used")
@@ -32,7 +33,7 @@ def add_command(commands) -> None:
     add("--detector", help="auto, yunet, centerface, mtcnn, none or a YuNet .onnx file")
     add_precision(parser)
     add("--offline", action="store_true", help="never download the detector's file")
-    add("--auto-rotate", action="store_true", help="search faces on their sides and heads as well")
+    add("--auto-rotate", action="store_true", help="detect faces on their sides and heads as well")
     add("--min-face", type=float, metavar="PIXELS", help="do not describe smaller faces")
     add("--min-confidence", type=float, metavar="P", help="say 'unsure' below this probability")
     add("--rate", type=float, metavar="FPS", help="frames a second of a folder of frames (25)")
@@ -41,17 +42,13 @@ def add_command(commands) -> None:
     look.add_argument("--bars", action="store_true", help="bars for every class")
     look.add_argument("--blur", action="store_true", help="make faces unrecognisable")
     look.add_argument("--mirror", action="store_true", help="turn left and right round")
-    look.add_argument("--snapshots", metavar="DIR", help="where key s saves pictures (here)")
+    look.add_argument("--snapshots", metavar="DIR", help="where key s saves images (here)")
     pace = parser.add_argument_group("inference budget and smoothing")
     add = pace.add_argument
-    add("--detect-every", type=int, metavar="N", help="search faces in every N-th frame (3)")
+    add("--detect-every", type=int, metavar="N", help="detect faces in every N-th frame (3)")
     add("--ask-at-once", type=int, metavar="N", help="most faces described in one frame (4)")
-    add(
-        "--time-constant",
-        type=float,
-        metavar="S",
-        help="seconds over which answers are averaged (0.7)",
-    )
+    averaged = "seconds over which answers are averaged (0.7)"
+    add("--time-constant", type=float, metavar="S", help=averaged)
     add("--hysteresis", type=float, metavar="P", help="lead another answer needs (0.1)")
     web = parser.add_argument_group("in the browser")
     web.add_argument("--web", action="store_true", help="serve a page with camera and drop field")
@@ -63,9 +60,7 @@ def add_command(commands) -> None:
 
 
 BROKE_OFF = 1
-CANNOT = (
-    "--web has no use for {}: the page in the browser has the camera, the files and the buttons."
-)
+CANNOT = "--web has no use for {}: the page has the camera, the files and the buttons."
 IN_A_WINDOW = ("source", "output", "headless", "every_frame", "rate", "snapshots", "overwrite")
 
 
@@ -94,8 +89,9 @@ def _watch(source="0", quiet=False, **given) -> int:
     # What is typed wrongly shall be told before the seconds that a model takes to load.
     with open_feed(source, **_taken(given, ("rate",))) as feed, ctrl_c() as stopped:
         attributes = open_attributes(given, Aside(console))
-        progress = LiveProgress(console, outputs.headless)
-        with watch(feed, attributes, every_frame=every_frame, **how) as watching, progress:
+        status = console.status("watching") if outputs.headless else nullcontext()
+        progress = LiveProgress(console, status)
+        with watch(feed, attributes, every_frame=every_frame, **how) as watching, status:
             summary = Viewer(watching, outputs, view, progress).run(stopped)
     if summary.failure:
         Aside().show(f"faceattr: {summary.failure}. What was written so far is whole.")
@@ -129,9 +125,7 @@ def _budget_and_smoothing(given: dict) -> dict:
     from faceattr.live.tracking import Smoothing
 
     budget = _taken(given, ("detect_every", "ask_at_once"))
-    smoothing = _taken(given, ("time_constant", "hysteresis"))
-    if "min_confidence" in given:
-        smoothing["min_confidence"] = given.pop("min_confidence")
+    smoothing = _taken(given, ("time_constant", "hysteresis", "min_confidence"))
     found = {"budget": InferenceBudget(**budget)} if budget else {}
     return found | ({"smoothing": Smoothing(**smoothing)} if smoothing else {})
 
@@ -139,23 +133,14 @@ def _budget_and_smoothing(given: dict) -> dict:
 class LiveProgress(Aside):
     """Lines on standard error and, where there is no window, a status that changes in place."""
 
-    def __init__(self, console: Console, has_status: bool) -> None:
+    def __init__(self, console: Console, status) -> None:
         super().__init__(console)
-        self._status = console.status("watching") if has_status else None
+        self._status = status
 
     def show(self, record: object) -> None:
         from faceattr.live.viewer import Status
 
-        if isinstance(record, Status) and self._status:
+        if isinstance(record, Status):
             self._status.update(record)
         else:
             super().show(record)
-
-    def __enter__(self) -> LiveProgress:
-        if self._status:
-            self._status.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._status:
-            self._status.stop()

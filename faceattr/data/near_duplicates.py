@@ -17,8 +17,7 @@ import cv2
 import numpy as np
 from scipy.fft import dct
 
-from faceattr.data.crops import CachedCrops
-from faceattr.data.dataset import LabeledDataset
+from faceattr.data.dataset import CachedCrops, LabeledDataset
 from faceattr.data.splits import connected_sets
 
 NEAR, SURE = 0.95, 0.8
