@@ -6,7 +6,7 @@ several, give every label the name of its class, find faces, and put all into on
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -176,13 +176,7 @@ def names_of(specs: Sequence[str]) -> list[str]:
     Those of the same name are told apart by the folders that they lie in: ``a/train``, ``b/train``.
     """
     paths = [_parts_of(spec) for spec in specs]
-    names = []
-    for path in paths:
-        others = [other for other in paths if other != path]
-        ends = (path[start:] for start in reversed(range(len(path))))
-        unique = (end for end in ends if all(o[-len(end) :] != end for o in others))
-        names.append("/".join(next(unique)))
-    return names
+    return ["/".join(next(_unique_ends(path, paths))) for path in paths]
 
 
 def _parts_of(spec: str) -> tuple[str, ...]:
@@ -191,6 +185,16 @@ def _parts_of(spec: str) -> tuple[str, ...]:
     if path.is_file() and path.name in (MANIFEST, FER2013_FILE):
         path = path.parent
     return (*path.parent.parts, path.stem if path.is_file() else path.name)
+
+
+def _unique_ends(
+    path: tuple[str, ...], paths: Sequence[tuple[str, ...]]
+) -> Iterator[tuple[str, ...]]:
+    """Ends of a path that no other path has, the shortest first."""
+    others = [other for other in paths if other != path]
+    for start in reversed(range(len(path))):
+        if all(other[-len(path[start:]) :] != path[start:] for other in others):
+            yield path[start:]
 
 
 def without_folders(spec: str) -> str:
