@@ -1,1 +1,1 @@
-"""Labelled pictures as checked records, read, put together, divided and cut."""
+"""Labelled images as checked records, read, put together, divided and cropped."""

@@ -95,7 +95,6 @@ def content_hash(example: Example, about: str) -> str:
 
 
 def _crop(example: Example, rule: CropRule) -> np.ndarray | str:
-    """The crop, or why there is none."""
     try:
         image = example.pixels if example.pixels is not None else read_image(example.path)
     except (OSError, ValueError):
@@ -338,7 +337,6 @@ class DatasetSummary:
 
 
 def summarize(parts: Mapping[str, LabeledDataset], tasks: Iterable[Task]) -> DatasetSummary:
-    """Count the faces of each split by task and class."""
     known: dict[str, dict[str, int]] = {}
     classes: dict[str, dict[str, dict[str, float]]] = {}
     for task, (split, part) in itertools.product(tasks, parts.items()):

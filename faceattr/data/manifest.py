@@ -174,7 +174,6 @@ def _own_task(name: str, examples: Iterable[Example]) -> Task:
 
 
 def _merged(first: Example, second: Example, tasks: Mapping[str, Task]) -> Example:
-    """One example with the labels of both."""
     for name in first.labels.keys() & second.labels.keys():
         one, other = (target(tasks[name], e.labels[name]) for e in (first, second))
         if one.any() and other.any() and not np.array_equal(one, other):

@@ -1,7 +1,7 @@
 """Faces that occur twice: pixel for pixel, or nearly.
 
 Near-duplicates are crops whose normalised correlation is above 0.95 after both were made grey,
-shrunk to 48 pixels, blurred by one pixel and cut to the inner 40. All pairs are compared, and
+shrunk to 48 pixels, blurred by one pixel and cropped to the inner 40. All pairs are compared, and
 none is missed: of unit vectors u and v the correlation is at most that of their coarse parts
 plus the product of the lengths of what is left, so only pairs that pass this bound, found by
 one matrix product over 101 numbers a face instead of 1,600, are compared in full.
@@ -54,7 +54,6 @@ class Fingerprints:
         return len(self.fine)
 
     def mirrored(self) -> Fingerprints:
-        """The fingerprints of the mirrored crops."""
         fine = self.fine.reshape(-1, INNER, INNER)[:, :, ::-1].reshape(len(self), INNER**2)
         # A mirrored wave of an odd number is its negative.
         signs = np.append(np.tile((-1.0) ** np.arange(COARSE), COARSE), 1).astype("float32")

@@ -40,7 +40,7 @@ def read_source(
         known: Tasks whose classes are fixed.
 
     Raises:
-        FileNotFoundError: PATH does not exist, or names pictures that do not.
+        FileNotFoundError: PATH does not exist, or names images that do not.
         ValueError: PATH cannot be read as any known layout.
     """
     task, equals, rest = spec.partition("=")

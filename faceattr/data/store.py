@@ -99,7 +99,7 @@ class Rows:
         self._whole |= {key: place for _, key, place, _ in lines}
 
     def _append(self, rows: Sequence[np.ndarray]) -> int:
-        """Write rows behind all others; returns the place of the first."""
+        """Write rows behind all others; the place of the first."""
         with open(self._path, "ab") as file:
             start = -(-file.tell() // self._row_bytes)
             file.truncate(start * self._row_bytes)  # a kill may have left a part of a row
@@ -132,7 +132,8 @@ class Store:
                     database.execute("DELETE FROM rows WHERE file = ?", (name,))
             if faces:
                 database.execute("DELETE FROM faces")
-        database.execute("VACUUM")
+        if faces:
+            database.execute("VACUUM")
 
     def faces(self, keys: Iterable[str]) -> dict[str, Any]:
         """What `put_faces` kept, by key, as far as it is there."""

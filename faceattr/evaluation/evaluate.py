@@ -143,7 +143,6 @@ def _provenance(evaluation: Evaluation, model: Path, flip: bool) -> dict[str, An
 
 
 def _scored(split: str, rows: LabeledDataset, whole: Manifest) -> str:
-    """Which rows were scored, and how many were not."""
     if split == "all":
         return f"scored: {len(rows):,} faces of all splits"
     others = Counter(example.split for example in whole.examples if example.split != split)

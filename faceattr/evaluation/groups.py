@@ -37,7 +37,6 @@ class Group:
 
     @property
     def is_small(self) -> bool:
-        """Whether it has under 30 rows."""
         return self.n < FEW
 
 
@@ -80,7 +79,6 @@ class Groups:
 
     @property
     def summary(self) -> str:
-        """The gap in a sentence."""
         if self.worst is None or self.gap is None:
             return f"fewer than two groups have {FEW} rows, so there is no gap to tell"
         chance = "; their intervals overlap" if self.may_be_chance else ""

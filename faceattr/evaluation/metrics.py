@@ -29,7 +29,7 @@ class TaskPredictions:
     Args:
         rows: Where these rows stand among all, ``(n,)``.
         truth: Number of the true class, ``(n,)``; of votes the strongest, of a tie the first.
-        probabilities: What the head said, ``(n, classes)``.
+        probabilities: What the head answered, ``(n, classes)``.
     """
 
     task: Task
@@ -144,7 +144,6 @@ class ClassScore:
 
     @property
     def has_few(self) -> bool:
-        """Whether it has so few rows that its figures say little."""
         return self.n < FEW_OF_A_CLASS
 
 
@@ -191,7 +190,6 @@ class Score:
 
     @property
     def classes(self) -> tuple[ClassScore, ...]:
-        """What the confusion says of every class."""
         counts = np.array(self.confusion)
         hits, totals = counts.diagonal().tolist(), counts.sum(axis=1).tolist()
         recall, precision, f1 = (figure.tolist() for figure in _class_figures(counts))
@@ -255,10 +253,10 @@ def predict(
 
 
 def score_model(
-    model: keras.Model, tasks: Iterable[Task], rows: LabeledDataset, batch_size: int = 128
+    model: keras.Model, tasks: Iterable[Task], rows: LabeledDataset
 ) -> dict[str, Score]:
     """Score every task that the model and the rows share."""
-    return scores_of(predict(model, rows, batch_size), tasks, rows)
+    return scores_of(predict(model, rows), tasks, rows)
 
 
 def scores_of(

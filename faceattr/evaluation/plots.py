@@ -44,7 +44,6 @@ def _drawing(style: Any) -> Iterator[None]:
 
 
 def save_png(draw: Draw, path: Path) -> None:
-    """Draw a figure into a PNG file."""
     with _drawing(PLAIN):
         draw().savefig(path, dpi=130)
 

@@ -1,6 +1,6 @@
 """What was measured of one model on one set of rows, and the report that shows it.
 
-``report.html`` has everything in one file, ``card.md`` the same beside pictures.
+``report.html`` has everything in one file, ``card.md`` the same beside figures.
 """
 
 from __future__ import annotations
@@ -60,18 +60,12 @@ def mistakes_of(predictions: TaskPredictions) -> list[Mistake]:
     """All wrong answers to one task, the surest first."""
     wrong = np.flatnonzero(~predictions.correct)
     order = wrong[np.argsort(-predictions.confidence[wrong], kind="stable")]
-    task, said, predicted = predictions.task, predictions.probabilities, predictions.predicted
-    return [
-        Mistake(
-            task.name,
-            int(predictions.rows[i]),
-            task.classes[predictions.truth[i]],
-            task.classes[predicted[i]],
-            float(said[i].max()),
-            float(said[i, predictions.truth[i]]),
-        )
-        for i in order
-    ]
+    task, predicted, mistakes = predictions.task, predictions.predicted, []
+    for i in order:
+        truth, answer, shares = predictions.truth[i], predicted[i], predictions.probabilities[i]
+        about = task.name, int(predictions.rows[i]), task.classes[truth], task.classes[answer]
+        mistakes.append(Mistake(*about, float(shares[answer]), float(shares[truth])))
+    return mistakes
 
 
 @dataclass(frozen=True)
@@ -102,7 +96,6 @@ class Evaluation:
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        """The tasks that were scored."""
         return tuple(predictions.task for predictions in self.predictions)
 
     @cached_property
@@ -112,7 +105,6 @@ class Evaluation:
 
     @cached_property
     def scores(self) -> dict[str, Score]:
-        """By task, how good the answers are."""
         return scores_of(self.probabilities, self.description.tasks, self.rows)
 
     @cached_property
@@ -173,13 +165,12 @@ def _write_mistakes(evaluation: Evaluation, path: Path) -> None:
         writer.writerow(COLUMNS)
         for wrong in (one for some in evaluation.mistakes.values() for one in some):
             box = (examples[wrong.row].box if examples else None) or ("",) * len(BOX)
-            sure = f"{wrong.probability:.4f}", f"{wrong.true_probability:.4f}"
-            said = wrong.task, wrong.truth, wrong.answer, *sure
-            writer.writerow([evaluation.path_of(wrong.row), *box, *said])
+            shares = f"{wrong.probability:.4f}", f"{wrong.true_probability:.4f}"
+            names = wrong.task, wrong.truth, wrong.answer
+            writer.writerow([evaluation.path_of(wrong.row), *box, *names, *shares])
 
 
 def _draw_mistakes(evaluation: Evaluation, path: Path) -> None:
-    """The surest mistakes of each task as a contact sheet."""
     rows, tiles = evaluation.rows, []
     for wrong in (one for some in evaluation.mistakes.values() for one in some[:SHOWN]):
         lines = f"{wrong.answer} {wrong.probability:.0%}", f"label: {wrong.truth}"

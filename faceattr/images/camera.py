@@ -147,7 +147,6 @@ class _Camera:
             return bool(self.video.grab())
 
     def close(self) -> None:
-        """Give the device back."""
         # OpenCV crashes when a capture is released under a thread that waits for an image;
         # one that waits for ever keeps it until the process ends.
         if self._reading.acquire(timeout=CLOSE_SECONDS):

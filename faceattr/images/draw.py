@@ -176,7 +176,6 @@ class Canvas:
         return round(size)
 
     def darken(self, area: Area, opacity: float = PLATE_OPACITY) -> None:
-        """Make an area dark enough for light letters."""
         x0, y0, x1, y1 = area
         part = self.image[max(y0, 0) : y1, max(x0, 0) : x1]
         if part.size:
@@ -189,7 +188,6 @@ class Canvas:
         return width + 2 * pad, step * len(lines) + 2 * pad - round(0.2 * size)
 
     def width_of(self, text: str, size: int, weight: int = REGULAR) -> int:
-        """The width of a line in pixels."""
         _, _, width, _ = cv2.getTextSize((0, 0), text, (0, 0), self._font, size, weight)
         return int(width)
 

@@ -97,7 +97,6 @@ def frames_at(path: PathLike, seconds: Iterable[float]) -> Iterator[tuple[float,
 
 
 def always(second: float) -> bool:
-    """Take every frame."""
     return True
 
 
@@ -152,7 +151,6 @@ class Video:
                     break
 
     def close(self) -> None:
-        """Give the file or stream back."""
         # FFmpeg crashes when it is closed under a thread that waits for an image; one that
         # waits longer than this is ended by its own time-out.
         if self._reading.acquire(timeout=CLOSE_SECONDS):

@@ -1,4 +1,4 @@
-"""Faces in moving pictures: ``for frame, faces in live.watch(0): ...``."""
+"""Faces in moving images: ``for frame, faces in live.watch(0): ...``."""
 
 from faceattr.live.face_tracker import InferenceBudget
 from faceattr.live.outputs import Timeline, VideoFile

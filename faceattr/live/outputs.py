@@ -1,4 +1,4 @@
-"""Where moving pictures and their answers go: a video file, a timeline."""
+"""Where moving images and their answers go: a video file, a timeline."""
 
 from __future__ import annotations
 
@@ -159,7 +159,6 @@ class Timeline:
         self._flushed = time.monotonic()
 
     def write(self, frame: Frame, faces: Sequence[LiveFace]) -> None:
-        """Add the rows of a frame."""
         self._table.writerows(_row(frame, face, self._tasks) for face in faces)
         self.rows += len(faces)
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
@@ -174,7 +173,6 @@ class Timeline:
 
 
 def timeline_columns(tasks: Sequence[Task]) -> list[str]:
-    """The columns of a timeline, in order."""
     columns = ["time", "frame", "track", "x0", "y0", "x1", "y1", "detection"]
     for task in tasks:
         columns += [task.name, f"{task.name}_prob"]

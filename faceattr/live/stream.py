@@ -130,7 +130,6 @@ class FpsMeter:
             self._last_update = latest.number
 
     def line(self) -> str:
-        """All of it in one line."""
         ticks = self._ticks or [(0.0, 0)]
         spent = ticks[-1][0] - ticks[0][0] or math.inf
         shown, analysed = (len(ticks) - 1) / spent, (ticks[-1][1] - ticks[0][1]) / spent

@@ -206,7 +206,6 @@ class Window:
         self._is_open = False
 
     def show(self, image: np.ndarray) -> None:
-        """Show an RGB ``uint8`` image ``(h, w, 3)``."""
         if not self._is_open:
             flags = cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL
             cv2.namedWindow(self.title, flags)
