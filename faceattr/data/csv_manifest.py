@@ -23,10 +23,8 @@ SEPARATORS = {";": "semicolons", "\t": "tabs"}  # that spreadsheets write in pla
 # FER+ (Barsoum et al. 2016): what ten people said of a face, under these names.
 NO_FACE = "nf"
 NO_CLASS = ("unknown", NO_FACE)
-FERPLUS = (
-    *("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt"),
-    *NO_CLASS,
-)
+EMOTIONS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
+FERPLUS = EMOTIONS + NO_CLASS
 
 
 def read_cells(path: Path) -> pd.DataFrame:
@@ -79,10 +77,8 @@ def read_votes(path: Path, table: pd.DataFrame, columns: Mapping[str, str]) -> l
             f"{path.name} line {line + 2}: votes are numbers from 0 on or empty. "
             f"Received: {', '.join(table.loc[line, list(columns)])}"
         )
-    return [
-        {name: count for name, count in zip(columns.values(), row, strict=True) if count > 0}
-        for row in numbers.to_numpy().tolist()
-    ]
+    counts = (zip(columns.values(), row, strict=True) for row in numbers.to_numpy().tolist())
+    return [{name: count for name, count in row if count > 0} for row in counts]
 
 
 def read_manifest(

@@ -19,10 +19,8 @@ from faceattr.images.crop import Box, Landmarks
 from faceattr.tasks import KNOWN_TASKS, Task
 
 SPLITS = ("train", "val", "test")
-SPLIT_NAMES = {
-    **{name: name for name in SPLITS},
-    **{"training": "train", "valid": "val", "validation": "val", "testing": "test"},
-}
+OTHER_NAMES = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+SPLIT_NAMES = OTHER_NAMES | {name: name for name in SPLITS}
 Votes = Mapping[str, float]  # by class, how many people said so
 Label = str | Votes
 TasksByName = Mapping[str, Task]
@@ -202,18 +200,16 @@ def target(task: Task, label: Label | None) -> np.ndarray:
     ``(classes,)``, summing to 1 or 0.
     """
     row = np.zeros(len(task.classes), "float32")
-    if not label:
-        return row
-    for name, weight in {label: 1.0}.items() if isinstance(label, str) else label.items():
+    votes = ({label: 1.0} if isinstance(label, str) else label) if label else {}
+    for name, weight in votes.items():
         row[task.index(name)] += weight
     return row / row.sum() if row.sum() > 0 else row
 
 
 def targets(tasks: Iterable[Task], examples: Sequence[Example]) -> dict[str, np.ndarray]:
     """By task, the target rows of all examples: ``float32`` of shape ``(n, classes)``."""
-    return {
-        task.name: np.array(
-            [target(task, example.labels.get(task.name)) for example in examples], "float32"
-        ).reshape(-1, len(task.classes))
-        for task in tasks
-    }
+    found = {}
+    for task in tasks:
+        rows = [target(task, example.labels.get(task.name)) for example in examples]
+        found[task.name] = np.array(rows, "float32").reshape(-1, len(task.classes))
+    return found

@@ -71,19 +71,11 @@ def _fer2013_face(
 
 
 CELEBA_FILES = ("list_attr_celeba.txt", "list_attr_celeba.csv")
-CELEBA_SPLITS = (
-    "list_eval_partition.txt",
-    "list_eval_partition.csv",
-    "../Eval/list_eval_partition.txt",
-)
+CELEBA_SPLITS = ("", ".txt"), ("", ".csv"), ("../Eval/", ".txt")  # places and endings
 MALE = "male"  # the only attribute of CelebA that is one of our tasks
 EXPW_FILE = "label.lst"
 # Where the images lie, seen from the folder of the list.
-CELEBA_IMAGES = (
-    "img_align_celeba",
-    "img_align_celeba/img_align_celeba",
-    "../Img/img_align_celeba",
-)
+CELEBA_IMAGES = ("img_align_celeba", "img_align_celeba/img_align_celeba", "../Img/img_align_celeba")
 EXPW_IMAGES = ("origin", "image/origin", "../image/origin", "image", ".")
 EXPW_COLUMNS = ("name", "face", "top", "left", "right", "bottom", "detection", "label")
 
@@ -123,18 +115,16 @@ def _read_celeba(path: Path, task: str) -> Source:
     folder, splits = _images_of(path, CELEBA_IMAGES, str(table.index[0])), _celeba_splits(path)
     examples = []
     for name, value in zip(map(str, values.index), values, strict=True):
-        labels, split, origin = (
-            {task: classes[value > 0]},
-            splits.get(name, ""),
-            f"{path.name} {name}",
-        )
+        labels, split = {task: classes[value > 0]}, splits.get(name, "")
+        origin = f"{path.name} {name}"
         examples.append(Example(folder / name, labels, split=split, origin=origin))
     return Source((task,), tuple(examples))
 
 
 def _celeba_splits(path: Path) -> dict[str, str]:
     """The splits by image; none where CelebA's list of them is not there."""
-    for file in (path.parent / name for name in CELEBA_SPLITS):
+    for place, ending in CELEBA_SPLITS:
+        file = path.parent / f"{place}list_eval_partition{ending}"
         if file.is_file():
             table = _read_table(file, header=None if file.suffix == ".txt" else 0)
             return {str(name): SPLITS[int(n)] for name, n in table.iloc[:, 0].items()}

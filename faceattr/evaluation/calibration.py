@@ -208,12 +208,9 @@ def calibrate(
             continue
         target, prior = val.targets[name], (log_priors or {}).get(name)
         right, confidence = cross_calibrated(target, answers, prior)
-        found[name] = Calibration(
-            fit_temperature(target, answers, log_prior=prior),
-            len(right) >= FEWEST,
-            calibration_error(right, confidence),
-            expected_ece(confidence),
-        )
+        fitted = fit_temperature(target, answers, log_prior=prior), len(right) >= FEWEST
+        errors = calibration_error(right, confidence), expected_ece(confidence)
+        found[name] = Calibration(*fitted, *errors)
         head = model.get_layer(name)
         head.set_weights([weights / found[name].temperature for weights in head.get_weights()])
     return found

@@ -263,24 +263,20 @@ def scores_of(
     answers: Mapping[str, np.ndarray], tasks: Iterable[Task], rows: LabeledDataset
 ) -> dict[str, Score]:
     """Score what `predict` answered for the rows, for every task that both have."""
-    return {
-        task.name: score(task, rows.targets[task.name], answers[task.name])
-        for task in tasks
-        if task.name in answers and task.name in rows.targets
-    }
+    shared = [task for task in tasks if task.name in answers and task.name in rows.targets]
+    return {t.name: score(t, rows.targets[t.name], answers[t.name]) for t in shared}
 
 
 def difference(
     one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]
 ) -> dict[str, dict[str, float]]:
     """By task, the largest difference of a probability and the share of rows with one answer."""
-    return {
-        name: {
-            "largest": float(np.abs(answers - other[name]).max()),
-            "same_answer": float((answers.argmax(-1) == other[name].argmax(-1)).mean()),
-        }
-        for name, answers in one.items()
-    }
+    found = {}
+    for name, answers in one.items():
+        same = (answers.argmax(-1) == other[name].argmax(-1)).mean()
+        largest = np.abs(answers - other[name]).max()
+        found[name] = {"largest": float(largest), "same_answer": float(same)}
+    return found
 
 
 def mean_accuracy(scores: Mapping[str, Score], *, balanced: bool = False) -> float:

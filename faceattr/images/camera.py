@@ -105,10 +105,8 @@ def _why_no_camera(number: int) -> str:
         there = f"there are {', '.join(map(str, found))}" if found else "this machine has none"
         return f"There is no camera {number}; {there}. A video file or a stream will do as well."
     if not os.access(f"/dev/video{number}", os.R_OK | os.W_OK):
-        return (
-            f"Camera {number} may not be used by this user; `sudo usermod -aG video $USER` "
-            "and a new login permit it."
-        )
+        cure = "`sudo usermod -aG video $USER` and a new login permit it."
+        return f"Camera {number} may not be used by this user; {cure}"
     return f"Camera {number} cannot be opened: another program uses it, or it is no camera."
 
 

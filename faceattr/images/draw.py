@@ -142,12 +142,7 @@ class Canvas:
         return area
 
     def place(
-        self,
-        plate: tuple[int, int],
-        box: Area,
-        taken: Sequence[Area],
-        *,
-        sideways: bool = False,
+        self, plate: tuple[int, int], box: Area, taken: Sequence[Area], *, sideways: bool = False
     ) -> tuple[int, int]:
         """Where a plate (width, height) beside a face's box covers least of other boxes and plates,
         left and top; inside the box where all else fails. `sideways` prefers right and left.

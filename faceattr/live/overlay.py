@@ -8,20 +8,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from faceattr.images.draw import (
-    BOLD,
-    COLOURS,
-    DIM,
-    GREY,
-    SEMIBOLD,
-    WHITE,
-    Area,
-    Canvas,
-    Colour,
-    area_of,
-    lines_of,
-    pixelate,
-)
+from faceattr.images import draw
+from faceattr.images.draw import Area, Canvas, area_of
 from faceattr.live.tracking import LiveFace
 
 EMPTY_BAR = (70, 74, 82)
@@ -69,7 +57,7 @@ def draw_live(
     drawn = image.copy()
     if view.blur:
         for face in (*faces, *lost):
-            pixelate(drawn, face.box)
+            draw.pixelate(drawn, face.box)
     if view.mirror:
         drawn, width = np.ascontiguousarray(drawn[:, ::-1]), image.shape[1]
         boxes = ((width - x1, y0, width - x0, y1) for x0, y0, x1, y1 in (f.box for f in faces))
@@ -86,7 +74,7 @@ def draw_live(
 def _draw_faces(canvas: Canvas, faces: Sequence[LiveFace], view: View) -> None:
     taken = [area_of(face.box) for face in faces]
     for face, area in zip(faces, list(taken), strict=True):
-        canvas.box(area, GREY if face.too_small else colour_of(face.track))
+        canvas.box(area, draw.GREY if face.too_small else colour_of(face.track))
     for face, area in zip(faces, list(taken), strict=True):
         if face.too_small:
             continue
@@ -94,12 +82,12 @@ def _draw_faces(canvas: Canvas, faces: Sequence[LiveFace], view: View) -> None:
             taken.append(_draw_bars(canvas, face, area, taken))
         else:
             name, colour = str(face.track), colour_of(face.track)
-            taken.append(canvas.answers(lines_of(face), area, taken, name, colour))
+            taken.append(canvas.answers(draw.lines_of(face), area, taken, name, colour))
 
 
-def colour_of(track: int) -> Colour:
+def colour_of(track: int) -> draw.Colour:
     """The colour of a track, the same as long as it lasts."""
-    return COLOURS[(track - 1) % len(COLOURS)]
+    return draw.COLOURS[(track - 1) % len(draw.COLOURS)]
 
 
 def _draw_bars(canvas: Canvas, face: LiveFace, box: Area, taken: Sequence[Area]) -> Area:
@@ -114,19 +102,22 @@ def _draw_bars(canvas: Canvas, face: LiveFace, box: Area, taken: Sequence[Area])
     left, top = canvas.place((width, height), box, taken, sideways=True)
     canvas.darken((left, top, left + width, top + height))
     colour, y = colour_of(face.track), top + pad + size
-    canvas.text(str(face.track), (left + pad, y), size, colour, BOLD)
+    canvas.text(str(face.track), (left + pad, y), size, colour, draw.BOLD)
     for answer in face.predictions.values():
         for name, p in answer.probabilities.items():
             y += step
             is_shown = answer.label == name
-            canvas.text(name, (left + pad, y), size, WHITE if is_shown else DIM)
+            canvas.text(name, (left + pad, y), size, draw.WHITE if is_shown else draw.DIM)
             x = left + 2 * pad + names
-            for length, shade in ((bar, EMPTY_BAR), (round(bar * p), colour if is_shown else GREY)):
+            for length, shade in (
+                (bar, EMPTY_BAR),
+                (round(bar * p), colour if is_shown else draw.GREY),
+            ):
                 corners = (x, y - round(0.62 * size)), (x + length, y)
                 cv2.rectangle(canvas.image, *corners, shade, cv2.FILLED)
             text = f"{round(100 * p)} %"
             end = left + width - pad - canvas.width_of(text, size)
-            canvas.text(text, (end, y), size, DIM)
+            canvas.text(text, (end, y), size, draw.DIM)
         y += pad if answer.probabilities else 0
     return left, top, left + width, top + height
 
@@ -142,5 +133,5 @@ def _draw_help(canvas: Canvas) -> None:
     canvas.darken((left, top, left + width, top + height), 0.82)
     for row, (key, text) in enumerate(HELP):
         y = top + pad + size + row * step
-        canvas.text(key, (left + pad, y), size, COLOURS[0], SEMIBOLD)
-        canvas.text(text, (left + 2 * pad + keys, y), size, WHITE)
+        canvas.text(key, (left + pad, y), size, draw.COLOURS[0], draw.SEMIBOLD)
+        canvas.text(text, (left + 2 * pad + keys, y), size, draw.WHITE)

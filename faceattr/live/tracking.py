@@ -247,10 +247,7 @@ def moved_to(face: Face, box: Box) -> Face:
 
 
 def match(
-    tracks: Sequence[_Track],
-    time: float,
-    faces: Sequence[Face],
-    appearances: Sequence[np.ndarray],
+    tracks: Sequence[_Track], time: float, faces: Sequence[Face], appearances: Sequence[np.ndarray]
 ) -> dict[int, int]:
     """Which track continues with which face, by their places in the lists: the cheapest pairs."""
     if not tracks or not faces:

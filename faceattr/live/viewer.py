@@ -105,7 +105,9 @@ class Viewer:
         try:
             with ExitStack() as stack:
                 window = None if self.outputs.headless else stack.enter_context(Window())
-                self._loop(window, *self._open(stack), stopped)
+                sinks = [stack.enter_context(self._open(path)) for path in self.outputs.output]
+                while not stopped.is_set() and self._step(window, sinks):
+                    pass
         except OSError as error:
             if not self._frames:
                 raise
@@ -114,35 +116,30 @@ class Viewer:
         written = tuple(path for path in map(Path, self.outputs.output) if path.exists())
         return ViewerSummary(self._frames, people, figures, written, stopped.is_set(), failure)
 
-    def _open(self, stack: ExitStack) -> tuple[list[VideoFile], list[Timeline]]:
-        videos, timelines = [], []
-        for path in map(Path, self.outputs.output):
-            if path.suffix.lower() in TABLE_SUFFIXES:
-                tasks = self.watching.tracker.attributes.tasks
-                timelines.append(stack.enter_context(Timeline(path, tasks)))
-            else:
-                videos.append(stack.enter_context(VideoFile(path, self.watching.feed.rate)))
-        return videos, timelines
+    def _open(self, path: str | Path) -> VideoFile | Timeline:
+        if Path(path).suffix.lower() in TABLE_SUFFIXES:
+            return Timeline(path, self.watching.tracker.attributes.tasks)
+        return VideoFile(path, self.watching.feed.rate)
 
-    def _loop(self, window, videos, timelines, stopped: threading.Event) -> None:
-        while not stopped.is_set():
-            try:
-                moment = None if self._is_paused else self.watching.next(0.02)
-            except StopIteration:
-                return
-            if moment is not None:
-                self._take(moment, window, videos, timelines)
-            if window is not None and not self._obey(window):
-                return
+    def _step(self, window, sinks) -> bool:
+        """Take the next moment and do what the pressed key asks for; False ends the loop."""
+        try:
+            moment = None if self._is_paused else self.watching.next(0.02)
+        except StopIteration:
+            return False
+        if moment is not None:
+            self._take(moment, window, sinks)
+        return window is None or self._obey(window)
 
-    def _take(self, moment: Moment, window, videos, timelines) -> None:
+    def _take(self, moment: Moment, window, sinks) -> None:
         frame, faces = moment
         self._frames += 1
         self.meter.tick(frame.captured)
         if window is None and time.monotonic() - self._last_status > STATUS_SECONDS:
             self._progress.show(Status(f"second {frame.time:.0f}   {self.meter.line()}"))
             self._last_status = time.monotonic()
-        for timeline in timelines:
+        videos = [sink for sink in sinks if not isinstance(sink, Timeline)]
+        for timeline in (sink for sink in sinks if isinstance(sink, Timeline)):
             timeline.write(frame, faces)
         if window is None and not videos:
             return

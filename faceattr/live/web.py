@@ -264,11 +264,8 @@ def _guarded(app, hosts: tuple[str, ...] | None, token: str | None):
         elif scope["type"] == "http" and not (
             scope["path"].strip("/") in FILES or _knows(scope, token)
         ):
-            answer = PlainTextResponse(
-                "This page needs the whole address that faceattr printed, with its token.",
-                status_code=403,
-                headers=HEADERS,
-            )
+            text = "This page needs the whole address that faceattr printed, with its token."
+            answer = PlainTextResponse(text, status_code=403, headers=HEADERS)
         await answer(scope, receive, send)
 
     return guarded
