@@ -124,9 +124,9 @@ def test_frames_at_given_seconds_are_those_of_the_whole_and_cost_little(
     for (_, image), (_, expected) in zip(given, chosen, strict=True):
         np.testing.assert_array_equal(image, expected)
     decoded = []
-    timed = Video._timed
+    timed = Video.timed
     monkeypatch.setattr(
-        Video, "_timed", lambda self: (decoded.append(0) or each for each in timed(self))
+        Video, "timed", lambda self: (decoded.append(0) or each for each in timed(self))
     )
     list(frames_at(path, [whole[28][0]]))
     assert len(decoded) < 60

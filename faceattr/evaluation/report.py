@@ -206,7 +206,11 @@ def _page(evaluation: Evaluation, template: str) -> str:
         "surest": {name: wrong[:SHOWN] for name, wrong in evaluation.mistakes.items()},
     }
     if template.endswith(".html"):
-        shown["figures"] = {name: _figures(found) for name, found in by_task.items()}
+        drawings = plots.draw_reliability, plots.draw_coverage
+        shown["figures"] = {
+            name: [_inline(partial(plots.alone, draw, found)) for draw in drawings]
+            for name, found in by_task.items()
+        }
         shown["curves"] = evaluation.log and _inline(partial(plots.curves, evaluation.log))
     return _environment(evaluation).get_template(template).render(shown)
 
@@ -228,11 +232,6 @@ def _environment(evaluation: Evaluation) -> Environment:
         "path": lambda wrong: evaluation.path_of(wrong.row),
     }
     return pages
-
-
-def _figures(predictions: TaskPredictions) -> list[Markup]:
-    drawings = (plots.draw_reliability, plots.draw_coverage)
-    return [_inline(partial(plots.alone, drawing, predictions)) for drawing in drawings]
 
 
 def _inline(draw: plots.Draw) -> Markup:

@@ -93,7 +93,15 @@ def frames_at(path: PathLike, seconds: Iterable[float]) -> Iterator[tuple[float,
     none for a second past the end.
     """
     with closing(Video(path)) as video:
-        yield from video.at(seconds)
+        here, timed = math.inf, video.timed()
+        for wanted in sorted(set(seconds)):
+            if not here <= wanted <= here + SEEK_SECONDS:
+                timed = video.timed_from(wanted)
+            for here, decoded in timed:
+                # Times in a table are rounded to milliseconds.
+                if here + 0.001 >= wanted:
+                    yield wanted, _upright(decoded)
+                    break
 
 
 def always(second: float) -> bool:
@@ -129,7 +137,7 @@ class Video:
     def frames(self, wanted: Callable[[float], bool] = always) -> Iterator[Frame]:
         """As `faceattr.images.camera.Feed.frames`."""
         start, number, end = monotonic(), 0, 0.0
-        for second, decoded in self._timed():
+        for second, decoded in self.timed():
             length = float((decoded.duration or 0) * (decoded.time_base or 0)) or 1 / self.rate
             end = max(end, second + length)
             second = monotonic() - start if self.is_live else second
@@ -137,18 +145,6 @@ class Video:
                 yield Frame(_upright(decoded), number, second)
             number += 1
         self._must_be_the_end(number, end)
-
-    def at(self, seconds: Iterable[float]) -> Iterator[tuple[float, np.ndarray]]:
-        """As `frames_at`."""
-        here, timed = math.inf, self._timed()
-        for wanted in sorted(set(seconds)):
-            if not here <= wanted <= here + SEEK_SECONDS:
-                timed = self._timed_from(wanted)
-            for here, decoded in timed:
-                # Times in a table are rounded to milliseconds.
-                if here + 0.001 >= wanted:
-                    yield wanted, _upright(decoded)
-                    break
 
     def close(self) -> None:
         # FFmpeg crashes when it is closed under a thread that waits for an image; one that
@@ -187,7 +183,7 @@ class Video:
             f"{self.name}: not a video that FFmpeg reads, or it breaks off before its first frame"
         )
 
-    def _timed(self) -> Iterator[tuple[float, av.VideoFrame]]:
+    def timed(self) -> Iterator[tuple[float, av.VideoFrame]]:
         """The decoded frames from here on with their seconds."""
         every, second = self._decoded(), -1 / self.rate
         while True:
@@ -202,13 +198,13 @@ class Video:
                 second = max(0.0, float(stamp * decoded.time_base) - self._origin)
             yield second, decoded
 
-    def _timed_from(self, second: float) -> Iterator[tuple[float, av.VideoFrame]]:
+    def timed_from(self, second: float) -> Iterator[tuple[float, av.VideoFrame]]:
         """Decoded frames from a second on, or from a little before."""
         try:
             # A second earlier, for the frames that depend on a keyframe may stand before it.
             target = (max(0.0, second - 1) + self._origin) / self._stream.time_base
             self._container.seek(int(target), stream=self._stream)
-            timed = self._timed()
+            timed = self.timed()
             first = next(timed, None)
         except av.error.FFmpegError:
             first = None
@@ -216,7 +212,7 @@ class Video:
             return chain([first], timed)
         self._container.close()
         self._open()
-        return self._timed()
+        return self.timed()
 
     def _decoded(self) -> Iterator[av.VideoFrame]:
         try:

@@ -72,35 +72,27 @@ class PlaybackClock:
     def __init__(self) -> None:
         self._start: float | None = None
         self._paused_at: float | None = None
-        self._is_stopped = False
-        self._changed = threading.Condition()
 
     @property
     def is_paused(self) -> bool:
         return self._paused_at is not None
 
-    def now(self) -> float:
+    def start(self, second: float) -> None:
         if self._start is None:
-            return 0.0
-        return (self._paused_at or time.monotonic()) - self._start
+            self._start = time.monotonic() - second
+
+    def now(self) -> float:
+        return (
+            (self._paused_at or time.monotonic()) - self._start if self._start is not None else 0.0
+        )
 
     def pause(self) -> None:
-        with self._changed:
-            self._paused_at = self._paused_at or time.monotonic()
+        self._paused_at = self._paused_at or time.monotonic()
 
-    def resume(self, *, is_stopped: bool = False) -> None:
-        with self._changed:
-            if self._paused_at is not None and self._start is not None:
-                self._start += time.monotonic() - self._paused_at
-            self._paused_at, self._is_stopped = None, self._is_stopped or is_stopped
-            self._changed.notify_all()
-
-    def wait_until(self, second: float) -> None:
-        with self._changed:
-            if self._start is None:
-                self._start = time.monotonic() - second
-            while not self._is_stopped and (self.is_paused or self.now() < second):
-                self._changed.wait(None if self.is_paused else second - self.now())
+    def resume(self) -> None:
+        if self._paused_at is not None and self._start is not None:
+            self._start += time.monotonic() - self._paused_at
+        self._paused_at = None
 
 
 METER_SECONDS = 2.0
@@ -141,6 +133,7 @@ class FpsMeter:
         )
 
 
+PAUSE_SECONDS = 0.02  # between two looks at the clock
 LATE = 0.05  # seconds; a file's frame that is later than this is passed over undecoded
 Moment = tuple[Frame, tuple[LiveFace, ...]]
 
@@ -314,7 +307,6 @@ class LiveWatch(Watch):
     def close(self) -> None:
         self._newest.end()
         self._is_warm.set()
-        self._clock.resume(is_stopped=True)
         for thread in self._threads:
             thread.join(timeout=2)
         super().close()
@@ -340,8 +332,16 @@ class LiveWatch(Watch):
             if self._newest.is_ended:
                 return
             if not self.feed.is_live:
-                self._clock.wait_until(frame.time)
+                self._wait_until(frame.time)
             self._newest.put(frame)
+
+    def _wait_until(self, second: float) -> None:
+        self._clock.start(second)
+        while not self._newest.is_ended:
+            early = second - self._clock.now()
+            if early <= 0 and not self._clock.is_paused:
+                return
+            time.sleep(min(max(early, 0.001), PAUSE_SECONDS))
 
     def _track(self) -> None:
         try:
