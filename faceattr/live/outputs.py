@@ -6,14 +6,15 @@ import csv
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import av.error
-import cv2
 import numpy as np
+from PIL import Image, ImageOps
 
 from faceattr.files import validate_output_path
 from faceattr.images.load import PathLike
@@ -83,15 +84,18 @@ class VideoFile:
         form = {".mkv": "matroska"}.get(self.path.suffix.lower(), self.path.suffix.lower()[1:])
         # FFmpeg's own writing keeps a full disk to itself when a fragment is the last one.
         self._disk = open(self.path, "wb")  # noqa: SIM115
-        how = FRAGMENTS if form != "matroska" else {}
-        file = av.open(self._disk, "w", format=form, options={"flush_packets": "1", **how})
+        fragments = FRAGMENTS if form != "matroska" else {}
+        file = av.open(self._disk, "w", format=form, options={"flush_packets": "1", **fragments})
         rate = Fraction(self._rate).limit_denominator(1001)
-        stream: Any = file.add_stream(CODEC, rate=rate, options=dict(QUALITY))
-        stream.width, stream.height = self._size
-        stream.pix_fmt = "yuv420p"
-        stream.gop_size = 50
-        self._file, self._stream = file, stream
-        self._shift = self._last = second
+        width, height = self._size
+        how: dict[str, Any] = {
+            "width": width,
+            "height": height,
+            "pix_fmt": "yuv420p",
+            "gop_size": 50,
+        }
+        self._stream: Any = file.add_stream(CODEC, rate, dict(QUALITY), **how)
+        self._file, self._shift, self._last = file, second, second
 
     def _encode(self, image: np.ndarray, count: int) -> None:
         frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p")
@@ -129,17 +133,9 @@ class VideoFile:
 def _fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """An image brought to a size (w, h) without changing its shape; the rest is black."""
     width, height = size
-    if image.shape[:2] == (height, width):
-        return np.ascontiguousarray(image)
     if image.shape[0] - height in (0, 1) and image.shape[1] - width in (0, 1):
         return np.ascontiguousarray(image[:height, :width])
-    share = min(width / image.shape[1], height / image.shape[0])
-    inner = max(1, round(image.shape[1] * share)), max(1, round(image.shape[0] * share))
-    canvas = np.zeros((height, width, 3), np.uint8)
-    left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
-    small = cv2.resize(image, inner, interpolation=cv2.INTER_AREA)
-    canvas[top : top + inner[1], left : left + inner[0]] = small
-    return canvas
+    return np.array(ImageOps.pad(Image.fromarray(image), size))
 
 
 class Timeline:
@@ -192,10 +188,9 @@ def _row(frame: Frame, face: LiveFace, tasks: Sequence[Task]) -> list[Any]:
 
 def save_snapshot(image: np.ndarray, folder: PathLike = ".") -> Path:
     """Write an RGB image as ``faceattr-YYYYMMDD-HHMMSS-mmm.png``; returns where it is."""
-    stamp = time.strftime("%Y%m%d-%H%M%S") + f"-{int(time.time() * 1000) % 1000:03}"
+    stamp = f"{datetime.now():%Y%m%d-%H%M%S-%f}"[:-3]
     path = Path(folder, f"faceattr-{stamp}.png")
-    data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "xb") as file:
-        file.write(data.tobytes())
+        Image.fromarray(image).save(file, "PNG")
     return path

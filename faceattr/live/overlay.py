@@ -13,16 +13,10 @@ from faceattr.images.draw import Area, Canvas, area_of
 from faceattr.live.tracking import LiveFace
 
 EMPTY_BAR = (70, 74, 82)
-HELP = (
-    ("b", "bars for every class"),
-    ("p", "blur faces"),
-    ("m", "mirror"),
-    ("s", "save a snapshot"),
-    ("space", "pause"),
-    ("i", "figures"),
-    ("h", "this help"),
-    ("q, Esc", "quit"),
-)
+HELP = {
+    **{"b": "bars for every class", "p": "blur faces", "m": "mirror", "s": "save a snapshot"},
+    **{"space": "pause", "i": "figures", "h": "this help", "q, Esc": "quit"},
+}
 
 
 @dataclass(frozen=True)
@@ -125,13 +119,13 @@ def _draw_bars(canvas: Canvas, face: LiveFace, box: Area, taken: Sequence[Area])
 def _draw_help(canvas: Canvas) -> None:
     """The keys, in the middle."""
     size = max(13, round(26 * canvas.unit))
-    keys = max(canvas.width_of(key, size) for key, _ in HELP)
-    texts = max(canvas.width_of(text, size) for _, text in HELP)
+    keys = max(canvas.width_of(key, size) for key in HELP)
+    texts = max(canvas.width_of(text, size) for text in HELP.values())
     pad, step = size, round(1.5 * size)
     width, height = keys + texts + 3 * pad, step * len(HELP) + 2 * pad - step // 3
     left, top = max(0, (canvas.width - width) // 2), max(0, (canvas.height - height) // 2)
     canvas.darken((left, top, left + width, top + height), 0.82)
-    for row, (key, text) in enumerate(HELP):
+    for row, (key, text) in enumerate(HELP.items()):
         y = top + pad + size + row * step
         canvas.text(key, (left + pad, y), size, draw.COLOURS[0], draw.SEMIBOLD)
         canvas.text(text, (left + 2 * pad + keys, y), size, draw.WHITE)
