@@ -150,7 +150,7 @@ class Store:
 
 
 class DamagedStoreError(OSError):
-    """The database is no database."""
+    """The file is no database, or no longer one."""
 
 
 @contextmanager
@@ -169,12 +169,12 @@ def open_store(folder: Path) -> Iterator[Store]:
             if can_write:
                 database.executescript(TABLES)
             yield Store(folder, database)
+    except sqlite3.OperationalError as error:  # another run is too slow, or the disk refuses
+        cure = "Try again when no other run uses it, or give another folder with --cache."
+        raise OSError(f"{path} cannot be used ({error}). {cure}") from None
     except sqlite3.Error as error:
-        is_busy = isinstance(error, sqlite3.OperationalError)  # or the disk, but not the file
-        raise (OSError if is_busy else DamagedStoreError)(
-            f"{path} cannot be used ({error}). Delete it if it is damaged, or give another folder "
-            "with --cache; what was kept is made anew."
-        ) from None
+        cure = "Delete it, or give another folder with --cache; what was kept is made anew."
+        raise DamagedStoreError(f"{path} cannot be used ({error}). {cure}") from None
 
 
 _held: dict[Path, ReadWriteLock] = {}
