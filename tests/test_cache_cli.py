@@ -1,12 +1,14 @@
 """`faceattr cache` on stores that were made by hand."""
 
 import os
+import sqlite3
+from contextlib import closing
 
 import numpy as np
 import pytest
 
 from faceattr import cli
-from faceattr.data.store import delete_oldest, open_store
+from faceattr.data.store import DATABASE, delete_oldest, open_store
 
 
 @pytest.fixture
@@ -80,3 +82,15 @@ def test_a_run_that_has_the_store_open_goes_on_after_it_was_emptied(folder):
 def test_what_another_process_has_just_deleted_is_no_error(folder):
     gone = folder / "gone.crops"
     assert delete_oldest([gone, folder / "48.crops"], 0) == [folder / "48.crops"]
+
+
+def test_a_database_that_another_run_is_writing_is_left_to_it(folder, monkeypatch, capsys):
+    monkeypatch.setattr("faceattr.data.store.PATIENCE", 0)
+    with open_store(folder) as store:
+        store.put_faces({"kept": [1]})
+    with closing(sqlite3.connect(folder / DATABASE)) as writing:
+        writing.execute("BEGIN IMMEDIATE")
+        assert cache(folder, "--clear") == 2
+    assert "Try again when no other run uses it" in capsys.readouterr().err
+    with open_store(folder) as store:
+        assert store.faces(["kept"]) == {"kept": [1]}
