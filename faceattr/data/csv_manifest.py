@@ -6,6 +6,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,20 +117,24 @@ def read_manifest(
         if not answers:
             left_out["no label for any task"] += 1
             continue
-        origin, split = f"{path.name} line {index + 2}", cells.get("split", "")
-        example = Example(
-            path=path.parent / cells["path"],
-            labels=answers,
-            votes={name: counts[row] for name, counts in votes.items() if counts[row]},
-            box=_box(origin, cells),
-            split=SPLIT_NAMES.get(split.lower(), split),
-            group=cells.get("group", ""),
-            metadata={name: cells[name] for name in others if cells[name]},
-            origin=origin,
-        )
-        examples.append(example)
+        counts = {name: of[row] for name, of in votes.items() if of[row]}
+        metadata = {name: cells[name] for name in others if cells[name]}
+        example = _example(path, f"{path.name} line {index + 2}", cells)
+        examples.append(replace(example, labels=answers, votes=counts, metadata=metadata))
     _check(path, examples)
     return Source(tuple(names), tuple(examples), left_out)
+
+
+def _example(path: Path, origin: str, cells: Mapping[Any, str]) -> Example:
+    """A row without its labels."""
+    split = cells.get("split", "")
+    return Example(
+        path=path.parent / cells["path"],
+        box=_box(origin, cells),
+        split=SPLIT_NAMES.get(split.lower(), split),
+        group=cells.get("group", ""),
+        origin=origin,
+    )
 
 
 def _tasks_of(
