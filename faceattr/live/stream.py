@@ -133,7 +133,7 @@ class FpsMeter:
         )
 
 
-PAUSE_SECONDS = 0.02  # between two looks at the clock
+TICK = 0.02  # seconds after which a waiting file looks at the clock again
 LATE = 0.05  # seconds; a file's frame that is later than this is passed over undecoded
 Moment = tuple[Frame, tuple[LiveFace, ...]]
 
@@ -341,7 +341,7 @@ class LiveWatch(Watch):
             early = second - self._clock.now()
             if early <= 0 and not self._clock.is_paused:
                 return
-            time.sleep(min(max(early, 0.001), PAUSE_SECONDS))
+            time.sleep(min(early, TICK) if early > 0 else TICK)
 
     def _track(self) -> None:
         try:
