@@ -143,11 +143,7 @@ class FaceFinder:
         return replace(search, examples=(*faces, *search.examples))
 
     def faces_of(self, read: Read, progress: Progress = SILENT) -> Read:
-        """The same source or manifest with faces in place of photographs; shows what is lost.
-
-        Raises:
-            ValueError: No image has a face.
-        """
+        """The same source or manifest with faces in place of photographs; shows what is lost."""
         search = self.search(read.examples, progress)
         for line in search.lines():
             progress.show(line)

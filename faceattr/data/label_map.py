@@ -69,14 +69,11 @@ LABELS_AS_WRITTEN = LabelMap()
 def normalize_labels(
     sources: Sequence[Source], label_map: LabelMap, known: TasksByName
 ) -> tuple[list[Source], tuple[str, ...]]:
-    """Give every label the name of its class.
-
-    Returns:
-        The sources with the classes' own names, and a note for each name that was replaced.
+    """Give every label the name of its class; also a note for each name that was replaced.
 
     Raises:
-        ValueError: Labels are numbers of which nobody has said what they mean, or a name that
-            shall be replaced occurs nowhere.
+        ValueError: Labels are numbers that may mean several classes, or a name that shall be
+            replaced occurs nowhere.
     """
     numbered = [_mapped(source, label_map.named) for source in sources]
     met = _count_names(numbered, label_map)

@@ -163,11 +163,7 @@ def find_near_duplicates(
 
 
 def mark_near_duplicates(rows: LabeledDataset, train: LabeledDataset) -> LabeledDataset:
-    """Rows with a column `NEAR_DUPLICATE`: whether the same face, or nearly the same, is in train.
-
-    Raises:
-        ValueError: There are no training rows.
-    """
+    """Rows with a column `NEAR_DUPLICATE`: whether the same face, or nearly it, is in train."""
     if not len(train):
         raise ValueError(
             f"--by {NEAR_DUPLICATE} compares with rows of split train, and there are none."

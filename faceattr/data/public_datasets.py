@@ -22,9 +22,6 @@ FER2013_ORDER = ORDERS[EXPRESSION.name]["fer2013"]
 def read_fer2013(path: Path, table: pd.DataFrame) -> Source:
     """Read FER2013's ``emotion,pixels,Usage`` (Goodfellow et al. 2013), with FER+'s votes (Barsoum
     et al. 2016) if its file lies in the same folder.
-
-    Raises:
-        ValueError: A row is not of this form, or FER+'s file is not about these rows.
     """
     usage = table.get("Usage", pd.Series("", index=table.index)).str.strip().str.lower()
     beside = path.with_name(FERPLUS_FILE)

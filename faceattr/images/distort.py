@@ -22,12 +22,8 @@ def shrunk(face: np.ndarray, side: int) -> np.ndarray:
 
 
 def turned_away(side: int, far: float, *, mirrored: bool = False) -> np.ndarray:
-    """The perspective of a head that is turned away, ``(3, 3)``.
-
-    Args:
-        side: Of the crop in pixels.
-        far: By how much of its height the left side shrinks; it comes nearer by half of that.
-        mirrored: Shrink the right side.
+    """The perspective of a head that is turned away, ``(3, 3)``, in a crop of `side` pixels: left,
+    or right if mirrored, shrinks by the share `far` and comes nearer by half of that.
     """
     last, near = side - 1, far * (side - 1) / 2
     corners = np.array([[0, 0], [last, 0], [last, last], [0, last]], "float32")

@@ -219,12 +219,7 @@ class Tile:
 
 
 def validate_sheet_path(path: PathLike, most: int = 1, *, overwrite: bool = False) -> None:
-    """Refuse a sheet of at most so many faces before any work is done.
-
-    Raises:
-        ValueError: Its name's ending is of no image, or it has no room for a face.
-        OSError: There is a file that may not be replaced, or a folder.
-    """
+    """Raise ValueError or OSError, before any work, where a sheet of so many faces cannot be."""
     path = Path(path)
     if most < 1:
         raise ValueError(f"A sheet has room for at least 1 face. Received: {most}")

@@ -43,10 +43,7 @@ def is_scene_cut(
     before: Thumbnail, after: Thumbnail, boxes: Sequence[Box] = (), moved: Sequence[Box | None] = ()
 ) -> bool:
     """Whether two frames show different scenes: light that changes is no cut, nor is anything
-    through which a face goes on.
-
-    `boxes` are the faces of the earlier frame, in its pixels; `moved` is where `propagate_boxes`
-    brought them.
+    through which a face goes on. `moved` is where `propagate_boxes` brought the earlier boxes.
     """
     if before.grey.shape != after.grey.shape:
         return True

@@ -42,10 +42,8 @@ class LatestValue(Generic[T]):
             self._changed.notify_all()
 
     def after(self, count: int, timeout: float) -> tuple[int, T] | None:
-        """A value newer than the `count`-th with its own count; None after `timeout` seconds.
-
-        Raises:
-            StopIteration: There will be none.
+        """A value newer than the `count`-th with its own count; None after `timeout` seconds;
+        StopIteration where there will be none.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._count > count or self.is_ended, timeout)
@@ -212,11 +210,8 @@ class Watch:
         return moment
 
     def next(self, timeout: float = 1.0) -> Moment | None:
-        """The next frame, or None if there is none within `timeout` seconds.
-
-        Raises:
-            StopIteration: The source has ended.
-            OSError: The source broke off.
+        """The next frame, or None if there is none within `timeout` seconds; StopIteration where
+        the source has ended, OSError where it broke off.
         """
         if self._frames is None:
             self.tracker.warm_up()

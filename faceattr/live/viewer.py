@@ -38,9 +38,7 @@ INSTEAD = "Use --headless with -o out.mp4 or -o faces.csv, or --web to watch in 
 @dataclass(frozen=True)
 class Outputs:
     """Videos and timelines to write, a folder for snapshots, and whether there is a window.
-
-    Raises:
-        ValueError, OSError: An output cannot be written, or there is no screen for a window.
+    ValueError or OSError where something of it cannot be.
     """
 
     output: Sequence[str | Path] = ()
@@ -76,10 +74,8 @@ class ViewerSummary:
 
 
 class Viewer:
-    """The loop that takes moments from a `Watch` and shows and writes them.
-
-    `progress` is shown a `Status` now and then where there is no window, and a line for each
-    snapshot.
+    """The loop that takes moments from a `Watch` and shows and writes them. `progress` is shown a
+    line for each snapshot and, where there is no window, a `Status` now and then.
     """
 
     def __init__(
@@ -96,10 +92,8 @@ class Viewer:
         self._set_budget()
 
     def run(self, stopped: threading.Event) -> ViewerSummary:
-        """Until the source ends, a key ends it, `stopped` is set or something breaks off.
-
-        Raises:
-            OSError: It broke off before the first frame.
+        """Until the source ends, a key ends it, `stopped` is set or something breaks off; OSError
+        where that was before the first frame.
         """
         failure = None
         try:

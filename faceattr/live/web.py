@@ -128,10 +128,7 @@ HEADERS = {
 @dataclass(frozen=True)
 class Address:
     """Where the page is served. Only this machine reaches the usual host; any other asks for a
-    token, which is in the printed address.
-
-    Raises:
-        ValueError, OSError: There is no such port, or it is taken.
+    token, which is in the printed address. The port must exist (ValueError) and be free (OSError).
     """
 
     host: str = "127.0.0.1"
@@ -176,11 +173,7 @@ def serve(
     switched_on: Sequence[str] = (),
     **how,
 ) -> None:
-    """Serve the page until Ctrl-C; `progress` is shown its address. The rest is `application`'s.
-
-    Raises:
-        ValueError: The extra ``web`` is not installed.
-    """
+    """Serve the page until Ctrl-C; `progress` is shown its address. The rest is `application`'s."""
     uvicorn = require_uvicorn()
     with suppress_stderr():
         FaceTracker(attributes, how.get("budget")).warm_up()
