@@ -78,8 +78,9 @@ def subjects(root: Path) -> dict[str, Subject]:
     made = root / "made"
     made.mkdir(parents=True)
     names = _faces(made)
+    genders = ("male", "female", "")
     rows = "path,split,x0,y0,x1,y1,gender,expression:happy,expression:sad\n" + "".join(
-        f"{name},{'train' if i < 6 else 'val'},0,0,48,48,{('male', 'female', '')[i % 3]},{i % 2},1\n"
+        f"{name},{'train' if i < 6 else 'val'},0,0,48,48,{genders[i % 3]},{i % 2},1\n"
         for i, name in enumerate(names)
     )
     (made / "faces.csv").write_text(rows)
