@@ -177,7 +177,7 @@ def campaign(job: Job, made: Path, kills: int, seed: int) -> dict:
 def _unbroken(job: Job, made: Path, work: Path) -> tuple[dict[str, str], float]:
     folder = _fresh(made, work)
     started = time.monotonic()
-    code = _start(job.words, folder).wait()
+    code = start(job.words, folder).wait()
     if code != 0:
         raise RuntimeError(f"The unbroken run ends with {code}: {_errors(folder)}")
     return job.content(folder), time.monotonic() - started
@@ -189,7 +189,7 @@ def _until_its_end(
     """Start, kill, start again; None for each kill, at last the exit code."""
     resume: tuple[str, ...] = ()
     for _ in range(WITHOUT_END):
-        process = _start((*job.words, *resume), folder)
+        process = start((*job.words, *resume), folder)
         try:
             # Most of a short run is its start: later moments are drawn as often as all earlier.
             yield process.wait(timeout=seconds * float(rng.uniform(0.2, 1.1)))
@@ -202,13 +202,14 @@ def _until_its_end(
     raise RuntimeError("The job does not come to its end.")
 
 
-def _start(words: tuple[str, ...], folder: Path) -> subprocess.Popen:
-    with open(folder / "errors.txt", "w") as errors:
+def start(words: tuple[str, ...], folder: Path, errors: Path | None = None) -> subprocess.Popen:
+    """The command in a folder; what it says goes into ``errors.txt`` there, or elsewhere."""
+    with open(errors or folder / "errors.txt", "w") as said:
         return subprocess.Popen(
             [*FACEATTR, *words],
             cwd=folder,
             stdout=subprocess.DEVNULL,
-            stderr=errors,
+            stderr=said,
             start_new_session=True,
         )
 
