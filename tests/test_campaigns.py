@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import socket
 import sys
 from pathlib import Path
 
@@ -95,3 +96,14 @@ def test_nothing_is_unpickled_or_evaluated():
     sources = {path: path.read_text() for path in PACKAGE.rglob("*.py")}
     assert len(sources) > 50
     assert [str(path) for path, text in sources.items() if unsafe.search(text)] == []
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "example.org"])
+def test_a_test_that_asks_for_another_machine_fails(host):
+    with pytest.raises(ConnectionRefusedError, match="loopback alone"):
+        socket.create_connection((host, 80), timeout=1)
+
+
+def test_a_test_may_ask_this_machine():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        socket.create_connection(server.getsockname(), timeout=5).close()
