@@ -10,12 +10,15 @@ import keras
 import numpy as np
 import pytest
 from use_ci import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401
+from use_network import refuse_all_but_loopback
 
 from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
 from faceattr.progress import Progress
 from faceattr.tasks import EXPRESSION, GENDER, Task
 from faceattr.training.checkpoint import Epoch
+
+refuse_all_but_loopback()
 
 SHADE = Task("shade", ("dark", "light"))
 TINT = Task("tint", ("blue", "green", "red"))

@@ -15,10 +15,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from faceattr import __version__
-from faceattr.cli import audit, cache, compare, evaluate, explain, export, heads, label, live, train
+from faceattr.cli import (
+    audit,
+    average,
+    cache,
+    compare,
+    evaluate,
+    explain,
+    export,
+    heads,
+    label,
+    live,
+    train,
+)
 from faceattr.cli.options import FAILED, INTERRUPTED, TERMINATED, WRONG_INPUT, Parser, handled
 
-COMMANDS = (label, live, audit, train, compare, evaluate, heads, explain, export, cache)
+COMMANDS = (label, live, audit, train, compare, evaluate, heads, average, explain, export, cache)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

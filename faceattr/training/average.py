@@ -1,0 +1,93 @@
+"""Several finished models as one: the mean of their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from faceattr.images.load import PathLike, as_paths
+from faceattr.model import file as model_file
+from faceattr.model.file import Description
+
+# What must be equal. A head's bias holds the class shares that it takes for granted.
+ALIKE: dict[str, Callable[[Description], Any]] = {
+    "heads": lambda about: {task.name: task.classes for task in about.tasks},
+    "crop rule": lambda about: about.crop,
+    "network": lambda about: {k: v for k, v in about.network.items() if k != "dropout"},
+    "priors": lambda about: about.provenance.get("priors", {}),
+}
+
+
+def average(
+    models: Sequence[PathLike], output: str | Path, *, overwrite: bool = False
+) -> Description:
+    """Write a model file whose weights are the mean of those of several model files.
+
+    It helps where the models went on from one start, so that they lie in one valley of the loss
+    (Wortsman et al. 2022, "Model soups"); models of different starts average to nothing. The new
+    file has no scores, for nothing was measured: `faceattr.evaluate` tells what it is worth.
+
+    Args:
+        models: Two or more model files of the same tasks, crop rule and network.
+        output: The model file to write.
+        overwrite: Replace a file that is already there.
+
+    Returns:
+        What the new file says about itself: the first model's description, without scores.
+
+    Raises:
+        FileNotFoundError: There is no such model.
+        ValueError: Fewer than two models, two that differ in more than their weights, or the
+            output exists.
+    """
+    paths, output = [model_file.path_of(path) for path in as_paths(models)], Path(output)
+    if len(paths) < 2:
+        raise ValueError(f"An average is of two or more models. Received: {len(paths)}")
+    if output.exists() and not overwrite:
+        raise ValueError(f"{output} exists already: choose another name, or --overwrite.")
+    about = [model_file.describe(path) for path in paths]
+    for path, other in zip(paths[1:], about[1:], strict=True):
+        _check_alike(paths[0], about[0], path, other)
+    averaged = [{"file": path.name, "sha256": model_file.sha256_of(path)} for path in paths]
+    provenance = {**about[0].provenance, "average_of": averaged}
+    description = replace(about[0], scores={}, provenance=provenance)
+    half = all(map(model_file.is_stored_in_half, paths))
+    model_file.save(_mean_network(paths), description, output, half=half)
+    return description
+
+
+def _check_alike(path: Path, first: Description, other_path: Path, other: Description) -> None:
+    """Refuse a model that differs from the first one in more than its weights and scores."""
+    for what, of in ALIKE.items():
+        if of(first) != of(other):
+            raise ValueError(
+                f"Models can be averaged where they have the same {what}. "
+                f"{path.name}: {of(first)}; {other_path.name}: {of(other)}."
+            )
+
+
+def _mean_network(paths: Sequence[Path]) -> keras.Model:
+    """The first network with the mean of all weights; float32 while it is summed."""
+    network = model_file.load(paths[0])[0]
+    weights = network.get_weights()
+    for path in paths[1:]:
+        given = model_file.load(path)[0].get_weights()
+        if [w.shape for w in given] != [w.shape for w in weights]:
+            raise ValueError(f"{path} has other layers than {paths[0]}: they cannot be averaged.")
+        weights = [_sum(one, other) for one, other in zip(weights, given, strict=True)]
+    network.set_weights([w / len(paths) if _is_float(w) else w for w in weights])
+    return network
+
+
+def _sum(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    # What is no number of the network, such as a seed, stays that of the first model.
+    return one + other if _is_float(one) else one
+
+
+def _is_float(weight: np.ndarray) -> bool:
+    return np.issubdtype(weight.dtype, np.floating)

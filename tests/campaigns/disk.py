@@ -1,0 +1,118 @@
+"""A full disk loses no finished row: jobs on a file system that is too small, gone on with later.
+
+    python tests/campaigns/disk.py --count 50 --seed 1        # as root: it mounts a tmpfs
+
+Each job runs once with room enough. Then it runs on a tmpfs that has room for a random share of
+what it writes. It must end with one sentence and no traceback; with more room, the same command
+with ``--resume`` must leave what the unbroken run left. Exit code 1 where it does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from kills import JOBS, Job, prepare, start
+
+ROOM = 64 << 20  # bytes beside what a job needs
+
+
+@contextmanager
+def small_disk(folder: Path, size: int) -> Iterator[None]:
+    """A tmpfs of `size` bytes at a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def enlarge(folder: Path, size: int) -> None:
+    """More room on it."""
+    subprocess.run(["mount", "-o", f"remount,size={size}", folder], check=True)
+
+
+def size_of(folder: Path) -> int:
+    """Bytes that its files take on a tmpfs, in pages of 4 KiB."""
+    return sum(-(-p.stat().st_size // 4096) * 4096 for p in folder.rglob("*") if p.is_file())
+
+
+def campaign(job: Job, made: Path, count: int, seed: int) -> dict:
+    """One job on `count` disks; counts of exit codes and what was promised and not kept."""
+    rng, disk = np.random.default_rng(seed), made.parent / "disk"
+    before = size_of(made)
+    with small_disk(disk, before + ROOM):
+        folder = Path(shutil.copytree(made, disk / "work"))
+        if code := start(job.words, folder).wait():
+            raise RuntimeError(f"The unbroken run ends with {code}: {_errors(folder)}")
+        expected, written = job.content(folder), size_of(folder) - before
+    codes, broken = Counter(), []
+    for number in range(count):
+        room = int(written * rng.uniform(0, 1))
+        with small_disk(disk, before + room):
+            folder = Path(shutil.copytree(made, disk / "work"))
+            code = start(job.words, folder, errors=made.parent / "errors.txt").wait()
+            codes[str(code)] += 1
+            fault = _fault(code, _errors(made.parent))
+            enlarge(disk, before + written + ROOM)
+            words = (*job.words, *job.resume) if code else job.words
+            if code and start(words, folder, errors=made.parent / "errors.txt").wait():
+                fault = f"not gone on with: {_errors(made.parent)}"
+            elif job.content(folder) != expected:
+                fault = "what is left differs from the unbroken run's"
+        if fault:
+            broken.append({"try": number, "room": room, "fault": fault})
+    return {"count": count, "bytes_written": written, "codes": dict(codes), "broken": broken}
+
+
+def _fault(code: int, errors: str) -> str | None:
+    if "Traceback" in errors:
+        return errors
+    if code not in (0, 1, 2):
+        return f"exit code {code}: {errors}"
+    if code and sum(line.startswith("faceattr: ") for line in errors.splitlines()) != 1:
+        return f"not one sentence: {errors}"
+    return None
+
+
+def _errors(folder: Path) -> str:
+    return (folder / "errors.txt").read_text()[-1500:]
+
+
+def run(count: int, seed: int, only: tuple[str, ...] = ()) -> dict:
+    """All jobs; by name their counts."""
+    root = Path(tempfile.mkdtemp(prefix="faceattr-disk-"))
+    try:
+        prepare(root / "made")
+        found = {}
+        for name in only or JOBS:
+            found[name] = campaign(JOBS[name], root / "made", count, seed)
+            print(name, json.dumps(found[name]), file=sys.stderr, flush=True)
+        return found
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--count", type=int, default=50, help="disks for each job")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", nargs="*", default=(), help=", ".join(JOBS))
+    given = parser.parse_args()
+    record = run(given.count, given.seed, tuple(given.only))
+    print(json.dumps(record, indent=1))
+    return 1 if any(of["broken"] for of in record.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,252 @@
+"""Manifests, model files and caches are checked: commands on broken ones.
+
+    python tests/campaigns/files.py --count 2000 --seed 1
+
+For each kind of file, a whole one is changed at random and given to the command that reads it.
+The command must answer as with the whole file, or say one sentence and end with exit code 2.
+Crafted model files try to run code or to write elsewhere. Exit code 1 where a promise is broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import time
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+from corrupt import corrupted
+from skimage import data
+from worker import outcomes
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+Command = Callable[[Path], list[str]]
+SEVERAL = 4  # lines of a message; more is no sentence
+
+
+class Subject:
+    """A whole file, the command that reads it, and what the command answers.
+
+    Args:
+        folder: Holds the files; each try has a copy.
+        file: The name of the one that is broken.
+        command: The command for such a folder.
+        answer: What the command has answered in such a folder, to compare with the whole one;
+            None where a change may change the answer.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        file: str,
+        command: Command,
+        answer: Callable[[Path, dict], object] | None = None,
+    ) -> None:
+        self.folder, self.file, self.command, self.answer = folder, file, command, answer
+
+
+def _faces(folder: Path) -> list[str]:
+    face = cv2.cvtColor(data.astronaut()[0:200, 120:320], cv2.COLOR_RGB2BGR)
+    names = []
+    for number in range(8):
+        turned = np.roll(face, 7 * number, 1) if number < 6 else face
+        cv2.imwrite(str(folder / f"{number}.png"), cv2.resize(turned, (48, 48)))
+        names.append(f"{number}.png")
+    return names
+
+
+def subjects(root: Path) -> dict[str, Subject]:
+    """By name: what is broken, and by which command it is read."""
+    import keras
+    from conftest import toy_network
+
+    from faceattr.exporting.export import export
+    from faceattr.images.crop import CropRule
+    from faceattr.model import file as model_file
+    from faceattr.tasks import EXPRESSION, GENDER
+
+    keras.utils.set_random_seed(0)
+    made = root / "made"
+    made.mkdir(parents=True)
+    names = _faces(made)
+    genders = ("male", "female", "")
+    rows = "path,split,x0,y0,x1,y1,gender,expression:happy,expression:sad\n" + "".join(
+        f"{name},{'train' if i < 6 else 'val'},0,0,48,48,{genders[i % 3]},{i % 2},1\n"
+        for i, name in enumerate(names)
+    )
+    (made / "faces.csv").write_text(rows)
+    about = model_file.Description((EXPRESSION, GENDER), CropRule(48))
+    model_file.save(toy_network(), about, made / "toy.keras")
+    found = {
+        "manifest": Subject(made, "faces.csv", lambda f: ["audit", str(f / "faces.csv")]),
+        "keras": Subject(made, "toy.keras", partial(_label, model="toy.keras"), _table),
+    }
+    for kind, suffix in (("onnx", ".onnx"), ("litert", ".tflite")):
+        export(made / "toy.keras", kind, made / f"toy{suffix}")
+        for file in (f"toy{suffix}", f"toy{suffix}.json"):
+            command = partial(_label, model=f"toy{suffix}")
+            found[file.removeprefix("toy.")] = Subject(made, file, command, _table)
+    return found
+
+
+def _label(folder: Path, model: str) -> list[str]:
+    images, table = str(folder / "0.png"), str(folder / "table.csv")
+    given = ["--model", str(folder / model), "--detector", "none", "-o", table, "--overwrite"]
+    return ["label", images, *given]
+
+
+def _table(folder: Path, outcome: dict) -> str:
+    path = folder / "table.csv"
+    return path.read_text().split("\n", 1)[1].partition(",")[2] if path.is_file() else ""
+
+
+def tries(subject: Subject, count: int, seed: int, root: Path) -> Iterator[tuple[Path, str]]:
+    """Folders with a broken file each, and how it was broken."""
+    rng = np.random.default_rng(seed)
+    whole = (subject.folder / subject.file).read_bytes()
+    others = [path.read_bytes() for path in sorted(subject.folder.iterdir()) if path.is_file()]
+    for number in range(count):
+        folder = root / f"{number:05d}"
+        shutil.copytree(subject.folder, folder)
+        how, content = corrupted(whole, others[int(rng.integers(len(others)))], rng)
+        (folder / subject.file).write_bytes(content)
+        yield folder, how
+
+
+def campaign(name: str, subject: Subject, count: int, seed: int, root: Path) -> dict:
+    """Break the file `count` times, run the command each time, and count."""
+    started, codes, broken = time.monotonic(), Counter(), []
+    work = root / name
+    whole = root / f"{name}-whole"
+    shutil.copytree(subject.folder, whole)
+    (outcome,) = outcomes([subject.command(whole)])
+    if outcome["code"] != 0:
+        broken.append({"try": "the whole file", "how": "", "fault": outcome["err"]})
+    expected = subject.answer(whole, outcome) if subject.answer else None
+    folders = list(tries(subject, count, seed, work))
+    commands = [subject.command(folder) for folder, _ in folders]
+    for (folder, how), outcome in zip(folders, outcomes(commands), strict=True):
+        codes[str(outcome["code"])] += 1
+        if fault := _fault(outcome, subject, folder, expected):
+            broken.append({"try": folder.name, "how": how, "fault": fault})
+        shutil.rmtree(folder)
+    seconds = round(time.monotonic() - started)
+    return {"count": count, "codes": dict(codes), "seconds": seconds, "broken": broken}
+
+
+def _fault(outcome: dict, subject: Subject, folder: Path, expected: object) -> str | None:
+    """What was promised and not kept, or None."""
+    code, err = outcome["code"], outcome["err"]
+    if outcome["traceback"] or "Traceback" in err:
+        return outcome["traceback"] or err
+    if code not in (0, 2):
+        return f"exit code {code}: {err[-500:]}"
+    said = [line for line in err.splitlines() if line.startswith("faceattr: ")]
+    if code == 2 and (len(said) != 1 or len(err.splitlines()) > SEVERAL):
+        return f"not one sentence: {err[-800:]}"
+    if code == 0 and subject.answer and subject.answer(folder, outcome) != expected:
+        return "another answer"
+    return None
+
+
+def attacks(root: Path, model: Path) -> dict[str, Path]:
+    """Model files that try to run code or to write outside of where they are unpacked."""
+    marker = root / "marker"
+    call = f"open({str(marker)!r}, 'w').close()"
+    lambda_layer = {
+        "module": "keras.layers",
+        "class_name": "Lambda",
+        "config": {
+            "name": "evil",
+            "function": {
+                "class_name": "__lambda__",
+                "config": {"code": _marshalled(call), "defaults": None, "closure": None},
+            },
+        },
+        "registered_name": None,
+    }
+    caller = {
+        "module": "os",
+        "class_name": "system",
+        "config": f"touch {marker}",
+        "registered_name": None,
+    }
+    found = {}
+    for name, config in (("lambda", lambda_layer), ("module", caller)):
+        found[name] = root / f"{name}.keras"
+        _rewritten(model, found[name], {"config.json": json.dumps(config).encode()})
+    found["traversal"] = root / "traversal.keras"
+    _rewritten(model, found["traversal"], {}, {"../../marker": b"x", str(marker): b"x"})
+    return found
+
+
+def _marshalled(source: str) -> str:
+    import base64
+    import marshal
+
+    code = compile(f"lambda x: {source}", "<evil>", "eval").co_consts[0]
+    return base64.b64encode(marshal.dumps(code)).decode()
+
+
+def _rewritten(model: Path, target: Path, changed: dict, added: dict | None = None) -> None:
+    with zipfile.ZipFile(model) as source, zipfile.ZipFile(target, "w") as new:
+        for name in source.namelist():
+            new.writestr(name, changed.get(name, source.read(name)))
+        for name, content in (added or {}).items():
+            new.writestr(name, content)
+
+
+def attacked(root: Path, model: Path) -> dict:
+    """Label with each crafted file; which of them left the marker, or ended oddly."""
+    folder = root / "attacks"
+    folder.mkdir()
+    (face,) = [folder / "0.png"]
+    shutil.copy(model.parent / "0.png", face)
+    broken = []
+    crafted = attacks(folder, model)
+    commands = [_label(folder, path.name) for path in crafted.values()]
+    for name, outcome in zip(crafted, outcomes(commands), strict=True):
+        left = [
+            path
+            for path in (folder / "marker", root / "marker", root.parent / "marker")
+            if path.exists()
+        ]
+        if left or outcome["traceback"] or outcome["code"] not in (0, 2):
+            broken.append({"attack": name, "left": list(map(str, left)), **outcome})
+    return {"count": len(crafted), "broken": broken}
+
+
+def run(count: int, seed: int, only: Sequence[str] = ()) -> dict:
+    """All campaigns; by name their counts."""
+    root = Path(tempfile.mkdtemp(prefix="faceattr-files-"))
+    try:
+        made = subjects(root)
+        chosen = {name: of for name, of in made.items() if not only or name in only}
+        found = {name: campaign(name, of, count, seed, root) for name, of in chosen.items()}
+        return found | {"attacks": attacked(root, root / "made" / "toy.keras")}
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--count", type=int, default=2000, help="tries for each kind of file")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", nargs="*", default=(), help="kinds of files")
+    given = parser.parse_args()
+    record = run(given.count, given.seed, given.only)
+    print(json.dumps(record, indent=1))
+    return 1 if any(of["broken"] for of in record.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

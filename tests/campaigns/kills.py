@@ -1,0 +1,253 @@
+"""Nothing is lost by a kill: jobs killed by SIGKILL at random moments, gone on with, compared.
+
+    python tests/campaigns/kills.py --kills 100 --seed 1
+
+Each job runs once unbroken. Then it is started again and again, with ``--resume``, and killed at
+a random moment of the time that it takes, until there were so many kills. What it left whenever
+it came to its end must equal what the unbroken run left. Exit code 1 where it does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from skimage import data
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+FACEATTR = [sys.executable, "-c", "import sys; from faceattr.cli import main; sys.exit(main())"]
+IMAGES = 600
+FACES = 48
+WITHOUT_END = 400  # starts of one job that never comes to its end
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command, typed in its own folder, and what of that folder must be equal.
+
+    Args:
+        words: The command; the folder has ``inputs`` and the models beside it.
+        content: What is compared, by name.
+        resume: What is added to go on; nothing where a second start begins anew.
+    """
+
+    words: tuple[str, ...]
+    content: Callable[[Path], dict[str, str]]
+    resume: tuple[str, ...] = ("--resume",)
+
+
+def _files(*names: str) -> Callable[[Path], dict[str, str]]:
+    """The SHA-256 of files and of all files in folders."""
+
+    def content(folder: Path) -> dict[str, str]:
+        paths = [folder / name for name in names]
+        inside = [p for path in paths for p in sorted(path.rglob("*")) if p.is_file()]
+        files = [path for path in paths if path.is_file()] + inside
+        return {
+            str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in files
+        }
+
+    return content
+
+
+def _rows(name: str) -> Callable[[Path], dict[str, str]]:
+    import pandas as pd
+
+    return lambda folder: {"rows": pd.read_parquet(folder / name).to_csv(index=False)}
+
+
+def _weights(name: str) -> Callable[[Path], dict[str, str]]:
+    """The SHA-256 of each weight of a model file, whose archive holds the time of its making."""
+
+    def content(folder: Path) -> dict[str, str]:
+        from faceattr.model import file as model_file
+
+        network, about = model_file.load(folder / name)
+        weights = {
+            f"{place} {weight.path}": hashlib.sha256(np.asarray(weight).tobytes()).hexdigest()
+            for place, weight in enumerate(network.weights)
+            if "seed" not in weight.path
+        }
+        return weights | {"scores": json.dumps(about.scores, sort_keys=True, default=str)}
+
+    return content
+
+
+LABEL = ("label", "inputs", "--detector", "none", "--model", "toy.onnx", "--batch-size", "8")
+TRAIN = (
+    *("train", "mood=mood", "hair=hair", "-o", "new.keras", "--weights", "none", "--size", "32"),
+    *("--backbone", "vgg16-slim", "--batch-size", "8", "--cache", "cache", "--dtype", "float32"),
+)
+FROZEN = (
+    *("train", "mood=mood", "hair=hair", "-o", "new.keras", "--weights", "toy.keras"),
+    *("--size", "32", "--batch-size", "8", "--cache", "cache", "--dtype", "float32"),
+)
+JOBS = {
+    "label csv": Job((*LABEL, "-o", "t.csv"), _files("t.csv")),
+    "label jsonl": Job((*LABEL, "-o", "t.jsonl"), _files("t.jsonl")),
+    "label parquet": Job((*LABEL, "-o", "t.parquet"), _rows("t.parquet")),
+    "label csv, crops, gallery": Job(
+        (*LABEL, "-o", "t.csv", "--save-crops", "crops", "--gallery", "page.html"),
+        _files("t.csv", "crops", "page.html"),
+    ),
+    "train joint": Job((*TRAIN, "--epochs", "scratch=3"), _weights("new.keras")),
+    "train alternating, ema": Job(
+        (*TRAIN, "--epochs", "scratch=3", "--schedule", "alternating", "--ema", "0.9"),
+        _weights("new.keras"),
+    ),
+    "train frozen on features, then whole": Job(
+        (*FROZEN, "--epochs", "frozen=2,finetune=2", "--augment-repeats", "1"),
+        _weights("new.keras"),
+    ),
+    "export onnx": Job(
+        ("export", "toy.keras", "--to", "onnx", "-o", "new.onnx"),
+        _files("new.onnx"),
+        ("--overwrite",),
+    ),
+}
+
+
+def prepare(folder: Path) -> None:
+    """Images to label, two sets to learn from, a model in two formats."""
+    import keras
+
+    from faceattr.exporting.export import export
+    from faceattr.images.crop import CropRule
+    from faceattr.model import file as model_file
+    from faceattr.model.build import build
+    from faceattr.tasks import Task
+
+    face = cv2.cvtColor(data.astronaut()[0:200, 120:320], cv2.COLOR_RGB2BGR)
+    (folder / "inputs").mkdir(parents=True)
+    for number in range(IMAGES):
+        image = cv2.resize(np.roll(face, number, 1), (64, 64))
+        cv2.imwrite(str(folder / f"inputs/{number:04d}.jpg"), image)
+    rng = np.random.default_rng(0)
+    for name, classes in (("mood", ("calm", "wild")), ("hair", ("dark", "light"))):
+        for place, label in enumerate(classes):
+            for split, count in (("train", FACES), ("val", 8)):
+                inside = folder / name / split / label
+                inside.mkdir(parents=True)
+                for number in range(count):
+                    noise = rng.integers(-40, 40, (32, 32, 3))
+                    image = np.clip(80 + 90 * place + noise, 0, 255).astype(np.uint8)
+                    cv2.imwrite(str(inside / f"{name}{number}.png"), image)
+    keras.utils.set_random_seed(0)
+    tasks = (Task("mood", ("calm", "wild")), Task("hair", ("dark", "light")))
+    network = build(tasks, weights=None, backbone="vgg16-slim")
+    about = model_file.Description(tasks, CropRule(32), {"backbone": "vgg16-slim"})
+    model_file.save(network, about, folder / "toy.keras")
+    export(folder / "toy.keras", "onnx", folder / "toy.onnx")
+
+
+def campaign(job: Job, made: Path, kills: int, seed: int) -> dict:
+    """One job: counts of kills, of ends that were reached, and the ends that differ."""
+    rng, work = np.random.default_rng(seed), made.parent / "work"
+    expected, seconds = _unbroken(job, made, work)
+    done, ends, broken = 0, 0, []
+    while done < kills:
+        folder = _fresh(made, work)
+        for killed in _until_its_end(job, folder, seconds, rng):
+            done += killed is None
+            if killed is not None and killed != 0:
+                broken.append({"end": ends, "fault": f"exit code {killed}", **_errors(folder)})
+        ends += 1
+        left = job.content(folder)
+        if left != expected:
+            names = [n for n in {*left, *expected} if left.get(n) != expected.get(n)]
+            broken.append({"end": ends, "fault": "differs", "names": sorted(names)[:10]})
+    return {"kills": done, "ends": ends, "seconds_of_a_run": round(seconds, 1), "broken": broken}
+
+
+def _unbroken(job: Job, made: Path, work: Path) -> tuple[dict[str, str], float]:
+    folder = _fresh(made, work)
+    started = time.monotonic()
+    code = start(job.words, folder).wait()
+    if code != 0:
+        raise RuntimeError(f"The unbroken run ends with {code}: {_errors(folder)}")
+    return job.content(folder), time.monotonic() - started
+
+
+def _until_its_end(
+    job: Job, folder: Path, seconds: float, rng: np.random.Generator
+) -> Iterator[int | None]:
+    """Start, kill, start again; None for each kill, at last the exit code."""
+    resume: tuple[str, ...] = ()
+    for _ in range(WITHOUT_END):
+        process = start((*job.words, *resume), folder)
+        try:
+            # Most of a short run is its start: later moments are drawn as often as all earlier.
+            yield process.wait(timeout=seconds * float(rng.uniform(0.2, 1.1)))
+            return
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            yield None
+            resume = job.resume
+    raise RuntimeError("The job does not come to its end.")
+
+
+def start(words: tuple[str, ...], folder: Path, errors: Path | None = None) -> subprocess.Popen:
+    """The command in a folder; what it says goes into ``errors.txt`` there, or elsewhere."""
+    with open(errors or folder / "errors.txt", "w") as said:
+        return subprocess.Popen(
+            [*FACEATTR, *words],
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            start_new_session=True,
+        )
+
+
+def _errors(folder: Path) -> dict[str, str]:
+    return {"errors": (folder / "errors.txt").read_text()[-800:]}
+
+
+def _fresh(made: Path, work: Path) -> Path:
+    shutil.rmtree(work, ignore_errors=True)
+    return Path(shutil.copytree(made, work))
+
+
+def run(kills: int, seed: int, only: tuple[str, ...] = ()) -> dict:
+    """All jobs; by name their counts."""
+    root = Path(tempfile.mkdtemp(prefix="faceattr-kills-"))
+    try:
+        prepare(root / "made")
+        chosen = {name: job for name, job in JOBS.items() if not only or name in only}
+        found = {}
+        for name, job in chosen.items():
+            found[name] = campaign(job, root / "made", kills, seed)
+            print(name, json.dumps(found[name]), file=sys.stderr, flush=True)
+        return found
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--kills", type=int, default=100, help="of each job")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", nargs="*", default=(), help=", ".join(JOBS))
+    given = parser.parse_args()
+    record = run(given.kills, given.seed, tuple(given.only))
+    print(json.dumps(record, indent=1))
+    return 1 if any(of["broken"] for of in record.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""The mean of several models' weights."""
+
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+from conftest import SHADE, TINT, toy_network
+
+from faceattr import cli
+from faceattr.images.crop import CropRule
+from faceattr.model import file as model_file
+from faceattr.model.file import Description
+from faceattr.training.average import average
+
+ABOUT = Description(
+    (SHADE, TINT), CropRule(48), scores={"min_face": 20}, provenance={"priors": {"tint": "natural"}}
+)
+
+
+def written(path, seed, about=ABOUT, half=False):
+    keras.utils.set_random_seed(seed)
+    model_file.save(toy_network(about.tasks), about, path, half=half)
+    return path
+
+
+@pytest.fixture
+def models(tmp_path):
+    return [written(tmp_path / f"{name}.keras", seed) for seed, name in enumerate("abc")]
+
+
+def test_one_model_has_no_average(models):
+    with pytest.raises(ValueError, match="two or more models"):
+        average(models[:1], models[0].with_name("mean.keras"))
+
+
+def test_every_weight_is_the_mean_and_the_scores_are_gone(models):
+    mean = models[0].with_name("mean.keras")
+    about = average(models, mean)
+    network, stored = model_file.load(mean)
+    every = [model_file.load(path)[0].get_weights() for path in models]
+    floats = [i for i, w in enumerate(every[0]) if w.dtype == "float32"]
+    assert floats
+    for i in floats:
+        expected = np.mean([weights[i] for weights in every], axis=0)
+        np.testing.assert_allclose(network.get_weights()[i], expected, rtol=1e-6, atol=1e-7)
+    assert stored.scores == about.scores == {}
+    assert stored.tasks == (SHADE, TINT)
+    named = [of["file"] for of in stored.provenance["average_of"]]
+    assert named == ["a.keras", "b.keras", "c.keras"]
+
+
+@pytest.mark.parametrize("halves", [(True, True), (True, False)])
+def test_the_mean_is_stored_in_half_where_all_models_are(tmp_path, halves):
+    paths = [written(tmp_path / f"{i}.keras", i, half=half) for i, half in enumerate(halves)]
+    average(paths, tmp_path / "mean.keras")
+    assert model_file.is_stored_in_half(tmp_path / "mean.keras") == all(halves)
+
+
+@pytest.mark.parametrize(
+    ("what", "other"),
+    [
+        ("heads", replace(ABOUT, tasks=(SHADE,))),
+        ("crop rule", replace(ABOUT, crop=CropRule(48, 0.5))),
+        ("priors", replace(ABOUT, provenance={"priors": {"tint": "uniform"}})),
+        ("network", replace(ABOUT, network={"pooling": "max"})),
+    ],
+)
+def test_models_that_differ_in_more_than_weights_are_refused(models, what, other):
+    strange = written(models[0].with_name("other.keras"), 5, other)
+    with pytest.raises(ValueError, match=f"the same {what}.*a.keras.*other.keras"):
+        average([models[0], strange], models[0].with_name("mean.keras"))
+    assert not models[0].with_name("mean.keras").exists()
+
+
+def test_the_command_writes_it_and_keeps_a_file_that_is_there(models, capsys):
+    mean = models[0].with_name("mean.keras")
+    given = ["average", *map(str, models), "-o", str(mean)]
+    assert cli.main(given) == 0
+    assert "the mean of 3 models" in capsys.readouterr().out
+    before = mean.read_bytes()
+    assert cli.main(given) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert mean.read_bytes() == before
+    assert cli.main([*given, "--overwrite"]) == 0

@@ -1,0 +1,109 @@
+"""Short forms of the campaigns, and that the campaigns can fail."""
+
+import itertools
+import re
+import socket
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "campaigns"))
+
+import corrupt
+import files
+import inputs
+import kills
+
+PACKAGE = Path(__file__).parents[1] / "faceattr"
+# What another process imports warns in its own way.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.mark.parametrize("name", corrupt.CHANGES)
+def test_a_change_is_drawn_by_its_seed_and_changes_the_file(name):
+    content, other = bytes(range(256)) * 8, b"other" * 100
+    changed = {
+        corrupt.CHANGES[name](content, other, np.random.default_rng(seed)) for seed in range(9)
+    }
+    assert len(changed) > 5 and content not in changed
+    first, again = (corrupt.corrupted(content, other, np.random.default_rng(3)) for _ in "12")
+    assert first == again
+
+
+def test_the_campaign_of_inputs_sees_a_row_that_is_missing_and_an_answer_that_differs(tmp_path):
+    kinds = {name: "good .jpg 0" for name in ("a.jpg", "b.jpg", "c.jpg")}
+    rows = [
+        {"path": f"{tmp_path}/inputs/{name}", "status": "ok", "gender": gender}
+        for name, gender in (("a.jpg", "male"), ("b.jpg", "female"))
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "table.csv", index=False)
+    broken = inputs.judge(tmp_path, kinds, 1, "Traceback (most recent call last)")["broken"]
+    assert broken["without a row"] == ["c.jpg"]
+    assert broken["same file, other answer"] == ["good .jpg 0"]
+    assert {"exit code", "tracebacks"} <= set(broken)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "fault"),
+    [
+        ({"code": 0}, "another answer"),
+        ({"code": 2, "err": "faceattr: one sentence.\n"}, None),
+        ({"code": 2, "err": "faceattr: one.\nfaceattr: two.\n"}, "not one sentence"),
+        ({"code": -11}, "exit code -11"),
+        ({"code": "hangs"}, "exit code hangs"),
+        ({"code": 1, "traceback": "Traceback: x"}, "Traceback: x"),
+    ],
+)
+def test_the_campaign_of_files_sees_what_is_not_kept(tmp_path, outcome, fault):
+    subject = files.Subject(tmp_path, "a", lambda folder: [], lambda folder, outcome: "other")
+    found = files._fault({"err": "", "traceback": None, **outcome}, subject, tmp_path, "expected")
+    assert (found or "").startswith(fault or "") and bool(found) == bool(fault)
+
+
+@pytest.mark.slow
+def test_broken_inputs_have_rows():
+    assert inputs.run(120, seed=7)["broken"] == {}
+
+
+@pytest.mark.slow
+def test_broken_manifests_and_model_files_are_refused_or_answer_as_the_whole_ones():
+    found = files.run(4, seed=7)
+    assert {name: of["broken"] for name, of in found.items() if of["broken"]} == {}
+    assert found["attacks"]["count"] == 3
+
+
+@pytest.mark.slow
+def test_a_killed_job_is_gone_on_with_to_the_same_files():
+    found = kills.run(2, 7, ("label csv, crops, gallery", "label parquet"))
+    assert all(of["kills"] >= 2 and of["ends"] for of in found.values())
+    assert [of["broken"] for of in found.values()] == [[], []]
+
+
+def test_the_campaign_of_kills_sees_files_that_differ(tmp_path):
+    (tmp_path / "made").mkdir()
+    numbers = itertools.count()
+    job = kills.Job(("--version",), lambda folder: {"table": str(next(numbers))}, resume=())
+    found = kills.campaign(job, tmp_path / "made", 1, 7)
+    assert found["kills"] >= 1
+    assert {fault["fault"] for fault in found["broken"]} == {"differs"}
+
+
+def test_nothing_is_unpickled_or_evaluated():
+    unsafe = re.compile(r"\bpickle\.|joblib|allow_pickle=True|yaml\.load\(|(?<![\w.])(eval|exec)\(")
+    sources = {path: path.read_text() for path in PACKAGE.rglob("*.py")}
+    assert len(sources) > 50
+    assert [str(path) for path, text in sources.items() if unsafe.search(text)] == []
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "example.org"])
+def test_a_test_that_asks_for_another_machine_fails(host):
+    with pytest.raises(ConnectionRefusedError, match="loopback alone"):
+        socket.create_connection((host, 80), timeout=1)
+
+
+def test_a_test_may_ask_this_machine():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        socket.create_connection(server.getsockname(), timeout=5).close()
