@@ -168,6 +168,22 @@ def test_wrong_options_are_one_sentence_and_exit_code_2(data, request, capsys, o
     assert "Traceback" not in error
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--learning-rate", "finetun=1e-5"], "Received: 'finetun'"),
+        (["--mix", "shades=1"], "given for every task"),
+        (["--prior", "tint=tintz"], "Received: tintz"),
+    ],
+)
+def test_a_mistyped_name_is_told_before_any_image_is_read(
+    data, toy, monkeypatch, capsys, options, message
+):
+    monkeypatch.setattr("faceattr.training.train.unite", pytest.fail)
+    assert train(data, *options) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_a_class_without_a_training_row_stops_before_training(data, toy, capsys):
     (data / "people").mkdir()
     rows = [{"path": f"../tint{i}.png", "gender": "male"} for i in range(6)]

@@ -114,6 +114,27 @@ def check_faces(tasks: Sequence[Task], rows: LabeledDataset) -> list[Finding]:
     return [*copies(alike), *contradictions(alike, tasks), *few, *odd]
 
 
+def brief_audit(tasks: Sequence[Task], parts: Sequence[LabeledDataset]) -> list[str]:
+    """A line for each kind of finding among the faces of several splits, and where to see more.
+
+    All parts are cropped by the same rule into the same cache.
+    """
+    # Crops are only ever appended, so the longest view of the file holds those of the others.
+    crops = max((part.crops for part in parts), key=len)
+    targets = {
+        name: np.concatenate([part.targets[name] for part in parts]) for name in parts[0].targets
+    }
+    index = np.concatenate([part.index for part in parts])
+    examples = [example for part in parts for example in part.examples]
+    found = check_faces(tasks, LabeledDataset(crops, index, targets, examples))
+    counted = totals(one for one in found if one.kind not in IN_WORDS)
+    lines = [f"{kind}: {count:,} ({where})" for (kind, where), count in counted.items()]
+    for kind in IN_WORDS:
+        if told := [f"{one.where} {one.words}" for one in found if one.kind == kind]:
+            lines.append(f"{kind}: {', '.join(told)}")
+    return [*lines, "`faceattr audit` with these sources names them"] if counted else lines
+
+
 class NearDuplicates:
     """Which of the rows show the same face.
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rich import box
 from rich.console import Console
@@ -20,6 +20,7 @@ from faceattr.progress import Bar
 if TYPE_CHECKING:
     import pandas as pd
 
+T = TypeVar("T")
 WIDE = 200  # characters, however narrow the terminal: a Markdown table must not be cut
 
 
@@ -41,19 +42,19 @@ def add_command(commands) -> None:
     add_label_options(parser)
 
 
-def compare(recipes, on, output, tasks=None, cache=None, **given) -> int:
-    """Train with every config on the same rows, for the same number of pictures, with several
+def compare(recipes, on, output, **given) -> int:
+    """Train with every config on the same rows, for the same number of images, with several
     seeds. The same command goes on behind what TABLE.csv holds."""
     options = [one for spec in recipes for one in read_recipes(spec, add_options).items()]
     start_keras()
-    from faceattr.training.compare import Data, train_apart
     from faceattr.training.compare import compare as run
+    from faceattr.training.compare import train_in_subprocess
 
     configs = [_config(name, dict(own)) for name, own in options]
-    data = Data(tuple(on), tasks and tuple(tasks), cache, label_map_of(given))
-    perform = partial(train_apart, begin=start_keras)
+    given["label_map"] = label_map_of(given)
+    perform = partial(train_in_subprocess, begin=start_keras)
     with ComparisonTerminal() as progress:
-        results = run(configs, data, output, perform=perform, progress=progress, **given)
+        results = run(configs, on, output, perform=perform, progress=progress, **given)
     print_results(results)
     return 0
 
@@ -80,6 +81,9 @@ class ComparisonTerminal(Terminal):
 
     def __exit__(self, *_) -> None:
         self._bar.stop()
+
+    def track(self, items: Sequence[T], what: str) -> Iterable[T]:
+        return self._bar.follow(items, what)
 
     def show(self, record: object) -> None:
         from faceattr.training.compare import RunFinished, RunStarted
@@ -117,7 +121,7 @@ def results_table(results: pd.DataFrame) -> Table:
     tasks = list(results["task"].unique())
     table = Table(box=box.MARKDOWN)
     table.add_column("config")
-    for name in (*(n for task in tasks for n in (task, "gain")), "pictures", "minutes", "MB"):
+    for name in (*(n for task in tasks for n in (task, "gain")), "images", "minutes", "MB"):
         table.add_column(name, justify="right", no_wrap=True)
     for config in results["config"].unique():
         own = results[results["config"] == config]
@@ -144,9 +148,9 @@ def _mean_and_spread(values: pd.Series, form: str) -> str:
 
 
 def _cost(own: pd.DataFrame) -> Iterator[str]:
-    """Pictures and minutes of a seed, its runs together, and the most memory of a run."""
+    """Images and minutes of a seed, its runs together, and the most memory of a run."""
     runs = own.drop_duplicates("run").groupby("seed")
-    yield f"{runs['pictures'].sum().mean():,.0f}"
+    yield f"{runs['images'].sum().mean():,.0f}"
     yield _mean_and_spread(runs["minutes"].sum(), "{:.1f}")
     yield f"{own['megabytes'].max():,.0f}"
 

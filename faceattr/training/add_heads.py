@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from faceattr.compatibility import renamed_arguments
 from faceattr.data.dataset import LabeledDataset, mask
 from faceattr.evaluation.metrics import Interval, predict, wilson
 from faceattr.evaluation.robustness import smallest_face
@@ -101,6 +102,7 @@ def _change(task: Task, target: np.ndarray, old: np.ndarray, new: np.ndarray) ->
     )
 
 
+@renamed_arguments(judge="evaluate_on")
 @dataclass(frozen=True)
 class NewHeads:
     """What is added to the model that a run starts from, which keeps all of its heads.
@@ -128,8 +130,8 @@ class NewHeads:
         """The new heads."""
         return tuple(dict.fromkeys(source.partition("=")[0] for source in self.sources))
 
-    def sparing(self, settings: Settings) -> Settings:
-        """The settings, with the old heads left alone as long as the backbone does not learn."""
+    def freeze_old_heads(self, settings: Settings) -> Settings:
+        """The settings, with the old heads frozen as long as the backbone is."""
         phases = (
             replace(phase, heads=self.names) if phase.unfreeze_from is None else phase
             for phase in settings.phases

@@ -64,8 +64,8 @@ class Position:
         """Whether the phase has waited for a new best as long as it may."""
         return phase.patience is not None and self.waited >= phase.patience
 
-    def is_behind(self, phase: Phase) -> bool:
-        """Whether the phase is done."""
+    def is_phase_done(self, phase: Phase) -> bool:
+        """Whether all epochs of the phase are done, or it has waited long enough."""
         return self.epochs == phase.epochs or self.has_waited(phase)
 
 

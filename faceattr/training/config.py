@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
+from faceattr.compatibility import renamed_arguments
+
 if TYPE_CHECKING:
     from faceattr.images.crop import CropRule
 
@@ -51,6 +53,7 @@ def choices_of(hint: Any) -> tuple[str, ...]:
     return get_args(hint) if getattr(hint, "__origin__", None) is Literal else ()
 
 
+@renamed_arguments(trunk="backbone", taps="feature_layers")
 @dataclass(frozen=True)
 class Network:
     """What is trained.
@@ -99,6 +102,7 @@ class Network:
         return (WHOLE,) if self.is_normalised_again else (FROZEN, FINETUNE)
 
 
+@renamed_arguments(first="unfreeze_from", rates="branch_rates")
 @dataclass(frozen=True)
 class Phase:
     """A part of the training with its own optimiser.
@@ -307,6 +311,7 @@ class Auxiliary:
         return f"{self.layer}_for_{self.task}"
 
 
+@renamed_arguments(mix="task_sampling", tie="sharing_strength", copies="augment_repeats")
 @dataclass(frozen=True)
 class Settings:
     """Everything that decides a training run apart from its rows and its network.

@@ -63,7 +63,8 @@ def check(model: keras.Model, settings: Settings, examples: Sequence[Example] = 
                 f"There is no task {', '.join(strangers)} to {what}. "
                 f"The tasks are {', '.join(heads)}."
             )
-    sources = {example.source for example in examples if example.split == "train"}
+    # What has no split yet trains, or some of it does.
+    sources = {example.source for example in examples if example.split in ("train", "")}
     sampling = settings.task_sampling
     if is_by_source(sampling, heads, sources) and settings.schedule == "alternating":
         raise ValueError(
@@ -132,7 +133,7 @@ def fit(
     side = train.crops.shape[1]
     steps = _Steps(progress, names, settings, steps_per_epoch(len(train), settings.batch_size))
     for number, phase in enumerate(settings.phases):
-        if number < position.phase or (number == position.phase and position.is_behind(phase)):
+        if number < position.phase or (number == position.phase and position.is_phase_done(phase)):
             continue
         if number > position.phase or not position.epochs:
             position = replace(position, phase=number, epochs=0, waited=0)
