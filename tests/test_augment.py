@@ -3,7 +3,7 @@ import pytest
 
 from faceattr.training.augment import augment
 from faceattr.training.config import NO_AUGMENTATION, Augmentation
-from faceattr.training.config import changed as usual_but
+from faceattr.training.config import augmentation_with as usual_but
 
 CROPS = np.random.default_rng(0).integers(0, 256, (6, 48, 48, 3), dtype="uint8")
 

@@ -44,11 +44,9 @@ class Finding:
     Args:
         kind: One of `KINDS`.
         where: Splits, task or class that it concerns.
-        example: The face.
-        other: The face that it is held against.
+        other: The face that `example` is held against.
         similarity: Their correlation; 1 for equal pixels.
         detail: Their correlation in what is finer than two pixels.
-        words: What there is to say of it.
         rows: Places of both among the faces that were looked at.
     """
 
@@ -68,10 +66,8 @@ class Audit:
 
     Args:
         sources: What was audited, without where it lies.
-        tasks: What is labelled.
         rows: The faces that could be looked at, in the order of the sources.
         summary: How many faces there are of each class and split.
-        findings: All that is, or may be, wrong.
         left_out: Rows that no source gave, by reason.
     """
 
@@ -136,11 +132,7 @@ def brief_audit(tasks: Sequence[Task], parts: Sequence[LabeledDataset]) -> list[
 
 
 class NearDuplicates:
-    """Which of the rows show the same face.
-
-    Args:
-        rows: Labelled crops with their examples.
-    """
+    """Which of the rows show the same face."""
 
     def __init__(self, rows: LabeledDataset) -> None:
         self.rows = rows

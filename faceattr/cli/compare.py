@@ -12,7 +12,14 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainin
 from rich.table import Table
 
 from faceattr.cli.console import ERR, OUT, Terminal
-from faceattr.cli.options import add_label_options, command, label_map_of, names, start_keras
+from faceattr.cli.options import (
+    TASKS,
+    add_label_options,
+    command,
+    label_map_of,
+    names,
+    start_keras,
+)
 from faceattr.cli.recipe import read_recipes
 from faceattr.cli.train import add_options, network_of, settings_of
 from faceattr.progress import Bar
@@ -35,7 +42,13 @@ def add_command(commands) -> None:
         "first one is also trained on each task alone, the baseline",
     )
     add("--on", nargs="+", required=True, metavar="[TASK=]PATH", help="what all are trained on")
-    add("--tasks", action="extend", type=names, help="columns to take from bare manifests")
+    add(
+        "--tasks",
+        action="extend",
+        type=names,
+        metavar="TASK,…",
+        help=TASKS,
+    )
     add("--seeds", type=int, metavar="N", help="how many trainings of each (3)")
     add("-o", "--output", required=True, metavar="TABLE.csv", help="keeps what is finished")
     add("--cache", metavar="DIR", help="folder of the crop cache")

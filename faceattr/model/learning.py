@@ -75,9 +75,8 @@ def _begins(branch: str) -> str:
 def branch_pattern(branch: str, branches: Collection[str]) -> str:
     """A regular expression for the paths of a branch's variables.
 
-    Args:
-        branch: ``"backbone"``, a block such as ``"block5"``, a layer, or a task.
-        branches: All that are asked for; the narrower ones among them keep their variables.
+    A branch is ``"backbone"``, a block such as ``"block5"``, a layer, or a task; the narrower ones
+    among `branches` keep their variables.
     """
     wide = "block" if branch == BACKBONE else f"{branch}_"
     narrower = [

@@ -122,14 +122,10 @@ def vgg16_of(model: keras.Model, task: str | None = None) -> keras.Model:
     """The backbone of `model` as ``keras.applications.VGG16(include_top=False)`` builds it.
 
     Its ``save_weights("backbone.weights.h5")`` writes a file that Keras' VGG16 and `build`
-    take as ``weights=``.
-
-    Args:
-        model: A model of `build` with VGG16's own channels.
-        task: Whose backbone, where every task has one.
+    take as ``weights=``. `task` says whose backbone, where every task has one.
 
     Raises:
-        ValueError: The model has no such backbone.
+        ValueError: The model has no such backbone, or not VGG16's own channels.
     """
     backbone = vgg16(None)
     for layer in convolutions(backbone):

@@ -15,6 +15,7 @@ from faceattr.data.dataset import LabeledDataset, mask
 from faceattr.evaluation.metrics import Interval, predict, wilson
 from faceattr.evaluation.robustness import smallest_face
 from faceattr.model import file as model_file
+from faceattr.model import runtime
 from faceattr.model.file import Description
 from faceattr.tasks import Task
 from faceattr.training.config import Network, Settings
@@ -26,18 +27,12 @@ FORGETTING = "forgetting.json"
 
 @dataclass(frozen=True)
 class Change:
-    """How one old head answers before and after.
+    """How one old head answers before and after, on `n` labelled rows of `seen`.
 
     Args:
-        task: The head.
-        seen: Pictures that both models answered.
-        same: Share of them with the same answer.
+        same: Share of the rows with the same answer.
         largest: The largest difference of a probability.
-        n: Those with a label. With none, what follows is NaN or 0.
-        before: Accuracy of the old model.
-        before_interval: Its 95 % Wilson interval.
-        after: Accuracy of the new model.
-        after_interval: Its 95 % Wilson interval.
+        before: Accuracy of the old model, with its 95 % Wilson interval; NaN without labels.
         lost: Rows that only the old model answers right.
         won: Rows that only the new model answers right.
     """
@@ -171,8 +166,7 @@ class ExistingHeads:
         """The old tasks and behind them those of the data that are new.
 
         Raises:
-            ValueError: What shall be added is there already, or a source that was not added has
-                a task that the model has not.
+            ValueError: What shall be added is there already, or a new task was not `added`.
         """
         new = [task for task in tasks if task.name not in self.known]
         if there := sorted(set(added) & set(self.known)):
@@ -214,7 +208,7 @@ class ExistingHeads:
         """What the new model's file says about the old one."""
         return {
             "file": self.path.name,
-            "sha256": model_file.sha256_of(self.path),
+            "sha256": runtime.sha256_of(self.path),
             "heads": list(self.known),
             "data": [dict(part) for part in self.description.data],
             "provenance": dict(self.description.provenance),

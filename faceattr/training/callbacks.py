@@ -24,13 +24,9 @@ def read_back(model: keras.Model) -> None:
 class WeightAverage(keras.callbacks.Callback):
     """Averages weights exponentially while they learn (Polyak and Juditsky 1992).
 
-    Unlike Keras' `SwapEMAWeights` it averages the statistics of batch normalisation too, works
-    with several optimisers, and leaves the weights that learn as they are at the end of `fit`.
-
-    Args:
-        weights: What is averaged; the average starts at their values.
-        decay: Share of the average that a step leaves. The first steps leave less, so that the
-            start is soon forgotten.
+    Unlike Keras' `SwapEMAWeights` it averages the statistics of batch normalisation too, works with
+    several optimisers, and leaves the weights that learn as they are at the end of `fit`. A step
+    leaves `decay` of the average, the first steps less, so that the start is soon forgotten.
     """
 
     def __init__(self, weights: Sequence[keras.Variable], decay: float) -> None:
@@ -82,14 +78,10 @@ def corresponding_variables(network: keras.Model) -> list[list[keras.Variable]]:
 
 
 def proximal_step(variables: list[keras.Variable], strength: float) -> None:
-    """Draw corresponding variables towards their mean.
+    """Draw corresponding variables towards their mean, which stays where it is.
 
-    Each becomes the W that minimises ``|W - now|^2 + strength * |W - mean|^2``, which leaves
-    the mean where it is.
-
-    Args:
-        variables: Of one shape.
-        strength: 0 changes nothing, infinity makes them equal to the bit.
+    Each becomes the W that minimises ``|W - now|^2 + strength * |W - mean|^2``: a strength of 0
+    changes nothing, infinity makes them equal to the bit.
     """
     mean = ops.mean(ops.stack([variable.value for variable in variables]), axis=0)
     share_left = 1 / (1 + strength)
@@ -110,11 +102,8 @@ def divergence(places: list[list[keras.Variable]]) -> float:
 class SoftSharing(keras.callbacks.Callback):
     """Takes a proximal step after every step and logs how far apart an epoch leaves the backbones.
 
-    Args:
-        network: The network with a backbone per task.
-        strength: See `proximal_step`; it falls with the learning rate.
-        rate_share: By step of the phase, the rate's share of its highest value.
-        steps: Steps of an epoch.
+    The strength falls with the learning rate: `rate_share` gives, by step of the phase, the rate's
+    share of its highest value.
     """
 
     def __init__(

@@ -51,15 +51,7 @@ class Config:
 
 @dataclass(frozen=True)
 class Run:
-    """One training.
-
-    Args:
-        config: How it trains.
-        seed: Its seed.
-        sources: What it is trained and scored on, see `faceattr.data.sources.read_source`.
-        reading: How they are read.
-        alone: The task that is trained alone; None for all.
-    """
+    """One training: a config, a seed, what is read and how, and the task that is trained alone."""
 
     config: Config
     seed: int
@@ -98,15 +90,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run brought for one task: a line of the file.
+    """What a run brought for one task after the last epoch: a line of the file.
 
     Args:
         config: The config's name, or `ALONE`.
-        seed: The run's.
-        task: The task.
-        n: Validation rows that know it.
-        accuracy: On them, after the last epoch; no epoch is chosen by them.
-        balanced_accuracy: Likewise.
+        n: Validation rows that know the task; no epoch is chosen by them.
         images: How many the run trained on, repeats counted.
         minutes: That its training steps took, without reading, features and validation.
         megabytes: The most memory that its process held.

@@ -92,17 +92,11 @@ class Distillation:
 def distilled(
     rows: LabeledDataset, how: Distillation, priors: Collection[str] = ()
 ) -> tuple[LabeledDataset, Iterator[str]]:
-    """Training rows with the teacher's answers among their targets.
+    """Training rows with the teacher's answers among their targets, and a line for each task.
 
-    Args:
-        rows: Training rows, never those of val.
-        priors: Tasks that learn with the class shares of each row's source
-            (`LabeledDataset.log_priors`). Their teachers' answers are put to a uniform prior
-            first, and beside a label to the shares of its source; an unlabelled row that is
-            taught has no other prior then.
-
-    Returns:
-        The rows, and a line for each task: how many rows got a label.
+    Tasks with `priors` learn with the class shares of each row's source (`log_priors`). Their
+    teachers' answers are put to a uniform prior first, and beside a label to the shares of its
+    source; an unlabelled row that is taught has no other prior then.
     """
     answers = _mean([_answers_of(path_of(name), rows, priors) for name in how.teachers])
     soft = {name: apply_temperature(of, how.temperature) for name, of in answers.items()}

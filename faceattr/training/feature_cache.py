@@ -30,9 +30,8 @@ from faceattr.training.optimizers import unfreeze
 class Cut:
     """A network cut in two; both parts share its layers.
 
-    Args:
-        frozen: From crops to the cut: nothing in it learns or is left to chance.
-        trainable: From the cut to the answers.
+    In `frozen`, from crops to the cut, nothing learns or is left to chance; `trainable` goes from
+    the cut to the answers.
     """
 
     frozen: keras.Model
@@ -42,9 +41,8 @@ class Cut:
 def cut_network(network: keras.Model) -> Cut | None:
     """Cut a network as high as what learns in it allows.
 
-    Returns:
-        None where no single tensor has all that learns above it and a convolution below, as
-        when the whole backbone learns or tasks part at the first layer.
+    None where no single tensor has all that learns above it and a convolution below, as when the
+    whole backbone learns or tasks part at the first layer.
     """
     for operation in reversed(network.operations):
         frozen = keras.Model(network.input, operation.output)
@@ -94,15 +92,10 @@ LIMIT = 4 * 1024**3  # bytes of features in the folder, of all runs together
 
 
 class Features:
-    """Features of crops of one size at one cut.
+    """Features of crops of one size at one cut, in stores of a folder.
 
-    Args:
-        frozen: From crops to the cut.
-        also: More tensors of the same network: cuts of later phases. One pass through
-            the backbone brings them all.
-        size: Side of the crops in pixels.
-        folder: Where the stores lie.
-        settings: Say how copies are augmented; `seed_salt` decides beside their seed.
+    `also` are more tensors of the same network, cuts of later phases: one pass through the backbone
+    brings them all. `seed_salt` decides beside the settings' seed how copies are augmented.
     """
 
     def __init__(
@@ -197,10 +190,8 @@ class CachedAugmentations:
 class CachedPhase:
     """A phase whose frozen part was computed beforehand.
 
-    Args:
-        trainable: From features to answers; its layers are the network's own.
-        repeats: By crop size, what training batches are drawn from.
-        val: The validation rows, with features in place of crops.
+    `trainable` goes from features to answers. Batches are drawn from `repeats`, by crop size; `val`
+    has features in place of crops.
     """
 
     trainable: keras.Model

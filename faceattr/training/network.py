@@ -72,10 +72,6 @@ def resolved(network: Network) -> Network:
 def extended(network: Network, old: Description) -> Network:
     """The same with everything that old heads need to answer as before.
 
-    Args:
-        network: What was asked for.
-        old: The description of the model that gets new heads.
-
     Raises:
         ValueError: Another crop rule or architecture was asked for.
     """

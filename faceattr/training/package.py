@@ -35,11 +35,9 @@ class TrainingResult:
     """What a training brought.
 
     Args:
-        model: The model file.
         evaluation: Of the stored file, on the validation rows.
         calibration: By task, how its head was calibrated.
-        half_precision: By task, how far the stored file's answers are from those in float32;
-            empty where it is stored in float32.
+        half_precision: By task, how far the stored answers are from those in float32, if they are.
         changes: Of every old head, where heads were added to a model.
     """
 
@@ -63,12 +61,7 @@ def describe_run(
     notes: Sequence[str] = (),
     old: ExistingHeads | None = None,
 ) -> dict[str, Any]:
-    """What a model file says about how it was made: fields of its description.
-
-    Args:
-        notes: How the labels were read.
-        old: The model whose heads were kept.
-    """
+    """What a model file says about how it was made; `notes` tell how the labels were read."""
     libraries = (keras.backend.backend(), "keras", "numpy", "opencv-python")
     data = [
         {"split": split, "rows": len(of), "labels": _labels(of), "sha256": of.sha256()}
@@ -105,21 +98,18 @@ def package(
     old: ExistingHeads | None = None,
     compare_on: Sequence[LabeledDataset] = (),
 ) -> TrainingResult:
-    """Make the model file and write down what it is worth.
+    """Store, calibrate, score and report a trained network; the file is whole or not there.
 
-    The heads are calibrated, the weights stored in half precision, and the stored file itself
-    is scored. Old heads that answer as before stay as they are to the last bit.
+    The stored file itself is scored. Heads of the model `old` that answer as before stay as they
+    are to the last bit.
 
     Args:
         best: The network of the best epoch, in float32.
         description: What the model file shall say about it.
         rows: ``"train"``, which tells how frequent the classes of each source are, and ``"val"``,
             of `faceattr.data.near_duplicates.mark_near_duplicates`.
-        priors: By task the class shares that its head shall take for granted, see
-            `faceattr.training.config.Settings`.
+        priors: By task the class shares that its head shall take for granted.
         folder: The folder of the run, with its log.
-        output: The model file to write.
-        old: The model whose heads were kept, where heads were added to one.
         compare_on: Rows that only show what the old heads have lost.
     """
     train, val = rows["train"], rows["val"]

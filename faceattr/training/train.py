@@ -43,13 +43,9 @@ NEW = ".new.training"  # a run that replaces a finished one, until it is finishe
 
 @dataclass(frozen=True)
 class RowsRead:
-    """What a run trains on; shown before its first epoch.
+    """What a run trains on, by split; shown before its first epoch.
 
-    Args:
-        tasks: The tasks of the sources.
-        rows: By split.
-        left_out: By reason, how many rows cannot be used.
-        notes: What somebody should have in mind.
+    `left_out` says by reason how many rows cannot be used, `notes` what to have in mind.
     """
 
     tasks: Sequence[Task]
@@ -155,14 +151,8 @@ def train(
 class _Plan:
     """What a run trains, how, and on what, once labels are read and before images are.
 
-    Args:
-        network: With everything that was left open.
-        heads: Of the model to save; `model` has them.
-        old: The model that gets new heads, if one does.
-        specs: The sources as they were given.
-        compared: Sources that only show what old heads lose.
-        labelled: The sources with labels.
-        known: Tasks whose classes are fixed.
+    `specs` are the sources as they were given, `labelled` the same with labels; `compared` only
+    show what the old heads lose. `known` are the tasks whose classes are fixed.
     """
 
     network: Network
