@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +19,12 @@ from faceattr.data.face_finder import FaceFinder
 from faceattr.data.manifest import Example, Source, merge_sources, strongest, targets
 from faceattr.data.near_duplicates import NEAR
 from faceattr.data.sources import ReadingConfig, read_labels, without_folders
+from faceattr.evaluation.metrics import write_json
 from faceattr.files import validate_output_folder
 from faceattr.images.crop import CropRule
 from faceattr.images.draw import Tile, contact_sheet
 from faceattr.images.load import PathLike, as_paths
 from faceattr.model import file as model_file
-from faceattr.model.file import to_jsonable
 from faceattr.progress import SILENT, Progress
 from faceattr.tasks import Task
 
@@ -52,7 +51,7 @@ def audit(
         sources: See `faceattr.data.sources.read_source`.
         model: What is asked whether names of classes were mixed up: a model file,
             ``"shipped"``, or None for nobody.
-        rule: How faces are cut to be compared.
+        rule: How faces are cropped to be compared.
         output: A folder for the findings, see `write_audit`.
         progress: Is told how far the work is, and shown the audit.
         **reading: How the sources are read, see `faceattr.data.sources.ReadingConfig`.
@@ -83,19 +82,19 @@ def _as_train_takes(source: Source) -> Source:
     """Where a source has val rows, those without a split train; else val is not set aside yet."""
     if not any(example.split == "val" for example in source.examples):
         return source
-    examples = [replace(example, split=example.split or "train") for example in source.examples]
+    examples = (replace(example, split=example.split or "train") for example in source.examples)
     return replace(source, examples=tuple(examples))
 
 
 def _read_rows(
     tasks: Sequence[Task], examples: Sequence[Example], finder: FaceFinder, progress: Progress
 ) -> tuple[LabeledDataset, list[Finding]]:
-    """The faces in the order of the sources, and pictures without one or that nobody can read."""
+    """The faces in the order of the sources, and images without one or that nobody can read."""
     search = finder.search(examples, progress)
     cached = cache_crops(search.examples, finder.rule, finder.cache, progress)
-    lost = [Finding(checks.NO_FACE, "pictures", one) for one in search.without]
+    lost = [Finding(checks.NO_FACE, "images", one) for one in search.without]
     for place, reason in cached.reasons.items():
-        lost.append(Finding(checks.UNREADABLE, "pictures", search.examples[place], words=reason))
+        lost.append(Finding(checks.UNREADABLE, "images", search.examples[place], words=reason))
     usable = np.flatnonzero(cached.rows >= 0)
     kept = [search.examples[place] for place in usable]
     return LabeledDataset(cached.array, cached.rows[usable], targets(tasks, kept), kept), lost
@@ -110,7 +109,20 @@ def write_audit(audit: Audit, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame(map(_cells, audit.findings), columns=list(_cells(Finding("", ""))))
     table.to_csv(folder / "findings.csv", index=False)
-    (folder / "audit.json").write_text(json.dumps(to_jsonable(_as_json(audit)), indent=1))
+    totals = [
+        {"finding": kind, "where": where, "count": count}
+        for (kind, where), count in audit.totals.items()
+    ]
+    about = {
+        "sources": audit.sources,
+        "faces": len(audit.rows),
+        "left_out": audit.left_out,
+        "classes": audit.summary.classes,
+        "near_means_above": NEAR,
+        "serious": audit.is_serious,
+        "findings": totals,
+    }
+    write_json(about, folder / "audit.json")
     for name, kinds in SHEETS.items():
         tiles = [tile for kind in kinds for tile in _tiles(audit, kind)]
         if tiles:
@@ -135,21 +147,6 @@ def labels_of(example: Example) -> str:
     """What is known of an example in words; of votes the strongest."""
     known = example.labels.items()
     return ", ".join(f"{task} {strongest(label)}" for task, label in known if label)
-
-
-def _as_json(audit: Audit) -> dict[str, object]:
-    return {
-        "sources": audit.sources,
-        "faces": len(audit.rows),
-        "left_out": audit.left_out,
-        "classes": audit.summary.classes,
-        "near_means_above": NEAR,
-        "serious": audit.is_serious,
-        "findings": [
-            {"finding": kind, "where": where, "count": count}
-            for (kind, where), count in audit.totals.items()
-        ],
-    }
 
 
 def _tiles(audit: Audit, kind: str) -> Iterator[Tile]:

@@ -17,7 +17,7 @@ from faceattr.data.near_duplicates import SURE, detail, fingerprints_of, hashes_
 from faceattr.evaluation.metrics import FEW_OF_A_CLASS
 from faceattr.tasks import KNOWN_TASKS, Task
 
-UNREADABLE, NO_FACE = "unreadable pictures", "pictures without a face"
+UNREADABLE, NO_FACE = "unreadable images", "images without a face"
 EXACT_ACROSS, NEAR_ACROSS = "exact copies in another split", "near copies in another split"
 EXACT_WITHIN, NEAR_WITHIN = "exact copies in one split", "near copies in one split"
 EXACT_OTHERWISE, NEAR_OTHERWISE = "same pixels, two labels", "near copies, two labels"
@@ -96,8 +96,8 @@ def totals(findings: Iterable[Finding]) -> Totals:
 
 
 UNKNOWN = ("nan", "none", "null", "n/a", "na", "unknown", "?", "-")  # as cells say it
-LOOKED_AT = 100  # pictures at most whose size is asked
-# Shorter side in pixels and longer side as its multiple, from which on a picture is hardly a
+LOOKED_AT = 100  # images at most whose size is asked
+# Shorter side in pixels and longer side as its multiple, from which on an image is hardly a
 # face that was cut out.
 PHOTOGRAPH, OBLONG = 200, 1.2
 
@@ -188,7 +188,7 @@ def odd_names(tasks: Iterable[Task]) -> Iterator[Finding]:
 
 
 def _essence(name: str) -> object:
-    """What is left of a name without capitals, or of a number without its form."""
+    """A name without capitals, or a number without its form."""
     try:
         return float(name)
     except ValueError:
@@ -196,20 +196,20 @@ def _essence(name: str) -> object:
 
 
 def whole_photographs(examples: Sequence[Example]) -> Iterator[Finding]:
-    """One finding where most pictures that count as cut-out faces are large and not square."""
+    """One finding where most images that count as cropped faces are large and not square."""
     uncut = [one for one in examples if one.box is None and one.pixels is None]
     some = uncut[:: max(1, -(-len(uncut) // LOOKED_AT))]
     if some and sum(map(_looks_uncut, some)) > len(some) / 2:
         words = (
             f"most of {len(some)} are large and not square; `--find-faces` takes the face of each"
         )
-        yield Finding(PHOTOGRAPHS, "pictures", words=words)
+        yield Finding(PHOTOGRAPHS, "images", words=words)
 
 
 def _looks_uncut(example: Example) -> bool:
     try:
-        with Image.open(example.path) as picture:
-            shorter, longer = sorted(picture.size)
+        with Image.open(example.path) as image:
+            shorter, longer = sorted(image.size)
     except (OSError, ValueError):
         return False
     return shorter >= PHOTOGRAPH and longer >= OBLONG * shorter
@@ -244,15 +244,12 @@ def _note(
     firsts = {splits[row]: row for row in reversed(others)}
     for row in rows:
         split = splits[row]
-        before = [firsts[name] for name in SPLITS if name in firsts and _earlier(name, split)]
+        earlier = SPLITS[: SPLITS.index(split)] if split else ()
+        before = [firsts[name] for name in earlier if name in firsts]
         if before:
             found.setdefault((row, True), (before[0], similarity))
         if firsts.get(split, row) < row:
             found.setdefault((row, False), (firsts[split], similarity))
-
-
-def _earlier(one: str, other: str) -> bool:
-    return bool(other) and SPLITS.index(one) < SPLITS.index(other)
 
 
 def _copy(alike: NearDuplicates, row: int, other: int, similarity: float, across: bool) -> Finding:

@@ -280,14 +280,14 @@ def add_new_heads(parser) -> None:
         "--add",
         action="append",
         metavar="TASK=PATH",
-        help="labelled pictures of a new head; all heads of the model are kept, and only the new "
+        help="labelled images of a new head; all heads of the model are kept, and only the new "
         "ones learn unless --epochs finetune=N opens the backbone; may be repeated",
     )
     add(
         "--evaluate-on",
         nargs="+",
         metavar="[TASK=]PATH",
-        help="labelled pictures that only show what the old heads lose",
+        help="labelled images that only show what the old heads lose",
     )
     old_names(parser, {"--judge": "--evaluate-on"})
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import math
-import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -60,7 +59,7 @@ BY_PHASE = {
     "unfreeze_from": {**by_name(str), "metavar": "PHASE=LAYER,…"},
     "patience": {**by_name(int), "metavar": "PHASE=N,…"},
 }
-OLD_BRANCHES = {"trunk": "backbone"}
+OLD_BRANCHES = {"trunk": "backbone"}  # as a layer and as a branch
 OLD_NAMES = {
     "--trunk": "--backbone",
     "--tap": "--feature-layer",
@@ -99,22 +98,20 @@ def add_options(parser) -> None:
     add("--size", type=int, metavar="N", help="side of the crops in pixels")
     share = "added around a face's box, as a share of its side"
     add("--margin", type=float, metavar="X", help=share)
-    norm = {"choices": ("batch", "none")}
-    kinds = ("weights", "backbone", "pooling", "dropout", "dtype")
-    add_fields(network, Network, *kinds, norm=norm)
-    phases = parser.add_argument_group("phases of the training")
-    add_fields(phases, Phase, **BY_PHASE)
-    training = parser.add_argument_group("training")
-    plain = ("batch_size", "balance", "label_smoothing", "mixup", "cutmix", "ema", "seed")
+    weights, norm = {"metavar": "MODEL"}, {"choices": ("batch", "none")}
+    plain: dict[str, dict] = dict.fromkeys(("backbone", "pooling", "dropout", "dtype"), {})
+    add_fields(network, Network, weights=weights, **plain, norm=norm)
+    add_fields(parser.add_argument_group("phases of the training"), Phase, **BY_PHASE)
+    usual = ("batch_size", "balance", "label_smoothing", "mixup", "cutmix", "ema", "seed")
     add_fields(
-        training,
+        parser.add_argument_group("training"),
         Settings,
-        *plain,
+        *usual,
         priors={"flags": ("--prior",), "metavar": "TASK=PRIOR,…"},
         augmentation={
             "flags": ("--augment",),
             "action": Merged,
-            "type": _augmentation,
+            "type": lambda text: None if text == "none" else pairs(float)(text),
             "metavar": "CHANGE=X,…",
             "help": "none, or other amounts than a face's: flip=0,erase=0 (flip, turn, shift, "
             "zoom, grey, blur, smallest, light, erase, fill, dark, jpeg, yaw)",
@@ -156,21 +153,17 @@ def _task_sampling(text: str) -> dict:
 
 def _auxiliary(text: str) -> list[tuple]:
     """``task=layer:weight,…`` with or without a weight; a task may have several."""
-    found = [re.fullmatch(r"([^=]+)=([^=:]+)(?::([^=:]+))?", part) for part in text.split(",")]
+    found = []
     try:
-        return [
-            (task.strip(), layer, *([float(weight)] if weight else []))
-            for task, layer, weight in (match.groups() for match in found)  # type: ignore
-        ]
-    except (AttributeError, ValueError):
+        for part in text.split(","):
+            task, place = part.split("=")
+            layer, colon, weight = place.partition(":")
+            found.append((task.strip(), layer, *([float(weight)] if colon else [])))
+    except ValueError:
         raise argparse.ArgumentTypeError(
             f"expected task=layer or task=layer:weight. Received: {text!r}"
         ) from None
-
-
-def _augmentation(text: str) -> dict | None:
-    """``none``, or amounts by name."""
-    return None if text == "none" else pairs(float)(text)
+    return found
 
 
 def train(output, sources=(), **given) -> int:

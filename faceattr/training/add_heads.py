@@ -51,11 +51,11 @@ class Change:
 
     def __str__(self) -> str:
         if not self.largest:
-            return f"{self.task} answers as before, to the last bit ({self.seen:,} pictures)."
+            return f"{self.task} answers as before, to the last bit ({self.seen:,} images)."
         if not self.n:
             return (
                 f"{self.task}: nobody gave labels to judge it by (--evaluate-on); the answer is as "
-                f"before for {self.same:.1%} of {self.seen:,} pictures."
+                f"before for {self.same:.1%} of {self.seen:,} images."
             )
         return (
             f"{self.task}: accuracy {self.before:.1%} before and {self.after:.1%} after on "
@@ -103,9 +103,9 @@ class NewHeads:
     """What is added to the model that a run starts from, which keeps all of its heads.
 
     Args:
-        sources: ``TASK=PATH`` each, labelled pictures for a new head, see
+        sources: ``TASK=PATH`` each, labelled images for a new head, see
             `faceattr.data.sources.read_source`.
-        evaluate_on: Labelled pictures that only measure what the old heads lose; nothing is
+        evaluate_on: Labelled images that only measure what the old heads lose; nothing is
             trained on them.
     """
 

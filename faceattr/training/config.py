@@ -73,10 +73,10 @@ class Network:
     Args:
         weights: Where the backbone starts: ``shipped`` (the model that comes with the package),
             ``imagenet``, ``none``, a model file, or a weights file of Keras' VGG16.
-        crop: How faces are cut; None for as the model file says that the run starts from.
+        crop: How faces are cropped; None for as the model file says that the run starts from.
         backbone: ``vgg16``, or ``vgg16-slim`` with a quarter of the channels.
         sharing: One backbone for all tasks (``hard``), or one for each (``soft``).
-        pooling: How the features that a head reads are pooled over the picture. None, like None of
+        pooling: How the features that a head reads are pooled over the image. None, like None of
             backbone and sharing, stands for what the model file has that the run starts from, else
             for the first choice.
         feature_layers: By task, the layer that its head reads if not the last one: ``block2_pool``.

@@ -105,8 +105,8 @@ class Features:
         size: int,
         folder: Path,
         settings: Settings,
-        seed_salt: Sequence[int] = (),
-        progress: Progress = SILENT,
+        seed_salt: Sequence[int],
+        progress: Progress,
     ) -> None:
         parts = [frozen, *(keras.Model(frozen.input, tensor) for tensor in also)]
         self._size, self._folder, self._progress = size, folder, progress
@@ -138,7 +138,9 @@ class Features:
             for start in self._progress.track(range(0, len(missing), TOGETHER), "features"):
                 rows = missing[start : start + TOGETHER]
                 views = [self._augmented(crops[r], keys[r]) if how else crops[r] for r in rows]
-                found = self._compute(views)
+                # A last, smaller batch would compile the backbone again: fill it up instead.
+                full = np.resize(np.stack(views), (TOGETHER, *views[0].shape))
+                found = self._backbone.predict_on_batch(full)
                 for kept, path in zip(stores, self.paths, strict=True):
                     # The last batch was filled up, so there may be more values than rows.
                     named = zip(rows, found[path.name], strict=False)
@@ -149,11 +151,6 @@ class Features:
     def _augmented(self, crop: np.ndarray, key: str) -> np.ndarray:
         generator = np.random.default_rng(int(key[:16], 16))
         return augment(crop[None], self._size, self._augmentation, generator)[0]
-
-    def _compute(self, views: list[np.ndarray]) -> dict[str, np.ndarray]:
-        # A last, smaller batch would compile the backbone again: fill it up instead.
-        full = np.resize(np.stack(views), (TOGETHER, *views[0].shape))
-        return self._backbone.predict_on_batch(full)
 
 
 def shape_of(frozen: keras.Model, size: int) -> tuple[int, ...]:
@@ -238,13 +235,18 @@ class FeatureCache:
             is_new = not any(tensor is one for one in (cut.frozen.output, *also))
             if is_new and needed + more <= self._room():
                 also, needed = [*also, tensor], needed + more
-        features = {size: self._features(cut.frozen, also, size) for size in sizes}
+        how = (self._folder, self._settings, self._seed_salt, self._progress)
+        features = {size: Features(cut.frozen, also, size, *how) for size in sizes}
         self._make_room(needed, [path for of in features.values() for path in of.paths])
         repeats = {
             size: CachedAugmentations(of, self._train, self._repeats)
             for size, of in features.items()
         }
-        return CachedPhase(cut.trainable, repeats, self._val_on(features[own_size]))
+        used, index = np.unique(self._val.index, return_inverse=True)
+        kept = features[own_size]
+        places = kept.places(self._val.crops[used])
+        val = LabeledDataset(kept.array, places[index], self._val.targets)
+        return CachedPhase(cut.trainable, repeats, val)
 
     def _cuts(self, network: keras.Model, number: int) -> list[Cut | None]:
         """Where this phase and the later ones cut the network; this one's state is left."""
@@ -253,16 +255,6 @@ class FeatureCache:
             unfreeze(network, phase)
             cuts.insert(0, cut_network(network))
         return cuts
-
-    def _features(self, frozen: keras.Model, also: list[keras.KerasTensor], size: int) -> Features:
-        how = (self._settings, self._seed_salt, self._progress)
-        return Features(frozen, also, size, self._folder, *how)
-
-    def _val_on(self, features: Features) -> LabeledDataset:
-        """The validation rows with features in place of crops."""
-        used, index = np.unique(self._val.index, return_inverse=True)
-        places = features.places(self._val.crops[used])
-        return LabeledDataset(features.array, places[index], self._val.targets)
 
     def _bytes(self, frozen: keras.Model, size: int) -> int:
         rows = self._repeats * len(np.unique(self._train.index)) + len(self._val)

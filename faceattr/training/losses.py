@@ -17,12 +17,8 @@ def masked_losses(
     heads: Iterable[str], label_smoothing: float = 0.0
 ) -> dict[str, keras.losses.Loss]:
     """One loss per head, for ``compile(loss=…)`` and a ``sample_weight`` of masks by task."""
-    return {
-        name: keras.losses.CategoricalCrossentropy(
-            label_smoothing=label_smoothing, reduction="mean_with_sample_weight"
-        )
-        for name in heads
-    }
+    how = {"label_smoothing": label_smoothing, "reduction": "mean_with_sample_weight"}
+    return {name: keras.losses.CategoricalCrossentropy(**how) for name in heads}
 
 
 def compile_masked(
@@ -34,11 +30,10 @@ def compile_masked(
 ) -> None:
     """Compile a model of `faceattr.model.build` for masked batches; losses weigh 1 by default."""
     heads = list(model.output)
-    weights = dict(weights or {})
     model.compile(
         optimizer=optimizer,
         loss=masked_losses(heads, label_smoothing),
-        loss_weights={name: weights.get(name, 1.0) for name in heads},
+        loss_weights={name: (weights or {}).get(name, 1.0) for name in heads},
         # Plain `metrics` would score an all-zero row as class 0.
         weighted_metrics={name: ["accuracy"] for name in heads},
     )

@@ -85,17 +85,13 @@ def extended(network: Network, old: Description) -> Network:
             "--norm batch lets the whole backbone go on learning, and old heads stay as they are: "
             "choose one."
         )
-    own = {
-        **DEFAULTS,
-        **{name: value for name, value in old.network.items() if name != "dropout"},
-        "crop": old.crop,
-        "feature_layers": {**network.feature_layers, **old.network.get("feature_layers", {})},
-    }
+    kept = {name: value for name, value in old.network.items() if name != "dropout"}
+    layers = {**network.feature_layers, **old.network.get("feature_layers", {})}
+    own = {**DEFAULTS, **kept, "crop": old.crop, "feature_layers": layers}
     for name in ("crop", *DEFAULTS):
-        if getattr(network, name) not in (None, own[name]):
+        if (asked := getattr(network, name)) not in (None, own[name]):
             raise ValueError(
-                f"Old heads stay as they are, so {name} stays {own[name]}. "
-                f"Received: {getattr(network, name)}"
+                f"Old heads stay as they are, so {name} stays {own[name]}. Received: {asked}"
             )
     if own["sharing"] == "soft":
         raise ValueError("Heads are added to a model whose tasks share one backbone.")
@@ -103,7 +99,7 @@ def extended(network: Network, old: Description) -> Network:
 
 
 def crop_rule(network: Network) -> CropRule:
-    """How faces are cut, once that is `resolved`."""
+    """How faces are cropped, once that is `resolved`."""
     return network.crop or CropRule()
 
 

@@ -162,17 +162,15 @@ def _with_priors(
     old: ExistingHeads | None,
 ) -> Description:
     """Give heads their priors, in place, and say so in the description."""
+    before = old.description.provenance if old else {}
+    priors = {**before.get("priors", {}), **learnt}
+    if not priors:
+        return description
     shares_of = {name: class_shares(train, name) for name in learnt}
     for name, prior in learnt.items():
         set_prior(best, name, np.log(shares_of[name][prior]))
-    before = old.description.provenance if old else {}
-    about = {
-        "priors": {**before.get("priors", {}), **learnt},
-        "class_shares": {**before.get("class_shares", {}), **shares_of},
-    }
-    return replace(
-        description, provenance={**description.provenance, **(about if about["priors"] else {})}
-    )
+    about = {"priors": priors, "class_shares": {**before.get("class_shares", {}), **shares_of}}
+    return replace(description, provenance={**description.provenance, **about})
 
 
 def check_priors(priors: Mapping[str, str], train: LabeledDataset) -> None:

@@ -112,15 +112,7 @@ def fit(
     combine = combination_for(settings, names) if settings.schedule == "joint" else None
     own = combine.variables if combine else ()
     checkpoints = Checkpoints(folder, model, settings.phases, own)
-    identity = {  # what a resumed run must have in common with the one that it goes on with
-        "tasks": [asdict(task) for task in tasks],
-        "network": asdict(network) if network else None,
-        "start": hash_of(model.variables),
-        "train": train.sha256(),
-        "val": val.sha256(),
-        "settings": asdict(settings),
-    }
-    position = checkpoints.begin(identity, resume)
+    position = checkpoints.begin(_identity(model, tasks, train, val, settings, network), resume)
     cache = None
     if features is not None and settings.augment_repeats:
         cache = FeatureCache(features, settings, train, val, salt, progress)
@@ -150,6 +142,18 @@ def fit(
         position = epoch_end.position
     steps.reach(epochs)
     checkpoints.restore_best(position)
+
+
+def _identity(model, tasks, train, val, settings, network) -> dict[str, object]:
+    """What a resumed run must have in common with the one that it goes on with."""
+    return {
+        "tasks": [asdict(task) for task in tasks],
+        "network": asdict(network) if network else None,
+        "start": hash_of(model.variables),
+        "train": train.sha256(),
+        "val": val.sha256(),
+        "settings": asdict(settings),
+    }
 
 
 class _Steps(keras.callbacks.Callback):
@@ -198,7 +202,6 @@ class PhaseInputs:
 
     @property
     def steps(self) -> int:
-        """Steps of an epoch."""
         return steps_per_epoch(len(self.train), self.settings.batch_size)
 
     def batches(
@@ -292,9 +295,9 @@ class Alternating:
         """The network with one task's heads; its layers are the network's own."""
         settings, network = self._inputs.settings, self._inputs.trainable
         own = [name, *(one.head for one in settings.auxiliary if one.task == name)]
-        outputs = {head: network.output[head] for head in own}
+        part = keras.Model(network.input, {head: network.output[head] for head in own})
         optimizer = make_optimizer(self._inputs.phase, self._steps[name])
-        model = compiled(keras.Model(network.input, outputs), optimizer, settings)
+        model = compiled(part, optimizer, settings)
         optimizer.build(model.trainable_variables)
         return model
 
