@@ -401,7 +401,7 @@ def test_norms_are_measured_on_training_rows_alone(monkeypatch):
     )
     crops = np.arange(10, dtype="uint8")[:, None, None, None] * np.ones((1, 2, 2, 3), "uint8")
     train = LabeledDataset(crops, np.array([7, 2, 5]), {})
-    network_module.measure(Network(weights="shipped", norm=True), None, train)
+    network_module.measure_norm_statistics(Network(weights="shipped", norm=True), None, train)
     assert measured[0][:, 0, 0, 0].tolist() == [7, 2, 5]
 
 

@@ -61,8 +61,8 @@ def audit(
     sources, config = as_paths(sources), ReadingConfig(**reading)
     finder = config.finder(rule or CropRule(), sources)
     read, _ = read_labels(sources, config.tasks, config.label_map)
-    manifest = merge_sources([_as_train_takes(source) for source in read])
-    findings = checks.divided_groups([e for source in read for e in source.examples])
+    manifest = merge_sources([_with_train_split(source) for source in read])
+    findings = checks.groups_across_splits([e for source in read for e in source.examples])
     rows, lost = _read_rows(manifest.tasks, manifest.examples, finder, progress)
     findings += [*lost, *checks.check_faces(manifest.tasks, rows)]
     if model is not None and len(rows):
@@ -78,7 +78,7 @@ def audit(
     return found
 
 
-def _as_train_takes(source: Source) -> Source:
+def _with_train_split(source: Source) -> Source:
     """Where a source has val rows, those without a split train; else val is not set aside yet."""
     if not any(example.split == "val" for example in source.examples):
         return source

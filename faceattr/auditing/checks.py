@@ -106,7 +106,7 @@ def check_faces(tasks: Sequence[Task], rows: LabeledDataset) -> list[Finding]:
     """What can be seen from faces and labels alone."""
     alike = NearDuplicates(rows)
     few = few_rows(summary_of(tasks, rows))
-    odd = [*odd_names(tasks), *whole_photographs(rows.examples)]
+    odd = [*ambiguous_class_names(tasks), *whole_photographs(rows.examples)]
     return [*copies(alike), *contradictions(alike, tasks), *few, *odd]
 
 
@@ -171,7 +171,7 @@ class NearDuplicates:
         return Finding(kind, where, one, other, similarity, fine, words, ends)
 
 
-def odd_names(tasks: Iterable[Task]) -> Iterator[Finding]:
+def ambiguous_class_names(tasks: Iterable[Task]) -> Iterator[Finding]:
     """Classes that may be one, spelled in two ways, or no class: what a cell says for unknown."""
     for task in tasks:
         if task.name in KNOWN_TASKS:
@@ -287,7 +287,7 @@ def contradictions(alike: NearDuplicates, tasks: Iterable[Task]) -> list[Finding
     return [one for one in found if one.kind == EXACT_OTHERWISE or (one.detail or 0) >= SURE]
 
 
-def divided_groups(examples: Sequence[Example]) -> list[Finding]:
+def groups_across_splits(examples: Sequence[Example]) -> list[Finding]:
     """Identities that sit in two splits, whichever sources these came from."""
     first: dict[str, dict[str, Example]] = defaultdict(dict)
     for example in examples:

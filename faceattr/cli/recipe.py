@@ -64,7 +64,7 @@ def read_recipes(spec: str, add_options: AddOptions) -> dict[str, dict[str, Any]
     below, read = _parsed(shared, parser), {}
     for key, own in chosen.items():
         parser.prog = f"{path} [{key}]"
-        read[key] = laid_over(below, _parsed(own, parser))
+        read[key] = merge_options(below, _parsed(own, parser))
     return read
 
 
@@ -81,7 +81,7 @@ def _read(spec: str) -> tuple[Path, str, dict[str, Any]]:
         raise ValueError(f"{file} is not a TOML file: {error}") from None
 
 
-def laid_over(options: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def merge_options(options: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Parsed options under others that win; learning rates do so by phase and by branch."""
     rates = {**options.get("learning_rate", {}), **above.get("learning_rate", {})}
     return {**options, **above, **({"learning_rate": rates} if rates else {})}

@@ -31,7 +31,7 @@ from faceattr.cli.options import (
     reading_of,
     start_keras,
 )
-from faceattr.cli.recipe import laid_over, read_recipe
+from faceattr.cli.recipe import merge_options, read_recipe
 from faceattr.progress import Bar
 from faceattr.training.config import (
     FINETUNE,
@@ -98,9 +98,9 @@ def add_options(parser) -> None:
     add("--size", type=int, metavar="N", help="side of the crops in pixels")
     share = "added around a face's box, as a share of its side"
     add("--margin", type=float, metavar="X", help=share)
-    weights, norm = {"metavar": "MODEL"}, {"choices": ("batch", "none")}
-    plain: dict[str, dict] = dict.fromkeys(("backbone", "pooling", "dropout", "dtype"), {})
-    add_fields(network, Network, weights=weights, **plain, norm=norm)
+    add_fields(network, Network, weights={"metavar": "MODEL"})
+    kinds = ("backbone", "pooling", "dropout", "dtype")
+    add_fields(network, Network, *kinds, norm={"choices": ("batch", "none")})
     add_fields(parser.add_argument_group("phases of the training"), Phase, **BY_PHASE)
     usual = ("batch_size", "balance", "label_smoothing", "mixup", "cutmix", "ema", "seed")
     add_fields(
@@ -173,7 +173,7 @@ def train(output, sources=(), **given) -> int:
     from faceattr.training.train import train as run
 
     if "recipe" in given:
-        given = laid_over(read_recipe(given.pop("recipe"), add_options), given)
+        given = merge_options(read_recipe(given.pop("recipe"), add_options), given)
     network, distillation = network_of(given), distillation_of(given)
     new_heads, phases = new_heads_of(sources, distillation, given), network.phases
     if new_heads:  # the backbone is opened only if that is typed; other names are refused later

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 import keras
 
-from faceattr.model.vgg16 import LAYERS, convolutions, name_and_owner
+from faceattr.model.vgg16 import LAYERS, convolutions, split_layer_name
 
 BACKBONE = "backbone"
 
@@ -38,7 +38,7 @@ def unfreeze_from(
     starts = {None: len(LAYERS), BACKBONE: 0} | {name: at for at, name in enumerate(LAYERS)}
     learning = LAYERS[starts[first] :]
     for layer in model.layers:
-        base, _ = name_and_owner(layer.name)
+        base, _ = split_layer_name(layer.name)
         is_norm = isinstance(layer, keras.layers.BatchNormalization)
         base = base.removesuffix("_norm") if is_norm else base
         layer.trainable = base in learning and (norm_learns or not is_norm)
@@ -47,7 +47,7 @@ def unfreeze_from(
 
 
 def _check(model: keras.Model, first: str | None, heads: Collection[str] | None) -> None:
-    names = sorted({name_and_owner(layer.name)[0] for layer in convolutions(model)})
+    names = sorted({split_layer_name(layer.name)[0] for layer in convolutions(model)})
     if strangers := sorted(set(heads or ()) - set(head_names(model))):
         raise ValueError(
             f"There is no head {', '.join(strangers)} to train. "

@@ -63,7 +63,7 @@ class Change:
         )
 
 
-def changes(
+def compare_heads(
     old: keras.Model, new: keras.Model, tasks: Sequence[Task], parts: Sequence[LabeledDataset]
 ) -> list[Change]:
     """Compare how two models answer the tasks of the old one on the same rows."""
@@ -180,10 +180,16 @@ class ExistingHeads:
             )
         return (*self.description.tasks, *new)
 
-    def untouched(self, network: keras.Model) -> set[str]:
+    def unchanged(self, network: keras.Model) -> set[str]:
         """The old heads that answer as before: neither they nor the backbone have changed."""
-        before, after = _weights(self.network), _weights(network)
-        same = {name: _equal(weights, after.get(name, [])) for name, weights in before.items()}
+        before, after = (
+            {layer.name: layer.get_weights() for layer in model.layers if layer.weights}
+            for model in (self.network, network)
+        )
+        same = {
+            name: all(map(np.array_equal, weights, after[name])) if name in after else False
+            for name, weights in before.items()
+        }
         backbone = all(equal for name, equal in same.items() if name not in self.known)
         return {name for name in self.known if backbone and same[name]}
 
@@ -191,13 +197,13 @@ class ExistingHeads:
         """The rows with the old heads' answers wherever an old task is unknown."""
         return with_answers(rows, predict(self.network, rows), dict.fromkeys(self.known, 0.0), {})
 
-    def scores(self, untouched: Collection[str], found: Mapping[str, Any]) -> dict[str, Any]:
+    def scores(self, unchanged: Collection[str], found: Mapping[str, Any]) -> dict[str, Any]:
         """What was found of the new model, and the old scores of heads that answer as before."""
         before = self.description.scores
-        merged = {**{name: before[name] for name in untouched if name in before}, **found}
+        merged = {**{name: before[name] for name in unchanged if name in before}, **found}
         old = {int(side): accuracies for side, accuracies in before.get("by_size", {}).items()}
         old = {
-            side: {name: value for name, value in accuracies.items() if name in untouched}
+            side: {name: value for name, value in accuracies.items() if name in unchanged}
             for side, accuracies in old.items()
         }
         new = found["by_size"]
@@ -213,11 +219,3 @@ class ExistingHeads:
             "data": [dict(part) for part in self.description.data],
             "provenance": dict(self.description.provenance),
         }
-
-
-def _weights(network: keras.Model) -> dict[str, list[np.ndarray]]:
-    return {layer.name: layer.get_weights() for layer in network.layers if layer.weights}
-
-
-def _equal(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> bool:
-    return len(one) == len(other) and all(map(np.array_equal, one, other))

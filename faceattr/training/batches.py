@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FEWEST_STEPS = 20  # of an epoch
 
 
-def mixed(batch: Batch, mixup: float, cutmix: float, generator: np.random.Generator) -> Batch:
+def mix_batch(batch: Batch, mixup: float, cutmix: float, generator: np.random.Generator) -> Batch:
     """Mix each row with another that knows the same tasks, so that no label meets an unknown one.
 
     One share is drawn for the whole batch, from a Beta distribution with the same parameter twice.
@@ -227,7 +227,7 @@ class MaskedBatches(keras.utils.PyDataset):
             return drawn, chosen, masks
         crops = augment(crops, self._size, self._settings.augmentation, generator)
         kinds = self._settings.mixup, self._settings.cutmix
-        return mixed((crops, chosen, masks), *kinds, generator)
+        return mix_batch((crops, chosen, masks), *kinds, generator)
 
     def _prepare(self) -> None:
         if self._features:

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 import keras
 from keras import ops
 
-from faceattr.model.vgg16 import name_and_owner
+from faceattr.model.vgg16 import split_layer_name
 
 EVERY = 4  # steps between two updates: the same average for a quarter of the work
 
 
-def read_back(model: keras.Model) -> None:
+def sync_jax_state(model: keras.Model) -> None:
     """Give variables their values within an epoch: JAX keeps them in its compiled step."""
     if hasattr(model, "jax_state_sync"):
         model.jax_state_sync()
@@ -48,7 +48,7 @@ class WeightAverage(keras.callbacks.Callback):
         steps = int(self._steps)
         if steps % EVERY:
             return
-        read_back(self.model)
+        sync_jax_state(self.model)
         kept = min(self._decay, (1 + steps) / (10 + steps)) ** EVERY
         for average, weight in zip(self._averages, self._weights, strict=True):
             # In this form what does not learn stays as it is to the last bit.
@@ -71,7 +71,7 @@ def corresponding_variables(network: keras.Model) -> list[list[keras.Variable]]:
     """The variables that have the same place in the tasks' backbones and learn, by place."""
     by_place = defaultdict(list)
     for layer in network.layers:
-        base, owner = name_and_owner(layer.name)
+        base, owner = split_layer_name(layer.name)
         for variable in layer.trainable_variables if owner else ():
             by_place[base, variable.name].append(variable)
     return list(by_place.values())
@@ -122,7 +122,7 @@ class SoftSharing(keras.callbacks.Callback):
         self._step = epoch * self._steps
 
     def on_train_batch_end(self, batch: int, logs=None) -> None:
-        read_back(self.model)
+        sync_jax_state(self.model)
         share = self._rate_share(self._step)
         self._step += 1
         if share > 0:

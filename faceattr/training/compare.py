@@ -141,7 +141,7 @@ def train_once(run: Run) -> list[Result]:
         rows = {split: of.only(run.alone) for split, of in rows.items()}
     tasks = [task for task in manifest.tasks if run.alone in (None, task.name)]
     model = networks.new_model(network, tasks, run.seed)
-    networks.measure(network, model, rows["train"])
+    networks.measure_norm_statistics(network, model, rows["train"])
     with tempfile.TemporaryDirectory() as folder:
         fit(
             model,

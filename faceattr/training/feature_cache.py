@@ -214,7 +214,7 @@ class FeatureCache:
         is_plain = settings.augmentation == NO_AUGMENTATION
         self._repeats = 1 if is_plain else settings.augment_repeats
 
-    def enter(self, network: keras.Model, number: int) -> CachedPhase | None:
+    def prepare_phase(self, network: keras.Model, number: int) -> CachedPhase | None:
         """Prepare phase `number`, from 0; None where it has to be trained on crops."""
         cut, *later = self._cuts(network, number)
         if cut is None:

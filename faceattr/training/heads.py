@@ -15,7 +15,7 @@ from faceattr.evaluation.robustness import smallest_face
 from faceattr.model import file as model_file
 from faceattr.model import runtime
 from faceattr.model.file import Description
-from faceattr.model.vgg16 import name_and_owner, owned
+from faceattr.model.vgg16 import split_layer_name
 from faceattr.tasks import KNOWN_TASKS, Task
 
 Classes = Mapping[str, Mapping[str, str]]
@@ -176,8 +176,8 @@ def _with_heads(network: keras.Model, names: Mapping[str, str]) -> keras.Model:
     """The same network with some of its heads, under their new names."""
 
     def renamed(layer: keras.layers.Layer) -> keras.layers.Layer:
-        base, owner = name_and_owner(layer.name)
-        name = names.get(layer.name) or owned(base, owner and names.get(owner, owner))
+        base, owner = split_layer_name(layer.name)
+        name = names.get(layer.name) or layer_name(base, owner and names.get(owner, owner))
         return type(layer).from_config({**layer.get_config(), "name": name})
 
     smaller = keras.Model(network.inputs[0], {name: network.output[name] for name in names})

@@ -69,7 +69,7 @@ def resolved(network: Network) -> Network:
     return replace(network, crop=crop, **own)
 
 
-def extended(network: Network, old: Description) -> Network:
+def with_old_heads(network: Network, old: Description) -> Network:
     """The same with everything that old heads need to answer as before.
 
     Raises:
@@ -127,11 +127,11 @@ def new_model(network: Network, tasks: Sequence[Task], seed: int = 0) -> keras.M
         **architecture(network),
     )
     if path:
-        _take_over(model, path, tasks, network)
+        _copy_weights(model, path, tasks, network)
     return model
 
 
-def _take_over(model: keras.Model, path: Path, tasks: Sequence[Task], network: Network) -> None:
+def _copy_weights(model: keras.Model, path: Path, tasks: Sequence[Task], network: Network) -> None:
     """Give a model the backbone of a model file, and its heads for tasks that are the same."""
     source, start = model_file.load(path)
     had = start.network.get("backbone", DEFAULTS["backbone"])
@@ -149,7 +149,7 @@ def _take_over(model: keras.Model, path: Path, tasks: Sequence[Task], network: N
     transfer(source, model, heads=same)
 
 
-def measure(network: Network, model: keras.Model, train: LabeledDataset) -> None:
+def measure_norm_statistics(network: Network, model: keras.Model, train: LabeledDataset) -> None:
     """Give normalisation statistics of some training rows, where the start had none."""
     if network.is_normalised_again:
         chosen = np.linspace(0, len(train) - 1, min(len(train), MEASURED)).astype(int)

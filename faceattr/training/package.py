@@ -25,7 +25,7 @@ from faceattr.evaluation.robustness import accuracy_by_size, smallest_face
 from faceattr.model import file as model_file
 from faceattr.model.file import Description
 from faceattr.training import checkpoint
-from faceattr.training.add_heads import FORGETTING, Change, ExistingHeads, changes
+from faceattr.training.add_heads import FORGETTING, Change, ExistingHeads, compare_heads
 from faceattr.training.config import NATURAL, UNIFORM, Network, Settings
 from faceattr.training.network import architecture
 
@@ -114,11 +114,11 @@ def package(
     """
     train, val = rows["train"], rows["val"]
     val = replace(val, targets={name: t for name, t in val.targets.items() if t.any()})
-    untouched = old.untouched(best) if old else set()
+    unchanged = old.unchanged(best) if old else set()
     fresh = unseen(val)
     shares = {name: log_priors_of(fresh, name, train) for name in priors if name in val.targets}
-    calibration = calibrate(best, fresh, set(val.targets) - untouched, shares)
-    learnt = {name: prior for name, prior in priors.items() if name not in untouched}
+    calibration = calibrate(best, fresh, set(val.targets) - unchanged, shares)
+    learnt = {name: prior for name, prior in priors.items() if name not in unchanged}
     description = _with_priors(best, description, learnt, train, old)
     part = folder / "part.keras"
     half = old is None or model_file.is_stored_in_half(old.path)
@@ -130,9 +130,9 @@ def package(
         found["half_precision"] = difference(predict(best, val), answers)
     changed: list[Change] = []
     if old:
-        changed = changes(old.network, stored, old.description.tasks, [val, *compare_on])
+        changed = compare_heads(old.network, stored, old.description.tasks, [val, *compare_on])
         by_task = {change.task: asdict(change) for change in changed}
-        found = old.scores(untouched, found) | {"forgetting": by_task}
+        found = old.scores(unchanged, found) | {"forgetting": by_task}
         write_json(by_task, folder / FORGETTING)
     described = replace(description, scores=found)
     model_file.describe_anew(part, described)

@@ -106,7 +106,7 @@ def train(
     rows = _read_rows(manifest, plan, drop_near_duplicates, progress)
     check_priors(plan.settings.priors, rows["train"])
     rows["train"] = add_log_priors(rows["train"], plan.settings.priors)
-    networks.measure(plan.network, plan.model, rows["train"])
+    networks.measure_norm_statistics(plan.network, plan.model, rows["train"])
     if start := networks.start_file(plan.network):
         for found in find_label_permutations(
             manifest.tasks, rows["train"].examples, start, plan.finder.cache
@@ -190,7 +190,7 @@ def _plan(
     heads = merge_sources(labelled, known).tasks
     if new_heads and old:
         heads = old.with_new(heads, new_heads.names)
-        network = networks.extended(network, old.description)
+        network = networks.with_old_heads(network, old.description)
         settings = new_heads.freeze_old_heads(settings)
     model = networks.new_model(network, heads, settings.seed)
     check(model, settings, [example for source in labelled for example in source.examples])

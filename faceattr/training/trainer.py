@@ -126,7 +126,7 @@ def fit(
         if number > position.phase or not position.epochs:
             position = replace(position, phase=number, epochs=0, waited=0)
             checkpoints.restore_best(position)
-        cached = cache.enter(model, number) if cache else None
+        cached = cache.prepare_phase(model, number) if cache else None
         inputs = PhaseInputs(model, phase, settings, train, number, cached, salt)
         steps.reach(settings.epochs_before(number) + position.epochs)
         schedule = task_schedule(inputs, combine)
