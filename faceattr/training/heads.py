@@ -15,7 +15,7 @@ from faceattr.evaluation.robustness import smallest_face
 from faceattr.model import file as model_file
 from faceattr.model import runtime
 from faceattr.model.file import Description
-from faceattr.model.vgg16 import split_layer_name
+from faceattr.model.vgg16 import layer_name, split_layer_name
 from faceattr.tasks import KNOWN_TASKS, Task
 
 Classes = Mapping[str, Mapping[str, str]]
