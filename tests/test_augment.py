@@ -60,7 +60,7 @@ def test_each_amount_changes_something_on_its_own(name):
     "amounts", [{"flip": 1.5}, {"light": -1}, {"turn": float("nan")}, {"zoom": 1}, {"smallest": 0}]
 )
 def test_impossible_amounts_are_refused(amounts):
-    with pytest.raises(ValueError, match=f"Received: .*{next(iter(amounts))}"):
+    with pytest.raises(ValueError, match=f"{next(iter(amounts))} is a number from"):
         Augmentation(**amounts)
 
 
