@@ -173,6 +173,7 @@ def test_wrong_options_are_one_sentence_and_exit_code_2(data, request, capsys, o
     [
         (["--learning-rate", "finetun=1e-5"], "Received: 'finetun'"),
         (["--mix", "shades=1"], "given for every task"),
+        (["--mix", "shade=1"], "given for every task"),
         (["--prior", "tint=tintz"], "Received: tintz"),
     ],
 )

@@ -183,15 +183,12 @@ class ExistingHeads:
     def unchanged(self, network: keras.Model) -> set[str]:
         """The old heads that answer as before: neither they nor the backbone have changed."""
         before, after = (
-            {layer.name: layer.get_weights() for layer in model.layers if layer.weights}
-            for model in (self.network, network)
+            {layer.name: b"".join(w.tobytes() for w in layer.get_weights()) for layer in of.layers}
+            for of in (self.network, network)
         )
-        same = {
-            name: all(map(np.array_equal, weights, after[name])) if name in after else False
-            for name, weights in before.items()
-        }
-        backbone = all(equal for name, equal in same.items() if name not in self.known)
-        return {name for name in self.known if backbone and same[name]}
+        same = {name for name, weights in before.items() if after.get(name) == weights}
+        backbone = {layer.name for layer in self.network.layers if layer.weights} - set(self.known)
+        return same & set(self.known) if backbone <= same else set()
 
     def soft_labelled(self, rows: LabeledDataset) -> LabeledDataset:
         """The rows with the old heads' answers wherever an old task is unknown."""
@@ -201,10 +198,9 @@ class ExistingHeads:
         """What was found of the new model, and the old scores of heads that answer as before."""
         before = self.description.scores
         merged = {**{name: before[name] for name in unchanged if name in before}, **found}
-        old = {int(side): accuracies for side, accuracies in before.get("by_size", {}).items()}
         old = {
-            side: {name: value for name, value in accuracies.items() if name in unchanged}
-            for side, accuracies in old.items()
+            int(side): {name: value for name, value in of.items() if name in unchanged}
+            for side, of in before.get("by_size", {}).items()
         }
         new = found["by_size"]
         by_size = {side: old[side] | new[side] for side in new if old.get(side)} or new

@@ -92,7 +92,7 @@ def is_by_source(sampling: TaskSampling, tasks: Collection[str], sources: Collec
     Raises:
         ValueError: A name is neither a task's nor a source's, or some source has no share.
     """
-    if sampling.shares is None or set(sampling.shares) <= set(tasks):
+    if sampling.shares is None or set(sampling.shares) == set(tasks):
         return False
     if strangers := sorted(set(sampling.shares) - set(tasks) - set(sources)):
         raise ValueError(
@@ -116,13 +116,8 @@ def wanted_shares(sampling: TaskSampling, names: Sequence[str], known: np.ndarra
     """
     if sampling.shares is None:
         weights = known.sum(axis=0).astype(float) ** (1 / sampling.temperature)
-    elif set(sampling.shares) == set(names):
-        weights = np.array([float(sampling.shares[name]) for name in names])
     else:
-        raise ValueError(
-            f"Shares of a batch are given for every task ({', '.join(names)}) or for none. "
-            f"Received: {dict(sampling.shares)}"
-        )
+        weights = np.array([float(sampling.shares[name]) for name in names])
     return weights / weights.sum()
 
 

@@ -30,6 +30,7 @@ from faceattr.training.callbacks import WeightAverage
 from faceattr.training.config import FROZEN, OLD_NAMES, Phase, Settings
 from faceattr.training.feature_cache import trainable_in
 
+Variables = Sequence[keras.Variable]
 CHECKED_EVERY = 10  # steps between two looks at whether the loss is still a number
 CHECKPOINT = "checkpoint.npz"
 LOG = "log.csv"
@@ -76,7 +77,7 @@ class Checkpoints:
         folder: Path,
         network: keras.Model,
         phases: Sequence[Phase],
-        own: Sequence[keras.Variable] = (),
+        own: Variables = (),
     ) -> None:
         self.folder, self._network, self._phases, self._own = folder, network, phases, own
         ids = set(map(id, network.weights))
@@ -120,12 +121,7 @@ class Checkpoints:
         phases = self._phases[: position.phase + 1]
         return [*trainable_in(self._network, phases), *self._own]
 
-    def save(
-        self,
-        position: Position,
-        changed: Sequence[keras.Variable],
-        state: Sequence[keras.Variable],
-    ) -> None:
+    def save(self, position: Position, changed: Variables, state: Variables) -> None:
         """Write a checkpoint; the one before, and its best epoch, stay until this one is whole.
 
         `changed` are the variables that phases may have changed so far, `state` those of optimisers
@@ -137,7 +133,7 @@ class Checkpoints:
             if path != self._best_path(position):
                 path.unlink()
 
-    def restore_state(self, state: Sequence[keras.Variable]) -> None:
+    def restore_state(self, state: Variables) -> None:
         """Give optimisers and averages the values of the checkpoint."""
         _restore(self.folder / CHECKPOINT, "optimizer", state)
 
@@ -186,7 +182,7 @@ class EpochCheckpoint(keras.callbacks.Callback):
         self,
         settings: Settings,
         side: int,
-        state: Sequence[keras.Variable],
+        state: Variables,
         score: Callable[[], Mapping[str, Score]],
         position: Position,
         checkpoints: Checkpoints,
@@ -227,15 +223,8 @@ class EpochCheckpoint(keras.callbacks.Callback):
         balanced = settings.balance != "none" or bool(settings.priors)
         self.position = self.position.after(number, mean_accuracy(scores, balanced=balanced))
         is_best = self.position.number == number
-        result = Epoch(
-            number=number,
-            phase=phase.name,
-            size=phase.size_of(epoch, self._side),
-            seconds=time.monotonic() - self._started,
-            logs=dict(logs),
-            scores=scores,
-            is_best=is_best,
-        )
+        size, seconds = phase.size_of(epoch, self._side), time.monotonic() - self._started
+        result = Epoch(number, phase.name, size, seconds, dict(logs), scores, is_best)
         # The best weights are written before the checkpoint: a kill between the two repeats
         # the epoch, and never skips it.
         if is_best:
@@ -253,8 +242,8 @@ def _check_finite(logs: Mapping[str, Any] | None) -> None:
 
 def _write_log(epoch: Epoch, path: Path) -> None:
     """Add an epoch to the log."""
-    row = {name: getattr(epoch, name) for name in ("number", "phase", "size")}
-    row = {"epoch": row.pop("number"), **row, "seconds": round(epoch.seconds, 1)}
+    row: dict[str, Any] = {"epoch": epoch.number, "phase": epoch.phase, "size": epoch.size}
+    row |= {"seconds": round(epoch.seconds, 1)}
     row |= {name: round(float(value), 5) for name, value in epoch.logs.items()}
     row |= {f"val_{name}_accuracy": round(of.accuracy, 5) for name, of in epoch.scores.items()}
     table = pd.DataFrame([row])
@@ -288,7 +277,7 @@ def remove(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def hash_of(variables: Sequence[keras.Variable]) -> str:
+def hash_of(variables: Variables) -> str:
     """The SHA-256 of the values of variables."""
     digest = hashlib.sha256()
     for variable in variables:
@@ -296,12 +285,12 @@ def hash_of(variables: Sequence[keras.Variable]) -> str:
     return digest.hexdigest()
 
 
-def _restore(path: Path, prefix: str, variables: Sequence[keras.Variable]) -> None:
+def _restore(path: Path, prefix: str, variables: Variables) -> None:
     for number, variable in enumerate(variables):
         variable.assign(_read(path, f"{prefix}{number}"))
 
 
-def _write(path: Path, **values: np.ndarray | Sequence[keras.Variable]) -> None:
+def _write(path: Path, **values: np.ndarray | Variables) -> None:
     """Write arrays by their names, and variables by a name and their numbers."""
     arrays = {}
     for name, value in values.items():

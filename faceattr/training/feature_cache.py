@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -229,12 +229,7 @@ class FeatureCache:
                 "--augment-repeats 0"
             )
             return None
-        also: list[keras.KerasTensor] = []
-        for other in filter(None, later):
-            tensor, more = other.frozen.output, self._bytes(other.frozen, own_size)
-            is_new = not any(tensor is one for one in (cut.frozen.output, *also))
-            if is_new and needed + more <= self._room():
-                also, needed = [*also, tensor], needed + more
+        also, needed = self._with_later(cut, later, needed, own_size)
         how = (self._folder, self._settings, self._seed_salt, self._progress)
         features = {size: Features(cut.frozen, also, size, *how) for size in sizes}
         self._make_room(needed, [path for of in features.values() for path in of.paths])
@@ -242,11 +237,25 @@ class FeatureCache:
             size: CachedAugmentations(of, self._train, self._repeats)
             for size, of in features.items()
         }
+        return CachedPhase(cut.trainable, repeats, self._val_on(features[own_size]))
+
+    def _with_later(
+        self, cut: Cut, later: Iterable[Cut | None], needed: int, size: int
+    ) -> tuple[list[keras.KerasTensor], int]:
+        """The tensors of later cuts that there is room for, and the bytes needed with them."""
+        also: list[keras.KerasTensor] = []
+        for other in filter(None, later):
+            tensor, more = other.frozen.output, self._bytes(other.frozen, size)
+            is_new = not any(tensor is one for one in (cut.frozen.output, *also))
+            if is_new and needed + more <= self._room():
+                also, needed = [*also, tensor], needed + more
+        return also, needed
+
+    def _val_on(self, features: Features) -> LabeledDataset:
+        """The validation rows with features in place of crops."""
         used, index = np.unique(self._val.index, return_inverse=True)
-        kept = features[own_size]
-        places = kept.places(self._val.crops[used])
-        val = LabeledDataset(kept.array, places[index], self._val.targets)
-        return CachedPhase(cut.trainable, repeats, val)
+        places = features.places(self._val.crops[used])
+        return LabeledDataset(features.array, places[index], self._val.targets)
 
     def _cuts(self, network: keras.Model, number: int) -> list[Cut | None]:
         """Where this phase and the later ones cut the network; this one's state is left."""

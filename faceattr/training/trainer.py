@@ -58,8 +58,9 @@ def check(model: keras.Model, settings: Settings, examples: Sequence[Example] = 
             )
     # What has no split yet trains, or some of it does.
     sources = {example.source for example in examples if example.split in ("train", "")}
-    sampling = settings.task_sampling
-    if is_by_source(sampling, heads, sources) and settings.schedule == "alternating":
+    sampling, known = settings.task_sampling, {name for one in examples for name in one.labels}
+    tasks = [name for name in heads if name in known] or heads
+    if is_by_source(sampling, tasks, sources) and settings.schedule == "alternating":
         raise ValueError(
             "--schedule alternating gives every step to one task, so its --mix is by task. "
             f"Received shares of sources: {dict(sampling.shares or {})}"
