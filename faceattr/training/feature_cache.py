@@ -138,9 +138,7 @@ class Features:
             for start in self._progress.track(range(0, len(missing), TOGETHER), "features"):
                 rows = missing[start : start + TOGETHER]
                 views = [self._augmented(crops[r], keys[r]) if how else crops[r] for r in rows]
-                # A last, smaller batch would compile the backbone again: fill it up instead.
-                full = np.resize(np.stack(views), (TOGETHER, *views[0].shape))
-                found = self._backbone.predict_on_batch(full)
+                found = self._compute(views)
                 for kept, path in zip(stores, self.paths, strict=True):
                     # The last batch was filled up, so there may be more values than rows.
                     named = zip(rows, found[path.name], strict=False)
@@ -151,6 +149,11 @@ class Features:
     def _augmented(self, crop: np.ndarray, key: str) -> np.ndarray:
         generator = np.random.default_rng(int(key[:16], 16))
         return augment(crop[None], self._size, self._augmentation, generator)[0]
+
+    def _compute(self, views: list[np.ndarray]) -> dict[str, np.ndarray]:
+        # A last, smaller batch would compile the backbone again: fill it up instead.
+        full = np.resize(np.stack(views), (TOGETHER, *views[0].shape))
+        return self._backbone.predict_on_batch(full)
 
 
 def shape_of(frozen: keras.Model, size: int) -> tuple[int, ...]:

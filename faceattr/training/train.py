@@ -104,19 +104,9 @@ def train(
         _check_distillation(distillation, plan, progress)
     manifest = replace(unite(plan.labelled, plan.known, plan.finder, progress), notes=plan.notes)
     rows = _read_rows(manifest, plan, drop_near_duplicates, progress)
-    check_priors(plan.settings.priors, rows["train"])
-    rows["train"] = add_log_priors(rows["train"], plan.settings.priors)
-    networks.measure_norm_statistics(plan.network, plan.model, rows["train"])
-    if start := networks.start_file(plan.network):
-        for found in find_label_permutations(
-            manifest.tasks, rows["train"].examples, start, plan.finder.cache
-        ):
-            progress.show(f"WARNING: {found.task}: {found}")
     compare_on = [_rows_to_compare(source, plan, progress) for source in plan.compared]
-    about = describe_run(plan.specs, rows, plan.network, plan.settings, plan.notes, plan.old)
-    about["provenance"] |= {"distillation": distillation.provenance()} if distillation else {}
-    terms = licence or networks.licence(plan.network)
-    description = Description(plan.heads, plan.finder.rule, licence=terms, **about)
+    description = _description(plan, rows, distillation, licence)
+    networks.measure_norm_statistics(plan.network, plan.model, rows["train"])
     val = mark_near_duplicates(rows["val"], rows["train"])
     fit(
         plan.model,
@@ -273,7 +263,26 @@ def _read_rows(
                 f"Task {task.name!r} has no usable validation row, so nothing could tell how "
                 "good it becomes. Give some rows the split val."
             )
+    check_priors(plan.settings.priors, rows["train"])
+    rows["train"] = add_log_priors(rows["train"], plan.settings.priors)
+    if start := networks.start_file(plan.network):
+        where = (rows["train"].examples, start, plan.finder.cache)
+        for found in find_label_permutations(manifest.tasks, *where):
+            progress.show(f"WARNING: {found.task}: {found}")
     return rows
+
+
+def _description(
+    plan: _Plan,
+    rows: Mapping[str, LabeledDataset],
+    distillation: Distillation | None,
+    licence: str | None,
+) -> Description:
+    """What the model file says about the run, but for the scores."""
+    about = describe_run(plan.specs, rows, plan.network, plan.settings, plan.notes, plan.old)
+    about["provenance"] |= {"distillation": distillation.provenance()} if distillation else {}
+    terms = licence or networks.licence(plan.network)
+    return Description(plan.heads, plan.finder.rule, licence=terms, **about)
 
 
 def _rows_to_compare(source: str, plan: _Plan, progress: Progress) -> LabeledDataset:
