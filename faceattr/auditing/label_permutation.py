@@ -47,14 +47,9 @@ def find_permutation(
 ) -> LabelPermutation | None:
     """The exchange of names that explains a confusion much better than the names themselves.
 
-    Args:
-        task: Name of the task.
-        names: Its classes.
-        confusion: Counts of labels by row and answers of a model by column.
-
-    Returns:
-        None where the names are right, as far as the model can tell: classes under 10 faces
-        do not count, and an exchange must double the right answers.
+    `confusion` counts labels by row and answers of a model by column. None where the names are
+    right, as far as the model can tell: classes under 10 faces do not count, and an exchange must
+    double the right answers.
     """
     enough = np.flatnonzero(confusion.sum(axis=1) >= FEWEST)
     counts = confusion[np.ix_(enough, enough)]

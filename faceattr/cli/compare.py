@@ -123,13 +123,10 @@ def print_results(results: pd.DataFrame) -> None:
 
 
 def results_table(results: pd.DataFrame) -> Table:
-    """A Markdown table of configs.
+    """A Markdown table of configs, from what `faceattr.training.compare.compare` gave.
 
-    Every figure is a mean over seeds, ± its standard deviation. ``gain`` is the accuracy less
-    that of the task trained alone with the same seed, in points.
-
-    Args:
-        results: What `faceattr.training.compare.compare` gave.
+    Every figure is a mean over seeds, ± its standard deviation. ``gain`` is the accuracy less that
+    of the task trained alone with the same seed, in points.
     """
     tasks = list(results["task"].unique())
     table = Table(box=box.MARKDOWN)

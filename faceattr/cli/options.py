@@ -104,10 +104,8 @@ class Merged(argparse.Action):
 def old_names(parser: argparse.ArgumentParser, names: Mapping[str, str]) -> None:
     """Let options be typed by the names that they had before; a hint on stderr tells the new one.
 
-    Args:
-        parser: It has the options by their new names.
-        names: By old name the new one: ``{"--upright": "--auto-rotate"}``; for an option without a
-            value that is a value of another one now, ``{"--keep": "--distill old"}``.
+    `names` has by old name the new one: ``{"--upright": "--auto-rotate"}``, or the value of another
+    option: ``{"--keep": "--distill old"}``.
     """
     for old, new in names.items():
         option, _, value = new.partition(" ")
@@ -179,11 +177,7 @@ def add_flip(parser: argparse.ArgumentParser) -> None:
 
 
 def add_reading_options(parser: argparse.ArgumentParser, tasks: str = TASKS) -> None:
-    """How labelled images are read: options of train, evaluate and audit.
-
-    Args:
-        tasks: The help of ``--tasks``.
-    """
+    """How labelled images are read: options of train, evaluate and audit; `tasks` is a help text."""
     add = parser.add_argument
     add("--tasks", action="extend", type=names, metavar="TASK,…", help=tasks)
     add(

@@ -36,15 +36,9 @@ def read_recipe(spec: str, add_options: AddOptions) -> dict[str, Any]:
 
 
 def read_recipes(spec: str, add_options: AddOptions) -> dict[str, dict[str, Any]]:
-    """Read recipes.
+    """The recipes of ``FILE`` (one, called like the file, if it has no section) or ``FILE:NAME``.
 
-    Args:
-        spec: ``FILE`` for all of its recipes (one, called like the file, if it has no section),
-            or ``FILE:NAME`` for one of them.
-        add_options: Declares on a parser which options there are.
-
-    Returns:
-        By name, the parsed options.
+    Each is a mapping of parsed options; `add_options` declares on a parser which ones there are.
 
     Raises:
         FileNotFoundError: There is no such file.

@@ -26,13 +26,14 @@ def unfreeze_from(
 ) -> None:
     """Let the heads learn, and of the backbone what begins at layer `first`.
 
+    Compile the model again afterwards, or nothing changes.
+
     Args:
-        model: A model of `build`. Compile it again afterwards, or nothing changes.
         first: A layer's name such as ``"block5_conv1"``, ``"backbone"`` for all of it, None for
             the heads alone.
         heads: Names of the heads that learn; None for all.
-        norm_learns: Let batch normalisation learn and follow the batches, as training from
-            nothing needs; otherwise it stays in inference mode.
+        norm_learns: Batch normalisation learns and follows the batches, as training from nothing
+            needs; otherwise it stays in inference mode.
     """
     _check(model, first, heads)
     starts = {None: len(LAYERS), BACKBONE: 0} | {name: at for at, name in enumerate(LAYERS)}

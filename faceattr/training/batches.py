@@ -111,8 +111,7 @@ def is_by_source(sampling: TaskSampling, tasks: Collection[str], sources: Collec
 def wanted_shares(sampling: TaskSampling, names: Sequence[str], known: np.ndarray) -> np.ndarray:
     """The labelled rows that each task shall have, in proportion: ``(tasks,)``, sum 1.
 
-    Args:
-        known: Which task each row knows, ``bool`` ``(n, tasks)``.
+    `known` tells which task each row knows, ``bool`` ``(n, tasks)``.
     """
     if sampling.shares is None:
         weights = known.sum(axis=0).astype(float) ** (1 / sampling.temperature)

@@ -243,12 +243,12 @@ def compare(
 ) -> pd.DataFrame:
     """Train with every config and every seed, and with the first one each task alone.
 
+    That first config, trained on one task at a time, is the baseline that tells what sharing gave
+    or cost.
+
     Args:
-        configs: What to compare. The first one, trained on one task at a time, is the baseline
-            that tells what sharing gave or cost.
         sources: What to train and score on, see `faceattr.data.sources.read_source`.
         output: The CSV file that keeps the results; what it holds already is not run again.
-        seeds: How many seeds, from 0 on.
         perform: Trains once.
         progress: Is told what is read, and shown `RunStarted` and `RunFinished`.
         **reading: ``tasks``, ``label_map`` and ``cache`` of

@@ -182,12 +182,7 @@ class CombinedLosses(keras.Model):
 
 
 def with_prior(probabilities, log_prior):
-    """Answers of a head under a uniform prior as they are under another one, ``(n, classes)``.
-
-    Args:
-        probabilities: The head's answers, ``(n, classes)``.
-        log_prior: Logarithms of class shares, ``(n, classes)``.
-    """
+    """Answers under a uniform prior as they are under another, given as logarithms, ``(n, classes)``."""
     logits = ops.log(ops.maximum(probabilities, SMALLEST))
     return ops.softmax(logits + ops.cast(log_prior, logits.dtype))
 
