@@ -177,7 +177,7 @@ def add_flip(parser: argparse.ArgumentParser) -> None:
 
 
 def add_reading_options(parser: argparse.ArgumentParser, tasks: str = TASKS) -> None:
-    """How labelled images are read: options of train, evaluate and audit; `tasks` is a help text."""
+    """How labelled images are read, in train, evaluate and audit; `tasks` is a help text."""
     add = parser.add_argument
     add("--tasks", action="extend", type=names, metavar="TASK,…", help=tasks)
     add(

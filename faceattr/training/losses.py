@@ -182,7 +182,7 @@ class CombinedLosses(keras.Model):
 
 
 def with_prior(probabilities, log_prior):
-    """Answers under a uniform prior as they are under another, given as logarithms, ``(n, classes)``."""
+    """Answers under a uniform prior as they are under one of logarithms, both ``(n, classes)``."""
     logits = ops.log(ops.maximum(probabilities, SMALLEST))
     return ops.softmax(logits + ops.cast(log_prior, logits.dtype))
 
