@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LONGEST_NAME = 255  # bytes that file systems take for one name
-STUCK = "{} cannot be written: {}. The table is whole. Make room and go on with --resume."
+STUCK = (
+    "{} cannot be written: {}. What was written before is whole. Make room and go on with --resume."
+)
 
 
 def install_command(extra: str) -> str:

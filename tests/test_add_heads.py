@@ -16,7 +16,7 @@ from faceattr.model import file as model_file
 from faceattr.model.file import Description
 from faceattr.tasks import Task
 from faceattr.training import network as network_module
-from faceattr.training.add_heads import NewHeads, changes
+from faceattr.training.add_heads import NewHeads, compare_heads
 
 SHADE = Task("shade", ("light", "dark"))  # not the order of the alphabet
 HUE = Task("hue", ("blue", "green", "red"))
@@ -230,8 +230,8 @@ def test_changes_count_what_was_lost_and_won():
     rows = LabeledDataset(
         CROPS[:4], np.arange(4), {"shade": np.eye(2)[[0, 0, 1, 1]] * [[1], [1], [1], [0]]}
     )
-    (found,) = changes(Says(0, 0, 0, 0), Says(0, 1, 1, 1), [SHADE], [rows])
+    (found,) = compare_heads(Says(0, 0, 0, 0), Says(0, 1, 1, 1), [SHADE], [rows])
     assert (found.n, found.lost, found.won, found.seen, found.same) == (3, 1, 1, 4, 0.25)
     assert found.before == found.after == pytest.approx(2 / 3)
-    (nothing,) = changes(Says(), Says(), [SHADE], [])
+    (nothing,) = compare_heads(Says(), Says(), [SHADE], [])
     assert nothing.n == nothing.seen == 0

@@ -74,11 +74,11 @@ def test_names_that_may_be_one_class_or_none_are_told(data):
 
 
 @pytest.mark.parametrize(("size", "told"), [((400, 600), True), ((400, 440), False)])
-def test_pictures_that_are_no_cut_faces_are_told(data, size, told):
+def test_images_that_are_no_cropped_faces_are_told(data, size, told):
     for file in data.glob("*.png"):
         Image.open(file).resize(size).save(file)
     totals, _ = found_in(data, write(data))
-    assert ((checks.PHOTOGRAPHS, "pictures") in totals) == told
+    assert ((checks.PHOTOGRAPHS, "images") in totals) == told
 
 
 def test_copies_across_and_within_splits_are_told_apart(data):
@@ -124,21 +124,21 @@ def test_an_identity_on_both_sides_is_found_whichever_sources_it_came_from(data,
     assert found_in(data, sources)[0] == {(checks.GROUP_ACROSS, "train and val"): 1}
 
 
-def test_unreadable_pictures_are_named(data):
+def test_unreadable_images_are_named(data):
     (data / "3.png").write_text("no picture")
     totals, found = found_in(data, write(data))
-    assert totals == {(checks.UNREADABLE, "pictures"): 1}
+    assert totals == {(checks.UNREADABLE, "images"): 1}
     assert found.findings[0].example.path.name == "3.png"
 
 
-def test_pictures_without_a_face_are_named(tmp_path):
+def test_images_without_a_face_are_named(tmp_path):
     for number in range(6):
         folder = tmp_path / "photos" / ("one" if number % 2 else "two")
         folder.mkdir(parents=True, exist_ok=True)
         image = draw(0 if number == 4 else 1, tint=number * 13)
         Image.fromarray(image).save(folder / f"{number}.png")
     totals, found = found_in(tmp_path, [f"mood={tmp_path / 'photos'}"], detector=GreenSquares())
-    assert totals[checks.NO_FACE, "pictures"] == 1
+    assert totals[checks.NO_FACE, "images"] == 1
     assert next(f for f in found.findings if f.kind == checks.NO_FACE).example.path.name == "4.png"
 
 

@@ -9,9 +9,11 @@ from test_train import data  # noqa: F401
 
 from faceattr import cli
 from faceattr.cli.compare import certainty, print_results, results_table
+from faceattr.data.sources import ReadingConfig
 from faceattr.progress import Progress
 from faceattr.training import network as network_module
-from faceattr.training.compare import ALONE, Config, Data, Run, RunStarted, compare, train_once
+from faceattr.training.compare import ALONE, Config, Run, RunStarted, train_once
+from faceattr.training.compare import compare as run_compare
 from faceattr.training.config import FROZEN, Network, Settings
 
 PHASE = replace(FROZEN, epochs=2, patience=1)
@@ -24,7 +26,15 @@ def sets(data, monkeypatch):  # noqa: F811
     monkeypatch.setattr(
         network_module, "new_model", lambda network, tasks, seed=0: toy_network(tasks)
     )
-    return Data((f"shade={data / 'shades'}", str(data / "tints.csv")), cache=data / "cache")
+    return data
+
+
+def sources(data):  # noqa: F811
+    return (f"shade={data / 'shades'}", str(data / "tints.csv"))
+
+
+def compare(configs, data, output, **how):  # noqa: F811
+    return run_compare(configs, sources(data), output, cache=data / "cache", **how)
 
 
 def results(**cells):
@@ -32,7 +42,7 @@ def results(**cells):
     lines = [
         {"config": config, "seed": seed, "task": task, "n": 100, "run": f"{config}{seed}"}
         | {"accuracy": 0.5 + (config != ALONE and task == "shade") * 0.02 + seed / 10}
-        | {"pictures": 10, "minutes": 1.0, "megabytes": 5.0}
+        | {"images": 10, "minutes": 1.0, "megabytes": 5.0}
         for config in (ALONE, "joint")
         for seed in (0, 1)
         for task in ("shade", "tint")
@@ -49,7 +59,7 @@ def test_every_config_sees_the_same_rows_as_often_and_the_baseline_comes_first(s
     )
     together = table[table["config"] != ALONE]
     assert together["rows"].nunique() == 1
-    assert set(together["pictures"]) == {2 * 20 * 8}  # 20 steps at least, patience or not
+    assert set(together["images"]) == {2 * 20 * 8}  # 20 steps at least, patience or not
     assert table["accuracy"].between(0, 1).all() and (table["minutes"] > 0).all()
 
 
@@ -84,9 +94,37 @@ def test_a_comparison_goes_on_behind_what_is_finished(sets, tmp_path):
     assert len(table) == 4
 
 
+def test_what_is_read_is_told_before_the_first_run(sets, tmp_path):
+    (sets / "shades/dark/0.png").write_text("no image")
+    told = []
+
+    class Noted(Progress):
+        def show(self, record):
+            told.append(record)
+
+        def track(self, items, what):
+            told.append(what)
+            return items
+
+    def perform(run):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compare([JOINT], sets, tmp_path / "c.csv", perform=perform, progress=Noted())
+    *read, started = told
+    assert isinstance(started, RunStarted)
+    assert any("left out: 1 (" in str(line) for line in read)
+    assert any("column age" in str(line) for line in read) and "faces" in read[0]
+
+
+def test_a_detector_is_refused(sets, tmp_path):
+    with pytest.raises(ValueError, match="takes images of faces"):
+        compare([JOINT], sets, tmp_path / "c.csv", detector=object(), perform=pytest.fail)
+
+
 def test_other_settings_are_another_run(sets):
     names = {
-        Run(config, seed, sets, alone).fingerprint
+        Run(config, seed, sources(sets), ReadingConfig(), alone).fingerprint
         for config in (JOINT, LOG)
         for seed in (0, 1)
         for alone in (None, "shade")
@@ -124,7 +162,7 @@ def test_the_printed_table_is_whole_on_a_narrow_terminal(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "40")
     print_results(results())
     printed = capsys.readouterr().out
-    assert "| joint" in printed and "…" not in printed and "pictures |" in printed
+    assert "| joint" in printed and "…" not in printed and "images |" in printed
 
 
 def test_the_table_says_what_sharing_gave():
@@ -144,13 +182,13 @@ def test_few_rows_are_said_to_leave_much_open():
 
 
 def test_the_command_reads_recipes_and_prints_a_table(sets, tmp_path, monkeypatch, capsys):
-    run_here = "faceattr.training.compare.train_apart"
+    run_here = "faceattr.training.compare.train_in_subprocess"
     monkeypatch.setattr(run_here, lambda run, begin: train_once(run))
     (tmp_path / "configs.toml").write_text(
         'epochs = "frozen=1,finetune=0"\nbatch-size = 8\n'
         'copies = 0\n[by-turns]\nschedule = "alternating"\n'
     )
-    places = f"--on {' '.join(sets.sources)} --cache {sets.cache} -o {tmp_path / 'c.csv'}"
+    places = f"--on {' '.join(sources(sets))} --cache {sets / 'cache'} -o {tmp_path / 'c.csv'}"
     assert (
         cli.main(["compare", str(tmp_path / "configs.toml"), "--seeds", "1", *places.split()]) == 0
     )

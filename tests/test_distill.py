@@ -94,7 +94,7 @@ def test_a_teacher_with_other_classes_or_another_task_is_refused(teachers):
         how.check([SHADE], CropRule(40))
     with pytest.raises(ValueError, match="answers shade with the classes dark, light, and here"):
         Distillation(tuple(teachers)).check([Task("shade", ("light", "dark"))], CropRule(40))
-    with pytest.raises(ValueError, match=r"sees faces cut by .*size=40.*, and here .*size=48"):
+    with pytest.raises(ValueError, match=r"sees faces cropped by .*size=40.*, and here .*size=48"):
         Distillation(tuple(teachers)).check([SHADE], CropRule(48))
     with pytest.raises(ValueError, match="No teacher answers mood here"):
         Distillation(tuple(teachers)).check([Task("mood", ("a", "b"))], CropRule(40))

@@ -104,7 +104,7 @@ def test_a_file_answers_like_its_model_and_says_what_it_is(name, model, tmp_path
         np.testing.assert_allclose(after[task], before[task], atol=1e-4)
     page = json.loads((tmp_path / f"{path.name}.json").read_text())
     assert page["description"]["licence"] == "research"
-    assert page["provenance"]["from"]["sha256"] == model_file.sha256_of(model)
+    assert page["provenance"]["from"]["sha256"] == runtime.sha256_of(model)
     assert page["parity"]["heads"]["shade"]["labelled"] is None
     assert {p.name for p in tmp_path.iterdir()} <= {path.name, f"{path.name}.json", "faces.bin"}
     if name == "onnx":

@@ -68,7 +68,7 @@ def test_a_fingerprint_tells_weights_and_wiring_and_nothing_else():
 
 def test_each_epoch_draws_from_one_more_copy_until_there_are_enough(tmp_path):
     network = new_network()
-    copies = cache(tmp_path).enter(network, 0).repeats[40]
+    copies = cache(tmp_path).prepare_phase(network, 0).repeats[40]
     index = np.zeros(60, int)
     looks = []
     for epoch in range(5):
@@ -80,7 +80,7 @@ def test_each_epoch_draws_from_one_more_copy_until_there_are_enough(tmp_path):
 
 def test_features_are_what_the_network_computes(tmp_path):
     network = new_network()
-    frozen = cache(tmp_path).enter(network, 0)
+    frozen = cache(tmp_path).prepare_phase(network, 0)
     seen = frozen.trainable.predict_on_batch(frozen.val.batch(np.arange(20))[0])
     whole = network.predict_on_batch(VAL.batch(np.arange(20))[0])
     for name, answers in whole.items():
@@ -89,36 +89,36 @@ def test_features_are_what_the_network_computes(tmp_path):
 
 def test_features_are_computed_once_also_for_the_phases_to_come(tmp_path, monkeypatch):
     network = new_network()
-    cache(tmp_path).enter(network, 0).repeats[40].prepare(2)
+    cache(tmp_path).prepare_phase(network, 0).repeats[40].prepare(2)
     again = cache(tmp_path)
     monkeypatch.setattr(
         "faceattr.training.feature_cache.Features._compute", lambda self, looks: 1 / 0
     )
     for position in (0, 1):
-        again.enter(network, position).repeats[40].prepare(2)
+        again.prepare_phase(network, position).repeats[40].prepare(2)
 
 
 def test_phases_that_are_cut_at_the_same_place_share_one_file(tmp_path):
     settings = replace(SETTINGS, phases=(*PHASES, *PHASES))
-    frozen = cache(tmp_path, settings).enter(new_network(), 0)
+    frozen = cache(tmp_path, settings).prepare_phase(new_network(), 0)
     frozen.repeats[40].prepare(2)
     assert len(list(tmp_path.glob("*.features"))) == 2
 
 
 def test_a_changed_backbone_gets_new_features(tmp_path):
     network = new_network()
-    cache(tmp_path).enter(network, 0).repeats[40].prepare(0)
+    cache(tmp_path).prepare_phase(network, 0).repeats[40].prepare(0)
     bias = network.get_layer("block1_conv1").bias
     bias.assign(bias + 1)
     before = len(list(tmp_path.glob("*.features")))
-    cache(tmp_path).enter(network, 0).repeats[40].prepare(0)
+    cache(tmp_path).prepare_phase(network, 0).repeats[40].prepare(0)
     assert len(list(tmp_path.glob("*.features"))) == 2 * before
 
 
 def test_features_beyond_the_limit_are_not_kept_and_that_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(frozen_module, "LIMIT", 1000)
     told = []
-    assert cache(tmp_path, told=told).enter(new_network(), 0) is None
+    assert cache(tmp_path, told=told).prepare_phase(new_network(), 0) is None
     assert "frozen: features of 96 faces would take" in told[0]
     assert not list(tmp_path.glob("*.features"))
 
@@ -127,7 +127,9 @@ def test_features_of_older_runs_make_room(tmp_path, monkeypatch):
     (tmp_path / "old.features").write_bytes(b"0" * 50_000)
     (tmp_path / "old.index").write_text("")
     monkeypatch.setattr(frozen_module, "LIMIT", 52_000)
-    assert cache(tmp_path, Settings(phases=PHASES[:1], augment_repeats=1)).enter(new_network(), 0)
+    assert cache(tmp_path, Settings(phases=PHASES[:1], augment_repeats=1)).prepare_phase(
+        new_network(), 0
+    )
     assert not (tmp_path / "old.features").exists()
     assert not (tmp_path / "old.index").exists()
 
@@ -143,12 +145,14 @@ def test_features_that_another_run_uses_are_not_deleted(tmp_path, monkeypatch):
     command = [sys.executable, "-c", wait]
     with subprocess.Popen(command, stdin=-1, stdout=-1, text=True) as other:
         assert other.stdout.readline() == "held\n"
-        assert cache(tmp_path, Settings(phases=PHASES[:1], augment_repeats=1)).enter(
+        assert cache(tmp_path, Settings(phases=PHASES[:1], augment_repeats=1)).prepare_phase(
             new_network(), 0
         )
         assert used.exists()
         other.stdin.close()
-    assert cache(tmp_path, Settings(phases=PHASES[:1], augment_repeats=1)).enter(new_network(), 0)
+    assert cache(tmp_path, Settings(phases=PHASES[:1], augment_repeats=1)).prepare_phase(
+        new_network(), 0
+    )
     assert not used.exists()
 
 
@@ -188,8 +192,8 @@ def undropped():
 def test_an_augmented_copy_differs_from_its_crop_and_is_always_the_same(tmp_path):
     network = new_network()
     settings = Settings(phases=PHASES, augment_repeats=1, augmentation=Augmentation())
-    first = cache(tmp_path / "a", settings).enter(network, 0).repeats[40]
-    second = cache(tmp_path / "b", settings).enter(network, 0).repeats[40]
+    first = cache(tmp_path / "a", settings).prepare_phase(network, 0).repeats[40]
+    second = cache(tmp_path / "b", settings).prepare_phase(network, 0).repeats[40]
     first.prepare(0)
     second.prepare(0)
     index, generator = TRAIN.index[:10], np.random.default_rng(0)
@@ -200,7 +204,9 @@ def test_an_augmented_copy_differs_from_its_crop_and_is_always_the_same(tmp_path
 
 def test_a_run_that_goes_on_from_a_file_draws_other_copies(tmp_path):
     def drawn(*salt):
-        copies = FeatureCache(tmp_path, SETTINGS, TRAIN, VAL, salt).enter(network, 0).repeats[40]
+        copies = (
+            FeatureCache(tmp_path, SETTINGS, TRAIN, VAL, salt).prepare_phase(network, 0).repeats[40]
+        )
         copies.prepare(0)
         return copies.draw(TRAIN.index[:10], 0, np.random.default_rng(0))
 

@@ -7,6 +7,7 @@ import faceattr
 
 PACKAGE = Path(faceattr.__file__).parent
 LAYERS = (
+    "compatibility",
     "tasks",
     "progress",
     "files",

@@ -5,7 +5,7 @@ import tensorflow as tf
 from conftest import toy_network
 
 from faceattr.data.dataset import class_prior, mask
-from faceattr.training.batches import mixed
+from faceattr.training.batches import mix_batch
 from faceattr.training.losses import compile_masked
 
 CROPS = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype="uint8")
@@ -19,7 +19,7 @@ def batch():
 
 
 def drawn(mixup=0.0, cutmix=0.0, seed=0):
-    return mixed(batch(), mixup, cutmix, np.random.default_rng(seed))
+    return mix_batch(batch(), mixup, cutmix, np.random.default_rng(seed))
 
 
 def test_without_a_parameter_nothing_is_mixed():
@@ -61,7 +61,7 @@ def test_a_mixed_batch_without_a_label_moves_no_head():
     compile_masked(network, keras.optimizers.SGD(), label_smoothing=0.1)
     unknown = {**TARGETS, "gender": np.zeros((8, 2), "float32")}
     known = {name: mask(target) for name, target in unknown.items()}
-    crops, targets, masks = mixed((CROPS, unknown, known), 0.4, 1.0, np.random.default_rng(0))
+    crops, targets, masks = mix_batch((CROPS, unknown, known), 0.4, 1.0, np.random.default_rng(0))
     with tf.GradientTape() as tape:
         loss = network.compute_loss(crops, targets, network(crops), masks)
     head = network.get_layer("gender")
@@ -74,7 +74,7 @@ def test_class_shares_are_mixed_as_labels_are():
     shares = np.where(np.arange(8)[:, None] % 2, [0.98, 0.02], [0.5, 0.5]).astype("float32")
     crops, targets, masks = batch()
     targets = {**targets, class_prior("gender"): np.log(shares)}
-    _, mixed_targets, _ = mixed((crops, targets, masks), 1.0, 0, np.random.default_rng(3))
+    _, mixed_targets, _ = mix_batch((crops, targets, masks), 1.0, 0, np.random.default_rng(3))
     found = np.exp(mixed_targets[class_prior("gender")])
     np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
     assert ((found[:, 1] > 0.021) & (found[:, 1] < 0.499)).any()

@@ -26,6 +26,35 @@ def test_an_old_name_works_with_a_warning(old, new):
         assert getattr(faceattr, old) is getattr(faceattr, new)
 
 
+@pytest.mark.parametrize(
+    ("make", "name", "value"),
+    [
+        (lambda: faceattr.Network(trunk="vgg16-slim"), "backbone", "vgg16-slim"),
+        (lambda: faceattr.Phase("a", 1, 0.1, first="backbone"), "unfreeze_from", "backbone"),
+        (lambda: faceattr.Settings((faceattr.FROZEN,), copies=1), "augment_repeats", 1),
+        (lambda: faceattr.NewHeads(("a=b",), judge=("c",)), "evaluate_on", ("c",)),
+        (lambda: faceattr.CropRule(level=False), "align", False),
+    ],
+)
+def test_an_old_argument_works_with_a_warning(make, name, value):
+    with pytest.warns(DeprecationWarning, match=f"is called {name}= now"):
+        assert getattr(make(), name) == value
+
+
+def test_an_old_argument_of_a_function_works_with_a_warning(tmp_path):
+    for function in (faceattr.train, faceattr.evaluate):
+        with (
+            pytest.warns(DeprecationWarning, match=r"\(spelling=\) is called label_map= now"),
+            pytest.raises((ValueError, OSError)),
+        ):
+            function(str(tmp_path / "none"), str(tmp_path), spelling=faceattr.LabelMap())
+
+
+def test_an_argument_that_never_was_is_refused():
+    with pytest.raises(TypeError, match="colour"):
+        faceattr.audit([], colour="red")
+
+
 def test_help_and_import_pay_for_neither_keras_nor_pandas():
     code = (
         "import sys, faceattr.cli\n"

@@ -124,3 +124,10 @@ def test_rates_of_a_recipe_and_typed_ones_add_up_by_phase_and_branch(written, mo
     assert cli.main(["train", "mood=faces", "-o", "mood.keras", *typed]) == 0
     (phase,) = taken["settings"].phases
     assert (phase.learning_rate, phase.branch_rates) == (0.02, {"backbone": 5e-5})
+
+
+def test_an_old_name_is_told_once_however_many_sections_have_it(written, capsys):
+    text = "copies = 3\n[one]\ncopies = 2\n[two]\ncopies = 1\nrate = 'frozen=0.1'"
+    assert read_recipes(written(text), add_options)["two"]["augment_repeats"] == 1
+    told = capsys.readouterr().err.splitlines()
+    assert [line.split()[1] for line in told] == ["--copies", "--rate"]

@@ -14,7 +14,7 @@ from faceattr.data.dataset import (
     sampling_weights,
 )
 from faceattr.training.batches import MaskedBatches
-from faceattr.training.config import NO_AUGMENTATION
+from faceattr.training.config import FROZEN, NO_AUGMENTATION, Settings
 from faceattr.training.losses import compile_masked
 
 RARE = np.eye(2, dtype="float32")[[0] * 15 + [1] * 5]
@@ -31,7 +31,7 @@ def rows(balance="none", shade=RARE):
 
 
 def batches(of, **how):
-    return MaskedBatches(of, 32, augmentation=NO_AUGMENTATION, **how)
+    return MaskedBatches(of, 32, Settings((FROZEN,), augmentation=NO_AUGMENTATION, **how))
 
 
 def test_a_class_weighs_the_more_the_rarer_it_is_and_a_row_weighs_1_on_average():

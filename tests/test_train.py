@@ -144,12 +144,12 @@ def test_the_library_prints_nothing_and_returns_what_was_measured(data, toy, cap
         (["--loss-weights", "age=2"], "no task age to weigh"),
         (["--mix", "shade=1"], "given for every task"),
         (["--mix", "shade=1,age=2"], "no task or source age to mix"),
-        (["--batch-size", "0"], "at least one row"),
-        (["--label-smoothing", "2"], "between 0 and 1"),
+        (["--batch-size", "0"], "batch_size is a number from 1 on"),
+        (["--label-smoothing", "2"], "label_smoothing is a number from 0 to below 1"),
         (["--mix", "0"], "above 0"),
         (["--size", "16"], "at least 32 pixels"),
         (["--epochs", "frozen=0,finetune=0"], "Every phase has 0 epochs"),
-        (["--seed", "99999999999"], "2**32"),
+        (["--seed", "99999999999"], "seed is a number from 0 to below 4294967296"),
         (["--resume", "--overwrite"], "choose one"),
         (["-o", "."], "name ends in .keras"),
         (["--dropout", "1"], "from 0 to below 1"),
@@ -166,6 +166,23 @@ def test_wrong_options_are_one_sentence_and_exit_code_2(data, request, capsys, o
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--learning-rate", "finetun=1e-5"], "Received: 'finetun'"),
+        (["--mix", "shades=1"], "given for every task"),
+        (["--mix", "shade=1"], "given for every task"),
+        (["--prior", "tint=tintz"], "Received: tintz"),
+    ],
+)
+def test_a_mistyped_name_is_told_before_any_image_is_read(
+    data, toy, monkeypatch, capsys, options, message
+):
+    monkeypatch.setattr("faceattr.training.train.unite", pytest.fail)
+    assert train(data, *options) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_class_without_a_training_row_stops_before_training(data, toy, capsys):
@@ -385,7 +402,7 @@ def test_norms_are_measured_on_training_rows_alone(monkeypatch):
     )
     crops = np.arange(10, dtype="uint8")[:, None, None, None] * np.ones((1, 2, 2, 3), "uint8")
     train = LabeledDataset(crops, np.array([7, 2, 5]), {})
-    network_module.measure(Network(weights="shipped", norm=True), None, train)
+    network_module.measure_norm_statistics(Network(weights="shipped", norm=True), None, train)
     assert measured[0][:, 0, 0, 0].tolist() == [7, 2, 5]
 
 

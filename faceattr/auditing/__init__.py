@@ -1,1 +1,1 @@
-"""What is wrong with labelled pictures: copies, contradictions, swapped names, too few rows."""
+"""What is wrong with labelled images: copies, contradictions, swapped names, too few rows."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,19 +15,17 @@ from faceattr.auditing.checks import Audit, Finding
 from faceattr.auditing.label_permutation import find_label_permutations
 from faceattr.data.dataset import LabeledDataset, cache_crops
 from faceattr.data.face_finder import FaceFinder
-from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap, normalize_labels
 from faceattr.data.manifest import Example, Source, merge_sources, strongest, targets
 from faceattr.data.near_duplicates import NEAR
-from faceattr.data.sources import check_asked_for, check_find_faces_in, read_named, without_folders
-from faceattr.detection.base import Detector
+from faceattr.data.sources import ReadingConfig, read_labels, without_folders
+from faceattr.evaluation.metrics import write_json
 from faceattr.files import validate_output_folder
 from faceattr.images.crop import CropRule
 from faceattr.images.draw import Tile, contact_sheet
 from faceattr.images.load import PathLike, as_paths
 from faceattr.model import file as model_file
-from faceattr.model.file import to_jsonable
 from faceattr.progress import SILENT, Progress
-from faceattr.tasks import KNOWN_TASKS, Task
+from faceattr.tasks import Task
 
 SHEETS = {
     "copies_across_splits": (checks.EXACT_ACROSS, checks.NEAR_ACROSS),
@@ -40,47 +38,35 @@ SHOWN = 24  # pairs of each kind on a sheet
 def audit(
     sources: PathLike | Sequence[PathLike],
     *,
-    tasks: Collection[str] | None = None,
-    label_map: LabelMap = LABELS_AS_WRITTEN,
     model: str | Path | None = model_file.SHIPPED,
-    detector: Detector | None = None,
-    find_faces_in: Collection[str] | None = None,
     rule: CropRule | None = None,
     output: str | Path | None = None,
-    cache: str | Path | None = None,
     progress: Progress = SILENT,
+    **reading: Any,
 ) -> Audit:
     """Look for all that is wrong with labelled faces and, if asked, write it down.
 
     Args:
         sources: See `faceattr.data.sources.read_source`.
-        tasks: Columns to take from bare manifests.
-        label_map: How the labels are to be understood.
         model: What is asked whether names of classes were mixed up: a model file,
             ``"shipped"``, or None for nobody.
-        detector: Finds the faces in whole photographs; None: the pictures are faces.
-        find_faces_in: Names of the sources that hold whole photographs; None: all, if any.
-        rule: How faces are cut to be compared.
+        rule: How faces are cropped to be compared.
         output: A folder for the findings, see `write_audit`.
-        cache: Folder of the crop cache.
         progress: Is told how far the work is, and shown the audit.
+        **reading: How the sources are read, see `faceattr.data.sources.ReadingConfig`.
     """
     if output is not None:
         validate_output_folder(Path(output))
-    sources = as_paths(sources)
-    check_find_faces_in(find_faces_in, sources)
-    known = KNOWN_TASKS
-    read, _ = normalize_labels(read_named(sources, tasks, known), label_map, known)
-    check_asked_for(tasks, read)
-    manifest = merge_sources([_as_train_takes(source) for source in read], known)
-    folder = Path(cache) if cache is not None else None
-    finder = FaceFinder(rule or CropRule(), detector, folder, find_faces_in)
-    findings = checks.divided_groups([e for source in read for e in source.examples])
+    sources, config = as_paths(sources), ReadingConfig(**reading)
+    finder = config.finder(rule or CropRule(), sources)
+    read, _ = read_labels(sources, config.tasks, config.label_map)
+    manifest = merge_sources([_with_train_split(source) for source in read])
+    findings = checks.groups_across_splits([e for source in read for e in source.examples])
     rows, lost = _read_rows(manifest.tasks, manifest.examples, finder, progress)
     findings += [*lost, *checks.check_faces(manifest.tasks, rows)]
     if model is not None and len(rows):
         path = model_file.path_of(model)
-        for mixed_up in find_label_permutations(manifest.tasks, rows.examples, path, folder):
+        for mixed_up in find_label_permutations(manifest.tasks, rows.examples, path, finder.cache):
             findings.append(Finding(checks.SWAPPED, mixed_up.task, words=str(mixed_up)))
     names = tuple(map(without_folders, sources))
     summary = checks.summary_of(manifest.tasks, rows)
@@ -91,23 +77,23 @@ def audit(
     return found
 
 
-def _as_train_takes(source: Source) -> Source:
+def _with_train_split(source: Source) -> Source:
     """Where a source has val rows, those without a split train; else val is not set aside yet."""
     if not any(example.split == "val" for example in source.examples):
         return source
-    examples = [replace(example, split=example.split or "train") for example in source.examples]
+    examples = (replace(example, split=example.split or "train") for example in source.examples)
     return replace(source, examples=tuple(examples))
 
 
 def _read_rows(
     tasks: Sequence[Task], examples: Sequence[Example], finder: FaceFinder, progress: Progress
 ) -> tuple[LabeledDataset, list[Finding]]:
-    """The faces in the order of the sources, and pictures without one or that nobody can read."""
+    """The faces in the order of the sources, and images without one or that nobody can read."""
     search = finder.search(examples, progress)
     cached = cache_crops(search.examples, finder.rule, finder.cache, progress)
-    lost = [Finding(checks.NO_FACE, "pictures", one) for one in search.without]
+    lost = [Finding(checks.NO_FACE, "images", one) for one in search.without]
     for place, reason in cached.reasons.items():
-        lost.append(Finding(checks.UNREADABLE, "pictures", search.examples[place], words=reason))
+        lost.append(Finding(checks.UNREADABLE, "images", search.examples[place], words=reason))
     usable = np.flatnonzero(cached.rows >= 0)
     kept = [search.examples[place] for place in usable]
     return LabeledDataset(cached.array, cached.rows[usable], targets(tasks, kept), kept), lost
@@ -122,7 +108,20 @@ def write_audit(audit: Audit, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame(map(_cells, audit.findings), columns=list(_cells(Finding("", ""))))
     table.to_csv(folder / "findings.csv", index=False)
-    (folder / "audit.json").write_text(json.dumps(to_jsonable(_as_json(audit)), indent=1))
+    totals = [
+        {"finding": kind, "where": where, "count": count}
+        for (kind, where), count in audit.totals.items()
+    ]
+    about = {
+        "sources": audit.sources,
+        "faces": len(audit.rows),
+        "left_out": audit.left_out,
+        "classes": audit.summary.classes,
+        "near_means_above": NEAR,
+        "serious": audit.is_serious,
+        "findings": totals,
+    }
+    write_json(about, folder / "audit.json")
     for name, kinds in SHEETS.items():
         tiles = [tile for kind in kinds for tile in _tiles(audit, kind)]
         if tiles:
@@ -147,21 +146,6 @@ def labels_of(example: Example) -> str:
     """What is known of an example in words; of votes the strongest."""
     known = example.labels.items()
     return ", ".join(f"{task} {strongest(label)}" for task, label in known if label)
-
-
-def _as_json(audit: Audit) -> dict[str, object]:
-    return {
-        "sources": audit.sources,
-        "faces": len(audit.rows),
-        "left_out": audit.left_out,
-        "classes": audit.summary.classes,
-        "near_means_above": NEAR,
-        "serious": audit.is_serious,
-        "findings": [
-            {"finding": kind, "where": where, "count": count}
-            for (kind, where), count in audit.totals.items()
-        ],
-    }
 
 
 def _tiles(audit: Audit, kind: str) -> Iterator[Tile]:

@@ -17,7 +17,7 @@ from faceattr.data.near_duplicates import SURE, detail, fingerprints_of, hashes_
 from faceattr.evaluation.metrics import FEW_OF_A_CLASS
 from faceattr.tasks import KNOWN_TASKS, Task
 
-UNREADABLE, NO_FACE = "unreadable pictures", "pictures without a face"
+UNREADABLE, NO_FACE = "unreadable images", "images without a face"
 EXACT_ACROSS, NEAR_ACROSS = "exact copies in another split", "near copies in another split"
 EXACT_WITHIN, NEAR_WITHIN = "exact copies in one split", "near copies in one split"
 EXACT_OTHERWISE, NEAR_OTHERWISE = "same pixels, two labels", "near copies, two labels"
@@ -44,11 +44,9 @@ class Finding:
     Args:
         kind: One of `KINDS`.
         where: Splits, task or class that it concerns.
-        example: The face.
-        other: The face that it is held against.
+        other: The face that `example` is held against.
         similarity: Their correlation; 1 for equal pixels.
         detail: Their correlation in what is finer than two pixels.
-        words: What there is to say of it.
         rows: Places of both among the faces that were looked at.
     """
 
@@ -68,10 +66,8 @@ class Audit:
 
     Args:
         sources: What was audited, without where it lies.
-        tasks: What is labelled.
         rows: The faces that could be looked at, in the order of the sources.
         summary: How many faces there are of each class and split.
-        findings: All that is, or may be, wrong.
         left_out: Rows that no source gave, by reason.
     """
 
@@ -100,8 +96,8 @@ def totals(findings: Iterable[Finding]) -> Totals:
 
 
 UNKNOWN = ("nan", "none", "null", "n/a", "na", "unknown", "?", "-")  # as cells say it
-LOOKED_AT = 100  # pictures at most whose size is asked
-# Shorter side in pixels and longer side as its multiple, from which on a picture is hardly a
+LOOKED_AT = 100  # images at most whose size is asked
+# Shorter side in pixels and longer side as its multiple, from which on an image is hardly a
 # face that was cut out.
 PHOTOGRAPH, OBLONG = 200, 1.2
 
@@ -110,16 +106,33 @@ def check_faces(tasks: Sequence[Task], rows: LabeledDataset) -> list[Finding]:
     """What can be seen from faces and labels alone."""
     alike = NearDuplicates(rows)
     few = few_rows(summary_of(tasks, rows))
-    odd = [*odd_names(tasks), *whole_photographs(rows.examples)]
+    odd = [*ambiguous_class_names(tasks), *whole_photographs(rows.examples)]
     return [*copies(alike), *contradictions(alike, tasks), *few, *odd]
 
 
-class NearDuplicates:
-    """Which of the rows show the same face.
+def brief_audit(tasks: Sequence[Task], parts: Sequence[LabeledDataset]) -> list[str]:
+    """A line for each kind of finding among the faces of several splits, and where to see more.
 
-    Args:
-        rows: Labelled crops with their examples.
+    All parts are cropped by the same rule into the same cache.
     """
+    # Crops are only ever appended, so the longest view of the file holds those of the others.
+    crops = max((part.crops for part in parts), key=len)
+    targets = {
+        name: np.concatenate([part.targets[name] for part in parts]) for name in parts[0].targets
+    }
+    index = np.concatenate([part.index for part in parts])
+    examples = [example for part in parts for example in part.examples]
+    found = check_faces(tasks, LabeledDataset(crops, index, targets, examples))
+    counted = totals(one for one in found if one.kind not in IN_WORDS)
+    lines = [f"{kind}: {count:,} ({where})" for (kind, where), count in counted.items()]
+    for kind in IN_WORDS:
+        if told := [f"{one.where} {one.words}" for one in found if one.kind == kind]:
+            lines.append(f"{kind}: {', '.join(told)}")
+    return [*lines, "`faceattr audit` with these sources names them"] if counted else lines
+
+
+class NearDuplicates:
+    """Which of the rows show the same face."""
 
     def __init__(self, rows: LabeledDataset) -> None:
         self.rows = rows
@@ -158,7 +171,7 @@ class NearDuplicates:
         return Finding(kind, where, one, other, similarity, fine, words, ends)
 
 
-def odd_names(tasks: Iterable[Task]) -> Iterator[Finding]:
+def ambiguous_class_names(tasks: Iterable[Task]) -> Iterator[Finding]:
     """Classes that may be one, spelled in two ways, or no class: what a cell says for unknown."""
     for task in tasks:
         if task.name in KNOWN_TASKS:
@@ -175,7 +188,7 @@ def odd_names(tasks: Iterable[Task]) -> Iterator[Finding]:
 
 
 def _essence(name: str) -> object:
-    """What is left of a name without capitals, or of a number without its form."""
+    """A name without capitals, or a number without its form."""
     try:
         return float(name)
     except ValueError:
@@ -183,20 +196,20 @@ def _essence(name: str) -> object:
 
 
 def whole_photographs(examples: Sequence[Example]) -> Iterator[Finding]:
-    """One finding where most pictures that count as cut-out faces are large and not square."""
+    """One finding where most images that count as cropped faces are large and not square."""
     uncut = [one for one in examples if one.box is None and one.pixels is None]
     some = uncut[:: max(1, -(-len(uncut) // LOOKED_AT))]
     if some and sum(map(_looks_uncut, some)) > len(some) / 2:
         words = (
             f"most of {len(some)} are large and not square; `--find-faces` takes the face of each"
         )
-        yield Finding(PHOTOGRAPHS, "pictures", words=words)
+        yield Finding(PHOTOGRAPHS, "images", words=words)
 
 
 def _looks_uncut(example: Example) -> bool:
     try:
-        with Image.open(example.path) as picture:
-            shorter, longer = sorted(picture.size)
+        with Image.open(example.path) as image:
+            shorter, longer = sorted(image.size)
     except (OSError, ValueError):
         return False
     return shorter >= PHOTOGRAPH and longer >= OBLONG * shorter
@@ -231,15 +244,12 @@ def _note(
     firsts = {splits[row]: row for row in reversed(others)}
     for row in rows:
         split = splits[row]
-        before = [firsts[name] for name in SPLITS if name in firsts and _earlier(name, split)]
+        earlier = SPLITS[: SPLITS.index(split)] if split else ()
+        before = [firsts[name] for name in earlier if name in firsts]
         if before:
             found.setdefault((row, True), (before[0], similarity))
         if firsts.get(split, row) < row:
             found.setdefault((row, False), (firsts[split], similarity))
-
-
-def _earlier(one: str, other: str) -> bool:
-    return bool(other) and SPLITS.index(one) < SPLITS.index(other)
 
 
 def _copy(alike: NearDuplicates, row: int, other: int, similarity: float, across: bool) -> Finding:
@@ -277,7 +287,7 @@ def contradictions(alike: NearDuplicates, tasks: Iterable[Task]) -> list[Finding
     return [one for one in found if one.kind == EXACT_OTHERWISE or (one.detail or 0) >= SURE]
 
 
-def divided_groups(examples: Sequence[Example]) -> list[Finding]:
+def groups_across_splits(examples: Sequence[Example]) -> list[Finding]:
     """Identities that sit in two splits, whichever sources these came from."""
     first: dict[str, dict[str, Example]] = defaultdict(dict)
     for example in examples:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from faceattr.data.dataset import build_dataset, cache_crops
+from faceattr.data.dataset import read_dataset
 from faceattr.data.manifest import Example, targets
 from faceattr.evaluation.metrics import confusion_of, predict
 from faceattr.model import file as model_file
@@ -47,14 +47,9 @@ def find_permutation(
 ) -> LabelPermutation | None:
     """The exchange of names that explains a confusion much better than the names themselves.
 
-    Args:
-        task: Name of the task.
-        names: Its classes.
-        confusion: Counts of labels by row and answers of a model by column.
-
-    Returns:
-        None where the names are right, as far as the model can tell: classes under 10 faces
-        do not count, and an exchange must double the right answers.
+    `confusion` counts labels by row and answers of a model by column. None where the names are
+    right, as far as the model can tell: classes under 10 faces do not count, and an exchange must
+    double the right answers.
     """
     enough = np.flatnonzero(confusion.sum(axis=1) >= FEWEST)
     counts = confusion[np.ix_(enough, enough)]
@@ -82,31 +77,26 @@ def find_label_permutations(
     A task is compared with the head that has its classes, whatever either is called.
     """
     description = model_file.describe(model)
-    heads = {task: _head_for(task, description.tasks) for task in tasks}
-    known = {task: head for task, head in heads.items() if head}
+    known = {
+        task: head
+        for task in tasks
+        for head in reversed(description.tasks)  # of several heads, the first one
+        if set(task.classes) <= set(head.classes)
+    }
     if not known:
         return []
-    network = model_file.load(model)[0]
-    found = []
+    network, found = model_file.load(model)[0], []
     for task, head in known.items():
-        some = some_of_each(examples, task)
-        cached = cache_crops(some, description.crop, cache)
-        rows = build_dataset([replace(head, name=task.name)], some, cached)
+        some = sample_per_class(examples, task)
+        rows, _ = read_dataset(some, [replace(head, name=task.name)], description.crop, cache)
         answers = predict(network, rows)[head.name].argmax(axis=1)
         labels = rows.targets[task.name].argmax(axis=1)
-        found.append(
-            find_permutation(
-                task.name, head.classes, confusion_of(labels, answers, len(head.classes))
-            )
-        )
+        confusion = confusion_of(labels, answers, len(head.classes))
+        found.append(find_permutation(task.name, head.classes, confusion))
     return [swap for swap in found if swap is not None]
 
 
-def _head_for(task: Task, heads: Sequence[Task]) -> Task | None:
-    return next((head for head in heads if set(task.classes) <= set(head.classes)), None)
-
-
-def some_of_each(examples: Sequence[Example], task: Task) -> list[Example]:
+def sample_per_class(examples: Sequence[Example], task: Task) -> list[Example]:
     """Up to 60 faces of every class, always the same ones."""
     answers = targets([task], examples)[task.name]
     chosen: list[Example] = []

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rich import box
 from rich.console import Console
@@ -12,7 +12,14 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainin
 from rich.table import Table
 
 from faceattr.cli.console import ERR, OUT, Terminal
-from faceattr.cli.options import add_label_options, command, label_map_of, names, start_keras
+from faceattr.cli.options import (
+    TASKS,
+    add_label_options,
+    command,
+    label_map_of,
+    names,
+    start_keras,
+)
 from faceattr.cli.recipe import read_recipes
 from faceattr.cli.train import add_options, network_of, settings_of
 from faceattr.progress import Bar
@@ -20,6 +27,7 @@ from faceattr.progress import Bar
 if TYPE_CHECKING:
     import pandas as pd
 
+T = TypeVar("T")
 WIDE = 200  # characters, however narrow the terminal: a Markdown table must not be cut
 
 
@@ -34,26 +42,32 @@ def add_command(commands) -> None:
         "first one is also trained on each task alone, the baseline",
     )
     add("--on", nargs="+", required=True, metavar="[TASK=]PATH", help="what all are trained on")
-    add("--tasks", action="extend", type=names, help="columns to take from bare manifests")
+    add(
+        "--tasks",
+        action="extend",
+        type=names,
+        metavar="TASK,…",
+        help=TASKS,
+    )
     add("--seeds", type=int, metavar="N", help="how many trainings of each (3)")
     add("-o", "--output", required=True, metavar="TABLE.csv", help="keeps what is finished")
     add("--cache", metavar="DIR", help="folder of the crop cache")
     add_label_options(parser)
 
 
-def compare(recipes, on, output, tasks=None, cache=None, **given) -> int:
-    """Train with every config on the same rows, for the same number of pictures, with several
+def compare(recipes, on, output, **given) -> int:
+    """Train with every config on the same rows, for the same number of images, with several
     seeds. The same command goes on behind what TABLE.csv holds."""
     options = [one for spec in recipes for one in read_recipes(spec, add_options).items()]
     start_keras()
-    from faceattr.training.compare import Data, train_apart
     from faceattr.training.compare import compare as run
+    from faceattr.training.compare import train_in_subprocess
 
     configs = [_config(name, dict(own)) for name, own in options]
-    data = Data(tuple(on), tasks and tuple(tasks), cache, label_map_of(given))
-    perform = partial(train_apart, begin=start_keras)
+    given["label_map"] = label_map_of(given)
+    perform = partial(train_in_subprocess, begin=start_keras)
     with ComparisonTerminal() as progress:
-        results = run(configs, data, output, perform=perform, progress=progress, **given)
+        results = run(configs, on, output, perform=perform, progress=progress, **given)
     print_results(results)
     return 0
 
@@ -81,6 +95,9 @@ class ComparisonTerminal(Terminal):
     def __exit__(self, *_) -> None:
         self._bar.stop()
 
+    def track(self, items: Sequence[T], what: str) -> Iterable[T]:
+        return self._bar.follow(items, what)
+
     def show(self, record: object) -> None:
         from faceattr.training.compare import RunFinished, RunStarted
 
@@ -106,18 +123,15 @@ def print_results(results: pd.DataFrame) -> None:
 
 
 def results_table(results: pd.DataFrame) -> Table:
-    """A Markdown table of configs.
+    """A Markdown table of configs, from what `faceattr.training.compare.compare` gave.
 
-    Every figure is a mean over seeds, ± its standard deviation. ``gain`` is the accuracy less
-    that of the task trained alone with the same seed, in points.
-
-    Args:
-        results: What `faceattr.training.compare.compare` gave.
+    Every figure is a mean over seeds, ± its standard deviation. ``gain`` is the accuracy less that
+    of the task trained alone with the same seed, in points.
     """
     tasks = list(results["task"].unique())
     table = Table(box=box.MARKDOWN)
     table.add_column("config")
-    for name in (*(n for task in tasks for n in (task, "gain")), "pictures", "minutes", "MB"):
+    for name in (*(n for task in tasks for n in (task, "gain")), "images", "minutes", "MB"):
         table.add_column(name, justify="right", no_wrap=True)
     for config in results["config"].unique():
         own = results[results["config"] == config]
@@ -144,9 +158,9 @@ def _mean_and_spread(values: pd.Series, form: str) -> str:
 
 
 def _cost(own: pd.DataFrame) -> Iterator[str]:
-    """Pictures and minutes of a seed, its runs together, and the most memory of a run."""
+    """Images and minutes of a seed, its runs together, and the most memory of a run."""
     runs = own.drop_duplicates("run").groupby("seed")
-    yield f"{runs['pictures'].sum().mean():,.0f}"
+    yield f"{runs['images'].sum().mean():,.0f}"
     yield _mean_and_spread(runs["minutes"].sum(), "{:.1f}")
     yield f"{own['megabytes'].max():,.0f}"
 

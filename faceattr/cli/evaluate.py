@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from faceattr.cli.console import Terminal
 from faceattr.cli.options import (
-    add_face_options,
     add_flip,
-    add_label_options,
+    add_reading_options,
     command,
-    detector_of,
-    label_map_of,
     names,
+    reading_of,
     start_keras,
 )
 
@@ -18,15 +16,8 @@ from faceattr.cli.options import (
 def add_command(commands) -> None:
     parser = command(commands, evaluate, "score a model on labelled faces")
     add = parser.add_argument
-    add("model", help="a .keras or exported file, or 'shipped'")
+    add("model", metavar="MODEL", help="a .keras or exported file, or 'shipped'")
     add("sources", nargs="+", metavar="[TASK=]PATH", help="manifest CSV or folder")
-    add(
-        "--tasks",
-        action="extend",
-        type=names,
-        metavar="TASK,…",
-        help="which of the model's tasks to score",
-    )
     splits = ("train", "val", "test", "all")
     add("--split", choices=splits, help="rows to score (val where there are some, else all)")
     add(
@@ -45,9 +36,7 @@ def add_command(commands) -> None:
         help="score blurred, dark, compressed, turned and covered faces as well",
     )
     add("-o", "--output", metavar="DIR", help="where the report goes: report.html and its parts")
-    add_face_options(parser)
-    add("--cache", metavar="DIR", help="folder of the crop cache")
-    add_label_options(parser)
+    add_reading_options(parser, tasks="which of the model's tasks to score")
 
 
 def evaluate(model, sources, **given) -> int:
@@ -56,6 +45,5 @@ def evaluate(model, sources, **given) -> int:
     from faceattr.cli import tables  # noqa: F401
     from faceattr.evaluation.evaluate import evaluate as run
 
-    data = {"label_map": label_map_of(given), "detector": detector_of(given)}
-    run(model, sources, **data, **given, progress=Terminal())
+    run(model, sources, **reading_of(given), progress=Terminal())
     return 0

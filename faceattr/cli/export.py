@@ -14,7 +14,7 @@ def add_command(commands) -> None:
     )
     add = parser.add_argument
     targets = ("onnx", "litert", "openvino", "saved_model")
-    add("model", help="a .keras file, or 'shipped'")
+    add("model", metavar="MODEL", help="a .keras file, or 'shipped'")
     add("--to", required=True, choices=targets, help="the runtime to write for")
     add("-o", "--output", metavar="FILE", help="by default the model's name with another ending")
     add(

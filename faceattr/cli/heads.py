@@ -7,40 +7,38 @@ import argparse
 from faceattr.cli.options import by_name, command, names, pairs, start_keras
 
 
-def _classes(text: str) -> tuple[str, dict[str, str]]:
-    """``HEAD:OLD=NEW,…``"""
-    head, colon, renaming = text.partition(":")
-    if not colon:
-        raise argparse.ArgumentTypeError(f"expected HEAD:OLD=NEW,… Received: {text!r}")
-    return head.strip(), pairs(str)(renaming)
+def _by_head(kind, metavar: str, *, or_name: bool = False) -> dict:
+    """How an option of ``HEAD:CLASS=VALUE,…`` is declared, or of ``HEAD=NAME`` as well."""
 
+    def parse(text: str) -> tuple:
+        head, colon, values = text.partition(":")
+        if colon:
+            return head.strip(), pairs(kind)(values)
+        head, equals, value = text.partition("=")
+        if not (equals and or_name):
+            raise argparse.ArgumentTypeError(f"expected {metavar}. Received: {text!r}")
+        return head.strip(), value.strip()
 
-def _prior(text: str) -> tuple[str, str | dict[str, float]]:
-    """``HEAD=NAME`` or ``HEAD:CLASS=SHARE,…``"""
-    head, colon, shares = text.partition(":")
-    if colon:
-        return head.strip(), pairs(float)(shares)
-    head, equals, name = text.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError(f"expected HEAD=PRIOR. Received: {text!r}")
-    return head.strip(), name.strip()
+    return {"action": "append", "type": parse, "metavar": metavar}
 
 
 def add_command(commands) -> None:
     parser = command(commands, heads, "show, remove or rename a model's heads and classes")
     add = parser.add_argument
-    add("model", help="a .keras file, or 'shipped'")
+    add("model", metavar="MODEL", help="a .keras file, or 'shipped'")
     add("-o", "--output", metavar="MODEL", help="the .keras file to write")
-    add("--remove", action="extend", type=names, metavar="HEAD,…")
-    add("--rename", **by_name(str), metavar="OLD=NEW,…")
-    add("--rename-class", action="append", type=_classes, metavar="HEAD:OLD=NEW,…")
+    add("--remove", action="extend", type=names, metavar="HEAD,…", help="heads to leave out")
+    add("--rename", **by_name(str), metavar="OLD=NEW,…", help="new names of heads")
+    add(
+        "--rename-class",
+        **_by_head(str, "HEAD:OLD=NEW,…"),
+        help="new names of a head's classes, HEAD by its old name; may be repeated",
+    )
     add(
         "--prior",
-        action="append",
-        type=_prior,
-        metavar="HEAD=PRIOR",
+        **_by_head(float, "HEAD=PRIOR|HEAD:CLASS=SHARE,…", or_name=True),
         help="how frequent a head that was trained with --prior takes its classes to be: uniform, "
-        "natural, a source's name, or HEAD:CLASS=SHARE,… for all classes",
+        "natural, a source's name, or shares of all classes",
     )
     add("--overwrite", action="store_true", help="replace a model that is already there")
 

@@ -41,7 +41,7 @@ def add_command(commands) -> None:
         "text files of paths, or - for paths on standard input",
     )
     add("-o", "--output", required=True, metavar="TABLE", help=".csv, .jsonl or .parquet")
-    add("--model", metavar="FILE", help="a file of `faceattr train` or `faceattr export`")
+    add("--model", metavar="MODEL", help="a file of `faceattr train` or `faceattr export`")
     add_precision(parser)
     add_flip(parser)
     add(

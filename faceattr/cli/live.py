@@ -29,7 +29,7 @@ def add_command(commands) -> None:
     )
     add("--headless", action="store_true", help="open no window; every frame of a file is used")
     add("--overwrite", action="store_true", help="replace outputs that are there")
-    add("--model", metavar="FILE", help="a file of `faceattr train` or `faceattr export`")
+    add("--model", metavar="MODEL", help="a file of `faceattr train` or `faceattr export`")
     add("--detector", help="auto, yunet, centerface, mtcnn, none or a YuNet .onnx file")
     add_precision(parser)
     add("--offline", action="store_true", help="never download the detector's file")

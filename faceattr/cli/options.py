@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 FOUND = 1
@@ -43,6 +43,7 @@ def _meant(word: str, known: Iterable[str]) -> str:
     return f". Did you mean {close[0]}?" if close else ""
 
 
+TASKS = "columns to take from bare manifests"
 DURATIONS = {"ms": 0.001, "": 1.0, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
 
 
@@ -100,28 +101,33 @@ class Merged(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
-def old_names(parser: argparse.ArgumentParser, names: dict[str, str]) -> None:
+def old_names(parser: argparse.ArgumentParser, names: Mapping[str, str]) -> None:
     """Let options be typed by the names that they had before; a hint on stderr tells the new one.
 
-    Args:
-        parser: It has the options by their new names.
-        names: By old name the new one, ``{"--upright": "--auto-rotate"}``.
+    `names` has by old name the new one: ``{"--upright": "--auto-rotate"}``, or the value of another
+    option: ``{"--keep": "--distill old"}``.
     """
     for old, new in names.items():
-        action = parser._option_string_actions[new]
+        option, _, value = new.partition(" ")
+        action = parser._option_string_actions[option]
         how = {name: getattr(action, name) for name in ("nargs", "type", "dest", "choices")}
-        parser.add_argument(old, action=_OldName, renamed=action, help=argparse.SUPPRESS, **how)
+        if value:
+            how |= {"nargs": 0, "const": action.type(value)}  # type: ignore[operator,misc]
+        parser.add_argument(
+            old, action=_OldName, renamed=action, new=new, help=argparse.SUPPRESS, **how
+        )
 
 
 class _OldName(argparse.Action):
-    def __init__(self, *given, renamed: argparse.Action, **how) -> None:
+    def __init__(self, *given, renamed: argparse.Action, new: str, **how) -> None:
         super().__init__(*given, **how)
-        self._renamed = renamed
+        self._renamed, self._new, self._is_told = renamed, new, False
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:
-        new = self._renamed.option_strings[-1]
-        print(f"faceattr: {option_string} is called {new} now.", file=sys.stderr)
-        self._renamed(parser, namespace, values, new)
+        if not self._is_told:  # every section of a recipe may have it
+            print(f"faceattr: {option_string} is called {self._new} now.", file=sys.stderr)
+        self._is_told = True
+        self._renamed(parser, namespace, self.const or values, option_string)
 
 
 def by_name(kind) -> dict:
@@ -170,13 +176,14 @@ def add_flip(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_face_options(parser: argparse.ArgumentParser) -> None:
-    """Options of the commands that may find faces in whole photographs themselves."""
+def add_reading_options(parser: argparse.ArgumentParser, tasks: str = TASKS) -> None:
+    """How labelled images are read, in train, evaluate and audit; `tasks` is a help text."""
     add = parser.add_argument
+    add("--tasks", action="extend", type=names, metavar="TASK,…", help=tasks)
     add(
         "--find-faces",
         action="store_true",
-        help="the pictures are whole photographs: take the largest face of each",
+        help="the images are whole photographs: take the largest face of each",
     )
     add(
         "--find-faces-in",
@@ -185,19 +192,23 @@ def add_face_options(parser: argparse.ArgumentParser) -> None:
         metavar="SOURCE,…",
         help="the same for these sources alone, by the names of their folders or files",
     )
-    add("--detector", help="as for `faceattr label`; asks for --find-faces")
+    add("--detector", metavar="NAME", help="as for `faceattr label`; asks for --find-faces")
     add("--offline", action="store_true", help="never download the detector's file")
+    add("--cache", metavar="DIR", help="folder of the crop cache")
+    add_label_options(parser)
 
 
-def detector_of(given: dict):
-    """The detector that was asked for, or None; takes its options out of what was typed."""
-    offline, name = given.pop("offline", False), given.pop("detector", None)
+def reading_of(given: dict) -> dict:
+    """What was typed, with the detector and the label map that it asks for."""
+    label_map, offline = label_map_of(given), given.pop("offline", False)
+    name = given.pop("detector", None)
     if not (given.pop("find_faces", False) or "find_faces_in" in given or name):
-        return None
+        return {**given, "label_map": label_map}
     from faceattr.cli.console import Aside
     from faceattr.detection.base import choose_detector
 
-    return choose_detector(name or "auto", offline=offline, progress=Aside())
+    detector = choose_detector(name or "auto", offline=offline, progress=Aside())
+    return {**given, "label_map": label_map, "detector": detector}
 
 
 def open_attributes(given: dict, progress):
@@ -206,15 +217,16 @@ def open_attributes(given: dict, progress):
     Raises:
         OSError, ValueError: One of them cannot be had; the message says the cure.
     """
-    import inspect
+    from inspect import Parameter, signature
 
     from faceattr.detection.base import choose_detector
     from faceattr.inference.predictor import FaceAttributes
     from faceattr.progress import suppress_stderr
 
     offline, name = given.pop("offline", False), given.pop("detector", "auto")
-    own = ("model", "precision", *inspect.getfullargspec(FaceAttributes).kwonlyargs)
-    how = {name: given.pop(name) for name in own if name in given}
+    options = signature(FaceAttributes).parameters.values()
+    keywords = [one.name for one in options if one.kind is Parameter.KEYWORD_ONLY]
+    how = {n: given.pop(n) for n in ("model", "precision", *keywords) if n in given}
     detector = choose_detector(name, offline=offline, progress=progress)
     with suppress_stderr():
         return FaceAttributes.load(detector=detector, **how)
@@ -229,13 +241,6 @@ def _renaming(text: str) -> tuple[str, str, str]:
     return task.strip(), name.strip(), new.strip()
 
 
-def _order(text: str) -> tuple[str, str]:
-    task, equals, order = text.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError(f"expected TASK=ORDER. Received: {text!r}")
-    return task.strip(), order.strip().lower()
-
-
 def add_label_options(parser) -> None:
     """How labels are to be understood."""
     add = parser.add_argument_group("labels that are spelt otherwise").add_argument
@@ -248,8 +253,7 @@ def add_label_options(parser) -> None:
     )
     add(
         "--order",
-        action="append",
-        type=_order,
+        **by_name(str.lower),
         metavar="TASK=ORDER",
         help="whose numbers the labels are: expression=fer2013, fer+, raf-db, affectnet or "
         "imagefolder; gender=utkface or imdb-wiki",
@@ -270,14 +274,14 @@ def add_new_heads(parser) -> None:
         "--add",
         action="append",
         metavar="TASK=PATH",
-        help="labelled pictures of a new head; all heads of the model are kept, and only the new "
+        help="labelled images of a new head; all heads of the model are kept, and only the new "
         "ones learn unless --epochs finetune=N opens the backbone; may be repeated",
     )
     add(
         "--evaluate-on",
         nargs="+",
         metavar="[TASK=]PATH",
-        help="labelled pictures that only show what the old heads lose",
+        help="labelled images that only show what the old heads lose",
     )
     old_names(parser, {"--judge": "--evaluate-on"})
 
@@ -290,15 +294,6 @@ def _distilled(text: str) -> dict[str, float | None]:
     names = text.split(",")
     rest = ",".join(name for name in names if name != OLD_HEADS)
     return dict.fromkeys(set(names) & {OLD_HEADS}) | (pairs(float)(rest) if rest else {})
-
-
-class _Keep(argparse.Action):
-    """``--keep`` was an option of its own."""
-
-    def __call__(self, parser, namespace, values, option_string=None) -> None:
-        distill = parser._option_string_actions["--distill"]
-        print("faceattr: --keep is called --distill old now.", file=sys.stderr)
-        distill(parser, namespace, {OLD_HEADS: None})
 
 
 def add_distillation(parser) -> None:
@@ -320,20 +315,26 @@ def add_distillation(parser) -> None:
         help="TASK=SHARE: how much a teacher's answers count beside a label that is known, of 1 "
         "(0); old: hold the heads of the model that gets new ones to their own answers",
     )
-    add("--temperature", type=float, help="above 1 a teacher's answers become softer (1)")
-    parser.add_argument("--keep", action=_Keep, nargs=0, help=argparse.SUPPRESS)
+    add(
+        "--temperature",
+        type=float,
+        metavar="X",
+        help="above 1 a teacher's answers become softer (1)",
+    )
+    old_names(parser, {"--keep": "--distill old"})
 
 
 def distillation_of(given: dict):
     """Whose answers count as labels, None without any; takes it out of `given`."""
     from faceattr.training.distill import Distillation
 
-    names = {"sure": "thresholds", "distill": "shares", "temperature": "temperature"}
+    names = {"sure": "thresholds", "temperature": "temperature"}
     fields = {field: given.pop(name) for name, field in names.items() if name in given}
-    teachers = tuple(given.pop("teacher", ()))
-    shares = dict(fields.get("shares", {}))
-    if OLD_HEADS in shares and shares[OLD_HEADS] is None:
-        fields |= {"old_heads": True, "shares": {n: s for n, s in shares.items() if n != OLD_HEADS}}
+    shares, teachers = dict(given.pop("distill", {})), tuple(given.pop("teacher", ()))
+    if shares.get(OLD_HEADS, 0) is None:
+        fields["old_heads"] = shares.pop(OLD_HEADS) is None
+    if shares:
+        fields["shares"] = shares
     return Distillation(teachers, **fields) if teachers or fields else None
 
 
@@ -344,7 +345,7 @@ def label_map_of(given: dict):
     renamed: dict[str, dict[str, str]] = {}
     for task, old, new in given.pop("map", ()):
         renamed.setdefault(task, {})[old] = new
-    return LabelMap(renamed, dict(given.pop("order", ())), given.pop("votes", {}))
+    return LabelMap(renamed, given.pop("order", {}), given.pop("votes", {}))
 
 
 def new_heads_of(sources: Sequence[str], distillation, given: dict):

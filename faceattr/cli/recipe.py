@@ -36,64 +36,55 @@ def read_recipe(spec: str, add_options: AddOptions) -> dict[str, Any]:
 
 
 def read_recipes(spec: str, add_options: AddOptions) -> dict[str, dict[str, Any]]:
-    """Read recipes.
+    """The recipes of ``FILE`` (one, called like the file, if it has no section) or ``FILE:NAME``.
 
-    Args:
-        spec: ``FILE`` for all of its recipes (one, called like the file, if it has no section),
-            or ``FILE:NAME`` for one of them.
-        add_options: Declares on a parser which options there are.
-
-    Returns:
-        By name, the parsed options.
+    Each is a mapping of parsed options; `add_options` declares on a parser which ones there are.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It is no TOML, has no such recipe, or something in it is no option.
     """
-    path, name = _split(spec)
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a TOML file: {error}") from None
+    path, name, content = _read(spec)
     shared = {key: value for key, value in content.items() if not isinstance(value, dict)}
     sections = {key: value for key, value in content.items() if isinstance(value, dict)}
     recipes = sections or {path.stem: {}}
     if name and name not in recipes:
         raise ValueError(f"{path} has no recipe {name!r}; it has {', '.join(recipes)}.")
     chosen = {name: recipes[name]} if name else recipes
-    read = {}
+    parser = _Words(
+        prog=str(path), add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS
+    )
+    add_options(parser)
+    below, read = _parsed(shared, parser), {}
     for key, own in chosen.items():
-        below, above = (_parsed(part, f"{path} [{key}]", add_options) for part in (shared, own))
-        read[key] = laid_over(below, above)
+        parser.prog = f"{path} [{key}]"
+        read[key] = merge_options(below, _parsed(own, parser))
     return read
 
 
-def laid_over(options: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def _read(spec: str) -> tuple[Path, str, dict[str, Any]]:
+    """The file of ``FILE`` or ``FILE:NAME``, the name, and what the file says."""
+    file, _, name = spec.rpartition(":")
+    if Path(spec).is_file() or not file:
+        file, name = spec, ""
+    try:
+        return Path(file), name, tomllib.loads(Path(file).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"There is no recipe file {file}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is not a TOML file: {error}") from None
+
+
+def merge_options(options: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Parsed options under others that win; learning rates do so by phase and by branch."""
     rates = {**options.get("learning_rate", {}), **above.get("learning_rate", {})}
     return {**options, **above, **({"learning_rate": rates} if rates else {})}
 
 
-def _split(spec: str) -> tuple[Path, str]:
-    file, _, name = spec.rpartition(":")
-    if Path(spec).is_file() or not file:
-        file, name = spec, ""
-    if not Path(file).is_file():
-        raise FileNotFoundError(f"There is no recipe file {file}.")
-    return Path(file), name
-
-
-def _parsed(recipe: Mapping[str, Any], where: str, add_options: AddOptions) -> dict[str, Any]:
-    parser = _Words(
-        prog=where, add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS
-    )
-    add_options(parser)
-    return vars(parser.parse_args([_word(key, value, where) for key, value in recipe.items()]))
-
-
-def _word(key: str, value: Any, where: str) -> str:
-    if value is True:
-        return f"--{key}"
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(f"{where}: {key} is a text or a number, as one would type it.")
-    return f"--{key}={value}"
+def _parsed(recipe: Mapping[str, Any], parser: argparse.ArgumentParser) -> dict[str, Any]:
+    words = []
+    for key, value in recipe.items():
+        if value is False or not isinstance(value, str | int | float):
+            parser.error(f"{key} is a text or a number, as one would type it.")
+        words.append(f"--{key}" if value is True else f"--{key}={value}")
+    return vars(parser.parse_args(words))

@@ -15,7 +15,6 @@ from faceattr.auditing import checks
 from faceattr.auditing.checks import Audit, Finding
 from faceattr.cli.console import OUT, show
 from faceattr.data.dataset import DatasetSummary
-from faceattr.data.manifest import Example
 from faceattr.evaluation.calibration import operating_points
 from faceattr.evaluation.groups import Groups
 from faceattr.evaluation.metrics import Interval, Score, TaskPredictions
@@ -55,13 +54,9 @@ def _(audit: Audit) -> None:
 
 
 def _in_short(finding: Finding) -> str:
-    ends = [_name(end) for end in (finding.example, finding.other) if end is not None]
+    ends = ["/".join(end.path.parts[-2:]) for end in (finding.example, finding.other) if end]
     said = "" if finding.kind == checks.SWAPPED else finding.words
     return " = ".join(ends) + (f" ({said})" if said and ends else said)
-
-
-def _name(example: Example) -> str:
-    return "/".join(example.path.parts[-2:])
 
 
 @show.register

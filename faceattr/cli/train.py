@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import math
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from typing import TypeVar
 
@@ -19,21 +20,18 @@ from faceattr.cli.options import (
     INTERRUPTED,
     Merged,
     add_distillation,
-    add_face_options,
-    add_label_options,
     add_new_heads,
+    add_reading_options,
     by_name,
     command,
-    detector_of,
     distillation_of,
-    label_map_of,
-    names,
     new_heads_of,
     old_names,
     pairs,
+    reading_of,
     start_keras,
 )
-from faceattr.cli.recipe import laid_over, read_recipe
+from faceattr.cli.recipe import merge_options, read_recipe
 from faceattr.progress import Bar
 from faceattr.training.config import (
     FINETUNE,
@@ -46,7 +44,7 @@ from faceattr.training.config import (
     Phase,
     Settings,
     TaskSampling,
-    changed,
+    augmentation_with,
 )
 
 T = TypeVar("T")
@@ -61,7 +59,7 @@ BY_PHASE = {
     "unfreeze_from": {**by_name(str), "metavar": "PHASE=LAYER,…"},
     "patience": {**by_name(int), "metavar": "PHASE=N,…"},
 }
-OLD_BRANCHES = {"trunk": "backbone"}
+OLD_BRANCHES = {"trunk": "backbone"}  # as a layer and as a branch
 OLD_NAMES = {
     "--trunk": "--backbone",
     "--tap": "--feature-layer",
@@ -78,10 +76,8 @@ def add_command(commands) -> None:
     add = parser.add_argument
     add("sources", nargs="*", metavar="[TASK=]PATH", help="manifest CSV or folder")
     add("-o", "--output", required=True, metavar="MODEL", help="the .keras file to write")
-    add("--tasks", action="extend", type=names, help="columns to take from bare manifests")
     add("--resume", action="store_true", help="go on with an interrupted run")
     add("--overwrite", action="store_true", help="replace a model that is already there")
-    add("--cache", metavar="DIR", help="folder of the crop cache")
     add("--licence", metavar="TEXT", help="terms of the new weights, kept in the file")
     add("--recipe", metavar="FILE[:NAME]", help="options out of a TOML file; typed ones win")
     add(
@@ -89,9 +85,8 @@ def add_command(commands) -> None:
         action="store_true",
         help="leave training rows out whose face is in val or test too",
     )
-    add_face_options(parser)
+    add_reading_options(parser)
     add_new_heads(parser)
-    add_label_options(parser)
     add_distillation(parser)
     add_options(parser)
 
@@ -99,26 +94,24 @@ def add_command(commands) -> None:
 def add_options(parser) -> None:
     """The options that a recipe may hold: what is trained, and how."""
     network = parser.add_argument_group("network")
-    network.add_argument("--size", type=int, help="side of the crops in pixels")
-    network.add_argument(
-        "--margin", type=float, help="added around a face's box, as a share of its side"
-    )
-    norm = {"choices": ("batch", "none")}
-    kinds = ("weights", "backbone", "pooling", "dropout", "dtype")
-    add_fields(network, Network, *kinds, norm=norm)
-    phases = parser.add_argument_group("phases of the training")
-    add_fields(phases, Phase, **BY_PHASE)
-    training = parser.add_argument_group("training")
-    plain = ("batch_size", "balance", "label_smoothing", "mixup", "cutmix", "ema", "seed")
+    add = network.add_argument
+    add("--size", type=int, metavar="N", help="side of the crops in pixels")
+    share = "added around a face's box, as a share of its side"
+    add("--margin", type=float, metavar="X", help=share)
+    add_fields(network, Network, weights={"metavar": "MODEL"})
+    kinds = ("backbone", "pooling", "dropout", "dtype")
+    add_fields(network, Network, *kinds, norm={"choices": ("batch", "none")})
+    add_fields(parser.add_argument_group("phases of the training"), Phase, **BY_PHASE)
+    usual = ("batch_size", "balance", "label_smoothing", "mixup", "cutmix", "ema", "seed")
     add_fields(
-        training,
+        parser.add_argument_group("training"),
         Settings,
-        *plain,
+        *usual,
         priors={"flags": ("--prior",), "metavar": "TASK=PRIOR,…"},
         augmentation={
             "flags": ("--augment",),
             "action": Merged,
-            "type": _augmentation,
+            "type": lambda text: None if text == "none" else pairs(float)(text),
             "metavar": "CHANGE=X,…",
             "help": "none, or other amounts than a face's: flip=0,erase=0 (flip, turn, shift, "
             "zoom, grey, blur, smallest, light, erase, fill, dark, jpeg, yaw)",
@@ -148,14 +141,10 @@ def add_options(parser) -> None:
 
 def _task_sampling(text: str) -> dict:
     """``equal``, ``natural``, a temperature, or shares by task."""
-    if text == "equal":
-        return {"temperature": float("inf")}
-    if text == "natural":
-        return {"temperature": 1.0}
     if "=" in text:
         return {"shares": pairs(float)(text)}
     try:
-        return {"temperature": float(text)}
+        return {"temperature": {"equal": math.inf, "natural": 1.0}.get(text) or float(text)}
     except ValueError:
         raise argparse.ArgumentTypeError(
             f"expected equal, natural, a temperature or task=share,…. Received: {text!r}"
@@ -164,23 +153,17 @@ def _task_sampling(text: str) -> dict:
 
 def _auxiliary(text: str) -> list[tuple]:
     """``task=layer:weight,…`` with or without a weight; a task may have several."""
+    found = []
     try:
-        return [_one_auxiliary(part) for part in text.split(",")]
+        for part in text.split(","):
+            task, place = part.split("=")
+            layer, colon, weight = place.partition(":")
+            found.append((task.strip(), layer, *([float(weight)] if colon else [])))
     except ValueError:
         raise argparse.ArgumentTypeError(
             f"expected task=layer or task=layer:weight. Received: {text!r}"
         ) from None
-
-
-def _one_auxiliary(text: str) -> tuple:
-    task, place = text.split("=")
-    layer, colon, weight = place.partition(":")
-    return (task.strip(), layer, float(weight)) if colon else (task.strip(), layer)
-
-
-def _augmentation(text: str) -> dict | None:
-    """``none``, or amounts by name."""
-    return None if text == "none" else pairs(float)(text)
+    return found
 
 
 def train(output, sources=(), **given) -> int:
@@ -190,30 +173,24 @@ def train(output, sources=(), **given) -> int:
     from faceattr.training.train import train as run
 
     if "recipe" in given:
-        given = laid_over(read_recipe(given.pop("recipe"), add_options), given)
-    network = network_of(given)
-    distillation, label_map = distillation_of(given), label_map_of(given)
-    new_heads = new_heads_of(sources, distillation, given)
-    phases = _offered(network.phases, new_heads, given.get("epochs", {}))
-    settings = settings_of(phases, given)
-    data = {"new_heads": new_heads, "label_map": label_map, "detector": detector_of(given)}
-    how = {"network": network, "settings": settings, "distillation": distillation}
+        given = merge_options(read_recipe(given.pop("recipe"), add_options), given)
+    network, distillation = network_of(given), distillation_of(given)
+    new_heads, phases = new_heads_of(sources, distillation, given), network.phases
+    if new_heads:  # the backbone is opened only if that is typed; other names are refused later
+        opened = given.get("epochs", {})
+        phases = tuple(p for p in phases if not p.unfreeze_from or p.name in opened) or phases
+    how = {"network": network, "settings": settings_of(phases, given), "new_heads": new_heads}
+    given = reading_of(given)
     try:
         with TrainingTerminal() as progress:
-            result = run(sources, output, **how, **data, **given, progress=progress)
+            result = run(
+                sources, output, distillation=distillation, progress=progress, **how, **given
+            )
     except KeyboardInterrupt:
         print("faceattr: stopped. The same command with --resume goes on.", file=sys.stderr)
         return INTERRUPTED
     print_result(result)
     return 0
-
-
-def _offered(phases, new_heads, epochs):
-    """The phases of a run; where heads are added, the backbone is opened only if that is typed."""
-    if new_heads is None:
-        return phases
-    # What has no such phase is refused later, in words of its own.
-    return tuple(p for p in phases if p.unfreeze_from is None or p.name in epochs) or phases
 
 
 def network_of(given: dict) -> Network:
@@ -237,7 +214,7 @@ def network_of(given: dict) -> Network:
 
 def settings_of(phases: Sequence[Phase], given: dict) -> Settings:
     """The settings that options ask for; takes them out of `given`."""
-    phases = _phases(phases, given)
+    phases = tuple(_phases(phases, given))
     own = {field.name: given.pop(field.name) for field in fields(Settings) if field.name in given}
     if "auxiliary" in own:
         own["auxiliary"] = tuple(Auxiliary(*one) for one in own["auxiliary"])
@@ -245,31 +222,26 @@ def settings_of(phases: Sequence[Phase], given: dict) -> Settings:
         own["task_sampling"] = TaskSampling(**own["task_sampling"])
     if "augmentation" in own:
         amounts = own["augmentation"]
-        own["augmentation"] = NO_AUGMENTATION if amounts is None else changed(amounts)
-    return Settings(phases=tuple(phases), **own)
+        own["augmentation"] = NO_AUGMENTATION if amounts is None else augmentation_with(amounts)
+    return Settings(phases=phases, **own)
 
 
-def _phases(phases: Sequence[Phase], given: dict) -> Sequence[Phase]:
+def _phases(phases: Sequence[Phase], given: dict) -> Iterator[Phase]:
     """The default phases with what was typed for them; a phase of 0 epochs is left out."""
     names = [phase.name for phase in phases]
-    typed = {field: given.pop(field, {}) for field in BY_PHASE}
-    opened = typed["unfreeze_from"]
-    typed["unfreeze_from"] = {name: OLD_BRANCHES.get(of, of) for name, of in opened.items()}
-    rates = {OLD_BRANCHES.get(name, name): rate for name, rate in typed["learning_rate"].items()}
+    typed = {field: dict(given.pop(field, {})) for field in BY_PHASE}
+    opened, rates = typed["unfreeze_from"], typed["learning_rate"]
+    opened.update({name: OLD_BRANCHES.get(of, of) for name, of in opened.items()})
     of_phases = {*names, *(phase.name for phase in (FROZEN, FINETUNE, SCRATCH, WHOLE))}
-    branches = {name: rate for name, rate in rates.items() if name not in of_phases}
-    typed["learning_rate"] = {name: rate for name, rate in rates.items() if name in of_phases}
-    for values in typed.values():
-        if strangers := sorted(set(values) - set(names)):
-            raise ValueError(
-                f"This run has no phase {', '.join(strangers)}; it has {', '.join(names)}."
-            )
-    found = []
+    branches = {OLD_BRANCHES.get(n, n): rates.pop(n) for n in list(rates) if n not in of_phases}
+    if strangers := sorted({name for values in typed.values() for name in values} - set(names)):
+        raise ValueError(
+            f"This run has no phase {', '.join(strangers)}; it has {', '.join(names)}."
+        )
     for phase in phases:
         own = {field: values[phase.name] for field, values in typed.items() if phase.name in values}
         if own.get("epochs") != 0:
-            found.append(replace(phase, branch_rates=branches, **own))
-    return found
+            yield replace(phase, branch_rates=branches, **own)
 
 
 class TrainingTerminal(Terminal):

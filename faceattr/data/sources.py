@@ -7,7 +7,7 @@ several, give every label the name of its class, find faces, and put all into on
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,11 +18,47 @@ from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap, normalize_label
 from faceattr.data.manifest import Manifest, Source, TasksByName, merge_sources
 from faceattr.data.public_datasets import FER2013_FILE, read_fer2013, read_listing
 from faceattr.data.splits import assign_splits
+from faceattr.detection.base import Detector
+from faceattr.images.crop import CropRule
 from faceattr.progress import SILENT, Progress
 from faceattr.tasks import EXPRESSION, KNOWN_TASKS
 
 MANIFEST = "manifest.csv"
 SOURCE = "source"  # a column for reports: which source a face came from
+
+
+@dataclass(frozen=True)
+class ReadingConfig:
+    """How labelled images are read: keyword arguments that `train`, `evaluate` and `audit` share.
+
+    Args:
+        tasks: Columns to take from bare manifests; None for every column of class names.
+        label_map: How the labels are to be understood.
+        detector: Finds the faces in whole photographs; None: the images are faces.
+        find_faces_in: Names of the sources that hold whole photographs; None: all, if any.
+        cache: Folder of the crop cache.
+    """
+
+    tasks: Collection[str] | None = None
+    label_map: LabelMap = LABELS_AS_WRITTEN
+    detector: Detector | None = None
+    find_faces_in: Collection[str] | None = None
+    cache: str | Path | None = None
+
+    def finder(self, rule: CropRule, specs: Sequence[str]) -> FaceFinder:
+        """What finds and crops the faces of these sources.
+
+        Raises:
+            ValueError: `find_faces_in` has a name that is no source's.
+        """
+        there = dict.fromkeys(names_of(specs))
+        if strangers := sorted(set(self.find_faces_in or ()) - set(there)):
+            raise ValueError(
+                f"There is no source {', '.join(strangers)} to find faces in. "
+                f"The sources are {', '.join(there)}."
+            )
+        cache = Path(self.cache) if self.cache else None
+        return FaceFinder(rule, self.detector, cache, self.find_faces_in)
 
 
 def read_source(
@@ -98,11 +134,44 @@ def read_for_training(
             None: nobody looks at the images.
         progress: Is told how far the work is, and what was left out.
     """
-    sources, notes = _read(specs, columns, label_map, known, finder, progress)
-    check_asked_for(columns, sources)
-    manifest = replace(merge_sources(sources, known), notes=notes)
-    alike = partial(finder.near_duplicates, progress=progress) if finder else None
+    sources, notes = read_labels(specs, columns, label_map, known)
+    return replace(unite(sources, known, finder, progress), notes=notes)
+
+
+def unite(
+    sources: Sequence[Source],
+    known: TasksByName = KNOWN_TASKS,
+    finder: FaceFinder | None = None,
+    progress: Progress = SILENT,
+) -> Manifest:
+    """What `read_for_training` does once the labels are read: find faces, unite, set val aside."""
+    if finder is None:
+        manifest, alike = merge_sources(sources, known), None
+    else:
+        manifest = merge_sources([finder.faces_of(one, progress) for one in sources], known)
+        alike = partial(finder.near_duplicates, progress=progress)
     return replace(manifest, examples=assign_splits(manifest.examples, alike))
+
+
+def read_labels(
+    specs: Sequence[str],
+    columns: Collection[str] | None,
+    label_map: LabelMap = LABELS_AS_WRITTEN,
+    known: TasksByName = KNOWN_TASKS,
+) -> tuple[list[Source], tuple[str, ...]]:
+    """Sources whose labels are as they are meant, and notes on what was changed; no image is read.
+
+    Raises:
+        ValueError: A column was asked for that no source has.
+    """
+    sources, notes = normalize_labels(read_named(specs, columns, known), label_map, known)
+    there = {name for source in sources for name in source.tasks}
+    if strangers := sorted(set(columns or ()) - there):
+        raise ValueError(
+            f"No source has a column {', '.join(strangers)}; their tasks are "
+            f"{', '.join(sorted(there))}."
+        )
+    return sources, notes
 
 
 def read_for_model(
@@ -123,7 +192,9 @@ def read_for_model(
         ValueError: No source has a label for any of the tasks.
     """
     every = {**KNOWN_TASKS, **known}
-    sources, notes = _read(specs, known, label_map, every, finder, progress)
+    sources, notes = normalize_labels(read_named(specs, known, every), label_map, every)
+    if finder:
+        sources = [finder.faces_of(source, progress) for source in sources]
     manifest = replace(merge_sources(sources, every), notes=notes)
     names = [task.name for task in manifest.tasks]
     if not set(names) & set(known):
@@ -132,41 +203,6 @@ def read_for_model(
             "tell nothing about it."
         )
     return replace(manifest, examples=assign_splits(manifest.examples)) if aside else manifest
-
-
-def _read(
-    specs: Sequence[str],
-    columns: Collection[str] | None,
-    label_map: LabelMap,
-    known: TasksByName,
-    finder: FaceFinder | None,
-    progress: Progress,
-) -> tuple[list[Source], tuple[str, ...]]:
-    """Every source with its labels and faces as they are meant, and notes on what was changed."""
-    sources, notes = normalize_labels(read_named(specs, columns, known), label_map, known)
-    if finder is None:
-        return sources, notes
-    return [finder.faces_of(source, progress) for source in sources], notes
-
-
-def check_asked_for(names: Collection[str] | None, sources: Sequence[Source]) -> None:
-    """Raise ValueError where a task was asked for that no source has."""
-    there = {name for source in sources for name in source.tasks}
-    if strangers := sorted(set(names or ()) - there):
-        raise ValueError(
-            f"No source has a column {', '.join(strangers)}; their tasks are "
-            f"{', '.join(sorted(there))}."
-        )
-
-
-def check_find_faces_in(names: Collection[str] | None, specs: Sequence[str]) -> None:
-    """Raise ValueError where one of these names is no source's."""
-    there = dict.fromkeys(names_of(specs))
-    if strangers := sorted(set(names or ()) - set(there)):
-        raise ValueError(
-            f"There is no source {', '.join(strangers)} to find faces in. "
-            f"The sources are {', '.join(there)}."
-        )
 
 
 def names_of(specs: Sequence[str]) -> list[str]:

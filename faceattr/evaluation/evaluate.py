@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from faceattr import __version__
+from faceattr.compatibility import renamed_arguments
 from faceattr.data.dataset import LabeledDataset, read_dataset
 from faceattr.data.face_finder import FaceFinder
-from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
 from faceattr.data.manifest import Manifest, TasksByName, select_split
 from faceattr.data.near_duplicates import NEAR_DUPLICATE, mark_near_duplicates
-from faceattr.data.sources import check_find_faces_in, read_for_model, without_folders
-from faceattr.detection.base import Detector
+from faceattr.data.sources import ReadingConfig, read_for_model, without_folders
 from faceattr.evaluation.groups import check_columns, score_groups
 from faceattr.evaluation.metrics import Score, predict, write_json
 from faceattr.evaluation.report import Evaluation, write_report
@@ -33,21 +32,19 @@ ROBUSTNESS = "robustness.json"
 OLD_COLUMNS = {"twin": NEAR_DUPLICATE}  # what a column was called
 
 
+@renamed_arguments(spelling="label_map")
 def evaluate(
     model: str | Path,
     sources: PathLike | Sequence[PathLike],
     *,
     tasks: Collection[str] | None = None,
-    label_map: LabelMap = LABELS_AS_WRITTEN,
     split: str | None = None,
     by: Sequence[str] = (),
     flip: bool = False,
     robust: bool = False,
     output: str | Path | None = None,
-    detector: Detector | None = None,
-    find_faces_in: Collection[str] | None = None,
-    cache: str | Path | None = None,
     progress: Progress = SILENT,
+    **reading: Any,
 ) -> dict[str, Score]:
     """Score a model file on labelled faces.
 
@@ -55,7 +52,6 @@ def evaluate(
         model: A model file or an exported one, or ``"shipped"`` for the one of the package.
         sources: See `faceattr.data.sources.read_source`.
         tasks: Which of the model's tasks to score; None for all that the sources know.
-        label_map: How the labels are to be understood.
         split: ``"train"``, ``"val"``, ``"test"`` or ``"all"``; None for val where some row
             is of it, else all.
         by: Columns by which to group, see `faceattr.evaluation.groups.score_groups`;
@@ -65,10 +61,9 @@ def evaluate(
         robust: Also score the faces after they were blurred, darkened, compressed, turned away or
             covered, see `faceattr.evaluation.robustness.robustness`.
         output: A folder for the report, see `faceattr.evaluation.report.write_report`.
-        detector: Finds the faces in whole photographs; None: the pictures are faces.
-        find_faces_in: Names of the sources that hold whole photographs; None: all, if any.
-        cache: Folder of the crop cache.
         progress: Is told how far the work is, and shown an `Evaluation` and a `Robustness`.
+        **reading: How the sources are read, see `faceattr.data.sources.ReadingConfig`:
+            ``label_map``, ``detector``, ``find_faces_in``, ``cache``.
 
     Returns:
         By task, the score.
@@ -81,11 +76,10 @@ def evaluate(
     if output is not None:
         validate_output_folder(Path(output))
     path, sources = model_file.path_of(model), as_paths(sources)
-    check_find_faces_in(find_faces_in, sources)
-    description = runtime.describe(path)
-    finder = FaceFinder(description.crop, detector, Path(cache) if cache else None, find_faces_in)
+    description, config = runtime.describe(path), ReadingConfig(**reading)
+    finder = config.finder(description.crop, sources)
     known = {task.name: task for task in description.tasks}
-    read = read_for_model(sources, known, label_map, finder, progress=progress)
+    read = read_for_model(sources, known, config.label_map, finder, progress=progress)
     whole = _only(read, tasks, path, known)
     chosen, manifest = select_split(whole, split)
     by = [OLD_COLUMNS.get(name, name) for name in by]

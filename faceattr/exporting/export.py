@@ -152,7 +152,7 @@ def _page(
             "with": {name: _version(name) for name in LIBRARIES if _version(name)},
             "on": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
             "date": datetime.now(UTC).date().isoformat(),
-            "from": {"file": path.name, "sha256": model_file.sha256_of(path)},
+            "from": {"file": path.name, "sha256": runtime.sha256_of(path)},
         },
         "parity": asdict(parity),
         "description": json.loads(description.to_json()),

@@ -17,7 +17,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from faceattr.model.runtime import INPUT, require
+from faceattr.model.runtime import INPUT, require_package
 from faceattr.progress import suppress_stderr
 
 TOGETHER = 32  # crops
@@ -80,7 +80,7 @@ def target_called(name: str, *, int8: bool) -> Target:
             f"{keras.backend.backend()} here. Start again with KERAS_BACKEND=tensorflow."
         )
     for package in target.packages:
-        require(package, target.extra, f"Export to {name}")
+        require_package(package, target.extra, f"Export to {name}")
     return target
 
 

@@ -102,7 +102,7 @@ def _made_up(description: Description, *, int8: bool, label_map: LabelMap) -> Pa
         )
     if label_map != LABELS_AS_WRITTEN:
         raise ValueError("--map, --order and --votes need labelled faces: give them by --on.")
-    rows = made(description.crop.size)
+    rows = synthetic_crops(description.crop.size)
     return ParityData(rows, f"{len(rows)} made pictures, which are no faces")
 
 
@@ -129,7 +129,7 @@ def _rows(
     return rows
 
 
-def made(side: int) -> LabeledDataset:
+def synthetic_crops(side: int) -> LabeledDataset:
     """Coloured clouds of every coarseness, for a float file and nobody's pictures.
 
     They tell whether two programs compute the same function, and nothing about faces.

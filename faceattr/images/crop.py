@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from faceattr.compatibility import renamed_arguments
 from faceattr.images.load import validate_image
 
 Box = tuple[float, float, float, float]
@@ -19,6 +20,7 @@ EYES_APART = 0.15  # of the box's longer side; nearer they are a profile's, and 
 FINE = 4  # pixels for one of the crop, in each direction: no more are turned before averaging
 
 
+@renamed_arguments(level="align")
 @dataclass(frozen=True)
 class CropRule:
     """How a face becomes a crop: a square around the box's centre, resized to `size`.

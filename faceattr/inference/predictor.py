@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from faceattr.compatibility import renamed_arguments
 from faceattr.detection.base import Detector, Face, choose_detector, find_rotated_faces
 from faceattr.images.crop import Box, CropRule, Landmarks, crop
 from faceattr.images.load import PathLike, validate_image
@@ -82,6 +83,7 @@ class DescribedFace:
         return self.face.score
 
 
+@renamed_arguments(upright="auto_rotate", require="filter")
 class FaceAttributes:
     """Finds the faces of an image and describes them: ``FaceAttributes.load()(image)``.
 

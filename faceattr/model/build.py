@@ -14,9 +14,9 @@ from faceattr.model.vgg16 import (
     LAST,
     LAYERS,
     add_backbone,
-    name_and_owner,
+    layer_name,
     norm_name,
-    owned,
+    split_layer_name,
     start_near_identity,
     vgg16,
 )
@@ -33,14 +33,14 @@ def pool(output: keras.KerasTensor, pooling: str, layer: str) -> keras.KerasTens
         pooling: ``"max"`` or ``"avg"``.
         layer: The layer's name, which the new layers are called after.
     """
-    base, owner = name_and_owner(layer)
+    base, owner = split_layer_name(layer)
     kind = {"max": keras.layers.GlobalMaxPooling2D, "avg": keras.layers.GlobalAveragePooling2D}
-    pooled = kind[pooling](name=owned(base, owner, "_pooled"))(output)
+    pooled = kind[pooling](name=layer_name(base, owner, "_pooled"))(output)
     if base.startswith(LAST):
         return pooled
     # VGG16's early activations are in the hundreds, too steep for a head's usual rate.
     scaled = keras.layers.LayerNormalization(
-        center=False, scale=False, dtype="float32", name=owned(base, owner, "_scaled")
+        center=False, scale=False, dtype="float32", name=layer_name(base, owner, "_scaled")
     )
     return scaled(pooled)
 
@@ -53,7 +53,7 @@ def feature_map(model: keras.Model, layer: str, task: str) -> keras.KerasTensor:
     """
     check_layers([layer])
     outputs = {part.name: part.output for part in model.layers}
-    for name in (owned(layer, task), layer):
+    for name in (layer_name(layer, task), layer):
         for last in (f"{norm_name(name)}_relu", name):
             if last in outputs:
                 return outputs[last]
@@ -136,8 +136,8 @@ def build(
 
         @cache
         def features(owner: str | None, layer: str) -> keras.KerasTensor:
-            pooled = pool(backbone_of(owner)[layer], pooling, owned(layer, owner))
-            name = owned(layer, owner, "_dropout")
+            pooled = pool(backbone_of(owner)[layer], pooling, layer_name(layer, owner))
+            name = layer_name(layer, owner, "_dropout")
             return keras.layers.Dropout(dropout, seed=seed, name=name)(pooled)
 
         heads = {}

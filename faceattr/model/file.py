@@ -8,7 +8,6 @@ precision and compute in float32.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
 import os
@@ -351,15 +350,6 @@ def is_stored_in_half(path: str | Path) -> bool:
     with _archive(Path(path)) as archive, h5py.File(archive.open(WEIGHTS_MEMBER)) as weights:
         weights.visititems(look)
     return any(found)
-
-
-def sha256_of(path: str | Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def path_of(model: str | os.PathLike[str]) -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 import keras
 
-from faceattr.model.vgg16 import LAYERS, convolutions, name_and_owner
+from faceattr.model.vgg16 import LAYERS, convolutions, split_layer_name
 
 BACKBONE = "backbone"
 
@@ -26,19 +26,20 @@ def unfreeze_from(
 ) -> None:
     """Let the heads learn, and of the backbone what begins at layer `first`.
 
+    Compile the model again afterwards, or nothing changes.
+
     Args:
-        model: A model of `build`. Compile it again afterwards, or nothing changes.
         first: A layer's name such as ``"block5_conv1"``, ``"backbone"`` for all of it, None for
             the heads alone.
         heads: Names of the heads that learn; None for all.
-        norm_learns: Let batch normalisation learn and follow the batches, as training from
-            nothing needs; otherwise it stays in inference mode.
+        norm_learns: Batch normalisation learns and follows the batches, as training from nothing
+            needs; otherwise it stays in inference mode.
     """
     _check(model, first, heads)
     starts = {None: len(LAYERS), BACKBONE: 0} | {name: at for at, name in enumerate(LAYERS)}
     learning = LAYERS[starts[first] :]
     for layer in model.layers:
-        base, _ = name_and_owner(layer.name)
+        base, _ = split_layer_name(layer.name)
         is_norm = isinstance(layer, keras.layers.BatchNormalization)
         base = base.removesuffix("_norm") if is_norm else base
         layer.trainable = base in learning and (norm_learns or not is_norm)
@@ -47,7 +48,7 @@ def unfreeze_from(
 
 
 def _check(model: keras.Model, first: str | None, heads: Collection[str] | None) -> None:
-    names = sorted({name_and_owner(layer.name)[0] for layer in convolutions(model)})
+    names = sorted({split_layer_name(layer.name)[0] for layer in convolutions(model)})
     if strangers := sorted(set(heads or ()) - set(head_names(model))):
         raise ValueError(
             f"There is no head {', '.join(strangers)} to train. "
@@ -75,9 +76,8 @@ def _begins(branch: str) -> str:
 def branch_pattern(branch: str, branches: Collection[str]) -> str:
     """A regular expression for the paths of a branch's variables.
 
-    Args:
-        branch: ``"backbone"``, a block such as ``"block5"``, a layer, or a task.
-        branches: All that are asked for; the narrower ones among them keep their variables.
+    A branch is ``"backbone"``, a block such as ``"block5"``, a layer, or a task; the narrower ones
+    among `branches` keep their variables.
     """
     wide = "block" if branch == BACKBONE else f"{branch}_"
     narrower = [

@@ -166,7 +166,7 @@ def is_exported(path: str | Path) -> bool:
     return path.suffix in RUNTIMES and (path.suffix != "" or path.is_dir())
 
 
-def require(package: str, extra: str, purpose: str) -> None:
+def require_package(package: str, extra: str, purpose: str) -> None:
     """Raises ValueError, with the cure, where an optional package is not installed."""
     if importlib.util.find_spec(package) is None:
         raise ValueError(
@@ -179,7 +179,7 @@ def open_exported(path: str | Path, precision: str = "float32") -> ExportedModel
     """Open an exported file as it is, whether or not it describes itself."""
     path = Path(path)
     runtime = RUNTIMES[path.suffix]
-    require(runtime.package, runtime.extra, f"{path.name}")
+    require_package(runtime.package, runtime.extra, f"{path.name}")
     min_batch = runtime.min_batch or _min_batch_of_tensorflow()
     return ExportedModel(runtime.open(path), precision, min_batch)
 
@@ -200,7 +200,10 @@ def files_of(path: str | Path) -> list[Path]:
 
 def sha256_of(path: str | Path) -> str:
     """The SHA-256 of a model of any kind; of several files, that of their hashes in order."""
-    hashes = [model_file.sha256_of(part) for part in files_of(path)]
+    hashes = []
+    for part in files_of(path):
+        with open(part, "rb") as file:
+            hashes.append(hashlib.file_digest(file, "sha256").hexdigest())
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 

@@ -58,20 +58,20 @@ LAST = LAYERS[-1]
 OF = "_of_"
 
 
-def owned(name: str, owner: str | None, suffix: str = "") -> str:
+def layer_name(name: str, owner: str | None, suffix: str = "") -> str:
     """The name of a layer in the backbone of one task: ``block1_conv1_norm_of_gender``."""
     return f"{name}{suffix}" if owner is None else f"{name}{suffix}{OF}{owner}"
 
 
-def name_and_owner(name: str) -> tuple[str, str | None]:
-    """What `owned` was given; None for a layer of a backbone that all tasks share."""
+def split_layer_name(name: str) -> tuple[str, str | None]:
+    """What `layer_name` was given; None for a layer of a backbone that all tasks share."""
     base, _, owner = name.partition(OF)
     return base, owner or None
 
 
 def norm_name(convolution: str) -> str:
     """The name of the batch normalisation behind a convolution."""
-    return owned(*name_and_owner(convolution), suffix="_norm")
+    return layer_name(*split_layer_name(convolution), suffix="_norm")
 
 
 def add_backbone(
@@ -97,7 +97,7 @@ def add_backbone(
     outputs, x = {}, prepared
     for layer in like.layers[1:]:
         is_convolution = isinstance(layer, keras.layers.Conv2D)
-        config = layer.get_config() | {"name": owned(layer.name, owner)}
+        config = layer.get_config() | {"name": layer_name(layer.name, owner)}
         if is_convolution:
             config["filters"] = int(config["filters"] * width)
             if norm:
@@ -107,14 +107,10 @@ def add_backbone(
         if is_convolution and width == 1 and not norm:
             copy.set_weights(layer.get_weights())
         if is_convolution and norm:
-            x = _norm_and_relu(x, copy.name)
+            x = FusedBatchNormalization(name=norm_name(copy.name))(x)
+            x = keras.layers.ReLU(name=f"{norm_name(copy.name)}_relu")(x)
         outputs[layer.name] = x
     return outputs
-
-
-def _norm_and_relu(x: keras.KerasTensor, convolution: str) -> keras.KerasTensor:
-    x = FusedBatchNormalization(name=norm_name(convolution))(x)
-    return keras.layers.ReLU(name=f"{norm_name(convolution)}_relu")(x)
 
 
 def vgg16(weights: str | Path | None) -> keras.Model:
@@ -143,7 +139,7 @@ def start_near_identity(model: keras.Model, seed: int) -> None:
     """
     generator, drawn = np.random.default_rng(seed), {}
     for layer in convolutions(model):
-        base, _ = name_and_owner(layer.name)
+        base, _ = split_layer_name(layer.name)
         if base not in drawn:
             drawn[base] = _near_identity(layer.kernel.shape, generator)
         layer.kernel.assign(drawn[base])
@@ -162,7 +158,7 @@ def convolutions(model: keras.Model) -> list[keras.layers.Conv2D]:
     """The convolutions, first to last; where each task has a backbone, one after the other."""
 
     def place(layer: keras.layers.Layer) -> tuple[str, int]:
-        base, owner = name_and_owner(layer.name)
+        base, owner = split_layer_name(layer.name)
         return owner or "", LAYERS.index(base)
 
     # Keras sorts layers by their distance to an output.

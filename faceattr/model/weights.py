@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from faceattr.model.learning import head_names
-from faceattr.model.vgg16 import convolutions, name_and_owner, norm_name, owned, vgg16
+from faceattr.model.vgg16 import convolutions, layer_name, norm_name, split_layer_name, vgg16
 
 
 def transfer(
@@ -44,7 +44,7 @@ def transfer(
 def _folded(source: keras.Model, name: str, shape: tuple[int, ...]) -> list[np.ndarray]:
     """Kernel and bias of a convolution, from the task's own backbone or from the shared one."""
     layers = {layer.name: layer for layer in source.layers}
-    name = name if name in layers else name_and_owner(name)[0]
+    name = name if name in layers else split_layer_name(name)[0]
     if name not in layers:
         raise ValueError(
             f"There is no {name} to take over: the network's convolutions are "
@@ -122,16 +122,12 @@ def vgg16_of(model: keras.Model, task: str | None = None) -> keras.Model:
     """The backbone of `model` as ``keras.applications.VGG16(include_top=False)`` builds it.
 
     Its ``save_weights("backbone.weights.h5")`` writes a file that Keras' VGG16 and `build`
-    take as ``weights=``.
-
-    Args:
-        model: A model of `build` with VGG16's own channels.
-        task: Whose backbone, where every task has one.
+    take as ``weights=``. `task` says whose backbone, where every task has one.
 
     Raises:
-        ValueError: The model has no such backbone.
+        ValueError: The model has no such backbone, or not VGG16's own channels.
     """
     backbone = vgg16(None)
     for layer in convolutions(backbone):
-        layer.set_weights(_folded(model, owned(layer.name, task), layer.kernel.shape))
+        layer.set_weights(_folded(model, layer_name(layer.name, task), layer.kernel.shape))
     return backbone

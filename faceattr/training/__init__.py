@@ -1,1 +1,1 @@
-"""From labelled pictures to a model and a report on it."""
+"""From labelled images to a model and a report on it."""

@@ -10,10 +10,12 @@ from typing import Any
 import keras
 import numpy as np
 
+from faceattr.compatibility import renamed_arguments
 from faceattr.data.dataset import LabeledDataset, mask
 from faceattr.evaluation.metrics import Interval, predict, wilson
 from faceattr.evaluation.robustness import smallest_face
 from faceattr.model import file as model_file
+from faceattr.model import runtime
 from faceattr.model.file import Description
 from faceattr.tasks import Task
 from faceattr.training.config import Network, Settings
@@ -25,18 +27,12 @@ FORGETTING = "forgetting.json"
 
 @dataclass(frozen=True)
 class Change:
-    """How one old head answers before and after.
+    """How one old head answers before and after, on `n` labelled rows of `seen`.
 
     Args:
-        task: The head.
-        seen: Pictures that both models answered.
-        same: Share of them with the same answer.
+        same: Share of the rows with the same answer.
         largest: The largest difference of a probability.
-        n: Those with a label. With none, what follows is NaN or 0.
-        before: Accuracy of the old model.
-        before_interval: Its 95 % Wilson interval.
-        after: Accuracy of the new model.
-        after_interval: Its 95 % Wilson interval.
+        before: Accuracy of the old model, with its 95 % Wilson interval; NaN without labels.
         lost: Rows that only the old model answers right.
         won: Rows that only the new model answers right.
     """
@@ -55,11 +51,11 @@ class Change:
 
     def __str__(self) -> str:
         if not self.largest:
-            return f"{self.task} answers as before, to the last bit ({self.seen:,} pictures)."
+            return f"{self.task} answers as before, to the last bit ({self.seen:,} images)."
         if not self.n:
             return (
                 f"{self.task}: nobody gave labels to judge it by (--evaluate-on); the answer is as "
-                f"before for {self.same:.1%} of {self.seen:,} pictures."
+                f"before for {self.same:.1%} of {self.seen:,} images."
             )
         return (
             f"{self.task}: accuracy {self.before:.1%} before and {self.after:.1%} after on "
@@ -67,7 +63,7 @@ class Change:
         )
 
 
-def changes(
+def compare_heads(
     old: keras.Model, new: keras.Model, tasks: Sequence[Task], parts: Sequence[LabeledDataset]
 ) -> list[Change]:
     """Compare how two models answer the tasks of the old one on the same rows."""
@@ -101,14 +97,15 @@ def _change(task: Task, target: np.ndarray, old: np.ndarray, new: np.ndarray) ->
     )
 
 
+@renamed_arguments(judge="evaluate_on")
 @dataclass(frozen=True)
 class NewHeads:
     """What is added to the model that a run starts from, which keeps all of its heads.
 
     Args:
-        sources: ``TASK=PATH`` each, labelled pictures for a new head, see
+        sources: ``TASK=PATH`` each, labelled images for a new head, see
             `faceattr.data.sources.read_source`.
-        evaluate_on: Labelled pictures that only measure what the old heads lose; nothing is
+        evaluate_on: Labelled images that only measure what the old heads lose; nothing is
             trained on them.
     """
 
@@ -128,8 +125,8 @@ class NewHeads:
         """The new heads."""
         return tuple(dict.fromkeys(source.partition("=")[0] for source in self.sources))
 
-    def sparing(self, settings: Settings) -> Settings:
-        """The settings, with the old heads left alone as long as the backbone does not learn."""
+    def freeze_old_heads(self, settings: Settings) -> Settings:
+        """The settings, with the old heads frozen as long as the backbone is."""
         phases = (
             replace(phase, heads=self.names) if phase.unfreeze_from is None else phase
             for phase in settings.phases
@@ -169,8 +166,7 @@ class ExistingHeads:
         """The old tasks and behind them those of the data that are new.
 
         Raises:
-            ValueError: What shall be added is there already, or a source that was not added has
-                a task that the model has not.
+            ValueError: What shall be added is there already, or a new task was not `added`.
         """
         new = [task for task in tasks if task.name not in self.known]
         if there := sorted(set(added) & set(self.known)):
@@ -184,25 +180,27 @@ class ExistingHeads:
             )
         return (*self.description.tasks, *new)
 
-    def untouched(self, network: keras.Model) -> set[str]:
+    def unchanged(self, network: keras.Model) -> set[str]:
         """The old heads that answer as before: neither they nor the backbone have changed."""
-        before, after = _weights(self.network), _weights(network)
-        same = {name: _equal(weights, after.get(name, [])) for name, weights in before.items()}
-        backbone = all(equal for name, equal in same.items() if name not in self.known)
-        return {name for name in self.known if backbone and same[name]}
+        before, after = (
+            {layer.name: b"".join(w.tobytes() for w in layer.get_weights()) for layer in of.layers}
+            for of in (self.network, network)
+        )
+        same = {name for name, weights in before.items() if after.get(name) == weights}
+        backbone = {layer.name for layer in self.network.layers if layer.weights} - set(self.known)
+        return same & set(self.known) if backbone <= same else set()
 
     def soft_labelled(self, rows: LabeledDataset) -> LabeledDataset:
         """The rows with the old heads' answers wherever an old task is unknown."""
         return with_answers(rows, predict(self.network, rows), dict.fromkeys(self.known, 0.0), {})
 
-    def scores(self, untouched: Collection[str], found: Mapping[str, Any]) -> dict[str, Any]:
+    def scores(self, unchanged: Collection[str], found: Mapping[str, Any]) -> dict[str, Any]:
         """What was found of the new model, and the old scores of heads that answer as before."""
         before = self.description.scores
-        merged = {**{name: before[name] for name in untouched if name in before}, **found}
-        old = {int(side): accuracies for side, accuracies in before.get("by_size", {}).items()}
+        merged = {**{name: before[name] for name in unchanged if name in before}, **found}
         old = {
-            side: {name: value for name, value in accuracies.items() if name in untouched}
-            for side, accuracies in old.items()
+            int(side): {name: value for name, value in of.items() if name in unchanged}
+            for side, of in before.get("by_size", {}).items()
         }
         new = found["by_size"]
         by_size = {side: old[side] | new[side] for side in new if old.get(side)} or new
@@ -212,16 +210,8 @@ class ExistingHeads:
         """What the new model's file says about the old one."""
         return {
             "file": self.path.name,
-            "sha256": model_file.sha256_of(self.path),
+            "sha256": runtime.sha256_of(self.path),
             "heads": list(self.known),
             "data": [dict(part) for part in self.description.data],
             "provenance": dict(self.description.provenance),
         }
-
-
-def _weights(network: keras.Model) -> dict[str, list[np.ndarray]]:
-    return {layer.name: layer.get_weights() for layer in network.layers if layer.weights}
-
-
-def _equal(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> bool:
-    return len(one) == len(other) and all(map(np.array_equal, one, other))

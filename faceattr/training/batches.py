@@ -7,17 +7,22 @@ targets before anything smooths or mixes them, and reaches the loss as Keras' sa
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 
 from faceattr.data.dataset import Batch, LabeledDataset, class_prior, draw
 from faceattr.training.augment import augment
-from faceattr.training.config import Augmentation, TaskSampling
+from faceattr.training.config import Settings, TaskSampling
+
+if TYPE_CHECKING:
+    from faceattr.training.feature_cache import CachedAugmentations
+
+FEWEST_STEPS = 20  # of an epoch
 
 
-def mixed(batch: Batch, mixup: float, cutmix: float, generator: np.random.Generator) -> Batch:
+def mix_batch(batch: Batch, mixup: float, cutmix: float, generator: np.random.Generator) -> Batch:
     """Mix each row with another that knows the same tasks, so that no label meets an unknown one.
 
     One share is drawn for the whole batch, from a Beta distribution with the same parameter twice.
@@ -81,26 +86,13 @@ def _patch(crops, others, share, generator) -> tuple[np.ndarray, float]:
     return crops, 1 - (length / side) ** 2
 
 
-FEWEST_STEPS = 20
-
-
-class FeatureSource(Protocol):
-    """What batches hold in place of crops: features that were computed beforehand."""
-
-    def prepare(self, epoch: int) -> None:
-        """Have ready what an epoch draws from, its number counted over all phases."""
-
-    def draw(self, index: np.ndarray, epoch: int, generator: np.random.Generator) -> np.ndarray:
-        """Features of rows, given by their places among the crops."""
-
-
 def is_by_source(sampling: TaskSampling, tasks: Collection[str], sources: Collection[str]) -> bool:
     """Whether the shares of a task sampling are those of sources.
 
     Raises:
         ValueError: A name is neither a task's nor a source's, or some source has no share.
     """
-    if sampling.shares is None or set(sampling.shares) <= set(tasks):
+    if sampling.shares is None or set(sampling.shares) == set(tasks):
         return False
     if strangers := sorted(set(sampling.shares) - set(tasks) - set(sources)):
         raise ValueError(
@@ -119,18 +111,12 @@ def is_by_source(sampling: TaskSampling, tasks: Collection[str], sources: Collec
 def wanted_shares(sampling: TaskSampling, names: Sequence[str], known: np.ndarray) -> np.ndarray:
     """The labelled rows that each task shall have, in proportion: ``(tasks,)``, sum 1.
 
-    Args:
-        known: Which task each row knows, ``bool`` ``(n, tasks)``.
+    `known` tells which task each row knows, ``bool`` ``(n, tasks)``.
     """
     if sampling.shares is None:
         weights = known.sum(axis=0).astype(float) ** (1 / sampling.temperature)
-    elif set(sampling.shares) == set(names):
-        weights = np.array([float(sampling.shares[name]) for name in names])
     else:
-        raise ValueError(
-            f"Shares of a batch are given for every task ({', '.join(names)}) or for none. "
-            f"Received: {dict(sampling.shares)}"
-        )
+        weights = np.array([float(sampling.shares[name]) for name in names])
     return weights / weights.sum()
 
 
@@ -195,12 +181,10 @@ class MaskedBatches(keras.utils.PyDataset):
     resumed run sees what an unbroken one would have seen.
 
     Args:
-        rows: The training rows.
         size: Side of the crops that come out, in pixels.
-        mixed_by: Parameters of mixup and CutMix, see `mixed`.
-        seed: Decides the order and the augmentation; one number or several.
+        settings: How rows are drawn, augmented and mixed.
+        seed: Decides order and augmentation, in place of that of the settings.
         epoch: Number of the first epoch.
-        steps: Batches in an epoch, if not `steps_per_epoch`.
         features: What batches hold in place of augmented crops.
     """
 
@@ -208,24 +192,19 @@ class MaskedBatches(keras.utils.PyDataset):
         self,
         rows: LabeledDataset,
         size: int,
+        settings: Settings,
         *,
-        batch_size: int = 64,
-        task_sampling: TaskSampling | None = None,
-        augmentation: Augmentation | None = None,
-        mixed_by: tuple[float, float] = (0.0, 0.0),
-        seed: int | Sequence[int] = 0,
+        seed: Sequence[int] = (),
         epoch: int = 0,
         steps: int | None = None,
-        features: FeatureSource | None = None,
+        features: CachedAugmentations | None = None,
     ) -> None:
         super().__init__()
-        self._steps = steps_per_epoch(len(rows), batch_size) if steps is None else steps
-        self._rows, self._size, self._batch_size = rows, size, batch_size
-        self._augmentation, self._mixed_by = augmentation or Augmentation(), mixed_by
-        self._seed = [seed] if isinstance(seed, int) else list(seed)
-        self._epoch, self._features = epoch, features
+        self._rows, self._size, self._settings = rows, size, settings
+        self._steps = steps or steps_per_epoch(len(rows), settings.batch_size)
+        self._seed, self._epoch, self._features = seed or (settings.seed,), epoch, features
         names = [name for name, target in rows.targets.items() if target.any()]
-        self._patterns, self._shares = label_patterns(rows, names, task_sampling or TaskSampling())
+        self._patterns, self._shares = label_patterns(rows, names, settings.task_sampling)
         self._chances = rows.sampling_weights
         self._plan, self._began = self._planned(), False
         self._prepare()
@@ -240,8 +219,9 @@ class MaskedBatches(keras.utils.PyDataset):
         if self._features:
             drawn = self._features.draw(self._rows.index[rows], self._epoch, generator)
             return drawn, chosen, masks
-        crops = augment(crops, self._size, self._augmentation, generator)
-        return mixed((crops, chosen, masks), *self._mixed_by, generator)
+        crops = augment(crops, self._size, self._settings.augmentation, generator)
+        kinds = self._settings.mixup, self._settings.cutmix
+        return mix_batch((crops, chosen, masks), *kinds, generator)
 
     def _prepare(self) -> None:
         if self._features:
@@ -260,7 +240,7 @@ class MaskedBatches(keras.utils.PyDataset):
     def _planned(self) -> np.ndarray:
         """The rows of every batch of this epoch, shape ``(steps, batch_size)``."""
         generator = np.random.default_rng([*self._seed, self._epoch])
-        drawn = np.empty(self._steps * self._batch_size, int)
+        drawn = np.empty(self._steps * self._settings.batch_size, int)
         slots = stratified_interleave(self._shares, len(drawn))
         for pattern, rows in enumerate(self._patterns):
             own = np.flatnonzero(slots == pattern)
@@ -269,7 +249,7 @@ class MaskedBatches(keras.utils.PyDataset):
                 continue
             passes = [generator.permutation(rows) for _ in range(1 + len(own) // len(rows))]
             drawn[own] = np.concatenate(passes)[: len(own)]
-        return drawn.reshape(self._steps, self._batch_size)
+        return drawn.reshape(self._steps, -1)
 
 
 def stratified_interleave(shares: np.ndarray, slots: int) -> np.ndarray:

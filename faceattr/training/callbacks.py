@@ -10,12 +10,12 @@ from contextlib import contextmanager
 import keras
 from keras import ops
 
-from faceattr.model.vgg16 import name_and_owner
+from faceattr.model.vgg16 import split_layer_name
 
 EVERY = 4  # steps between two updates: the same average for a quarter of the work
 
 
-def read_back(model: keras.Model) -> None:
+def sync_jax_state(model: keras.Model) -> None:
     """Give variables their values within an epoch: JAX keeps them in its compiled step."""
     if hasattr(model, "jax_state_sync"):
         model.jax_state_sync()
@@ -24,13 +24,9 @@ def read_back(model: keras.Model) -> None:
 class WeightAverage(keras.callbacks.Callback):
     """Averages weights exponentially while they learn (Polyak and Juditsky 1992).
 
-    Unlike Keras' `SwapEMAWeights` it averages the statistics of batch normalisation too, works
-    with several optimisers, and leaves the weights that learn as they are at the end of `fit`.
-
-    Args:
-        weights: What is averaged; the average starts at their values.
-        decay: Share of the average that a step leaves. The first steps leave less, so that the
-            start is soon forgotten.
+    Unlike Keras' `SwapEMAWeights` it averages the statistics of batch normalisation too, works with
+    several optimisers, and leaves the weights that learn as they are at the end of `fit`. A step
+    leaves `decay` of the average, the first steps less, so that the start is soon forgotten.
     """
 
     def __init__(self, weights: Sequence[keras.Variable], decay: float) -> None:
@@ -52,7 +48,7 @@ class WeightAverage(keras.callbacks.Callback):
         steps = int(self._steps)
         if steps % EVERY:
             return
-        read_back(self.model)
+        sync_jax_state(self.model)
         kept = min(self._decay, (1 + steps) / (10 + steps)) ** EVERY
         for average, weight in zip(self._averages, self._weights, strict=True):
             # In this form what does not learn stays as it is to the last bit.
@@ -75,21 +71,17 @@ def corresponding_variables(network: keras.Model) -> list[list[keras.Variable]]:
     """The variables that have the same place in the tasks' backbones and learn, by place."""
     by_place = defaultdict(list)
     for layer in network.layers:
-        base, owner = name_and_owner(layer.name)
+        base, owner = split_layer_name(layer.name)
         for variable in layer.trainable_variables if owner else ():
             by_place[base, variable.name].append(variable)
     return list(by_place.values())
 
 
 def proximal_step(variables: list[keras.Variable], strength: float) -> None:
-    """Draw corresponding variables towards their mean.
+    """Draw corresponding variables towards their mean, which stays where it is.
 
-    Each becomes the W that minimises ``|W - now|^2 + strength * |W - mean|^2``, which leaves
-    the mean where it is.
-
-    Args:
-        variables: Of one shape.
-        strength: 0 changes nothing, infinity makes them equal to the bit.
+    Each becomes the W that minimises ``|W - now|^2 + strength * |W - mean|^2``: a strength of 0
+    changes nothing, infinity makes them equal to the bit.
     """
     mean = ops.mean(ops.stack([variable.value for variable in variables]), axis=0)
     share_left = 1 / (1 + strength)
@@ -110,11 +102,8 @@ def divergence(places: list[list[keras.Variable]]) -> float:
 class SoftSharing(keras.callbacks.Callback):
     """Takes a proximal step after every step and logs how far apart an epoch leaves the backbones.
 
-    Args:
-        network: The network with a backbone per task.
-        strength: See `proximal_step`; it falls with the learning rate.
-        rate_share: By step of the phase, the rate's share of its highest value.
-        steps: Steps of an epoch.
+    The strength falls with the learning rate: `rate_share` gives, by step of the phase, the rate's
+    share of its highest value.
     """
 
     def __init__(
@@ -133,7 +122,7 @@ class SoftSharing(keras.callbacks.Callback):
         self._step = epoch * self._steps
 
     def on_train_batch_end(self, batch: int, logs=None) -> None:
-        read_back(self.model)
+        sync_jax_state(self.model)
         share = self._rate_share(self._step)
         self._step += 1
         if share > 0:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -24,12 +23,14 @@ import pandas as pd
 
 from faceattr.evaluation.metrics import Score, mean_accuracy
 from faceattr.evaluation.report import SCORES
+from faceattr.files import atomic_write
 from faceattr.model.file import rename_keys, to_jsonable
 from faceattr.progress import Progress
 from faceattr.training.callbacks import WeightAverage
 from faceattr.training.config import FROZEN, OLD_NAMES, Phase, Settings
 from faceattr.training.feature_cache import trainable_in
 
+Variables = Sequence[keras.Variable]
 CHECKED_EVERY = 10  # steps between two looks at whether the loss is still a number
 CHECKPOINT = "checkpoint.npz"
 LOG = "log.csv"
@@ -38,14 +39,10 @@ SETTINGS = "settings.json"
 
 @dataclass(frozen=True)
 class Position:
-    """How far a run has come.
+    """How far a run has come: the number of its phase, from 0, and the epochs of it that are done.
 
-    Args:
-        phase: Number of the phase it is in, from 0.
-        epochs: How many of this phase are done.
-        best: The highest mean accuracy so far, minus infinity before the first epoch.
-        number: That epoch's number over all phases, from 1; 0 before the first.
-        waited: Epochs of this phase since then.
+    `best` is the highest mean accuracy so far, of epoch `number` over all phases (from 1; 0: none
+    yet), and `waited` says how many epochs of this phase have passed since.
     """
 
     phase: int = 0
@@ -64,16 +61,15 @@ class Position:
         """Whether the phase has waited for a new best as long as it may."""
         return phase.patience is not None and self.waited >= phase.patience
 
-    def is_behind(self, phase: Phase) -> bool:
-        """Whether the phase is done."""
+    def is_phase_done(self, phase: Phase) -> bool:
+        """Whether all epochs of the phase are done, or it has waited long enough."""
         return self.epochs == phase.epochs or self.has_waited(phase)
 
 
 class Checkpoints:
     """The checkpoint of a run and the weights of its best epoch, in one folder.
 
-    Args:
-        own: Variables of the combined loss that learn along with the network.
+    `own` are the variables of the combined loss that learn along with the network.
     """
 
     def __init__(
@@ -81,7 +77,7 @@ class Checkpoints:
         folder: Path,
         network: keras.Model,
         phases: Sequence[Phase],
-        own: Sequence[keras.Variable] = (),
+        own: Variables = (),
     ) -> None:
         self.folder, self._network, self._phases, self._own = folder, network, phases, own
         ids = set(map(id, network.weights))
@@ -90,11 +86,8 @@ class Checkpoints:
     def begin(self, identity: Mapping[str, Any], resume: bool) -> Position:
         """Where to start: at the beginning, or to `resume` where the checkpoint was written.
 
-        Args:
-            identity: What a resumed run must have in common with the one that it goes on with.
-
         Raises:
-            ValueError: The checkpoint is of a run with another identity, or damaged.
+            ValueError: The checkpoint is of a run with another `identity`, or damaged.
         """
         path, text = self.folder / SETTINGS, json.dumps(to_jsonable(identity), indent=1)
         if not (resume and (self.folder / CHECKPOINT).is_file()):
@@ -104,8 +97,8 @@ class Checkpoints:
             path.write_text(text)
             return Position()
         self._check_same_run(path.read_text(), text)
-        phase, *others = _read(self.folder / CHECKPOINT, "position").tolist()
-        position = Position(int(phase), int(others[0]), others[1], *map(int, others[2:]))
+        phase, epochs, best, *others = _read(self.folder / CHECKPOINT, "position").tolist()
+        position = Position(int(phase), int(epochs), best, *map(int, others))
         _restore(self.folder / CHECKPOINT, "network", self.changed(position))
         return position
 
@@ -128,32 +121,25 @@ class Checkpoints:
         phases = self._phases[: position.phase + 1]
         return [*trainable_in(self._network, phases), *self._own]
 
-    def save(
-        self,
-        position: Position,
-        changed: Sequence[keras.Variable],
-        state: Sequence[keras.Variable],
-    ) -> None:
+    def save(self, position: Position, changed: Variables, state: Variables) -> None:
         """Write a checkpoint; the one before, and its best epoch, stay until this one is whole.
 
-        Args:
-            changed: What the phases so far may have changed, of `changed`.
-            state: What the phase needs besides: of optimisers and averages.
+        `changed` are the variables that phases may have changed so far, `state` those of optimisers
+        and averages.
         """
-        at = {"position": np.array(astuple(position), "float64")}
-        arrays = at | _named("network", changed) | _named("optimizer", state)
-        _write(self.folder / CHECKPOINT, arrays)
+        at = np.array(astuple(position), "float64")
+        _write(self.folder / CHECKPOINT, position=at, network=changed, optimizer=state)
         for path in self.folder.glob("best-*.npz"):
             if path != self._best_path(position):
                 path.unlink()
 
-    def restore_state(self, state: Sequence[keras.Variable]) -> None:
+    def restore_state(self, state: Variables) -> None:
         """Give optimisers and averages the values of the checkpoint."""
         _restore(self.folder / CHECKPOINT, "optimizer", state)
 
     def save_best(self, position: Position) -> None:
         """Write the weights of the best epoch so far."""
-        _write(self._best_path(position), _named("weight", self.weights))
+        _write(self._best_path(position), weight=self.weights)
 
     def restore_best(self, position: Position) -> None:
         """Give the network the weights of the best epoch so far, if there is one."""
@@ -166,11 +152,9 @@ class Checkpoints:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch brought.
+    """What an epoch brought; numbers count from 1 over all phases.
 
     Args:
-        number: Counted from 1 over all phases.
-        phase: Name of its phase.
         size: Side of its training crops in pixels.
         seconds: How long it took, validation included.
         logs: Keras' logs: loss and accuracy by task over labelled training rows.
@@ -190,21 +174,15 @@ class Epoch:
 class EpochCheckpoint(keras.callbacks.Callback):
     """Scores, logs and checkpoints each epoch of a phase, and ends one that brings no more.
 
-    Args:
-        settings: Of the run.
-        side: Of the model's crops in pixels.
-        state: What a checkpoint of the phase needs besides the network.
-        score: Gives the exact scores on the validation rows.
-        position: In the phase; behind its beginning, the state is read from the checkpoint.
-        checkpoints: Of the run.
-        progress: Is shown every `Epoch`.
+    `state` is what a checkpoint needs besides the network. Where `position` is behind the
+    beginning of the phase, it is read from the checkpoint.
     """
 
     def __init__(
         self,
         settings: Settings,
         side: int,
-        state: Sequence[keras.Variable],
+        state: Variables,
         score: Callable[[], Mapping[str, Score]],
         position: Position,
         checkpoints: Checkpoints,
@@ -245,15 +223,8 @@ class EpochCheckpoint(keras.callbacks.Callback):
         balanced = settings.balance != "none" or bool(settings.priors)
         self.position = self.position.after(number, mean_accuracy(scores, balanced=balanced))
         is_best = self.position.number == number
-        result = Epoch(
-            number=number,
-            phase=phase.name,
-            size=phase.size_of(epoch, self._side),
-            seconds=time.monotonic() - self._started,
-            logs=dict(logs),
-            scores=scores,
-            is_best=is_best,
-        )
+        size, seconds = phase.size_of(epoch, self._side), time.monotonic() - self._started
+        result = Epoch(number, phase.name, size, seconds, dict(logs), scores, is_best)
         # The best weights are written before the checkpoint: a kill between the two repeats
         # the epoch, and never skips it.
         if is_best:
@@ -271,20 +242,17 @@ def _check_finite(logs: Mapping[str, Any] | None) -> None:
 
 def _write_log(epoch: Epoch, path: Path) -> None:
     """Add an epoch to the log."""
-    row = {
-        "epoch": epoch.number,
-        "phase": epoch.phase,
-        "size": epoch.size,
-        "seconds": round(epoch.seconds, 1),
-        **{name: round(float(value), 5) for name, value in epoch.logs.items()},
-        **{f"val_{k}_accuracy": round(v.accuracy, 5) for k, v in epoch.scores.items()},
-    }
-    old = pd.read_csv(path) if path.is_file() else pd.DataFrame()
-    # A killed run may have logged an epoch whose checkpoint it did not finish.
-    old = old[old["epoch"] < epoch.number] if len(old) else old
-    part = path.with_name(f"part-{path.name}")
-    pd.concat([old, pd.DataFrame([row])]).to_csv(part, index=False)
-    os.replace(part, path)
+    row: dict[str, Any] = {"epoch": epoch.number, "phase": epoch.phase, "size": epoch.size}
+    row |= {"seconds": round(epoch.seconds, 1)}
+    row |= {name: round(float(value), 5) for name, value in epoch.logs.items()}
+    row |= {f"val_{name}_accuracy": round(of.accuracy, 5) for name, of in epoch.scores.items()}
+    table = pd.DataFrame([row])
+    if path.is_file():
+        old = pd.read_csv(path)
+        # A killed run may have logged an epoch whose checkpoint it did not finish.
+        table = pd.concat([old[old["epoch"] < epoch.number], table])
+    with atomic_write(path) as part:
+        table.to_csv(part, index=False)
 
 
 def _identity(text: str) -> dict[str, Any] | None:
@@ -309,28 +277,30 @@ def remove(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def sha256_of(variables: Sequence[keras.Variable]) -> str:
-    """A hash of the values of variables."""
+def hash_of(variables: Variables) -> str:
+    """The SHA-256 of the values of variables."""
     digest = hashlib.sha256()
     for variable in variables:
         digest.update(keras.ops.convert_to_numpy(variable).tobytes())
     return digest.hexdigest()
 
 
-def _restore(path: Path, prefix: str, variables: Sequence[keras.Variable]) -> None:
+def _restore(path: Path, prefix: str, variables: Variables) -> None:
     for number, variable in enumerate(variables):
         variable.assign(_read(path, f"{prefix}{number}"))
 
 
-def _named(prefix: str, variables: Sequence[keras.Variable]) -> dict[str, np.ndarray]:
-    numbered = enumerate(map(keras.ops.convert_to_numpy, variables))
-    return {f"{prefix}{number}": values for number, values in numbered}
-
-
-def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    part = path.with_name(f"part-{path.name}")
-    np.savez(part, allow_pickle=False, **arrays)
-    os.replace(part, path)
+def _write(path: Path, **values: np.ndarray | Variables) -> None:
+    """Write arrays by their names, and variables by a name and their numbers."""
+    arrays = {}
+    for name, value in values.items():
+        if isinstance(value, np.ndarray):
+            arrays[name] = value
+        else:
+            numbered = enumerate(map(keras.ops.convert_to_numpy, value))
+            arrays |= {f"{name}{number}": array for number, array in numbered}
+    with atomic_write(path) as part:
+        np.savez(part, allow_pickle=False, **arrays)
 
 
 def _read(path: Path, name: str) -> np.ndarray:

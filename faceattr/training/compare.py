@@ -1,4 +1,4 @@
-"""Configs of training side by side: the same rows, the same number of pictures, several seeds.
+"""Configs of training side by side: the same rows, the same number of images, several seeds.
 
 The results of a run are appended to a CSV file as it ends; what is there is not run again.
 """
@@ -10,24 +10,26 @@ import json
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import keras
 import pandas as pd
 
 from faceattr.data.dataset import LabeledDataset, read_dataset
-from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
-from faceattr.data.sources import read_for_training
+from faceattr.data.manifest import Manifest
+from faceattr.data.sources import ReadingConfig, read_for_training
 from faceattr.data.store import features_folder
 from faceattr.images.crop import CropRule
+from faceattr.images.load import PathLike, as_paths
 from faceattr.model.file import rename_keys, to_jsonable
 from faceattr.progress import SILENT, Progress
-from faceattr.tasks import Task
 from faceattr.training import network as networks
 from faceattr.training.batches import steps_per_epoch
 from faceattr.training.checkpoint import Epoch
@@ -48,29 +50,13 @@ class Config:
 
 
 @dataclass(frozen=True)
-class Data:
-    """What all configs are trained and scored on.
-
-    Args:
-        sources: See `faceattr.data.sources.read_source`.
-        tasks: Columns to take from bare manifests.
-        cache: Folder of the crop cache.
-        label_map: How the labels are to be understood.
-    """
-
-    sources: tuple[str, ...]
-    tasks: tuple[str, ...] | None = None
-    cache: str | Path | None = None
-    label_map: LabelMap = LABELS_AS_WRITTEN
-
-
-@dataclass(frozen=True)
 class Run:
-    """One training: a config, a seed, and the task that is trained alone, or None for all."""
+    """One training: a config, a seed, what is read and how, and the task that is trained alone."""
 
     config: Config
     seed: int
-    data: Data
+    sources: tuple[str, ...]
+    reading: ReadingConfig
     alone: str | None = None
 
     @property
@@ -94,9 +80,9 @@ class Run:
         facts = {
             "network": rename_keys(asdict(self.config.network), STORED_NAMES),
             "settings": rename_keys(asdict(self.settings), STORED_NAMES),
-            "sources": self.data.sources,
-            "tasks": self.data.tasks,
-            "spelling": asdict(self.data.label_map),
+            "sources": self.sources,
+            "tasks": self.reading.tasks,
+            "spelling": asdict(self.reading.label_map),
             "alone": self.alone,
         }
         return hashlib.sha256(json.dumps(to_jsonable(facts)).encode()).hexdigest()[:16]
@@ -104,16 +90,12 @@ class Run:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run brought for one task: a line of the file.
+    """What a run brought for one task after the last epoch: a line of the file.
 
     Args:
         config: The config's name, or `ALONE`.
-        seed: The run's.
-        task: The task.
-        n: Validation rows that know it.
-        accuracy: On them, after the last epoch; no epoch is chosen by them.
-        balanced_accuracy: Likewise.
-        pictures: How many the run trained on, repeats counted.
+        n: Validation rows that know the task; no epoch is chosen by them.
+        images: How many the run trained on, repeats counted.
         minutes: That its training steps took, without reading, features and validation.
         megabytes: The most memory that its process held.
         rows: A hash of its training and validation rows.
@@ -126,14 +108,14 @@ class Result:
     n: int
     accuracy: float
     balanced_accuracy: float
-    pictures: int
+    images: int
     minutes: float
     megabytes: float
     rows: str
     run: str
 
 
-def train_apart(run: Run, begin: Callable[[], None] | None = None) -> list[Result]:
+def train_in_subprocess(run: Run, begin: Callable[[], None] | None = None) -> list[Result]:
     """`train_once` in a new process, in which `begin` is called before all else.
 
     Raises:
@@ -152,11 +134,14 @@ def train_apart(run: Run, begin: Callable[[], None] | None = None) -> list[Resul
 
 def train_once(run: Run) -> list[Result]:
     """Train once and score the last epoch."""
-    network = networks.resolved(run.config.network)
-    tasks, rows = _read(run, networks.crop_rule(network))
+    network, reading, observer = networks.resolved(run.config.network), run.reading, _Observer()
+    manifest = read_for_training(run.sources, reading.tasks, reading.label_map)
+    rows, _ = _read_rows(manifest, networks.crop_rule(network), reading.cache)
+    if run.alone:
+        rows = {split: of.only(run.alone) for split, of in rows.items()}
+    tasks = [task for task in manifest.tasks if run.alone in (None, task.name)]
     model = networks.new_model(network, tasks, run.seed)
-    networks.measure(network, model, rows["train"])
-    observer = _Observer()
+    networks.measure_norm_statistics(network, model, rows["train"])
     with tempfile.TemporaryDirectory() as folder:
         fit(
             model,
@@ -166,42 +151,41 @@ def train_once(run: Run) -> list[Result]:
             run.settings,
             Path(folder),
             callbacks=[observer],
-            features=features_folder(run.data.cache),
+            features=features_folder(reading.cache),
             progress=observer,
         )
+    return _results(run, rows, observer)
+
+
+def _read_rows(
+    manifest: Manifest, rule: CropRule, cache: str | Path | None, progress: Progress = SILENT
+) -> tuple[dict[str, LabeledDataset], Counter[str]]:
+    """The rows of train and val, and how many images cannot be used, by reason."""
+    rows, left_out = {}, Counter(manifest.left_out)
+    for split in ("train", "val"):
+        examples = manifest.only(split)
+        rows[split], unusable = read_dataset(examples, manifest.tasks, rule, cache, progress)
+        left_out.update(unusable)
+    return rows, left_out
+
+
+def _results(run: Run, rows: Mapping[str, LabeledDataset], observer: _Observer) -> list[Result]:
     steps = observer.epochs * steps_per_epoch(len(rows["train"]), run.settings.batch_size)
     result = partial(
         Result,
         config=run.name,
         seed=run.seed,
-        pictures=steps * run.settings.batch_size,
+        images=steps * run.settings.batch_size,
         minutes=observer.seconds / 60,
         megabytes=_peak_megabytes(),
         rows=rows["train"].sha256()[:8] + rows["val"].sha256()[:8],
         run=run.fingerprint,
     )
+    scores = {task: asdict(score) for task, score in observer.scores.items()}
     return [
-        result(
-            task=task,
-            n=score.n,
-            accuracy=score.accuracy,
-            balanced_accuracy=score.balanced_accuracy,
-        )
-        for task, score in observer.scores.items()
+        result(task=task, **{name: of[name] for name in ("n", "accuracy", "balanced_accuracy")})
+        for task, of in scores.items()
     ]
-
-
-def _read(run: Run, rule: CropRule) -> tuple[list[Task], dict[str, LabeledDataset]]:
-    """The tasks that the run trains, and the rows that know one of them, by split."""
-    manifest = read_for_training(run.data.sources, run.data.tasks, run.data.label_map)
-    tasks = [task for task in manifest.tasks if run.alone in (None, task.name)]
-    rows = {}
-    for split in ("train", "val"):
-        examples = manifest.only(split)
-        rows[split], _ = read_dataset(examples, manifest.tasks, rule, run.data.cache)
-        if run.alone:
-            rows[split] = rows[split].only(run.alone)
-    return tasks, rows
 
 
 class _Observer(Progress, keras.callbacks.Callback):
@@ -249,23 +233,26 @@ class RunFinished:
 
 def compare(
     configs: Sequence[Config],
-    data: Data,
+    sources: PathLike | Sequence[PathLike],
     output: str | Path,
     *,
     seeds: int = 3,
-    perform: Callable[[Run], list[Result]] = train_apart,
+    perform: Callable[[Run], list[Result]] = train_in_subprocess,
     progress: Progress = SILENT,
+    **reading: Any,
 ) -> pd.DataFrame:
     """Train with every config and every seed, and with the first one each task alone.
 
+    That first config, trained on one task at a time, is the baseline that tells what sharing gave
+    or cost.
+
     Args:
-        configs: What to compare. The first one, trained on one task at a time, is the baseline
-            that tells what sharing gave or cost.
-        data: What to train and score on.
+        sources: What to train and score on, see `faceattr.data.sources.read_source`.
         output: The CSV file that keeps the results; what it holds already is not run again.
-        seeds: How many seeds, from 0 on.
         perform: Trains once.
-        progress: Is shown `RunStarted` and `RunFinished`.
+        progress: Is told what is read, and shown `RunStarted` and `RunFinished`.
+        **reading: ``tasks``, ``label_map`` and ``cache`` of
+            `faceattr.data.sources.ReadingConfig`; the images are faces.
 
     Returns:
         A line for every run and task, with the fields of `Result`.
@@ -274,10 +261,17 @@ def compare(
         ValueError: Two configs have the same name, or a setting does not fit.
         OSError: A run's process was killed.
     """
-    output = Path(output)
+    output, how = Path(output), ReadingConfig(**reading)
+    if how.detector or how.find_faces_in:
+        raise ValueError("A comparison takes images of faces. Received: a detector.")
     output.parent.mkdir(parents=True, exist_ok=True)
-    runs = list(_runs(configs, data, seeds))
+    specs = tuple(as_paths(sources))
+    manifest = read_for_training(specs, how.tasks, how.label_map)
+    planned = _planned(configs, manifest, seeds)
+    runs = [Run(config, seed, specs, how, alone) for config, seed, alone in planned]
     known = set(_read_results(output)["run"])
+    if not all(run.fingerprint in known for run in runs):
+        _make_crops(configs, manifest, how.cache, progress)
     for number, run in enumerate(runs, 1):
         if run.fingerprint in known:
             continue
@@ -287,35 +281,50 @@ def compare(
         lines.to_csv(output, mode="a", header=not output.exists(), index=False)
         progress.show(RunFinished(results))
     table = _read_results(output)
-    wanted = [run.fingerprint for run in runs]
-    return table[table["run"].isin(wanted)].reset_index(drop=True)
+    return table[table["run"].isin([run.fingerprint for run in runs])].reset_index(drop=True)
 
 
-def _runs(configs: Sequence[Config], data: Data, seeds: int) -> Iterator[Run]:
-    """Seed by seed, so that a stop leaves whole rounds; the baseline comes first."""
+def _planned(
+    configs: Sequence[Config], manifest: Manifest, seeds: int
+) -> Iterator[tuple[Config, int, str | None]]:
+    """Config, seed and single task of each run, once all are known to fit.
+
+    Seed by seed, so that a stop leaves whole rounds; the baseline comes first.
+    """
     names = [config.name for config in configs]
     if not configs or seeds < 1 or len({*names, ALONE}) <= len(names):
         raise ValueError(
             f"A comparison has a seed and configs with names of their own, none called {ALONE}. "
             f"Received: {seeds} seeds, {', '.join(names) or 'no config'}"
         )
-    manifest = read_for_training(data.sources, data.tasks, data.label_map)
     for config in configs:
         model = networks.new_model(networks.resolved(config.network), manifest.tasks)
         check(model, config.settings, manifest.examples)
-    tasks = [task.name for task in manifest.tasks]
     for seed in range(seeds):
-        if len(tasks) > 1:
-            yield from (Run(configs[0], seed, data, alone=task) for task in tasks)
-        yield from (Run(config, seed, data) for config in configs)
+        if len(manifest.tasks) > 1:
+            yield from ((configs[0], seed, task.name) for task in manifest.tasks)
+        yield from ((config, seed, None) for config in configs)
+
+
+def _make_crops(
+    configs: Sequence[Config], manifest: Manifest, cache: str | Path | None, progress: Progress
+) -> None:
+    """Crop the faces here, where somebody watches; the runs find them in the cache."""
+    for note in manifest.notes:
+        progress.show(f"note: {note}")
+    rules = {networks.crop_rule(networks.resolved(config.network)) for config in configs}
+    for rule in rules:
+        _, left_out = _read_rows(manifest, rule, cache, progress)
+    for reason, count in left_out.items():
+        progress.show(f"left out: {count:,} ({reason})")
 
 
 def _read_results(output: Path) -> pd.DataFrame:
-    """The results that a file holds already; until version 0.1 a config was called a way."""
+    """The results that a file holds already; version 0.1 had other names for two columns."""
     columns = list(Result.__dataclass_fields__)
     if not output.exists():
         return pd.DataFrame(columns=columns)
-    table = pd.read_csv(output).rename(columns={"way": "config"})
+    table = pd.read_csv(output).rename(columns={"way": "config", "pictures": "images"})
     if list(table.columns) != columns:
         raise ValueError(f"{output} is no table of a comparison: choose another name.")
     return table

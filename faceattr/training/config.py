@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
+from dataclasses import dataclass, field, fields, replace
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+
+from faceattr.compatibility import renamed_arguments
 
 if TYPE_CHECKING:
     from faceattr.images.crop import CropRule
@@ -29,28 +32,40 @@ OLD_NAMES = {
 }
 
 
-def _refuse(is_wrong: bool, message: str, *received: object) -> None:
+def _refuse(is_wrong: bool, message: str) -> None:
     if is_wrong:
-        raise ValueError(" ".join([message, *(f"Received: {one}" for one in received)]))
+        raise ValueError(message)
+
+
+def check_range(record: Any, low: float, high: float, *names: str, closed: bool = False) -> None:
+    """Raise ValueError where a field, or a value in it, is not from `low` to below `high`.
+
+    Args:
+        closed: `high` itself will do as well.
+    """
+    end = f"to {high}" if closed else f"to below {high}" if math.isfinite(high) else "on"
+    for name in names:
+        given = getattr(record, name)
+        for value in given.values() if isinstance(given, Mapping) else [given]:
+            right = low <= value < high or (closed and value == high)
+            _refuse(not right, f"{name} is a number from {low} {end}. Received: {given}")
 
 
 def check_choices(record: Any) -> None:
     """Raise ValueError where a field has none of the values that its type lists."""
-    hints = get_type_hints(type(record), None, {"CropRule": Any})
-    for name, hint in hints.items():
-        literals = [part for part in (hint, *get_args(hint)) if choices_of(part)]
-        value = getattr(record, name)
-        if literals and value is not None and value not in choices_of(literals[0]):
-            raise ValueError(
-                f"{name} is one of {', '.join(choices_of(literals[0]))}. Received: {value!r}"
-            )
+    for name, hint in get_type_hints(type(record), None, {"CropRule": Any}).items():
+        choices, value = choices_of(hint), getattr(record, name)
+        if choices and value not in (*choices, None):
+            raise ValueError(f"{name} is one of {', '.join(choices)}. Received: {value!r}")
 
 
 def choices_of(hint: Any) -> tuple[str, ...]:
-    """The values of a ``Literal``; none of another type."""
-    return get_args(hint) if getattr(hint, "__origin__", None) is Literal else ()
+    """The values of a ``Literal``, or of one that may be None; none of another type."""
+    literals = [part for part in (hint, *get_args(hint)) if get_origin(part) is Literal]
+    return get_args(literals[0]) if literals else ()
 
 
+@renamed_arguments(trunk="backbone", taps="feature_layers")
 @dataclass(frozen=True)
 class Network:
     """What is trained.
@@ -58,10 +73,10 @@ class Network:
     Args:
         weights: Where the backbone starts: ``shipped`` (the model that comes with the package),
             ``imagenet``, ``none``, a model file, or a weights file of Keras' VGG16.
-        crop: How faces are cut; None for as the model file says that the run starts from.
+        crop: How faces are cropped; None for as the model file says that the run starts from.
         backbone: ``vgg16``, or ``vgg16-slim`` with a quarter of the channels.
         sharing: One backbone for all tasks (``hard``), or one for each (``soft``).
-        pooling: How the features that a head reads are pooled over the picture. None, like None of
+        pooling: How the features that a head reads are pooled over the image. None, like None of
             backbone and sharing, stands for what the model file has that the run starts from, else
             for the first choice.
         feature_layers: By task, the layer that its head reads if not the last one: ``block2_pool``.
@@ -83,8 +98,7 @@ class Network:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"Dropout is a share from 0 to below 1. Received: {self.dropout}")
+        check_range(self, 0, 1, "dropout")
 
     @property
     def is_normalised_again(self) -> bool:
@@ -99,6 +113,7 @@ class Network:
         return (WHOLE,) if self.is_normalised_again else (FROZEN, FINETUNE)
 
 
+@renamed_arguments(first="unfreeze_from", rates="branch_rates")
 @dataclass(frozen=True)
 class Phase:
     """A part of the training with its own optimiser.
@@ -146,8 +161,8 @@ class Phase:
                 f"Phase {self.name!r} needs at least one epoch and a rate above 0. "
                 f"Received: {self.epochs} epochs at {', '.join(map(str, rates))}"
             )
-        if self.patience is not None and self.patience < 1:
-            raise ValueError(f"Patience is at least one epoch. Received: {self.patience}")
+        if self.patience is not None:
+            check_range(self, 1, math.inf, "patience")
 
     def size_of(self, epoch: int, model_size: int) -> int:
         """The crop size of an epoch of this phase, counted from 0."""
@@ -156,13 +171,10 @@ class Phase:
 
     def size_stages(self, model_size: int, first_epoch: int = 0) -> Iterator[tuple[int, int, int]]:
         """Runs of epochs with one crop size: ``(start, end, size)``, from `first_epoch` on."""
-        start = first_epoch
-        while start < self.epochs:
-            size, end = self.size_of(start, model_size), start + 1
-            while end < self.epochs and self.size_of(end, model_size) == size:
-                end += 1
-            yield start, end, size
-            start = end
+        epochs = range(first_epoch, self.epochs)
+        for size, run in groupby(epochs, lambda epoch: self.size_of(epoch, model_size)):
+            start, *others = run
+            yield start, start + 1 + len(others), size
 
 
 # Defaults for a backbone that has already learnt something (ImageNet, or faces).
@@ -205,11 +217,11 @@ class TaskSampling:
 
     def __post_init__(self) -> None:
         shares = (self.shares or {}).values()
-        if not self.temperature > 0 or not all(0 < share < math.inf for share in shares):
-            raise ValueError(
-                "Task sampling has a temperature above 0, or shares above 0 by task or source. "
-                f"Received: {self.shares or self.temperature}"
-            )
+        _refuse(
+            not self.temperature > 0 or not all(0 < share < math.inf for share in shares),
+            "Task sampling has a temperature above 0, or shares above 0 by task or source. "
+            f"Received: {self.shares or self.temperature}",
+        )
 
 
 @dataclass(frozen=True)
@@ -248,25 +260,17 @@ class Augmentation:
     yaw: float = 0.0
 
     def __post_init__(self) -> None:
-        chances = (self.flip, self.grey, self.blur, self.erase, self.fill, self.dark, self.jpeg)
-        amounts = (self.turn, self.shift, self.zoom, self.light, self.yaw)
-        _refuse(
-            not all(0 <= chance <= 1 for chance in chances) or self.smallest < 1,
-            "Chances (flip, grey, blur, erase, fill, dark, jpeg) are from 0 to 1, and a crop is "
-            "not shrunk below one pixel.",
-            asdict(self),
-        )
-        _refuse(
-            not all(0 <= amount < math.inf for amount in amounts) or max(self.zoom, self.yaw) >= 1,
-            "Amounts (turn, shift, zoom, light, yaw) are numbers from 0 on, zoom and yaw below 1.",
-            asdict(self),
-        )
+        chances = ("flip", "grey", "blur", "erase", "fill", "dark", "jpeg")
+        check_range(self, 0, 1, *chances, closed=True)
+        check_range(self, 0, 1, "zoom", "yaw")
+        check_range(self, 0, math.inf, "turn", "shift", "light")
+        check_range(self, 1, math.inf, "smallest")
 
 
 NO_AUGMENTATION = Augmentation(0, 0, 0, 0, 0, 0, 16, 0, 0)
 
 
-def changed(amounts: Mapping[str, float]) -> Augmentation:
+def augmentation_with(amounts: Mapping[str, float]) -> Augmentation:
     """The usual augmentation with other amounts of some changes.
 
     Raises:
@@ -307,6 +311,7 @@ class Auxiliary:
         return f"{self.layer}_for_{self.task}"
 
 
+@renamed_arguments(mix="task_sampling", tie="sharing_strength", copies="augment_repeats")
 @dataclass(frozen=True)
 class Settings:
     """Everything that decides a training run apart from its rows and its network.
@@ -359,24 +364,12 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        amounts = (self.mixup, self.cutmix, *self.loss_weights.values())
+        check_range(self, 1, math.inf, "batch_size")
+        check_range(self, 0, 2**32, "seed")
+        check_range(self, 0, 1, "label_smoothing", "ema")
+        check_range(self, 0, math.inf, "mixup", "cutmix", "loss_weights", "augment_repeats")
+        check_range(self, 0, math.inf, "sharing_strength", closed=True)
         _refuse(not self.phases, "Every phase has 0 epochs, so nothing would be learnt.")
-        _refuse(self.batch_size < 1, "A batch has at least one row.", self.batch_size)
-        _refuse(not 0 <= self.seed < 2**32, "A seed is from 0 to 2**32 - 1.", self.seed)
-        smoothing, strength = self.label_smoothing, self.sharing_strength
-        _refuse(not 0 <= smoothing < 1, "Label smoothing lies between 0 and 1.", smoothing)
-        _refuse(not 0 <= self.ema < 1, "The decay of an average is from 0 to below 1.", self.ema)
-        _refuse(
-            not all(0 <= amount < math.inf for amount in amounts),
-            "Mixup, CutMix and weights of losses are finite numbers from 0 on.",
-            amounts,
-        )
-        _refuse(
-            self.augment_repeats < 0,
-            "Augment repeats are 0 or more.",
-            self.augment_repeats,
-        )
-        _refuse(not strength >= 0, "Soft sharing has a strength from 0 to inf.", strength)
         _refuse(
             self.balance != "none" and bool(self.priors),
             "--balance and --prior both make up for rare classes: choose one.",

@@ -62,49 +62,42 @@ class Distillation:
 
     def check(self, tasks: Sequence[Task], rule: CropRule) -> None:
         """Refuse teachers that have other classes or another crop rule, or teach nothing."""
-        if not self.teachers:
-            return
-        own = {task.name: task for task in tasks}
-        answered = set()
+        own, answered = {task.name: task for task in tasks}, set()
         for teacher in self.teachers:
             about = runtime.describe(path_of(teacher))
             if about.crop != rule:
                 raise ValueError(
-                    f"{teacher} sees faces cut by {about.crop}, and here they are cut by {rule}: "
-                    "it would be asked about crops that it does not know. Train with its --size "
-                    "and --margin."
+                    f"{teacher} sees faces cropped by {about.crop}, and here they are cropped by "
+                    f"{rule}: it would be asked about crops that it does not know. Train with its "
+                    "--size and --margin."
                 )
-            for task in about.tasks:
-                if task.name in own and task.classes != own[task.name].classes:
+            for task in (task for task in about.tasks if task.name in own):
+                if task.classes != own[task.name].classes:
                     raise ValueError(
                         f"{teacher} answers {task.name} with the classes {', '.join(task.classes)},"
                         f" and here they are {', '.join(own[task.name].classes)}."
                     )
                 answered.add(task.name)
-        strangers = sorted({*self.thresholds, *self.shares} - (answered & set(own)))
-        if strangers or not answered & set(own):
+        strangers = sorted({*self.thresholds, *self.shares} - answered)
+        if self.teachers and (strangers or not answered):
             raise ValueError(
                 f"No teacher answers {', '.join(strangers or own)} here. They answer "
-                f"{', '.join(sorted(answered & set(own))) or 'nothing that is trained'}."
+                f"{', '.join(sorted(answered)) or 'nothing that is trained'}."
             )
 
 
 def distilled(
     rows: LabeledDataset, how: Distillation, priors: Collection[str] = ()
 ) -> tuple[LabeledDataset, Iterator[str]]:
-    """Training rows with the teacher's answers among their targets.
+    """Training rows with the teacher's answers among their targets, and a line for each task.
 
-    Args:
-        rows: Training rows, never those of val.
-        priors: Tasks that learn with the class shares of each row's source
-            (`LabeledDataset.log_priors`). Their teachers' answers are put to a uniform prior
-            first, and beside a label to the shares of its source; an unlabelled row that is
-            taught has no other prior then.
-
-    Returns:
-        The rows, and a line for each task: how many rows got a label.
+    Tasks with `priors` learn with the class shares of each row's source (`log_priors`). Their
+    teachers' answers are put to a uniform prior first, and beside a label to the shares of its
+    source; an unlabelled row that is taught has no other prior then.
     """
-    answers = _mean([_answers_of(path_of(name), rows, priors) for name in how.teachers])
+    said = [_answers_of(path_of(name), rows, priors) for name in how.teachers]
+    names = dict.fromkeys(name for one in said for name in one)
+    answers = {name: np.mean([one[name] for one in said if name in one], axis=0) for name in names}
     soft = {name: apply_temperature(of, how.temperature) for name, of in answers.items()}
     taught = with_answers(rows, soft, how.thresholds, how.shares, sure_of=answers)
     return taught, _lines(rows, taught, soft)
@@ -166,14 +159,6 @@ def with_answers(
         if not np.array_equal(targets[name], target):
             soft.add(name)
     return replace(rows, targets=targets, log_priors=priors, soft=tuple(sorted(soft)))
-
-
-def _mean(said: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    names = dict.fromkeys(name for answers in said for name in answers)
-    return {
-        name: np.mean([answers[name] for answers in said if name in answers], axis=0)
-        for name in names
-    }
 
 
 def _lines(

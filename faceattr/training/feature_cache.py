@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,9 +30,8 @@ from faceattr.training.optimizers import unfreeze
 class Cut:
     """A network cut in two; both parts share its layers.
 
-    Args:
-        frozen: From crops to the cut: nothing in it learns or is left to chance.
-        trainable: From the cut to the answers.
+    In `frozen`, from crops to the cut, nothing learns or is left to chance; `trainable` goes from
+    the cut to the answers.
     """
 
     frozen: keras.Model
@@ -42,9 +41,8 @@ class Cut:
 def cut_network(network: keras.Model) -> Cut | None:
     """Cut a network as high as what learns in it allows.
 
-    Returns:
-        None where no single tensor has all that learns above it and a convolution below, as
-        when the whole backbone learns or tasks part at the first layer.
+    None where no single tensor has all that learns above it and a convolution below, as when the
+    whole backbone learns or tasks part at the first layer.
     """
     for operation in reversed(network.operations):
         frozen = keras.Model(network.input, operation.output)
@@ -94,15 +92,10 @@ LIMIT = 4 * 1024**3  # bytes of features in the folder, of all runs together
 
 
 class Features:
-    """Features of crops of one size at one cut.
+    """Features of crops of one size at one cut, in stores of a folder.
 
-    Args:
-        frozen: From crops to the cut.
-        also: More tensors of the same network: cuts of later phases. One pass through
-            the backbone brings them all.
-        size: Side of the crops in pixels.
-        folder: Where the stores lie.
-        settings: Say how copies are augmented; `seed_salt` decides beside their seed.
+    `also` are more tensors of the same network, cuts of later phases: one pass through the backbone
+    brings them all. `seed_salt` decides beside the settings' seed how copies are augmented.
     """
 
     def __init__(
@@ -112,8 +105,8 @@ class Features:
         size: int,
         folder: Path,
         settings: Settings,
-        seed_salt: Sequence[int] = (),
-        progress: Progress = SILENT,
+        seed_salt: Sequence[int],
+        progress: Progress,
     ) -> None:
         parts = [frozen, *(keras.Model(frozen.input, tensor) for tensor in also)]
         self._size, self._folder, self._progress = size, folder, progress
@@ -197,10 +190,8 @@ class CachedAugmentations:
 class CachedPhase:
     """A phase whose frozen part was computed beforehand.
 
-    Args:
-        trainable: From features to answers; its layers are the network's own.
-        repeats: By crop size, what training batches are drawn from.
-        val: The validation rows, with features in place of crops.
+    `trainable` goes from features to answers. Batches are drawn from `repeats`, by crop size; `val`
+    has features in place of crops.
     """
 
     trainable: keras.Model
@@ -226,7 +217,7 @@ class FeatureCache:
         is_plain = settings.augmentation == NO_AUGMENTATION
         self._repeats = 1 if is_plain else settings.augment_repeats
 
-    def enter(self, network: keras.Model, number: int) -> CachedPhase | None:
+    def prepare_phase(self, network: keras.Model, number: int) -> CachedPhase | None:
         """Prepare phase `number`, from 0; None where it has to be trained on crops."""
         cut, *later = self._cuts(network, number)
         if cut is None:
@@ -241,19 +232,33 @@ class FeatureCache:
                 "--augment-repeats 0"
             )
             return None
-        also: list[keras.KerasTensor] = []
-        for other in filter(None, later):
-            tensor, more = other.frozen.output, self._bytes(other.frozen, own_size)
-            is_new = not any(tensor is one for one in (cut.frozen.output, *also))
-            if is_new and needed + more <= self._room():
-                also, needed = [*also, tensor], needed + more
-        features = {size: self._features(cut.frozen, also, size) for size in sizes}
+        also, needed = self._with_later(cut, later, needed, own_size)
+        how = (self._folder, self._settings, self._seed_salt, self._progress)
+        features = {size: Features(cut.frozen, also, size, *how) for size in sizes}
         self._make_room(needed, [path for of in features.values() for path in of.paths])
         repeats = {
             size: CachedAugmentations(of, self._train, self._repeats)
             for size, of in features.items()
         }
         return CachedPhase(cut.trainable, repeats, self._val_on(features[own_size]))
+
+    def _with_later(
+        self, cut: Cut, later: Iterable[Cut | None], needed: int, size: int
+    ) -> tuple[list[keras.KerasTensor], int]:
+        """The tensors of later cuts that there is room for, and the bytes needed with them."""
+        also: list[keras.KerasTensor] = []
+        for other in filter(None, later):
+            tensor, more = other.frozen.output, self._bytes(other.frozen, size)
+            is_new = not any(tensor is one for one in (cut.frozen.output, *also))
+            if is_new and needed + more <= self._room():
+                also, needed = [*also, tensor], needed + more
+        return also, needed
+
+    def _val_on(self, features: Features) -> LabeledDataset:
+        """The validation rows with features in place of crops."""
+        used, index = np.unique(self._val.index, return_inverse=True)
+        places = features.places(self._val.crops[used])
+        return LabeledDataset(features.array, places[index], self._val.targets)
 
     def _cuts(self, network: keras.Model, number: int) -> list[Cut | None]:
         """Where this phase and the later ones cut the network; this one's state is left."""
@@ -262,16 +267,6 @@ class FeatureCache:
             unfreeze(network, phase)
             cuts.insert(0, cut_network(network))
         return cuts
-
-    def _features(self, frozen: keras.Model, also: list[keras.KerasTensor], size: int) -> Features:
-        how = (self._settings, self._seed_salt, self._progress)
-        return Features(frozen, also, size, self._folder, *how)
-
-    def _val_on(self, features: Features) -> LabeledDataset:
-        """The validation rows with features in place of crops."""
-        used, index = np.unique(self._val.index, return_inverse=True)
-        places = features.places(self._val.crops[used])
-        return LabeledDataset(features.array, places[index], self._val.targets)
 
     def _bytes(self, frozen: keras.Model, size: int) -> int:
         rows = self._repeats * len(np.unique(self._train.index)) + len(self._val)

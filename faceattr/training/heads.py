@@ -13,8 +13,9 @@ import numpy as np
 from faceattr.evaluation.calibration import set_prior
 from faceattr.evaluation.robustness import smallest_face
 from faceattr.model import file as model_file
+from faceattr.model import runtime
 from faceattr.model.file import Description
-from faceattr.model.vgg16 import name_and_owner, owned
+from faceattr.model.vgg16 import layer_name, split_layer_name
 from faceattr.tasks import KNOWN_TASKS, Task
 
 Classes = Mapping[str, Mapping[str, str]]
@@ -55,23 +56,30 @@ def edit_heads(
     output, rename, rename_classes = Path(output), dict(rename or {}), dict(rename_classes or {})
     if output.exists() and not overwrite:
         raise ValueError(f"{output} exists already: choose another name, or --overwrite.")
-    about = model_file.describe(path)
+    about, priors = model_file.describe(path), priors or {}
     tasks = _edited(about.tasks, remove, rename, rename_classes)
     names = {old: task.name for old, task in tasks.items()}
     network = model_file.load(path)[0]
-    told = _set_priors(network, about, priors or {})
-    network = _with_heads(network, names)
+    told = _set_priors(network, about, priors)
+    built = dict(about.network)
+    if "feature_layers" in built:
+        built["feature_layers"] = _renamed(built["feature_layers"], names)
+    edit = {"removed": list(remove), "renamed": rename, "classes": rename_classes}
+    edit |= {"file": Path(path).name, "sha256": runtime.sha256_of(path)}
+    # Scores of heads whose answers have changed are no longer theirs.
+    scored = {old: new for old, new in names.items() if old not in priors}
     edited = replace(
         about,
         tasks=tuple(tasks.values()),
-        network=_renamed_network(about.network, names),
-        scores=_scores(_without(about.scores, priors or {}), names, rename_classes),
+        network=built,
+        scores=_scores(about.scores, scored, rename_classes),
         provenance={
             **about.provenance,
             **_renamed_priors(told, names, rename_classes),
-            "heads_edited": _provenance(path, remove, rename, rename_classes),
+            "heads_edited": edit,
         },
     )
+    network = _with_heads(network, names)
     model_file.save(network, edited, output, half=model_file.is_stored_in_half(path))
     return edited
 
@@ -98,30 +106,12 @@ def _renamed_priors(
     told: Mapping[str, Any], names: Mapping[str, str], rename_classes: Classes
 ) -> dict[str, Any]:
     """What a file says of priors, under the new names of heads and classes."""
-    if not told:
-        return {}
-    priors = {
-        head: prior
-        if isinstance(prior, str)
-        else {rename_classes.get(head, {}).get(name, name): of for name, of in prior.items()}
-        for head, prior in told["priors"].items()
-    }
-    return {
-        "priors": _renamed(priors, names),
-        "class_shares": _renamed(told["class_shares"], names),
-    }
-
-
-def _without(scores: Mapping[str, Any], heads: Collection[str]) -> dict[str, Any]:
-    """Scores without those of heads whose answers have changed."""
-
-    def kept(by_head: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: of for name, of in by_head.items() if name not in heads}
-
-    found = kept(scores)
-    found |= {key: kept(found[key]) for key in ("half_precision", "forgetting") if key in found}
-    if "by_size" in found:
-        found["by_size"] = {side: kept(of) for side, of in found["by_size"].items()}
+    found = {key: _renamed(by_head, names) for key, by_head in told.items()}
+    for head, new in names.items():
+        prior, renaming = found.get("priors", {}).get(new), rename_classes.get(head, {})
+        if isinstance(prior, Mapping):
+            shares = {renaming.get(name, name): share for name, share in prior.items()}
+            found["priors"][new] = shares
     return found
 
 
@@ -186,8 +176,8 @@ def _with_heads(network: keras.Model, names: Mapping[str, str]) -> keras.Model:
     """The same network with some of its heads, under their new names."""
 
     def renamed(layer: keras.layers.Layer) -> keras.layers.Layer:
-        base, owner = name_and_owner(layer.name)
-        name = names.get(layer.name) or owned(base, owner and names.get(owner, owner))
+        base, owner = split_layer_name(layer.name)
+        name = names.get(layer.name) or layer_name(base, owner and names.get(owner, owner))
         return type(layer).from_config({**layer.get_config(), "name": name})
 
     smaller = keras.Model(network.inputs[0], {name: network.output[name] for name in names})
@@ -195,12 +185,6 @@ def _with_heads(network: keras.Model, names: Mapping[str, str]) -> keras.Model:
     copy.set_weights(smaller.get_weights())
     outputs = {new: copy.output[old] for old, new in names.items()}
     return keras.Model(copy.inputs[0], outputs, name=network.name)
-
-
-def _renamed_network(network: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    if "feature_layers" not in network:
-        return dict(network)
-    return {**network, "feature_layers": _renamed(network["feature_layers"], names)}
 
 
 def _renamed(by_head: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
@@ -211,12 +195,14 @@ def _renamed(by_head: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, 
 def _scores(
     scores: Mapping[str, Any], names: Mapping[str, str], rename_classes: Classes
 ) -> dict[str, Any]:
-    """The scores of the heads that are left, under the new names."""
-    found: dict[str, Any] = {
-        new: _renamed_score(scores[old], new, rename_classes.get(old, {}))
-        for old, new in names.items()
-        if old in scores
-    }
+    """The scores of some heads, under the new names of heads and classes."""
+    found: dict[str, Any] = {}
+    for old, score in scores.items():
+        if old in names:
+            classes = rename_classes.get(old, {})
+            recall = {classes.get(name, name): of for name, of in score.get("recall", {}).items()}
+            new = {"task": names[old], "recall": recall}
+            found[names[old]] = {**score, **{key: new[key] for key in new if key in score}}
     for key in ("half_precision", "forgetting"):
         if key in scores:
             found[key] = _renamed(scores[key], names)
@@ -224,20 +210,3 @@ def _scores(
     if any(by_size.values()):
         found |= {"by_size": by_size, "min_face": smallest_face(by_size)}
     return found
-
-
-def _renamed_score(score: Mapping[str, Any], name: str, classes: Mapping[str, str]) -> dict:
-    renamed = {"task": name, "recall": score.get("recall", {})}
-    renamed["recall"] = {classes.get(old, old): value for old, value in renamed["recall"].items()}
-    return {**score, **{key: value for key, value in renamed.items() if key in score}}
-
-
-def _provenance(
-    path: str | Path,
-    remove: Collection[str],
-    rename: Mapping[str, str],
-    rename_classes: Classes,
-) -> dict[str, Any]:
-    """What the new file says about the edit."""
-    edit = {"removed": list(remove), "renamed": dict(rename), "classes": dict(rename_classes)}
-    return {"file": Path(path).name, "sha256": model_file.sha256_of(path), **edit}

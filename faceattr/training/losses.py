@@ -17,12 +17,8 @@ def masked_losses(
     heads: Iterable[str], label_smoothing: float = 0.0
 ) -> dict[str, keras.losses.Loss]:
     """One loss per head, for ``compile(loss=…)`` and a ``sample_weight`` of masks by task."""
-    return {
-        name: keras.losses.CategoricalCrossentropy(
-            label_smoothing=label_smoothing, reduction="mean_with_sample_weight"
-        )
-        for name in heads
-    }
+    how = {"label_smoothing": label_smoothing, "reduction": "mean_with_sample_weight"}
+    return {name: keras.losses.CategoricalCrossentropy(**how) for name in heads}
 
 
 def compile_masked(
@@ -32,18 +28,12 @@ def compile_masked(
     label_smoothing: float = 0.0,
     weights: Mapping[str, float] | None = None,
 ) -> None:
-    """Compile a model of `faceattr.model.build` for masked batches.
-
-    Args:
-        label_smoothing: Share of every known target that is spread over the classes.
-        weights: By task, the weight of its loss in the sum; 1 where not given.
-    """
+    """Compile a model of `faceattr.model.build` for masked batches; losses weigh 1 by default."""
     heads = list(model.output)
-    weights = dict(weights or {})
     model.compile(
         optimizer=optimizer,
         loss=masked_losses(heads, label_smoothing),
-        loss_weights={name: weights.get(name, 1.0) for name in heads},
+        loss_weights={name: (weights or {}).get(name, 1.0) for name in heads},
         # Plain `metrics` would score an all-zero row as class 0.
         weighted_metrics={name: ["accuracy"] for name in heads},
     )
@@ -53,9 +43,6 @@ def with_auxiliary(network: keras.Model, auxiliary: Sequence[Auxiliary]) -> kera
     """The network with the heads of auxiliary losses beside its own; its layers are shared.
 
     Whoever saves `network` leaves them behind. Without auxiliary losses it is `network` itself.
-
-    Raises:
-        ValueError: There is no such task or layer.
     """
     outputs = dict(network.output)
     for extra in auxiliary:
@@ -75,14 +62,8 @@ LOSS_FLOOR = 1e-2  # added to a loss: the logarithm's pull, 1 / loss, would expl
 UNCERTAINTY_RATE = 0.01  # of Adam: a few hundred steps from one weight to one ten times as large
 
 
-class Sum(keras.layers.Layer):
-    """The weighted sum, the default: hard to beat with well chosen weights (Xin et al. 2022).
-
-    Args:
-        weights: By task, 1 where not given.
-        tasks: How many tasks there are.
-        seed: Decides what is drawn.
-    """
+class WeightedSum(keras.layers.Layer):
+    """The weighted sum, the default: hard to beat with well chosen weights (Xin et al. 2022)."""
 
     def __init__(self, weights: Mapping[str, float], tasks: int, seed: int) -> None:
         super().__init__(dtype="float32")
@@ -109,14 +90,14 @@ class Sum(keras.layers.Layer):
         return {}
 
 
-class LogSum(Sum):
+class LogSum(WeightedSum):
     """The sum of logarithms, that is the product: no task dominates by its scale."""
 
     def terms(self, losses, names):
         return ops.log(losses + LOSS_FLOOR)
 
 
-class Uncertainty(Sum):
+class Uncertainty(WeightedSum):
     """Learned weights ``exp(-s) * loss + s / 2`` (Kendall et al. 2018, for classification).
 
     They have a rate of their own: at that of a network that is fine-tuned they would hardly move.
@@ -133,7 +114,7 @@ class Uncertainty(Sum):
         return {re.escape(self.log_variance.path): keras.optimizers.Adam(UNCERTAINTY_RATE)}
 
 
-class RandomWeights(Sum):
+class RandomWeights(WeightedSum):
     """New random weights at every step (Lin et al. 2022): the baseline to beat."""
 
     def __init__(self, weights: Mapping[str, float], tasks: int, seed: int) -> None:
@@ -146,7 +127,12 @@ class RandomWeights(Sum):
 
 
 # A new combination is one more line here and one more choice of `Settings.combine`.
-COMBINATIONS = {"sum": Sum, "log": LogSum, "uncertainty": Uncertainty, "random": RandomWeights}
+COMBINATIONS = {
+    "sum": WeightedSum,
+    "log": LogSum,
+    "uncertainty": Uncertainty,
+    "random": RandomWeights,
+}
 
 
 class CombinedLosses(keras.Model):
@@ -160,7 +146,7 @@ class CombinedLosses(keras.Model):
     def __init__(
         self,
         network: keras.Model,
-        combine: Sum,
+        combine: WeightedSum,
         label_smoothing: float = 0.0,
         auxiliary: Sequence[Auxiliary] = (),
     ) -> None:
@@ -169,7 +155,7 @@ class CombinedLosses(keras.Model):
         self._auxiliary = tuple(auxiliary)
         self._losses_by_head = masked_losses(network.output, label_smoothing)
         self._means = {
-            name: keras.metrics.Mean(f"{name}_loss") for name in own_heads(network, auxiliary)
+            name: keras.metrics.Mean(f"{name}_loss") for name in task_heads(network, auxiliary)
         }
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
@@ -196,23 +182,18 @@ class CombinedLosses(keras.Model):
 
 
 def with_prior(probabilities, log_prior):
-    """Answers of a head under a uniform prior as they are under another one, ``(n, classes)``.
-
-    Args:
-        probabilities: The head's answers, ``(n, classes)``.
-        log_prior: Logarithms of class shares, ``(n, classes)``.
-    """
+    """Answers under a uniform prior as they are under one of logarithms, both ``(n, classes)``."""
     logits = ops.log(ops.maximum(probabilities, SMALLEST))
     return ops.softmax(logits + ops.cast(log_prior, logits.dtype))
 
 
-def own_heads(network: keras.Model, auxiliary: Sequence[Auxiliary]) -> list[str]:
+def task_heads(network: keras.Model, auxiliary: Sequence[Auxiliary]) -> list[str]:
     """The names of the heads that are no auxiliary ones."""
     extra = {one.head for one in auxiliary}
     return [name for name in network.output if name not in extra]
 
 
-def combination_for(settings: Settings, tasks: Sequence[str]) -> Sum | None:
+def combination_for(settings: Settings, tasks: Sequence[str]) -> WeightedSum | None:
     """What makes one loss of those of `tasks`; None where Keras' own sum will do."""
     auxiliary = any(one.task in tasks for one in settings.auxiliary)
     if settings.combine == "sum" and not auxiliary and not set(settings.priors) & set(tasks):
@@ -225,16 +206,14 @@ def compiled(
     network: keras.Model,
     optimizer: keras.optimizers.Optimizer,
     settings: Settings,
-    combine: Sum | None = None,
+    combine: WeightedSum | None = None,
 ) -> keras.Model:
     """What is to be fitted: the network itself where Keras' own sum will do, or a model around it.
 
-    Args:
-        network: All heads of a joint step, or the one head of a task, with auxiliary ones.
-        combine: What makes one loss of several and has learnt already; None for a new one.
+    `network` has all heads of a joint step, or those of one task. `combine` has learnt already.
     """
     auxiliary = [one for one in settings.auxiliary if one.head in network.output]
-    tasks = own_heads(network, auxiliary)
+    tasks = task_heads(network, auxiliary)
     combine = combine or combination_for(settings, tasks)
     if combine is None:
         weights, smoothing = settings.loss_weights, settings.label_smoothing

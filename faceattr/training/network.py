@@ -69,12 +69,8 @@ def resolved(network: Network) -> Network:
     return replace(network, crop=crop, **own)
 
 
-def extended(network: Network, old: Description) -> Network:
+def with_old_heads(network: Network, old: Description) -> Network:
     """The same with everything that old heads need to answer as before.
-
-    Args:
-        network: What was asked for.
-        old: The description of the model that gets new heads.
 
     Raises:
         ValueError: Another crop rule or architecture was asked for.
@@ -89,17 +85,13 @@ def extended(network: Network, old: Description) -> Network:
             "--norm batch lets the whole backbone go on learning, and old heads stay as they are: "
             "choose one."
         )
-    own = {
-        **DEFAULTS,
-        **{name: value for name, value in old.network.items() if name != "dropout"},
-        "crop": old.crop,
-        "feature_layers": {**network.feature_layers, **old.network.get("feature_layers", {})},
-    }
+    kept = {name: value for name, value in old.network.items() if name != "dropout"}
+    layers = {**network.feature_layers, **old.network.get("feature_layers", {})}
+    own = {**DEFAULTS, **kept, "crop": old.crop, "feature_layers": layers}
     for name in ("crop", *DEFAULTS):
-        if getattr(network, name) not in (None, own[name]):
+        if (asked := getattr(network, name)) not in (None, own[name]):
             raise ValueError(
-                f"Old heads stay as they are, so {name} stays {own[name]}. "
-                f"Received: {getattr(network, name)}"
+                f"Old heads stay as they are, so {name} stays {own[name]}. Received: {asked}"
             )
     if own["sharing"] == "soft":
         raise ValueError("Heads are added to a model whose tasks share one backbone.")
@@ -107,7 +99,7 @@ def extended(network: Network, old: Description) -> Network:
 
 
 def crop_rule(network: Network) -> CropRule:
-    """How faces are cut, once that is `resolved`."""
+    """How faces are cropped, once that is `resolved`."""
     return network.crop or CropRule()
 
 
@@ -135,11 +127,11 @@ def new_model(network: Network, tasks: Sequence[Task], seed: int = 0) -> keras.M
         **architecture(network),
     )
     if path:
-        _take_over(model, path, tasks, network)
+        _copy_weights(model, path, tasks, network)
     return model
 
 
-def _take_over(model: keras.Model, path: Path, tasks: Sequence[Task], network: Network) -> None:
+def _copy_weights(model: keras.Model, path: Path, tasks: Sequence[Task], network: Network) -> None:
     """Give a model the backbone of a model file, and its heads for tasks that are the same."""
     source, start = model_file.load(path)
     had = start.network.get("backbone", DEFAULTS["backbone"])
@@ -157,7 +149,7 @@ def _take_over(model: keras.Model, path: Path, tasks: Sequence[Task], network: N
     transfer(source, model, heads=same)
 
 
-def measure(network: Network, model: keras.Model, train: LabeledDataset) -> None:
+def measure_norm_statistics(network: Network, model: keras.Model, train: LabeledDataset) -> None:
     """Give normalisation statistics of some training rows, where the start had none."""
     if network.is_normalised_again:
         chosen = np.linspace(0, len(train) - 1, min(len(train), MEASURED)).astype(int)

@@ -23,11 +23,7 @@ def make_optimizer(
 ) -> keras.optimizers.Optimizer:
     """A new optimiser for a phase, with one inside for every branch that has its own rate.
 
-    Args:
-        phase: The phase.
-        steps_per_epoch: Steps of an epoch.
-        others: Optimisers of variables outside the network, by a regular expression for their
-            paths.
+    `others` are optimisers of variables outside the network, by a pattern for their paths.
     """
     steps = phase.epochs * steps_per_epoch
     everything = _one_optimizer(phase, phase.learning_rate, steps)

@@ -25,7 +25,7 @@ from faceattr.evaluation.robustness import accuracy_by_size, smallest_face
 from faceattr.model import file as model_file
 from faceattr.model.file import Description
 from faceattr.training import checkpoint
-from faceattr.training.add_heads import FORGETTING, Change, ExistingHeads, changes
+from faceattr.training.add_heads import FORGETTING, Change, ExistingHeads, compare_heads
 from faceattr.training.config import NATURAL, UNIFORM, Network, Settings
 from faceattr.training.network import architecture
 
@@ -35,11 +35,9 @@ class TrainingResult:
     """What a training brought.
 
     Args:
-        model: The model file.
         evaluation: Of the stored file, on the validation rows.
         calibration: By task, how its head was calibrated.
-        half_precision: By task, how far the stored file's answers are from those in float32;
-            empty where it is stored in float32.
+        half_precision: By task, how far the stored answers are from those in float32, if they are.
         changes: Of every old head, where heads were added to a model.
     """
 
@@ -63,12 +61,7 @@ def describe_run(
     notes: Sequence[str] = (),
     old: ExistingHeads | None = None,
 ) -> dict[str, Any]:
-    """What a model file says about how it was made: fields of its description.
-
-    Args:
-        notes: How the labels were read.
-        old: The model whose heads were kept.
-    """
+    """What a model file says about how it was made; `notes` tell how the labels were read."""
     libraries = (keras.backend.backend(), "keras", "numpy", "opencv-python")
     data = [
         {"split": split, "rows": len(of), "labels": _labels(of), "sha256": of.sha256()}
@@ -105,30 +98,27 @@ def package(
     old: ExistingHeads | None = None,
     compare_on: Sequence[LabeledDataset] = (),
 ) -> TrainingResult:
-    """Make the model file and write down what it is worth.
+    """Store, calibrate, score and report a trained network; the file is whole or not there.
 
-    The heads are calibrated, the weights stored in half precision, and the stored file itself
-    is scored. Old heads that answer as before stay as they are to the last bit.
+    The stored file itself is scored. Heads of the model `old` that answer as before stay as they
+    are to the last bit.
 
     Args:
         best: The network of the best epoch, in float32.
         description: What the model file shall say about it.
         rows: ``"train"``, which tells how frequent the classes of each source are, and ``"val"``,
             of `faceattr.data.near_duplicates.mark_near_duplicates`.
-        priors: By task the class shares that its head shall take for granted, see
-            `faceattr.training.config.Settings`.
+        priors: By task the class shares that its head shall take for granted.
         folder: The folder of the run, with its log.
-        output: The model file to write.
-        old: The model whose heads were kept, where heads were added to one.
         compare_on: Rows that only show what the old heads have lost.
     """
     train, val = rows["train"], rows["val"]
     val = replace(val, targets={name: t for name, t in val.targets.items() if t.any()})
-    untouched = old.untouched(best) if old else set()
+    unchanged = old.unchanged(best) if old else set()
     fresh = unseen(val)
     shares = {name: log_priors_of(fresh, name, train) for name in priors if name in val.targets}
-    calibration = calibrate(best, fresh, set(val.targets) - untouched, shares)
-    learnt = {name: prior for name, prior in priors.items() if name not in untouched}
+    calibration = calibrate(best, fresh, set(val.targets) - unchanged, shares)
+    learnt = {name: prior for name, prior in priors.items() if name not in unchanged}
     description = _with_priors(best, description, learnt, train, old)
     part = folder / "part.keras"
     half = old is None or model_file.is_stored_in_half(old.path)
@@ -140,9 +130,9 @@ def package(
         found["half_precision"] = difference(predict(best, val), answers)
     changed: list[Change] = []
     if old:
-        changed = changes(old.network, stored, old.description.tasks, [val, *compare_on])
+        changed = compare_heads(old.network, stored, old.description.tasks, [val, *compare_on])
         by_task = {change.task: asdict(change) for change in changed}
-        found = old.scores(untouched, found) | {"forgetting": by_task}
+        found = old.scores(unchanged, found) | {"forgetting": by_task}
         write_json(by_task, folder / FORGETTING)
     described = replace(description, scores=found)
     model_file.describe_anew(part, described)
@@ -172,17 +162,15 @@ def _with_priors(
     old: ExistingHeads | None,
 ) -> Description:
     """Give heads their priors, in place, and say so in the description."""
+    before = old.description.provenance if old else {}
+    priors = {**before.get("priors", {}), **learnt}
+    if not priors:
+        return description
     shares_of = {name: class_shares(train, name) for name in learnt}
     for name, prior in learnt.items():
         set_prior(best, name, np.log(shares_of[name][prior]))
-    before = old.description.provenance if old else {}
-    about = {
-        "priors": {**before.get("priors", {}), **learnt},
-        "class_shares": {**before.get("class_shares", {}), **shares_of},
-    }
-    return replace(
-        description, provenance={**description.provenance, **(about if about["priors"] else {})}
-    )
+    about = {"priors": priors, "class_shares": {**before.get("class_shares", {}), **shares_of}}
+    return replace(description, provenance={**description.provenance, **about})
 
 
 def check_priors(priors: Mapping[str, str], train: LabeledDataset) -> None:

@@ -1,26 +1,28 @@
-"""From labelled pictures to a model file, its log and its report: what `faceattr train` does."""
+"""From labelled images to a model file, its log and its report: what `faceattr train` does."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import keras
 import numpy as np
 
 from faceattr.auditing import checks
 from faceattr.auditing.label_permutation import find_label_permutations
+from faceattr.compatibility import renamed_arguments
 from faceattr.data.dataset import LabeledDataset, add_log_priors, read_dataset
 from faceattr.data.face_finder import FaceFinder
-from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
-from faceattr.data.manifest import Manifest, select_split
+from faceattr.data.label_map import LabelMap
+from faceattr.data.manifest import Manifest, Source, merge_sources, select_split
 from faceattr.data.near_duplicates import find_near_duplicates, mark_near_duplicates
-from faceattr.data.sources import check_find_faces_in, read_for_model, read_for_training
+from faceattr.data.sources import ReadingConfig, read_for_model, read_labels, unite
 from faceattr.data.store import features_folder
-from faceattr.detection.base import Detector
 from faceattr.evaluation.calibration import unseen
 from faceattr.evaluation.report import SCORES
 from faceattr.files import validate_output_path
@@ -41,13 +43,9 @@ NEW = ".new.training"  # a run that replaces a finished one, until it is finishe
 
 @dataclass(frozen=True)
 class RowsRead:
-    """What a run trains on; shown before its first epoch.
+    """What a run trains on, by split; shown before its first epoch.
 
-    Args:
-        tasks: The tasks of the sources.
-        rows: By split.
-        left_out: By reason, how many rows cannot be used.
-        notes: What somebody should have in mind.
+    `left_out` says by reason how many rows cannot be used, `notes` what to have in mind.
     """
 
     tasks: Sequence[Task]
@@ -56,24 +54,21 @@ class RowsRead:
     notes: Sequence[str]
 
 
+@renamed_arguments(spelling="label_map", adding="new_heads")
 def train(
     sources: PathLike | Sequence[PathLike],
     output: str | Path,
     *,
-    new_heads: NewHeads | None = None,
-    tasks: Collection[str] | None = None,
-    label_map: LabelMap = LABELS_AS_WRITTEN,
     network: Network | None = None,
     settings: Settings | None = None,
+    new_heads: NewHeads | None = None,
     distillation: Distillation | None = None,
     licence: str | None = None,
-    detector: Detector | None = None,
-    find_faces_in: Collection[str] | None = None,
     drop_near_duplicates: bool = False,
-    cache: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     progress: Progress = SILENT,
+    **reading: Any,
 ) -> TrainingResult:
     """Train a model on any number of sources and write it with log, curves and report.
 
@@ -81,84 +76,124 @@ def train(
         sources: See `faceattr.data.sources.read_source`.
         output: The model file, ending in ``.keras``. Beside it comes a folder
             ``NAME.training`` with checkpoint, log, curves and report.
-        new_heads: Heads for the model that the run starts from, which keeps its own; their
-            sources train along with `sources`.
-        tasks: Columns to take from bare manifests.
-        label_map: How the labels are to be understood.
         network: What to train; the default starts from the shipped model's backbone.
         settings: How to train; by default with the phases that suit the start, and with the
             frozen one alone where heads are added.
+        new_heads: Heads for the model that the run starts from, which keeps its own; their
+            sources train along with `sources`.
         distillation: Answers that count as labels of training rows, never of val rows.
         licence: Terms of the new weights, kept in the file; by default those of the model that
             the run starts from.
-        detector: Finds the faces in whole photographs; None: the pictures are faces.
-        find_faces_in: Names of the sources that hold whole photographs; None: all, if any.
         drop_near_duplicates: Leave the training rows out whose face is, or nearly is, among the
             val or test rows as well.
-        cache: Folder of the crop cache.
         resume: Go on with a run that was interrupted.
         overwrite: Replace a model or an unfinished run that is already there; a finished run and
             its model stay until the new model is finished.
         progress: Is shown `RowsRead`, notes, and every `faceattr.training.checkpoint.Epoch`.
+        **reading: How the sources are read, see `faceattr.data.sources.ReadingConfig`:
+            ``tasks``, ``label_map``, ``detector``, ``find_faces_in``, ``cache``.
 
     Returns:
         The scores of the finished file and what else was measured.
     """
-    output, sources = Path(output), as_paths(sources)
+    output, config = Path(output), ReadingConfig(**reading)
     folder = _folder_of_run(output, resume=resume, overwrite=overwrite)
-    network = networks.resolved(network or Network())
-    settings = settings or Settings(phases=(FROZEN,) if new_heads else network.phases)
-    old = ExistingHeads.of(network) if new_heads else None
-    compared = new_heads.evaluate_on if new_heads else ()
-    every = [*sources, *(new_heads.sources if new_heads else ())]
-    check_find_faces_in(find_faces_in, [*every, *compared])
-    rule = networks.crop_rule(network)
-    finder = FaceFinder(rule, detector, Path(cache) if cache else None, find_faces_in)
-    if compared:  # a name may occur in what is compared alone
-        label_map = replace(label_map, strict=False)
-    known = KNOWN_TASKS | (old.known if old else {})
-    manifest = read_for_training(every, tasks, label_map, known, finder, progress)
-    heads = manifest.tasks
-    if new_heads and old:
-        heads = old.with_new(heads, new_heads.names)
-        network = networks.extended(network, old.description)
-        settings = new_heads.sparing(settings)
-    model = networks.new_model(network, heads, settings.seed)
-    check(model, settings, manifest.examples)
+    # Everything that can be refused is refused before images are read.
+    plan = _plan(as_paths(sources), network or Network(), settings, new_heads, config)
     if distillation:
-        _check_distillation(distillation, heads, network, settings, progress)
-    rows = _read_rows(manifest, heads, network, cache, drop_near_duplicates, progress)
-    check_priors(settings.priors, rows["train"])
-    rows["train"] = add_log_priors(rows["train"], settings.priors)
-    networks.measure(network, model, rows["train"])
-    _show_permutations(manifest.tasks, rows["train"], network, finder.cache, progress)
-    compare_on = [
-        _rows_of(source, old, network, finder, label_map, progress) for source in compared if old
-    ]
-    about = describe_run(every, rows, network, settings, manifest.notes, old)
-    about["provenance"] |= {"distillation": distillation.provenance()} if distillation else {}
-    terms = licence or networks.licence(network)
-    description = Description(heads, rule, licence=terms, **about)
+        _check_distillation(distillation, plan, progress)
+    manifest = replace(unite(plan.labelled, plan.known, plan.finder, progress), notes=plan.notes)
+    rows = _read_rows(manifest, plan, drop_near_duplicates, progress)
+    compare_on = [_rows_to_compare(source, plan, progress) for source in plan.compared]
+    description = _description(plan, rows, distillation, licence)
+    networks.measure_norm_statistics(plan.network, plan.model, rows["train"])
     val = mark_near_duplicates(rows["val"], rows["train"])
     fit(
-        model,
+        plan.model,
         manifest.tasks,
-        _taught(rows["train"], distillation, old, settings, progress),
+        _distilled(rows["train"], distillation, plan, progress),
         unseen(val),
-        settings,
+        plan.settings,
         folder,
-        network=network,
+        network=plan.network,
         resume=resume,
-        features=features_folder(cache),
+        features=features_folder(config.cache),
         progress=progress,
     )
-    best = networks.finished_model(network, model, heads)
-    marked = {"train": rows["train"], "val": val}
     result = package(
-        best, description, marked, settings.priors, folder, output, old=old, compare_on=compare_on
+        networks.finished_model(plan.network, plan.model, plan.heads),
+        description,
+        {"train": rows["train"], "val": val},
+        plan.settings.priors,
+        folder,
+        output,
+        old=plan.old,
+        compare_on=compare_on,
     )
-    _take_place(folder, output)
+    usual = output.with_suffix(".training")
+    if folder != usual:  # the finished run takes the place of the one before
+        shutil.rmtree(usual, ignore_errors=True)
+        folder.rename(usual)
     return result
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a run trains, how, and on what, once labels are read and before images are.
+
+    `specs` are the sources as they were given, `labelled` the same with labels; `compared` only
+    show what the old heads lose. `known` are the tasks whose classes are fixed.
+    """
+
+    network: Network
+    settings: Settings
+    heads: tuple[Task, ...]
+    model: keras.Model
+    old: ExistingHeads | None
+    specs: Sequence[str]
+    compared: Sequence[str]
+    labelled: Sequence[Source]
+    notes: tuple[str, ...]
+    known: Mapping[str, Task]
+    label_map: LabelMap
+    finder: FaceFinder
+
+
+def _plan(
+    specs: list[str],
+    network: Network,
+    settings: Settings | None,
+    new_heads: NewHeads | None,
+    config: ReadingConfig,
+) -> _Plan:
+    """Read the labels, build the model, and refuse what does not fit."""
+    network = networks.resolved(network)
+    settings = settings or Settings(phases=(FROZEN,) if new_heads else network.phases)
+    old = ExistingHeads.of(network) if new_heads else None
+    specs = [*specs, *(new_heads.sources if new_heads else ())]
+    compared = new_heads.evaluate_on if new_heads else ()
+    finder = config.finder(networks.crop_rule(network), [*specs, *compared])
+    # A name that is mapped may occur in what is compared alone.
+    label_map = replace(config.label_map, strict=False) if compared else config.label_map
+    known = KNOWN_TASKS | (old.known if old else {})
+    labelled, notes = read_labels(specs, config.tasks, label_map, known)
+    heads = merge_sources(labelled, known).tasks
+    if new_heads and old:
+        heads = old.with_new(heads, new_heads.names)
+        network = networks.with_old_heads(network, old.description)
+        settings = new_heads.freeze_old_heads(settings)
+    model = networks.new_model(network, heads, settings.seed)
+    check(model, settings, [example for source in labelled for example in source.examples])
+    sources = (specs, compared, labelled, notes, known, label_map, finder)
+    return _Plan(network, settings, heads, model, old, *sources)
+
+
+def _check_distillation(distillation: Distillation, plan: _Plan, progress: Progress) -> None:
+    distillation.check(plan.heads, plan.finder.rule)
+    if distillation.old_heads and not any(phase.unfreeze_from for phase in plan.settings.phases):
+        progress.show(
+            "note: --distill old does nothing: the backbone is frozen, --epochs finetune=N opens it"
+        )
 
 
 def _folder_of_run(output: Path, *, resume: bool, overwrite: bool) -> Path:
@@ -192,65 +227,35 @@ def _is_unfinished(folder: Path) -> bool:
     return (folder / SETTINGS).is_file() and not (folder / SCORES).is_file()
 
 
-def _take_place(folder: Path, output: Path) -> None:
-    """Put the folder of a finished run where that of the run before was."""
-    usual = output.with_suffix(".training")
-    if folder != usual:
-        shutil.rmtree(usual, ignore_errors=True)
-        folder.rename(usual)
-
-
-def _check_distillation(
-    distillation: Distillation,
-    heads: Sequence[Task],
-    network: Network,
-    settings: Settings,
-    progress: Progress,
-) -> None:
-    distillation.check(heads, networks.crop_rule(network))
-    if distillation.old_heads and not any(phase.unfreeze_from for phase in settings.phases):
-        progress.show(
-            "note: --distill old does nothing: the backbone is frozen, --epochs finetune=N opens it"
-        )
-
-
-def _taught(
-    rows: LabeledDataset,
-    distillation: Distillation | None,
-    old: ExistingHeads | None,
-    settings: Settings,
-    progress: Progress,
+def _distilled(
+    rows: LabeledDataset, distillation: Distillation | None, plan: _Plan, progress: Progress
 ) -> LabeledDataset:
     """Training rows with the answers among their labels that shall count as such."""
-    if distillation and distillation.old_heads and old:
-        rows = old.soft_labelled(rows)
+    if distillation and distillation.old_heads and plan.old:
+        rows = plan.old.soft_labelled(rows)
     if distillation and distillation.teachers:
-        rows, lines = distilled(rows, distillation, settings.priors)
+        rows, lines = distilled(rows, distillation, plan.settings.priors)
         for line in lines:
             progress.show(line)
     return rows
 
 
 def _read_rows(
-    manifest: Manifest,
-    heads: Sequence[Task],
-    network: Network,
-    cache: str | Path | None,
-    drop: bool,
-    progress: Progress,
+    manifest: Manifest, plan: _Plan, drop: bool, progress: Progress
 ) -> dict[str, LabeledDataset]:
-    """Cut the faces of both splits, and refuse what cannot teach."""
-    rows, left_out, rule = {}, Counter[str](), networks.crop_rule(network)
+    """Crop the faces of both splits, and refuse what cannot teach."""
+    rows, left_out = {}, Counter(manifest.left_out)
     for split in ("train", "val", *(["test"] if drop else [])):
-        rows[split], unusable = read_dataset(manifest.only(split), heads, rule, cache, progress)
+        how = (plan.heads, plan.finder.rule, plan.finder.cache, progress)
+        rows[split], unusable = read_dataset(manifest.only(split), *how)
         left_out.update(unusable)
     if drop:
         others = [rows["val"], rows.pop("test")]
         seen = np.any([find_near_duplicates(rows["train"], part) for part in others], axis=0)
         rows["train"] = rows["train"].take(np.flatnonzero(~seen))
         left_out["train rows that val or test repeats"] += int(seen.sum())
-    notes = (*manifest.notes, *_findings(manifest.tasks, rows))
-    progress.show(RowsRead(manifest.tasks, rows, {**manifest.left_out, **left_out}, notes))
+    notes = (*manifest.notes, *checks.brief_audit(manifest.tasks, tuple(rows.values())))
+    progress.show(RowsRead(manifest.tasks, rows, left_out, notes))
     check_classes(manifest.tasks, rows["train"])
     for task in manifest.tasks:
         if not rows["val"].targets[task.name].any():
@@ -258,57 +263,34 @@ def _read_rows(
                 f"Task {task.name!r} has no usable validation row, so nothing could tell how "
                 "good it becomes. Give some rows the split val."
             )
+    check_priors(plan.settings.priors, rows["train"])
+    rows["train"] = add_log_priors(rows["train"], plan.settings.priors)
+    if start := networks.start_file(plan.network):
+        where = (rows["train"].examples, start, plan.finder.cache)
+        for found in find_label_permutations(manifest.tasks, *where):
+            progress.show(f"WARNING: {found.task}: {found}")
     return rows
 
 
-def _findings(tasks: Sequence[Task], rows: Mapping[str, LabeledDataset]) -> list[str]:
-    """A note for each kind of finding among the faces of all splits, and where there is more."""
-    found = checks.check_faces(tasks, _joined(tuple(rows.values())))
-    totals = checks.totals(one for one in found if one.kind not in checks.IN_WORDS)
-    lines = [f"{kind}: {count:,} ({where})" for (kind, where), count in totals.items()]
-    for kind in checks.IN_WORDS:
-        if told := [f"{one.where} {one.words}" for one in found if one.kind == kind]:
-            lines.append(f"{kind}: {', '.join(told)}")
-    return [*lines, "`faceattr audit` with these sources names them"] if totals else lines
+def _description(
+    plan: _Plan,
+    rows: Mapping[str, LabeledDataset],
+    distillation: Distillation | None,
+    licence: str | None,
+) -> Description:
+    """What the model file says about the run, but for the scores."""
+    about = describe_run(plan.specs, rows, plan.network, plan.settings, plan.notes, plan.old)
+    about["provenance"] |= {"distillation": distillation.provenance()} if distillation else {}
+    terms = licence or networks.licence(plan.network)
+    return Description(plan.heads, plan.finder.rule, licence=terms, **about)
 
 
-def _joined(parts: Sequence[LabeledDataset]) -> LabeledDataset:
-    """Rows of several splits in one; all are cut by the same rule into the same cache."""
-    # Crops are only ever appended, so the longest view of the file holds those of the others.
-    crops = max((part.crops for part in parts), key=len)
-    targets = {
-        name: np.concatenate([part.targets[name] for part in parts]) for name in parts[0].targets
-    }
-    examples = [example for part in parts for example in part.examples]
-    return LabeledDataset(crops, np.concatenate([part.index for part in parts]), targets, examples)
-
-
-def _show_permutations(
-    tasks: Sequence[Task],
-    train: LabeledDataset,
-    network: Network,
-    cache: Path | None,
-    progress: Progress,
-) -> None:
-    """Warn of each task whose names the model that is started from would exchange."""
-    if start := networks.start_file(network):
-        for found in find_label_permutations(tasks, train.examples, start, cache):
-            progress.show(f"WARNING: {found.task}: {found}")
-
-
-def _rows_of(
-    source: str,
-    old: ExistingHeads,
-    network: Network,
-    finder: FaceFinder,
-    label_map: LabelMap,
-    progress: Progress,
-) -> LabeledDataset:
+def _rows_to_compare(source: str, plan: _Plan, progress: Progress) -> LabeledDataset:
     """Rows that only show what the old heads lose: those of split val, if there are any."""
-    whole = read_for_model([source], old.known, label_map, finder, progress=progress)
-    _, manifest = select_split(whole, None)
-    rule = networks.crop_rule(network)
-    return read_dataset(manifest.examples, manifest.tasks, rule, finder.cache, progress)[0]
+    known, finder = plan.old.known if plan.old else {}, plan.finder
+    whole = read_for_model([source], known, plan.label_map, finder, progress=progress)
+    _, some = select_split(whole, None)
+    return read_dataset(some.examples, some.tasks, finder.rule, finder.cache, progress)[0]
 
 
 def check_classes(tasks: Sequence[Task], train: LabeledDataset) -> None:

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -25,10 +24,10 @@ from faceattr.training.batches import (
     wanted_shares,
 )
 from faceattr.training.callbacks import SoftSharing, corresponding_variables
-from faceattr.training.checkpoint import Checkpoints, EpochCheckpoint, sha256_of
-from faceattr.training.config import NATURAL, UNIFORM, Network, Phase, Settings
+from faceattr.training.checkpoint import Checkpoints, EpochCheckpoint, hash_of
+from faceattr.training.config import NATURAL, UNIFORM, Network, Phase, Settings, TaskSampling
 from faceattr.training.feature_cache import CachedPhase, FeatureCache
-from faceattr.training.losses import Sum, combination_for, compiled, with_auxiliary
+from faceattr.training.losses import WeightedSum, combination_for, compiled, with_auxiliary
 from faceattr.training.network import seed_salt
 from faceattr.training.optimizers import learning_rates, make_optimizer, unfreeze
 
@@ -37,13 +36,7 @@ Callbacks = Sequence[keras.callbacks.Callback]
 
 @dataclass(frozen=True)
 class TrainingStarted:
-    """What a run is going to do; shown before its first epoch.
-
-    Args:
-        tasks: Names of the tasks.
-        epochs: Of all phases.
-        steps: Of an epoch.
-    """
+    """What a run is going to do: epochs of all phases, of so many steps; shown before them."""
 
     tasks: tuple[str, ...]
     epochs: int
@@ -63,15 +56,16 @@ def check(model: keras.Model, settings: Settings, examples: Sequence[Example] = 
                 f"There is no task {', '.join(strangers)} to {what}. "
                 f"The tasks are {', '.join(heads)}."
             )
-    sources = {example.source for example in examples if example.split == "train"}
-    sampling = settings.task_sampling
-    if is_by_source(sampling, heads, sources) and settings.schedule == "alternating":
+    # What has no split yet trains, or some of it does.
+    sources = {example.source for example in examples if example.split in ("train", "")}
+    sampling, known = settings.task_sampling, {name for one in examples for name in one.labels}
+    tasks = [name for name in heads if name in known] or heads
+    if is_by_source(sampling, tasks, sources) and settings.schedule == "alternating":
         raise ValueError(
             "--schedule alternating gives every step to one task, so its --mix is by task. "
             f"Received shares of sources: {dict(sampling.shares or {})}"
         )
-    priors = set(settings.priors.values())
-    if strangers := sorted(priors - {UNIFORM, NATURAL} - sources):
+    if strangers := sorted({*settings.priors.values()} - {UNIFORM, NATURAL} - sources):
         raise ValueError(
             f"A prior is {UNIFORM}, {NATURAL} or the name of a source: "
             f"{', '.join(sorted(sources))}. Received: {', '.join(strangers)}"
@@ -100,20 +94,14 @@ def fit(
     batches as an unbroken one.
 
     Args:
-        model: A model of `faceattr.model.build`.
-        tasks: The model's tasks.
-        train: Training rows.
+        model: A model of `faceattr.model.build`, with `tasks` as its heads.
         val: Validation rows; they choose the best epoch.
-        settings: How to train.
-        folder: Where checkpoint, log and settings go.
         network: How the model was built: a resumed run must have it in common, and the model
             file that it starts from decides, beside the seed, which rows come when and how they
             are changed.
-        resume: Go on from the checkpoint in `folder`, if there is one.
-        callbacks: More Keras callbacks.
         features: Folder for features of what does not learn (`faceattr.training.feature_cache`);
             without one every crop is computed anew.
-        progress: Is told of every `Epoch`, before its checkpoint is written.
+        progress: Is shown every `Epoch`, before its checkpoint is written.
 
     Raises:
         ValueError: `resume` finds a checkpoint of a run with other settings.
@@ -130,36 +118,39 @@ def fit(
     if features is not None and settings.augment_repeats:
         cache = FeatureCache(features, settings, train, val, salt, progress)
     side = train.crops.shape[1]
-    steps = _Steps(progress, names, settings, steps_per_epoch(len(train), settings.batch_size))
+    epochs = settings.epochs_before(len(settings.phases))
+    run = TrainingStarted(tuple(names), epochs, steps_per_epoch(len(train), settings.batch_size))
+    steps = _Steps(run, progress)
     for number, phase in enumerate(settings.phases):
-        if number < position.phase or (number == position.phase and position.is_behind(phase)):
+        if number < position.phase or (number == position.phase and position.is_phase_done(phase)):
             continue
         if number > position.phase or not position.epochs:
             position = replace(position, phase=number, epochs=0, waited=0)
             checkpoints.restore_best(position)
-        cached = cache.enter(model, number) if cache else None
+        cached = cache.prepare_phase(model, number) if cache else None
         inputs = PhaseInputs(model, phase, settings, train, number, cached, salt)
         steps.reach(settings.epochs_before(number) + position.epochs)
         schedule = task_schedule(inputs, combine)
         # The rows' features and what learns above them give the whole network's answers.
         score = partial(score_model, inputs.trainable, tasks, cached.val if cached else val)
-        how = (score, position, checkpoints, progress)
-        epoch_end = EpochCheckpoint(settings, side, schedule.state, *how)
+        epoch_end = EpochCheckpoint(
+            settings, side, schedule.state, score, position, checkpoints, progress
+        )
         for start, end, size in phase.size_stages(side, position.epochs):
             if not epoch_end.position.has_waited(phase):
                 watching = [*epoch_end.averages, epoch_end, steps, *callbacks]
                 schedule.run(start, end, size, watching)
         position = epoch_end.position
-    steps.reach(settings.epochs_before(len(settings.phases)))
+    steps.reach(epochs)
     checkpoints.restore_best(position)
 
 
-def _identity(model, tasks, train, val, settings, network) -> dict[str, Any]:
+def _identity(model, tasks, train, val, settings, network) -> dict[str, object]:
     """What a resumed run must have in common with the one that it goes on with."""
     return {
         "tasks": [asdict(task) for task in tasks],
         "network": asdict(network) if network else None,
-        "start": sha256_of(model.variables),
+        "start": hash_of(model.variables),
         "train": train.sha256(),
         "val": val.sha256(),
         "settings": asdict(settings),
@@ -169,14 +160,11 @@ def _identity(model, tasks, train, val, settings, network) -> dict[str, Any]:
 class _Steps(keras.callbacks.Callback):
     """Tells how many steps of a run are done."""
 
-    def __init__(
-        self, progress: Progress, tasks: Sequence[str], settings: Settings, steps: int
-    ) -> None:
+    def __init__(self, run: TrainingStarted, progress: Progress) -> None:
         super().__init__()
-        epochs = settings.epochs_before(len(settings.phases))
-        progress.show(TrainingStarted(tuple(tasks), epochs, steps))
-        self._steps, self._done = steps, 0
-        self._left = iter(progress.track(range(epochs * steps), "steps"))
+        progress.show(run)
+        self._steps, self._done = run.steps, 0
+        self._left = iter(progress.track(range(run.epochs * run.steps), "steps"))
         next(self._left, None)
 
     def reach(self, epochs: int) -> None:
@@ -191,12 +179,9 @@ class _Steps(keras.callbacks.Callback):
 
 @dataclass(frozen=True)
 class PhaseInputs:
-    """What a phase trains, on what.
+    """What a phase trains, on what; `number` is the phase's, from 0.
 
-    Args:
-        number: Of the phase, from 0; the epochs before it count for the order of the batches.
-        cached: Features of what the phase leaves as it is; None trains on crops.
-        seed_salt: Of `faceattr.training.network.seed_salt`.
+    `cached` has the features of what the phase leaves as it is; None trains on crops.
     """
 
     network: keras.Model
@@ -218,21 +203,23 @@ class PhaseInputs:
 
     @property
     def steps(self) -> int:
-        """Steps of an epoch."""
         return steps_per_epoch(len(self.train), self.settings.batch_size)
 
-    def batches(self, rows: LabeledDataset, epoch: int, size: int, **more) -> MaskedBatches:
+    def batches(
+        self, rows: LabeledDataset, epoch: int, size: int, steps: int | None = None
+    ) -> MaskedBatches:
         """Endless batches of some training rows, beginning with an epoch of this phase."""
+        settings = self.settings
+        if steps is not None:  # of one task, which has a share of the steps and not of a batch
+            settings = replace(settings, task_sampling=TaskSampling())
         return MaskedBatches(
             rows,
             size,
-            batch_size=self.settings.batch_size,
-            augmentation=self.settings.augmentation,
-            mixed_by=(self.settings.mixup, self.settings.cutmix),
+            settings,
             seed=self.seed,
-            epoch=self.settings.epochs_before(self.number) + epoch,
+            epoch=settings.epochs_before(self.number) + epoch,
             features=self.cached.repeats[size] if self.cached else None,
-            **more,
+            steps=steps,
         )
 
     def soft_sharing(self, steps: int) -> list[SoftSharing]:
@@ -244,12 +231,11 @@ class PhaseInputs:
         return [SoftSharing(self.trainable, strength, lambda step: float(rates(step)), steps)]
 
 
-def task_schedule(inputs: PhaseInputs, combine: Sum | None = None) -> Joint | Alternating:
+def task_schedule(inputs: PhaseInputs, combine: WeightedSum | None = None) -> Joint | Alternating:
     """Prepare a phase: from here on only what it says learns.
 
-    Args:
-        combine: Makes one loss of those of a joint step, and keeps what it has learnt from phase
-            to phase; None where Keras' own sum will do.
+    `combine` makes one loss of those of a joint step, and keeps what it has learnt from phase to
+    phase; None where Keras' own sum will do.
     """
     unfreeze(inputs.network, inputs.phase)
     if inputs.settings.schedule == "alternating":
@@ -260,7 +246,7 @@ def task_schedule(inputs: PhaseInputs, combine: Sum | None = None) -> Joint | Al
 class Joint:
     """Every step is one on the combined losses of all heads, through Keras' `fit`."""
 
-    def __init__(self, inputs: PhaseInputs, combine: Sum | None = None) -> None:
+    def __init__(self, inputs: PhaseInputs, combine: WeightedSum | None = None) -> None:
         self._inputs = inputs
         others = combine.optimizers() if combine else {}
         optimizer = make_optimizer(inputs.phase, inputs.steps, others)
@@ -275,9 +261,8 @@ class Joint:
 
     def run(self, start: int, end: int, size: int, callbacks: Callbacks) -> None:
         """Train the epochs from `start` up to `end`, with crops of one size."""
-        sampling = self._inputs.settings.task_sampling
         self._model.fit(
-            self._inputs.batches(self._inputs.train, start, size, task_sampling=sampling),
+            self._inputs.batches(self._inputs.train, start, size),
             initial_epoch=start,
             epochs=end,
             shuffle=False,
@@ -311,9 +296,9 @@ class Alternating:
         """The network with one task's heads; its layers are the network's own."""
         settings, network = self._inputs.settings, self._inputs.trainable
         own = [name, *(one.head for one in settings.auxiliary if one.task == name)]
-        outputs = {head: network.output[head] for head in own}
+        part = keras.Model(network.input, {head: network.output[head] for head in own})
         optimizer = make_optimizer(self._inputs.phase, self._steps[name])
-        model = compiled(keras.Model(network.input, outputs), optimizer, settings)
+        model = compiled(part, optimizer, settings)
         optimizer.build(model.trainable_variables)
         return model
 
@@ -353,7 +338,7 @@ class Alternating:
         order = np.repeat(list(self._steps), list(self._steps.values()))
         np.random.default_rng([*self._inputs.seed, epoch]).shuffle(order)
         batches = {
-            name: iter(self._inputs.batches(rows, epoch, size, steps=self._steps[name]))
+            name: iter(self._inputs.batches(rows, epoch, size, self._steps[name]))
             for name, rows in self._rows.items()
         }
         with ThreadPoolExecutor(1) as pool:
