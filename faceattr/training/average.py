@@ -12,6 +12,7 @@ import numpy as np
 
 from faceattr.images.load import PathLike, as_paths
 from faceattr.model import file as model_file
+from faceattr.model import runtime
 from faceattr.model.file import Description
 
 # What must be equal. A head's bias holds the class shares that it takes for granted.
@@ -53,7 +54,7 @@ def average(
     about = [model_file.describe(path) for path in paths]
     for path, other in zip(paths[1:], about[1:], strict=True):
         _check_alike(paths[0], about[0], path, other)
-    averaged = [{"file": path.name, "sha256": model_file.sha256_of(path)} for path in paths]
+    averaged = [{"file": path.name, "sha256": runtime.sha256_of(path)} for path in paths]
     provenance = {**about[0].provenance, "average_of": averaged}
     description = replace(about[0], scores={}, provenance=provenance)
     half = all(map(model_file.is_stored_in_half, paths))
