@@ -19,8 +19,8 @@ from rich.progress import (
 from faceattr.cli.console import Aside, ctrl_c
 from faceattr.cli.options import (
     INTERRUPTED,
+    add_engine,
     add_flip,
-    add_precision,
     by_name,
     command,
     duration,
@@ -42,7 +42,7 @@ def add_command(commands) -> None:
     )
     add("-o", "--output", required=True, metavar="TABLE", help=".csv, .jsonl or .parquet")
     add("--model", metavar="FILE", help="a file of `faceattr train` or `faceattr export`")
-    add_precision(parser)
+    add_engine(parser)
     add_flip(parser)
     add(
         "--detector",

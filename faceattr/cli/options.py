@@ -152,12 +152,21 @@ def start_keras() -> None:
         keras.ops.zeros(1)
 
 
-def add_precision(parser: argparse.ArgumentParser) -> None:
-    """In how many bits the network computes."""
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """What computes the answers, with how many threads and in how many bits."""
+    parser.add_argument(
+        "--engine",
+        choices=("auto", "keras", "litert"),
+        help="keras: the network itself; litert: the fast copy inside the model file; auto: the "
+        "copy where there is one",
+    )
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="how many compute (one a processor)"
+    )
     parser.add_argument(
         "--precision",
         choices=("float32", "bfloat16"),
-        help="bfloat16 is twice as fast where the processor has it (float32)",
+        help="of the network itself: bfloat16 is twice as fast where the processor has it",
     )
 
 
@@ -213,7 +222,8 @@ def open_attributes(given: dict, progress):
     from faceattr.progress import suppress_stderr
 
     offline, name = given.pop("offline", False), given.pop("detector", "auto")
-    own = ("model", "precision", *inspect.getfullargspec(FaceAttributes).kwonlyargs)
+    named = (FaceAttributes, FaceAttributes.load)
+    own = ("model", *(name for of in named for name in inspect.getfullargspec(of).kwonlyargs))
     how = {name: given.pop(name) for name in own if name in given}
     detector = choose_detector(name, offline=offline, progress=progress)
     with suppress_stderr():

@@ -35,7 +35,7 @@ from faceattr.inference.metadata import Summary, begin_metadata, now, settings_o
 from faceattr.inference.pipeline import (
     StageTimes,
     count_workers,
-    one_opencv_thread_each,
+    opencv_threads,
     prefetch_map,
 )
 from faceattr.inference.predictor import FaceAttributes
@@ -295,7 +295,8 @@ def describe_samples(
         )
         return found if keep_frames else replace(found, sample=replace(sample, frame=None))
 
-    with one_opencv_thread_each(workers):
+    # Many pictures at once use the processors better than many threads on one picture.
+    with opencv_threads(1 if workers > 1 else attributes.threads):
         for found in prefetch_map(work, samples, workers):
             yield from batches.add(found)
         yield from batches.ready(at_once=True)

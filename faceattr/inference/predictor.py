@@ -12,6 +12,7 @@ import numpy as np
 from faceattr.detection.base import Detector, Face, choose_detector, find_rotated_faces
 from faceattr.images.crop import Box, CropRule, Landmarks, crop
 from faceattr.images.load import PathLike, validate_image
+from faceattr.inference.pipeline import opencv_threads
 from faceattr.model import file as model_file
 from faceattr.model import runtime
 from faceattr.tasks import Task
@@ -99,6 +100,7 @@ class FaceAttributes:
         flip: Ask about every face and its mirror image and average the answers, in twice the
             model's time.
         batch_size: Most crops that go through the model at once.
+        threads: How many find faces; those that answer are the model's own (see `load`).
     """
 
     def __init__(
@@ -113,6 +115,7 @@ class FaceAttributes:
         filter: Mapping[str, str] | None = None,
         flip: bool = False,
         batch_size: int = 32,
+        threads: int | None = None,
     ) -> None:
         if not 0 <= min_confidence <= 1:
             raise ValueError(f"A confidence lies between 0 and 1. Received: {min_confidence}")
@@ -130,9 +133,11 @@ class FaceAttributes:
         self.filter = _checked(filter or {}, description.tasks)
         self.flip = flip
         self.batch_size = batch_size
-        # Where the model came from and how it computes; `load` knows.
+        self.threads = threads
+        self.engine: str = getattr(model, "engine", "keras")
+        self.precision: str = getattr(model, "precision", PRECISIONS[0])
+        # Where the model came from; `load` knows.
         self.path: Path | None = None
-        self.precision = PRECISIONS[0]
 
     @classmethod
     def load(
@@ -140,8 +145,9 @@ class FaceAttributes:
         model: PathLike | None = None,
         detector: str | Detector = "auto",
         *,
+        engine: str = "auto",
         offline: bool = False,
-        precision: str = "float32",
+        precision: str | None = None,
         **how,
     ) -> FaceAttributes:
         """Open a model file, by default the one that comes with faceattr.
@@ -151,32 +157,37 @@ class FaceAttributes:
                 ``"shipped"``.
             detector: ``"auto"``, ``"centerface"``, ``"yunet"``, ``"mtcnn"``, ``"none"`` (the
                 picture is the face), the path of a YuNet ``.onnx`` file, or a detector of your own.
+            engine: ``"litert"`` answers by the copy inside a model file, several times as fast
+                and without TensorFlow and Keras; ``"keras"`` by the network itself; ``"auto"``
+                by the copy where there is one and no precision is asked for.
             offline: Forbid the one download there is, YuNet's file.
-            precision: ``"bfloat16"`` takes half the time for a face on processors that have it
-                (AMX, AVX512-BF16) and much more on others; probabilities differ by about 0.001.
-            **how: The other arguments of `FaceAttributes`.
+            precision: Of the network itself. ``"bfloat16"`` takes half the time of ``"float32"``
+                on processors that have it (AMX, AVX512-BF16) and much more on others;
+                probabilities differ by about 0.001.
+            **how: The other arguments of `FaceAttributes`. `threads` also bounds those that answer,
+                other than TensorFlow's, which belong to the process.
 
         Raises:
             FileNotFoundError, ValueError: There is no such model, it is damaged, or the
                 detector cannot be had; the message says the cure.
         """
-        if precision not in PRECISIONS:
-            raise ValueError(
-                f"A precision is one of {', '.join(PRECISIONS)}. Received: {precision!r}"
-            )
         path = model_file.path_of(model or model_file.SHIPPED)
-        if precision == "bfloat16" and runtime.is_exported(path):
-            raise ValueError(f"{path} computes as it was exported: leave the precision away.")
+        engine = _engine_for(path, engine, precision)
         runtime.describe(path)  # a wrong file fails before the slow import of Keras
         if isinstance(detector, str):
             detector = choose_detector(detector, offline=offline)
-        network, description = runtime.load(path)
-        if isinstance(network, runtime.ExportedModel):
-            precision = network.precision
-        elif precision == "bfloat16":
+        network, description = runtime.load(path, engine, how.get("threads"))
+        if precision == "bfloat16" and not isinstance(network, runtime.ExportedModel):
             network = _in_bfloat16(network, description)
         attributes = cls(network, description, detector, **how)
-        attributes.path, attributes.precision = path, precision
+        if attributes.engine == "keras":
+            attributes.precision = precision or attributes.precision
+        elif precision not in (None, attributes.precision):
+            raise ValueError(
+                f"{path} computes as it was exported, in {attributes.precision}: leave the "
+                "precision away."
+            )
+        attributes.path = path
         return attributes
 
     @property
@@ -202,9 +213,10 @@ class FaceAttributes:
             ValueError: It is no such image.
         """
         validate_image(image)
-        return (
-            find_rotated_faces(self.detector, image) if self.auto_rotate else self.detector(image)
-        )
+        with opencv_threads(self.threads):
+            if self.auto_rotate:
+                return find_rotated_faces(self.detector, image)
+            return self.detector(image)
 
     def is_large(self, face: Face) -> bool:
         """Whether the model can say anything about a face of this size."""
@@ -287,6 +299,16 @@ def _checked(filter: Mapping[str, str], tasks: Iterable[Task]) -> dict[str, str]
             f"{', '.join(known)}."
         )
     return {name: known[name].class_of(label) for name, label in filter.items()}
+
+
+def _engine_for(path: Path, engine: str, precision: str | None) -> str:
+    """The engine to open; a precision that was asked for is Keras'."""
+    if precision not in (None, *PRECISIONS):
+        raise ValueError(f"A precision is one of {', '.join(PRECISIONS)}. Received: {precision!r}")
+    own = runtime.engine_of(path)
+    if runtime.is_exported(path) and engine not in ("auto", own):
+        raise ValueError(f"{path} is an exported model for {own}: leave the engine away.")
+    return "keras" if engine == "auto" and precision is not None else engine
 
 
 def _in_bfloat16(network: keras.Model, description: model_file.Description) -> keras.Model:

@@ -23,6 +23,7 @@ from faceattr.data.store import features_folder
 from faceattr.detection.base import Detector
 from faceattr.evaluation.calibration import unseen
 from faceattr.evaluation.report import SCORES
+from faceattr.exporting.embed import add_copy
 from faceattr.files import validate_output_path
 from faceattr.images.load import PathLike, as_paths
 from faceattr.model.file import Description
@@ -158,6 +159,7 @@ def train(
         best, description, marked, settings.priors, folder, output, old=old, compare_on=compare_on
     )
     _take_place(folder, output)
+    add_copy(output, val, progress)
     return result
 
 
