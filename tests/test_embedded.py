@@ -179,7 +179,7 @@ def test_threads_are_the_object_s_own(path, monkeypatch):
 
     monkeypatch.setattr(litert, "Interpreter", Spy)
     assert FaceAttributes.load(path, "none", threads=3).threads == 3 and seen == [3]
-    with pytest.raises(ValueError, match="At least 1 thread computes. Received: 0"):
+    with pytest.raises(ValueError, match="At least 1 thread computes"):
         FaceAttributes.load(path, "none", threads=0)
 
 

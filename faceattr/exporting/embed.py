@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from faceattr.data.dataset import LabeledDataset
 from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
@@ -79,7 +80,7 @@ def add_copy(path: Path, val: LabeledDataset, progress: Progress = SILENT) -> No
     try:
         formats.target_called("litert", int8=False)
         network, description = model_file.load(path)
-        some = val.take(range(min(len(val), ROWS)))
+        some = val.take(np.arange(min(len(val), ROWS)))
         shown = ParityData(some, f"{len(some):,} val faces of the training")
         _embed(path, path, network, description, shown, SILENT, BATCHES[:1])
     except Exception as error:  # converters raise whatever they stumble over

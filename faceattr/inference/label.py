@@ -55,13 +55,15 @@ class Sample:
     Args:
         file: The file.
         time: Seconds into a video, None for a picture.
-        frame: RGB ``uint8`` ``(h, w, 3)`` of a video.
+        frame: RGB ``uint8`` ``(h, w, 3)`` of a video, or of an image that is in memory.
+        content: Gives what is in the file, or its path; None where `file` says it.
         reason: Why it cannot be read, where that is known already.
     """
 
     file: InputFile
     time: float | None = None
     frame: np.ndarray | None = None
+    content: Callable[[], PathLike | bytes] | None = None
     reason: str | None = None
 
 
@@ -293,7 +295,8 @@ def describe_samples(
         found = detect_and_crop(
             sample, attributes, times, on_detections=on_detections, max_pixels=max_pixels
         )
-        return found if keep_frames else replace(found, sample=replace(sample, frame=None))
+        done = sample if keep_frames else replace(sample, frame=None, content=None)
+        return replace(found, sample=done)
 
     # Many pictures at once use the processors better than many threads on one picture.
     with opencv_threads(1 if workers > 1 else attributes.threads):
@@ -330,10 +333,9 @@ def detect_and_crop(
         def read(at_least: int | None = None) -> Picture:
             if sample.frame is not None:
                 return Picture(sample.frame, sample.frame.shape[:2])
+            source = sample.content() if sample.content else sample.file.path
             with times.measure("decode"):
-                return read_picture(
-                    sample.file.path, at_least, max_pixels=max_pixels, reserve=reserve
-                )
+                return read_picture(source, at_least, max_pixels=max_pixels, reserve=reserve)
 
         try:
             found, picture = _detect(sample, attributes, times, read)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from faceattr.detection.base import Detector, Face, choose_detector, find_rotated_faces
 from faceattr.images.crop import Box, CropRule, Landmarks, crop
-from faceattr.images.load import PathLike, validate_image
+from faceattr.images.load import MAX_PIXELS, ImageSource, PathLike, load_image, validate_image
 from faceattr.inference.pipeline import opencv_threads
 from faceattr.model import file as model_file
 from faceattr.model import runtime
@@ -19,10 +20,16 @@ from faceattr.tasks import Task
 
 if TYPE_CHECKING:
     import keras
+    import pyarrow
 
 # Where a model's description has no accuracy by size: below this a face is a dozen pixels.
 MIN_FACE = 12.0
 PRECISIONS = ("float32", "bfloat16")
+# What a pickled object takes with it, beside what opens model and detector.
+SETTINGS = (
+    *("auto_rotate", "min_face", "min_confidence", "filter", "flip"),
+    *("batch_size", "threads"),
+)
 
 
 @dataclass(frozen=True)
@@ -136,8 +143,9 @@ class FaceAttributes:
         self.threads = threads
         self.engine: str = getattr(model, "engine", "keras")
         self.precision: str = getattr(model, "precision", PRECISIONS[0])
-        # Where the model came from; `load` knows.
+        # Where the model came from, and what opens it again; `load` knows.
         self.path: Path | None = None
+        self._opened: dict[str, Any] | None = None
 
     @classmethod
     def load(
@@ -174,8 +182,10 @@ class FaceAttributes:
         path = model_file.path_of(model or model_file.SHIPPED)
         engine = _engine_for(path, engine, precision)
         runtime.describe(path)  # a wrong file fails before the slow import of Keras
+        named = detector
         if isinstance(detector, str):
             detector = choose_detector(detector, offline=offline)
+            named = detector.provenance["name"] if named == "auto" else named
         network, description = runtime.load(path, engine, how.get("threads"))
         if precision == "bfloat16" and not isinstance(network, runtime.ExportedModel):
             network = _in_bfloat16(network, description)
@@ -187,7 +197,14 @@ class FaceAttributes:
                 f"{path} computes as it was exported, in {attributes.precision}: leave the "
                 "precision away."
             )
+        name = model_file.SHIPPED if model in (None, model_file.SHIPPED) else path.absolute()
         attributes.path = path
+        attributes._opened = {
+            "model": name,
+            "detector": named,
+            "engine": attributes.engine if attributes.engine in runtime.ENGINES else "auto",
+            "precision": precision,
+        }
         return attributes
 
     @property
@@ -200,11 +217,55 @@ class FaceAttributes:
         """How this model wants a face to be cut."""
         return self.description.crop
 
-    def __call__(self, image: np.ndarray) -> list[DescribedFace]:
-        """Find and describe the faces of an RGB ``uint8`` image ``(h, w, 3)``."""
+    def __call__(
+        self, image: ImageSource, *, bgr: bool = False, allow_urls: bool = False
+    ) -> list[DescribedFace]:
+        """Find and describe the faces of one image; arguments as for `faceattr.load_image`."""
+        image = load_image(image, bgr=bgr, allow_urls=allow_urls)
         faces = self.find(image)
         large = [face for face in faces if self.is_large(face)]
         return self.described(faces, self.predict([self.cut(image, face) for face in large]))
+
+    def label_batch(
+        self,
+        images: Sequence[ImageSource] | Mapping[str, Sequence],
+        *,
+        bgr: bool = False,
+        allow_urls: bool = False,
+        workers: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> pyarrow.Table:
+        """Find and describe the faces of many images: ``data.map_batches(attributes.label_batch)``.
+
+        Args:
+            images: Whatever `faceattr.load_image` takes; or columns: ``path`` (names, read where
+                nothing else is there), ``bytes`` (of files) or ``image`` (arrays).
+            bgr, allow_urls, max_pixels: As for `faceattr.load_image`.
+            workers: Threads that decode and detect; by default one a processor.
+
+        Returns:
+            The columns of the table that `faceattr label` writes: in order, one row a face and
+            at least one an image; ``path`` is empty where only content was given. An image that
+            cannot be read has the status ``unreadable`` and a reason. How many images come at
+            once makes no difference.
+
+        Raises:
+            ValueError: The columns are not as told above.
+        """
+        from faceattr.inference.batch import label_batch
+
+        how: dict[str, Any] = {"workers": workers, "max_pixels": max_pixels}
+        return label_batch(self, images, bgr=bgr, allow_urls=allow_urls, **how)
+
+    def __reduce__(self) -> tuple:
+        """What opens the same model and detector again, in whoever unpickles it."""
+        if self._opened is None:
+            raise ValueError(
+                "FaceAttributes of a model object cannot be pickled, because whoever unpickles it "
+                "opens the model by its path: take FaceAttributes.load(path)."
+            )
+        how = {name: getattr(self, name) for name in SETTINGS}
+        return partial(type(self).load, **self._opened, **how), ()
 
     def find(self, image: np.ndarray) -> list[Face]:
         """The faces of an RGB ``uint8`` image ``(h, w, 3)``, from left to right.
