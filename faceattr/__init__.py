@@ -2,7 +2,7 @@
 
 The public names, each imported when it is first used, so that `import faceattr` is instant:
 
-Labelling: `FaceAttributes`, `DescribedFace`, `Prediction`, `Face`, `load_image`
+Labelling: `analyze`, `FaceAttributes`, `DescribedFace`, `Prediction`, `Face`, `load_image`
 (`read_image` is the same), `crop`, `CropRule`, `label`.
 Training: `audit`, `train`, `evaluate`, `edit_heads`, `NewHeads`, `LabelMap`, `Network`, `Settings`,
 `Phase`, `FROZEN`, `FINETUNE`, `SCRATCH`, `TaskSampling`, `Augmentation`.
@@ -47,9 +47,10 @@ _PLACES = {
     "train": ("training.train", "train"),
     "audit": ("auditing.audit", "audit"),
     "evaluate": ("evaluation.evaluate", "evaluate"),
-    "DescribedFace": ("inference.predictor", "DescribedFace"),
+    "analyze": ("inference.analyze", "analyze"),
+    "DescribedFace": ("inference.results", "DescribedFace"),
     "FaceAttributes": ("inference.predictor", "FaceAttributes"),
-    "Prediction": ("inference.predictor", "Prediction"),
+    "Prediction": ("inference.results", "Prediction"),
     "label": ("inference.label", "label"),
 }
 _OLD_NAMES = {

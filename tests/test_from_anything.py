@@ -1,7 +1,9 @@
 """Images from anywhere: one function, one batch method, an object that pickles."""
 
+import csv
 import http.server
 import io
+import json
 import pickle
 import threading
 import time
@@ -13,10 +15,12 @@ import pytest
 from PIL import Image
 from use_toys import GreenSquares, attributes, draw, save_pictures
 
+from faceattr.cli import main
 from faceattr.detection.centerface import CenterFace
 from faceattr.images import fetch as fetching
 from faceattr.images.fetch import fetch
 from faceattr.images.load import load_image, read_image
+from faceattr.inference.analyze import analyze
 from faceattr.inference.predictor import FaceAttributes
 from faceattr.inference.schema import columns
 
@@ -235,3 +239,43 @@ def test_a_detector_pickles_by_its_name_or_as_it_is(toy_model_path):
 def test_a_model_object_without_a_path_does_not_pickle():
     with pytest.raises(ValueError, match=r"take FaceAttributes.load\(path\)"):
         pickle.dumps(attributes())
+
+
+def test_one_line_analyses_one_image_or_several_and_keeps_the_model(toy_model_path, monkeypatch):
+    opened, load = [], FaceAttributes.load
+
+    def counted(**how):
+        opened.append(how)
+        return load(**how)
+
+    monkeypatch.setattr(FaceAttributes, "load", counted)
+    how = {"model": toy_model_path, "detector": "none"}
+    (face,) = analyze(encoded(), **how)
+    found = json.loads(json.dumps(face.to_dict()))
+    assert found["box"] == [0, 0, 200, 90] and found["gender"]["label"] in ("female", "male")
+    assert sum(found["gender"]["probabilities"].values()) == pytest.approx(1)
+    one, two = analyze([encoded(), IMAGE], **how)
+    assert one == two == [face] and len(opened) == 1
+    frame = analyze([IMAGE, b"x"], as_frame=True, **how)
+    assert frame["status"].tolist() == ["ok", "unreadable"]
+    (rejected,) = (
+        analyze(IMAGE, filter={"gender": "female"}, **how)
+        + analyze(IMAGE, filter={"gender": "male"}, **how)[:0]
+    )
+    assert rejected.rejected == (face["gender"].label != "female") and len(opened) == 3
+    with pytest.raises(TypeError, match="min_fase"):
+        analyze(IMAGE, min_fase=3, **how)
+
+
+def test_label_prints_rows_without_an_output(toy_model_path, tmp_path, capsys, monkeypatch):
+    Image.fromarray(IMAGE).save(tmp_path / "a.png")
+    how = ["label", str(tmp_path), "--model", str(toy_model_path), "--detector", "none"]
+    assert main(how) == 0
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert row["path"].endswith("a.png") and row["status"] == "ok" and row["gender"]
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert main(how) == 0
+    shown = capsys.readouterr().out
+    assert "gender" in shown and "%" in shown and "," in shown and "gender_prob" not in shown
+    assert main([*how, "--resume"]) == 2
+    assert "--resume needs a table: give -o TABLE" in capsys.readouterr().err

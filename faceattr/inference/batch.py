@@ -11,7 +11,8 @@ from PIL import Image
 
 from faceattr.images.inputs import InputFile
 from faceattr.images.load import ImageSource, content_of, load_image, reason_of
-from faceattr.inference.label import Sample, describe_samples
+from faceattr.inference.label import describe_samples
+from faceattr.inference.samples import Sample
 from faceattr.inference.schema import columns, to_rows
 from faceattr.inference.table import arrow_schema
 

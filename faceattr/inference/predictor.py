@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
 
 from faceattr.detection.base import Detector, Face, choose_detector, find_rotated_faces
-from faceattr.images.crop import Box, CropRule, Landmarks, crop
+from faceattr.images.crop import CropRule, crop
 from faceattr.images.load import MAX_PIXELS, ImageSource, PathLike, load_image, validate_image
 from faceattr.inference.pipeline import opencv_threads
+from faceattr.inference.results import NO_ANSWER, DescribedFace, Prediction
 from faceattr.model import file as model_file
 from faceattr.model import runtime
 from faceattr.tasks import Task
@@ -25,69 +25,28 @@ if TYPE_CHECKING:
 # Where a model's description has no accuracy by size: below this a face is a dozen pixels.
 MIN_FACE = 12.0
 PRECISIONS = ("float32", "bfloat16")
-# What a pickled object takes with it, beside what opens model and detector.
-SETTINGS = (
-    *("auto_rotate", "min_face", "min_confidence", "filter", "flip"),
-    *("batch_size", "threads"),
-)
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """One task's answer for one face.
+class Settings(TypedDict, total=False):
+    """The named arguments of `FaceAttributes`."""
 
-    Args:
-        label: The most probable class, or None where the answer is withheld: the face is
-            too small or no class reaches the confidence that was asked for.
-        probability: Of the most probable class, 0-1; None for a face that is too small, or in
-            `live` has not been asked about yet.
-        probabilities: Of every class by name; empty for such a face.
-    """
-
-    label: str | None
-    probability: float | None
-    probabilities: Mapping[str, float]
+    auto_rotate: bool
+    min_face: float | None
+    min_confidence: float
+    filter: Mapping[str, str] | None
+    flip: bool
+    batch_size: int
+    threads: int | None
 
 
-NO_ANSWER = Prediction(None, None, {})
+class LoadSettings(Settings, total=False):
+    """The arguments of `FaceAttributes.load`."""
 
-
-@dataclass(frozen=True)
-class DescribedFace:
-    """A face and what the model says of it: ``face["gender"].label``.
-
-    Args:
-        face: Where it is.
-        predictions: By task name.
-        too_small: Whether it was too small to be asked about.
-        rejected: Whether the model's answer is not the one that was required of a face.
-    """
-
-    face: Face
-    predictions: Mapping[str, Prediction] = field(default_factory=dict)
-    too_small: bool = False
-    rejected: bool = False
-
-    def __getitem__(self, task: str) -> Prediction:
-        if task not in self.predictions:
-            known = ", ".join(self.predictions)
-            raise KeyError(f"The model has no task {task!r}; it knows {known}.")
-        return self.predictions[task]
-
-    @property
-    def box(self) -> Box:
-        """``(x0, y0, x1, y1)`` in pixels of the upright image."""
-        return self.face.box
-
-    @property
-    def landmarks(self) -> Landmarks | None:
-        """Five ``(x, y)`` or None."""
-        return self.face.landmarks
-
-    @property
-    def score(self) -> float:
-        """The detector's certainty, 0-1."""
-        return self.face.score
+    model: PathLike | None
+    detector: str | Detector
+    engine: str
+    offline: bool
+    precision: str | None
 
 
 class FaceAttributes:
@@ -156,7 +115,7 @@ class FaceAttributes:
         engine: str = "auto",
         offline: bool = False,
         precision: str | None = None,
-        **how,
+        **how: Unpack[Settings],
     ) -> FaceAttributes:
         """Open a model file, by default the one that comes with faceattr.
 
@@ -264,7 +223,7 @@ class FaceAttributes:
                 "FaceAttributes of a model object cannot be pickled, because whoever unpickles it "
                 "opens the model by its path: take FaceAttributes.load(path)."
             )
-        how = {name: getattr(self, name) for name in SETTINGS}
+        how = {name: getattr(self, name) for name in Settings.__annotations__}
         return partial(type(self).load, **self._opened, **how), ()
 
     def find(self, image: np.ndarray) -> list[Face]:
