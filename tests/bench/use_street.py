@@ -55,6 +55,8 @@ def main() -> None:
         copies(options.pictures, all_of_them, options.copies)
         copies(options.pictures, few, 1, most=3)
         for what, pictures in (("start", few), ("folder", all_of_them), ("face", None)):
+            if what not in options.what:
+                continue
             found: dict[str, list[Cost]] = {side: [] for side in sides}
             for _ in range(options.rounds):
                 for side, (code, model) in sides.items():
@@ -70,6 +72,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model-before", type=Path, help="by default --model")
     parser.add_argument("--detector", default="centerface")
     parser.add_argument("--copies", type=int, default=3)
+    parser.add_argument("--what", nargs="+", default=["start", "folder", "face"])
     parser.add_argument("--rounds", type=int, default=5)
     return parser.parse_args()
 
