@@ -211,7 +211,7 @@ def _kind(path: str) -> str:
 def _must_exist(path: str) -> None:
     if is_url(path):
         raise ValueError(
-            f"{path} is an address, and files are read from disks alone here. Fetch it first, or in "
+            f"{path} is an address, and only files are read here. Fetch it first, or in "
             "Python: faceattr.analyze(address, allow_urls=True)."
         )
     if path == STANDARD_INPUT or os.path.lexists(path):
