@@ -243,7 +243,7 @@ def test_the_command_embeds_into_another_file_and_shows_it(toy_model_path, tmp_p
     assert embedded.describe_copy(new) and embedded.describe_copy(toy_model_path) is None
     assert "with a LiteRT copy in" in capsys.readouterr().out
     assert main(["heads", str(new)]) == 0
-    assert "answered by litert" in capsys.readouterr().out
+    assert "answered by litert" in capsys.readouterr().err
     assert main(["export", str(toy_model_path), "--embed", "-o", str(new)]) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert main(["export", str(toy_model_path), "--embed", "--int8"]) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from faceattr.cli.options import by_name, command, names, pairs, start_keras
 
@@ -66,7 +67,7 @@ def heads(model, output=None, **given) -> int:
         tasks = edit_heads(path, output, rename_classes=classes, priors=priors, **given).tasks
     for task in tasks:
         print(f"{task.name}: {', '.join(task.classes)}")
-    print(_engines(path if output is None else output))
+    print(_engines(path if output is None else output), file=sys.stderr)
     return 0
 
 

