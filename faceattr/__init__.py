@@ -2,8 +2,8 @@
 
 The public names, each imported when it is first used, so that `import faceattr` is instant:
 
-Labelling: `FaceAttributes`, `DescribedFace`, `Prediction`, `Face`, `read_image`, `crop`,
-`CropRule`, `label`.
+Labelling: `analyze`, `FaceAttributes`, `DescribedFace`, `Prediction`, `Face`, `load_image`
+(`read_image` is the same), `crop`, `CropRule`, `label`.
 Training: `audit`, `train`, `evaluate`, `edit_heads`, `NewHeads`, `LabelMap`, `Network`, `Settings`,
 `Phase`, `FROZEN`, `FINETUNE`, `SCRATCH`, `TaskSampling`, `Augmentation`.
 Both: `Task`, `EXPRESSION`, `GENDER`, `AGE_GROUP`, `load_model`, `save_model`, `Description`,
@@ -27,7 +27,8 @@ _PLACES = {
     "CropRule": ("images.crop", "CropRule"),
     "crop": ("images.crop", "crop"),
     "Face": ("detection.base", "Face"),
-    "read_image": ("images.load", "read_image"),
+    "load_image": ("images.load", "load_image"),
+    "read_image": ("images.load", "load_image"),
     "Description": ("model.file", "Description"),
     "load_model": ("model.file", "load"),
     "save_model": ("model.file", "save"),
@@ -46,9 +47,10 @@ _PLACES = {
     "train": ("training.train", "train"),
     "audit": ("auditing.audit", "audit"),
     "evaluate": ("evaluation.evaluate", "evaluate"),
-    "DescribedFace": ("inference.predictor", "DescribedFace"),
+    "analyze": ("inference.analyze", "analyze"),
+    "DescribedFace": ("inference.results", "DescribedFace"),
     "FaceAttributes": ("inference.predictor", "FaceAttributes"),
-    "Prediction": ("inference.predictor", "Prediction"),
+    "Prediction": ("inference.results", "Prediction"),
     "label": ("inference.label", "label"),
 }
 _OLD_NAMES = {

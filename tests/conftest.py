@@ -42,6 +42,13 @@ def toy_network(tasks=(EXPRESSION, GENDER), dtype="float32") -> keras.Model:
     return keras.Model(crops, heads)
 
 
+@pytest.fixture(autouse=True)
+def no_copies(request, monkeypatch):
+    """Trainings make no LiteRT copy, which takes seconds, but where a test is about that."""
+    if "makes_copies" not in request.keywords:
+        monkeypatch.setattr("faceattr.training.train.add_copy", lambda *given: None)
+
+
 @pytest.fixture
 def toy_model_path(tmp_path):
     """A saved toy model of expression and gender."""

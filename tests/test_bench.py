@@ -49,6 +49,15 @@ def test_the_speed_of_labelling_is_measured(tmp_path, monkeypatch, capsys, toy_m
     assert cv2.getNumThreads() == threads
 
 
+@pytest.mark.slow
+def test_two_checkouts_are_measured_side_by_side(photographs, monkeypatch, capfd, toy_model_path):
+    Image.fromarray(data.astronaut()).save(photographs.parent / "one.jpg")
+    how = ["--before", Path(__file__).parents[1], "--model", toy_model_path, "--rounds", "1"]
+    start(monkeypatch, bench("use_street"), photographs.parent, *how, "--copies", "1")
+    printed = capfd.readouterr().out
+    assert all(printed.count(what) == 3 for what in ("start ", "folder ", "face "))
+
+
 def bench(name):
     return Path(__file__).parent / f"bench/{name}.py"
 

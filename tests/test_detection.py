@@ -5,9 +5,11 @@ import pytest
 from skimage import data
 from use_toys import YUNET, GreenSquares, attributes, draw
 
-from faceattr.detection import yunet
+from faceattr.detection import centerface, yunet
 from faceattr.detection.base import Face, WholePicture, choose_detector, find_rotated_faces, reduced
+from faceattr.detection.centerface import CenterFace
 from faceattr.images.crop import CropRule, crop
+from faceattr.inference.pipeline import opencv_threads
 from faceattr.progress import Progress
 
 ASTRONAUT = data.astronaut()
@@ -253,3 +255,29 @@ def test_a_download_is_checked_before_it_gets_its_name(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="could not be fetched"):
         yunet.cached_yunet()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_centerface_finds_the_same_in_onnx_runtime_and_in_opencv(monkeypatch):
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    image = data.astronaut()
+    fast = CenterFace()
+    found = fast(image)
+    with monkeypatch.context() as patch:
+        patch.setattr(centerface, "find_spec", lambda name: None)
+        plain = CenterFace()
+        others = plain(image)
+    assert (fast._own.net.backend, plain._own.net.backend) == ("onnxrt", "opencv")
+    assert found
+    for face, other in zip(found, others, strict=True):
+        assert face.box == pytest.approx(other.box, abs=0.01)
+        assert face.score == pytest.approx(other.score, abs=1e-4)
+
+
+def test_opencv_s_number_of_threads_is_that_of_onnx_runtime_too(monkeypatch):
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    asked, real = [], centerface._session
+    monkeypatch.setattr(centerface, "_session", lambda n: asked.append(n) or real(n))
+    for count in (1, 2):
+        with opencv_threads(count):
+            CenterFace()(data.astronaut())
+    assert asked == [1, 2]

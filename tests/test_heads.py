@@ -91,7 +91,9 @@ def test_what_cannot_be_is_one_sentence(path, capsys, options, message):
 
 def test_the_command_shows_heads_and_writes_only_to_a_file_of_its_own(path, capsys):
     assert cli.main(["heads", str(path)]) == 0
-    assert capsys.readouterr().out == "shade: dark, light\ntint: blue, green, red\n"
+    shown, engines = capsys.readouterr()
+    assert shown == "shade: dark, light\ntint: blue, green, red\n"
+    assert engines.startswith("answered by keras") and f"export {path} --embed" in engines
     assert cli.main(["heads", str(path), "--remove", "shade"]) == 2
     assert "give -o MODEL" in capsys.readouterr().err
     assert cli.main(["heads", str(path), "--remove", "shade", "-o", str(path)]) == 2

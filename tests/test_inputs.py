@@ -171,3 +171,8 @@ def test_a_name_that_is_no_utf8_is_still_text(tmp_path):
     assert found.name.endswith(r"caf\xe9.jpg")
     found.name.encode("utf-8")
     assert os.path.exists(found.path)
+
+
+def test_an_address_is_told_where_it_may_be_given():
+    with pytest.raises(ValueError, match=r"is an address.*allow_urls=True"):
+        Inputs("https://example.org/a.jpg")

@@ -17,13 +17,13 @@ LAYERS = (
     "data",
     "evaluation",
     "auditing",
+    "exporting",
     "training",
     "inference",
     "live",
-    "exporting",
     "cli",
 )
-LEARN = ("data", "evaluation", "auditing", "training")
+LEARN = ("data", "evaluation", "auditing", "exporting", "training")
 APART = {(use, learn) for use in ("inference", "live") for learn in LEARN}
 
 

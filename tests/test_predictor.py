@@ -190,7 +190,7 @@ GOOD = np.zeros((40, 40, 3), np.uint8)
 def test_what_is_no_image_is_refused_and_not_answered(image, received):
     describe = attributes()
     asked = (
-        lambda: describe(image),
+        lambda: describe.find(image),
         lambda: describe.cut(image, Face((0, 0, 9, 9), None, 1)),
         lambda: describe.predict([image]),
     )

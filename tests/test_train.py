@@ -22,6 +22,7 @@ from faceattr.evaluation.report import SCORES, write_report
 from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
 from faceattr.model.build import build
+from faceattr.model.embedded import describe_copy
 from faceattr.model.file import Description
 from faceattr.tasks import GENDER
 from faceattr.training import config, trainer
@@ -123,6 +124,7 @@ def test_an_interrupted_run_says_how_to_go_on(data, toy, monkeypatch, capsys):
     assert train(data, "--epochs", "frozen=1,finetune=0", "--resume") == 0
 
 
+@pytest.mark.makes_copies
 def test_the_library_prints_nothing_and_returns_what_was_measured(data, toy, capsys):
     phases = (replace(config.FROZEN, epochs=1),)
     result = faceattr.train(
@@ -134,6 +136,7 @@ def test_the_library_prints_nothing_and_returns_what_was_measured(data, toy, cap
     assert capsys.readouterr().out == ""
     assert result.model == data / "my.keras"
     assert result.scores["shade"].n == 4 and set(result.half_precision) == {"shade"}
+    assert "val faces of the training" in describe_copy(result.model).parity["crops"]
 
 
 @pytest.mark.parametrize(

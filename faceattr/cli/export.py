@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from rich.table import Column, Table
 
 from faceattr.cli.console import Terminal, show
@@ -15,8 +17,19 @@ def add_command(commands) -> None:
     add = parser.add_argument
     targets = ("onnx", "litert", "openvino", "saved_model")
     add("model", metavar="MODEL", help="a .keras file, or 'shipped'")
-    add("--to", required=True, choices=targets, help="the runtime to write for")
-    add("-o", "--output", metavar="FILE", help="by default the model's name with another ending")
+    one = parser.add_mutually_exclusive_group(required=True)
+    one.add_argument("--to", choices=targets, help="the runtime to write for")
+    one.add_argument(
+        "--embed",
+        action="store_true",
+        help="put a fast LiteRT copy into the model file itself, which label and live then use",
+    )
+    add(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="by default the model's name with another ending; with --embed the model itself",
+    )
     add(
         "--on",
         nargs="+",
@@ -30,15 +43,19 @@ def add_command(commands) -> None:
     add_label_options(parser)
 
 
-def export(model, to, **given) -> int:
+def export(model, to=None, embed=False, **given) -> int:
     """Write a model for another runtime. The file is kept only when it answers like the model; the
     comparison stands beside it in FILE.json. `faceattr label --model` takes the file."""
+    if embed and given.pop("int8", False):
+        raise ValueError("--embed takes int8 by itself where that answers alike: leave --int8 away")
     start_keras()
-    from faceattr.exporting.export import export as run
+    from faceattr.exporting import embed as copies
+    from faceattr.exporting import export as files
     from faceattr.exporting.parity import ParityReport
 
     show.register(ParityReport)(_show_parity)
-    run(model, to, label_map=label_map_of(given), progress=Terminal(), **given)
+    run = copies.embed if embed else partial(files.export, to=to)
+    run(model, label_map=label_map_of(given), progress=Terminal(), **given)
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from faceattr.cli.options import by_name, command, names, pairs, start_keras
 
@@ -64,4 +65,14 @@ def heads(model, output=None, **given) -> int:
         tasks = edit_heads(path, output, rename_classes=classes, priors=priors, **given).tasks
     for task in tasks:
         print(f"{task.name}: {', '.join(task.classes)}")
+    print(_engines(path if output is None else output), file=sys.stderr)
     return 0
+
+
+def _engines(path) -> str:
+    """What answers, by what is inside the file."""
+    from faceattr.model.embedded import describe_copy
+
+    if copy := describe_copy(path):
+        return f"answered by litert ({copy.precision} copy inside) or keras"
+    return f"answered by keras (`faceattr export {path} --embed` puts a fast copy in)"

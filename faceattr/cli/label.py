@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -15,12 +17,13 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
-from faceattr.cli.console import Aside, ctrl_c
+from faceattr.cli.console import Aside, ctrl_c, show
 from faceattr.cli.options import (
     INTERRUPTED,
+    add_engine,
     add_flip,
-    add_precision,
     by_name,
     command,
     duration,
@@ -40,9 +43,14 @@ def add_command(commands) -> None:
         help="folders (read recursively), pictures, videos, quoted patterns like 'a/**/*.jpg', "
         "text files of paths, or - for paths on standard input",
     )
-    add("-o", "--output", required=True, metavar="TABLE", help=".csv, .jsonl or .parquet")
+    add(
+        "-o",
+        "--output",
+        metavar="TABLE",
+        help=".csv, .jsonl or .parquet; without it the rows are printed, as CSV into a pipe",
+    )
     add("--model", metavar="MODEL", help="a file of `faceattr train` or `faceattr export`")
-    add_precision(parser)
+    add_engine(parser)
     add_flip(parser)
     add(
         "--detector",
@@ -99,10 +107,12 @@ def add_command(commands) -> None:
 ARTIFACTS = {"save_crops": "crops", "annotate": "annotated", "gallery": "gallery"}
 
 
-def label(output, inputs, quiet=False, **given) -> int:
+def label(inputs, output=None, quiet=False, **given) -> int:
     """Find the faces of many pictures and write a table of their attributes."""
     if "every" in given:
         given["every"] = duration(given["every"])
+    if output is None:
+        return _print_rows(inputs, given)
     from faceattr.images.inputs import Inputs
     from faceattr.inference.artifacts import Artifacts
     from faceattr.inference.label import label_to
@@ -135,6 +145,50 @@ def label(output, inputs, quiet=False, **given) -> int:
     for line in report(summary, output, found_with, artifacts.folders):
         console.print(line)
     return INTERRUPTED if summary.interrupted else 0
+
+
+def _print_rows(inputs, given: dict) -> int:
+    """The rows without a file: a table on a terminal, CSV anywhere else."""
+    from faceattr.inference.label import describe_inputs
+    from faceattr.inference.table import TableOptions
+
+    for name in (*ARTIFACTS, *(f.name for f in fields(TableOptions))):
+        if name in given:
+            raise ValueError(f"--{name.replace('_', '-')} needs a table: give -o TABLE.")
+    attributes = open_attributes(given, Aside())
+    rows = describe_inputs(inputs, attributes, **given)
+    if sys.stdout.isatty():
+        show(_shown(rows, attributes.tasks))
+        return 0
+    try:
+        for piece in _as_csv(rows, attributes.tasks):
+            print(piece, end="", flush=True)
+    except BrokenPipeError:  # whoever reads has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _as_csv(rows, tasks) -> Iterator[str]:
+    from faceattr.inference.schema import CsvSerializer, columns
+
+    serializer = CsvSerializer(columns(tasks))
+    yield serializer.header.decode()
+    for row in rows:
+        yield serializer.encode([row]).decode()
+
+
+def _shown(rows, tasks) -> Table:
+    """What a person wants to see of the rows: where, and the answers."""
+    table = Table("path", "status", "face", "x0, y0, x1, y1", *(task.name for task in tasks))
+    for row in rows:
+        box = ", ".join(
+            f"{row[side]:.0f}" for side in ("x0", "y0", "x1", "y1") if row[side] is not None
+        )
+        answers = ((row[task.name], row[f"{task.name}_prob"]) for task in tasks)
+        told = [f"{name} {sure:.0%}" if name else "" for name, sure in answers]
+        face = "" if row["face"] is None else str(row["face"])
+        table.add_row(row["path"], row["reason"] or row["status"], face, box, *told)
+    return table
 
 
 def report(summary, output, detector: str, folders: Sequence = ()) -> Iterator[str]:

@@ -158,12 +158,21 @@ def start_keras() -> None:
         keras.ops.zeros(1)
 
 
-def add_precision(parser: argparse.ArgumentParser) -> None:
-    """In how many bits the network computes."""
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """What computes the answers, with how many threads and in how many bits."""
+    parser.add_argument(
+        "--engine",
+        choices=("auto", "keras", "litert"),
+        help="keras: the network itself; litert: the fast copy inside the model file; auto: the "
+        "copy where there is one",
+    )
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="how many compute (one a processor)"
+    )
     parser.add_argument(
         "--precision",
         choices=("float32", "bfloat16"),
-        help="bfloat16 is twice as fast where the processor has it (float32)",
+        help="of the network itself: bfloat16 is twice as fast where the processor has it",
     )
 
 
@@ -224,9 +233,9 @@ def open_attributes(given: dict, progress):
     from faceattr.progress import suppress_stderr
 
     offline, name = given.pop("offline", False), given.pop("detector", "auto")
-    options = signature(FaceAttributes).parameters.values()
-    keywords = [one.name for one in options if one.kind is Parameter.KEYWORD_ONLY]
-    how = {n: given.pop(n) for n in ("model", "precision", *keywords) if n in given}
+    named = [signature(one).parameters.values() for one in (FaceAttributes, FaceAttributes.load)]
+    keywords = [one.name for of in named for one in of if one.kind is Parameter.KEYWORD_ONLY]
+    how = {n: given.pop(n) for n in ("model", *keywords) if n in given}
     detector = choose_detector(name, offline=offline, progress=progress)
     with suppress_stderr():
         return FaceAttributes.load(detector=detector, **how)

@@ -195,7 +195,11 @@ class PerThread(threading.local):
     """Holds a network of its own for every thread: OpenCV's must not be shared."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
         self.net = make()  # Python calls this once in each thread
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self._make,)
 
 
 def min_decode_size(detector: Detector) -> int | None:

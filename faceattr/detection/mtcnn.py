@@ -40,6 +40,9 @@ class Mtcnn(NetworkDetector):
         self._net = MTCNN()
         self._one_at_a_time = threading.Lock()
 
+    def __reduce__(self) -> tuple:
+        return type(self), (self.long_side, self.threshold)
+
     def detect(self, image: np.ndarray) -> np.ndarray:
         with self._one_at_a_time:
             answers = self._net.detect_faces(image, box_format="xyxy")

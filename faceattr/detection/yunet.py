@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,20 +49,7 @@ class YuNet(NetworkDetector):
             raise FileNotFoundError(f"There is no detector file {file}")
         known = known_as(file) or "another"
         super().__init__("yunet", file.name, file=known, long_side=long_side, threshold=threshold)
-        self._file = file
-        self._own = PerThread(self._open)
-
-    def _open(self) -> Any:
-        # OpenCV 5 warns of a default of its own that its new engine does not know.
-        loud = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-        try:
-            return cv2.FaceDetectorYN.create(
-                str(self._file), "", (320, 320), score_threshold=self.threshold
-            )
-        except cv2.error as error:
-            raise ValueError(f"{self._file} is not a YuNet file that OpenCV can use.") from error
-        finally:
-            cv2.utils.logging.setLogLevel(loud)
+        self._own = PerThread(partial(_open, file, threshold))
 
     def detect(self, image: np.ndarray) -> np.ndarray:
         net = self._own.net
@@ -70,6 +58,17 @@ class YuNet(NetworkDetector):
         if rows is None:
             return np.empty((0, 15))
         return np.hstack([rows[:, :2], rows[:, :2] + rows[:, 2:4], rows[:, 4:15]])
+
+
+def _open(file: Path, threshold: float) -> Any:
+    # OpenCV 5 warns of a default of its own that its new engine does not know.
+    loud = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        return cv2.FaceDetectorYN.create(str(file), "", (320, 320), score_threshold=threshold)
+    except cv2.error as error:
+        raise ValueError(f"{file} is not a YuNet file that OpenCV can use.") from error
+    finally:
+        cv2.utils.logging.setLogLevel(loud)
 
 
 def cached_yunet(*, offline: bool = False) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -149,7 +150,7 @@ def _page(
         "bytes": sum(file.stat().st_size for file in runtime.files_of(part)),
         "provenance": {
             "by": f"faceattr {__version__}",
-            "with": {name: _version(name) for name in LIBRARIES if _version(name)},
+            "with": versions(),
             "on": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
             "date": datetime.now(UTC).date().isoformat(),
             "from": {"file": path.name, "sha256": runtime.sha256_of(path)},
@@ -159,11 +160,13 @@ def _page(
     }
 
 
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def versions() -> dict[str, str]:
+    """By name, the libraries that have a part in an export and are installed."""
+    found = {}
+    for name in LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def _keep(part: Path, output: Path, page: Mapping[str, Any]) -> None:

@@ -284,6 +284,7 @@ def check_parity(
     tasks: Sequence[Task],
     shown: ParityData,
     progress: Progress = SILENT,
+    batches: Sequence[int] = BATCHES,
 ) -> ParityReport:
     """Ask both about the same crops and time them side by side.
 
@@ -293,19 +294,19 @@ def check_parity(
         tasks: The model's tasks.
         shown: The crops, with whatever labels are known.
         progress: May follow the crops and the timing.
+        batches: How many crops are asked at once when it is timed.
     """
     rows = shown.rows
     before, after = (
         predict(model, rows, TOGETHER, progress, f"asking the {name}")
         for name, model in (("network", network), ("file", file))
     )
-    limits = FLOAT if file.precision == "float32" else INT8
+    limits = INT8 if file.precision == "int8" else FLOAT
     heads = {
         task.name: _agreement(task, rows, before[task.name], after[task.name]) for task in tasks
     }
-    return ParityReport(
-        shown.about, heads, limits, _times(network, file, rows.crops[rows.index[:1]], progress)
-    )
+    times = _times(network, file, rows.crops[rows.index[:1]], batches, progress)
+    return ParityReport(shown.about, heads, limits, times)
 
 
 def _agreement(
@@ -342,11 +343,15 @@ def _labelled(
 
 
 def _times(
-    network: keras.Model, file: ExportedModel, crop: np.ndarray, progress: Progress
+    network: keras.Model,
+    file: ExportedModel,
+    crop: np.ndarray,
+    batches: Sequence[int],
+    progress: Progress,
 ) -> dict[int, dict[str, float]]:
     """Medians of calls in turn, so that whatever else the machine does hits both."""
     found = {}
-    for size in progress.track(BATCHES, "timing both"):
+    for size in progress.track(batches, "timing both"):
         batch = np.repeat(crop, size, axis=0)
         seconds = _in_turn((network, file), batch)
         names = ("network", "file")

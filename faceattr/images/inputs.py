@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from faceattr.images.fetch import is_url
 from faceattr.images.load import PathLike, as_paths
 
 # What a folder's files must end in to count; HEIC is in it so that such a file gets its row
@@ -208,6 +209,11 @@ def _kind(path: str) -> str:
 
 
 def _must_exist(path: str) -> None:
+    if is_url(path):
+        raise ValueError(
+            f"{path} is an address, and only files are read here. Fetch it first, or in "
+            "Python: faceattr.analyze(address, allow_urls=True)."
+        )
     if path == STANDARD_INPUT or os.path.lexists(path):
         return
     if glob.has_magic(path) and next(_fitting(path), None):

@@ -1,8 +1,9 @@
-"""Picture files in, upright RGB arrays out: everything odd about a file ends here."""
+"""Images of any kind in, upright RGB arrays out: everything odd about one ends here."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import os
 import stat
@@ -10,11 +11,16 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from faceattr.images.fetch import fetch, is_url
+
 PathLike = str | os.PathLike[str]
+ImageSource = PathLike | bytes | BinaryIO | Image.Image | np.ndarray
+NAMELESS = "the file given"  # what the bytes of a file are called where a path has its name
 # EXIF orientations that exchange width and height.
 LYING = (5, 6, 7, 8)
 # Pixels of the largest picture that is read: those of the largest telephones' cameras.
@@ -79,12 +85,24 @@ class Picture:
         return max(self.full_size) / max(self.image.shape[:2])
 
 
-def read_image(path: PathLike, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Read a picture file.
+def load_image(
+    source: ImageSource,
+    *,
+    bgr: bool = False,
+    allow_urls: bool = False,
+    max_pixels: int = MAX_PIXELS,
+) -> np.ndarray:
+    """An image from wherever it is.
 
     Args:
-        path: Any format that Pillow reads. EXIF rotation is applied, transparency is blended
-            over white, 16 bits are scaled to 8, of an animation the first frame is taken.
+        source: A path, the `bytes` of a file, an open binary file, an ``http(s)://`` address, an
+            image of Pillow, or an array: RGB ``(h, w, 3)``, grey ``(h, w)`` or RGBA ``(h, w, 4)``,
+            ``uint8`` or floats from 0 to 1. Of files any format that Pillow reads; EXIF rotation
+            is applied, transparency is blended over white, 16 bits are scaled to 8, of an
+            animation the first frame is taken.
+        bgr: The array's channels are BGR or BGRA, as OpenCV gives them.
+        allow_urls: Fetch addresses, of up to 64 million bytes in up to 20 seconds. Never allow
+            it for texts that strangers send: they could name addresses inside your own network.
         max_pixels: A file with more of them is not read: a few bytes can claim gigabytes.
 
     Returns:
@@ -92,10 +110,95 @@ def read_image(path: PathLike, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
     Raises:
         OSError: There is no such file or it may not be read.
-        ValueError: The file is empty, truncated, no picture or far too large; the message
-            says which.
+        ValueError: It is empty, truncated, no image or far too large; the message says which.
     """
-    return read_picture(path, max_pixels=max_pixels).image
+    if isinstance(source, np.ndarray):
+        return image_of_array(source, bgr=bgr)
+    if bgr:
+        raise ValueError("bgr=True is for arrays; files and Pillow know the order of their colours")
+    if isinstance(source, Image.Image):
+        return _of_pillow(source, max_pixels)
+    return read_picture(content_of(source, allow_urls=allow_urls), max_pixels=max_pixels).image
+
+
+read_image = load_image  # what it was called
+
+
+def content_of(source: object, *, allow_urls: bool = False) -> PathLike | bytes:
+    """A path as it is; the content of bytes, open files and addresses.
+
+    Raises:
+        ValueError: It is none of them, or an address and these are not allowed.
+        OSError: It cannot be read.
+    """
+    if isinstance(source, bytes | bytearray | memoryview):
+        return bytes(source)
+    if is_url(source):
+        if not allow_urls:
+            raise ValueError(f"{source} is an address, which is fetched with allow_urls=True alone")
+        return fetch(str(source))
+    if isinstance(source, str | os.PathLike):
+        return source
+    if callable(read := getattr(source, "read", None)):
+        if isinstance(content := read(), bytes):
+            return content
+        raise ValueError(f"An open file gives bytes: open it with 'rb'. Received: {source!r:.100}")
+    raise ValueError(
+        "An image is a path, bytes, an open file, an address, an image of Pillow or an array. "
+        f"Received: {type(source).__name__}"
+    )
+
+
+def image_of_array(pixels: np.ndarray, *, bgr: bool = False) -> np.ndarray:
+    """RGB ``uint8`` ``(h, w, 3)`` of an array of another kind, see `load_image`.
+
+    Raises:
+        ValueError: It is no image.
+    """
+    levels = _levels(pixels)
+    if levels.ndim == 2:
+        levels = levels[..., None]
+    channels = levels.shape[-1] if levels.ndim == 3 and levels.size else 0
+    if channels not in (1, 3, 4):
+        hint = ", which has its channels first: np.moveaxis(image, 0, -1) moves them"
+        is_first = pixels.ndim == 3 and pixels.shape[0] in (1, 3, 4)
+        raise ValueError(
+            "An array is an image of shape (height, width), (height, width, 3) or (height, width, "
+            f"4). Received: {pixels.shape}{hint if is_first else ''}"
+        )
+    if channels == 1:
+        return np.repeat(levels, 3, axis=-1)
+    if channels == 4:
+        levels = _over_white(levels)
+    return np.ascontiguousarray(levels[..., ::-1] if bgr else levels)
+
+
+def _levels(pixels: np.ndarray) -> np.ndarray:
+    """The same array in ``uint8``."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    if not np.issubdtype(pixels.dtype, np.floating):
+        raise ValueError(
+            "The levels of an array are uint8 from 0 to 255 or floats from 0 to 1. Received: "
+            f"{pixels.dtype}"
+        )
+    low, high = (pixels.min(), pixels.max()) if pixels.size else (0, 0)
+    if not (low >= 0 and high <= 1):  # so that NaN is refused
+        raise ValueError(
+            f"The levels of floats lie between 0 and 1. Received: {low:.4g} to {high:.4g}"
+        )
+    return np.round(pixels * 255).astype(np.uint8)
+
+
+def _over_white(levels: np.ndarray) -> np.ndarray:
+    alpha = levels[..., 3:].astype(np.float32) / 255
+    return np.round(levels[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+
+
+def _of_pillow(image: Image.Image, max_pixels: int) -> np.ndarray:
+    with _reasons("the image"):
+        _must_be_small(image, max_pixels)
+        return _to_rgb(ImageOps.exif_transpose(image))
 
 
 def checked_limit(max_pixels: int) -> int:
@@ -105,9 +208,10 @@ def checked_limit(max_pixels: int) -> int:
     return max_pixels
 
 
-def reason_of(error: Exception, path: PathLike) -> str:
+def reason_of(error: Exception, path: PathLike = NAMELESS) -> str:
     """Why a file cannot be read, in one line without its name."""
     text = getattr(error, "strerror", None) or str(error).removeprefix(f"{os.fspath(path)}: ")
+    text = text.removeprefix(f"{NAMELESS}: ")
     return " ".join(text.split()) or type(error).__name__
 
 
@@ -118,7 +222,7 @@ def as_paths(paths: PathLike | Sequence[PathLike]) -> list[str]:
 
 
 def validate_image(image: object) -> None:
-    """Refuse what is not as `read_image` gives it; other numbers would be answered all the same.
+    """Refuse what is not as `load_image` gives it; other numbers would be answered all the same.
 
     Raises:
         ValueError: It is not an RGB ``uint8`` array of shape ``(height, width, 3)``.
@@ -131,13 +235,13 @@ def validate_image(image: object) -> None:
     else:
         received = type(image).__name__
     raise ValueError(
-        "An image is an RGB uint8 array of shape (height, width, 3), as faceattr.read_image gives "
+        "An image is an RGB uint8 array of shape (height, width, 3), as faceattr.load_image gives "
         f"it. Received: {received}"
     )
 
 
 def read_picture(
-    path: PathLike,
+    source: PathLike | bytes,
     at_least: int | None = None,
     *,
     max_pixels: int = MAX_PIXELS,
@@ -146,73 +250,83 @@ def read_picture(
     """Read a picture file, a JPEG at reduced scale where that is enough.
 
     Args:
-        path: As for `read_image`.
+        source: A path, or what is in the file.
         at_least: The longer side that must remain, in pixels. A JPEG is then decoded at a
             half, quarter or eighth, which costs a fraction of the time. None reads it whole.
-        max_pixels: As for `read_image`.
+        max_pixels: As for `load_image`.
         reserve: Is called before a picture is decoded with the bytes that may take at once.
 
     Raises:
-        OSError, ValueError: As for `read_image`.
+        OSError, ValueError: As for `load_image`.
     """
-    path = Path(path)
-    with _reasons(path):
-        _must_have_content(path)
-        with _opened(path, max_pixels) as opened:
-            full_size = opened.size[::-1]
-            if at_least:
-                # Of the scales that JPEG offers, Pillow takes the smallest not below this.
-                share = min(1.0, at_least / max(opened.size))
-                width, height = (max(1, round(side * share)) for side in opened.size)
-                opened.draft(None, (width, height))
-            reserve(math.prod(opened.size) * BYTES_A_PIXEL)
-            opened.load()  # which turns a TIFF by itself
-            if opened.getexif().get(ExifTags.Base.Orientation, 1) in LYING:
-                full_size = full_size[::-1]
-            ImageOps.exif_transpose(opened, in_place=True)
-            image = _to_rgb(opened)
+    name = NAMELESS if isinstance(source, bytes) else source
+    with _reasons(name), _opened(_with_content(source), max_pixels) as opened:
+        full_size = opened.size[::-1]
+        if at_least:
+            # Of the scales that JPEG offers, Pillow takes the smallest not below this.
+            share = min(1.0, at_least / max(opened.size))
+            width, height = (max(1, round(side * share)) for side in opened.size)
+            opened.draft(None, (width, height))
+        reserve(math.prod(opened.size) * BYTES_A_PIXEL)
+        opened.load()  # which turns a TIFF by itself
+        if opened.getexif().get(ExifTags.Base.Orientation, 1) in LYING:
+            full_size = full_size[::-1]
+        ImageOps.exif_transpose(opened, in_place=True)
+        image = _to_rgb(opened)
     return Picture(image, full_size)
 
 
-def _opened(path: Path, max_pixels: int) -> Image.Image:
+def _opened(file: Path | BinaryIO, max_pixels: int) -> Image.Image:
     """An opened file, not yet decoded."""
     try:
-        opened = Image.open(path)
+        opened = Image.open(file)
     except Image.DecompressionBombError:
         # Pillow's own limit holds for the whole process; ours is checked below.
         with _beyond_pillows_limit:
             before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             try:
-                opened = Image.open(path)
+                opened = Image.open(file)
             finally:
                 Image.MAX_IMAGE_PIXELS = before
+    try:
+        _must_be_small(opened, max_pixels)
+    except ValueError:
+        opened.close()
+        raise
+    return opened
+
+
+def _must_be_small(opened: Image.Image, max_pixels: int) -> None:
     width, height = opened.size
     if width * height > max_pixels:
-        opened.close()
         raise ValueError(
             f"too large: {width}x{height} are {width * height / 1e6:,.4g} million pixels, and at "
             f"most {max_pixels / 1e6:,g} million are read (--max-pixels)"
         )
-    return opened
 
 
-def _must_have_content(path: Path) -> None:
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError("not a file but a folder or a device")
-    if status.st_size == 0:
+def _with_content(source: PathLike | bytes) -> Path | BinaryIO:
+    if isinstance(source, bytes):
+        size = len(source)
+    else:
+        status = Path(source).stat()
+        size = status.st_size
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("not a file but a folder or a device")
+    if size == 0:
         raise ValueError("empty file")
+    return io.BytesIO(source) if isinstance(source, bytes) else Path(source)
 
 
 @contextlib.contextmanager
-def _reasons(path: Path) -> Iterator[None]:
-    """Turn whatever is raised for a bad file into one ValueError: path and reason."""
+def _reasons(name: object) -> Iterator[None]:
+    """Turn whatever is raised for a bad file into one ValueError: its name and the reason."""
     try:
         yield
     except (FileNotFoundError, PermissionError):
         raise
     except Exception as error:
-        raise ValueError(f"{path}: {_reason(error)}") from error
+        raise ValueError(f"{name}: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:

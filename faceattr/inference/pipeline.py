@@ -5,7 +5,6 @@ What is in flight is bounded, so memory does not grow with the number of picture
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import deque
@@ -16,6 +15,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import cv2
+
+from faceattr.model.runtime import count_threads
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -41,16 +42,8 @@ class StageTimes:
 
 
 def count_workers(workers: int | None = None) -> int:
-    """As many threads as were asked for, else as many as this process may use processors.
-
-    Raises:
-        ValueError: Fewer than one was asked for.
-    """
-    if workers is not None and workers < 1:
-        raise ValueError(f"At least 1 worker decodes and detects. Received: {workers}")
-    if workers is None and hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return workers or os.cpu_count() or 1
+    """As `count_threads`, of those that decode and detect."""
+    return count_threads(workers, "worker decodes and detects")
 
 
 def prefetch_map(work: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
@@ -68,35 +61,35 @@ def prefetch_map(work: Callable[[T], R], items: Iterable[T], workers: int) -> It
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-class _OneOpencvThreadEach:
-    """Many pictures at once use the processors better than many threads on one picture.
+class _OpencvThreads:
+    """A number of OpenCV's threads for a ``with`` block; None leaves it as it is.
 
-    The number of OpenCV's threads is the process' own: the first of several jobs sets it, and the
-    last one that ends restores it.
+    The number is the process' own: the first of several blocks at once sets it, and the last one
+    that ends restores it.
     """
 
     def __init__(self) -> None:
-        self._jobs = 0
+        self._blocks = 0
         self._before = 0
         self._lock = threading.Lock()
 
     @contextmanager
-    def __call__(self, workers: int) -> Iterator[None]:
-        if workers == 1:
+    def __call__(self, count: int | None) -> Iterator[None]:
+        if count is None:
             yield
             return
         with self._lock:
-            if self._jobs == 0:
+            if self._blocks == 0:
                 self._before = cv2.getNumThreads()
-                cv2.setNumThreads(1)
-            self._jobs += 1
+                cv2.setNumThreads(count)
+            self._blocks += 1
         try:
             yield
         finally:
             with self._lock:
-                self._jobs -= 1
-                if self._jobs == 0:
+                self._blocks -= 1
+                if self._blocks == 0:
                     cv2.setNumThreads(self._before)
 
 
-one_opencv_thread_each = _OneOpencvThreadEach()
+opencv_threads = _OpencvThreads()

@@ -3,84 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
 
 from faceattr.compatibility import renamed_arguments
 from faceattr.detection.base import Detector, Face, choose_detector, find_rotated_faces
-from faceattr.images.crop import Box, CropRule, Landmarks, crop
-from faceattr.images.load import PathLike, validate_image
+from faceattr.images.crop import CropRule, crop
+from faceattr.images.load import MAX_PIXELS, ImageSource, PathLike, load_image, validate_image
+from faceattr.inference.pipeline import opencv_threads
+from faceattr.inference.results import NO_ANSWER, DescribedFace, Prediction
 from faceattr.model import file as model_file
 from faceattr.model import runtime
 from faceattr.tasks import Task
 
 if TYPE_CHECKING:
     import keras
+    import pyarrow
 
 # Where a model's description has no accuracy by size: below this a face is a dozen pixels.
 MIN_FACE = 12.0
 PRECISIONS = ("float32", "bfloat16")
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """One task's answer for one face.
+class Settings(TypedDict, total=False):
+    """The named arguments of `FaceAttributes`."""
 
-    Args:
-        label: The most probable class, or None where the answer is withheld: the face is
-            too small or no class reaches the confidence that was asked for.
-        probability: Of the most probable class, 0-1; None for a face that is too small, or in
-            `live` has not been asked about yet.
-        probabilities: Of every class by name; empty for such a face.
-    """
-
-    label: str | None
-    probability: float | None
-    probabilities: Mapping[str, float]
+    auto_rotate: bool
+    min_face: float | None
+    min_confidence: float
+    filter: Mapping[str, str] | None
+    flip: bool
+    batch_size: int
+    threads: int | None
 
 
-NO_ANSWER = Prediction(None, None, {})
+class LoadSettings(Settings, total=False):
+    """The arguments of `FaceAttributes.load`."""
 
-
-@dataclass(frozen=True)
-class DescribedFace:
-    """A face and what the model says of it: ``face["gender"].label``.
-
-    Args:
-        face: Where it is.
-        predictions: By task name.
-        too_small: Whether it was too small to be asked about.
-        rejected: Whether the model's answer is not the one that was required of a face.
-    """
-
-    face: Face
-    predictions: Mapping[str, Prediction] = field(default_factory=dict)
-    too_small: bool = False
-    rejected: bool = False
-
-    def __getitem__(self, task: str) -> Prediction:
-        if task not in self.predictions:
-            known = ", ".join(self.predictions)
-            raise KeyError(f"The model has no task {task!r}; it knows {known}.")
-        return self.predictions[task]
-
-    @property
-    def box(self) -> Box:
-        """``(x0, y0, x1, y1)`` in pixels of the upright image."""
-        return self.face.box
-
-    @property
-    def landmarks(self) -> Landmarks | None:
-        """Five ``(x, y)`` or None."""
-        return self.face.landmarks
-
-    @property
-    def score(self) -> float:
-        """The detector's certainty, 0-1."""
-        return self.face.score
+    model: PathLike | None
+    detector: str | Detector
+    engine: str
+    offline: bool
+    precision: str | None
 
 
 @renamed_arguments(upright="auto_rotate", require="filter")
@@ -101,6 +68,7 @@ class FaceAttributes:
         flip: Ask about every face and its mirror image and average the answers, in twice the
             model's time.
         batch_size: Most crops that go through the model at once.
+        threads: How many find faces; those that answer are the model's own (see `load`).
     """
 
     def __init__(
@@ -115,6 +83,7 @@ class FaceAttributes:
         filter: Mapping[str, str] | None = None,
         flip: bool = False,
         batch_size: int = 32,
+        threads: int | None = None,
     ) -> None:
         if not 0 <= min_confidence <= 1:
             raise ValueError(f"A confidence lies between 0 and 1. Received: {min_confidence}")
@@ -132,9 +101,12 @@ class FaceAttributes:
         self.filter = _checked(filter or {}, description.tasks)
         self.flip = flip
         self.batch_size = batch_size
-        # Where the model came from and how it computes; `load` knows.
+        self.threads = threads
+        self.engine: str = getattr(model, "engine", "keras")
+        self.precision: str = getattr(model, "precision", PRECISIONS[0])
+        # Where the model came from, and what opens it again; `load` knows.
         self.path: Path | None = None
-        self.precision = PRECISIONS[0]
+        self._opened: dict[str, Any] | None = None
 
     @classmethod
     def load(
@@ -142,9 +114,10 @@ class FaceAttributes:
         model: PathLike | None = None,
         detector: str | Detector = "auto",
         *,
+        engine: str = "auto",
         offline: bool = False,
-        precision: str = "float32",
-        **how,
+        precision: str | None = None,
+        **how: Unpack[Settings],
     ) -> FaceAttributes:
         """Open a model file, by default the one that comes with faceattr.
 
@@ -153,32 +126,46 @@ class FaceAttributes:
                 ``"shipped"``.
             detector: ``"auto"``, ``"centerface"``, ``"yunet"``, ``"mtcnn"``, ``"none"`` (the
                 picture is the face), the path of a YuNet ``.onnx`` file, or a detector of your own.
+            engine: ``"litert"`` answers by the copy inside a model file, several times as fast
+                and without TensorFlow and Keras; ``"keras"`` by the network itself; ``"auto"``
+                by the copy where there is one and no precision is asked for.
             offline: Forbid the one download there is, YuNet's file.
-            precision: ``"bfloat16"`` takes half the time for a face on processors that have it
-                (AMX, AVX512-BF16) and much more on others; probabilities differ by about 0.001.
-            **how: The other arguments of `FaceAttributes`.
+            precision: Of the network itself. ``"bfloat16"`` takes half the time of ``"float32"``
+                on processors that have it (AMX, AVX512-BF16) and much more on others;
+                probabilities differ by about 0.001.
+            **how: The other arguments of `FaceAttributes`. `threads` also bounds those that answer,
+                other than TensorFlow's, which belong to the process.
 
         Raises:
             FileNotFoundError, ValueError: There is no such model, it is damaged, or the
                 detector cannot be had; the message says the cure.
         """
-        if precision not in PRECISIONS:
-            raise ValueError(
-                f"A precision is one of {', '.join(PRECISIONS)}. Received: {precision!r}"
-            )
         path = model_file.path_of(model or model_file.SHIPPED)
-        if precision == "bfloat16" and runtime.is_exported(path):
-            raise ValueError(f"{path} computes as it was exported: leave the precision away.")
+        engine = _engine_for(path, engine, precision)
         runtime.describe(path)  # a wrong file fails before the slow import of Keras
+        named = detector
         if isinstance(detector, str):
             detector = choose_detector(detector, offline=offline)
-        network, description = runtime.load(path)
-        if isinstance(network, runtime.ExportedModel):
-            precision = network.precision
-        elif precision == "bfloat16":
+            named = detector.provenance["name"] if named == "auto" else named
+        network, description = runtime.load(path, engine, how.get("threads"))
+        if precision == "bfloat16" and not isinstance(network, runtime.ExportedModel):
             network = _in_bfloat16(network, description)
         attributes = cls(network, description, detector, **how)
-        attributes.path, attributes.precision = path, precision
+        if attributes.engine == "keras":
+            attributes.precision = precision or attributes.precision
+        elif precision not in (None, attributes.precision):
+            raise ValueError(
+                f"{path} computes as it was exported, in {attributes.precision}: leave the "
+                "precision away."
+            )
+        name = model_file.SHIPPED if model in (None, model_file.SHIPPED) else path.absolute()
+        attributes.path = path
+        attributes._opened = {
+            "model": name,
+            "detector": named,
+            "engine": attributes.engine if attributes.engine in runtime.ENGINES else "auto",
+            "precision": precision,
+        }
         return attributes
 
     @property
@@ -191,11 +178,55 @@ class FaceAttributes:
         """How this model wants a face to be cut."""
         return self.description.crop
 
-    def __call__(self, image: np.ndarray) -> list[DescribedFace]:
-        """Find and describe the faces of an RGB ``uint8`` image ``(h, w, 3)``."""
+    def __call__(
+        self, image: ImageSource, *, bgr: bool = False, allow_urls: bool = False
+    ) -> list[DescribedFace]:
+        """Find and describe the faces of one image; arguments as for `faceattr.load_image`."""
+        image = load_image(image, bgr=bgr, allow_urls=allow_urls)
         faces = self.find(image)
         large = [face for face in faces if self.is_large(face)]
         return self.described(faces, self.predict([self.cut(image, face) for face in large]))
+
+    def label_batch(
+        self,
+        images: Sequence[ImageSource] | Mapping[str, Sequence],
+        *,
+        bgr: bool = False,
+        allow_urls: bool = False,
+        workers: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> pyarrow.Table:
+        """Find and describe the faces of many images: ``data.map_batches(attributes.label_batch)``.
+
+        Args:
+            images: Whatever `faceattr.load_image` takes; or columns: ``path`` (names, read where
+                nothing else is there), ``bytes`` (of files) or ``image`` (arrays).
+            bgr, allow_urls, max_pixels: As for `faceattr.load_image`.
+            workers: Threads that decode and detect; by default one a processor.
+
+        Returns:
+            The columns of the table that `faceattr label` writes: in order, one row a face and
+            at least one an image; ``path`` is empty where only content was given. An image that
+            cannot be read has the status ``unreadable`` and a reason. How many images come at
+            once makes no difference.
+
+        Raises:
+            ValueError: The columns are not as told above.
+        """
+        from faceattr.inference.batch import label_batch
+
+        how: dict[str, Any] = {"workers": workers, "max_pixels": max_pixels}
+        return label_batch(self, images, bgr=bgr, allow_urls=allow_urls, **how)
+
+    def __reduce__(self) -> tuple:
+        """What opens the same model and detector again, in whoever unpickles it."""
+        if self._opened is None:
+            raise ValueError(
+                "FaceAttributes of a model object cannot be pickled, because whoever unpickles it "
+                "opens the model by its path: take FaceAttributes.load(path)."
+            )
+        how = {name: getattr(self, name) for name in Settings.__annotations__}
+        return partial(type(self).load, **self._opened, **how), ()
 
     def find(self, image: np.ndarray) -> list[Face]:
         """The faces of an RGB ``uint8`` image ``(h, w, 3)``, from left to right.
@@ -204,9 +235,10 @@ class FaceAttributes:
             ValueError: It is no such image.
         """
         validate_image(image)
-        return (
-            find_rotated_faces(self.detector, image) if self.auto_rotate else self.detector(image)
-        )
+        with opencv_threads(self.threads):
+            if self.auto_rotate:
+                return find_rotated_faces(self.detector, image)
+            return self.detector(image)
 
     def is_large(self, face: Face) -> bool:
         """Whether the model can say anything about a face of this size."""
@@ -289,6 +321,16 @@ def _checked(filter: Mapping[str, str], tasks: Iterable[Task]) -> dict[str, str]
             f"{', '.join(known)}."
         )
     return {name: known[name].class_of(label) for name, label in filter.items()}
+
+
+def _engine_for(path: Path, engine: str, precision: str | None) -> str:
+    """The engine to open; a precision that was asked for is Keras'."""
+    if precision not in (None, *PRECISIONS):
+        raise ValueError(f"A precision is one of {', '.join(PRECISIONS)}. Received: {precision!r}")
+    own = runtime.engine_of(path)
+    if runtime.is_exported(path) and engine not in ("auto", own):
+        raise ValueError(f"{path} is an exported model for {own}: leave the engine away.")
+    return "keras" if engine == "auto" and precision is not None else engine
 
 
 def _in_bfloat16(network: keras.Model, description: model_file.Description) -> keras.Model:

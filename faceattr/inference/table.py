@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from filelock import FileLock, Timeout
 
@@ -29,6 +29,9 @@ from faceattr.inference.schema import (
     complete_inputs,
     rewritten,
 )
+
+if TYPE_CHECKING:
+    import pyarrow
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 SYNC_SECONDS = 10.0
@@ -261,13 +264,20 @@ def _unpack(table: Path, journal: Path, columns: Columns) -> None:
             file.write(serializer.encode([row]))
 
 
+def arrow_schema(columns: Columns) -> pyarrow.Schema:
+    """Names and types of a Parquet table."""
+    import pyarrow
+
+    arrow = {str: pyarrow.string(), int: pyarrow.int32(), float: pyarrow.float64()}
+    return pyarrow.schema([(name, arrow[kind]) for name, kind in columns.items()])
+
+
 def _pack(journal: Path, table: Path, columns: Columns) -> None:
     """Write the Parquet table from its journal, then drop the journal."""
     import pyarrow
     import pyarrow.parquet
 
-    arrow = {str: pyarrow.string(), int: pyarrow.int32(), float: pyarrow.float64()}
-    schema = pyarrow.schema([(name, arrow[kind]) for name, kind in columns.items()])
+    schema = arrow_schema(columns)
     rows = read_rows(journal, columns)
     with atomic_write(table) as part, pyarrow.parquet.ParquetWriter(part, schema) as writer:
         while some := list(islice(rows, ROWS_AT_ONCE)):

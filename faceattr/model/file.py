@@ -1,8 +1,8 @@
 """One self-describing ``.keras`` file: the network and what must be known to use it.
 
-The file is Keras' own archive with one more member, ``faceattr.json``, so that plain
-``keras.saving.load_model`` opens it without this package. Its weights are stored in half
-precision and compute in float32.
+The file is Keras' own archive with more members, ``faceattr.json`` and what
+`faceattr.model.embedded` puts there, so that plain ``keras.saving.load_model`` opens it without
+this package. Its weights are stored in half precision and compute in float32.
 """
 
 from __future__ import annotations
@@ -32,11 +32,10 @@ FORMAT = 1
 MEMBER = "faceattr.json"
 WEIGHTS_MEMBER = "model.weights.h5"
 CONFIG_MEMBER = "config.json"
+COPY_MEMBER = "faceattr.tflite"  # the network once more, for LiteRT
 EXPORTED = (".onnx", ".tflite", ".xml")  # what `faceattr export` writes beside folders
 LARGEST_TEXT = 16 << 20  # bytes; the shipped model's longest is 25 thousand
-EXPANSION = (
-    20  # times a file's own size: weights hardly shrink, so what unpacks to more is no model
-)
+EXPANSION = 20  # times a file's size: weights hardly shrink, what unpacks to more is no model
 OLD_NAMES = {"trunk": "backbone", "taps": "feature_layers"}  # of a network, until version 0.1
 SHIPPED = "shipped"  # what the model that comes with the package is called
 
@@ -197,14 +196,29 @@ def _rewrite(whole: Path, small: Path, description: Description, dtype: str) -> 
 
 def describe_anew(path: str | Path, description: Description) -> None:
     """Replace the description inside a model file, leaving the network as it is."""
-    path = Path(path)
-    part = path.with_name(f".{path.name}.part")
-    with _archive(path) as source, zipfile.ZipFile(part, "w") as target:
-        for name in source.namelist():
-            if name != MEMBER:
-                target.writestr(name, source.read(name))
-        target.writestr(MEMBER, description.to_json())
-    os.replace(part, path)
+    replace_members(path, {MEMBER: description.to_json()})
+
+
+def replace_members(
+    path: str | Path, members: Mapping[str, str | bytes], output: str | Path | None = None
+) -> None:
+    """Write a model file anew with other contents of some members; it is whole or unchanged.
+
+    Args:
+        path: A model file.
+        members: Contents by name, of members that are replaced or added.
+        output: The file to write; by default the same one.
+    """
+    output = Path(path if output is None else output)
+    part = output.with_name(f".{output.name}.part")
+    try:
+        with open_archive(Path(path)) as source, zipfile.ZipFile(part, "w") as target:
+            kept = {n: source.read(n) for n in source.namelist() if n not in members}
+            for name, content in {**kept, **members}.items():
+                target.writestr(name, content)
+        os.replace(part, output)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _convert(source: Path, target: Path, dtype: str) -> None:
@@ -250,7 +264,7 @@ def describe(path: str | Path) -> Description:
         raise FileNotFoundError(
             f"There is no model file {path}. `faceattr train … -o {path.name}` makes one."
         )
-    with _archive(path) as archive:
+    with open_archive(path) as archive:
         text = archive.read(MEMBER) if MEMBER in archive.namelist() else None
     if text is None:
         raise ValueError(
@@ -264,7 +278,7 @@ def describe(path: str | Path) -> Description:
 
 
 @contextlib.contextmanager
-def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     """A model file to read members of, none larger than a model's.
 
     Inflating stops at the size that a member declares, so bounding what is declared bounds what is
@@ -276,7 +290,8 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-            texts = [m.file_size for m in members if m.filename != WEIGHTS_MEMBER]
+            large = (WEIGHTS_MEMBER, COPY_MEMBER)
+            texts = [m.file_size for m in members if m.filename not in large]
             most = EXPANSION * path.stat().st_size + LARGEST_TEXT
             if max(texts, default=0) > LARGEST_TEXT or sum(m.file_size for m in members) > most:
                 raise zipfile.BadZipFile("it unpacks to more than a model can hold")
@@ -347,7 +362,7 @@ def is_stored_in_half(path: str | Path) -> bool:
     def look(name: str, item: h5py.Group | h5py.Dataset) -> None:
         found.append(isinstance(item, h5py.Dataset) and item.dtype == "float16")
 
-    with _archive(Path(path)) as archive, h5py.File(archive.open(WEIGHTS_MEMBER)) as weights:
+    with open_archive(Path(path)) as archive, h5py.File(archive.open(WEIGHTS_MEMBER)) as weights:
         weights.visititems(look)
     return any(found)
 

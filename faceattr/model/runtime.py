@@ -1,4 +1,6 @@
-"""Models exported to other runtimes, opened and asked like the network they come from.
+"""One network, several engines: all of them are opened here and asked alike.
+
+A model file is answered by Keras, or by LiteRT from the copy inside it (`faceattr.model.embedded`).
 
 An exported file (`.onnx`, `.tflite`, OpenVINO's `.xml` with its `.bin`, or the folder of a
 SavedModel) knows nothing of crops and classes. `faceattr export` writes ``<file>.json`` beside it,
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from faceattr.files import install_command
+from faceattr.model import embedded
 from faceattr.model import file as model_file
 from faceattr.model.file import Description
 
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     import keras
 
 INPUT = "crops"
+ENGINES = ("auto", "keras", "litert")  # of a model file
 Answer = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 
@@ -36,15 +40,21 @@ class ExportedModel:
     Args:
         answer: RGB ``uint8`` crops ``(n, size, size, 3)`` to probabilities ``(n, classes)`` by
             task name. It is called by one thread at a time.
-        precision: What it computes in, ``"float32"`` or ``"int8"``.
+        precision: What it computes in, ``"float32"``, ``"float16"`` (weights) or ``"int8"``.
         min_batch: As `min_stable_batch` tells it.
+        engine: What computes: the name of a target of `faceattr export`.
     """
 
     def __init__(
-        self, answer: Answer, precision: str = "float32", min_batch: int | None = None
+        self,
+        answer: Answer,
+        precision: str = "float32",
+        min_batch: int | None = None,
+        engine: str = "litert",
     ) -> None:
         self.precision = precision
         self.min_batch = min_batch
+        self.engine = engine
         self._answer = answer
         self._one_at_a_time = threading.Lock()
 
@@ -75,42 +85,47 @@ class Runtime:
     """What runs one kind of exported file.
 
     Args:
+        name: What `faceattr export` calls it.
         package: The module that it needs.
         extra: What ``pip install faceattr[…]`` calls it.
-        open: A file to its answers.
+        open: A file, and how many threads shall compute, to its answers.
         min_batch: As `min_stable_batch` tells it; TensorFlow has to be asked.
     """
 
+    name: str
     package: str
     extra: str
-    open: Callable[[Path], Answer]
+    open: Callable[[Path, int], Answer]
     min_batch: int | None = 1
 
 
-def _onnx(path: Path) -> Answer:
+def _onnx(path: Path, threads: int) -> Answer:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    how = onnxruntime.SessionOptions()
+    how.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(path, how, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return lambda crops: dict(zip(names, session.run(names, {INPUT: crops}), strict=True))
 
 
-def _litert(path: Path) -> Answer:
+def _litert(file: Path | bytes, threads: int) -> Answer:
     from ai_edge_litert.interpreter import Interpreter
 
-    # By signature: the order of the raw outputs is not that of the heads.
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    interpreter = Interpreter(str(path), num_threads=threads)
+    given = {"model_content": file} if isinstance(file, bytes) else {"model_path": str(file)}
+    interpreter = Interpreter(**given, num_threads=threads)
     interpreter.allocate_tensors()  # greets here, where whoever opens a model keeps it quiet
+    # By signature: the order of the raw outputs is not that of the heads.
     runner = interpreter.get_signature_runner()
     return lambda crops: runner(**{INPUT: crops})
 
 
-def _openvino(path: Path) -> Answer:
+def _openvino(path: Path, threads: int) -> Answer:
     import openvino
 
     # By itself it computes in bfloat16 where the processor has it; int8 layers stay int8.
     how = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    how |= {"INFERENCE_NUM_THREADS": str(threads)}
     compiled = openvino.Core().compile_model(path, "CPU", how)
     names = [output.get_any_name() for output in compiled.outputs]
 
@@ -121,18 +136,18 @@ def _openvino(path: Path) -> Answer:
     return answer
 
 
-def _saved_model(path: Path) -> Answer:
-    import tensorflow as tf
+def _saved_model(path: Path, threads: int) -> Answer:
+    import tensorflow as tf  # whose threads belong to the process
 
     loaded = tf.saved_model.load(str(path))  # its variables live as long as it does
     return lambda crops: {name: rows.numpy() for name, rows in loaded.serve(crops).items()}
 
 
 RUNTIMES = {
-    ".onnx": Runtime("onnxruntime", "onnx", _onnx),
-    ".tflite": Runtime("ai_edge_litert", "litert", _litert),
-    ".xml": Runtime("openvino", "openvino", _openvino),
-    "": Runtime("tensorflow", "", _saved_model, None),
+    ".onnx": Runtime("onnx", "onnxruntime", "onnx", _onnx),
+    ".tflite": Runtime("litert", "ai_edge_litert", "litert", _litert),
+    ".xml": Runtime("openvino", "openvino", "openvino", _openvino),
+    "": Runtime("saved_model", "tensorflow", "", _saved_model, None),
 }
 
 
@@ -175,13 +190,34 @@ def require_package(package: str, extra: str, purpose: str) -> None:
         )
 
 
-def open_exported(path: str | Path, precision: str = "float32") -> ExportedModel:
+def open_exported(
+    path: str | Path, precision: str = "float32", threads: int | None = None
+) -> ExportedModel:
     """Open an exported file as it is, whether or not it describes itself."""
     path = Path(path)
     runtime = RUNTIMES[path.suffix]
     require_package(runtime.package, runtime.extra, f"{path.name}")
     min_batch = runtime.min_batch or _min_batch_of_tensorflow()
-    return ExportedModel(runtime.open(path), precision, min_batch)
+    answer = runtime.open(path, count_threads(threads))
+    return ExportedModel(answer, precision, min_batch, runtime.name)
+
+
+def engine_of(path: str | Path) -> str:
+    """What computes where nothing says otherwise: by the file's name."""
+    return RUNTIMES[Path(path).suffix].name if is_exported(path) else "keras"
+
+
+def count_threads(threads: int | None = None, what: str = "thread computes") -> int:
+    """As many threads as were asked for, else as many as this process may use processors.
+
+    Raises:
+        ValueError: Fewer than one was asked for.
+    """
+    if threads is not None and threads < 1:
+        raise ValueError(f"At least 1 {what}. Received: {threads}")
+    if threads is None and hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return threads or os.cpu_count() or 1
 
 
 def description_path(path: str | Path) -> Path:
@@ -217,27 +253,66 @@ def describe(path: str | Path) -> Description:
     return _read(Path(path))[0] if is_exported(path) else model_file.describe(path)
 
 
-def load(path: str | Path) -> tuple[keras.Model | ExportedModel, Description]:
+def load(
+    path: str | Path, engine: str = "keras", threads: int | None = None
+) -> tuple[keras.Model | ExportedModel, Description]:
     """Open a model file or an exported one; both have ``predict_on_batch``.
+
+    Args:
+        path: The file.
+        engine: Of a model file ``"keras"`` opens the network, ``"litert"`` the copy inside,
+            ``"auto"`` the copy where there is one, else the network.
+        threads: How many compute, by default one a processor; TensorFlow's belong to the process.
 
     Raises:
         FileNotFoundError, ValueError: As `describe`; also where the runtime that an exported
-            file needs is not installed, or refuses the file.
+            file needs is not installed, or refuses the file; or there is no such engine or copy.
     """
-    if not is_exported(path):
-        return model_file.load(path)
-    path = Path(path)
+    if engine not in ENGINES:
+        raise ValueError(f"An engine is one of {', '.join(ENGINES)}. Received: {engine!r}")
+    path, threads = Path(path), count_threads(threads)
+    if is_exported(path):
+        return _load_exported(path, threads)
+    description = model_file.describe(path)
+    if engine != "keras" and (copy := _copy(path, engine, threads)):
+        _check_heads(path, copy, description)
+        return copy, description
+    return model_file.load(path)
+
+
+def _copy(path: Path, engine: str, threads: int) -> ExportedModel | None:
+    """The copy inside a model file; None where `engine` leaves that open and there is none."""
+    found = embedded.read_copy(path)
+    is_installed = importlib.util.find_spec("ai_edge_litert") is not None
+    if found and (is_installed or engine == "litert"):
+        require_package("ai_edge_litert", "litert", "The engine litert")
+        about, content = found
+        return ExportedModel(_litert(content, threads), about.precision, 1)
+    if engine == "litert":
+        raise ValueError(
+            f"{path} carries no LiteRT copy of its network as it is now: "
+            f"`faceattr export {path} --embed` puts one in, --engine keras does without."
+        )
+    return None
+
+
+def _load_exported(path: Path, threads: int) -> tuple[ExportedModel, Description]:
     description, page = _read(path)
     if page["sha256"] != sha256_of(path):
         raise ValueError(
             f"{path} is not the file that {description_path(path)} describes: it was changed "
             "since it was exported. Export it again."
         )
-    model, side = open_exported(path, page["precision"]), description.crop.size
+    model = open_exported(path, page["precision"], threads)
+    _check_heads(path, model, description)
+    return model, description
+
+
+def _check_heads(path: Path, model: ExportedModel, description: Description) -> None:
+    side = description.crop.size
     answers = model.predict_on_batch(np.zeros((1, side, side, 3), "uint8"))
     heads = {name: rows.shape[-1] for name, rows in answers.items()}
     model_file.check_heads(path, description, heads)
-    return model, description
 
 
 def _read(path: Path) -> tuple[Description, dict[str, Any]]:

@@ -25,6 +25,7 @@ from faceattr.data.sources import ReadingConfig, read_for_model, read_labels, un
 from faceattr.data.store import features_folder
 from faceattr.evaluation.calibration import unseen
 from faceattr.evaluation.report import SCORES
+from faceattr.exporting.embed import add_copy
 from faceattr.files import validate_output_path
 from faceattr.images.load import PathLike, as_paths
 from faceattr.model.file import Description
@@ -130,11 +131,17 @@ def train(
         old=plan.old,
         compare_on=compare_on,
     )
+    _take_place(folder, output)
+    add_copy(output, val, progress)
+    return result
+
+
+def _take_place(folder: Path, output: Path) -> None:
+    """Put the folder of a finished run where that of the run before was."""
     usual = output.with_suffix(".training")
-    if folder != usual:  # the finished run takes the place of the one before
+    if folder != usual:
         shutil.rmtree(usual, ignore_errors=True)
         folder.rename(usual)
-    return result
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def parse() -> argparse.Namespace:
 
 
 def keras_models() -> dict:
-    models = {KERAS: FaceAttributes.load(detector="none").model}
+    models = {KERAS: FaceAttributes.load(detector="none", engine="keras").model}
     flags = Path("/proc/cpuinfo")
     if flags.is_file() and "bf16" not in flags.read_text():
         print("keras bfloat16 is left out: this processor has neither AMX nor AVX512-BF16")

@@ -84,11 +84,13 @@ def ways_of(
         "(a) ours": lambda: label_to(
             folder / "ours.csv", Path(files[0]).parent, ours, overwrite=True
         ),
-        "(d) plain, our detector": lambda: plain_loop(files, ours, ours.detector, folder),
-        "(b) plain, MTCNN": lambda: plain_loop(files, ours, mtcnn, folder),
-        "(c) plain, Haar": lambda: plain_loop(files, ours, haar, folder),
+        "(d) plain, our detector": lambda: plain_loop(files, peers, ours.detector, folder),
+        "(b) plain, MTCNN": lambda: plain_loop(files, peers, mtcnn, folder),
+        "(c) plain, Haar": lambda: plain_loop(files, peers, haar, folder),
         **kernels(ours, files),
     }
+    # Peers ask the Keras network, whatever answers ours.
+    peers = FaceAttributes.load(ours.path, "none", engine="keras")
     mtcnn = choose_detector("mtcnn") if "b" not in without else None
     haar = Haar() if hasattr(cv2, "CascadeClassifier") else None
     if haar is None:

@@ -1,0 +1,59 @@
+"""One line for those who have an image and want the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Unpack
+
+from faceattr.images.load import ImageSource
+from faceattr.inference.predictor import FaceAttributes, LoadSettings
+from faceattr.inference.results import DescribedFace
+
+if TYPE_CHECKING:
+    import pandas
+
+KEPT = 2  # models that stay open
+
+
+def analyze(
+    images: ImageSource | Sequence[ImageSource],
+    *,
+    as_frame: bool = False,
+    bgr: bool = False,
+    allow_urls: bool = False,
+    **load: Unpack[LoadSettings],
+) -> list[DescribedFace] | list[list[DescribedFace]] | pandas.DataFrame:
+    """Find and describe the faces of one image or of several: ``faceattr.analyze("team.jpg")``.
+
+    Args:
+        images: One image, whatever `faceattr.load_image` takes, or a list of them.
+        as_frame: Give the table that `faceattr label` writes. An image that cannot be read is a
+            row of it then; otherwise it is an error.
+        bgr, allow_urls: As for `faceattr.load_image`.
+        **load: As for `FaceAttributes.load`; what is opened stays open for the next call.
+
+    Returns:
+        The faces from left to right, each with ``to_dict()``; of a list of images a list of lists;
+        or a `pandas.DataFrame`.
+
+    Raises:
+        FileNotFoundError, ValueError: An image, the model or the detector cannot be had.
+    """
+    attributes = _opened(**{name: _hashable(value) for name, value in load.items()})
+    how = {"bgr": bgr, "allow_urls": allow_urls}
+    several = isinstance(images, list | tuple)
+    given: Sequence[Any] = images if several else [images]  # type: ignore[assignment]
+    if as_frame:
+        return attributes.label_batch(given, **how).to_pandas()
+    found = [attributes(image, **how) for image in given]
+    return found if several else found[0]
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value.items()) if isinstance(value, Mapping) else value
+
+
+@lru_cache(KEPT)
+def _opened(filter: tuple = (), **load: Any) -> FaceAttributes:
+    return FaceAttributes.load(filter=dict(filter or ()), **load)
