@@ -361,19 +361,19 @@ def test_a_gallery_opens_a_video_once_and_decodes_little_of_it(tmp_path, monkeyp
     rows = list(pandas.read_csv(tmp_path / "t.csv").query("status == 'ok'")["time"])
     assert rows == [24, 32]
     opened, decoded = [], []
-    open_file, pictures_in = video.av.open, video._pictures_in
+    open_file, frames_of = video.av.open, video.Video._decoded
     monkeypatch.setattr(video.av, "open", lambda *a, **k: opened.append(a) or open_file(*a, **k))
     monkeypatch.setattr(
-        video,
-        "_pictures_in",
-        lambda packet: [decoded.append(1) or each for each in pictures_in(packet)],
+        video.Video,
+        "_decoded",
+        lambda self: (decoded.append(1) or each for each in frames_of(self)),
     )
     names = columns(attributes().tasks)
     page = tmp_path / "g.html"
     rows_of_table = lambda: read_rows(tmp_path / "t.csv", names)  # noqa: E731
     write_gallery(page, rows_of_table, attributes().tasks, title="film")
     assert page.read_text().count("data:image") >= 2
-    assert len(opened) == 1 and len(decoded) < 100
+    assert len(opened) == 1 and 0 < len(decoded) < 100
 
 
 def test_a_gallery_on_another_drive_links_to_whole_addresses(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from faceattr.cli import main
 from faceattr.exporting import embed as embedding
 from faceattr.exporting import formats
 from faceattr.exporting.embed import add_copy, embed
-from faceattr.exporting.parity import made as made_rows
+from faceattr.exporting.parity import synthetic_crops
 from faceattr.files import install_command
 from faceattr.images.crop import CropRule
 from faceattr.inference.predictor import FaceAttributes
@@ -218,7 +218,7 @@ def test_a_copy_that_cannot_be_made_is_a_note_and_the_model_stays(toy_model_path
         raise RuntimeError("the converter gave up.\nmore")
 
     monkeypatch.setattr(formats, "write_copy", broken)
-    add_copy(toy_model_path, made_rows(48), Heard())
+    add_copy(toy_model_path, synthetic_crops(48), Heard())
     assert toy_model_path.read_bytes() == before
     (note,) = said
     assert note.startswith("note: ") and note.count("\n") == 0
@@ -226,7 +226,7 @@ def test_a_copy_that_cannot_be_made_is_a_note_and_the_model_stays(toy_model_path
 
 
 def test_a_training_s_end_adds_a_copy_compared_on_val(toy_model_path):
-    add_copy(toy_model_path, made_rows(48))
+    add_copy(toy_model_path, synthetic_crops(48))
     assert "val faces" in embedded.describe_copy(toy_model_path).parity["crops"]
 
 
