@@ -9,19 +9,18 @@ with ``--resume`` must leave what the unbroken run left. Exit code 1 where it do
 
 from __future__ import annotations
 
-import argparse
-import json
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from kills import JOBS, Job, prepare, start
+from common import fault_of, main
+from kills import JOBS, Job, errors_in, run_jobs, start
 
 ROOM = 64 << 20  # bytes beside what a job needs
 
@@ -54,7 +53,7 @@ def campaign(job: Job, made: Path, count: int, seed: int) -> dict:
     with small_disk(disk, before + ROOM):
         folder = Path(shutil.copytree(made, disk / "work"))
         if code := start(job.words, folder).wait():
-            raise RuntimeError(f"The unbroken run ends with {code}: {_errors(folder)}")
+            raise RuntimeError(f"The unbroken run ends with {code}: {errors_in(folder)}")
         expected, written = job.content(folder), size_of(folder) - before
     codes, broken = Counter(), []
     for number in range(count):
@@ -63,11 +62,11 @@ def campaign(job: Job, made: Path, count: int, seed: int) -> dict:
             folder = Path(shutil.copytree(made, disk / "work"))
             code = start(job.words, folder, errors=made.parent / "errors.txt").wait()
             codes[str(code)] += 1
-            fault = _fault(code, _errors(made.parent))
+            fault = fault_of(code, errors_in(made.parent), codes=(0, 1, 2))
             enlarge(disk, before + written + ROOM)
             words = (*job.words, *job.resume) if code else job.words
             if code and start(words, folder, errors=made.parent / "errors.txt").wait():
-                fault = f"not gone on with: {_errors(made.parent)}"
+                fault = f"not gone on with: {errors_in(made.parent)}"
             elif job.content(folder) != expected:
                 fault = "what is left differs from the unbroken run's"
         if fault:
@@ -75,44 +74,7 @@ def campaign(job: Job, made: Path, count: int, seed: int) -> dict:
     return {"count": count, "bytes_written": written, "codes": dict(codes), "broken": broken}
 
 
-def _fault(code: int, errors: str) -> str | None:
-    if "Traceback" in errors:
-        return errors
-    if code not in (0, 1, 2):
-        return f"exit code {code}: {errors}"
-    if code and sum(line.startswith("faceattr: ") for line in errors.splitlines()) != 1:
-        return f"not one sentence: {errors}"
-    return None
-
-
-def _errors(folder: Path) -> str:
-    return (folder / "errors.txt").read_text()[-1500:]
-
-
-def run(count: int, seed: int, only: tuple[str, ...] = ()) -> dict:
-    """All jobs; by name their counts."""
-    root = Path(tempfile.mkdtemp(prefix="faceattr-disk-"))
-    try:
-        prepare(root / "made")
-        found = {}
-        for name in only or JOBS:
-            found[name] = campaign(JOBS[name], root / "made", count, seed)
-            print(name, json.dumps(found[name]), file=sys.stderr, flush=True)
-        return found
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--count", type=int, default=50, help="disks for each job")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", nargs="*", default=(), help=", ".join(JOBS))
-    given = parser.parse_args()
-    record = run(given.count, given.seed, tuple(given.only))
-    print(json.dumps(record, indent=1))
-    return 1 if any(of["broken"] for of in record.values()) else 0
-
+run = partial(run_jobs, campaign)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(__doc__, run, 50, only=", ".join(JOBS)))

@@ -9,7 +9,6 @@ Crafted model files try to run code or to write elsewhere. Exit code 1 where a p
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import sys
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from common import fault_of, main
 from corrupt import corrupted
 from skimage import data
 from worker import outcomes
@@ -146,13 +146,10 @@ def campaign(name: str, subject: Subject, count: int, seed: int, root: Path) -> 
 def _fault(outcome: dict, subject: Subject, folder: Path, expected: object) -> str | None:
     """What was promised and not kept, or None."""
     code, err = outcome["code"], outcome["err"]
-    if outcome["traceback"] or "Traceback" in err:
-        return outcome["traceback"] or err
-    if code not in (0, 2):
-        return f"exit code {code}: {err[-500:]}"
-    said = [line for line in err.splitlines() if line.startswith("faceattr: ")]
-    if code == 2 and (len(said) != 1 or len(err.splitlines()) > SEVERAL):
-        return f"not one sentence: {err[-800:]}"
+    if fault := outcome["traceback"] or fault_of(code, err):
+        return fault
+    if code == 2 and len(err.splitlines()) > SEVERAL:
+        return f"not one sentence: {err}"
     if code == 0 and subject.answer and subject.answer(folder, outcome) != expected:
         return "another answer"
     return None
@@ -209,44 +206,25 @@ def attacked(root: Path, model: Path) -> dict:
     """Label with each crafted file; which of them left the marker, or ended oddly."""
     folder = root / "attacks"
     folder.mkdir()
-    (face,) = [folder / "0.png"]
-    shutil.copy(model.parent / "0.png", face)
-    broken = []
-    crafted = attacks(folder, model)
+    shutil.copy(model.parent / "0.png", folder)
+    broken, crafted = [], attacks(folder, model)
+    markers = [place / "marker" for place in (folder, root, root.parent)]
     commands = [_label(folder, path.name) for path in crafted.values()]
     for name, outcome in zip(crafted, outcomes(commands), strict=True):
-        left = [
-            path
-            for path in (folder / "marker", root / "marker", root.parent / "marker")
-            if path.exists()
-        ]
+        left = [str(path) for path in markers if path.exists()]
         if left or outcome["traceback"] or outcome["code"] not in (0, 2):
-            broken.append({"attack": name, "left": list(map(str, left)), **outcome})
+            broken.append({"attack": name, "left": left, **outcome})
     return {"count": len(crafted), "broken": broken}
 
 
 def run(count: int, seed: int, only: Sequence[str] = ()) -> dict:
     """All campaigns; by name their counts."""
-    root = Path(tempfile.mkdtemp(prefix="faceattr-files-"))
-    try:
+    with tempfile.TemporaryDirectory("-faceattr", ignore_cleanup_errors=True) as folder:
+        root = Path(folder)
         made = subjects(root)
-        chosen = {name: of for name, of in made.items() if not only or name in only}
-        found = {name: campaign(name, of, count, seed, root) for name, of in chosen.items()}
+        found = {name: campaign(name, made[name], count, seed, root) for name in only or made}
         return found | {"attacks": attacked(root, root / "made" / "toy.keras")}
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--count", type=int, default=2000, help="tries for each kind of file")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", nargs="*", default=(), help="kinds of files")
-    given = parser.parse_args()
-    record = run(given.count, given.seed, given.only)
-    print(json.dumps(record, indent=1))
-    return 1 if any(of["broken"] for of in record.values()) else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(__doc__, run, 2000, only="kinds of files: manifest, keras, onnx, onnx.json, …"))

@@ -9,12 +9,9 @@ files, labels them all with one command (the shipped model and detector), and co
 
 from __future__ import annotations
 
-import argparse
 import io
-import json
 import os
 import resource
-import shutil
 import socket
 import struct
 import subprocess
@@ -28,6 +25,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pandas as pd
+from common import FACEATTR, main
 from corrupt import corrupted
 from PIL import Image
 from skimage import data
@@ -199,10 +197,9 @@ def _no_files(inputs: Path, content: bytes) -> dict[str, str]:
 
 def label(folder: Path, limit: float) -> tuple[int, str, float]:
     """Run the command on the folder; exit code, standard error, seconds."""
-    command = [sys.executable, "-c", "import sys; from faceattr.cli import main; sys.exit(main())"]
     given = ["label", str(folder / "inputs"), "-o", str(folder / "table.csv")]
     started = time.monotonic()
-    ended = subprocess.run(command + given, capture_output=True, timeout=limit, check=False)
+    ended = subprocess.run([*FACEATTR, *given], capture_output=True, timeout=limit, check=False)
     return ended.returncode, ended.stderr.decode("utf-8", "replace"), time.monotonic() - started
 
 
@@ -211,7 +208,7 @@ def judge(folder: Path, kinds: dict[str, str], code: int, errors: str) -> dict:
     table = pd.read_csv(folder / "table.csv", keep_default_na=False)
     table["name"] = [path[len(str(folder / "inputs")) + 1 :] for path in table.path]
     found = table.drop_duplicates("name").set_index("name").status.to_dict()
-    unread = {name for name, kind in kinds.items() if kind in ("no file",)}
+    unread = {name for name, kind in kinds.items() if kind == "no file"}
     broken = {
         "exit code": [code] * (code != 0),
         "tracebacks": [errors] * ("Traceback" in errors),
@@ -252,24 +249,12 @@ def _differing(table: pd.DataFrame, kinds: dict[str, str]) -> list[str]:
 
 def run(count: int, seed: int, limit: float = 3600) -> dict:
     """Make, label, judge; the record of the campaign."""
-    folder = Path(tempfile.mkdtemp(prefix="faceattr-inputs-"))
-    try:
+    with tempfile.TemporaryDirectory("-faceattr", ignore_cleanup_errors=True) as root:
+        folder = Path(root)
         kinds = make(folder, count, seed)
         code, errors, seconds = label(folder, limit)
         return {"seed": seed, "seconds": round(seconds), **judge(folder, kinds, code, errors)}
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--count", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args()
-    record = run(given.count, given.seed)
-    print(json.dumps(record, indent=1))
-    return 1 if record["broken"] else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(__doc__, run, 10_000))

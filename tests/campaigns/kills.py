@@ -9,7 +9,6 @@ it came to its end must equal what the unbroken run left. Exit code 1 where it d
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -19,17 +18,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
+from common import FACEATTR, main
 from skimage import data
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-FACEATTR = [sys.executable, "-c", "import sys; from faceattr.cli import main; sys.exit(main())"]
 IMAGES = 600
 FACES = 48
 WITHOUT_END = 400  # starts of one job that never comes to its end
@@ -178,7 +178,7 @@ def campaign(job: Job, made: Path, kills: int, seed: int) -> dict:
         for killed in _until_its_end(job, folder, seconds, rng):
             done += killed is None
             if killed is not None and killed != 0:
-                broken.append({"end": ends, "fault": f"exit code {killed}", **_errors(folder)})
+                broken.append({"end": ends, "fault": f"exit code {killed}: {errors_in(folder)}"})
         ends += 1
         left = job.content(folder)
         if left != expected:
@@ -192,7 +192,7 @@ def _unbroken(job: Job, made: Path, work: Path) -> tuple[dict[str, str], float]:
     started = time.monotonic()
     code = start(job.words, folder).wait()
     if code != 0:
-        raise RuntimeError(f"The unbroken run ends with {code}: {_errors(folder)}")
+        raise RuntimeError(f"The unbroken run ends with {code}: {errors_in(folder)}")
     return job.content(folder), time.monotonic() - started
 
 
@@ -227,8 +227,9 @@ def start(words: tuple[str, ...], folder: Path, errors: Path | None = None) -> s
         )
 
 
-def _errors(folder: Path) -> dict[str, str]:
-    return {"errors": (folder / "errors.txt").read_text()[-800:]}
+def errors_in(folder: Path) -> str:
+    """The end of what a command said."""
+    return (folder / "errors.txt").read_text()[-1500:]
 
 
 def _fresh(made: Path, work: Path) -> Path:
@@ -236,31 +237,18 @@ def _fresh(made: Path, work: Path) -> Path:
     return Path(shutil.copytree(made, work))
 
 
-def run(kills: int, seed: int, only: tuple[str, ...] = ()) -> dict:
-    """All jobs; by name their counts."""
-    root = Path(tempfile.mkdtemp(prefix="faceattr-kills-"))
-    try:
-        prepare(root / "made")
-        chosen = {name: job for name, job in JOBS.items() if not only or name in only}
-        found = {}
-        for name, job in chosen.items():
-            found[name] = campaign(job, root / "made", kills, seed)
+def run_jobs(campaign: Callable, count: int, seed: int, only: Collection[str] = ()) -> dict:
+    """A campaign on all jobs, or on some by name; by name what it counted."""
+    with tempfile.TemporaryDirectory("-faceattr", ignore_cleanup_errors=True) as root:
+        made, found = Path(root, "made"), {}
+        prepare(made)
+        for name in only or JOBS:
+            found[name] = campaign(JOBS[name], made, count, seed)
             print(name, json.dumps(found[name]), file=sys.stderr, flush=True)
-        return found
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
+    return found
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--kills", type=int, default=100, help="of each job")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", nargs="*", default=(), help=", ".join(JOBS))
-    given = parser.parse_args()
-    record = run(given.kills, given.seed, tuple(given.only))
-    print(json.dumps(record, indent=1))
-    return 1 if any(of["broken"] for of in record.values()) else 0
-
+run = partial(run_jobs, campaign)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(__doc__, run, 100, counted="kills", only=", ".join(JOBS)))
