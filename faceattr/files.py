@@ -48,6 +48,16 @@ def validate_output_folder(folder: Path) -> None:
     validate_output_path(folder / "…")
 
 
+def refuse_existing(path: Path, *, overwrite: bool = False) -> None:
+    """Refuse to replace a model, or whatever else is there, unless that is asked for.
+
+    Raises:
+        ValueError: There is something, and it shall not be replaced.
+    """
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path} exists already: choose another name, or --overwrite.")
+
+
 def short_name(name: str, most: int = LONGEST_NAME) -> str:
     """A name of at most `most` bytes: a longer one ends in a hash of itself, and in its suffix."""
     data = os.fsencode(name)

@@ -248,3 +248,10 @@ def test_the_command_embeds_into_another_file_and_shows_it(toy_model_path, tmp_p
     assert "--overwrite" in capsys.readouterr().err
     assert main(["export", str(toy_model_path), "--embed", "--int8"]) == 2
     assert "leave --int8 away" in capsys.readouterr().err
+
+
+def test_a_copy_is_compared_on_a_row_or_more(toy_model_path):
+    before = toy_model_path.read_bytes()
+    with pytest.raises(ValueError, match="1 row or more"):
+        embed(toy_model_path, rows=0)
+    assert toy_model_path.read_bytes() == before

@@ -149,14 +149,16 @@ def label(inputs, output=None, quiet=False, **given) -> int:
 
 def _print_rows(inputs, given: dict) -> int:
     """The rows without a file: a table on a terminal, CSV anywhere else."""
+    from faceattr.images.inputs import Inputs
     from faceattr.inference.label import describe_inputs
     from faceattr.inference.table import TableOptions
 
     for name in (*ARTIFACTS, *(f.name for f in fields(TableOptions))):
         if name in given:
             raise ValueError(f"--{name.replace('_', '-')} needs a table: give -o TABLE.")
+    files = Inputs(inputs)  # what is not there is told before the model is opened
     attributes = open_attributes(given, Aside())
-    rows = describe_inputs(inputs, attributes, **given)
+    rows = describe_inputs(files, attributes, **given)
     if sys.stdout.isatty():
         show(_shown(rows, attributes.tasks))
         return 0

@@ -69,8 +69,6 @@ def export(
             pictures cannot be used, or an optional package is missing.
         OSError: Something cannot be read or written.
     """
-    if rows < 1:
-        raise ValueError(f"A comparison takes 1 row or more of each task. Received: {rows}")
     path = model_file.path_of(model)
     description = model_file.describe(path)
     target = formats.target_called(to, int8=int8)

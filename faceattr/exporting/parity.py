@@ -75,6 +75,8 @@ def choose_crops(
         ValueError: The sources have no task of the model, int8 has too few crops, or labels
             are spelt and there are none.
     """
+    if most < 1:
+        raise ValueError(f"A comparison takes 1 row or more of each task. Received: {most}")
     if not sources:
         return _made_up(description, int8=int8, label_map=label_map)
     known = {task.name: task for task in description.tasks}

@@ -87,12 +87,12 @@ def label(
     files = Inputs(inputs)  # what is not there is told before the model is opened
     how = {"workers": workers, "max_pixels": max_pixels}
     yield from describe_inputs(
-        files.inputs, FaceAttributes.load(**load), every=every, progress=progress, **how
+        files, FaceAttributes.load(**load), every=every, progress=progress, **how
     )
 
 
 def describe_inputs(
-    inputs: PathLike | Sequence[PathLike],
+    files: Inputs,
     attributes: FaceAttributes,
     *,
     every: float = 1.0,
@@ -100,7 +100,7 @@ def describe_inputs(
     **how,
 ) -> Iterator[Row]:
     """As `label` with a model that is open; `how` as for `describe_samples`."""
-    for result, _ in describe_samples(samples_of(Inputs(inputs), every), attributes, **how):
+    for result, _ in describe_samples(samples_of(files, every), attributes, **how):
         progress.show(result)
         yield from to_rows(result, attributes.tasks)
 

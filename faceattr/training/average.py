@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from faceattr.files import refuse_existing
 from faceattr.images.load import PathLike, as_paths
 from faceattr.model import file as model_file
 from faceattr.model import runtime
@@ -49,8 +50,7 @@ def average(
     paths, output = [model_file.path_of(path) for path in as_paths(models)], Path(output)
     if len(paths) < 2:
         raise ValueError(f"An average is of two or more models. Received: {len(paths)}")
-    if output.exists() and not overwrite:
-        raise ValueError(f"{output} exists already: choose another name, or --overwrite.")
+    refuse_existing(output, overwrite=overwrite)
     about = [model_file.describe(path) for path in paths]
     for path, other in zip(paths[1:], about[1:], strict=True):
         _check_alike(paths[0], about[0], path, other)

@@ -12,6 +12,7 @@ import numpy as np
 
 from faceattr.evaluation.calibration import set_prior
 from faceattr.evaluation.robustness import smallest_face
+from faceattr.files import refuse_existing
 from faceattr.model import file as model_file
 from faceattr.model import runtime
 from faceattr.model.file import Description
@@ -54,8 +55,7 @@ def edit_heads(
     """
     remove = [remove] if isinstance(remove, str) else remove
     output, rename, rename_classes = Path(output), dict(rename or {}), dict(rename_classes or {})
-    if output.exists() and not overwrite:
-        raise ValueError(f"{output} exists already: choose another name, or --overwrite.")
+    refuse_existing(output, overwrite=overwrite)
     about, priors = model_file.describe(path), priors or {}
     tasks = _edited(about.tasks, remove, rename, rename_classes)
     names = {old: task.name for old, task in tasks.items()}

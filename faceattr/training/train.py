@@ -26,7 +26,7 @@ from faceattr.data.store import features_folder
 from faceattr.evaluation.calibration import unseen
 from faceattr.evaluation.report import SCORES
 from faceattr.exporting.embed import add_copy
-from faceattr.files import validate_output_path
+from faceattr.files import refuse_existing, validate_output_path
 from faceattr.images.load import PathLike, as_paths
 from faceattr.model.file import Description
 from faceattr.progress import SILENT, Progress
@@ -222,8 +222,7 @@ def _folder_of_run(output: Path, *, resume: bool, overwrite: bool) -> Path:
             f"{folder} holds an unfinished run: go on with --resume, "
             "or start anew with --overwrite."
         )
-    if output.exists() and not (resume or overwrite):
-        raise ValueError(f"{output} exists already: choose another name, or --overwrite.")
+    refuse_existing(output, overwrite=resume or overwrite)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=output.parent):
         pass
