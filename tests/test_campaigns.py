@@ -3,6 +3,7 @@
 import itertools
 import re
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -44,6 +45,15 @@ def test_the_campaign_of_inputs_sees_a_row_that_is_missing_and_an_answer_that_di
     assert broken["without a row"] == ["c.jpg"]
     assert broken["same file, other answer"] == ["good .jpg 0"]
     assert {"exit code", "tracebacks"} <= set(broken)
+
+
+def test_the_campaign_of_inputs_counts_the_memory_of_the_command_alone():
+    ours = bytearray(b"x") * (600 << 20)  # what a child is told to have held, too
+    sleeping = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with subprocess.Popen(sleeping) as child:
+        assert 1 << 20 < inputs.peak_memory(child.pid) < len(ours)
+        child.kill()
+    assert inputs.peak_memory(child.pid) == 0
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import os
-import resource
+import re
 import socket
 import struct
 import subprocess
@@ -195,15 +195,22 @@ def _no_files(inputs: Path, content: bytes) -> dict[str, str]:
     return dict.fromkeys(odd, "no file") | {"locked.jpg": "locked"}
 
 
-def label(folder: Path, limit: float) -> tuple[int, str, float]:
-    """Run the command on the folder; exit code, standard error, seconds."""
+def label(folder: Path, limit: float) -> tuple[int, str, int]:
+    """Run the command on the folder; exit code, standard error, most bytes it held."""
     given = ["label", str(folder / "inputs"), "-o", str(folder / "table.csv")]
-    started = time.monotonic()
-    ended = subprocess.run([*FACEATTR, *given], capture_output=True, timeout=limit, check=False)
-    return ended.returncode, ended.stderr.decode("utf-8", "replace"), time.monotonic() - started
+    with (folder / "errors.txt").open("w+b") as errors:
+        process = subprocess.Popen([*FACEATTR, *given], stdout=subprocess.DEVNULL, stderr=errors)
+        memory, ends = 0, time.monotonic() + limit
+        while process.poll() is None:
+            memory = max(memory, peak_memory(process.pid))
+            if time.monotonic() > ends:
+                process.kill()
+            time.sleep(0.02)
+        errors.seek(0)
+        return process.returncode, errors.read().decode("utf-8", "replace"), memory
 
 
-def judge(folder: Path, kinds: dict[str, str], code: int, errors: str) -> dict:
+def judge(folder: Path, kinds: dict[str, str], code: int, errors: str, memory: int = 0) -> dict:
     """Counts, and what was promised and not kept."""
     table = pd.read_csv(folder / "table.csv", keep_default_na=False)
     table["name"] = [path[len(str(folder / "inputs")) + 1 :] for path in table.path]
@@ -217,20 +224,27 @@ def judge(folder: Path, kinds: dict[str, str], code: int, errors: str) -> dict:
         "unknown status": sorted(set(found.values()) - STATUSES),
         "read what is no file": sorted(n for n in unread if found.get(n) == "ok"),
         "same file, other answer": _differing(table, kinds),
-        "memory": [peak_memory()] * (peak_memory() > LARGEST_MEMORY),
+        "memory": [memory] * (memory > LARGEST_MEMORY),
     }
     return {
         "inputs": len(kinds),
         "rows": len(table),
         "status": dict(Counter(found.values())),
-        "peak_memory_MiB": peak_memory() >> 20,
+        "peak_memory_MiB": memory >> 20,
         "broken": {name: of[:20] for name, of in broken.items() if of},
     }
 
 
-def peak_memory() -> int:
-    """The most bytes that a process started from here has held."""
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10
+def peak_memory(pid: int) -> int:
+    """The most bytes that a running process has held; 0 once it has ended.
+
+    `resource.getrusage` is no help: a child starts with the peak of the process that started it.
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    return int(found[1]) << 10 if (found := re.search(r"VmHWM:\s+(\d+) kB", status)) else 0
 
 
 def _differing(table: pd.DataFrame, kinds: dict[str, str]) -> list[str]:
@@ -252,8 +266,10 @@ def run(count: int, seed: int, limit: float = 3600) -> dict:
     with tempfile.TemporaryDirectory("-faceattr", ignore_cleanup_errors=True) as root:
         folder = Path(root)
         kinds = make(folder, count, seed)
-        code, errors, seconds = label(folder, limit)
-        return {"seed": seed, "seconds": round(seconds), **judge(folder, kinds, code, errors)}
+        started = time.monotonic()
+        ended = label(folder, limit)
+        seconds = round(time.monotonic() - started)
+        return {"seed": seed, "seconds": seconds, **judge(folder, kinds, *ended)}
 
 
 if __name__ == "__main__":
