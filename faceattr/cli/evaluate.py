@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from faceattr.cli.console import Terminal
 from faceattr.cli.options import (
-    add_flip,
+    add_tta,
     add_reading_options,
     command,
     names,
@@ -29,7 +29,7 @@ def add_command(commands) -> None:
         "whose answers make the groups where it is no column; near_duplicate: is the face in train "
         "too",
     )
-    add_flip(parser)
+    add_tta(parser)
     add(
         "--robust",
         action="store_true",

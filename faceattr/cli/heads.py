@@ -5,22 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 
-from faceattr.cli.options import by_name, command, names, pairs, start_keras
+from faceattr.cli.options import PRIORS, by_name, command, names, pairs, start_keras
 
 
-def _by_head(kind, metavar: str, *, or_name: bool = False) -> dict:
-    """How an option of ``HEAD:CLASS=VALUE,…`` is declared, or of ``HEAD=NAME`` as well."""
-
-    def parse(text: str) -> tuple:
-        head, colon, values = text.partition(":")
-        if colon:
-            return head.strip(), pairs(kind)(values)
-        head, equals, value = text.partition("=")
-        if not (equals and or_name):
-            raise argparse.ArgumentTypeError(f"expected {metavar}. Received: {text!r}")
-        return head.strip(), value.strip()
-
-    return {"action": "append", "type": parse, "metavar": metavar}
+def _renamed_classes(text: str) -> tuple[str, dict[str, str]]:
+    """``head:old=new,…``."""
+    head, colon, classes = text.partition(":")
+    if not colon:
+        raise argparse.ArgumentTypeError(f"expected HEAD:OLD=NEW,…. Received: {text!r}")
+    return head.strip(), pairs(str)(classes)
 
 
 def add_command(commands) -> None:
@@ -32,14 +25,16 @@ def add_command(commands) -> None:
     add("--rename", **by_name(str), metavar="OLD=NEW,…", help="new names of heads")
     add(
         "--rename-class",
-        **_by_head(str, "HEAD:OLD=NEW,…"),
+        action="append",
+        type=_renamed_classes,
+        metavar="HEAD:OLD=NEW,…",
         help="new names of a head's classes, HEAD by its old name; may be repeated",
     )
     add(
         "--prior",
-        **_by_head(float, "HEAD=PRIOR|HEAD:CLASS=SHARE,…", or_name=True),
+        **PRIORS,
         help="how frequent a head that was trained with --prior takes its classes to be: uniform, "
-        "natural, a source's name, or shares of all classes",
+        "natural, a source's name, or shares of all classes; may be repeated",
     )
     add("--overwrite", action="store_true", help="replace a model that is already there")
 
@@ -61,7 +56,7 @@ def heads(model, output=None, **given) -> int:
         start_keras()
         from faceattr.training.heads import edit_heads
 
-        priors = dict(given.pop("prior", ()))
+        priors = given.pop("prior", {})
         tasks = edit_heads(path, output, rename_classes=classes, priors=priors, **given).tasks
     for task in tasks:
         print(f"{task.name}: {', '.join(task.classes)}")

@@ -22,8 +22,9 @@ from rich.table import Table
 from faceattr.cli.console import Aside, ctrl_c, show
 from faceattr.cli.options import (
     INTERRUPTED,
+    PRIORS,
     add_engine,
-    add_flip,
+    add_tta,
     by_name,
     command,
     duration,
@@ -51,7 +52,14 @@ def add_command(commands) -> None:
     )
     add("--model", metavar="MODEL", help="a file of `faceattr train` or `faceattr export`")
     add_engine(parser)
-    add_flip(parser)
+    add_tta(parser)
+    add(
+        "--prior",
+        **PRIORS,
+        dest="priors",
+        help="how frequent the classes are among these faces: uniform, natural, the name of a "
+        "source that taught the model, or shares of all classes; may be repeated",
+    )
     add(
         "--detector",
         help="auto, yunet, centerface, mtcnn, none (each picture is one face) or "

@@ -91,6 +91,12 @@ def pairs(kind):
     return parse
 
 
+def priors(text: str) -> dict[str, str | dict[str, float]]:
+    """``head=name,…``, or ``head:class=share,…`` of one head."""
+    head, colon, shares = text.partition(":")
+    return {head.strip(): pairs(float)(shares)} if colon else pairs(str)(text)
+
+
 class Merged(argparse.Action):
     """What is typed again comes on top of the pairs before, the last value of a name counts."""
 
@@ -99,6 +105,10 @@ class Merged(argparse.Action):
         if isinstance(before, dict) and isinstance(values, dict):
             values = before | values
         setattr(namespace, self.dest, values)
+
+
+# How frequent classes are; may be repeated.
+PRIORS = {"action": Merged, "type": priors, "metavar": "HEAD=PRIOR,…|HEAD:CLASS=SHARE,…"}
 
 
 def old_names(parser: argparse.ArgumentParser, names: Mapping[str, str]) -> None:
@@ -176,12 +186,18 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_flip(parser: argparse.ArgumentParser) -> None:
+def add_tta(parser: argparse.ArgumentParser) -> None:
     """How often the network is asked about a face."""
     parser.add_argument(
         "--flip",
         action="store_true",
         help="average the answers on each face and its mirror image, in twice the time",
+    )
+    parser.add_argument(
+        "--tta",
+        type=int,
+        metavar="N",
+        help="average the answers on N shifted crops of each face, 1 to 5 (1)",
     )
 
 
@@ -325,6 +341,12 @@ def add_distillation(parser) -> None:
         "(0); old: hold the heads of the model that gets new ones to their own answers",
     )
     add(
+        "--doubt",
+        **by_name(float),
+        metavar="TASK=P,…",
+        help="labels that the teacher finds less probable count as unknown (0)",
+    )
+    add(
         "--temperature",
         type=float,
         metavar="X",
@@ -337,7 +359,7 @@ def distillation_of(given: dict):
     """Whose answers count as labels, None without any; takes it out of `given`."""
     from faceattr.training.distill import Distillation
 
-    names = {"sure": "thresholds", "temperature": "temperature"}
+    names = {"sure": "thresholds", "doubt": "doubts", "temperature": "temperature"}
     fields = {field: given.pop(name) for name, field in names.items() if name in given}
     shares, teachers = dict(given.pop("distill", {})), tuple(given.pop("teacher", ()))
     if shares.get(OLD_HEADS, 0) is None:

@@ -18,6 +18,7 @@ from faceattr.cli.console import ERR, OUT, Terminal, show
 from faceattr.cli.fields import add_fields
 from faceattr.cli.options import (
     INTERRUPTED,
+    PRIORS,
     Merged,
     add_distillation,
     add_new_heads,
@@ -107,7 +108,9 @@ def add_options(parser) -> None:
         parser.add_argument_group("training"),
         Settings,
         *usual,
-        priors={"flags": ("--prior",), "metavar": "TASK=PRIOR,…"},
+        source_smoothing={"metavar": "SOURCE=X,…"},
+        source_weights={"flags": ("--source-weight", "--source-weights"), "metavar": "SOURCE=W,…"},
+        priors={"flags": ("--prior",), **PRIORS},
         augmentation={
             "flags": ("--augment",),
             "action": Merged,

@@ -193,6 +193,7 @@ class LabeledDataset:
         balance: ``"weights"`` lets all classes of a task count the same in its loss,
             ``"sampling"`` shows them equally often, ``"none"`` takes rows as they are.
         soft: Tasks whose targets are in part another model's answers, and not balanced.
+        source_weights: By source, what a row counts in the losses; 1 where not given.
         log_priors: By task ``float32`` of shape ``(n, classes)``, see `log_priors`. Batches hold
             them beside the targets, under `class_prior` their task.
 
@@ -206,6 +207,7 @@ class LabeledDataset:
     examples: Sequence[Example] = ()
     balance: str = "none"
     soft: tuple[str, ...] = ()
+    source_weights: Mapping[str, float] = field(default_factory=dict)
     log_priors: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -243,8 +245,10 @@ class LabeledDataset:
     def masks(self) -> Mapping[str, np.ndarray]:
         """By task, what each row counts in its loss, ``(n,)``: 0 where the task is unknown."""
         balanced = self.targets.keys() - self.soft if self.balance == "weights" else ()
+        weights = [self.source_weights.get(str(name), 1.0) for name in self.sources]
+        by_row = np.array(weights, "float32") if self.source_weights else np.float32(1)
         return {
-            name: row_weights(target) if name in balanced else mask(target)
+            name: by_row * (row_weights(target) if name in balanced else mask(target))
             for name, target in self.targets.items()
         }
 
@@ -298,6 +302,23 @@ def add_log_priors(train: LabeledDataset, tasks: Iterable[str]) -> LabeledDatase
     missing = [task for task in tasks if task not in train.log_priors]
     priors = {task: log_priors_of(train, task, train) for task in missing}
     return replace(train, log_priors={**priors, **train.log_priors})
+
+
+def smooth_labels(
+    rows: LabeledDataset, by_source: Mapping[str, float], usual: float = 0.0
+) -> LabeledDataset:
+    """Rows whose known targets are spread over the classes, by a share for each source.
+
+    `usual` is the share of the sources that `by_source` does not name. Unknown rows stay zero.
+    """
+    shares = np.array([by_source.get(str(name), usual) for name in rows.sources], "float32")[
+        :, None
+    ]
+    targets = {
+        name: (1 - shares) * target + shares / target.shape[1] * mask(target)[:, None]
+        for name, target in rows.targets.items()
+    }
+    return replace(rows, targets=targets)
 
 
 def build_dataset(

@@ -22,6 +22,7 @@ from faceattr.evaluation.metrics import (
     predict,
     wilson,
 )
+from faceattr.model.priors import change_prior
 
 THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
@@ -128,14 +129,6 @@ def apply_temperature(
     With `log_prior` they are put to these class shares, and the order may change.
     """
     return change_prior(np.power(probabilities.astype(float), 1 / temperature), log_prior)
-
-
-def change_prior(probabilities: np.ndarray, log_prior: np.ndarray | float) -> np.ndarray:
-    """Answers, in proportion, put to other class shares, ``float32`` ``(n, classes)``; `log_prior`
-    are the logarithms of the new shares less those of the old ones.
-    """
-    put = probabilities.astype(float) * np.exp(log_prior)
-    return (put / put.sum(axis=-1, keepdims=True)).astype("float32")
 
 
 def cross_calibrated(

@@ -41,6 +41,7 @@ def evaluate(
     split: str | None = None,
     by: Sequence[str] = (),
     flip: bool = False,
+    tta: int = 1,
     robust: bool = False,
     output: str | Path | None = None,
     progress: Progress = SILENT,
@@ -58,6 +59,7 @@ def evaluate(
             ``"near_duplicate"`` parts the faces that are, or nearly are, among the sources' rows
             of split train as well.
         flip: Average the answers on each face and its mirror image.
+        tta: Average the answers on so many shifted crops of each face, 1 to 5.
         robust: Also score the faces after they were blurred, darkened, compressed, turned away or
             covered, see `faceattr.evaluation.robustness.robustness`.
         output: A folder for the report, see `faceattr.evaluation.report.write_report`.
@@ -87,11 +89,12 @@ def evaluate(
     train = whole.only("train") if NEAR_DUPLICATE in by else None
     rows = _read_rows(manifest, train, finder, progress)
     network = runtime.load(path)[0]
-    network = runtime.FlipAveraging(network) if flip else network
+    if flip or tta != 1:
+        network = runtime.TestTimeAveraging(network, flip=flip, shifts=tta)
     probabilities = predict(network, rows, progress=progress)
     groups = score_groups(description.tasks, rows, probabilities, by)
     names = tuple(map(without_folders, sources))
-    remarks = (*whole.notes, *_remarks(description, chosen, names, flip))
+    remarks = (*whole.notes, *_remarks(description, chosen, names, flip, tta))
     evaluation = Evaluation(
         path.name, description, chosen, names, rows, probabilities, groups, remarks
     )
@@ -104,7 +107,7 @@ def evaluate(
         write_report(evaluation, Path(output))
         if worse:
             write_json(worse.accuracy, Path(output, ROBUSTNESS))
-        write_json(_provenance(evaluation, path, flip), Path(output, ABOUT))
+        write_json(_provenance(evaluation, path, flip, tta), Path(output, ABOUT))
     return evaluation.scores
 
 
@@ -123,7 +126,7 @@ def _read_rows(
     return mark_near_duplicates(rows, read_dataset(train, manifest.tasks, *where)[0])
 
 
-def _provenance(evaluation: Evaluation, model: Path, flip: bool) -> dict[str, Any]:
+def _provenance(evaluation: Evaluation, model: Path, flip: bool, tta: int) -> dict[str, Any]:
     """Which model file was scored on which rows, for somebody who repeats it."""
     return {
         "faceattr": __version__,
@@ -132,6 +135,7 @@ def _provenance(evaluation: Evaluation, model: Path, flip: bool) -> dict[str, An
         "sources": evaluation.sources,
         "split": evaluation.split,
         "flip": flip,
+        "tta": tta,
         "rows": {"count": len(evaluation.rows), "sha256": evaluation.rows.sha256()},
     }
 
@@ -145,11 +149,13 @@ def _scored(split: str, rows: LabeledDataset, whole: Manifest) -> str:
 
 
 def _remarks(
-    description: Description, split: str, sources: Sequence[str], flip: bool
+    description: Description, split: str, sources: Sequence[str], flip: bool, tta: int
 ) -> Iterator[str]:
     """What a reader of these figures should have in mind."""
     if flip:
         yield "Every answer is the average over a face and its mirror image (--flip)."
+    if tta > 1:
+        yield f"Every answer is the average over {tta} shifted crops of a face (--tta {tta})."
     if split in ("all", "train") and set(sources) & set(description.provenance.get("sources", ())):
         yield (
             "The model learnt from a source of this name: if it is the same, these faces taught "

@@ -40,7 +40,7 @@ def analyze(
     Raises:
         FileNotFoundError, ValueError: An image, the model or the detector cannot be had.
     """
-    attributes = _opened(**{name: _hashable(value) for name, value in load.items()})
+    attributes = _opened(**{name: _Kept(value) for name, value in load.items()})
     how = {"bgr": bgr, "allow_urls": allow_urls}
     several = isinstance(images, list | tuple)
     given: Sequence[Any] = images if several else [images]  # type: ignore[assignment]
@@ -50,10 +50,20 @@ def analyze(
     return found if several else found[0]
 
 
-def _hashable(value: Any) -> Any:
-    return tuple(value.items()) if isinstance(value, Mapping) else value
+class _Kept:
+    """An argument that can be looked up, dicts too."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self._key = repr(value) if isinstance(value, Mapping) else value
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Kept) and self._key == other._key
 
 
 @lru_cache(KEPT)
-def _opened(filter: tuple = (), **load: Any) -> FaceAttributes:
-    return FaceAttributes.load(filter=dict(filter or ()), **load)
+def _opened(**load: _Kept) -> FaceAttributes:
+    return FaceAttributes.load(**{name: kept.value for name, kept in load.items()})

@@ -118,7 +118,9 @@ def settings_of(
         "filter": attributes.filter,
         "flip": attributes.flip,
         "every": every,
-        # Not said where it is not so, as before there was such an option.
+        # Not said where it is not so, as before there were such options.
+        **({"tta": attributes.tta} if attributes.tta > 1 else {}),
+        **({"priors": attributes.priors} if attributes.priors else {}),
         **({"spreadsheet": True} if spreadsheet else {}),
     }
 

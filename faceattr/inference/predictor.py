@@ -17,6 +17,7 @@ from faceattr.inference.pipeline import opencv_threads
 from faceattr.inference.results import NO_ANSWER, DescribedFace, Prediction
 from faceattr.model import file as model_file
 from faceattr.model import runtime
+from faceattr.model.priors import Prior, WithPriors, log_ratios
 from faceattr.tasks import Task
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class Settings(TypedDict, total=False):
     min_confidence: float
     filter: Mapping[str, str] | None
     flip: bool
+    tta: int
+    priors: Mapping[str, Prior] | None
     batch_size: int
     threads: int | None
 
@@ -67,6 +70,10 @@ class FaceAttributes:
             a detector that finds too much and a head that knows better.
         flip: Ask about every face and its mirror image and average the answers, in twice the
             model's time.
+        tta: Of how many shifted crops of a face the answers are averaged, 1 to 5.
+        priors: By task, how frequent its classes are among these faces: ``"uniform"``,
+            ``"natural"``, the name of a source that taught it, or shares by class. Only for heads
+            that were trained with a prior.
         batch_size: Most crops that go through the model at once.
         threads: How many find faces; those that answer are the model's own (see `load`).
     """
@@ -82,6 +89,8 @@ class FaceAttributes:
         min_confidence: float = 0.0,
         filter: Mapping[str, str] | None = None,
         flip: bool = False,
+        tta: int = 1,
+        priors: Mapping[str, Prior] | None = None,
         batch_size: int = 32,
         threads: int | None = None,
     ) -> None:
@@ -100,6 +109,10 @@ class FaceAttributes:
         self.min_confidence = min_confidence
         self.filter = _checked(filter or {}, description.tasks)
         self.flip = flip
+        self.tta = tta
+        self.priors = dict(priors or {})
+        asked = WithPriors(model, log_ratios(description, self.priors)) if priors else model
+        self._predictor = runtime.TestTimeAveraging(asked, flip=flip, shifts=tta)
         self.batch_size = batch_size
         self.threads = threads
         self.engine: str = getattr(model, "engine", "keras")
@@ -261,7 +274,6 @@ class FaceAttributes:
         Returns:
             One dict a crop: probabilities ``(classes,)`` by task name, ``float32``.
         """
-        model = runtime.FlipAveraging(self.model) if self.flip else self.model
         answers: list[dict[str, np.ndarray]] = []
         for start in range(0, len(crops), self.batch_size):
             batch = crops[start : start + self.batch_size]
@@ -270,7 +282,7 @@ class FaceAttributes:
             count = len(batch)
             padded = np.zeros((self._room_for(count, full_batches), *batch[0].shape), np.uint8)
             padded[:count] = batch
-            outputs = model.predict_on_batch(padded)
+            outputs = self._predictor.predict_on_batch(padded)
             answers += [
                 {task: np.asarray(rows[i]) for task, rows in outputs.items()} for i in range(count)
             ]

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -64,20 +64,49 @@ class ExportedModel:
             return {name: np.array(rows) for name, rows in self._answer(crops).items()}
 
 
-class FlipAveraging:
-    """A model that is asked about every crop and its mirror image; both answers are averaged.
+class Predictor(Protocol):
+    """What labelling and evaluation ask of a model: a Keras model, or an `ExportedModel`."""
+
+    def predict_on_batch(self, crops: np.ndarray) -> Mapping[str, np.ndarray]: ...
+
+
+# To the right and down, as shares of the side; the first ones are taken.
+SHIFTS = ((0.0, 0.0), (1 / 24, 0.0), (-1 / 24, 0.0), (0.0, 1 / 24), (0.0, -1 / 24))
+
+
+class TestTimeAveraging:
+    """A model that is asked about several views of every crop; the answers are averaged.
 
     Args:
-        model: A Keras model or an `ExportedModel`.
+        model: What answers.
+        flip: Ask about the mirror image of every view as well.
+        shifts: Views: the crop itself, then crops that are shifted by a twenty-fourth of the side
+            to the right, left, down and up, with the edge repeated; 1 to 5.
     """
 
-    def __init__(self, model: keras.Model | ExportedModel) -> None:
-        self._model = model
+    __test__ = False  # no test of pytest's
+
+    def __init__(self, model: Predictor, *, flip: bool = False, shifts: int = 1) -> None:
+        if not 1 <= shifts <= len(SHIFTS):
+            raise ValueError(
+                f"Test-time averaging takes 1 to {len(SHIFTS)} views (--tta). Received: {shifts}"
+            )
+        self._model, self._flip, self._shifts = model, flip, SHIFTS[:shifts]
 
     def predict_on_batch(self, crops: np.ndarray) -> dict[str, np.ndarray]:
-        """Probabilities ``(n, classes)`` by task name, in twice the time."""
-        straight, mirrored = map(self._model.predict_on_batch, (crops, crops[:, :, ::-1]))
-        return {name: (rows + mirrored[name]) / 2 for name, rows in straight.items()}
+        """Probabilities ``(n, classes)`` by task name."""
+        views = [_shifted(crops, *by) for by in self._shifts]
+        views += [view[:, :, ::-1] for view in views] if self._flip else []
+        answers = [self._model.predict_on_batch(view) for view in views]
+        return {name: sum(of[name] for of in answers) / len(answers) for name in answers[0]}
+
+
+def _shifted(crops: np.ndarray, right: float, down: float) -> np.ndarray:
+    side = crops.shape[1]
+    rows, columns = (
+        np.clip(np.arange(side) - round(share * side), 0, side - 1) for share in (down, right)
+    )
+    return crops[:, rows][:, :, columns]
 
 
 @dataclass(frozen=True)

@@ -327,9 +327,12 @@ class Settings:
         balance: What is done about rare classes. They weigh more in the loss (``weights``) or are
             shown more often (``sampling``), see `faceattr.data.dataset`.
         label_smoothing: Share of each known target that is spread over the classes.
+        source_smoothing: By source, another share than `label_smoothing`: more where more labels
+            are wrong.
+        source_weights: By source, what a row counts in the losses; 1 where not given.
         priors: By task, how frequent the saved head takes the classes to be: ``uniform``,
-            ``natural`` (as in all training rows) or the name of a source. Such a
-            head learns with the class shares of each row's source taken into account, see
+            ``natural`` (as in all training rows), the name of a source, or shares of all classes.
+            Such a head learns with the class shares of each row's source taken into account, see
             `faceattr.data.dataset.log_priors`. A task without one learns them from its rows.
         ema: Decay per step of an average of the weights, which is scored and saved in place of
             the weights themselves: 0.998; 0 keeps none (Polyak and Juditsky 1992).
@@ -352,7 +355,9 @@ class Settings:
     cutmix: float = 0.0
     balance: Literal["none", "weights", "sampling"] = "none"
     label_smoothing: float = 0.0
-    priors: Mapping[str, str] = field(default_factory=dict)
+    source_smoothing: Mapping[str, float] = field(default_factory=dict)
+    source_weights: Mapping[str, float] = field(default_factory=dict)
+    priors: Mapping[str, str | Mapping[str, float]] = field(default_factory=dict)
     ema: float = 0.0
     loss_weights: Mapping[str, float] = field(default_factory=dict)
     schedule: Literal["joint", "alternating"] = "joint"
@@ -366,8 +371,9 @@ class Settings:
         check_choices(self)
         check_range(self, 1, math.inf, "batch_size")
         check_range(self, 0, 2**32, "seed")
-        check_range(self, 0, 1, "label_smoothing", "ema")
+        check_range(self, 0, 1, "label_smoothing", "source_smoothing", "ema")
         check_range(self, 0, math.inf, "mixup", "cutmix", "loss_weights", "augment_repeats")
+        check_range(self, 0, math.inf, "source_weights")
         check_range(self, 0, math.inf, "sharing_strength", closed=True)
         _refuse(not self.phases, "Every phase has 0 epochs, so nothing would be learnt.")
         _refuse(
@@ -375,9 +381,18 @@ class Settings:
             "--balance and --prior both make up for rare classes: choose one.",
         )
         _refuse(
+            self.balance != "none" and bool(self.source_smoothing),
+            "--balance counts whole labels, which --source-smoothing spreads: choose one.",
+        )
+        _refuse(
             self.schedule == "alternating" and self.combine != "sum",
             "A step of one task has one loss: there is nothing to combine.",
         )
+
+    @property
+    def loss_smoothing(self) -> float:
+        """What the losses smooth: nothing where the targets are smoothed by source."""
+        return 0.0 if self.source_smoothing else self.label_smoothing
 
     def epochs_before(self, number: int) -> int:
         """Epochs of the phases before phase `number`, from 0."""

@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 
 from faceattr.data.dataset import LabeledDataset, mask
-from faceattr.evaluation.calibration import apply_temperature, change_prior
+from faceattr.evaluation.calibration import apply_temperature
 from faceattr.evaluation.metrics import predict
 from faceattr.images.crop import CropRule
+from faceattr.images.draw import Tile, contact_sheet
 from faceattr.model import runtime
 from faceattr.model.file import Description, path_of
+from faceattr.model.priors import change_prior, class_shares
 from faceattr.tasks import Task
 
 SURE = 0.8
+SHOWN = 48  # faces of a task on the sheet of doubted labels
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,9 @@ class Distillation:
             unlabelled.
         shares: By task, how much the answer counts beside a label that is known, of 1; 0 where
             not given.
+        doubts: By task, the least probability that the teacher must give a label for it to be
+            believed; 0 where not given. A row whose label is not believed counts as unlabelled:
+            it gets the answer where the teacher is sure enough, else nothing.
         temperature: Above 1 the answers become softer before they are used.
         old_heads: Where heads are added to a model: while the backbone learns, the old heads are
             held to what they said before. Their own answers are the targets wherever a training
@@ -40,17 +46,19 @@ class Distillation:
     teachers: tuple[str, ...] = ()
     thresholds: Mapping[str, float] = field(default_factory=dict)
     shares: Mapping[str, float] = field(default_factory=dict)
+    doubts: Mapping[str, float] = field(default_factory=dict)
     temperature: float = 1.0
     old_heads: bool = False
 
     def __post_init__(self) -> None:
-        amounts = [*self.thresholds.values(), *self.shares.values()]
+        amounts = [*self.thresholds.values(), *self.shares.values(), *self.doubts.values()]
         if not all(0 <= amount <= 1 for amount in amounts) or not 0 < self.temperature < np.inf:
             raise ValueError(
-                "Thresholds and shares of a teacher are from 0 to 1, and its temperature is above "
-                f"0. Received: {dict(self.thresholds)}, {dict(self.shares)}, {self.temperature}"
+                "Thresholds, shares and doubts of a teacher are from 0 to 1, and its temperature "
+                f"is above 0. Received: {dict(self.thresholds)}, {dict(self.shares)}, "
+                f"{dict(self.doubts)}, {self.temperature}"
             )
-        needs_teacher = self.thresholds or self.shares or self.temperature != 1
+        needs_teacher = self.thresholds or self.shares or self.doubts or self.temperature != 1
         if not self.teachers and (needs_teacher or not self.old_heads):
             raise ValueError("Thresholds and shares go with --teacher MODEL, and there is none.")
 
@@ -78,7 +86,7 @@ class Distillation:
                         f" and here they are {', '.join(own[task.name].classes)}."
                     )
                 answered.add(task.name)
-        strangers = sorted({*self.thresholds, *self.shares} - answered)
+        strangers = sorted({*self.thresholds, *self.shares, *self.doubts} - answered)
         if self.teachers and (strangers or not answered):
             raise ValueError(
                 f"No teacher answers {', '.join(strangers or own)} here. They answer "
@@ -87,9 +95,15 @@ class Distillation:
 
 
 def distilled(
-    rows: LabeledDataset, how: Distillation, priors: Collection[str] = ()
-) -> tuple[LabeledDataset, Iterator[str]]:
-    """Training rows with the teacher's answers among their targets, and a line for each task.
+    rows: LabeledDataset,
+    how: Distillation,
+    priors: Collection[str] = (),
+    tasks: Sequence[Task] = (),
+    sheet: Path | None = None,
+) -> tuple[LabeledDataset, list[str]]:
+    """Training rows with the teacher's answers among their targets, and what to say of it.
+
+    `sheet` is the image file for the faces of `tasks` whose labels are least believed.
 
     Tasks with `priors` learn with the class shares of each row's source (`log_priors`). Their
     teachers' answers are put to a uniform prior first, and beside a label to the shares of its
@@ -99,8 +113,71 @@ def distilled(
     names = dict.fromkeys(name for one in said for name in one)
     answers = {name: np.mean([one[name] for one in said if name in one], axis=0) for name in names}
     soft = {name: apply_temperature(of, how.temperature) for name, of in answers.items()}
-    taught = with_answers(rows, soft, how.thresholds, how.shares, sure_of=answers)
-    return taught, _lines(rows, taught, soft)
+    beliefs = _beliefs(rows, answers)
+    doubted = {name: beliefs[name] < least for name, least in how.doubts.items() if name in beliefs}
+    if sheet and any(of.any() for of in doubted.values()):
+        _draw_doubted(rows, answers, beliefs, doubted, tasks, sheet)
+    believed = without_labels(rows, doubted)
+    taught = with_answers(believed, soft, how.thresholds, how.shares, sure_of=answers)
+    return taught, [*_doubts(rows, taught, doubted), *_lines(believed, taught, soft)]
+
+
+def _beliefs(rows: LabeledDataset, answers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """By task, the probability that the answer gives each row's label, ``(n,)``; 1 without one."""
+    found = {}
+    for name in answers.keys() & rows.targets.keys():
+        target, answer = rows.targets[name], answers[name]
+        if name in rows.log_priors:
+            answer = change_prior(answer, rows.log_priors[name])
+        given = np.take_along_axis(answer, target.argmax(axis=1)[:, None], axis=1)[:, 0]
+        found[name] = np.where(mask(target) > 0, given, 1)
+    return found
+
+
+def without_labels(rows: LabeledDataset, which: Mapping[str, np.ndarray]) -> LabeledDataset:
+    """Rows that no longer know a task where `which`, by task ``bool`` ``(n,)``, says so."""
+    unknown = {name: rows.targets[name] * ~of[:, None] for name, of in which.items()}
+    return replace(rows, targets={**rows.targets, **unknown})
+
+
+def _draw_doubted(
+    rows: LabeledDataset,
+    answers: Mapping[str, np.ndarray],
+    beliefs: Mapping[str, np.ndarray],
+    doubted: Mapping[str, np.ndarray],
+    tasks: Sequence[Task],
+    path: Path,
+) -> None:
+    """A contact sheet: label and answer of the rows whose labels are least believed."""
+    tiles = []
+    for task in (task for task in tasks if task.name in doubted):
+        places = np.flatnonzero(doubted[task.name])
+        for place in places[np.argsort(beliefs[task.name][places], kind="stable")][:SHOWN]:
+            label = task.classes[int(rows.targets[task.name][place].argmax())]
+            answer = answers[task.name][place]
+            lines = (
+                f"{task.classes[int(answer.argmax())]} {answer.max():.0%}",
+                f"label: {label} {beliefs[task.name][place]:.1%}",
+            )
+            tiles.append(Tile(rows.crops[rows.index[place]], lines))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    contact_sheet(tiles, title="Labels that the teacher does not believe").save(path)
+
+
+def _doubts(
+    before: LabeledDataset, after: LabeledDataset, doubted: Mapping[str, np.ndarray]
+) -> Iterator[str]:
+    for name, rows in doubted.items():
+        known = mask(before.targets[name]) > 0
+        again = int((mask(after.targets[name])[rows] > 0).sum())
+        shares = ", ".join(
+            f"{source} {rows[known & (before.sources == source)].mean():.1%}"
+            for source in np.unique(before.sources[known])
+        )
+        yield (
+            f"teacher: {name}: {int(rows.sum()):,} of {int(known.sum()):,} labels are not believed "
+            f"({shares}); {again:,} of these rows get its answer"
+        )
 
 
 def _answers_of(path: Path, rows: LabeledDataset, priors: Collection[str]) -> dict[str, np.ndarray]:
@@ -109,18 +186,15 @@ def _answers_of(path: Path, rows: LabeledDataset, priors: Collection[str]) -> di
     said = predict(network, rows)
     for task in about.tasks:
         if task.name in said and task.name in priors:
-            granted = np.log(_class_shares(about, task))
+            granted = np.log(_granted_shares(about, task))
             said[task.name] = change_prior(said[task.name], -granted)
     return said
 
 
-def _class_shares(about: Description, task: Task) -> np.ndarray:
+def _granted_shares(about: Description, task: Task) -> np.ndarray:
     """The class shares that a teacher's head takes for granted, ``(classes,)``."""
-    prior = about.provenance.get("priors", {}).get(task.name)
-    if isinstance(prior, str):
-        return np.array(about.provenance["class_shares"][task.name][prior])
-    if prior:
-        return np.array([prior[name] for name in task.classes])
+    if prior := about.provenance.get("priors", {}).get(task.name):
+        return class_shares(prior, about.provenance["class_shares"][task.name], task.classes)
     # A head without one has learnt the shares of its rows.
     labels: Mapping[str, Any] = next(
         (part["labels"] for part in about.data if part["split"] == "train"), {}

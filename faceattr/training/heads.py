@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from faceattr.evaluation.calibration import set_prior
 from faceattr.evaluation.robustness import smallest_face
@@ -16,6 +15,7 @@ from faceattr.files import refuse_existing
 from faceattr.model import file as model_file
 from faceattr.model import runtime
 from faceattr.model.file import Description
+from faceattr.model.priors import Prior, log_ratios
 from faceattr.model.vgg16 import layer_name, split_layer_name
 from faceattr.tasks import KNOWN_TASKS, Task
 
@@ -29,7 +29,7 @@ def edit_heads(
     remove: str | Collection[str] = (),
     rename: Mapping[str, str] | None = None,
     rename_classes: Classes | None = None,
-    priors: Mapping[str, str | Mapping[str, float]] | None = None,
+    priors: Mapping[str, Prior] | None = None,
     overwrite: bool = False,
 ) -> Description:
     """Write a model file with fewer heads, other names for heads and classes, or other priors.
@@ -85,20 +85,14 @@ def edit_heads(
 
 
 def _set_priors(
-    network: keras.Model, about: Description, priors: Mapping[str, str | Mapping[str, float]]
+    network: keras.Model, about: Description, priors: Mapping[str, Prior]
 ) -> dict[str, Any]:
     """Give heads other priors, in place; what the new file says of them."""
-    known, now = about.provenance.get("class_shares", {}), dict(about.provenance.get("priors", {}))
-    classes = {task.name: task.classes for task in about.tasks}
-    for name, prior in priors.items():
-        if name not in now:
-            raise ValueError(
-                f"Head {name!r} was not trained with --prior, so which class shares it takes for "
-                f"granted is not known. Those that were: {', '.join(now) or 'none'}."
-            )
-        before = _shares(now[name], known[name], classes[name])
-        set_prior(network, name, np.log(_shares(prior, known[name], classes[name]) / before))
-        now[name] = prior if isinstance(prior, str) else dict(prior)
+    for name, ratio in log_ratios(about, priors).items():
+        set_prior(network, name, ratio)
+    now = dict(about.provenance.get("priors", {}))
+    now |= {name: of if isinstance(of, str) else dict(of) for name, of in priors.items()}
+    known = about.provenance.get("class_shares", {})
     return {"priors": now, "class_shares": known} if now else {}
 
 
@@ -113,24 +107,6 @@ def _renamed_priors(
             shares = {renaming.get(name, name): share for name, share in prior.items()}
             found["priors"][new] = shares
     return found
-
-
-def _shares(
-    prior: str | Mapping[str, float], known: Mapping[str, Sequence[float]], classes: Sequence[str]
-) -> np.ndarray:
-    """The class shares that a prior stands for, ``(classes,)``, in the head's order."""
-    if isinstance(prior, str):
-        if prior not in known:
-            raise ValueError(
-                f"A prior is {', '.join(known)}, or shares by class. Received: {prior!r}"
-            )
-        return np.array(known[prior])
-    shares = np.array([prior.get(name, 0.0) for name in classes], float)
-    if set(prior) != set(classes) or not (np.isfinite(shares) & (shares > 0)).all():
-        raise ValueError(
-            f"Shares are numbers above 0 for each of {', '.join(classes)}. Received: {dict(prior)}"
-        )
-    return shares / shares.sum()
 
 
 def _edited(

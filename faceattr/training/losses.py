@@ -216,9 +216,9 @@ def compiled(
     tasks = task_heads(network, auxiliary)
     combine = combine or combination_for(settings, tasks)
     if combine is None:
-        weights, smoothing = settings.loss_weights, settings.label_smoothing
+        weights, smoothing = settings.loss_weights, settings.loss_smoothing
         compile_masked(network, optimizer, label_smoothing=smoothing, weights=weights)
         return network
-    model = CombinedLosses(network, combine, settings.label_smoothing, auxiliary)
+    model = CombinedLosses(network, combine, settings.loss_smoothing, auxiliary)
     model.compile(optimizer, weighted_metrics={name: ["accuracy"] for name in tasks})
     return model

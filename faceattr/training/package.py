@@ -24,6 +24,7 @@ from faceattr.evaluation.report import Evaluation, write_report
 from faceattr.evaluation.robustness import accuracy_by_size, smallest_face
 from faceattr.model import file as model_file
 from faceattr.model.file import Description
+from faceattr.model.priors import Prior, class_shares
 from faceattr.training import checkpoint
 from faceattr.training.add_heads import FORGETTING, Change, ExistingHeads, compare_heads
 from faceattr.training.config import NATURAL, UNIFORM, Network, Settings
@@ -91,7 +92,7 @@ def package(
     best: keras.Model,
     description: Description,
     rows: Mapping[str, LabeledDataset],
-    priors: Mapping[str, str],
+    priors: Mapping[str, Prior],
     folder: Path,
     output: Path,
     *,
@@ -157,7 +158,7 @@ def package(
 def _with_priors(
     best: keras.Model,
     description: Description,
-    learnt: Mapping[str, str],
+    learnt: Mapping[str, Prior],
     train: LabeledDataset,
     old: ExistingHeads | None,
 ) -> Description:
@@ -166,25 +167,26 @@ def _with_priors(
     priors = {**before.get("priors", {}), **learnt}
     if not priors:
         return description
-    shares_of = {name: class_shares(train, name) for name in learnt}
-    for name, prior in learnt.items():
-        set_prior(best, name, np.log(shares_of[name][prior]))
+    shares_of = {name: known_shares(train, name) for name in learnt}
+    for task in (task for task in description.tasks if task.name in learnt):
+        shares = class_shares(learnt[task.name], shares_of[task.name], task.classes)
+        set_prior(best, task.name, np.log(shares))
     about = {"priors": priors, "class_shares": {**before.get("class_shares", {}), **shares_of}}
     return replace(description, provenance={**description.provenance, **about})
 
 
-def check_priors(priors: Mapping[str, str], train: LabeledDataset) -> None:
+def check_priors(priors: Mapping[str, Prior], train: LabeledDataset) -> None:
     """Refuse priors that the training rows cannot tell."""
     for task, prior in priors.items():
-        known = class_shares(train, task)
-        if prior not in known:
+        known = known_shares(train, task)
+        if isinstance(prior, str) and prior not in known:
             raise ValueError(
                 f"No training row of {prior} knows {task}, so its class shares are not known. "
                 f"Expected one of {', '.join(known)}."
             )
 
 
-def class_shares(train: LabeledDataset, task: str) -> dict[str, list[float]]:
+def known_shares(train: LabeledDataset, task: str) -> dict[str, list[float]]:
     """By the name of a prior, the class shares that it stands for."""
     target, sources = train.targets[task], train.sources
     rows = {NATURAL: target, **{str(name): target[sources == name] for name in np.unique(sources)}}

@@ -29,6 +29,7 @@ from faceattr.exporting.embed import add_copy
 from faceattr.files import refuse_existing, validate_output_path
 from faceattr.images.load import PathLike, as_paths
 from faceattr.model.file import Description
+from faceattr.model.priors import class_shares
 from faceattr.progress import SILENT, Progress
 from faceattr.tasks import KNOWN_TASKS, Task
 from faceattr.training import network as networks
@@ -39,6 +40,7 @@ from faceattr.training.distill import Distillation, distilled
 from faceattr.training.package import TrainingResult, check_priors, describe_run, package
 from faceattr.training.trainer import check, fit
 
+DOUBTED = "doubted.png"  # the labels that a teacher does not believe
 NEW = ".new.training"  # a run that replaces a finished one, until it is finished itself
 
 
@@ -112,7 +114,7 @@ def train(
     fit(
         plan.model,
         manifest.tasks,
-        _distilled(rows["train"], distillation, plan, progress),
+        _distilled(rows["train"], distillation, plan, folder / DOUBTED, progress),
         unseen(val),
         plan.settings,
         folder,
@@ -191,6 +193,9 @@ def _plan(
         settings = new_heads.freeze_old_heads(settings)
     model = networks.new_model(network, heads, settings.seed)
     check(model, settings, [example for source in labelled for example in source.examples])
+    for task in heads:
+        if isinstance(prior := settings.priors.get(task.name), Mapping):
+            class_shares(prior, {}, task.classes)
     sources = (specs, compared, labelled, notes, known, label_map, finder)
     return _Plan(network, settings, heads, model, old, *sources)
 
@@ -234,13 +239,17 @@ def _is_unfinished(folder: Path) -> bool:
 
 
 def _distilled(
-    rows: LabeledDataset, distillation: Distillation | None, plan: _Plan, progress: Progress
+    rows: LabeledDataset,
+    distillation: Distillation | None,
+    plan: _Plan,
+    sheet: Path,
+    progress: Progress,
 ) -> LabeledDataset:
     """Training rows with the answers among their labels that shall count as such."""
     if distillation and distillation.old_heads and plan.old:
         rows = plan.old.soft_labelled(rows)
     if distillation and distillation.teachers:
-        rows, lines = distilled(rows, distillation, plan.settings.priors)
+        rows, lines = distilled(rows, distillation, plan.settings.priors, plan.heads, sheet)
         for line in lines:
             progress.show(line)
     return rows

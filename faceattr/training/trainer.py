@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from faceattr.data.dataset import LabeledDataset, add_log_priors, mask
+from faceattr.data.dataset import LabeledDataset, add_log_priors, mask, smooth_labels
 from faceattr.data.manifest import Example
 from faceattr.evaluation.metrics import score_model
 from faceattr.model.learning import check_branches, head_names
@@ -65,10 +65,17 @@ def check(model: keras.Model, settings: Settings, examples: Sequence[Example] = 
             "--schedule alternating gives every step to one task, so its --mix is by task. "
             f"Received shares of sources: {dict(sampling.shares or {})}"
         )
-    if strangers := sorted({*settings.priors.values()} - {UNIFORM, NATURAL} - sources):
+    for what in ("source_smoothing", "source_weights"):
+        if strangers := sorted(set(getattr(settings, what)) - sources):
+            raise ValueError(
+                f"There is no source {', '.join(strangers)} for {what}. "
+                f"The sources are {', '.join(sorted(sources))}."
+            )
+    named = {prior for prior in settings.priors.values() if isinstance(prior, str)}
+    if strangers := sorted(named - {UNIFORM, NATURAL} - sources):
         raise ValueError(
-            f"A prior is {UNIFORM}, {NATURAL} or the name of a source: "
-            f"{', '.join(sorted(sources))}. Received: {', '.join(strangers)}"
+            f"A prior is {UNIFORM}, {NATURAL}, the name of a source ({', '.join(sorted(sources))}) "
+            f"or shares by class. Received: {', '.join(strangers)}"
         )
 
 
@@ -107,7 +114,10 @@ def fit(
         ValueError: `resume` finds a checkpoint of a run with other settings.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    train = replace(add_log_priors(train, settings.priors), balance=settings.balance)
+    train = add_log_priors(train, settings.priors)  # of the labels themselves
+    if settings.source_smoothing:
+        train = smooth_labels(train, settings.source_smoothing, settings.label_smoothing)
+    train = replace(train, balance=settings.balance, source_weights=settings.source_weights)
     model = with_auxiliary(model, settings.auxiliary)
     names, salt = [task.name for task in tasks], seed_salt(network) if network else ()
     combine = combination_for(settings, names) if settings.schedule == "joint" else None

@@ -84,7 +84,10 @@ def measured(model: str, data: Path, cache: Path | None, beside: bool) -> dict[s
     for name in SETS:
         rows = val_rows(data / name, about, about.crop, cache)
         parts.append(rows)
-        plain, flipped = predict(network, rows), predict(runtime.FlipAveraging(network), rows)
+        plain, flipped = (
+            predict(network, rows),
+            predict(runtime.TestTimeAveraging(network, flip=True), rows),
+        )
         answers = {"model": plain, "model, --flip": flipped}
         if beside:
             answers["face-api"] = from_face_api(data / name, about, cache)

@@ -1,0 +1,102 @@
+"""How frequent a head takes its classes to be, and answers under other class shares.
+
+A head that was trained with a prior has known class shares in its bias (logit adjustment, Menon et
+al. 2021): its answers can be put to any others, exactly, by one multiplication.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from faceattr.model.file import Description
+
+if TYPE_CHECKING:
+    import keras
+
+    from faceattr.model.runtime import ExportedModel
+
+# "uniform", "natural" or the name of a source; or shares by class.
+Prior = str | Mapping[str, float]
+
+
+def class_shares(
+    prior: Prior, known: Mapping[str, Sequence[float]], classes: Sequence[str]
+) -> np.ndarray:
+    """The class shares that a prior stands for, ``(classes,)``, in the head's order.
+
+    Args:
+        prior: A name among `known`, or a share above 0 for each class; they need not sum to 1.
+        known: Class shares by name, as `faceattr train --prior` keeps them in a model file.
+        classes: The head's classes in order.
+
+    Raises:
+        ValueError: There is no such name, or a class has no share.
+    """
+    if isinstance(prior, str):
+        if prior not in known:
+            raise ValueError(
+                f"A prior is {', '.join(known)}, or shares by class. Received: {prior!r}"
+            )
+        return np.array(known[prior])
+    shares = np.array([prior.get(name, 0.0) for name in classes], float)
+    if set(prior) != set(classes) or not (np.isfinite(shares) & (shares > 0)).all():
+        raise ValueError(
+            f"Shares are numbers above 0 for each of {', '.join(classes)}. Received: {dict(prior)}"
+        )
+    return shares / shares.sum()
+
+
+def log_ratios(about: Description, priors: Mapping[str, Prior]) -> dict[str, np.ndarray]:
+    """By head, the logarithm of its new class shares over those that it has, ``(classes,)``.
+
+    Raises:
+        ValueError: A head was not trained with a prior, or its new one is none.
+    """
+    now, known = about.provenance.get("priors", {}), about.provenance.get("class_shares", {})
+    classes = {task.name: task.classes for task in about.tasks}
+    found = {}
+    for name, prior in priors.items():
+        if name not in now or name not in classes:
+            raise ValueError(
+                f"Head {name!r} was not trained with --prior, so which class shares it takes for "
+                f"granted is not known. Those that were: {', '.join(now) or 'none'}."
+            )
+        shares = [class_shares(one, known[name], classes[name]) for one in (prior, now[name])]
+        found[name] = np.log(shares[0] / shares[1])
+    return found
+
+
+def change_prior(probabilities: np.ndarray, log_prior: np.ndarray | float) -> np.ndarray:
+    """Answers, in proportion, put to other class shares, ``float32`` ``(n, classes)``; `log_prior`
+    are the logarithms of the new shares less those of the old ones.
+    """
+    put = probabilities.astype(float) * np.exp(log_prior)
+    return (put / put.sum(axis=-1, keepdims=True)).astype("float32")
+
+
+class WithPriors:
+    """A model whose answers are put to other class shares.
+
+    Args:
+        model: A Keras model or an `ExportedModel`.
+        ratios: Of `log_ratios`; other heads answer as before.
+    """
+
+    def __init__(
+        self, model: keras.Model | ExportedModel, ratios: Mapping[str, np.ndarray]
+    ) -> None:
+        self._model = model
+        self._ratios = ratios
+
+    def predict_on_batch(self, crops: np.ndarray) -> dict[str, Any]:
+        """Probabilities ``(n, classes)`` by task name."""
+        answers = self._model.predict_on_batch(crops)
+        return {
+            name: change_prior(np.asarray(rows), self._ratios[name])
+            if name in self._ratios
+            else rows
+            for name, rows in answers.items()
+        }
