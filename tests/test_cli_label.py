@@ -88,6 +88,7 @@ def test_answers_may_be_required_and_averaged_with_those_of_the_mirror_image(
         return pandas.read_csv(tmp_path / name)
 
     plain, flipped = label("plain.csv"), label("flipped.csv", "--flip")
+    assert not plain["gender:male"].equals(label("shifted.csv", "--tta", "3")["gender:male"])
     assert not plain["gender:male"].equals(flipped["gender:male"])
     other = {"male": "female", "female": "male"}[plain["gender"][0]]
     required = label("required.csv", "--filter", f"gender={other}")

@@ -5,8 +5,10 @@ import keras
 import numpy as np
 import pytest
 from conftest import SHADE, TINT, toy_network
+from PIL import Image
 
 from faceattr.data.dataset import LabeledDataset, mask
+from faceattr.data.manifest import Example
 from faceattr.evaluation.metrics import predict
 from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
@@ -119,3 +121,35 @@ def test_a_teacher_s_own_prior_is_taken_out_before_it_teaches_a_head_with_one(te
     np.testing.assert_allclose(taught.targets["shade"][:2], beside[:2], rtol=1e-4)
     np.testing.assert_array_equal(taught.log_priors["shade"][2:], 0)
     np.testing.assert_array_equal(taught.log_priors["shade"][:2], shares[:2])
+
+
+def test_a_label_that_the_teacher_does_not_believe_is_its_answer_or_none(teachers, tmp_path):
+    examples = [Example(Path("a"), source=name) for name in ("clean", "noisy", *"abcd")]
+    given = replace(rows(), examples=examples)
+    labels = given.targets["shade"]
+    said = predict(model_file.load(teachers[0])[0], rows())["shade"]
+    beliefs = (said * labels)[:2].sum(axis=1)
+    least = {"shade": float(beliefs.mean())}  # one of the two labels is below it
+    doubted = int(beliefs.argmin())
+    unsure, lines = distilled(
+        given, Distillation((teachers[0],), {"shade": 1.0}, doubts=least), (), [SHADE]
+    )
+    np.testing.assert_array_equal(unsure.targets["shade"][doubted], 0)
+    np.testing.assert_array_equal(unsure.targets["shade"][1 - doubted], labels[1 - doubted])
+    assert lines[0].startswith("teacher: shade: 1 of 2 labels are not believed (")
+    assert f"{('clean', 'noisy')[doubted]} 100.0%" in lines[0]
+    assert lines[0].endswith("0 of these rows get its answer")
+    sheet = tmp_path / "new" / "doubted.png"
+    how = Distillation((teachers[0],), {"shade": 0.0}, doubts=least)
+    taught, lines = distilled(given, how, (), [SHADE], sheet)
+    np.testing.assert_allclose(taught.targets["shade"][doubted], said[doubted], rtol=1e-4)
+    np.testing.assert_array_equal(taught.targets["shade"][1 - doubted], labels[1 - doubted])
+    assert lines[0].endswith("1 of these rows get its answer")
+    with Image.open(sheet) as drawn:
+        assert drawn.size[0] > 100
+
+
+def test_no_label_is_doubted_without_being_asked(teachers, tmp_path):
+    taught, lines = distilled(rows(), Distillation((teachers[0],)), (), [SHADE], tmp_path / "a.png")
+    np.testing.assert_array_equal(taught.targets["shade"][:2], rows().targets["shade"][:2])
+    assert len(lines) == 1 and not (tmp_path / "a.png").exists()

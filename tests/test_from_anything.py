@@ -216,7 +216,13 @@ def test_addresses_in_a_batch(server):
 
 
 def test_an_opened_model_pickles_with_its_settings(toy_model_path):
-    how = {"min_confidence": 0.2, "filter": {"gender": "male"}, "threads": 1, "flip": True}
+    how = {
+        "min_confidence": 0.2,
+        "filter": {"gender": "male"},
+        "threads": 1,
+        "flip": True,
+        "tta": 2,
+    }
     ours = FaceAttributes.load(toy_model_path, "none", batch_size=3, **how)
     again = pickle.loads(pickle.dumps(ours))
     names = ("path", "engine", "precision", "min_face", "batch_size", *how)

@@ -169,6 +169,41 @@ def test_a_face_and_its_mirror_image_are_asked_about_and_averaged():
     assert both["gender"] == pytest.approx((straight["gender"] + mirrored["gender"]) / 2)
 
 
+class Places:
+    """Answers where a crop is bright: how far to the right, and how far down."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def predict_on_batch(self, crops):
+        self.asked += 1
+        bright = crops[..., 0].astype(float) / crops[..., 0].sum((1, 2), keepdims=True)
+        places = [(bright.sum(axis) * np.arange(48)).sum(1) for axis in (1, 2)]
+        return {"place": np.stack(places, axis=1)}
+
+
+def test_shifted_crops_are_asked_about_and_averaged():
+    crop = np.zeros((1, 48, 48, 3), np.uint8)
+    crop[0, 20, 10] = 255
+    found = []
+    for shifts in (1, 2, 3, 4, 5):
+        model = Places()
+        found.append(runtime.TestTimeAveraging(model, shifts=shifts).predict_on_batch(crop))
+        assert model.asked == shifts
+    right = [of["place"][0].tolist() for of in found]
+    # 2 pixels to the right, to the left, down and up.
+    expected = [(10, 20), (11, 20), (10, 20), (10, 20.5), (10, 20)]
+    assert right == [pytest.approx(place) for place in expected]
+    mirrored = runtime.TestTimeAveraging(Places(), flip=True).predict_on_batch(crop)["place"][0]
+    assert mirrored == pytest.approx([(10 + 37) / 2, 20])
+
+
+@pytest.mark.parametrize("shifts", [0, 6])
+def test_more_views_than_there_are_are_refused(shifts):
+    with pytest.raises(ValueError, match=f"1 to 5 views .--tta.. Received: {shifts}"):
+        attributes(tta=shifts)
+
+
 GOOD = np.zeros((40, 40, 3), np.uint8)
 
 

@@ -1,5 +1,8 @@
 """Rare classes count as much as frequent ones, and the masked loss stays exact."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -12,7 +15,9 @@ from faceattr.data.dataset import (
     log_priors,
     row_weights,
     sampling_weights,
+    smooth_labels,
 )
+from faceattr.data.manifest import Example
 from faceattr.training.batches import MaskedBatches
 from faceattr.training.config import FROZEN, NO_AUGMENTATION, Settings
 from faceattr.training.losses import compile_masked
@@ -108,6 +113,32 @@ def test_answers_of_another_model_are_not_balanced():
         of.crops, of.index, {"shade": RARE, "tint": soft}, soft=("shade", "tint")
     )
     np.testing.assert_array_equal(neither.sampling_weights, 1)
+
+
+def from_two_sources(**how):
+    examples = [Example(Path("a"), {}, source=name) for name in ["clean"] * 10 + ["noisy"] * 10]
+    return replace(rows(), examples=examples, **how)
+
+
+def test_a_source_s_rows_count_what_is_asked_and_unknown_rows_stay_nothing():
+    plain, found = from_two_sources().masks, from_two_sources(source_weights={"noisy": 0.25}).masks
+    np.testing.assert_array_equal(found["tint"][:10], plain["tint"][:10])
+    np.testing.assert_array_equal(found["tint"][10:], plain["tint"][10:] / 4)
+    assert (plain["tint"] == 0).any()
+
+
+def test_the_labels_of_a_source_are_spread_and_unknown_rows_stay_zero():
+    before, after = from_two_sources(), smooth_labels(from_two_sources(), {"noisy": 0.3}, 0.06)
+    known = before.masks["tint"] > 0
+    np.testing.assert_array_equal(after.masks["tint"], before.masks["tint"])
+    np.testing.assert_array_equal(after.targets["tint"][~known], 0)
+    tops = after.targets["tint"].max(axis=1)
+    np.testing.assert_allclose(tops[:10][known[:10]], 1 - 0.06 * 2 / 3, rtol=1e-6)
+    np.testing.assert_allclose(tops[10:][known[10:]], 1 - 0.3 * 2 / 3, rtol=1e-6)
+    np.testing.assert_allclose(after.targets["tint"].sum(axis=1)[known], 1, rtol=1e-6)
+    assert Settings((FROZEN,), label_smoothing=0.06).loss_smoothing == 0.06
+    by_source = {"label_smoothing": 0.06, "source_smoothing": {"noisy": 0.3}}
+    assert Settings((FROZEN,), **by_source).loss_smoothing == 0
 
 
 def test_each_row_has_the_class_shares_of_its_source():

@@ -424,7 +424,10 @@ def test_near_duplicates_of_val_leave_train_on_request(data, toy, capsys):
 
 def test_priors_and_sources_that_are_not_there_are_told(data, toy, capsys):
     assert train(data, "--prior", "tint=somewhere") == 2
-    assert "name of a source: shades, tints. Received: somewhere" in capsys.readouterr().err
+    assert (
+        "name of a source (shades, tints) or shares by class. Received: somewhere"
+        in capsys.readouterr().err
+    )
     assert train(data, "--prior", "tint=shades") == 2
     assert "No training row of shades knows tint" in capsys.readouterr().err
     assert train(data, "--prior", "tint=uniform", "--balance", "weights") == 2
@@ -444,6 +447,26 @@ def test_a_mix_by_source_with_priors_and_an_average_trains(data, toy, capsys):
     _, description = model_file.load(data / "my.keras")
     assert description.provenance["settings"]["priors"] == {"tint": "uniform", "shade": "shades"}
     assert description.provenance["settings"]["ema"] == 0.9
+
+
+def test_smoothing_weights_and_a_prior_of_shares_reach_a_run(data, toy, capsys):
+    by_source = ["--source-smoothing", "shades=0.3", "--source-weight", "tints=0.5"]
+    prior = ["--prior", "shade=uniform", "--prior", "tint:red=2,blue=1,green=1"]
+    few = ["--epochs", "frozen=1,finetune=0"]
+    assert train(data, *few, *by_source, *prior) == 0
+    made = model_file.describe(data / "my.keras").provenance
+    assert made["settings"]["source_smoothing"] == {"shades": 0.3}
+    assert made["settings"]["source_weights"] == {"tints": 0.5}
+    assert made["priors"] == {"shade": "uniform", "tint": {"red": 2, "blue": 1, "green": 1}}
+    capsys.readouterr()
+    for wrong, said in (
+        (["--source-weight", "tint=2"], "There is no source tint for source_weights"),
+        (["--source-smoothing", "shades=2"], "source_smoothing is a number from 0 to below 1"),
+        (["--prior", "tint:red=1"], "above 0 for each of"),
+        ([*by_source, "--balance", "weights"], "--source-smoothing spreads: choose one"),
+    ):
+        assert train(data, *few, *wrong, "--overwrite") == 2
+        assert said in capsys.readouterr().err
 
 
 def test_overwriting_keeps_the_finished_run_until_there_is_a_new_model(data, toy, monkeypatch):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from faceattr.cli.console import Terminal
 from faceattr.cli.options import (
-    add_tta,
     add_reading_options,
+    add_tta,
     command,
     names,
     reading_of,

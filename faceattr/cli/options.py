@@ -108,7 +108,7 @@ class Merged(argparse.Action):
 
 
 # How frequent classes are; may be repeated.
-PRIORS = {"action": Merged, "type": priors, "metavar": "HEAD=PRIOR,…|HEAD:CLASS=SHARE,…"}
+PRIORS: dict = {"action": Merged, "type": priors, "metavar": "HEAD=PRIOR,…|HEAD:CLASS=SHARE,…"}
 
 
 def old_names(parser: argparse.ArgumentParser, names: Mapping[str, str]) -> None:

@@ -111,8 +111,8 @@ class FaceAttributes:
         self.flip = flip
         self.tta = tta
         self.priors = dict(priors or {})
-        asked = WithPriors(model, log_ratios(description, self.priors)) if priors else model
-        self._predictor = runtime.TestTimeAveraging(asked, flip=flip, shifts=tta)
+        self._ratios = log_ratios(description, self.priors)
+        self._predictor()  # refuses what it cannot do
         self.batch_size = batch_size
         self.threads = threads
         self.engine: str = getattr(model, "engine", "keras")
@@ -274,7 +274,7 @@ class FaceAttributes:
         Returns:
             One dict a crop: probabilities ``(classes,)`` by task name, ``float32``.
         """
-        answers: list[dict[str, np.ndarray]] = []
+        model, answers = self._predictor(), []
         for start in range(0, len(crops), self.batch_size):
             batch = crops[start : start + self.batch_size]
             for one in batch:
@@ -282,11 +282,18 @@ class FaceAttributes:
             count = len(batch)
             padded = np.zeros((self._room_for(count, full_batches), *batch[0].shape), np.uint8)
             padded[:count] = batch
-            outputs = self._predictor.predict_on_batch(padded)
+            outputs = model.predict_on_batch(padded)
             answers += [
                 {task: np.asarray(rows[i]) for task, rows in outputs.items()} for i in range(count)
             ]
         return answers
+
+    def _predictor(self) -> runtime.Predictor:
+        """The model as it is asked: under other priors, and about several views of a crop."""
+        model = WithPriors(self.model, self._ratios) if self._ratios else self.model
+        if self.flip or self.tta != 1:
+            return runtime.TestTimeAveraging(model, flip=self.flip, shifts=self.tta)
+        return model
 
     def _room_for(self, count: int, full_batches: bool) -> int:
         # A new shape means a new compilation: sizes are powers of two, or always the same.

@@ -98,7 +98,7 @@ class TestTimeAveraging:
         views = [_shifted(crops, *by) for by in self._shifts]
         views += [view[:, :, ::-1] for view in views] if self._flip else []
         answers = [self._model.predict_on_batch(view) for view in views]
-        return {name: sum(of[name] for of in answers) / len(answers) for name in answers[0]}
+        return {name: np.mean([of[name] for of in answers], axis=0) for name in answers[0]}
 
 
 def _shifted(crops: np.ndarray, right: float, down: float) -> np.ndarray:
