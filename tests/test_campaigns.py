@@ -1,5 +1,6 @@
 """Short forms of the campaigns, and that the campaigns can fail."""
 
+import hashlib
 import itertools
 import re
 import socket
@@ -15,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent / "campaigns"))
 
 import corrupt
 import files
+import golden
 import inputs
 import kills
 
@@ -99,6 +101,32 @@ def test_the_campaign_of_kills_sees_files_that_differ(tmp_path):
     found = kills.campaign(job, tmp_path / "made", 1, 7)
     assert found["kills"] >= 1
     assert {fault["fault"] for fault in found["broken"]} == {"differs"}
+
+
+def test_the_drawn_faces_are_those_whose_answers_are_stored():
+    digest = hashlib.sha256(golden.faces().tobytes()).hexdigest()
+    assert digest == golden.stored()["faces"]
+
+
+def test_the_campaign_of_golden_answers_sees_one_that_moved():
+    answers = {name: np.array(of) for name, of in golden.stored()["answers"].items()}
+    assert golden.compare(answers) == (0, 0)
+    answers["gender"][3] += (0.25, -0.25)
+    largest, mean = golden.compare(answers)
+    assert largest == pytest.approx(0.25) and 0 < mean < 0.01
+
+
+def test_the_fast_copy_of_the_shipped_model_gives_the_stored_answers():
+    ((_, precision, _, _, is_kept),) = golden.run(("LiteRT, the copy inside",))
+    assert precision == "int8" and is_kept
+
+
+@pytest.mark.slow
+def test_every_runtime_gives_the_stored_answers():
+    found = list(golden.run())
+    assert {name for name, *_ in found} == set(golden.ENGINES)
+    assert [name for name, *_, is_kept in found if not is_kept] == []
+    assert golden.stored()["model"] == golden.model_hash()
 
 
 def test_nothing_is_unpickled_or_evaluated():
