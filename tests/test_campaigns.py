@@ -19,6 +19,7 @@ import files
 import golden
 import inputs
 import kills
+import long
 
 PACKAGE = Path(__file__).parents[1] / "faceattr"
 # What another process imports warns in its own way.
@@ -127,6 +128,27 @@ def test_every_runtime_gives_the_stored_answers():
     assert {name for name, *_ in found} == set(golden.ENGINES)
     assert [name for name, *_, is_kept in found if not is_kept] == []
     assert golden.stored()["model"] == golden.model_hash()
+
+
+def samples(memory, files=7.0):
+    n = 200
+    noise = np.random.default_rng(0).normal(0, 1 << 20, n)
+    held = np.full(n, 500 << 20) + noise + memory * np.linspace(0, 1, n)
+    return long.Samples(np.arange(n) / 5, held, np.full(n, files), np.full(n, 9.0))
+
+
+def test_the_campaign_of_long_work_sees_what_grows():
+    assert samples(memory=0).faults() == []
+    (leak,) = samples(memory=200 << 20).faults()
+    assert leak.startswith("memory grows by 1")
+    (opened,) = samples(memory=0, files=np.linspace(7, 90, 200)).faults()
+    assert opened.startswith("files rise from")
+
+
+@pytest.mark.slow
+def test_a_long_job_has_all_rows_and_stays_flat():
+    found = long.run(1500, only=("label", "live"))
+    assert [of["broken"] for of in found.values()] == [[], []]
 
 
 def test_nothing_is_unpickled_or_evaluated():

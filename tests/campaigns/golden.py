@@ -167,10 +167,8 @@ def main() -> int:
     for name, precision, largest, mean, is_kept in run():
         most, on_average = TOLERANCES[precision]
         kept &= is_kept
-        told = "" if is_kept else "  BROKEN"
-        print(
-            f"{name:<24}{precision:<10}{largest:>10.1e}{mean:>10.1e}   {most:g}, {on_average:g}{told}"
-        )
+        limits = f"{most:g}, {on_average:g}" + ("" if is_kept else "  BROKEN")
+        print(f"{name:<24}{precision:<10}{largest:>10.1e}{mean:>10.1e}   {limits}")
     return int(not kept)
 
 

@@ -240,11 +240,16 @@ def peak_memory(pid: int) -> int:
 
     `resource.getrusage` is no help: a child starts with the peak of the process that started it.
     """
+    return status_of(pid, "VmHWM") << 10
+
+
+def status_of(pid: int, name: str) -> int:
+    """A number of ``/proc/PID/status``, 0 once the process has ended; sizes are in KiB."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return 0
-    return int(found[1]) << 10 if (found := re.search(r"VmHWM:\s+(\d+) kB", status)) else 0
+    return int(found[1]) if (found := re.search(rf"^{name}:\s+(\d+)", status, re.M)) else 0
 
 
 def _differing(table: pd.DataFrame, kinds: dict[str, str]) -> list[str]:
