@@ -52,8 +52,9 @@ def test_the_campaign_of_inputs_sees_a_row_that_is_missing_and_an_answer_that_di
 
 def test_the_campaign_of_inputs_counts_the_memory_of_the_command_alone():
     ours = bytearray(b"x") * (600 << 20)  # what a child is told to have held, too
-    sleeping = [sys.executable, "-c", "import time; time.sleep(60)"]
-    with subprocess.Popen(sleeping) as child:
+    sleeping = [sys.executable, "-c", "import time; print(); time.sleep(60)"]
+    with subprocess.Popen(sleeping, stdout=subprocess.PIPE) as child:
+        child.stdout.read(1)
         assert 1 << 20 < inputs.peak_memory(child.pid) < len(ours)
         child.kill()
     assert inputs.peak_memory(child.pid) == 0
@@ -134,7 +135,7 @@ def samples(memory, files=7.0):
     n = 200
     noise = np.random.default_rng(0).normal(0, 1 << 20, n)
     held = np.full(n, 500 << 20) + noise + memory * np.linspace(0, 1, n)
-    return long.Samples(np.arange(n) / 5, held, np.full(n, files), np.full(n, 9.0))
+    return long.Samples(np.arange(n) / 2, held, np.full(n, files), np.full(n, 9.0))
 
 
 def test_the_campaign_of_long_work_sees_what_grows():
@@ -146,8 +147,8 @@ def test_the_campaign_of_long_work_sees_what_grows():
 
 
 @pytest.mark.slow
-def test_a_long_job_has_all_rows_and_stays_flat():
-    found = long.run(1500, only=("label", "live"))
+def test_a_long_job_has_all_rows():
+    found = long.run(400, only=("label", "live"))
     assert [of["broken"] for of in found.values()] == [[], []]
 
 

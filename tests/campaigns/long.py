@@ -7,7 +7,7 @@ Images are hard links to a few hundred files; the video has one frame for each t
 over 24 hours of its own clock; a toy is trained for one epoch for each 400 images. The process is
 sampled while it works. After the first third, a line is fitted to its memory: what it grows by
 over the whole work must be within the noise, or below 24 MiB. Exit code 1 where it is not, or where
-the rows do not count up.
+the rows do not count up. Work of less than a minute is counted only.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ DAY = 24 * 3600
 GROWTH = 24 << 20  # bytes over the whole work that no leak needs to explain
 BEGINNING = 1 / 3  # of the samples: caches fill, networks compile
 PERIOD = 0.2  # seconds
+SHORTEST = 60.0
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,9 @@ class Samples:
     threads: np.ndarray
 
     def faults(self) -> list[str]:
-        """What grows, in words."""
+        """What grows, in words; nothing of work that is over before it is warm."""
+        if self.moments[-1] < SHORTEST:
+            return []
         late = self.moments >= self.moments[-1] * BEGINNING
         moments, memory = self.moments[late], self.memory[late]
         line = linregress(moments, memory)
@@ -60,7 +63,7 @@ class Samples:
             faults.append(f"memory grows by {grown / 2**20:.0f} MiB (noise {noise / 2**20:.0f})")
         for name in ("files", "threads"):
             first, last = np.array_split(getattr(self, name)[late], 2)
-            if np.median(last) > np.median(first):
+            if np.median(last) > np.median(first) + 2:
                 faults.append(f"{name} rise from {np.median(first):.0f} to {np.median(last):.0f}")
         return faults
 
