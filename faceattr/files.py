@@ -68,9 +68,18 @@ def short_name(name: str, most: int = LONGEST_NAME) -> str:
     return data[:room].decode("utf-8", "ignore") + ending
 
 
+def replace_durably(part: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+    """Give a finished file its name; a power cut leaves the old file or the whole new one."""
+    with open(part, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
 @contextlib.contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike[str], *, durable: bool = True) -> Iterator[Path]:
     """A name to write a file under that gets its own name once it is whole.
+
+    `durable` waits for the disk first; without it a power cut may leave an empty file.
 
     Raises:
         OSError: It cannot be written; nothing is left behind.
@@ -80,7 +89,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
-        os.replace(part, path)
+        (replace_durably if durable else os.replace)(part, path)
     except OSError as error:
         raise OSError(STUCK.format(path, error.strerror or error)) from error
     finally:

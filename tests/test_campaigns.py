@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import os
 import re
 import socket
 import subprocess
@@ -20,6 +21,8 @@ import golden
 import inputs
 import kills
 import long
+import power
+import together
 
 PACKAGE = Path(__file__).parents[1] / "faceattr"
 # What another process imports warns in its own way.
@@ -131,6 +134,27 @@ def test_every_runtime_gives_the_stored_answers():
     assert golden.stored()["model"] == golden.model_hash()
 
 
+def test_the_campaign_of_power_cuts_drops_what_is_not_synced(tmp_path):
+    whole, half, late = (tmp_path / name for name in ("whole", "half", "late"))
+    for path in (whole, half, late):
+        path.write_bytes(b"x" * 1000)
+    log = tmp_path / power.SYNCS
+    log.write_text(f"{whole.stat().st_ino} 1000\n{half.stat().st_ino} 400\n")
+    assert power.drop_unsynced(tmp_path, np.random.default_rng(0)) == 2
+    assert whole.stat().st_size == 1000
+    assert 400 <= half.stat().st_size < 1000 and late.stat().st_size < 1000
+    log.write_text(f"all {half.stat().st_mtime_ns + 10**12}\n")
+    assert power.drop_unsynced(tmp_path, np.random.default_rng(1)) == 0
+
+
+@pytest.mark.slow
+def test_a_job_whose_power_is_cut_is_gone_on_with_to_the_same_rows(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))  # put back afterwards
+    monkeypatch.setenv("FACEATTR_SYNCS", "")
+    found = power.run(2, 7, ("label csv",))["label csv"]
+    assert found["kills"] >= 2 and found["ends"] and found["broken"] == []
+
+
 def samples(memory, files=7.0):
     n = 200
     noise = np.random.default_rng(0).normal(0, 1 << 20, n)
@@ -150,6 +174,22 @@ def test_the_campaign_of_long_work_sees_what_grows():
 def test_a_long_job_has_all_rows():
     found = long.run(400, only=("label", "live"))
     assert [of["broken"] for of in found.values()] == [[], []]
+
+
+@pytest.mark.slow
+def test_jobs_on_one_machine_leave_what_lone_ones_leave():
+    found = together.run(2, only=("label csv", "label jsonl"))
+    assert found["jobs"] == 2 and found["page_asked"] >= 1 and found["broken"] == []
+
+
+def test_the_campaign_of_many_at_once_sees_files_that_differ_and_a_page_that_is_gone(tmp_path):
+    job = kills.Job(("--version",), lambda folder: {"table": "other"})
+    (tmp_path / "errors.txt").write_text("")
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    assert together._fault("x", job, tmp_path, ended, {"x": {"table": "t"}}) == "x: differs"
+    assert together._fault("x", job, tmp_path, ended, {"x": {"table": "other"}}) is None
+    assert not together.answers(together.free_port())
 
 
 def test_nothing_is_unpickled_or_evaluated():

@@ -19,6 +19,7 @@ from faceattr import __version__
 from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
 from faceattr.exporting import formats
 from faceattr.exporting.parity import ParityReport, check_parity, choose_crops
+from faceattr.files import atomic_write, replace_durably
 from faceattr.model import file as model_file
 from faceattr.model import runtime
 from faceattr.model.file import Description
@@ -173,6 +174,7 @@ def _keep(part: Path, output: Path, page: Mapping[str, Any]) -> None:
     if output.is_dir():
         shutil.rmtree(output)
     for file in sorted(part.parent.iterdir()):
-        os.replace(file, output.with_name(file.name))
+        (replace_durably if file.is_file() else os.replace)(file, output.with_name(file.name))
     text = json.dumps(model_file.to_jsonable(page), indent=1, ensure_ascii=False)
-    runtime.description_path(output).write_text(text + "\n", encoding="utf-8")
+    with atomic_write(runtime.description_path(output)) as page_part:
+        page_part.write_text(text + "\n", encoding="utf-8")

@@ -219,5 +219,6 @@ def save_annotated(
 
 
 def _save(image: Image.Image, path: Path) -> None:
-    with atomic_write(path) as part:
+    # There may be thousands: `label` syncs them together, before the rows that tell of them.
+    with atomic_write(path, durable=False) as part:
         image.save(part, quality=92)

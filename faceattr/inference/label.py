@@ -5,6 +5,7 @@ Threads decode and detect, full batches go through the model (`faceattr.inferenc
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -143,7 +144,8 @@ def label_to(
     run = {"started": now(), "inputs": files.inputs, "files": files.count, "max_pixels": max_pixels}
     names = columns(attributes.tasks)
     begin = partial(begin_metadata, output, settings, resume=options.resume)
-    with open_table(output, names, options, begin=begin) as written:
+    sync = getattr(os, "sync", None) if artifacts.folders else None  # Windows has none
+    with open_table(output, names, options, begin=begin, before_sync=sync) as written:
         write_metadata(output, settings, run)
         summary.resumed = sum(map(len, written.done.values()))
         progress.show(Started(files.count, len(written.done)))

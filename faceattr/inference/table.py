@@ -94,6 +94,7 @@ def open_table(
     options: TableOptions = NEW_TABLE,
     *,
     begin: Callable[[], None] = lambda: None,
+    before_sync: Callable[[], None] | None = None,
 ) -> Iterator[Table]:
     """Open a table for writing; the name's ending chooses its form.
 
@@ -103,6 +104,7 @@ def open_table(
         columns: Names and types, in order.
         options: Whether a table that is there is gone on with or replaced.
         begin: Called once no other job can write it, before anything in it changes.
+        before_sync: Called before rows are synced to the disk: what they tell of must be there.
 
     Raises:
         FileExistsError: There is a table, and neither is asked for.
@@ -121,7 +123,7 @@ def open_table(
         serializer = _serializer(file, columns, options.spreadsheet)
         if options.resume and file.exists():
             _prepare(file, serializer, options.retry_unreadable)
-        with Table(file, serializer, resume=options.resume) as table:
+        with Table(file, serializer, before_sync, resume=options.resume) as table:
             yield table
         if is_parquet and table.finished:
             _pack(file, target, columns)
@@ -182,6 +184,7 @@ class Table:
     Args:
         path: The file.
         serializer: How rows become bytes.
+        before_sync: As for `open_table`.
         resume: Go on behind the last whole input; otherwise start anew.
 
     Attributes:
@@ -189,11 +192,19 @@ class Table:
         finished: Set it once the last row is written.
     """
 
-    def __init__(self, path: Path, serializer: Serializer, *, resume: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        serializer: Serializer,
+        before_sync: Callable[[], None] | None = None,
+        *,
+        resume: bool = False,
+    ) -> None:
         self.path = path
         self.done: Done = {}
         self.finished = False
         self._serializer = serializer
+        self._before_sync = before_sync
         self._end = 0
         if resume and path.exists():
             self._end, self.done = complete_inputs(path, serializer)
@@ -208,8 +219,14 @@ class Table:
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):
-            os.fsync(self._file.fileno())
+            self._sync()
         self._file.close()
+
+    def _sync(self) -> None:
+        if self._before_sync:
+            self._before_sync()
+        os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
 
     def write(self, rows: Sequence[Row]) -> None:
         """Append all rows of one input; they are in the file when this returns.
@@ -226,8 +243,7 @@ class Table:
                 left = left[self._file.write(left) :]
             # A kill loses nothing that was written; a power cut loses these seconds at most.
             if time.monotonic() - self._synced > SYNC_SECONDS:
-                os.fsync(self._file.fileno())
-                self._synced = time.monotonic()
+                self._sync()
         except OSError as error:
             with contextlib.suppress(OSError):
                 self._file.truncate(self._end)

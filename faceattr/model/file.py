@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from faceattr.files import replace_durably
 from faceattr.images.crop import CropRule
 from faceattr.tasks import Task
 
@@ -174,7 +175,7 @@ def save(
         whole, small = Path(folder, "whole.keras"), Path(folder, "small.keras")
         model.save(whole)
         _rewrite(whole, small, description, "float16" if half else "float32")
-        os.replace(small, path)
+        replace_durably(small, path)
 
 
 def _rewrite(whole: Path, small: Path, description: Description, dtype: str) -> None:
@@ -216,7 +217,7 @@ def replace_members(
             kept = {n: source.read(n) for n in source.namelist() if n not in members}
             for name, content in {**kept, **members}.items():
                 target.writestr(name, content)
-        os.replace(part, output)
+        replace_durably(part, output)
     finally:
         part.unlink(missing_ok=True)
 

@@ -94,7 +94,8 @@ class Checkpoints:
             for name in (LOG, SCORES):
                 (self.folder / name).unlink(missing_ok=True)
             remove(self.folder)
-            path.write_text(text)
+            with atomic_write(path) as part:
+                part.write_text(text)
             return Position()
         self._check_same_run(path.read_text(), text)
         phase, epochs, best, *others = _read(self.folder / CHECKPOINT, "position").tolist()

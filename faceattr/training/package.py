@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
-import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +21,7 @@ from faceattr.evaluation.groups import near_duplicate_groups
 from faceattr.evaluation.metrics import Score, difference, predict, scores_of, write_json
 from faceattr.evaluation.report import Evaluation, write_report
 from faceattr.evaluation.robustness import accuracy_by_size, smallest_face
+from faceattr.files import replace_durably
 from faceattr.model import file as model_file
 from faceattr.model.file import Description
 from faceattr.model.priors import Prior, class_shares
@@ -137,7 +137,7 @@ def package(
         write_json(by_task, folder / FORGETTING)
     described = replace(description, scores=found)
     model_file.describe_anew(part, described)
-    os.replace(part, output)
+    replace_durably(part, output)
     evaluation = Evaluation(
         model=output.name,
         description=described,

@@ -1,6 +1,7 @@
 """Nothing is lost by a kill: jobs killed by SIGKILL at random moments, gone on with, compared.
 
     python tests/campaigns/kills.py --kills 100 --seed 1
+    python tests/campaigns/power.py --kills 100 --seed 1     # and unsynced writes are dropped
 
 Each job runs once unbroken. Then it is started again and again, with ``--resume``, and killed at
 a random moment of the time that it takes, until there were so many kills. What it left whenever
@@ -168,8 +169,17 @@ def prepare(folder: Path) -> None:
     export(folder / "toy.keras", "onnx", folder / "toy.onnx")
 
 
-def campaign(job: Job, made: Path, kills: int, seed: int) -> dict:
-    """One job: counts of kills, of ends that were reached, and the ends that differ."""
+def campaign(
+    job: Job,
+    made: Path,
+    kills: int,
+    seed: int,
+    after_kill: Callable[[Path, np.random.Generator], None] = lambda folder, rng: None,
+) -> dict:
+    """One job: counts of kills, of ends that were reached, and the ends that differ.
+
+    `after_kill` does to the folder what else a kill may do.
+    """
     rng, work = np.random.default_rng(seed), made.parent / "work"
     expected, seconds = _unbroken(job, made, work)
     done, ends, broken = 0, 0, []
@@ -177,6 +187,8 @@ def campaign(job: Job, made: Path, kills: int, seed: int) -> dict:
         folder = _fresh(made, work)
         for killed in _until_its_end(job, folder, seconds, rng):
             done += killed is None
+            if killed is None:
+                after_kill(folder, rng)
             if killed is not None and killed != 0:
                 broken.append({"end": ends, "fault": f"exit code {killed}: {errors_in(folder)}"})
         ends += 1
