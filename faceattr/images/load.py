@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from faceattr.images.fetch import fetch, is_url
+from faceattr.images.jpeg import decode_jpeg
 
 PathLike = str | os.PathLike[str]
 ImageSource = PathLike | bytes | BinaryIO | Image.Image | np.ndarray
@@ -27,7 +28,7 @@ LYING = (5, 6, 7, 8)
 MAX_PIXELS = 200_000_000
 BYTES_A_PIXEL = 12  # while a picture is read, whatever its file; measured
 BYTES_AT_ONCE = 2 << 30  # of all pictures that a process has under way
-STRIP = 1 << 20  # pixels that are converted at once
+STRIP = 1 << 16  # pixels that are converted at once; they fit a processor's cache
 _beyond_pillows_limit = threading.Lock()
 
 
@@ -268,15 +269,17 @@ def read_picture(
             width, height = (max(1, round(side * share)) for side in opened.size)
             opened.draft(None, (width, height))
         reserve(math.prod(opened.size) * BYTES_A_PIXEL)
-        opened.load()  # which turns a TIFF by itself
+        if (image := decode_jpeg(opened)) is None:
+            opened.load()  # which turns a TIFF by itself
         if opened.getexif().get(ExifTags.Base.Orientation, 1) in LYING:
             full_size = full_size[::-1]
-        ImageOps.exif_transpose(opened, in_place=True)
-        image = _to_rgb(opened)
+        if image is None:
+            ImageOps.exif_transpose(opened, in_place=True)
+            image = _to_rgb(opened)
     return Picture(image, full_size)
 
 
-def _opened(file: Path | BinaryIO, max_pixels: int) -> Image.Image:
+def _opened(file: Path | BinaryIO, max_pixels: int) -> ImageFile.ImageFile:
     """An opened file, not yet decoded."""
     try:
         opened = Image.open(file)

@@ -1,171 +1,198 @@
-"""How fast a folder is labelled: ours, a plain loop, and the kernels alone, side by side.
+"""How fast a folder is labelled: ours, a plain loop and what peers do, on the same pictures.
 
-    python tests/bench/label_speed.py PICTURES [--copies 4] [--detector centerface] [--model FILE]
+    python tests/bench/label_speed.py PICTURES [--count 500] [--detector FILE.onnx] [--model FILE]
 
 (a) ours          `label_to`: threads, one batched forward for the faces of many pictures.
-(b) plain MTCNN   a picture at a time, MTCNN, then `model.predict` a face, as peers do it.
-(c) plain Haar    the same with OpenCV's Haar cascade, where this OpenCV still has it.
-(d) plain, our detector   the same loop with the detector of (a): what the pipeline alone brings.
-(k) the kernels   decode all, then detect all, then predict all, each as fast as it goes alone.
+(b) plain         a picture at a time with our detector, then `model.predict` a face.
+(c) plain, MTCNN  the same with MTCNN, as fer and deepface do it.
+(k) kernels       each stage alone, with what it needs in memory: the least that the work takes.
 
-Every way runs `--rounds` times in turn, so that whatever else the machine does hits all of them;
-medians are compared.
+Pictures are linked as often as it takes. Every way does one of `--parts` after the other in turn,
+so that whatever else the machine does hits all of them; seconds of processors hardly depend on it.
+A way's stages are shares of its own time; `ours` sums them over its threads.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import os
-import shutil
-import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import cv2
-import numpy as np
-
-from faceattr.detection.base import Detector, Face, choose_detector, min_decode_size
+from faceattr.detection.base import Detector, choose_detector, min_decode_size
 from faceattr.images.crop import crop
 from faceattr.images.inputs import Inputs
 from faceattr.images.load import read_image, read_picture
 from faceattr.inference.label import label_to
-from faceattr.inference.pipeline import count_workers
+from faceattr.inference.pipeline import StageTimes, count_workers, opencv_threads
 from faceattr.inference.predictor import FaceAttributes
+
+STAGES = ("decode", "detect", "crop", "predict", "write")
+BOUND = ("(k) decode", "(k) detect", "(k) predict")
+Way = Callable[[Path], Mapping[str, float]]  # does the pictures of a folder; seconds by stage
+
+
+@dataclass
+class Spent:
+    """Seconds of one way: by the clock, of all processors, and by stage."""
+
+    clock: float = 0.0
+    processors: float = 0.0
+    stages: Counter[str] = field(default_factory=Counter)
+
+    def add(self, way: Way, folder: Path) -> None:
+        clock, processors = time.perf_counter(), time.process_time()
+        stages = way(folder)
+        self.clock += time.perf_counter() - clock
+        self.processors += time.process_time() - processors
+        self.stages.update(stages)
 
 
 def main() -> None:
     options = parse()
     with tempfile.TemporaryDirectory() as folder:
-        files = copies(options.pictures, Path(folder, "in"), options.copies)
+        out = Path(folder, "faces.csv")
+        warm, *parts = linked(options.pictures, Path(folder), options.count, options.parts)
         ours = FaceAttributes.load(options.model, options.detector, offline=True)
-        ways = ways_of(ours, files, Path(folder), options.without)
-        for run in ways.values():
-            run()  # compiles, and fills the page cache
-        seconds: dict[str, list[float]] = {name: [] for name in ways}
-        for _ in range(options.rounds):
-            for name, run in ways.items():
-                start = time.perf_counter()
-                run()
-                seconds[name].append(time.perf_counter() - start)
-    print_table(seconds, len(files), ours)
+        ways = ways_of(ours, out, options.without)
+        for way in ways.values():
+            way(warm)  # compiles
+        spent = {name: Spent() for name in ways}
+        for number, part in enumerate(parts, 1):
+            for name, way in ways.items():
+                spent[name].add(way, part)
+            print(f"part {number} of {len(parts)} is done", flush=True)
+    print_table(spent, options.count, ours)
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("pictures", type=Path)
-    parser.add_argument("--copies", type=int, default=2, help="how often each picture is in it")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--count", type=int, default=500, help="pictures that every way does")
+    parser.add_argument("--parts", type=int, default=10)
     parser.add_argument("--detector", default="centerface")
     parser.add_argument("--model", type=Path)
-    parser.add_argument("--without", nargs="*", default=[], help="ways to leave out: b c d")
+    parser.add_argument("--without", nargs="*", default=[], help="ways to leave out: b c k")
     return parser.parse_args()
 
 
-def copies(pictures: Path, folder: Path, count: int) -> list[str]:
-    """A folder in which every picture lies `count` times."""
-    folder.mkdir()
-    for number in range(count):
-        for file in Inputs(pictures):
-            path = Path(file.path)
-            shutil.copyfile(path, folder / f"{path.stem}-{number}{path.suffix}")
-    return [file.path for file in Inputs(folder)]
+def linked(pictures: Path, folder: Path, count: int, parts: int) -> list[Path]:
+    """A folder of two pictures, then so many that share `count` of them."""
+    files = itertools.cycle([Path(file.path).absolute() for file in Inputs(pictures)])
+    sizes = [2, *(count * (n + 1) // parts - count * n // parts for n in range(parts))]
+    folders = [folder / f"part-{number}" for number in range(len(sizes))]
+    for part, size in zip(folders, sizes, strict=True):
+        part.mkdir()
+        for number, path in zip(range(size), files, strict=False):
+            (part / f"{number:04}{path.suffix}").symlink_to(path)
+    return folders
 
 
-def ways_of(
-    ours: FaceAttributes, files: list[str], folder: Path, without: list[str]
-) -> dict[str, Callable[[], object]]:
-    ways: dict[str, Callable[[], object]] = {
-        "(a) ours": lambda: label_to(
-            folder / "ours.csv", Path(files[0]).parent, ours, overwrite=True
-        ),
-        "(d) plain, our detector": lambda: plain_loop(files, peers, ours.detector, folder),
-        "(b) plain, MTCNN": lambda: plain_loop(files, peers, mtcnn, folder),
-        "(c) plain, Haar": lambda: plain_loop(files, peers, haar, folder),
-        **kernels(ours, files),
+def ways_of(ours: FaceAttributes, out: Path, without: list[str]) -> dict[str, Way]:
+    """Every way by name, those that cannot be had left out and told."""
+    ways: dict[str, Way] = {
+        "(a) ours": lambda folder: label_to(out, folder, ours, overwrite=True).stages
     }
     # Peers ask the Keras network, whatever answers ours.
     peers = FaceAttributes.load(ours.path, "none", engine="keras")
-    mtcnn = choose_detector("mtcnn") if "b" not in without else None
-    haar = Haar() if hasattr(cv2, "CascadeClassifier") else None
-    if haar is None:
-        print("(c) is left out: this OpenCV has no Haar cascade any more")
-        without = [*without, "c"]
+    ways["(b) plain"] = partial(plain_loop, peers, ours.detector, out)
+    if "c" not in without:
+        try:
+            ways["(c) plain, MTCNN"] = partial(plain_loop, peers, choose_detector("mtcnn"), out)
+        except ValueError as error:
+            print(f"(c) is left out: {error}")
+    kernels = Kernels(ours)
+    ways |= {f"(k) {stage}": getattr(kernels, stage) for stage in STAGES[:-1]}
     return {name: way for name, way in ways.items() if name[1] not in without}
 
 
-class Haar:
-    """OpenCV's frontal face cascade."""
-
-    def __init__(self) -> None:
-        name = "haarcascade_frontalface_default.xml"
-        self._net = cv2.CascadeClassifier(cv2.data.haarcascades + name)
-
-    def __call__(self, image: np.ndarray) -> list[Face]:
-        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        boxes = self._net.detectMultiScale(grey, 1.1, 5)
-        return [Face((x, y, x + w, y + h), None, 1.0) for x, y, w, h in boxes]
-
-
 def plain_loop(
-    files: list[str], ours: FaceAttributes, detector: Detector | None, folder: Path
-) -> None:
+    peers: FaceAttributes, detector: Detector, out: Path, folder: Path
+) -> Mapping[str, float]:
     """One picture at a time, one `predict` a face; a row each at the end."""
     rows: list[list[object]] = []
-    for path in files:
-        image = read_image(path)
-        for face in detector(image):  # type: ignore[misc]
-            crops = crop(image, face.box, ours.crop_rule)[None]
-            answer = ours.model.predict(crops, verbose=0)
+    times = StageTimes()
+    for path in files_of(folder):
+        with times.measure("decode"):
+            image = read_image(path)
+        with times.measure("detect"):
+            faces = detector(image)
+        for face in faces:
+            with times.measure("crop"):
+                crops = crop(image, face.box, peers.crop_rule)[None]
+            with times.measure("predict"):
+                answer = peers.model.predict(crops, verbose=0)
             rows.append([path, *face.box, *(int(p[0].argmax()) for p in answer.values())])
-    with open(folder / "plain.csv", "w", newline="") as file:
+    with times.measure("write"), open(out, "w", newline="") as file:
         csv.writer(file).writerows(rows)
+    return times.seconds
 
 
-def kernels(ours: FaceAttributes, files: list[str]) -> dict[str, Callable[[], object]]:
-    """Each stage alone, on all processors, with everything it needs in memory."""
-    workers = count_workers()
-    side = min_decode_size(ours.detector)
-    images = [read_picture(path, side).image for path in files]
-    faces = [ours.find(image) for image in images]
-    crops = [
-        ours.cut(image, face)
-        for image, found in zip(images, faces, strict=True)
-        for face in found
-        if ours.is_large(face)
-    ]
-
-    def spread(work: Callable, over: list) -> None:
-        before = cv2.getNumThreads()
-        cv2.setNumThreads(1)
-        with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(work, over))
-        cv2.setNumThreads(before)
-
-    return {
-        "(k) decode": lambda: spread(lambda path: read_picture(path, side), files),
-        "(k) detect": lambda: spread(ours.find, images),
-        "(k) predict": lambda: ours.predict(crops, full_batches=True),
-    }
+def files_of(folder: Path) -> list[str]:
+    return [file.path for file in Inputs(folder)]
 
 
-def print_table(seconds: dict[str, list[float]], count: int, ours: FaceAttributes) -> None:
-    median = {name: statistics.median(times) for name, times in seconds.items()}
-    limit = sum(time for name, time in median.items() if name.startswith("(k)"))
+class Kernels:
+    """The stages of ours, each alone on all processors; a stage works on what the last one left."""
+
+    def __init__(self, ours: FaceAttributes) -> None:
+        self._ours, self._side = ours, min_decode_size(ours.detector)
+        self._images: list = []
+        self._faces: list = []
+        self._crops: list = []
+
+    def decode(self, folder: Path) -> Mapping[str, float]:
+        self._images = spread(lambda path: read_picture(path, self._side).image, files_of(folder))
+        return {}
+
+    def detect(self, folder: Path) -> Mapping[str, float]:
+        self._faces = spread(self._ours.find, self._images)
+        return {}
+
+    def crop(self, folder: Path) -> Mapping[str, float]:
+        pairs = zip(self._images, self._faces, strict=True)
+        large = [(image, f) for image, faces in pairs for f in faces if self._ours.is_large(f)]
+        self._crops = spread(lambda pair: self._ours.cut(*pair), large)
+        return {}
+
+    def predict(self, folder: Path) -> Mapping[str, float]:
+        self._ours.predict(self._crops, full_batches=True)
+        return {}
+
+
+def spread(work: Callable, over: list) -> list:
+    with opencv_threads(1), ThreadPoolExecutor(count_workers()) as pool:
+        return list(pool.map(work, over))
+
+
+def print_table(spent: dict[str, Spent], count: int, ours: FaceAttributes) -> None:
+    first = spent["(a) ours"]
     print(f"{count} pictures, detector {ours.detector.provenance['name']}, {count_workers()} cores")
-    for name, spent in median.items():
-        shown = f"{name:<24} {spent:7.2f} s  {count / spent:7.1f} pictures/s"
-        if name.startswith("(k)"):
-            print(f"{shown}  {spent / limit:5.0%} of the kernels")
-        else:
-            print(f"{shown}  ours is {spent / median['(a) ours']:5.2f} times as fast")
-    print(f"{'the kernels together':<24} {limit:7.2f} s  {count / limit:7.1f} pictures/s")
-    print(f"ours reaches {limit / median['(a) ours']:.0%} of the kernels' limit")
+    print(f"{'':<17} clock s  x ours  processors s  x ours  {'  '.join(STAGES)}")
+    for name, one in spent.items():
+        total = sum(one.stages.values())
+        shares = "".join(f"{one.stages[stage] / total:>8.0%}" for stage in STAGES if total)
+        print(
+            f"{name:<17}{one.clock:8.2f}{one.clock / first.clock:8.2f}"
+            f"{one.processors:14.2f}{one.processors / first.processors:8.2f}{shares}"
+        )
+    if all(name in spent for name in BOUND):
+        clock = sum(spent[name].clock for name in BOUND) / first.clock
+        processors = sum(spent[name].processors for name in BOUND) / first.processors
+        print(
+            f"decode, detect and predict alone take {clock:.0%} of ours by the clock and "
+            f"{processors:.0%} of its processors"
+        )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """What the use street costs, of two checkouts side by side: start, memory, one face, a folder.
 
     git worktree add ../before COMMIT
-    python tests/bench/use_street.py PICTURES --before ../before --model MODEL [--model-before FILE]
+    python tests/bench/use_street.py PICTURES --before ../before --model MODEL \\
+        [--model-before FILE] [--detectors centerface YUNET.onnx]
 
 Each measurement is a process of its own, in turn the one and the other checkout, so that whatever
 else the machine does hits both. Seconds by the clock, seconds of processors and the peak of memory
 are medians over `--rounds`; the ratio is after over before. `start` labels three pictures, `folder`
-all of them `--copies` times, `face` asks about one crop at a time.
+all of them `--copies` times, both with each detector; `face` asks about one crop at a time.
 """
 
 from __future__ import annotations
@@ -57,24 +58,29 @@ def main() -> None:
         for what, pictures in (("start", few), ("folder", all_of_them), ("face", None)):
             if what not in options.what:
                 continue
-            found: dict[str, list[Cost]] = {side: [] for side in sides}
-            for _ in range(options.rounds):
-                for side, (code, model) in sides.items():
-                    found[side].append(cost(code, model, pictures, options.detector, folder))
-            show(what, found)
+            for detector in options.detectors if pictures else ["none"]:
+                found: dict[str, list[Cost]] = {side: [] for side in sides}
+                for _ in range(options.rounds):
+                    for side, (code, model) in sides.items():
+                        found[side].append(cost(code, model, pictures, detector, folder))
+                show(f"{what} {Path(detector).stem if pictures else ''}", found)
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("pictures", type=Path)
-    parser.add_argument("--before", type=Path, required=True, help="a checkout to compare with")
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--model-before", type=Path, help="by default --model")
-    parser.add_argument("--detector", default="centerface")
+    parser.add_argument("pictures", type=whole_path)
+    parser.add_argument("--before", type=whole_path, required=True, help="what to compare with")
+    parser.add_argument("--model", type=whole_path, required=True)
+    parser.add_argument("--model-before", type=whole_path, help="by default --model")
+    parser.add_argument("--detectors", nargs="+", default=["centerface"])
     parser.add_argument("--copies", type=int, default=3)
     parser.add_argument("--what", nargs="+", default=["start", "folder", "face"])
     parser.add_argument("--rounds", type=int, default=5)
     return parser.parse_args()
+
+
+def whole_path(path: str) -> Path:
+    return Path(path).resolve()
 
 
 def copies(pictures: Path, folder: Path, count: int, most: int | None = None) -> None:
@@ -86,12 +92,14 @@ def copies(pictures: Path, folder: Path, count: int, most: int | None = None) ->
 
 def cost(code: Path, model: Path, pictures: Path | None, detector: str, folder: str) -> Cost:
     """Label pictures, or ask about one crop, with the faceattr of a checkout."""
+    detector = str(whole_path(detector)) if detector.endswith(".onnx") else detector
     how = ["--detector", detector, "--model", str(model), "--overwrite", "--quiet"]
     words = ["label", str(pictures), "-o", f"{folder}/faces.csv", *how]
     program = [sys.executable, "-c", *([LABEL, *words] if pictures else [FACE, str(model)])]
     start = time.perf_counter()
     with subprocess.Popen(
         program,
+        cwd=folder,  # `python -c` imports what lies in its working directory first
         env=os.environ | {"PYTHONPATH": str(code), "TF_CPP_MIN_LOG_LEVEL": "3"},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -116,7 +124,7 @@ def show(what: str, found: dict[str, list[Cost]]) -> None:
     for (unit, factor), before, after in zip(units, middle["before"], middle["after"], strict=True):
         ratio = after / before
         print(
-            f"{what:<7} {before * factor:9.4g} -> {after * factor:9.4g} {unit:<16} {ratio:.2f} x",
+            f"{what:<28} {before * factor:9.4g} -> {after * factor:9.4g} {unit:<16} {ratio:.2f} x",
             flush=True,
         )
 
