@@ -143,8 +143,11 @@ async def _of_multipart(request: Request, body: bytes, limits: Limits) -> list[b
         form = await _InMemory(request.headers, stream(), **most).parse()  # type: ignore[arg-type]
     except MultiPartException as error:
         raise Refusal(400, f"The multipart body cannot be read: {error.message}") from None
-    parts = [part for _, part in form.multi_items()]
-    files = [part for part in parts if isinstance(part, UploadFile)]
-    if len(files) < len(parts):
-        raise Refusal(400, "Every part is a file: curl -F image=@photo.jpg")
-    return [await file.read() for file in files]
+    try:
+        parts = [part for _, part in form.multi_items()]
+        files = [part for part in parts if isinstance(part, UploadFile)]
+        if len(files) < len(parts):
+            raise Refusal(400, "Every part is a file: curl -F image=@photo.jpg")
+        return [await file.read() for file in files]
+    finally:
+        await form.close()

@@ -212,21 +212,20 @@ def post(connection, path: str, kind: str, body: bytes) -> tuple[int, bytes]:
 def show(jobs: list[float], rounds: list[dict], memory: list[float], options) -> None:
     served = [found.get("answered", 0) / found["seconds"] for found in rounds]
     times = sorted(time for found in rounds for time in found["times"])
-    total = Counter()
+    total: Counter = Counter()
     for found in rounds:
-        total.update({k: v for k, v in found.items() if k not in ("seconds", "times")})
+        total.update({name: n for name, n in found.items() if name not in ("seconds", "times")})
     job, rate = statistics.median(jobs), statistics.median(served)
+    share = f"{rate / job:.0%} of the folder job, {options.clients} clients"
     print(f"folder job  {job:.1f} pictures/s, median of {[round(one, 1) for one in jobs]}")
-    print(f"server      {rate:.1f} pictures/s, median of {[round(one, 1) for one in served]}: "
-          f"{rate / job:.0%} of the folder job, {options.clients} clients")  # fmt: skip
+    print(f"server      {rate:.1f} pictures/s, median of {[round(one, 1) for one in served]}")
+    print(f"            {share}")
     middle, last = (1000 * times[int(share * (len(times) - 1))] for share in (0.5, 0.99))
     print(f"answers     median {middle:.0f} ms, 99th percentile {last:.0f} ms")
     print(f"memory      {memory[0]:.0f} MB after the first round, {memory[-1]:.0f} MB at the end")
-    print(f"requests    {len(times):,} answered, {total['lost']} lost, {total['differ']} other "
-          f"answers, {total['malformed_4xx']} of {total['malformed']} malformed refused")  # fmt: skip
-    odd = {s: n for s, n in total.items() if str(s).isdigit()}
-    if odd:
-        print(f"other       {odd}")
+    print(f"requests    {len(times):,} answered, {total['lost']} lost, {total['differ']} differ")
+    print(f"malformed   {total['malformed_4xx']} of {total['malformed']} refused with 4xx")
+    print(f"others      { {name: n for name, n in total.items() if name.isdigit()} }")
 
 
 if __name__ == "__main__":
