@@ -3,13 +3,16 @@
 import io
 import json
 import re
+import signal
 import socket
 import struct
+import subprocess
 import sys
 import tempfile
 import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +32,7 @@ from faceattr.serving.address import Address, checked_token
 from faceattr.serving.limits import Limits
 
 TOKEN = "correct horse battery"
+EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @pytest.fixture(scope="module")
@@ -439,3 +443,35 @@ def test_without_the_extra_its_name_is_told(package, monkeypatch, capsys):
     assert main(["serve"]) == 2
     said = capsys.readouterr().err
     assert package in said and f"`{install_command('web')}` installs it" in said
+
+
+@pytest.mark.slow
+def test_the_command_answers_as_analyze_does_and_ends_what_it_has_begun(free_port):
+    """With the model that ships; SIGTERM comes while a batch is at work."""
+    import faceattr
+
+    files = [path.read_bytes() for path in sorted(EXAMPLES.glob("*.jpg"))]
+    words = ["serve", "--port", str(free_port), "--detector", "centerface"]
+    program = "import sys; from faceattr.cli import main; sys.exit(main(sys.argv[1:]))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *words], stderr=subprocess.PIPE, text=True
+    )
+    with process, ThreadPoolExecutor() as pool:
+        assert f"http://localhost:{free_port}" in process.stderr.readline()
+        until(lambda: answers(free_port))
+        one_by_one = [ask(free_port, "/analyze", file, "image/jpeg").json for file in files]
+        wanted = faceattr.analyze(files, detector="centerface")
+        for said, faces in zip(one_by_one, wanted, strict=True):
+            assert said["faces"] == json.loads(json.dumps([face.to_dict() for face in faces]))
+        last = pool.submit(ask, free_port, "/analyze/batch", *multipart(*10 * files))
+        threading.Event().wait(0.3)
+        process.send_signal(signal.SIGTERM)
+        assert last.result().json["results"] == 10 * one_by_one
+        assert process.wait(30) == 0
+
+
+def answers(port: int) -> bool:
+    try:
+        return ask(port, "/health").status == 200
+    except OSError:
+        return False

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
 
 from faceattr.detection.base import Face
 from faceattr.images.inputs import InputFile
 from faceattr.images.load import PathLike, reason_of
-from faceattr.images.video import BrokenOff, frames
 from faceattr.inference.schema import by_place
 
 
@@ -66,6 +66,12 @@ def samples_of(
 
 
 def _frames_of(file: InputFile, every: float, finished: set) -> Iterator[Sample]:
+    if find_spec("av") is None:
+        yield Sample(file, reason="a video needs the package av, which is not installed")
+        return
+    # Few jobs have videos, and FFmpeg is large.
+    from faceattr.images.video import BrokenOff, frames
+
     try:
         for second, frame in frames(file.path, every, start=max(finished, default=0.0)):
             if second not in finished:

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -73,6 +74,10 @@ def validate_table_path(path: PathLike, options: TableOptions = NEW_TABLE) -> No
     path = Path(path)
     if path.suffix not in SUFFIXES:
         raise ValueError(f"A table's name ends in {', '.join(SUFFIXES)}. Received: {path}")
+    if path.suffix == ".parquet" and find_spec("pyarrow") is None:
+        raise ValueError(
+            f"{path} needs the package pyarrow, which is not installed: write .csv or .jsonl."
+        )
     if options.spreadsheet and path.suffix != ".csv":
         raise ValueError(
             "Only a .csv table has cells that a spreadsheet would take for formulas: leave "
