@@ -29,6 +29,13 @@ def add_command(commands) -> None:
         "whose answers make the groups where it is no column; near_duplicate: is the face in train "
         "too",
     )
+    add(
+        "--runtime",
+        dest="engine",
+        choices=("auto", "keras", "litert"),
+        help="keras (default): the network itself; litert: the fast copy inside the model file, by "
+        "which label, live and serve answer; auto: the copy where there is one",
+    )
     add_flip(parser)
     add(
         "--robust",

@@ -39,7 +39,13 @@ from faceattr.inference.pipeline import (
 from faceattr.inference.predictor import FaceAttributes, LoadSettings
 from faceattr.inference.samples import Detections, Sample, samples_of
 from faceattr.inference.schema import ImageResult, Row, columns, to_rows
-from faceattr.inference.table import TableOptions, open_table, read_rows, validate_table_path
+from faceattr.inference.table import (
+    TableOptions,
+    TableSettings,
+    open_table,
+    read_rows,
+    validate_table_path,
+)
 from faceattr.progress import SILENT, Progress
 
 # Rows are held back for a full batch, but not for longer than this, nor for more inputs.
@@ -121,7 +127,7 @@ def label_to(
     artifacts: Artifacts = NO_ARTIFACTS,
     progress: Progress = SILENT,
     stop: Callable[[], bool] = lambda: False,
-    **table,
+    **table: Unpack[TableSettings],
 ) -> Summary:
     """Label pictures and videos into a table, with a page beside it that says how.
 

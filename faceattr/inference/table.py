@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypedDict
 
 from filelock import FileLock, Timeout
 
@@ -37,6 +37,15 @@ if TYPE_CHECKING:
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 SYNC_SECONDS = 10.0
 ROWS_AT_ONCE = 20_000
+
+
+class TableSettings(TypedDict, total=False):
+    """The arguments of `TableOptions`."""
+
+    resume: bool
+    retry_unreadable: bool
+    overwrite: bool
+    spreadsheet: bool
 
 
 @dataclass(frozen=True)

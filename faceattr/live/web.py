@@ -149,15 +149,22 @@ def serve(
     address: PageAddress,
     progress: Progress = SILENT,
     switched_on: Sequence[str] = (),
-    **how,
+    *,
+    budget: InferenceBudget | None = None,
+    smoothing: Smoothing | None = None,
 ) -> None:
     """Serve the page until Ctrl-C; `progress` is shown its address. The rest is `application`'s."""
     import uvicorn
 
     with suppress_stderr():
-        FaceTracker(attributes, how.get("budget")).warm_up()
+        FaceTracker(attributes, budget).warm_up()
     app = application(
-        attributes, hosts=address.names, token=address.token, switched_on=switched_on, **how
+        attributes,
+        hosts=address.names,
+        token=address.token,
+        budget=budget,
+        smoothing=smoothing,
+        switched_on=switched_on,
     )
     progress.show(f"{address.url}  (Ctrl-C ends it)")
     uvicorn.run(
