@@ -1,4 +1,4 @@
-"""HTTP as uvicorn speaks it, but nobody may take for ever to say what he wants."""
+"""HTTP as uvicorn speaks it, but nobody may take for ever to say what they want."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-PATIENCE = 15.0  # seconds from a connection's first byte, or its last answer, to a whole head
+PATIENCE = 15.0  # seconds in which a connection begins a request; at most twice as many
 
 
 class BoundedProtocol(H11Protocol):

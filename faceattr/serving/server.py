@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from faceattr.inference.predictor import FaceAttributes
 from faceattr.model.runtime import require_package
@@ -48,6 +48,7 @@ def serve(
     from faceattr.serving.app import application
     from faceattr.serving.protocol import BoundedProtocol
 
+    EpsImagePlugin.gs_binary = False  # PostScript of strangers is a program, and never run
     with Batcher(attributes, limits, workers) as batcher:
         warm_up(batcher)
         app = application(batcher, hosts=address.names, token=token)
