@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from use_browser import Browser
-from use_toys import ColourModel, attributes
+from use_toys import ColourModel, GreenSquares, attributes
 
 from faceattr.cli import main
 from faceattr.files import install_command
@@ -227,6 +227,26 @@ def test_whoever_waits_too_long_is_told_and_leaves_room_for_others(held):
         assert "retry-after" in said.headers
         held.model.go.set()
         until(lambda: ask(port, "/analyze", file_of(1), "image/png").status == 200)
+
+
+def test_nobody_looks_at_an_image_whose_client_was_told_to_come_back():
+    class Slow(GreenSquares):
+        def __init__(self):
+            self.go, self.count = threading.Event(), 0
+
+        def __call__(self, image):
+            self.count += 1
+            self.go.wait(20)
+            return super().__call__(image)
+
+    detector = Slow()
+    with served(attributes(detector=detector), seconds=0.3, workers=1) as port:
+        said = ask(port, "/analyze/batch", *multipart(*[file_of(1)] * 5))
+        assert said.status == 503
+        until(lambda: BATCHERS[port].waiting == 1)
+        detector.go.set()
+        until(lambda: BATCHERS[port].waiting == 0)
+        assert detector.count == 1
 
 
 def test_a_body_that_trickles_is_given_up_and_nobody_waits_for_it():

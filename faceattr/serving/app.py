@@ -135,13 +135,11 @@ async def _answers(
 async def _awaited(futures: list[Future[Answer]], deadline: float, limits: Limits) -> list[Answer]:
     try:
         async with asyncio.timeout_at(deadline):
+            # At the end of the time those whose turn has not come are cancelled.
             return await asyncio.gather(*map(asyncio.wrap_future, futures))
     except TimeoutError:
         sentence = f"There was no answer after {limits.seconds:g} seconds (--timeout)."
         raise Refusal(503, sentence, RETRY) from None
-    finally:
-        for future in futures:
-            future.cancel()  # whoever has gone needs no answer
 
 
 def _told(endpoint: Endpoint) -> Endpoint:
