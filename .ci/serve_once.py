@@ -26,11 +26,12 @@ def main(photograph: str) -> None:
     try:
         wait_for(f"{url}/health", process)
         found = post(f"{url}/analyze", Path(photograph).read_bytes())
-        about = json.loads(urllib.request.urlopen(f"{url}/model", timeout=30).read())
+        about = json.loads(get(f"{url}/model"))
+        pages = [get(f"{url}/{name}") for name in ("", "page.js", "page.css", "openapi.json")]
     finally:
         process.send_signal(signal.SIGTERM)
         code = process.wait(60)
-    if code != 0 or len(found["faces"]) != 1 or about["engine"] != "litert":
+    if code != 0 or len(found["faces"]) != 1 or about["engine"] != "litert" or not all(pages):
         raise SystemExit(f"The server ended with {code} after {found} of {about}.")
     print(f"served {found['faces'][0]['box']} by {about['engine']} in {about['precision']}")
 
@@ -44,6 +45,11 @@ def wait_for(url: str, process: subprocess.Popen) -> None:
         except OSError:
             time.sleep(0.2)
     raise SystemExit("The server does not answer.")
+
+
+def get(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        return answer.read()
 
 
 def post(url: str, content: bytes) -> dict:
