@@ -63,6 +63,16 @@ def test_two_checkouts_are_measured_side_by_side(photographs, monkeypatch, capfd
     assert all(printed.count(what) == 3 for what in ("start ", "folder ", "face "))
 
 
+@pytest.mark.slow
+def test_the_server_is_measured_beside_the_folder_job(photographs, monkeypatch, capfd):
+    pytest.importorskip("uvicorn", reason="needs faceattr[web]")
+    Image.fromarray(data.astronaut()).save(photographs.parent / "one.jpg")
+    how = ["--seconds", "3", "--clients", "4", "--rounds", "1", "--copies", "8"]
+    start(monkeypatch, bench("serve_load"), photographs.parent, *how)
+    printed = capfd.readouterr().out
+    assert "% of the folder job, 4 clients" in printed and " 0 lost, 0 differ" in printed
+
+
 def bench(name):
     return Path(__file__).parent / f"bench/{name}.py"
 

@@ -70,6 +70,26 @@ def test_the_copy_answers_like_the_network_and_says_what_it_is(path):
         np.testing.assert_allclose(ours[task], network[task], atol=0.02)
 
 
+def test_evaluate_scores_the_copy_where_that_is_asked_for(path, tmp_path, capsys):
+    rows = ["path,split,shade"]
+    for number in range(6):
+        Image.fromarray(shaded(60 + 120 * (number % 2), number)).save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,val,{('dark', 'light')[number % 2]}")
+    (tmp_path / "faces.csv").write_text("\n".join(rows))
+    seen = []
+    for how in ([], ["--runtime", "keras"], ["--runtime", "litert"], ["--runtime", "auto"]):
+        out = tmp_path / f"report-{len(seen)}"
+        words = ["evaluate", str(path), str(tmp_path / "faces.csv"), "-o", str(out), *how]
+        assert main(words) == 0
+        engine = json.loads((out / "about.json").read_text())["engine"]
+        seen.append((engine, "--runtime litert" in (out / "report.html").read_text()))
+    assert seen == [("keras", False)] * 2 + [("litert", True)] * 2
+    with_member(path, embedded.ABOUT_MEMBER, lambda _: b"{}")
+    capsys.readouterr()
+    assert main(["evaluate", str(path), str(tmp_path / "faces.csv"), "--runtime", "litert"]) == 2
+    assert "carries no LiteRT copy" in capsys.readouterr().err
+
+
 def test_plain_keras_opens_the_file(path):
     network = keras.saving.load_model(path, compile=False)
     assert set(network.output) == {"shade", "tint"}

@@ -20,11 +20,12 @@ LAYERS = (
     "exporting",
     "training",
     "inference",
+    "serving",
     "live",
     "cli",
 )
 LEARN = ("data", "evaluation", "auditing", "exporting", "training")
-APART = {(use, learn) for use in ("inference", "live") for learn in LEARN}
+APART = {(use, learn) for use in ("inference", "serving", "live") for learn in LEARN}
 
 
 def layer_of(module: str) -> str | None:

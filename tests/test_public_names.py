@@ -1,9 +1,14 @@
+import dataclasses
+import inspect
 import subprocess
 import sys
+from typing import get_type_hints
 
 import pytest
 
 import faceattr
+from faceattr.data.sources import ReadingConfig, ReadingTasksSettings
+from faceattr.inference.table import TableOptions, TableSettings
 
 
 @pytest.mark.parametrize("name", faceattr.__all__)
@@ -65,3 +70,18 @@ def test_help_and_import_pay_for_neither_keras_nor_pandas():
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.endswith("set()\n")
     assert "label" in run.stdout and "train" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("settings", "record"), [(ReadingTasksSettings, ReadingConfig), (TableSettings, TableOptions)]
+)
+def test_named_arguments_are_the_fields_of_the_record_that_takes_them(settings, record):
+    assert set(get_type_hints(settings)) == {field.name for field in dataclasses.fields(record)}
+
+
+def test_no_public_function_takes_arguments_that_nobody_can_look_up():
+    for name in faceattr.__all__:
+        thing = getattr(faceattr, name)
+        for parameter in inspect.signature(thing).parameters.values() if callable(thing) else ():
+            is_open = parameter.kind is parameter.VAR_KEYWORD
+            assert not is_open or "Unpack[" in str(parameter.annotation), f"{name}({parameter})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from faceattr.data.dataset import LabeledDataset, cache_crops
 from faceattr.data.face_finder import FaceFinder
 from faceattr.data.manifest import Example, Source, merge_sources, strongest, targets
 from faceattr.data.near_duplicates import NEAR
-from faceattr.data.sources import ReadingConfig, read_labels, without_folders
+from faceattr.data.sources import ReadingConfig, ReadingTasksSettings, read_labels, without_folders
 from faceattr.evaluation.metrics import write_json
 from faceattr.files import validate_output_folder
 from faceattr.images.crop import CropRule
@@ -42,7 +42,7 @@ def audit(
     rule: CropRule | None = None,
     output: str | Path | None = None,
     progress: Progress = SILENT,
-    **reading: Any,
+    **reading: Unpack[ReadingTasksSettings],
 ) -> Audit:
     """Look for all that is wrong with labelled faces and, if asked, write it down.
 

@@ -26,11 +26,15 @@ from faceattr.cli import (
     heads,
     label,
     live,
+    serve,
     train,
 )
 from faceattr.cli.options import FAILED, INTERRUPTED, TERMINATED, WRONG_INPUT, Parser, handled
 
-COMMANDS = (label, live, audit, train, compare, evaluate, heads, average, explain, export, cache)
+COMMANDS = (
+    *(label, live, serve, audit, train, compare, evaluate, heads),
+    *(average, explain, export, cache),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -31,6 +31,13 @@ def add_command(commands) -> None:
     )
     add_tta(parser)
     add(
+        "--runtime",
+        dest="engine",
+        choices=("auto", "keras", "litert"),
+        help="keras (default): the network itself; litert: the fast copy inside the model file, by "
+        "which label, live and serve answer; auto: the copy where there is one",
+    )
+    add(
         "--robust",
         action="store_true",
         help="score blurred, dark, compressed, turned and covered faces as well",

@@ -45,6 +45,11 @@ def add_command(commands) -> None:
         "text files of paths, or - for paths on standard input",
     )
     add(
+        "--allow-urls",
+        action="store_true",
+        help="PATH may be http(s)://, which is fetched: up to 64 MiB in up to 20 seconds",
+    )
+    add(
         "-o",
         "--output",
         metavar="TABLE",
@@ -133,7 +138,7 @@ def label(inputs, output=None, quiet=False, **given) -> int:
     artifacts, options = Artifacts(**taken), TableOptions(**table)
     validate_table_path(output, options)
     artifacts.validate(resume=options.resume, overwrite=options.overwrite)
-    Inputs(inputs)
+    Inputs(inputs, allow_urls=given.get("allow_urls", False))
     attributes = open_attributes(given, Aside(console))
     finishing = partial(console.print, "finishing the batch; Ctrl-C once more stops at once")
     with _bar(console) as bar, ctrl_c(finishing) as stopped, warnings.catch_warnings():
@@ -164,7 +169,8 @@ def _print_rows(inputs, given: dict) -> int:
     for name in (*ARTIFACTS, *(f.name for f in fields(TableOptions))):
         if name in given:
             raise ValueError(f"--{name.replace('_', '-')} needs a table: give -o TABLE.")
-    files = Inputs(inputs)  # what is not there is told before the model is opened
+    # What is not there is told before the model is opened.
+    files = Inputs(inputs, allow_urls=given.pop("allow_urls", False))
     attributes = open_attributes(given, Aside())
     rows = describe_inputs(files, attributes, **given)
     if sys.stdout.isatty():

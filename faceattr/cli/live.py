@@ -104,11 +104,11 @@ def _watch(source="0", quiet=False, **given) -> int:
 def _serve(quiet=False, **given) -> int:
     if typed := [name for name in IN_A_WINDOW if name in given]:
         raise ValueError(CANNOT.format(", ".join(typed)))
-    from faceattr.live.web import Address, require_uvicorn, serve
+    from faceattr.live.web import PageAddress, require_web, serve
 
-    require_uvicorn()
+    require_web()
     how, switched_on = _budget_and_smoothing(given), _taken(given, ("bars", "blur", "mirror"))
-    address = Address(**_taken(given, ("host", "port")))
+    address = PageAddress(**_taken(given, ("host", "port")))
     console = Console(stderr=True, quiet=quiet, highlight=False)
     attributes = open_attributes(given, Aside(console))
     # A token is told to the quiet, too: without it nobody gets in.

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypedDict
 
 from faceattr.data.class_folders import read_folder
 from faceattr.data.csv_manifest import read_cells, read_manifest
@@ -25,6 +26,21 @@ from faceattr.tasks import EXPRESSION, KNOWN_TASKS
 
 MANIFEST = "manifest.csv"
 SOURCE = "source"  # a column for reports: which source a face came from
+
+
+class ReadingSettings(TypedDict, total=False):
+    """The arguments of `ReadingConfig`, but for `tasks`."""
+
+    label_map: LabelMap
+    detector: Detector | None
+    find_faces_in: Collection[str] | None
+    cache: str | Path | None
+
+
+class ReadingTasksSettings(ReadingSettings, total=False):
+    """The arguments of `ReadingConfig`."""
+
+    tasks: Collection[str] | None
 
 
 @dataclass(frozen=True)

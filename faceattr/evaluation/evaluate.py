@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from faceattr import __version__
 from faceattr.compatibility import renamed_arguments
@@ -15,7 +15,7 @@ from faceattr.data.dataset import LabeledDataset, read_dataset
 from faceattr.data.face_finder import FaceFinder
 from faceattr.data.manifest import Manifest, TasksByName, select_split
 from faceattr.data.near_duplicates import NEAR_DUPLICATE, mark_near_duplicates
-from faceattr.data.sources import ReadingConfig, read_for_model, without_folders
+from faceattr.data.sources import ReadingConfig, ReadingSettings, read_for_model, without_folders
 from faceattr.evaluation.groups import check_columns, score_groups
 from faceattr.evaluation.metrics import Score, predict, write_json
 from faceattr.evaluation.report import Evaluation, write_report
@@ -42,10 +42,11 @@ def evaluate(
     by: Sequence[str] = (),
     flip: bool = False,
     tta: int = 1,
+    engine: str | None = None,
     robust: bool = False,
     output: str | Path | None = None,
     progress: Progress = SILENT,
-    **reading: Any,
+    **reading: Unpack[ReadingSettings],
 ) -> dict[str, Score]:
     """Score a model file on labelled faces.
 
@@ -60,6 +61,9 @@ def evaluate(
             of split train as well.
         flip: Average the answers on each face and its mirror image.
         tta: Average the answers on so many shifted crops of each face, 1 to 5.
+        engine: Of a model file ``"keras"``, the network itself, is scored by default; ``"litert"``
+            is the copy inside it, by which `label`, `live` and `serve` answer; ``"auto"`` the copy
+            where there is one.
         robust: Also score the faces after they were blurred, darkened, compressed, turned away or
             covered, see `faceattr.evaluation.robustness.robustness`.
         output: A folder for the report, see `faceattr.evaluation.report.write_report`.
@@ -78,6 +82,7 @@ def evaluate(
     if output is not None:
         validate_output_folder(Path(output))
     path, sources = model_file.path_of(model), as_paths(sources)
+    runtime.check_engine(path, engine or "auto")
     description, config = runtime.describe(path), ReadingConfig(**reading)
     finder = config.finder(description.crop, sources)
     known = {task.name: task for task in description.tasks}
@@ -88,13 +93,15 @@ def evaluate(
     check_columns([c for c in by if c != NEAR_DUPLICATE], manifest.examples, description.tasks)
     train = whole.only("train") if NEAR_DUPLICATE in by else None
     rows = _read_rows(manifest, train, finder, progress)
-    network = runtime.load(path)[0]
+    network = runtime.load(path, engine or "keras")[0]
+    answered_by = getattr(network, "engine", "keras")
     if flip or tta != 1:
         network = runtime.TestTimeAveraging(network, flip=flip, shifts=tta)
     probabilities = predict(network, rows, progress=progress)
     groups = score_groups(description.tasks, rows, probabilities, by)
     names = tuple(map(without_folders, sources))
-    remarks = (*whole.notes, *_remarks(description, chosen, names, flip, tta))
+    about_figures = _remarks(description, chosen, names, flip, tta)
+    remarks = (*whole.notes, *about_figures, *_engine_told(path, answered_by))
     evaluation = Evaluation(
         path.name, description, chosen, names, rows, probabilities, groups, remarks
     )
@@ -107,7 +114,8 @@ def evaluate(
         write_report(evaluation, Path(output))
         if worse:
             write_json(worse.accuracy, Path(output, ROBUSTNESS))
-        write_json(_provenance(evaluation, path, flip, tta), Path(output, ABOUT))
+        about = _provenance(evaluation, path, flip, tta) | {"engine": answered_by}
+        write_json(about, Path(output, ABOUT))
     return evaluation.scores
 
 
@@ -161,6 +169,11 @@ def _remarks(
             "The model learnt from a source of this name: if it is the same, these faces taught "
             "it and the figures are too good. Keep rows of split test aside, and score those."
         )
+
+
+def _engine_told(path: Path, engine: str) -> Iterator[str]:
+    if engine == "litert" and not runtime.is_exported(path):
+        yield "The answers are those of the LiteRT copy in the model file (--runtime litert)."
 
 
 def _only(

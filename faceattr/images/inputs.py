@@ -50,6 +50,11 @@ class InputFile:
         """The path as valid text; bytes that are no UTF-8 are spelled ``\\\\xff``."""
         return os.fsencode(self.path).decode("utf-8", "backslashreplace")
 
+    @property
+    def is_url(self) -> bool:
+        """Whether it has to be fetched."""
+        return is_url(self.path)
+
 
 class Inputs:
     """The pictures and videos behind paths, in a fixed order, each once.
@@ -59,20 +64,27 @@ class Inputs:
             patterns such as ``"photos/**/*.jpg"``, text files (``.txt``, ``.lst``) with one
             path a line, ``"-"`` for such a list on standard input.
         without: Folders to leave out, because the job itself writes there.
+        allow_urls: Inputs, and lines of lists, may be ``http(s)://`` addresses of pictures.
 
     Raises:
         FileNotFoundError: An input does not exist or a pattern fits nothing.
+        ValueError: There is none, or it is an address and these are not allowed.
     """
 
     def __init__(
-        self, inputs: PathLike | Sequence[PathLike], without: Sequence[PathLike] = ()
+        self,
+        inputs: PathLike | Sequence[PathLike],
+        without: Sequence[PathLike] = (),
+        *,
+        allow_urls: bool = False,
     ) -> None:
         self.inputs = as_paths(inputs)
         if not self.inputs:
             raise ValueError("There is nothing to read: no path was given.")
         self._without = {os.path.realpath(folder) for folder in without}
+        self.allow_urls = allow_urls
         for path in self.inputs:
-            _must_exist(path)
+            _must_exist(path, allow_urls)
 
     def __iter__(self) -> Iterator[InputFile]:
         seen: set[str] = set()
@@ -81,7 +93,7 @@ class Inputs:
         for path in self.inputs:
             for file in self._behind(path):
                 if may_repeat:
-                    place = os.path.abspath(file.path)
+                    place = file.path if file.is_url else os.path.abspath(file.path)
                     if place in seen:
                         continue
                     seen.add(place)
@@ -100,7 +112,7 @@ class Inputs:
             with open(path, encoding="utf-8-sig", errors="surrogateescape") as lines:
                 for line in _paths_in(lines):
                     yield from self._behind_one(line)
-        elif not os.path.lexists(path):
+        elif not is_url(path) and not os.path.lexists(path):
             yield from self._behind_pattern(path)
         else:
             yield from self._behind_one(path)
@@ -109,7 +121,7 @@ class Inputs:
         if os.path.isdir(path):
             yield from self._in_folder(path, set())
         else:
-            yield InputFile(path, _kind(path) == "video")
+            yield InputFile(path, not is_url(path) and _kind(path) == "video")
 
     def _behind_pattern(self, pattern: str) -> Iterator[InputFile]:
         found = sorted(path for path in set(_fitting(pattern)) if not self._is_own(path))
@@ -208,13 +220,13 @@ def _kind(path: str) -> str:
     return "picture" if suffix in PICTURE_SUFFIXES else ""
 
 
-def _must_exist(path: str) -> None:
-    if is_url(path):
+def _must_exist(path: str, allow_urls: bool) -> None:
+    if is_url(path) and not allow_urls:
         raise ValueError(
-            f"{path} is an address, and only files are read here. Fetch it first, or in "
-            "Python: faceattr.analyze(address, allow_urls=True)."
+            f"{path} is an address, and only files are read unless `faceattr label` is told "
+            "--allow-urls; in Python: faceattr.analyze(address, allow_urls=True)."
         )
-    if path == STANDARD_INPUT or os.path.lexists(path):
+    if is_url(path) or path == STANDARD_INPUT or os.path.lexists(path):
         return
     if glob.has_magic(path) and next(_fitting(path), None):
         return

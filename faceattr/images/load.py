@@ -136,7 +136,10 @@ def content_of(source: object, *, allow_urls: bool = False) -> PathLike | bytes:
         return bytes(source)
     if is_url(source):
         if not allow_urls:
-            raise ValueError(f"{source} is an address, which is fetched with allow_urls=True alone")
+            raise ValueError(
+                f"{source} is an address, which is fetched with allow_urls=True alone "
+                "(--allow-urls)"
+            )
         return fetch(str(source))
     if isinstance(source, str | os.PathLike):
         return source

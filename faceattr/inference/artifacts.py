@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path, PurePath
@@ -191,6 +191,7 @@ def save_annotated(
     result: ImageResult,
     frame: np.ndarray | None = None,
     *,
+    content: Callable[[], PathLike | bytes] | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> ImageResult:
     """Write a copy of a picture with boxes and answers; nothing for an unreadable one.
@@ -199,6 +200,7 @@ def save_annotated(
         folder: Where to.
         result: What is drawn.
         frame: The picture, where it comes from a video.
+        content: Gives what is in the file, where that is not at its path.
         max_pixels: A picture with more of them is not read.
 
     Returns:
@@ -210,7 +212,8 @@ def save_annotated(
     with DECODE_MEMORY.reservation() as reserve:
         try:
             if frame is None:
-                frame = read_picture(path, max_pixels=max_pixels, reserve=reserve).image
+                source = content() if content else path
+                frame = read_picture(source, max_pixels=max_pixels, reserve=reserve).image
         except (OSError, ValueError, MemoryError) as error:
             return replace(result, faces=(), reason=reason_of(error, path))
         drawn = draw_faces(frame, result.faces)

@@ -27,7 +27,6 @@ from PIL import Image
 from faceattr.files import atomic_write
 from faceattr.images.crop import CropRule, crop
 from faceattr.images.load import PathLike, read_image
-from faceattr.images.video import frames_at
 from faceattr.inference.schema import OK, Row, withheld_name
 from faceattr.tasks import Task
 
@@ -135,6 +134,8 @@ def _images(
     if None in seconds:
         yield None, read_image(path)
     else:
+        from faceattr.images.video import frames_at
+
         yield from frames_at(path, [second for second in seconds if second is not None])
 
 

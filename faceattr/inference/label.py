@@ -40,7 +40,13 @@ from faceattr.inference.pipeline import (
 from faceattr.inference.predictor import FaceAttributes, LoadSettings
 from faceattr.inference.samples import Detections, Sample, samples_of
 from faceattr.inference.schema import ImageResult, Row, columns, to_rows
-from faceattr.inference.table import TableOptions, open_table, read_rows, validate_table_path
+from faceattr.inference.table import (
+    TableOptions,
+    TableSettings,
+    open_table,
+    read_rows,
+    validate_table_path,
+)
 from faceattr.progress import SILENT, Progress
 
 # Rows are held back for a full batch, but not for longer than this, nor for more inputs.
@@ -64,6 +70,7 @@ def label(
     every: float = 1.0,
     workers: int | None = None,
     max_pixels: int = MAX_PIXELS,
+    allow_urls: bool = False,
     progress: Progress = SILENT,
     **load: Unpack[LoadSettings],
 ) -> Iterator[Row]:
@@ -75,6 +82,7 @@ def label(
         workers: Threads that decode and detect; by default one a processor.
         max_pixels: A picture with more of them is not read. Whatever the limit, all pictures that
             are read at once take 2 GiB together; a larger one waits until it is alone.
+        allow_urls: Inputs may be addresses, which are fetched as `faceattr.load_image` does.
         progress: Is shown the `ImageResult` of each input.
         **load: `model`, `detector` and the other arguments of `FaceAttributes.load`.
 
@@ -85,7 +93,8 @@ def label(
     Raises:
         FileNotFoundError, ValueError: An input, the model or the detector cannot be had.
     """
-    files = Inputs(inputs)  # what is not there is told before the model is opened
+    # What is not there is told before the model is opened.
+    files = Inputs(inputs, allow_urls=allow_urls)
     how = {"workers": workers, "max_pixels": max_pixels}
     yield from describe_inputs(
         files, FaceAttributes.load(**load), every=every, progress=progress, **how
@@ -101,7 +110,8 @@ def describe_inputs(
     **how,
 ) -> Iterator[Row]:
     """As `label` with a model that is open; `how` as for `describe_samples`."""
-    for result, _ in describe_samples(samples_of(files, every), attributes, **how):
+    samples = samples_of(files, every, allow_urls=files.allow_urls)
+    for result, _ in describe_samples(samples, attributes, **how):
         progress.show(result)
         yield from to_rows(result, attributes.tasks)
 
@@ -114,16 +124,17 @@ def label_to(
     every: float = 1.0,
     workers: int | None = None,
     max_pixels: int = MAX_PIXELS,
+    allow_urls: bool = False,
     artifacts: Artifacts = NO_ARTIFACTS,
     progress: Progress = SILENT,
     stop: Callable[[], bool] = lambda: False,
-    **table,
+    **table: Unpack[TableSettings],
 ) -> Summary:
     """Label pictures and videos into a table, with a page beside it that says how.
 
     Args:
         output: Ends in ``.csv``, ``.jsonl`` or ``.parquet``.
-        inputs, every, workers, max_pixels: As for `label`.
+        inputs, every, workers, max_pixels, allow_urls: As for `label`.
         attributes: Detector and model.
         artifacts: What else to leave beside the table.
         progress: Is shown `Started`, then the `ImageResult` of each input whose rows are written.
@@ -139,7 +150,7 @@ def label_to(
     validate_table_path(output, options)
     artifacts.validate(resume=options.resume, overwrite=options.overwrite)
     how = {"workers": count_workers(workers), "max_pixels": checked_limit(max_pixels)}
-    files = _checked_files(inputs, artifacts)
+    files = _checked_files(inputs, artifacts, allow_urls)
     settings = settings_of(attributes, every, options.spreadsheet)
     run = {"started": now(), "inputs": files.inputs, "files": files.count, "max_pixels": max_pixels}
     names = columns(attributes.tasks)
@@ -149,7 +160,8 @@ def label_to(
         write_metadata(output, settings, run)
         summary.resumed = sum(map(len, written.done.values()))
         progress.show(Started(files.count, len(written.done)))
-        samples = takewhile(lambda _: not stop(), samples_of(files, every, written.done))
+        read = samples_of(files, every, written.done, allow_urls=allow_urls)
+        samples = takewhile(lambda _: not stop(), read)
         for result in _with_artifacts(samples, attributes, artifacts, times, **how):
             rows = to_rows(result, attributes.tasks)
             with times.measure("write"):
@@ -167,8 +179,10 @@ def label_to(
     return summary
 
 
-def _checked_files(inputs: PathLike | Sequence[PathLike], artifacts: Artifacts) -> Inputs:
-    files = Inputs(inputs, without=artifacts.folders)
+def _checked_files(
+    inputs: PathLike | Sequence[PathLike], artifacts: Artifacts, allow_urls: bool
+) -> Inputs:
+    files = Inputs(inputs, without=artifacts.folders, allow_urls=allow_urls)
     if files.count == 0:
         left_out = ", ".join(map(str, artifacts.folders))
         raise ValueError(
@@ -200,7 +214,10 @@ def _with_artifacts(
         if annotated is None:
             return pair[0]
         with times.measure("annotate"):
-            return save_annotated(annotated, pair[0], pair[1].frame, max_pixels=max_pixels)
+            result, sample = pair
+            return save_annotated(
+                annotated, result, sample.frame, content=sample.content, max_pixels=max_pixels
+            )
 
     described = describe_samples(
         samples,

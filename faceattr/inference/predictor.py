@@ -346,9 +346,7 @@ def _engine_for(path: Path, engine: str, precision: str | None) -> str:
     """The engine to open; a precision that was asked for is Keras'."""
     if precision not in (None, *PRECISIONS):
         raise ValueError(f"A precision is one of {', '.join(PRECISIONS)}. Received: {precision!r}")
-    own = runtime.engine_of(path)
-    if runtime.is_exported(path) and engine not in ("auto", own):
-        raise ValueError(f"{path} is an exported model for {own}: leave the engine away.")
+    runtime.check_engine(path, engine)
     return "keras" if engine == "auto" and precision is not None else engine
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache, partial
+from importlib.util import find_spec
 
 import numpy as np
 
 from faceattr.detection.base import Face
 from faceattr.images.inputs import InputFile
-from faceattr.images.load import PathLike, reason_of
-from faceattr.images.video import BrokenOff, frames
+from faceattr.images.load import PathLike, content_of, reason_of
 from faceattr.inference.schema import by_place
 
 
@@ -45,7 +46,11 @@ class Detections:
 
 
 def samples_of(
-    files: Iterable[InputFile], every: float, done: Mapping[str, set] | None = None
+    files: Iterable[InputFile],
+    every: float,
+    done: Mapping[str, set] | None = None,
+    *,
+    allow_urls: bool = False,
 ) -> Iterator[Sample]:
     """The pictures, and the frames of the videos `every` so many seconds.
 
@@ -53,6 +58,7 @@ def samples_of(
         files: Files.
         every: Seconds between two frames.
         done: Inputs to leave out: by name the times that are done (None for a picture).
+        allow_urls: Addresses are fetched, by whichever thread decodes them.
     """
     times_at = by_place(dict(done or {}))
     for file in files:
@@ -61,11 +67,20 @@ def samples_of(
             continue
         if file.is_video:
             yield from _frames_of(file, every, finished)
+        elif file.is_url:
+            fetched = partial(content_of, file.path, allow_urls=allow_urls)
+            yield Sample(file, content=cache(fetched))
         else:
             yield Sample(file)
 
 
 def _frames_of(file: InputFile, every: float, finished: set) -> Iterator[Sample]:
+    if find_spec("av") is None:
+        yield Sample(file, reason="a video needs the package av, which is not installed")
+        return
+    # Few jobs have videos, and FFmpeg is large.
+    from faceattr.images.video import BrokenOff, frames
+
     try:
         for second, frame in frames(file.path, every, start=max(finished, default=0.0)):
             if second not in finished:

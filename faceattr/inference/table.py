@@ -9,9 +9,10 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypedDict
 
 from filelock import FileLock, Timeout
 
@@ -36,6 +37,15 @@ if TYPE_CHECKING:
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 SYNC_SECONDS = 10.0
 ROWS_AT_ONCE = 20_000
+
+
+class TableSettings(TypedDict, total=False):
+    """The arguments of `TableOptions`."""
+
+    resume: bool
+    retry_unreadable: bool
+    overwrite: bool
+    spreadsheet: bool
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,10 @@ def validate_table_path(path: PathLike, options: TableOptions = NEW_TABLE) -> No
     path = Path(path)
     if path.suffix not in SUFFIXES:
         raise ValueError(f"A table's name ends in {', '.join(SUFFIXES)}. Received: {path}")
+    if path.suffix == ".parquet" and find_spec("pyarrow") is None:
+        raise ValueError(
+            f"{path} needs the package pyarrow, which is not installed: write .csv or .jsonl."
+        )
     if options.spreadsheet and path.suffix != ".csv":
         raise ValueError(
             "Only a .csv table has cells that a spreadsheet would take for formulas: leave "

@@ -10,27 +10,27 @@ import asyncio
 import io
 import math
 import secrets
-import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from faceattr.files import install_command
 from faceattr.images.draw import COLOURS
 from faceattr.images.video import Frame
 from faceattr.inference.predictor import FaceAttributes
 from faceattr.live.face_tracker import FaceTracker, FrameResult, InferenceBudget
 from faceattr.live.outputs import timeline_columns
 from faceattr.live.tracking import LiveFace, Smoothing
+from faceattr.model.runtime import require_package
 from faceattr.progress import SILENT, Progress, suppress_stderr
+from faceattr.serving.address import LOCAL_NAMES, Address, header, is_named, is_own, is_same
 
 MOST_BYTES, MOST_PIXELS = 4 << 20, 16_000_000
 NO_JPEG = "What was sent is no JPEG image."
@@ -107,7 +107,6 @@ def _box(face: LiveFace) -> list[float]:
     return [round(value, 1) for value in face.box]
 
 
-LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
 PAGE = Path(__file__).parent / "page"
 MOST_PAGES = 4
 # A page that sends nothing for so long makes room for others and comes back when it does.
@@ -126,59 +125,46 @@ HEADERS = {
 
 
 @dataclass(frozen=True)
-class Address:
+class PageAddress(Address):
     """Where the page is served. Only this machine reaches the usual host; any other asks for a
-    token, which is in the printed address. The port must exist (ValueError) and be free (OSError).
+    token, which is in the printed address.
     """
 
-    host: str = "127.0.0.1"
     port: int = 8760
     token: str | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        if not 1 <= self.port <= 65535:
-            raise ValueError(f"A port lies between 1 and 65535. Received: {self.port}")
-        if self.host not in ("127.0.0.1", "localhost", "::1"):
+        super().__post_init__()
+        if not self.is_local:
             object.__setattr__(self, "token", secrets.token_urlsafe(16))
-        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        with socket.socket(family) as attempt:
-            attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                attempt.bind((self.host, self.port))
-            except OSError as error:
-                raise OSError(
-                    f"The page cannot be served on {self.host}:{self.port}: "
-                    f"{error.strerror or error}. Choose another --port."
-                ) from None
-
-    @property
-    def names(self) -> tuple[str, ...] | None:
-        """The names by which a browser may ask for the page; None for any."""
-        any_name = self.host in ("0.0.0.0", "::")
-        return None if any_name else (*LOCAL_NAMES, self.host, f"[{self.host}]")
 
     @property
     def url(self) -> str:
         """What is typed into a browser."""
-        here = socket.gethostname()
-        name = {"127.0.0.1": "localhost", "0.0.0.0": here, "::": here}
-        shown = name.get(self.host, f"[{self.host}]" if ":" in self.host else self.host)
-        return f"http://{shown}:{self.port}" + (f"/?token={self.token}" if self.token else "")
+        return super().url + (f"/?token={self.token}" if self.token else "")
 
 
 def serve(
     attributes: FaceAttributes,
-    address: Address,
+    address: PageAddress,
     progress: Progress = SILENT,
     switched_on: Sequence[str] = (),
-    **how,
+    *,
+    budget: InferenceBudget | None = None,
+    smoothing: Smoothing | None = None,
 ) -> None:
     """Serve the page until Ctrl-C; `progress` is shown its address. The rest is `application`'s."""
-    uvicorn = require_uvicorn()
+    import uvicorn
+
     with suppress_stderr():
-        FaceTracker(attributes, how.get("budget")).warm_up()
+        FaceTracker(attributes, budget).warm_up()
     app = application(
-        attributes, hosts=address.names, token=address.token, switched_on=switched_on, **how
+        attributes,
+        hosts=address.names,
+        token=address.token,
+        budget=budget,
+        smoothing=smoothing,
+        switched_on=switched_on,
     )
     progress.show(f"{address.url}  (Ctrl-C ends it)")
     uvicorn.run(
@@ -186,17 +172,10 @@ def serve(
     )
 
 
-def require_uvicorn():
-    """The server; ValueError where the extra ``web`` is not installed."""
-    try:
-        import starlette  # noqa: F401
-        import uvicorn
-        import websockets  # noqa: F401
-    except ImportError as error:
-        raise ValueError(
-            f"The page needs {error.name}; `{install_command('web')}` installs it."
-        ) from None
-    return uvicorn
+def require_web() -> None:
+    """Raises ValueError, with the cure, where the extra ``web`` is not installed."""
+    for package in ("starlette", "uvicorn", "websockets"):
+        require_package(package, "web", "The page")
 
 
 def application(
@@ -251,8 +230,8 @@ def _guarded(app, hosts: tuple[str, ...] | None, token: str | None):
     async def guarded(scope, receive, send) -> None:
         # Websockets check name and token themselves, together with their origin.
         answer = app
-        host = dict(scope.get("headers", ())).get(b"host", b"").decode("latin-1")
-        if scope["type"] == "http" and not _is_named(host, hosts):
+        host = header(scope, b"host") or ""
+        if scope["type"] == "http" and not is_named(host, hosts):
             answer = PlainTextResponse("This page has another name.", status_code=400)
         elif scope["type"] == "http" and not (
             scope["path"].strip("/") in FILES or _knows(scope, token)
@@ -266,11 +245,7 @@ def _guarded(app, hosts: tuple[str, ...] | None, token: str | None):
 
 def _knows(scope, token: str | None) -> bool:
     given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
-    return token is None or secrets.compare_digest(given.encode(), token.encode())
-
-
-def _is_named(host: str, hosts: tuple[str, ...] | None) -> bool:
-    return hosts is None or host.rsplit(":", 1)[0] in hosts or host in hosts
+    return is_same(given, token)
 
 
 class _Sessions:
@@ -309,9 +284,8 @@ class _Sessions:
         """Whether the page that asks is ours: any site may open a websocket to this machine."""
         host = socket.headers.get("host", "")
         origin = socket.headers.get("origin")
-        is_ours = origin is None or urlsplit(origin).netloc == host
-        is_known = _is_named(host, self._hosts) and _knows(socket.scope, self._token)
-        return is_ours and is_known and self._open < MOST_PAGES
+        is_known = is_named(host, self._hosts) and _knows(socket.scope, self._token)
+        return is_own(origin, host) and is_known and self._open < MOST_PAGES
 
     async def _converse(self, socket) -> None:
         tracker = self._new_tracker()

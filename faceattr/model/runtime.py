@@ -236,6 +236,14 @@ def engine_of(path: str | Path) -> str:
     return RUNTIMES[Path(path).suffix].name if is_exported(path) else "keras"
 
 
+def check_engine(path: str | Path, engine: str) -> None:
+    """Raises ValueError where an exported file is asked for another engine than its own."""
+    if is_exported(path) and engine not in ("auto", engine_of(path)):
+        raise ValueError(
+            f"{path} is an exported model for {engine_of(path)}: leave the engine away."
+        )
+
+
 def count_threads(threads: int | None = None, what: str = "thread computes") -> int:
     """As many threads as were asked for, else as many as this process may use processors.
 

@@ -17,14 +17,14 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import keras
 import pandas as pd
 
 from faceattr.data.dataset import LabeledDataset, read_dataset
 from faceattr.data.manifest import Manifest
-from faceattr.data.sources import ReadingConfig, read_for_training
+from faceattr.data.sources import ReadingConfig, ReadingTasksSettings, read_for_training
 from faceattr.data.store import features_folder
 from faceattr.images.crop import CropRule
 from faceattr.images.load import PathLike, as_paths
@@ -239,7 +239,7 @@ def compare(
     seeds: int = 3,
     perform: Callable[[Run], list[Result]] = train_in_subprocess,
     progress: Progress = SILENT,
-    **reading: Any,
+    **reading: Unpack[ReadingTasksSettings],
 ) -> pd.DataFrame:
     """Train with every config and every seed, and with the first one each task alone.
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import keras
 import numpy as np
@@ -21,7 +21,13 @@ from faceattr.data.face_finder import FaceFinder
 from faceattr.data.label_map import LabelMap
 from faceattr.data.manifest import Manifest, Source, merge_sources, select_split
 from faceattr.data.near_duplicates import find_near_duplicates, mark_near_duplicates
-from faceattr.data.sources import ReadingConfig, read_for_model, read_labels, unite
+from faceattr.data.sources import (
+    ReadingConfig,
+    ReadingTasksSettings,
+    read_for_model,
+    read_labels,
+    unite,
+)
 from faceattr.data.store import features_folder
 from faceattr.evaluation.calibration import unseen
 from faceattr.evaluation.report import SCORES
@@ -71,7 +77,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     progress: Progress = SILENT,
-    **reading: Any,
+    **reading: Unpack[ReadingTasksSettings],
 ) -> TrainingResult:
     """Train a model on any number of sources and write it with log, curves and report.
 

@@ -1,0 +1,1 @@
+"""A server that answers programs: one model, many who ask."""

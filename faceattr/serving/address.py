@@ -1,0 +1,94 @@
+"""Where something is served, and who may ask there; for programs and for the live page."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")  # as a browser writes them
+SHORTEST_TOKEN = 16  # characters
+
+
+@dataclass(frozen=True)
+class Address:
+    """A host and a port of this machine. The port must exist (ValueError) and be free (OSError)."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.port <= 65535:
+            raise ValueError(f"A port lies between 1 and 65535. Received: {self.port}")
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        with socket.socket(family) as attempt:
+            attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                attempt.bind((self.host, self.port))
+            except OSError as error:
+                raise OSError(
+                    f"Nothing can be served on {self.host}:{self.port}: "
+                    f"{error.strerror or error}. Choose another --port."
+                ) from None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine reaches it."""
+        return self.host in LOCAL_HOSTS
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """The names by which a browser may ask for it; None for any."""
+        any_name = self.host in ("0.0.0.0", "::")
+        return None if any_name else (*LOCAL_NAMES, self.host, f"[{self.host}]")
+
+    @property
+    def url(self) -> str:
+        """What is typed into a browser."""
+        here = socket.gethostname()
+        name = {"127.0.0.1": "localhost", "0.0.0.0": here, "::": here}
+        shown = name.get(self.host, f"[{self.host}]" if ":" in self.host else self.host)
+        return f"http://{shown}:{self.port}"
+
+
+def checked_token(token: str | None, address: Address) -> str | None:
+    """The token, stripped; None where there is none and none is needed.
+
+    Raises:
+        ValueError: Other machines reach the address and there is no token, or it is too short.
+    """
+    token = (token or "").strip()
+    if not token and not address.is_local:
+        raise ValueError(
+            f"Other machines reach {address.host}, so whoever asks must know a token: put one "
+            "into the environment as FACEATTR_TOKEN or into a file for --token-file."
+        )
+    if token and (len(token) < SHORTEST_TOKEN or not token.isascii()):
+        raise ValueError(
+            f"A token has at least {SHORTEST_TOKEN} characters of ASCII. Received: {len(token)} "
+            "characters"
+        )
+    return token or None
+
+
+def is_named(host: str, hosts: tuple[str, ...] | None) -> bool:
+    """Whether a request's ``Host`` is one of the names; any other site could lead its own here."""
+    return hosts is None or host.rsplit(":", 1)[0] in hosts or host in hosts
+
+
+def is_own(origin: str | None, host: str) -> bool:
+    """Whether a page of this server asks, or a program, which has no origin."""
+    return origin is None or urlsplit(origin).netloc == host
+
+
+def is_same(given: str, token: str | None) -> bool:
+    """Whether a token is the right one, in the same time for every wrong one."""
+    return token is None or secrets.compare_digest(given.encode(), token.encode())
+
+
+def header(scope, name: bytes) -> str | None:
+    """A header of an ASGI request."""
+    value = dict(scope.get("headers", ())).get(name)
+    return None if value is None else value.decode("latin-1")

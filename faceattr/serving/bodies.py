@@ -1,0 +1,153 @@
+"""Images out of a request's body, bounded: multipart, JSON with base64, or the file itself."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from faceattr.serving.limits import Limits
+
+RETRY = {"Retry-After": "1"}  # seconds; a queue of 64 is through in about that time
+KINDS = "multipart/form-data, application/json or image/*"
+
+
+class Refusal(Exception):
+    """A request that is not answered: status, one sentence, headers."""
+
+    def __init__(self, status: int, sentence: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(sentence)
+        self.status, self.sentence, self.headers = status, sentence, headers
+
+
+class HeldBytes:
+    """Bytes of all bodies that are in memory.
+
+    Args:
+        most: Of more than these the newest are turned away.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.count = 0
+
+
+class Body:
+    """A request's body, counted as long as the ``with`` block lasts."""
+
+    def __init__(self, held: HeldBytes) -> None:
+        self._held, self._content, self.size = held, bytearray(), 0
+
+    def __enter__(self) -> Body:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.count -= self.size
+
+    async def fill(self, request: Request, most: int) -> None:
+        """Read it, whether or not it tells its length.
+
+        Raises:
+            Refusal: It has more than `most` bytes, or others have taken the memory.
+        """
+        too_large = Refusal(413, f"The body has more than {most:,} bytes (--max-bytes).")
+        told = request.headers.get("content-length", "")
+        if told.isdigit() and int(told) > most:
+            raise too_large
+        async for chunk in request.stream():
+            if self.size + len(chunk) > most:
+                raise too_large
+            if self._held.count + len(chunk) > self._held.most:
+                raise Refusal(429, "Too many large requests at once: come back later.", RETRY)
+            self._content += chunk
+            self.size += len(chunk)
+            self._held.count += len(chunk)
+
+    def take(self) -> bytes:
+        """All of it, once."""
+        content, self._content = bytes(self._content), bytearray()
+        return content
+
+
+async def images_of(request: Request, body: bytes, limits: Limits, one: bool) -> list[bytes]:
+    """What is in the image files of a request.
+
+    Args:
+        request: Its headers tell the kind of body.
+        body: All of it.
+        limits: How many images it may have.
+        one: Whether it is about one image alone.
+
+    Raises:
+        Refusal: There is none, there are too many, or it is something else.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json":
+        images = await asyncio.to_thread(_of_json, body, one)
+    elif kind == "multipart/form-data":
+        images = await _of_multipart(request, body, limits)
+    elif kind.startswith("image/") or kind == "application/octet-stream":
+        images = [body]
+    else:
+        raise Refusal(415, f"A request is of type {KINDS}. Received: {kind[:80] or 'no type'}")
+    most = 1 if one else limits.max_images
+    if not images or not all(images):
+        raise Refusal(400, "There is no image in the request, or an empty one.")
+    if len(images) > most:
+        where = "/analyze/batch takes several" if one else "--max-images"
+        raise Refusal(413, f"At most {most} may be in this request, {len(images)} are ({where}).")
+    return images
+
+
+def _of_json(body: bytes, one: bool) -> list[bytes]:
+    name, example = ("image", '"…"') if one else ("images", '["…", "…"]')
+    try:
+        given = json.loads(body)
+    except (ValueError, RecursionError):
+        raise Refusal(400, "The body is no JSON.") from None
+    if not isinstance(given, dict) or set(given) != {name}:
+        raise Refusal(400, f'JSON looks like {{"{name}": {example}}}, files in base64.')
+    texts = [given[name]] if one else given[name]
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise Refusal(400, f'"{name}" looks like {example}, files in base64.')
+    return [_decoded(text) for text in texts]
+
+
+def _decoded(text: str) -> bytes:
+    if text.startswith("data:"):  # as browsers give it
+        text = text.partition(",")[2]
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise Refusal(400, "An image in JSON is a file's content in base64.") from None
+
+
+class _InMemory(MultiPartParser):
+    spool_max_size = sys.maxsize  # nothing is ever put on a disk
+
+
+async def _of_multipart(request: Request, body: bytes, limits: Limits) -> list[bytes]:
+    async def stream() -> AsyncIterator[bytes]:
+        yield body
+
+    most: dict[str, Any] = {"max_files": limits.max_images + 1, "max_fields": 1}
+    try:
+        form = await _InMemory(request.headers, stream(), **most).parse()  # type: ignore[arg-type]
+    except MultiPartException as error:
+        raise Refusal(400, f"The multipart body cannot be read: {error.message}") from None
+    try:
+        parts = [part for _, part in form.multi_items()]
+        files = [part for part in parts if isinstance(part, UploadFile)]
+        if len(files) < len(parts):
+            raise Refusal(400, "Every part is a file: curl -F image=@photo.jpg")
+        return [await file.read() for file in files]
+    finally:
+        await form.close()

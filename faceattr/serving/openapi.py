@@ -1,0 +1,140 @@
+"""What the server can be asked, as OpenAPI 3.1: for generators of clients and for the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from faceattr import __version__
+from faceattr.serving.limits import Limits
+from faceattr.tasks import Task
+
+REFUSALS = {
+    "400": "The request is malformed.",
+    "401": "The token is missing or wrong.",
+    "408": "The body did not come in time.",
+    "413": "The body or the number of images is too large.",
+    "415": "The body is of another type.",
+    "429": "The queue is full; the header Retry-After tells the seconds to wait.",
+    "503": "There was no answer in time.",
+}
+FILE = {"type": "string", "format": "binary"}
+BASE64 = {"type": "string", "contentEncoding": "base64"}
+NUMBERS = {"type": "array", "items": {"type": "number"}}
+
+
+def openapi(tasks: Sequence[Task], limits: Limits) -> dict[str, Any]:
+    """The description of a server whose model has these tasks."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "faceattr",
+            "version": __version__,
+            "description": "Finds faces and says what the model sees in them. Nothing is stored.",
+        },
+        "paths": {
+            "/analyze": {"post": _analyze(limits)},
+            "/analyze/batch": {"post": _batch(limits)},
+            "/health": {"get": _get("Whether the server lives.", {"status": {"type": "string"}})},
+            "/model": {"get": _get("The model, its classes, the detector and the limits.", {})},
+        },
+        "components": {
+            "schemas": {"Face": _face(tasks), "Faces": _faces(), "Error": _error()},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{}, {"token": []}],
+    }
+
+
+def _analyze(limits: Limits) -> dict[str, Any]:
+    content = {
+        "multipart/form-data": _object({"image": FILE}),
+        "application/json": _object({"image": BASE64}),
+        "image/*": {"schema": FILE},
+    }
+    unreadable = _answer("The image cannot be read.", _reference("Error"))
+    return _operation(
+        f"The faces of one image of up to {limits.max_pixels:,} pixels.",
+        content,
+        {"200": _answer("The faces, from left to right.", _reference("Faces")), "422": unreadable},
+    )
+
+
+def _batch(limits: Limits) -> dict[str, Any]:
+    one = {"oneOf": [_reference("Faces"), _reference("Error")]}
+    content = {
+        "multipart/form-data": _object({"image": {"type": "array", "items": FILE}}),
+        "application/json": _object({"images": {"type": "array", "items": BASE64}}),
+    }
+    results = {"type": "object", "properties": {"results": {"type": "array", "items": one}}}
+    return _operation(
+        f"The faces of up to {limits.max_images} images, in order.",
+        content,
+        {"200": _answer("For each image its faces, or why it cannot be read.", results)},
+    )
+
+
+def _operation(summary: str, content: dict, answers: dict) -> dict[str, Any]:
+    refused = {status: _answer(text, _reference("Error")) for status, text in REFUSALS.items()}
+    body = {"required": True, "content": content}
+    return {"summary": summary, "requestBody": body, "responses": answers | refused}
+
+
+def _get(summary: str, properties: dict) -> dict[str, Any]:
+    schema = {"type": "object", "properties": properties}
+    return {"summary": summary, "responses": {"200": _answer("An object.", schema)}}
+
+
+def _object(properties: dict) -> dict[str, Any]:
+    schema = {"type": "object", "properties": properties, "required": list(properties)}
+    return {"schema": schema}
+
+
+def _answer(text: str, schema: dict) -> dict[str, Any]:
+    return {"description": text, "content": {"application/json": {"schema": schema}}}
+
+
+def _reference(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _error() -> dict[str, Any]:
+    return {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
+
+
+def _faces() -> dict[str, Any]:
+    left_out = {"type": "integer", "description": "How many more were found, smaller ones."}
+    faces = {"type": "array", "items": _reference("Face")}
+    return {
+        "type": "object",
+        "properties": {"faces": faces, "left_out": left_out},
+        "required": ["faces", "left_out"],
+    }
+
+
+def _face(tasks: Sequence[Task]) -> dict[str, Any]:
+    box = {**NUMBERS, "description": "x0, y0, x1, y1 in pixels of the upright image."}
+    return {
+        "type": "object",
+        "properties": {
+            "box": box,
+            "landmarks": {"type": ["array", "null"], "items": NUMBERS},
+            "score": {"type": "number", "description": "The detector's certainty, 0 to 1."},
+            "rotation": {"type": "integer", "description": "Quarter turns that set it upright."},
+            "too_small": {"type": "boolean", "description": "Too small to be described."},
+            "rejected": {"type": "boolean", "description": "Not of the classes asked for."},
+            **{task.name: _prediction(task) for task in tasks},
+        },
+    }
+
+
+def _prediction(task: Task) -> dict[str, Any]:
+    probabilities = {name: {"type": "number"} for name in task.classes}
+    return {
+        "type": "object",
+        "properties": {
+            "label": {"type": ["string", "null"], "enum": [*task.classes, None]},
+            "probability": {"type": ["number", "null"]},
+            "probabilities": {"type": "object", "properties": probabilities},
+        },
+    }

@@ -1,0 +1,497 @@
+"""The server: what it answers, what it refuses, and what it does under load."""
+
+import io
+import json
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from use_browser import Browser
+from use_toys import ColourModel, GreenSquares, attributes
+
+from faceattr.cli import main
+from faceattr.files import install_command
+
+pytest.importorskip("uvicorn", reason="needs faceattr[web]")
+pytest.importorskip("python_multipart", reason="needs faceattr[web]")
+from use_server import BATCHERS, ask, file_of, in_json, multipart, served, until
+
+from faceattr.serving import protocol
+from faceattr.serving.address import Address, checked_token
+from faceattr.serving.limits import Limits
+
+TOKEN = "correct horse battery"
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture(scope="module")
+def port():
+    with served() as port:
+        yield port
+
+
+def expected(file, of=None):
+    faces = (of or attributes())(file)
+    return json.loads(json.dumps([face.to_dict() for face in faces]))
+
+
+def test_an_image_without_a_face_has_none(port):
+    said = ask(port, "/analyze", *multipart(file_of(0)))
+    assert said.status == 200 and said.json == {"faces": [], "left_out": 0}
+
+
+@pytest.mark.parametrize("packed", [multipart, in_json, lambda file: (file, "image/png")])
+def test_every_way_of_sending_gets_the_answers_of_analyze(port, packed):
+    file = file_of(3, tint=17)
+    said = ask(port, "/analyze", *packed(file))
+    assert said.status == 200 and len(said.json["faces"]) == 3
+    assert said.json["faces"] == expected(file)
+
+
+@pytest.mark.parametrize("packed", [multipart, in_json])
+def test_a_batch_is_answered_like_its_images_one_by_one(port, packed):
+    files = [file_of(number % 4, tint=31 * number) for number in range(9)]
+    said = ask(port, "/analyze/batch", *packed(*files))
+    assert [one["faces"] for one in said.json["results"]] == [expected(file) for file in files]
+
+
+def test_an_image_that_cannot_be_read_is_told_beside_the_others(port):
+    said = ask(port, "/analyze/batch", *multipart(file_of(1), b"words", file_of(2)))
+    good, bad, other = said.json["results"]
+    assert bad == {"error": "not a picture in a format that Pillow reads"}
+    assert len(good["faces"]) == 1 and len(other["faces"]) == 2
+
+
+def test_a_data_url_of_a_browser_is_read(port):
+    body, kind = in_json(file_of(1))
+    said = ask(port, "/analyze", body.replace(b': "', b': "data:image/png;base64,'), kind)
+    assert len(said.json["faces"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "kind", "status", "sentence"),
+    [
+        ("/analyze", b"words", "image/jpeg", 422, "not a picture"),
+        ("/analyze", file_of(1)[:60], "image/png", 422, "truncated"),
+        ("/analyze", b"", "image/jpeg", 400, "no image in the request"),
+        ("/analyze", b"words", "text/plain", 415, "Received: text/plain"),
+        ("/analyze", b"words", "", 415, "Received: no type"),
+        ("/analyze", b"{", "application/json", 400, "no JSON"),
+        ("/analyze", b"[" * 100_000, "application/json", 400, "no JSON"),
+        ("/analyze", b"\xff\xfe", "application/json", 400, "no JSON"),
+        ("/analyze", b"[]", "application/json", 400, "JSON looks like"),
+        ("/analyze", b'{"image": 3}', "application/json", 400, '"image" looks like'),
+        ("/analyze", b'{"image": "%%"}', "application/json", 400, "base64"),
+        ("/analyze", '{"image": "é"}'.encode(), "application/json", 400, "base64"),
+        ("/analyze", b'{"image": ""}', "application/json", 400, "no image in the request"),
+        ("/analyze/batch", b'{"images": []}', "application/json", 400, "no image"),
+        ("/analyze/batch", b'{"images": "a"}', "application/json", 400, '"images" looks like'),
+        ("/analyze/batch", b'{"image": "aaaa"}', "application/json", 400, "JSON looks like"),
+        ("/analyze", b"words", "multipart/form-data", 400, "multipart body cannot be read"),
+        ("/analyze", b"words", "multipart/form-data; boundary=b", 400, "multipart body"),
+        ("/analyze", b"--b--\r\n", "multipart/form-data; boundary=b", 400, "no image"),
+        ("/analyze", *multipart(b"a", b"b"), 413, "/analyze/batch takes several"),
+        ("/analyze/batch", *multipart(*[b"a"] * 33), 413, "--max-images"),
+        ("/analyze/batch", *multipart(*[b"a"] * 99), 400, "multipart body cannot be read"),
+        (
+            "/analyze",
+            b'--b\r\nContent-Disposition: form-data; name="image"\r\n\r\nwords\r\n--b--\r\n',
+            "multipart/form-data; boundary=b",
+            400,
+            "Every part is a file",
+        ),
+    ],
+)
+def test_what_is_malformed_gets_one_sentence(port, path, body, kind, status, sentence):
+    said = ask(port, path, body, kind)
+    assert (said.status, list(said.json)) == (status, ["error"])
+    assert sentence in said.json["error"] and "\n" not in said.json["error"]
+    assert ask(port, "/analyze", file_of(1), "image/png").status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"), [("/nothing", None, 404), ("/analyze", None, 405)]
+)
+def test_other_paths_and_methods_are_told_in_json(port, path, body, status):
+    said = ask(port, path, body)
+    assert said.status == status and "POST /analyze" in said.json["error"]
+
+
+def claiming(width, height):
+    """A PNG file of a few bytes that says it has so many pixels."""
+
+    def chunk(name, content):
+        checked = name + content
+        return struct.pack(">I", len(content)) + checked + struct.pack(">I", zlib.crc32(checked))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + pixels + chunk(b"IEND", b"")
+
+
+def test_an_image_that_claims_too_many_pixels_is_never_decoded(port):
+    said = ask(port, "/analyze", claiming(30_000, 30_000), "image/png")
+    assert said.status == 422 and "at most 50 million are read" in said.json["error"]
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_comes(port):
+    with socket.create_connection(("127.0.0.1", port), 20) as line:
+        head = "POST /analyze HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\n"
+        line.sendall(f"{head}Content-Length: 99000000\r\n\r\n".encode())
+        assert line.recv(4096).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_body_without_a_length_is_read_no_further_than_the_limit():
+    with served(max_bytes=100_000) as port:
+        pieces = (b"x" * 10_000 for _ in range(30))
+        said = ask(port, "/analyze", pieces, "image/png", chunked=True, Transfer_Encoding="chunked")
+        assert said.status == 413 and "more than 100,000 bytes" in said.json["error"]
+        assert ask(port, "/analyze", file_of(1), "image/png").status == 200
+
+
+def test_all_bodies_together_take_so_much_memory_and_no_more(monkeypatch):
+    monkeypatch.setattr(Limits, "bytes_at_once", 100_000)
+    head = b"POST /analyze HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\n"
+    with served() as port:
+        with socket.create_connection(("127.0.0.1", port), 20) as line:
+            line.sendall(head + b"Content-Length: 99000\r\n\r\n" + b"x" * 90_000)
+            until(lambda: ask(port, "/analyze", b"x" * 20_000, "image/png").status == 429)
+        until(lambda: ask(port, "/analyze", b"x" * 20_000, "image/png").status == 422)
+
+
+def test_of_many_faces_the_largest_are_described_from_left_to_right():
+    with served(max_faces=2) as port:
+        image = np.full((120, 300, 3), 235, np.uint8)
+        for left, side in ((10, 30), (60, 50), (130, 20), (180, 40)):
+            image[10 : 10 + side, left : left + side] = (20, 200, 20)
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "PNG")
+        said = ask(port, "/analyze", file.getvalue(), "image/png").json
+        whole = expected(file.getvalue())
+        assert said == {"faces": [whole[1], whole[3]], "left_out": 2}
+
+
+class Held(ColourModel):
+    """Answers once it is let go."""
+
+    def __init__(self):
+        super().__init__()
+        self.go = threading.Event()
+
+    def predict_on_batch(self, crops):
+        self.go.wait(20)
+        return super().predict_on_batch(crops)
+
+
+@pytest.fixture
+def held():
+    of = attributes()
+    of.model = Held()
+    yield of
+    of.model.go.set()
+
+
+def test_a_full_queue_says_when_to_come_back_and_loses_nothing(held):
+    with served(held, queue=3, max_images=3) as port, ThreadPoolExecutor(3) as pool:
+        kept = [
+            pool.submit(ask, port, "/analyze", file_of(1, tint=n), "image/png") for n in range(2)
+        ]
+        until(lambda: BATCHERS[port].waiting == 2)
+        # Two more find no room, and one does.
+        assert ask(port, "/analyze/batch", *multipart(*[file_of(1)] * 2)).status == 429
+        kept.append(pool.submit(ask, port, "/analyze", file_of(1, tint=2), "image/png"))
+        until(lambda: BATCHERS[port].waiting == 3)
+        said = ask(port, "/analyze", b"x", "image/png")
+        assert int(said.headers["retry-after"]) >= 1 and "--queue" in said.json["error"]
+        held.model.go.set()
+        for number, answer in enumerate(kept):
+            assert answer.result().json["faces"] == expected(file_of(1, tint=number))
+        until(lambda: BATCHERS[port].waiting == 0)
+
+
+def test_whoever_waits_too_long_is_told_and_leaves_room_for_others(held):
+    with served(held, seconds=0.3, queue=2, max_images=2) as port:
+        said = ask(port, "/analyze", file_of(1), "image/png")
+        assert said.status == 503 and "--timeout" in said.json["error"]
+        assert "retry-after" in said.headers
+        held.model.go.set()
+        until(lambda: ask(port, "/analyze", file_of(1), "image/png").status == 200)
+
+
+def test_nobody_looks_at_an_image_whose_client_was_told_to_come_back():
+    class Slow(GreenSquares):
+        def __init__(self):
+            self.go, self.count = threading.Event(), 0
+
+        def __call__(self, image):
+            self.count += 1
+            self.go.wait(20)
+            return super().__call__(image)
+
+    detector = Slow()
+    with served(attributes(detector=detector), seconds=0.3, workers=1) as port:
+        said = ask(port, "/analyze/batch", *multipart(*[file_of(1)] * 5))
+        assert said.status == 503
+        until(lambda: BATCHERS[port].waiting == 1)
+        detector.go.set()
+        until(lambda: BATCHERS[port].waiting == 0)
+        assert detector.count == 1
+
+
+def test_a_body_that_trickles_is_given_up_and_nobody_waits_for_it():
+    with served(seconds=0.5) as port, socket.create_connection(("127.0.0.1", port), 20) as line:
+        head = "POST /analyze HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\n"
+        line.sendall(f"{head}Content-Length: 1000\r\n\r\nab".encode())
+        assert ask(port, "/analyze", file_of(1), "image/png").status == 200
+        assert line.recv(4096).startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize("said", [b"", b"POST /analyze HT"])
+def test_a_client_that_never_asks_is_left(said, monkeypatch):
+    monkeypatch.setattr(protocol, "PATIENCE", 0.3)
+    with served() as port, socket.create_connection(("127.0.0.1", port), 20) as line:
+        line.sendall(said)
+        assert line.recv(100) == b""
+
+
+def test_a_client_that_asks_now_and_then_is_kept(monkeypatch, held):
+    monkeypatch.setattr(protocol, "PATIENCE", 0.2)
+    with served(held) as port, ThreadPoolExecutor() as pool:
+        slow = pool.submit(ask, port, "/analyze", file_of(1), "image/png")
+        assert ask(port, "/health").status == 200
+        threading.Event().wait(0.7)
+        held.model.go.set()
+        assert slow.result().status == 200
+
+
+def test_a_client_that_goes_away_leaves_no_trace(port):
+    head = b"POST /analyze HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\n"
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", port), 20) as line:
+            line.sendall(head + b"Content-Length: 1000\r\n\r\nab")
+    assert ask(port, "/analyze", file_of(1), "image/png").status == 200
+
+
+def test_many_clients_share_batches_and_none_is_lost():
+    of = attributes(batch_size=16)
+    files = [file_of(1 + number % 3, tint=7 * number) for number in range(12)]
+    wanted = [expected(file) for file in files]
+
+    def client(number):
+        places = [(number + step) % len(files) for step in range(20)]
+        return [
+            ask(port, "/analyze", *multipart(files[place])).json["faces"] == wanted[place]
+            for place in places
+        ]
+
+    with served(of) as port, ThreadPoolExecutor(8) as pool:
+        right = [one for many in pool.map(client, range(8)) for one in many]
+    assert len(right) == 160 and all(right)
+    assert sum(shape[0] for shape in of.model.shapes) >= 320
+    assert len(of.model.shapes) < 160  # more than one image went into some
+
+
+def test_what_fails_inside_is_told_to_everybody_who_waits_and_ends_nothing():
+    class Breaks(ColourModel):
+        def predict_on_batch(self, crops):
+            if crops.mean() < 100:
+                raise RuntimeError("broken")
+            return super().predict_on_batch(crops)
+
+    of = attributes()
+    of.model = Breaks()
+    with served(of) as port:
+        said = ask(port, "/analyze", file_of(1), "image/png")
+        assert said.status == 500 and list(said.json) == ["error"]
+        assert ask(port, "/analyze", file_of(0), "image/png").status == 200
+        assert ask(port, "/health").json == {"status": "ok"}
+
+
+def test_nothing_is_put_on_a_disk(port, monkeypatch):
+    def rolled(self):
+        raise AssertionError("a part of a request went to a temporary file")
+
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", rolled)
+    noise = np.random.default_rng(0).integers(0, 256, (900, 900, 3), "uint8")
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "PNG")
+    assert len(file.getvalue()) > 2_000_000
+    assert ask(port, "/analyze", *multipart(file.getvalue())).status == 200
+
+
+def test_the_model_tells_what_it_can_and_how_much_one_may_ask(port):
+    said = ask(port, "/model").json
+    assert [task["name"] for task in said["tasks"]] == ["mood", "shade"]
+    assert said["detector"] == {"name": "green squares"}
+    assert said["limits"] == {
+        "max_bytes": 16_000_000,
+        "max_pixels": 50_000_000,
+        "max_faces": 100,
+        "max_images": 32,
+        "queue": 64,
+        "seconds": 30.0,
+    }
+
+
+def test_the_description_has_every_path_and_its_references_lead_somewhere(port):
+    spec = ask(port, "/openapi.json").json
+    assert set(spec["paths"]) == {"/analyze", "/analyze/batch", "/health", "/model"}
+    for reference in re.findall(r'"\$ref": "#/components/schemas/(\w+)"', json.dumps(spec)):
+        assert reference in spec["components"]["schemas"]
+    face = ask(port, "/analyze", file_of(1), "image/png").json["faces"][0]
+    assert set(face) == set(spec["components"]["schemas"]["Face"]["properties"])
+
+
+def test_the_page_loads_nothing_from_elsewhere(port):
+    page = ask(port, "/")
+    assert b"faceattr serve" in page.text and b"http" not in page.text
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    script = ask(port, "/page.js")
+    assert script.status == 200 and b"http" not in script.text
+
+
+def test_the_page_shows_every_path_and_asks_about_a_file(port, tmp_path):
+    (tmp_path / "one.png").write_bytes(file_of(2))
+    browser = Browser(tmp_path / "none.mjpeg")
+    try:
+        browser.do("Page.navigate", url=f"http://127.0.0.1:{port}/")
+        browser.wait("document.querySelectorAll('h3').length === 4")
+        browser.give_file("files", tmp_path / "one.png")
+        browser.ask("document.querySelector('button').click()")
+        browser.wait("document.getElementById('answer').textContent.startsWith('200')")
+        said = browser.ask("document.getElementById('answer').textContent")
+        assert json.loads(said.partition("\n")[2])["faces"] == expected(file_of(2))
+        browser.photograph(tmp_path / "page.png")
+        assert browser.errors == []
+    finally:
+        browser.end()
+
+
+@pytest.mark.parametrize("given", ["", "Bearer", "Bearer guess", "Basic x", "Bearer \xe9"])
+def test_without_the_token_only_the_page_and_the_health_are_told(given):
+    with served(token=TOKEN) as port:
+        how = {"Authorization": given} if given else {}
+        for path, body in (("/analyze", b"x"), ("/model", None), ("/nothing", None)):
+            said = ask(port, path, body, **how)
+            assert said.status == 401 and said.headers["www-authenticate"] == "Bearer"
+        assert all(ask(port, path, **how).status == 200 for path in ("/", "/health", "/page.js"))
+
+
+def test_whoever_knows_the_token_may_ask_by_any_name_and_from_any_page():
+    with served(token=TOKEN) as port:
+        how = {"Authorization": f"Bearer {TOKEN}", "Host": "faces.example", "Origin": "http://a.b"}
+        assert ask(port, "/analyze", file_of(1), "image/png", **how).status == 200
+
+
+def test_without_a_token_other_sites_may_not_ask(port):
+    for path in ("/", "/health", "/model"):
+        assert ask(port, path, Host="evil.example").status == 400
+        assert ask(port, path, Origin="http://evil.example").status == 403
+    assert ask(port, "/model", Origin="null").status == 403
+    assert ask(port, "/model", Origin=f"http://127.0.0.1:{port}").status == 200
+
+
+@pytest.mark.parametrize(
+    ("token", "host", "sentence"),
+    [
+        (None, "0.0.0.0", "FACEATTR_TOKEN"),
+        ("  ", "0.0.0.0", "FACEATTR_TOKEN"),
+        ("short", "127.0.0.1", "at least 16 characters"),
+        ("é" * 20, "127.0.0.1", "ASCII"),
+    ],
+)
+def test_a_token_is_asked_for_where_it_is_needed(token, host, sentence, free_port):
+    with pytest.raises(ValueError, match=sentence):
+        checked_token(token, Address(host, free_port))
+
+
+def test_a_token_is_taken_without_the_end_of_its_line(free_port):
+    address = Address("0.0.0.0", free_port)
+    assert checked_token(f"{TOKEN}\n", address) == TOKEN
+    assert checked_token(None, Address(port=free_port)) is None
+
+
+@pytest.fixture
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--host", "0.0.0.0"], "FACEATTR_TOKEN"),
+        (["--host", "0.0.0.0", "--token-file", "nowhere.txt"], "nowhere.txt"),
+        (["--port", "99999"], "between 1 and 65535. Received: 99999"),
+        (["--max-bytes", "0"], "max_bytes is 1 or more. Received: 0"),
+        (["--queue", "4"], "never finds room"),
+        (["--timeout", "soon"], "A time is written like"),
+        (["--timeout", "0s"], "more than 0 seconds"),
+    ],
+)
+def test_wrong_options_are_one_sentence_before_the_model_is_opened(
+    options, sentence, capsys, monkeypatch, free_port
+):
+    monkeypatch.delenv("FACEATTR_TOKEN", raising=False)
+    monkeypatch.setattr("faceattr.cli.serve.open_attributes", lambda *given: pytest.fail("opened"))
+    port = [] if "--port" in options else ["--port", str(free_port)]
+    assert main(["serve", *port, *options]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_port_in_use_is_told_before_the_model_is_opened(port, capsys, monkeypatch):
+    monkeypatch.setattr("faceattr.cli.serve.open_attributes", lambda *given: pytest.fail("opened"))
+    assert main(["serve", "--port", str(port)]) == 2
+    assert "Choose another --port" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("package", ["uvicorn", "starlette", "python_multipart"])
+def test_without_the_extra_its_name_is_told(package, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, package, None)
+    assert main(["serve"]) == 2
+    said = capsys.readouterr().err
+    assert package in said and f"`{install_command('web')}` installs it" in said
+
+
+@pytest.mark.slow
+def test_the_command_answers_as_analyze_does_and_ends_what_it_has_begun(free_port):
+    """With the model that ships; SIGTERM comes while a batch is at work."""
+    import faceattr
+
+    files = [path.read_bytes() for path in sorted(EXAMPLES.glob("*.jpg"))]
+    words = ["serve", "--port", str(free_port), "--detector", "centerface"]
+    program = "import sys; from faceattr.cli import main; sys.exit(main(sys.argv[1:]))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *words], stderr=subprocess.PIPE, text=True
+    )
+    with process, ThreadPoolExecutor() as pool:
+        assert f"http://localhost:{free_port}" in process.stderr.readline()
+        until(lambda: answers(free_port))
+        one_by_one = [ask(free_port, "/analyze", file, "image/jpeg").json for file in files]
+        wanted = faceattr.analyze(files, detector="centerface")
+        for said, faces in zip(one_by_one, wanted, strict=True):
+            assert said["faces"] == json.loads(json.dumps([face.to_dict() for face in faces]))
+        last = pool.submit(ask, free_port, "/analyze/batch", *multipart(*10 * files))
+        threading.Event().wait(0.3)
+        process.send_signal(signal.SIGTERM)
+        assert last.result().json["results"] == 10 * one_by_one
+        assert process.wait(30) == 0
+
+
+def answers(port: int) -> bool:
+    try:
+        return ask(port, "/health").status == 200
+    except OSError:
+        return False

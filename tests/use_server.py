@@ -1,0 +1,105 @@
+"""A server on loopback, in this process, and a client that says what it likes."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import io
+import json
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+from PIL import Image
+from use_toys import attributes, draw
+
+from faceattr.serving.app import application
+from faceattr.serving.batcher import Batcher
+from faceattr.serving.limits import Limits
+from faceattr.serving.protocol import BoundedProtocol
+
+BATCHERS: dict[int, Batcher] = {}  # behind each port
+
+
+@contextmanager
+def served(of=None, *, token: str | None = None, workers: int = 2, hosts=("127.0.0.1",), **limits):
+    """The port of a server of toys, or of other attributes."""
+    with Batcher(of or attributes(), Limits(**limits), workers) as batcher:
+        app = application(batcher, hosts=hosts, token=token)
+        how = {"http": BoundedProtocol, "ws": "none", "lifespan": "off", "log_level": "critical"}
+        server = uvicorn.Server(uvicorn.Config(app, port=0, **how))
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        until(lambda: server.started)
+        try:
+            port = server.servers[0].sockets[0].getsockname()[1]
+            BATCHERS[port] = batcher
+            yield port
+        finally:
+            server.should_exit = True
+            thread.join(20)
+
+
+def until(is_so, seconds: float = 20) -> None:
+    """Wait for something to be so."""
+    end = time.monotonic() + seconds
+    while not is_so():
+        if time.monotonic() > end:
+            raise TimeoutError("what was waited for did not happen")
+        time.sleep(0.01)
+
+
+@dataclass
+class Said:
+    """An answer of the server."""
+
+    status: int
+    headers: dict[str, str]  # by names in small letters
+    text: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+
+def ask(port: int, path: str, body=None, kind: str = "", **how) -> Said:
+    """GET, or POST with a body; `how` are headers, and ``chunked`` for a body without length."""
+    chunked = how.pop("chunked", False)
+    headers = {name.replace("_", "-"): value for name, value in how.items()}
+    headers |= {"Content-Type": kind} if kind else {}
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        method = "GET" if body is None else "POST"
+        connection.request(method, path, body, headers, encode_chunked=chunked)
+        answer = connection.getresponse()
+        named = {name.lower(): value for name, value in answer.getheaders()}
+        return Said(answer.status, named, answer.read())
+    finally:
+        connection.close()
+
+
+def file_of(faces: int = 1, **how) -> bytes:
+    """A PNG file with so many toy faces."""
+    file = io.BytesIO()
+    Image.fromarray(draw(faces, **how)).save(file, "PNG")
+    return file.getvalue()
+
+
+def multipart(*files: bytes) -> tuple[bytes, str]:
+    """A body of files and its type."""
+    parts = [
+        b'--b\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n%s\r\n'
+        % file
+        for file in files
+    ]
+    return b"".join(parts) + b"--b--\r\n", "multipart/form-data; boundary=b"
+
+
+def in_json(*files: bytes) -> tuple[bytes, str]:
+    """One file as ``image``, several as ``images``."""
+    texts = [base64.b64encode(file).decode() for file in files]
+    given = {"image": texts[0]} if len(texts) == 1 else {"images": texts}
+    return json.dumps(given).encode(), "application/json"
