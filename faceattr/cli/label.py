@@ -19,11 +19,12 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from faceattr.cli.cluster import LOCAL, Engine
 from faceattr.cli.console import Aside, ctrl_c, show
 from faceattr.cli.options import (
     INTERRUPTED,
-    add_engine,
     add_flip,
+    add_runtime,
     by_name,
     command,
     duration,
@@ -50,7 +51,13 @@ def add_command(commands) -> None:
         help=".csv, .jsonl or .parquet; without it the rows are printed, as CSV into a pipe",
     )
     add("--model", metavar="MODEL", help="a file of `faceattr train` or `faceattr export`")
-    add_engine(parser)
+    add(
+        "--engine",
+        action=Engine,
+        metavar="local|ray",
+        help="where the job runs: in this process, or on the machines of a Ray cluster",
+    )
+    add_runtime(parser, was_engine=False)
     add_flip(parser)
     add(
         "--detector",
@@ -107,7 +114,7 @@ def add_command(commands) -> None:
 ARTIFACTS = {"save_crops": "crops", "annotate": "annotated", "gallery": "gallery"}
 
 
-def label(inputs, output=None, quiet=False, **given) -> int:
+def label(inputs, output=None, engine=LOCAL, quiet=False, **given) -> int:
     """Find the faces of many pictures and write a table of their attributes."""
     if "every" in given:
         given["every"] = duration(given["every"])
