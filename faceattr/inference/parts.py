@@ -154,8 +154,13 @@ class Parts:
                 f"{self.folder} has a table in it already. Go on with it (--resume), replace it "
                 "(--overwrite) or choose another name."
             )
-        if tables and not options.overwrite:
-            self._read(tables[0], columns)
+        if options.overwrite and (foreign := [name for name in tables if not _is_part(name)]):
+            raise FileExistsError(
+                f"{self.place(foreign[0])} was written by another program and would be read with "
+                "the parts. Choose another folder."
+            )
+        for name in [] if options.overwrite else tables[:1]:
+            self._read(name, columns)
         self._must_take_files()
 
     def _must_take_files(self) -> None:

@@ -30,11 +30,12 @@ def connected(address: str | None = None) -> Iterator[None]:
         # What Ray says of itself is for those who run clusters.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        import ray
+        with _on_loopback() if address is None else contextlib.nullcontext():
+            import ray
 
-        is_ours = not ray.is_initialized()
-        if is_ours:
-            _connect(address)
+            is_ours = not ray.is_initialized()
+            if is_ours:
+                _connect(address)
     try:
         yield
     finally:
@@ -60,6 +61,20 @@ def _connect(address: str | None) -> None:
         reason = " ".join(str(error).split()).rstrip(".")[:300]
         place = address or "this machine"
         raise ValueError(f"There is no connection to Ray at {place}: {reason}.") from None
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """A Ray that starts meanwhile is reached from this machine alone: it asks for no password."""
+    name = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # the name is Ray's, the effect is on Linux as well
+    before = os.environ.get(name)
+    os.environ[name] = "0"
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
 
 
 def checked_address(address: str | None) -> str | None:
