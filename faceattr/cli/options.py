@@ -148,13 +148,17 @@ def handled(number: signal.Signals, handler: Callable[..., object]) -> Iterator[
         signal.signal(number, before)
 
 
-def start_keras() -> None:
-    """Import Keras and let TensorFlow say its greetings unheard."""
+def start_keras(*, on_several_machines: bool = False) -> None:
+    """Import Keras and let TensorFlow greet unheard; meet the other machines of a run."""
     from faceattr.progress import suppress_stderr
 
     with suppress_stderr():
         import keras
 
+        if on_several_machines:
+            from faceattr.training.devices import begin
+
+            begin()
         keras.ops.zeros(1)
 
 
