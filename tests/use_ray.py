@@ -35,8 +35,8 @@ class DeadlySquares(GreenSquares):
 
 
 @contextmanager
-def two_nodes() -> Iterator:
-    """A cluster of two nodes with two logical processors each."""
+def two_nodes(head: int = 2) -> Iterator:
+    """A cluster of two nodes with two logical processors each, or as many as given for the head."""
     pytest.importorskip("ray", reason="the extra ray is not installed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
@@ -44,7 +44,8 @@ def two_nodes() -> Iterator:
         from ray.cluster_utils import Cluster
 
         how = {"num_cpus": 2, "object_store_memory": STORE}
-        cluster = Cluster(initialize_head=True, head_node_args=how | {"include_dashboard": False})
+        first = how | {"num_cpus": head, "include_dashboard": False}
+        cluster = Cluster(initialize_head=True, head_node_args=first)
         try:
             cluster.add_node(**how)
             yield cluster

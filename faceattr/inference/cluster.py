@@ -191,14 +191,17 @@ class _Run:
         self._write_page(finished=False)
         self._progress.show(Started(files, skipped))
         summary = Summary(resumed=len(done))
+        clocks: list[float] = []
         try:
             for report in _reports(left, self._job, count, cpus, workers.gpus):
                 self._count(report)
                 report.add_to(summary)
+                clocks += [report.began, report.ended]
                 self._progress.show(report)
         finally:
             summary.end(StageTimes(dict(summary.stages)), interrupted=bool(left))
-            self._run |= {"ended": now(), **summary.counts()}
+            at_work = round(max(clocks) - min(clocks), 2) if clocks else 0.0
+            self._run |= {"ended": now(), **summary.counts(), "seconds_at_work": at_work}
             self._write_page(finished=False)
         return self._end(summary)
 

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property, partial
@@ -89,11 +90,12 @@ class PartWorker:
         """
         if (before := self._parts.report(part, self._columns)) is not None:
             return before
-        times, tasks = StageTimes(), self._attributes.tasks
+        times, tasks, began = StageTimes(), self._attributes.tasks, time.time()
         rows = [row for found in self._results(part, times) for row in to_rows(found, tasks)]
         self._must_see_inputs(part, rows)
         self._must_be_current()
-        report = PartReport.of(rows, [task.name for task in tasks], times.seconds)
+        counted = PartReport.of(rows, [task.name for task in tasks], times.seconds)
+        report = replace(counted, began=began, ended=time.time())
         self._parts.write(part, rows, self._columns, report)
         return report
 

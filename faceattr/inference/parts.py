@@ -68,6 +68,7 @@ class PartReport:
         answers: Task, answer (None: withheld), rows.
         failures: Path and reason of the first inputs that could not be read.
         stages: Seconds by stage.
+        began, ended: By the worker's clock, in seconds.
     """
 
     files: int
@@ -76,6 +77,8 @@ class PartReport:
     answers: list[tuple[str, str | None, int]] = field(default_factory=list)
     failures: list[tuple[str, str]] = field(default_factory=list)
     stages: Mapping[str, float] = field(default_factory=dict)
+    began: float = 0.0
+    ended: float = 0.0
 
     @classmethod
     def of(
