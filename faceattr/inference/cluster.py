@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
+from faceattr.detection.yunet import cached_yunet
 from faceattr.images.load import MAX_PIXELS, PathLike, checked_limit
 from faceattr.inference import storage
 from faceattr.inference.label import Started
@@ -37,6 +38,7 @@ from faceattr.inference.predictor import FaceAttributes, LoadSettings
 from faceattr.inference.ray_connection import checked_address, connected
 from faceattr.inference.schema import columns
 from faceattr.inference.table import TableOptions
+from faceattr.model import file as model_file
 from faceattr.model import runtime
 from faceattr.progress import SILENT, Progress, suppress_stderr
 
@@ -127,36 +129,39 @@ def label_to(
         KeyboardInterrupt: The parts that were written stay, and `resume` goes on.
     """
     runtime.require_package("ray", "ray", "A job on a cluster")
-    table = TableOptions(resume=resume, retry_unreadable=retry_unreadable, overwrite=overwrite)
+    options = TableOptions(resume=resume, retry_unreadable=retry_unreadable, overwrite=overwrite)
     checked_limit(max_pixels)
     if part_size < 1:
         raise ValueError(f"A part has at least one input. Received: {part_size}")
-    address = checked_address(address)
+    address, folder = checked_address(address), os.fspath(output)
+    parts = Parts(folder if storage.is_remote(folder) else os.path.abspath(folder))
+    model = model_file.path_of(load.get("model") or model_file.SHIPPED)
+    names = columns(runtime.describe(model).tasks)
     places = Places(inputs)
+    parts.validate(names, options)
     with suppress_stderr():
         attributes = FaceAttributes.load(**load)
-    names, settings = columns(attributes.tasks), settings_of(attributes, every)
-    folder = os.fspath(output)
-    parts = Parts(folder if storage.is_remote(folder) else os.path.abspath(folder))
-    parts.validate(names, table)
-    run: dict[str, Any] = {"id": uuid.uuid4().hex, "started": now(), "inputs": places.inputs}
+    settings = settings_of(attributes, every)
     with connected(address):
-        parts.begin(settings, table)
-        job = PartJob(
-            output=parts.folder,
-            run=run["id"],
-            load=attributes.load_arguments | {"threads": load.get("threads")},
-            settings=settings,
-            every=every,
-            max_pixels=max_pixels,
-            host=socket.gethostname(),
-            cwd=os.getcwd(),
-            files=_shared_files(attributes),
-        )
-        if table.retry_unreadable:
+        parts.begin(settings, options)
+        if retry_unreadable:
             parts.retry_unreadable(names)
-        running = _Run(parts, names, job, run, progress)
-        return running.do(places, workers, part_size)
+        how = {"settings": settings, "every": every, "max_pixels": max_pixels}
+        job = _job_of(parts.folder, attributes, load, **how)
+        return _Run(parts, names, job, places, progress).do(workers, part_size)
+
+
+def _job_of(
+    folder: str, attributes: FaceAttributes, load: Mapping[str, Any], **how: Any
+) -> PartJob:
+    """What workers are told; they open what the driver has opened, with threads of their own."""
+    own = attributes.load_arguments
+    own |= {"threads": load.get("threads"), "offline": load.get("offline", False)}
+    if own["detector"] == "yunet":
+        own["detector"] = str(cached_yunet(offline=True))
+    here: dict[str, Any] = {"host": socket.gethostname(), "cwd": os.getcwd()}
+    files = _shared_files(own["model"], own["detector"])
+    return PartJob(folder, uuid.uuid4().hex, own, files=files, **here, **how)
 
 
 class _Run:
@@ -167,15 +172,16 @@ class _Run:
         parts: Parts,
         columns: Mapping[str, type],
         job: PartJob,
-        run: dict[str, Any],
+        places: Places,
         progress: Progress,
     ) -> None:
         self._parts, self._columns, self._job = parts, columns, job
-        self._run, self._progress = run, progress
+        self._places, self._progress = places, progress
+        self._run: dict[str, Any] = {"id": job.run, "started": now(), "inputs": places.inputs}
         self._total = Summary()  # of all runs
         self._failures: list[tuple[str, str]] = []
 
-    def do(self, places: Places, workers: Workers, part_size: int) -> Summary:
+    def do(self, workers: Workers, part_size: int) -> Summary:
         """The counts of this run, once the last part is written."""
         done, skipped = self._done(), 0
 
@@ -185,7 +191,9 @@ class _Run:
             return place in done
 
         count, cpus = shape_of(workers)
-        left = spread(list(in_parts(iter(places), part_size, is_done)), PARTS_A_WORKER * count)
+        left = spread(
+            list(in_parts(iter(self._places), part_size, is_done)), PARTS_A_WORKER * count
+        )
         files = skipped + sum(len(part.paths) for part in left)
         self._run |= {"files": files, "workers": count, "cpus": cpus, "gpus": workers.gpus}
         self._write_page(finished=False)
@@ -305,12 +313,12 @@ def shape_of(workers: Workers) -> tuple[int, int]:
     return workers.count or max(1, sum(node // cpus for node in nodes)), cpus
 
 
-def _shared_files(attributes: FaceAttributes) -> dict[str, dict[str, Any]]:
+def _shared_files(*paths: Any) -> dict[str, dict[str, Any]]:
     """The model and detector files that other machines may not have."""
     import ray
 
     found = {}
-    for path in (attributes.load_arguments[name] for name in ("model", "detector")):
+    for path in paths:
         if not (isinstance(path, str | Path) and Path(path).is_file()):
             continue
         files = runtime.files_of(path)
