@@ -19,11 +19,12 @@ from use_ray import HERE, DeadlySquares, SlowSquares, two_nodes, workers
 from use_store import s3, upload
 from use_toys import GreenSquares, save_pictures
 
-from faceattr.inference.cluster import Workers, label, label_to
+from faceattr.inference.cluster import Labeller, Workers, label, label_to
 from faceattr.inference.label import label_to as label_here
 from faceattr.inference.part_worker import DIED
 from faceattr.inference.parts import PartReport
 from faceattr.inference.predictor import FaceAttributes
+from faceattr.inference.ray_connection import connected
 from faceattr.live.outputs import VideoFile
 from faceattr.progress import Progress
 
@@ -40,7 +41,7 @@ def bucket():
 
 @pytest.fixture(scope="module")
 def cluster(bucket):
-    with two_nodes() as running:
+    with two_nodes() as running, connected(running.address):
         yield running
 
 
@@ -193,14 +194,10 @@ def test_the_driver_may_be_killed_or_asked_to_end(cluster, tmp_path):
 def test_a_labeller_is_a_stage_of_somebody_s_pipeline(cluster, tmp_path):
     import ray.data
 
-    from faceattr.inference.cluster import Labeller
-    from faceattr.inference.ray_connection import connected
-
     folder = save_pictures(tmp_path / "in", 6)
-    with connected(cluster.address):
-        files = ray.data.read_binary_files(str(folder), include_paths=True)
-        how = {"fn_constructor_kwargs": {"detector": GreenSquares()}, "num_cpus": 1}
-        found = files.map_batches(Labeller, concurrency=1, batch_size=4, **how).to_pandas()
+    files = ray.data.read_binary_files(str(folder), include_paths=True)
+    how = {"fn_constructor_kwargs": {"detector": GreenSquares()}, "num_cpus": 1}
+    found = files.map_batches(Labeller, concurrency=1, batch_size=4, **how).to_pandas()
     found["path"] = [f"/{path.lstrip('/')}" for path in found["path"]]
     pd.testing.assert_frame_equal(plain(found), plain(expected(folder, tmp_path)))
 
@@ -212,11 +209,10 @@ def test_a_labeller_is_a_function_for_spark(tmp_path, monkeypatch):
 
     from pyspark.sql.pandas.types import from_arrow_schema
 
-    from faceattr.inference.labeller import Labeller
-
     if which("java") is None:
         pytest.skip("Spark needs Java, which is not installed")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE.parent), str(HERE)]))
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
     monkeypatch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
     folder = save_pictures(tmp_path / "in", 6)
     builder = spark_sql.SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false")
