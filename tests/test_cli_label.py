@@ -260,6 +260,34 @@ def test_options_of_before_work_and_tell_their_new_names(typed, capsys):
     assert "--upright" not in capsys.readouterr().out
 
 
+def test_the_runtime_and_its_old_name_and_where_the_job_runs(typed, capsys):
+    assert typed("--runtime", "keras", "--engine", "local")["runtime"] == "keras"
+    assert "called" not in capsys.readouterr().err
+    given = typed("--engine", "litert")
+    assert given["runtime"] == "litert" and "engine" not in given
+    assert "--engine litert is called --runtime litert now" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main(["label", ".", "--engine", "spark"])
+    assert ended.value.code == 2
+    assert "a job runs on local, ray. Received: 'spark'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["live --web", "explain shipped a.png -o s.png"])
+def test_the_runtime_is_typed_alike_elsewhere(command, monkeypatch, capsys):
+    seen = []
+
+    def opened(given, _):
+        seen.append(given["runtime"])
+        raise ValueError("that is all")
+
+    monkeypatch.setattr("faceattr.cli.explain.open_attributes", opened)
+    monkeypatch.setattr("faceattr.cli.live.open_attributes", opened)
+    for option in ("--runtime", "--engine"):
+        assert main([*command.split(), option, "litert"]) == 2
+    assert seen == ["litert", "litert"]
+    assert capsys.readouterr().err.count("--engine is called --runtime now") == 1
+
+
 def test_a_hint_installs_an_extra_as_faceattr_was_installed(tmp_path, monkeypatch):
     root = Path(files.__file__).resolve().parents[1]
     monkeypatch.chdir(root)

@@ -181,7 +181,7 @@ print(sorted({{"tensorflow", "keras", "jax", "torch"}} & set(sys.modules)), attr
 def test_explaining_takes_the_network_and_the_copy_s_answers(path, tmp_path):
     Image.fromarray(shaded(90)).save(tmp_path / "face.png")
     sheet = tmp_path / "sheet.png"
-    how = ["--detector", "none", "--engine", "litert"]
+    how = ["--detector", "none", "--runtime", "litert"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("faceattr.inference.explain.FEWEST_CELLS", 1)
         assert main(["explain", str(path), str(tmp_path / "face.png"), "-o", str(sheet), *how]) == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from faceattr.cli.console import Aside, Terminal, show
-from faceattr.cli.options import add_engine, by_name, command, old_names, open_attributes
+from faceattr.cli.options import add_runtime, by_name, command, old_names, open_attributes
 
 
 def add_command(commands) -> None:
@@ -19,7 +19,7 @@ def add_command(commands) -> None:
         help="ask about this class instead of the one that is answered",
     )
     add("--most", type=int, metavar="N", help="faces on the sheet (24)")
-    add_engine(parser)
+    add_runtime(parser)
     add("--detector", help="auto, yunet, centerface, mtcnn, none or a YuNet .onnx file")
     add("--offline", action="store_true", help="never download the detector's file")
     add("--auto-rotate", action="store_true", help="pictures may lie on their sides or heads")

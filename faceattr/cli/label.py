@@ -5,25 +5,20 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import fields
 from functools import partial
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
+from faceattr.cli.cluster import LOCAL, RAY, Engine, add_cluster, label_on_cluster, must_be_local
 from faceattr.cli.console import Aside, ctrl_c, show
+from faceattr.cli.label_report import bar_of, report
 from faceattr.cli.options import (
     INTERRUPTED,
     PRIORS,
-    add_engine,
+    add_runtime,
     add_tta,
     by_name,
     command,
@@ -42,7 +37,8 @@ def add_command(commands) -> None:
         nargs="+",
         metavar="PATH",
         help="folders (read recursively), pictures, videos, quoted patterns like 'a/**/*.jpg', "
-        "text files of paths, or - for paths on standard input",
+        "text files of paths, or - for paths on standard input; with --engine ray also s3://, "
+        "gs://, abfs:// and .csv or .parquet files with a column path",
     )
     add(
         "--allow-urls",
@@ -53,10 +49,17 @@ def add_command(commands) -> None:
         "-o",
         "--output",
         metavar="TABLE",
-        help=".csv, .jsonl or .parquet; without it the rows are printed, as CSV into a pipe",
+        help=".csv, .jsonl or .parquet, with --engine ray a folder; without it the rows are "
+        "printed, as CSV into a pipe",
     )
     add("--model", metavar="MODEL", help="a file of `faceattr train` or `faceattr export`")
-    add_engine(parser)
+    add(
+        "--engine",
+        action=Engine,
+        metavar="local|ray",
+        help="where the job runs: in this process, or on the machines of a Ray cluster",
+    )
+    add_runtime(parser, was_engine=False)
     add_tta(parser)
     add(
         "--prior",
@@ -93,7 +96,12 @@ def add_command(commands) -> None:
     add("--save-crops", metavar="DIR", help="write every face there")
     add("--annotate", metavar="DIR", help="write copies with boxes and answers there")
     add("--gallery", metavar="PAGE.html", help="write a page of faces by answer and confidence")
-    add("--workers", type=int, metavar="N", help="threads that decode and detect")
+    add(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="threads that decode and detect; on a cluster: workers",
+    )
     add("--batch-size", type=int, metavar="N", help="faces that go through the model at once")
     add(
         "--max-pixels",
@@ -114,16 +122,21 @@ def add_command(commands) -> None:
         help="the .csv is for a spreadsheet: a ' before texts that it would take for formulas",
     )
     add("--quiet", action="store_true", help="print errors only")
+    add_cluster(parser)
     old_names(parser, {"--upright": "--auto-rotate", "--require": "--filter"})
 
 
 ARTIFACTS = {"save_crops": "crops", "annotate": "annotated", "gallery": "gallery"}
 
 
-def label(inputs, output=None, quiet=False, **given) -> int:
+def label(inputs, output=None, engine=LOCAL, quiet=False, **given) -> int:
     """Find the faces of many pictures and write a table of their attributes."""
     if "every" in given:
         given["every"] = duration(given["every"])
+    console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, soft_wrap=True)
+    if engine == RAY:
+        return label_on_cluster(inputs, output, console, given)
+    must_be_local(given)
     if output is None:
         return _print_rows(inputs, given)
     from faceattr.images.inputs import Inputs
@@ -131,7 +144,6 @@ def label(inputs, output=None, quiet=False, **given) -> int:
     from faceattr.inference.label import label_to
     from faceattr.inference.table import TableOptions, validate_table_path
 
-    console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, soft_wrap=True)
     taken = {name: given.pop(typed) for typed, name in ARTIFACTS.items() if typed in given}
     table = {f.name: given.pop(f.name) for f in fields(TableOptions) if f.name in given}
     # What is typed wrongly shall be told before the seconds that a model takes to load.
@@ -141,7 +153,7 @@ def label(inputs, output=None, quiet=False, **given) -> int:
     Inputs(inputs, allow_urls=given.get("allow_urls", False))
     attributes = open_attributes(given, Aside(console))
     finishing = partial(console.print, "finishing the batch; Ctrl-C once more stops at once")
-    with _bar(console) as bar, ctrl_c(finishing) as stopped, warnings.catch_warnings():
+    with bar_of(console) as bar, ctrl_c(finishing) as stopped, warnings.catch_warnings():
         # What Pillow thinks of a file's metadata would tear the bar and change nothing.
         warnings.filterwarnings("ignore", module=r"PIL\.")
         summary = label_to(
@@ -205,56 +217,6 @@ def _shown(rows, tasks) -> Table:
         face = "" if row["face"] is None else str(row["face"])
         table.add_row(row["path"], row["reason"] or row["status"], face, box, *told)
     return table
-
-
-def report(summary, output, detector: str, folders: Sequence = ()) -> Iterator[str]:
-    """What is printed at the end, line by line."""
-    from faceattr.inference.metadata import named
-
-    before = f" ({summary.resumed} more were there before)" if summary.resumed else ""
-    yield f"{summary.inputs} pictures, {summary.faces} faces described{before} -> {output}"
-    yield f"  found with {detector}"
-    yield f"  status      {_counted(summary.statuses)}"
-    for task, answers in summary.answers.items():
-        yield f"  {task:<11} {_counted(named(answers))}"
-    if summary.inputs:
-        yield f"  speed       {_speed(summary)}"
-    if summary.resumed and folders:
-        names = ", ".join(map(str, folders))
-        yield f"  {summary.resumed} inputs were done before: of them nothing was added to {names}"
-    if unreadable := summary.statuses["unreadable"]:
-        yield (
-            f"  {unreadable:,} could not be read (column reason); once they can be, the same "
-            "command with --resume --retry-unreadable tries them again"
-        )
-    if summary.interrupted:
-        yield "Stopped. The same command with --resume (without --overwrite) goes on from here."
-
-
-def _counted(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {n}" for name, n in sorted(counts.items(), key=lambda c: -c[1]))
-
-
-def _speed(summary) -> str:
-    elapsed, spent = max(summary.seconds, 1e-9), sum(summary.stages.values()) or 1.0
-    by_time = sorted(summary.stages.items(), key=lambda stage: -stage[1])
-    shares = ", ".join(f"{stage} {t / spent:.0%}" for stage, t in by_time)
-    return (
-        f"{summary.inputs / elapsed:.1f} pictures/s, {summary.faces / elapsed:.1f} faces/s "
-        f"(time in threads: {shares})"
-    )
-
-
-def _bar(console: Console) -> Bar:
-    return Bar(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[faces]} faces"),
-        console=console,
-    )
 
 
 class LabelProgress(Progress):

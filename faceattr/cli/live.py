@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from faceattr.cli.console import ERR, Aside, ctrl_c
-from faceattr.cli.options import INTERRUPTED, add_engine, command, old_names, open_attributes
+from faceattr.cli.options import INTERRUPTED, add_runtime, command, old_names, open_attributes
 
 
 def add_command(commands) -> None:
@@ -31,7 +31,7 @@ def add_command(commands) -> None:
     add("--overwrite", action="store_true", help="replace outputs that are there")
     add("--model", metavar="MODEL", help="a file of `faceattr train` or `faceattr export`")
     add("--detector", help="auto, yunet, centerface, mtcnn, none or a YuNet .onnx file")
-    add_engine(parser)
+    add_runtime(parser)
     add("--offline", action="store_true", help="never download the detector's file")
     add("--auto-rotate", action="store_true", help="detect faces on their sides and heads as well")
     add("--min-face", type=float, metavar="PIXELS", help="do not describe smaller faces")

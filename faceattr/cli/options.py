@@ -158,24 +158,38 @@ def handled(number: signal.Signals, handler: Callable[..., object]) -> Iterator[
         signal.signal(number, before)
 
 
-def start_keras() -> None:
-    """Import Keras and let TensorFlow say its greetings unheard."""
+def start_keras(*, on_several_machines: bool = False) -> None:
+    """Import Keras and let TensorFlow greet unheard; meet the other machines of a run."""
     from faceattr.progress import suppress_stderr
 
     with suppress_stderr():
         import keras
 
+        if on_several_machines:
+            from faceattr.training.devices import begin
+
+            begin()
         keras.ops.zeros(1)
 
 
-def add_engine(parser: argparse.ArgumentParser) -> None:
-    """What computes the answers, with how many threads and in how many bits."""
+RUNTIMES = ("auto", "keras", "litert")
+
+
+def add_runtime(parser: argparse.ArgumentParser, *, was_engine: bool = True) -> None:
+    """What computes the answers, with how many threads and in how many bits.
+
+    Args:
+        parser: Gets the options.
+        was_engine: Whether ``--engine`` is nothing but what ``--runtime`` was called before.
+    """
     parser.add_argument(
-        "--engine",
-        choices=("auto", "keras", "litert"),
+        "--runtime",
+        choices=RUNTIMES,
         help="keras: the network itself; litert: the fast copy inside the model file; auto: the "
         "copy where there is one",
     )
+    if was_engine:
+        old_names(parser, {"--engine": "--runtime"})
     parser.add_argument(
         "--threads", type=int, metavar="N", help="how many compute (one a processor)"
     )
@@ -252,6 +266,8 @@ def open_attributes(given: dict, progress):
     named = [signature(one).parameters.values() for one in (FaceAttributes, FaceAttributes.load)]
     keywords = [one.name for of in named for one in of if one.kind is Parameter.KEYWORD_ONLY]
     how = {n: given.pop(n) for n in ("model", *keywords) if n in given}
+    if "runtime" in given:
+        how["engine"] = given.pop("runtime")
     detector = choose_detector(name, offline=offline, progress=progress)
     with suppress_stderr():
         return FaceAttributes.load(detector=detector, **how)

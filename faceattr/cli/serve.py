@@ -7,7 +7,7 @@ import os
 from rich.console import Console
 
 from faceattr.cli.console import Aside
-from faceattr.cli.options import add_engine, add_tta, command, duration, open_attributes
+from faceattr.cli.options import add_runtime, add_tta, command, duration, open_attributes
 
 TOKEN = "FACEATTR_TOKEN"
 
@@ -25,7 +25,7 @@ def add_command(commands) -> None:
     )
     add("--model", metavar="MODEL", help="a file of `faceattr train` or `faceattr export`")
     add("--detector", help="auto, yunet, centerface, mtcnn, none or a YuNet .onnx file")
-    add_engine(parser)
+    add_runtime(parser, was_engine=False)
     add_tta(parser)
     add("--offline", action="store_true", help="never download the detector's file")
     add("--auto-rotate", action="store_true", help="detect faces on their sides and heads as well")

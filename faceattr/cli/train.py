@@ -172,7 +172,7 @@ def _auxiliary(text: str) -> list[tuple]:
 def train(output, sources=(), **given) -> int:
     """Train a model: TASK=PATH takes one task from a manifest CSV or a folder, PATH every task
     of a manifest CSV. Any number of sources train together, whichever labels they have."""
-    start_keras()
+    start_keras(on_several_machines=True)
     from faceattr.training.train import train as run
 
     if "recipe" in given:

@@ -110,7 +110,7 @@ class Inputs:
                 yield from self._behind_one(line)
         elif Path(path).suffix.lower() in LIST_SUFFIXES and os.path.isfile(path):
             with open(path, encoding="utf-8-sig", errors="surrogateescape") as lines:
-                for line in _paths_in(lines):
+                for line in paths_in(lines):
                     yield from self._behind_one(line)
         elif not is_url(path) and not os.path.lexists(path):
             yield from self._behind_pattern(path)
@@ -121,7 +121,7 @@ class Inputs:
         if os.path.isdir(path):
             yield from self._in_folder(path, set())
         else:
-            yield InputFile(path, not is_url(path) and _kind(path) == "video")
+            yield InputFile(path, not is_url(path) and kind_of_name(path) == "video")
 
     def _behind_pattern(self, pattern: str) -> Iterator[InputFile]:
         found = sorted(path for path in set(_fitting(pattern)) if not self._is_own(path))
@@ -129,7 +129,7 @@ class Inputs:
         for path in found:
             if os.path.isdir(path):
                 yield from self._in_folder(path, visited)
-            elif kind := _kind(path):
+            elif kind := kind_of_name(path):
                 yield InputFile(path, kind == "video")
 
     def _is_own(self, path: str) -> bool:
@@ -144,15 +144,16 @@ class Inputs:
         for path, is_folder in _entries(folder):
             if is_folder:
                 yield from self._in_folder(path, visited)
-            elif kind := _kind(path):
+            elif kind := kind_of_name(path):
                 yield InputFile(path, kind == "video")
 
     @cached_property
     def _standard_input(self) -> list[str]:
-        return list(_paths_in(sys.stdin))
+        return list(paths_in(sys.stdin))
 
 
-def _paths_in(lines) -> Iterator[str]:
+def paths_in(lines) -> Iterator[str]:
+    """The paths that a list holds, one a line."""
     return (line for line in (raw.rstrip("\r\n") for raw in lines) if line.strip())
 
 
@@ -212,7 +213,7 @@ def _is_folder(entry: os.DirEntry) -> bool:
         return False
 
 
-def _kind(path: str) -> str:
+def kind_of_name(path: str) -> str:
     """``"picture"``, ``"video"`` or nothing, by the name's ending."""
     suffix = os.path.splitext(path)[1].lower()
     if suffix in VIDEO_SUFFIXES:
@@ -228,6 +229,10 @@ def _must_exist(path: str, allow_urls: bool) -> None:
         )
     if is_url(path) or path == STANDARD_INPUT or os.path.lexists(path):
         return
+    if "://" in path:
+        raise ValueError(
+            f"{path} is not on this machine. `faceattr label --engine ray` reads object stores."
+        )
     if glob.has_magic(path) and next(_fitting(path), None):
         return
     what = "Nothing fits the pattern" if glob.has_magic(path) else "There is no file or folder"

@@ -143,13 +143,25 @@ def begin_metadata(table: PathLike, settings: Mapping[str, Any], *, resume: bool
             "one table must not mix models and limits. Put it back, choose another output, or "
             "--overwrite."
         )
+    if before is not None:
+        must_be_alike(_in_todays_words(before), settings, str(table), str(path))
+
+
+def must_be_alike(
+    before: Mapping[str, Any], settings: Mapping[str, Any], table: str, page: str
+) -> None:
+    """Refuse to go on with a table under other settings than it was begun with.
+
+    Raises:
+        ValueError: They differ; the message says which.
+    """
     wanted = json.loads(json.dumps(settings))
-    if before is None or (before := _in_todays_words(before)) == wanted:
+    if before == wanted:
         return
     differing = [name for name in before | wanted if before.get(name) != wanted.get(name)]
     raise ValueError(
         f"{table} was begun with another {' and another '.join(differing) or 'version'}; one "
-        f"table must not mix them. See {path}, go on with the same options, or "
+        f"table must not mix them. See {page}, go on with the same options, or "
         "choose another output."
     )
 
@@ -177,16 +189,18 @@ def write_metadata(table: PathLike, settings: Mapping[str, Any], run: Mapping[st
     """
     path = metadata_path(table)
     runs = [r for r in _read(path).get("runs", []) if r.get("started") != run["started"]]
-    page = {
-        "table": Path(table).name,
-        "faceattr": __version__,
-        "python": platform.python_version(),
-        "packages": {name: of for name in PACKAGES if (of := _version(name))},
-        "settings": settings,
-        "runs": [*runs, run],
-    }
+    page = {"table": Path(table).name, **versions(), "settings": settings, "runs": [*runs, run]}
     with atomic_write(path) as part:
         part.write_text(json.dumps(page, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def versions(*more: str) -> dict[str, Any]:
+    """Of faceattr, Python and the packages that answer, and of `more` packages."""
+    return {
+        "faceattr": __version__,
+        "python": platform.python_version(),
+        "packages": {name: of for name in (*PACKAGES, *more) if (of := _version(name))},
+    }
 
 
 def _version(package: str) -> str | None:

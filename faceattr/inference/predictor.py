@@ -231,15 +231,23 @@ class FaceAttributes:
         how: dict[str, Any] = {"workers": workers, "max_pixels": max_pixels}
         return label_batch(self, images, bgr=bgr, allow_urls=allow_urls, **how)
 
-    def __reduce__(self) -> tuple:
-        """What opens the same model and detector again, in whoever unpickles it."""
+    @property
+    def load_arguments(self) -> dict[str, Any]:
+        """The arguments of `load` that open the same model and detector again.
+
+        Raises:
+            ValueError: They were not opened by `load`.
+        """
         if self._opened is None:
             raise ValueError(
                 "FaceAttributes of a model object cannot be pickled, because whoever unpickles it "
                 "opens the model by its path: take FaceAttributes.load(path)."
             )
-        how = {name: getattr(self, name) for name in Settings.__annotations__}
-        return partial(type(self).load, **self._opened, **how), ()
+        return self._opened | {name: getattr(self, name) for name in Settings.__annotations__}
+
+    def __reduce__(self) -> tuple:
+        """What opens the same model and detector again, in whoever unpickles it."""
+        return partial(type(self).load, **self.load_arguments), ()
 
     def find(self, image: np.ndarray) -> list[Face]:
         """The faces of an RGB ``uint8`` image ``(h, w, 3)``, from left to right.

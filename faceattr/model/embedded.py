@@ -96,7 +96,7 @@ def read_copy(path: str | Path) -> tuple[EmbeddedCopy, bytes] | None:
     if hashlib.sha256(content).hexdigest() != about.sha256:
         raise ValueError(
             f"The LiteRT copy inside {path} is not the one that was checked when it was made: "
-            f"`faceattr export {path} --embed` makes it anew, --engine keras does without."
+            f"`faceattr export {path} --embed` makes it anew, --runtime keras does without."
         )
     return about, content
 

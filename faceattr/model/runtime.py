@@ -328,7 +328,7 @@ def _copy(path: Path, engine: str, threads: int) -> ExportedModel | None:
     if engine == "litert":
         raise ValueError(
             f"{path} carries no LiteRT copy of its network as it is now: "
-            f"`faceattr export {path} --embed` puts one in, --engine keras does without."
+            f"`faceattr export {path} --embed` puts one in, --runtime keras does without."
         )
     return None
 

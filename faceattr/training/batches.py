@@ -15,6 +15,7 @@ import numpy as np
 from faceattr.data.dataset import Batch, LabeledDataset, class_prior, draw
 from faceattr.training.augment import augment
 from faceattr.training.config import Settings, TaskSampling
+from faceattr.training.devices import own_share, rows_of_share
 
 if TYPE_CHECKING:
     from faceattr.training.feature_cache import CachedAugmentations
@@ -205,7 +206,7 @@ class MaskedBatches(keras.utils.PyDataset):
         self._seed, self._epoch, self._features = seed or (settings.seed,), epoch, features
         names = [name for name, target in rows.targets.items() if target.any()]
         self._patterns, self._shares = label_patterns(rows, names, settings.task_sampling)
-        self._chances = rows.sampling_weights
+        self._chances, self._share = rows.sampling_weights, own_share()
         self._plan, self._began = self._planned(), False
         self._prepare()
 
@@ -213,6 +214,10 @@ class MaskedBatches(keras.utils.PyDataset):
         return self._steps
 
     def __getitem__(self, step: int) -> Batch:
+        return rows_of_share(self._whole(step), self._share)
+
+    def _whole(self, step: int) -> Batch:
+        """The batch of all machines."""
         rows = self._plan[step]
         crops, chosen, masks = self._rows.batch(rows)
         generator = np.random.default_rng([*self._seed, self._epoch, step])

@@ -42,6 +42,7 @@ from faceattr.training import network as networks
 from faceattr.training.add_heads import ExistingHeads, NewHeads
 from faceattr.training.checkpoint import SETTINGS
 from faceattr.training.config import FROZEN, Network, Settings
+from faceattr.training.devices import on_all_devices
 from faceattr.training.distill import Distillation, distilled
 from faceattr.training.package import TrainingResult, check_priors, describe_run, package
 from faceattr.training.trainer import check, fit
@@ -108,27 +109,29 @@ def train(
     output, config = Path(output), ReadingConfig(**reading)
     folder = _folder_of_run(output, resume=resume, overwrite=overwrite)
     # Everything that can be refused is refused before images are read.
-    plan = _plan(as_paths(sources), network or Network(), settings, new_heads, config)
-    if distillation:
-        _check_distillation(distillation, plan, progress)
-    manifest = replace(unite(plan.labelled, plan.known, plan.finder, progress), notes=plan.notes)
-    rows = _read_rows(manifest, plan, drop_near_duplicates, progress)
-    compare_on = [_rows_to_compare(source, plan, progress) for source in plan.compared]
-    description = _description(plan, rows, distillation, licence)
-    networks.measure_norm_statistics(plan.network, plan.model, rows["train"])
-    val = mark_near_duplicates(rows["val"], rows["train"])
-    fit(
-        plan.model,
-        manifest.tasks,
-        _distilled(rows["train"], distillation, plan, folder / DOUBTED, progress),
-        unseen(val),
-        plan.settings,
-        folder,
-        network=plan.network,
-        resume=resume,
-        features=features_folder(config.cache),
-        progress=progress,
-    )
+    with on_all_devices(progress):
+        plan = _plan(as_paths(sources), network or Network(), settings, new_heads, config)
+        if distillation:
+            _check_distillation(distillation, plan, progress)
+        found = unite(plan.labelled, plan.known, plan.finder, progress)
+        manifest = replace(found, notes=plan.notes)
+        rows = _read_rows(manifest, plan, drop_near_duplicates, progress)
+        compare_on = [_rows_to_compare(source, plan, progress) for source in plan.compared]
+        description = _description(plan, rows, distillation, licence)
+        networks.measure_norm_statistics(plan.network, plan.model, rows["train"])
+        val = mark_near_duplicates(rows["val"], rows["train"])
+        fit(
+            plan.model,
+            manifest.tasks,
+            _distilled(rows["train"], distillation, plan, folder / DOUBTED, progress),
+            unseen(val),
+            plan.settings,
+            folder,
+            network=plan.network,
+            resume=resume,
+            features=features_folder(config.cache),
+            progress=progress,
+        )
     result = package(
         networks.finished_model(plan.network, plan.model, plan.heads),
         description,

@@ -26,6 +26,7 @@ from faceattr.training.batches import (
 from faceattr.training.callbacks import SoftSharing, corresponding_variables
 from faceattr.training.checkpoint import Checkpoints, EpochCheckpoint, hash_of
 from faceattr.training.config import NATURAL, UNIFORM, Network, Phase, Settings, TaskSampling
+from faceattr.training.devices import answering, check_batch_size, training
 from faceattr.training.feature_cache import CachedPhase, FeatureCache
 from faceattr.training.losses import WeightedSum, combination_for, compiled, with_auxiliary
 from faceattr.training.network import seed_salt
@@ -45,6 +46,7 @@ class TrainingStarted:
 
 def check(model: keras.Model, settings: Settings, examples: Sequence[Example] = ()) -> None:
     """Refuse settings that do not fit network and sources, before anything slow begins."""
+    check_batch_size(settings.batch_size)
     trainee = with_auxiliary(model, settings.auxiliary)
     for phase in settings.phases:
         check_branches(trainee, phase.branch_rates)
@@ -142,14 +144,16 @@ def fit(
         steps.reach(settings.epochs_before(number) + position.epochs)
         schedule = task_schedule(inputs, combine)
         # The rows' features and what learns above them give the whole network's answers.
-        score = partial(score_model, inputs.trainable, tasks, cached.val if cached else val)
+        rows = cached.val if cached else val
+        score = partial(answering(score_model), inputs.trainable, tasks, rows)
         epoch_end = EpochCheckpoint(
             settings, side, schedule.state, score, position, checkpoints, progress
         )
         for start, end, size in phase.size_stages(side, position.epochs):
             if not epoch_end.position.has_waited(phase):
                 watching = [*epoch_end.averages, epoch_end, steps, *callbacks]
-                schedule.run(start, end, size, watching)
+                with training():
+                    schedule.run(start, end, size, watching)
         position = epoch_end.position
     steps.reach(epochs)
     checkpoints.restore_best(position)

@@ -1,0 +1,106 @@
+"""`faceattr label --engine ray`: the job runs on the machines of a cluster."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import warnings
+
+from rich.console import Console
+
+from faceattr.cli.label_report import bar_of, report
+from faceattr.cli.options import INTERRUPTED, RUNTIMES
+from faceattr.progress import Bar, Progress
+
+LOCAL, RAY = ENGINES = ("local", "ray")
+
+
+class Engine(argparse.Action):
+    """``--engine local|ray``; what computes the network was typed here before ``--runtime`` was."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        if values in RUNTIMES:
+            print(
+                f"faceattr: {option_string} {values} is called --runtime {values} now.",
+                file=sys.stderr,
+            )
+            namespace.runtime = values
+        elif values in ENGINES:
+            namespace.engine = values
+        else:
+            raise argparse.ArgumentError(
+                self, f"a job runs on {', '.join(ENGINES)}. Received: {values!r}"
+            )
+
+
+ON_CLUSTER = {"address": "--address", "cpus": "--cpus-per-worker", "gpus": "--num-gpus-per-worker"}
+HERE_ALONE = ("save_crops", "annotate", "gallery", "spreadsheet")
+
+
+def add_cluster(parser: argparse.ArgumentParser) -> None:
+    """What a cluster needs to be told."""
+    add = parser.add_argument_group("on a cluster (--engine ray; -o is a folder)").add_argument
+    add("--address", help="of Ray: auto on one of its machines, or host:port (this machine's own)")
+    add("--cpus-per-worker", dest="cpus", type=int, metavar="N", help="threads of each worker")
+    add("--num-gpus-per-worker", dest="gpus", type=float, metavar="X", help="GPUs of each (0)")
+
+
+def must_be_local(given: dict) -> None:
+    """Refuse what only a cluster understands."""
+    for name, option in ON_CLUSTER.items():
+        if name in given:
+            raise ValueError(f"{option} is for a cluster: add --engine ray.")
+
+
+def label_on_cluster(inputs, output, console: Console, given: dict) -> int:
+    """The job on a cluster, its bar and its summary; `given` is as typed."""
+    for name in HERE_ALONE:
+        if name in given:
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{option} is for a job on this machine alone: leave it out.")
+    if output is None:
+        raise ValueError("A job on a cluster writes a folder of Parquet parts: give -o FOLDER.")
+    from faceattr.inference.cluster import Workers, label_to
+    from faceattr.inference.parts import Parts
+
+    shape = {n: given.pop(t) for n, t in SHAPE.items() if t in given}
+    if "runtime" in given:
+        given["engine"] = given.pop("runtime")
+    with bar_of(console) as bar, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"(ray|PIL)\.")
+        progress = ClusterProgress(bar)
+        try:
+            summary = label_to(output, inputs, workers=Workers(**shape), progress=progress, **given)
+        except KeyboardInterrupt:
+            console.print("Stopped. The same command with --resume (without --overwrite) goes on.")
+            return INTERRUPTED
+    detector = Parts(output).page()["settings"]["detector"]["name"]
+    for line in report(summary, output, detector):
+        console.print(line)
+    return 0
+
+
+SHAPE = {"count": "workers", "cpus": "cpus", "gpus": "gpus"}
+
+
+class ClusterProgress(Progress):
+    """Moves a bar on, part by part, and says how fast."""
+
+    def __init__(self, bar: Bar) -> None:
+        self._bar, self._start = bar, time.monotonic()
+        self._task = bar.add_task("labelling", total=None, faces=0)
+        self._files = self._faces = 0
+
+    def show(self, record) -> None:
+        from faceattr.inference.label import Started
+
+        if isinstance(record, Started):
+            self._start = time.monotonic()
+            self._bar.update(self._task, total=record.files, completed=record.done)
+            return
+        self._files += record.files
+        self._faces += record.statuses.get("ok", 0)
+        speed = self._files / max(time.monotonic() - self._start, 1e-9)
+        told = f"labelling ({self._faces:,} faces, {speed:.1f} pictures/s)"
+        self._bar.update(self._task, advance=record.files, faces=self._faces, description=told)

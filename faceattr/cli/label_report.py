@@ -1,0 +1,67 @@
+"""What a labelling job shows while it lasts and at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from faceattr.progress import Bar
+
+
+def report(summary, output, detector: str, folders: Sequence = ()) -> Iterator[str]:
+    """What is printed at the end, line by line."""
+    from faceattr.inference.metadata import named
+
+    before = f" ({summary.resumed} more were there before)" if summary.resumed else ""
+    yield f"{summary.inputs} pictures, {summary.faces} faces described{before} -> {output}"
+    yield f"  found with {detector}"
+    yield f"  status      {_counted(summary.statuses)}"
+    for task, answers in summary.answers.items():
+        yield f"  {task:<11} {_counted(named(answers))}"
+    if summary.inputs:
+        yield f"  speed       {_speed(summary)}"
+    if summary.resumed and folders:
+        names = ", ".join(map(str, folders))
+        yield f"  {summary.resumed} inputs were done before: of them nothing was added to {names}"
+    if unreadable := summary.statuses["unreadable"]:
+        yield (
+            f"  {unreadable:,} could not be read (column reason); once they can be, the same "
+            "command with --resume --retry-unreadable tries them again"
+        )
+    if summary.interrupted:
+        yield "Stopped. The same command with --resume (without --overwrite) goes on from here."
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {n}" for name, n in sorted(counts.items(), key=lambda c: -c[1]))
+
+
+def _speed(summary) -> str:
+    elapsed, spent = max(summary.seconds, 1e-9), sum(summary.stages.values()) or 1.0
+    by_time = sorted(summary.stages.items(), key=lambda stage: -stage[1])
+    shares = ", ".join(f"{stage} {t / spent:.0%}" for stage, t in by_time)
+    return (
+        f"{summary.inputs / elapsed:.1f} pictures/s, {summary.faces / elapsed:.1f} faces/s "
+        f"(time in threads: {shares})"
+    )
+
+
+def bar_of(console: Console) -> Bar:
+    """The bar of a job: files, time to go, faces."""
+    return Bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[faces]} faces"),
+        console=console,
+    )

@@ -1,0 +1,226 @@
+"""Parts of a job on many machines, done by a worker without any cluster."""
+
+import json
+import os
+import pickle
+from dataclasses import replace
+
+import pandas as pd
+import pyarrow
+import pytest
+from use_toys import GreenSquares, save_pictures
+
+from faceattr.images.inputs import Inputs
+from faceattr.inference import part_worker, storage
+from faceattr.inference.cluster import Workers, spread
+from faceattr.inference.label import label_to
+from faceattr.inference.labeller import Labeller
+from faceattr.inference.metadata import settings_of
+from faceattr.inference.part_worker import DIED, PartJob, PartWorker
+from faceattr.inference.parts import Journal, Part, Parts, in_parts
+from faceattr.inference.predictor import FaceAttributes
+from faceattr.inference.schema import columns
+from faceattr.inference.table import TableOptions
+
+RUN = {"id": "one", "started": "now"}
+
+
+@pytest.fixture(scope="module")
+def opened():
+    return FaceAttributes.load(detector=GreenSquares(), threads=1)
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    folder = save_pictures(tmp_path / "in", 7)
+    (folder / "p002.png").write_bytes(b"broken")
+    return folder
+
+
+@pytest.fixture
+def job(opened, tmp_path):
+    """A job whose page is written."""
+    settings = settings_of(opened, 1.0)
+    Parts(str(tmp_path / "out")).write_page(settings, RUN)
+    how = {"every": 1.0, "max_pixels": 10**8, "host": "here", "cwd": str(tmp_path)}
+    load = {"model": None, "detector": GreenSquares(), "threads": 1}
+    return PartJob(output=str(tmp_path / "out"), run="one", load=load, settings=settings, **how)
+
+
+def part_of(folder, number=0):
+    return next(in_parts(iter(Inputs(folder)), 100, lambda _: False), Part(number, ()))
+
+
+def labelled(folder):
+    """The rows of a folder of parts, sorted."""
+    return pd.read_parquet(folder).sort_values(["path", "face"]).reset_index(drop=True)
+
+
+def test_parts_keep_order_and_leave_out_what_is_done(tmp_path):
+    files = list(Inputs(save_pictures(tmp_path, 7)))
+    whole = list(in_parts(iter(files), 3, lambda _: False))
+    assert [part.number for part in whole] == [0, 1, 2]
+    assert [file for part in whole for file in part.files] == files
+    done = {os.fsdecode(path) for path in whole[1].paths}
+    assert list(in_parts(iter(files), 3, done.__contains__)) == [whole[0], whole[2]]
+    assert len({part.name for part in whole}) == 3
+    assert list(in_parts(iter([]), 3, lambda _: False)) == []
+
+
+def test_a_small_job_is_spread_over_all_workers(tmp_path):
+    whole = list(in_parts(iter(Inputs(save_pictures(tmp_path, 7))), 1000, lambda _: False))
+    apart = spread(whole, 4)
+    assert [len(part.paths) for part in apart] == [2, 2, 2, 1]
+    assert [path for part in apart for path in part.paths] == list(whole[0].paths)
+    assert spread(whole, 1) == whole and spread([], 4) == []
+
+
+def test_a_part_has_the_rows_of_a_job_on_one_machine(inputs, job, opened, tmp_path):
+    report = PartWorker(job).label(part := part_of(inputs))
+    label_to(tmp_path / "local.parquet", inputs, opened)
+    ours = pd.read_parquet(tmp_path / "out" / part.name)
+    pd.testing.assert_frame_equal(ours, pd.read_parquet(tmp_path / "local.parquet"))
+    assert (report.files, report.looked_at) == (7, 7)
+    assert report.statuses == {"ok": 7, "no_face": 2, "unreadable": 1}
+    (failure,) = report.failures
+    assert failure[0].endswith("p002.png") and "not a picture" in failure[1]
+    assert sum(count for task, _, count in report.answers if task == "gender") == 7
+    assert not os.listdir(tmp_path / "out/_work")
+    assert PartWorker(job).label(part).statuses == report.statuses  # read back, not done again
+
+
+def test_where_a_worker_died_inputs_are_done_one_by_one(inputs, job, tmp_path, monkeypatch):
+    worker, parts, part = PartWorker(job), Parts(job.output), part_of(inputs)
+    seen, real = [], part_worker._samples
+
+    def dies_at(path):
+        def samples(files, every):
+            for sample in real(files, every):
+                seen.append(sample.file.path[-8:])
+                if sample.file.path.endswith(path):
+                    raise KeyboardInterrupt  # as sudden as a kill
+                yield sample
+
+        return samples
+
+    monkeypatch.setattr(part_worker, "_samples", dies_at("p001.png"))
+    deaths = [{}, {}, {1: 1}, {1: 2}]
+    for known in deaths:
+        with pytest.raises(KeyboardInterrupt):
+            worker.label(part)
+        assert parts.journal(part) == Journal(None if known == {} and len(seen) < 3 else 1, known)
+    worker.label(part)
+    rows = labelled(tmp_path / "out")
+    assert rows.loc[rows["path"].str.endswith("p001.png"), "reason"].tolist() == [DIED]
+    assert rows["path"].nunique() == 7 and parts.journal(part) is None
+
+
+def test_a_kill_of_the_driver_casts_no_suspicion(job, inputs):
+    parts, part = Parts(job.output), part_of(inputs)
+    for journal, kept in ((Journal(), False), (Journal(2), True), (Journal(None, {2: 1}), True)):
+        parts.write_journal(part, journal)
+        parts.begin(job.settings, TableOptions(resume=True))
+        assert (parts.journal(part) is not None) == kept
+
+
+def test_a_worker_of_an_earlier_run_writes_nothing(inputs, job):
+    Parts(job.output).write_page(job.settings, RUN | {"id": "two"})
+    told = PartWorker(job)(block(part_of(inputs)))
+    assert "Another faceattr has gone on with" in told["error"][0] and told["report"] == [None]
+    assert Parts(job.output).names() == []
+
+
+def block(part):
+    paths = pyarrow.array([part.paths], pyarrow.list_(pyarrow.binary()))
+    return pyarrow.table({"number": [part.number], "paths": paths})
+
+
+def test_a_machine_that_lacks_something_says_what(inputs, job, tmp_path):
+    part = part_of(inputs)
+    another = replace(job, settings=job.settings | {"detector": {"name": "yunet"}})
+    (told,) = PartWorker(another)(block(part))["error"]
+    assert "would answer with another detector" in told and "install the same" in told
+    unseen = replace(job, output=str(tmp_path / "unseen"))
+    assert "does not see" in PartWorker(unseen)(block(part))["error"][0]
+    away = Part(0, (b"/elsewhere/a.jpg", b"/elsewhere/b.jpg"))
+    assert "has none of 2 inputs, /elsewhere/a.jpg" in PartWorker(job)(block(away))["error"][0]
+
+
+def test_a_file_of_the_driver_goes_along(job, tmp_path, monkeypatch, toy_model_path):
+    import ray
+
+    content = {toy_model_path.name: toy_model_path.read_bytes()}
+    about = {"sha256": part_worker.runtime.sha256_of(toy_model_path), "content": content}
+    worker = PartWorker(replace(job, files={str(toy_model_path): about}))
+    assert worker._here(toy_model_path) == toy_model_path  # it is the same here
+    toy_model_path.rename(tmp_path / "elsewhere.keras")
+    monkeypatch.setattr(ray, "get", lambda given: given)
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    copy = worker._here(toy_model_path)
+    assert copy.read_bytes() == content[toy_model_path.name] and copy.parent.parent == tmp_path
+    assert worker._here(GreenSquares) is GreenSquares
+
+
+@pytest.fixture
+def written(inputs, job):
+    PartWorker(job).label(part_of(inputs))
+    return Parts(job.output)
+
+
+def test_parts_that_are_there_are_neither_mixed_nor_replaced(written, job, opened, tmp_path):
+    names, resume = columns(opened.tasks), TableOptions(resume=True)
+    with pytest.raises(FileExistsError, match=r"has a table in it already.*--resume"):
+        written.validate(names, TableOptions())
+    written.validate(names, resume)
+    with pytest.raises(ValueError, match="has other columns"):
+        written.validate(names | {"hat": str}, resume)
+    with pytest.raises(ValueError, match="begun with another min_face"):
+        written.begin(job.settings | {"min_face": 99.0}, resume)
+    (name,) = written.names()
+    whole = storage.read(written.place(name))
+    storage.write(written.place(name), whole[:500])
+    with pytest.raises(ValueError, match=r"is damaged .*Delete it: --resume does it again"):
+        list(written.finished(names))
+    storage.write(written.place(name), whole)
+    storage.delete(written.place("_metadata.json"))
+    with pytest.raises(ValueError, match="is missing or damaged"):
+        written.begin(job.settings, resume)
+    written.begin(job.settings, TableOptions(overwrite=True))
+    assert written.names() == []
+
+
+def test_unreadable_inputs_can_be_tried_again(written, opened, inputs):
+    names = columns(opened.tasks)
+    written.retry_unreadable(names)
+    ((_, table),) = written.finished(names)
+    assert table["status"].to_pylist().count("unreadable") == 0
+    assert len(set(table["path"].to_pylist())) == 6
+    report = json.loads(table.schema.metadata[b"faceattr"])
+    assert report["files"] == 6 and report["statuses"] == {"ok": 7, "no_face": 2}
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [("t.csv", "a folder of Parquet parts"), ("a_file", "is a file"), ("a_file/x", "cannot be")],
+)
+def test_an_output_that_cannot_be_is_told(folder, message, tmp_path):
+    (tmp_path / "a_file").write_text("")
+    with pytest.raises((ValueError, OSError), match=message):
+        Parts(str(tmp_path / folder)).validate({}, TableOptions())
+
+
+def test_workers_check_themselves():
+    for wrong in ({"count": 0}, {"cpus": 0}, {"gpus": -1}):
+        with pytest.raises(ValueError, match="Received"):
+            Workers(**wrong)
+
+
+def test_a_labeller_is_small_opens_late_and_takes_any_batch(inputs, opened):
+    labeller = pickle.loads(pickle.dumps(Labeller(detector=GreenSquares(), threads=1)))
+    paths = [file.path for file in Inputs(inputs)]
+    expected = opened.label_batch(paths)
+    assert labeller.schema == expected.schema and "attributes" not in vars(labeller)
+    assert labeller({"path": paths}).equals(expected)
+    assert "attributes" not in vars(pickle.loads(pickle.dumps(labeller)))
+    batches = pyarrow.table({"path": paths, "label": range(7)}).to_batches(3)
+    assert pyarrow.Table.from_batches(labeller.over(batches)).equals(expected)

@@ -1,0 +1,151 @@
+"""Files in folders and in an object store, and the inputs of a job in both."""
+
+import http.server
+import os
+import threading
+
+import pandas as pd
+import pytest
+from use_store import keys, s3, upload
+from use_toys import save_pictures
+
+from faceattr.images.inputs import Inputs
+from faceattr.inference import storage
+from faceattr.inference.places import Places
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    with s3() as place:
+        yield place
+
+
+@pytest.fixture(params=["folder", "store"])
+def place(request, tmp_path, bucket):
+    """Somewhere to write, empty."""
+    if request.param == "folder":
+        return str(tmp_path / "here")
+    return f"{bucket}/{tmp_path.name}"
+
+
+def names(places):
+    return [file.path for file in places]
+
+
+def test_a_place_that_is_not_there_is_empty(place):
+    assert storage.entries(place) == [] and storage.kind_of(place) == ""
+    with pytest.raises(FileNotFoundError, match=r"No such file or directory: '.*none'"):
+        storage.read(storage.join(place, "none"))
+    storage.delete(storage.join(place, "none"))
+
+
+def test_what_is_written_is_there_under_its_own_name(place):
+    odd = storage.join(place, "sub/a b?c%20 [1].jpg")
+    storage.write(odd, b"one")
+    storage.write(odd, b"two")
+    assert storage.read(odd) == b"two" and storage.kind_of(odd) == "file"
+    assert storage.entries(place) == [("sub", True)]
+    assert storage.entries(storage.join(place, "sub")) == [("a b?c%20 [1].jpg", False)]
+    storage.delete(odd)
+    assert storage.kind_of(odd) == ""
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    storage.write(str(tmp_path / "a"), b"one")
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space")))
+    with pytest.raises(OSError, match=r"a cannot be written: No space\.$"):
+        storage.write(str(tmp_path / "a"), b"two")
+    assert os.listdir(tmp_path) == ["a"] and (tmp_path / "a").read_bytes() == b"one"
+
+
+def test_what_a_store_refuses_is_one_sentence(bucket):
+    with pytest.raises(OSError) as told:
+        storage.write("s3://nowhere/photos/x", b"x")
+    said = str(told.value)
+    assert said.startswith("s3://nowhere/photos/x cannot be written: ") and "rights" in said
+    assert "NO_SUCH_BUCKET" in said and "Request ID" not in said and "\n" not in said
+    with pytest.raises(ValueError, match=r"abc://x cannot be opened: .* reads folders, s3://"):
+        storage.read("abc://x/y")
+
+
+def test_folders_files_and_patterns_of_a_store_are_inputs(tmp_path, bucket):
+    folder = save_pictures(tmp_path / "in", 3)
+    (folder / "sub").mkdir()
+    (folder / "sub/odd name%20.jpg").write_bytes(b"x")
+    (folder / "notes.md").write_bytes(b"no picture")
+    root = f"{bucket}/{tmp_path.name}"
+    upload(folder, root)
+    every = names(Places(root))
+    assert every == [f"{root}/p00{n}.png" for n in range(3)] + [f"{root}/sub/odd name%20.jpg"]
+    assert names(Places(f"{root}/p*.png")) == every[:3]
+    assert names(Places(f"{root}/**/*.jpg")) == every[3:]
+    assert names(Places([f"{root}/p001.png", root])) == [every[1], every[0], *every[2:]]
+    assert Places(root).count == 4
+    for nothing in (f"{root}/*.tif", f"{root}/none/*.png"):
+        with pytest.raises(ValueError, match="There are no pictures in s3"):
+            Places(nothing)
+    for nothing in (f"{root}/none", "s3://nowhere/photos"):
+        with pytest.raises(FileNotFoundError, match="There is nothing at s3"):
+            Places(nothing)
+
+
+def test_a_bucket_without_rights_is_one_sentence(monkeypatch):
+    class Refuses(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(403)
+            self.end_headers()
+
+        do_HEAD = do_PUT = do_POST = do_GET
+
+        def log_message(self, *given):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{running.server_port}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        with pytest.raises(OSError, match=r"cannot be .*(ACCESS_DENIED|403).*rights of this"):
+            Places("s3://closed/photos")
+        with pytest.raises(OSError, match=r"cannot be .*(ACCESS_DENIED|403).*rights of this"):
+            storage.write("s3://closed/faces/x", b"x")
+        running.shutdown()
+
+
+def test_local_inputs_are_those_of_a_job_on_one_machine(tmp_path, monkeypatch):
+    folder = save_pictures(tmp_path / "in", 3)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.txt").write_text("in/p002.png\n\nin\n")
+    for given in (folder, "in", "in/*.png", "list.txt", ["in/p001.png", "in"]):
+        assert names(Places(given)) == names(Inputs(given))
+    with pytest.raises(FileNotFoundError, match="There is no file or folder none"):
+        Places(["none", "in"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="There are no pictures in empty"):
+        Places("empty")
+
+
+def test_a_manifest_names_inputs_anywhere(tmp_path, bucket):
+    paths = ["in/p0.png", "in/p0.png", "/whole/p1.png", "s3://bucket/x.png"]
+    table = pd.DataFrame({"path": paths, "gender": "male"})
+    table.to_csv(tmp_path / "m.csv", index=False)
+    table.to_parquet(tmp_path / "m.parquet")
+    for suffix in (".csv", ".parquet"):
+        found = names(Places(tmp_path / f"m{suffix}"))
+        assert found == [str(tmp_path / "in/p0.png"), *paths[2:]]
+    storage.write(f"{bucket}/lists/m.csv", b"path\na.png\n\n../b.png\n")
+    storage.write(f"{bucket}/lists/l.txt", b"s3://bucket/lists/m.csv\ns3://bucket/x.png\n")
+    assert names(Places(f"{bucket}/lists/m.csv"))[0] == "s3://bucket/lists/a.png"
+    assert keys()[-2:] == ["lists/l.txt", "lists/m.csv"] or "lists/l.txt" in keys()
+    (tmp_path / "no.csv").write_text("file,gender\na.png,male\n")
+    with pytest.raises(ValueError, match=r"no column path.*Received: file, gender"):
+        Places(tmp_path / "no.csv")
+    (tmp_path / "no.parquet").write_bytes(b"no")
+    with pytest.raises(ValueError, match="not a readable Parquet file"):
+        Places(tmp_path / "no.parquet")
+
+
+def test_a_store_is_not_for_a_job_on_one_machine():
+    with pytest.raises(ValueError, match="--engine ray"):
+        Inputs("s3://bucket/photos")
