@@ -11,7 +11,7 @@ import numpy as np
 
 from faceattr.compatibility import renamed_arguments
 from faceattr.detection.base import Detector, Face, choose_detector, find_rotated_faces
-from faceattr.images.crop import CropRule, crop
+from faceattr.images.crop import MIN_FACE, CropRule, crop
 from faceattr.images.load import MAX_PIXELS, ImageSource, PathLike, load_image, validate_image
 from faceattr.inference.pipeline import opencv_threads
 from faceattr.inference.results import NO_ANSWER, DescribedFace, Prediction
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     import keras
     import pyarrow
 
-# Where a model's description has no accuracy by size: below this a face is a dozen pixels.
-MIN_FACE = 12.0
 PRECISIONS = ("float32", "bfloat16")
 
 

@@ -134,8 +134,8 @@ function tick() {
   send();
   draw();
   count(state.shown);
-  byId("figures").textContent = `${rate(state.shown)} frames/s   ${rate(state.answered)} looks/s   `
-    + `answers ${Math.round(state.delay)} ms   ${state.about.detector}`;
+  byId("figures").textContent = `${rate(state.shown)} frames/s · ${rate(state.answered)} looks/s · `
+    + `answers ${Math.round(state.delay)} ms · ${state.about.detector}`;
 }
 
 function send() {
