@@ -26,11 +26,25 @@ from faceattr.cli import (
     heads,
     label,
     live,
+    push,
     train,
 )
 from faceattr.cli.options import FAILED, INTERRUPTED, TERMINATED, WRONG_INPUT, Parser, handled
 
-COMMANDS = (label, live, audit, train, compare, evaluate, heads, average, explain, export, cache)
+COMMANDS = (
+    label,
+    live,
+    audit,
+    train,
+    compare,
+    evaluate,
+    heads,
+    average,
+    explain,
+    export,
+    push,
+    cache,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

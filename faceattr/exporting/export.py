@@ -20,7 +20,7 @@ from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
 from faceattr.exporting import formats
 from faceattr.exporting.parity import ParityReport, check_parity, choose_crops
 from faceattr.model import file as model_file
-from faceattr.model import runtime
+from faceattr.model import hub, runtime
 from faceattr.model.file import Description
 from faceattr.progress import SILENT, Progress
 
@@ -151,7 +151,7 @@ def _page(
             "with": versions(),
             "on": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
             "date": datetime.now(UTC).date().isoformat(),
-            "from": {"file": path.name, "sha256": runtime.sha256_of(path)},
+            "from": {"file": path.name, "sha256": runtime.sha256_of(path), **hub.told(path)},
         },
         "parity": asdict(parity),
         "description": json.loads(description.to_json()),

@@ -18,7 +18,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from faceattr.model.runtime import INPUT, require_package
+from faceattr.files import require_package
+from faceattr.model.runtime import INPUT
 from faceattr.progress import suppress_stderr
 
 TOGETHER = 32  # crops

