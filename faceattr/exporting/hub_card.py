@@ -55,12 +55,12 @@ def _header(name: str, description: Description) -> Any:
 
 
 def _licence(terms: str) -> dict[str, str]:
-    """The hub's own word for the terms, or ``other`` with ours."""
+    """The hub's own word for the terms, or ``other`` with ours, as a name."""
     if terms.lower() in LICENCES:
         return {"license": terms.lower()}
     if terms == NOT_STATED:
         return {"license": "unknown"}
-    return {"license": "other", "license_name": terms}
+    return {"license": "other", "license_name": _slug(terms)}
 
 
 def _datasets(description: Description) -> list[str]:
@@ -88,6 +88,7 @@ def _results(description: Description) -> list[Any]:
             task_name=f"{task} of a face",
             dataset_type=_slug(names) or "own",
             dataset_name=f"validation rows of {names}",
+            dataset_config=task,
             dataset_split=str(score.get("split", "val")),
             metric_type=kind,
             metric_name=f"{task}, {shown}",

@@ -98,7 +98,7 @@ def _refusals(repo: str) -> Iterator[None]:
         yield
     except errors.HFValidationError as error:
         raise ValueError(f"{repo} is no name that the hub can have: {error}") from None
-    except (OSError, ValueError) as error:  # the client's own are both
+    except Exception as error:  # what its HTTP client stumbles over is no OSError
         code = getattr(getattr(error, "response", None), "status_code", None)
         reason = str(error).split("\n")[0].rstrip(".")
         if code in (401, 403):

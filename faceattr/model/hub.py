@@ -83,9 +83,9 @@ def fetch(name: str, *, offline: bool = False) -> Path:
             f"{name} holds more than one model: say which, like hf://{wanted.repo}/"
             f"{found[0].relative_to(folder).as_posix()}. It has {names}."
         )
-    what = wanted.file or "a .keras file"
+    what = wanted.file or f"{ENDING} file"
     raise FileNotFoundError(
-        f"{name} has no {what}, which is what `faceattr push` puts there. Nothing else is opened."
+        f"{name} holds no {what}, as `faceattr push` puts one there; nothing else is opened."
     )
 
 
@@ -101,7 +101,7 @@ def _snapshot(name: str, wanted: HubName, offline: bool) -> Path:
                 allow_patterns=wanted.file or f"*{ENDING}",
                 local_files_only=offline,
             )
-        except (OSError, ValueError) as error:
+        except Exception as error:  # what its HTTP client stumbles over is no OSError
             _refuse(name, wanted, error)
     return Path(folder)
 
