@@ -120,7 +120,7 @@ def _refuse(name: str, wanted: HubName, error: Exception) -> NoReturn:
         reason = f"the hub has no revision {wanted.revision} of it"
     elif isinstance(error, errors.HFValidationError):
         raise ValueError(f"{name} is no name that the hub can have: {_first(error)}.") from None
-    elif isinstance(error, errors.LocalEntryNotFoundError | errors.IncompleteSnapshotError):
+    elif isinstance(error, errors.LocalEntryNotFoundError):
         reason = (
             "the hub cannot be reached, or is not to be asked, and the cache has not got it: fetch "
             "it once with a network"

@@ -134,8 +134,14 @@ function tick() {
   send();
   draw();
   count(state.shown);
-  byId("figures").textContent = `${rate(state.shown)} frames/s · ${rate(state.answered)} looks/s · `
-    + `answers ${Math.round(state.delay)} ms · ${state.about.detector}`;
+  byId("figures").textContent = figures();
+}
+
+function figures() {
+  const { answer, source, about } = state, count = answer?.faces.length;
+  if (source instanceof ImageBitmap) return answer ? `${count} ${count === 1 ? "face" : "faces"} · ${about.detector}` : "";
+  return `${rate(state.shown)} frames/s · ${rate(state.answered)} looks/s · `
+    + `answers ${Math.round(state.delay)} ms · ${about.detector}`;
 }
 
 function send() {
