@@ -205,8 +205,8 @@ def test_only_a_page_of_faceattr_is_replaced_and_other_files_stay(
 
 def test_wrong_options_are_one_sentence_and_code_2(toy, tmp_path, capsys):
     cases = {
-        "--to web takes int8 by itself": ["--to", "web", "--int8"],
-        "--web-runtime belongs to --to web": ["--to", "onnx", "--web-runtime", "x.tgz"],
+        "A page takes int8 by itself": ["--to", "web", "--int8"],
+        "is for to='web' alone. Received: to='onnx'": ["--to", "onnx", "--web-runtime", "x.tgz"],
         "There is no": ["--to", "web", "--web-runtime", str(tmp_path / "none.tgz")],
     }
     for said, options in cases.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 from rich.table import Column, Table
@@ -58,24 +57,17 @@ def add_command(commands) -> None:
 def export(model, to=None, embed=False, **given) -> int:
     """Write a model for another runtime. The file is kept only when it answers like the model; the
     comparison stands beside it in FILE.json. `faceattr label --model` takes the file."""
+    if embed and "web_runtime_file" in given:
+        raise ValueError("--web-runtime belongs to --to web")
     if embed and given.pop("int8", False):
         raise ValueError("--embed takes int8 by itself where that answers alike: leave --int8 away")
-    if to == "web" and given.pop("int8", False):
-        raise ValueError("--to web takes int8 by itself where that answers alike: leave it away")
-    if to != "web" and "web_runtime_file" in given:
-        raise ValueError("--web-runtime belongs to --to web")
     start_keras()
     from faceattr.exporting import embed as copies
     from faceattr.exporting import export as files
-    from faceattr.exporting import site
     from faceattr.exporting.parity import ParityReport
 
     show.register(ParityReport)(_show_parity)
-    writers: dict[str | None, Callable[..., object]] = {
-        None: copies.embed,
-        "web": site.export_site,
-    }
-    run = writers.get(to, partial(files.export, to=to))
+    run = copies.embed if embed else partial(files.export, to=to)
     run(model, label_map=label_map_of(given), progress=Terminal(), **given)
     return 0
 

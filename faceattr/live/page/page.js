@@ -68,7 +68,8 @@ function open(source, width, height) {
   Object.assign(state, { source, answer: null, rows: [], isStill: false, isPaused: false, startedAt: performance.now() });
   [canvas.width, canvas.height] = [width, height];
   const isStill = source instanceof ImageBitmap;
-  const most = isStill ? state.about.largest_still ?? LARGEST_STILL : state.about.long_side;
+  const { largest_still: largest = LARGEST_STILL, long_side: longSide = LARGEST_STILL } = state.about ?? {};
+  const most = isStill ? largest : longSide;
   const share = Math.min(1, most / Math.max(width, height));
   [sending.width, sending.height] = [Math.round(width * share), Math.round(height * share)];
   canvas.classList.add("shown");
@@ -130,7 +131,7 @@ async function openFile(file) {
 function tick() {
   requestAnimationFrame(tick);
   const { source } = state;
-  if (!source || state.isPaused || (source === video && video.readyState < 2)) return;
+  if (!source || !state.about || state.isPaused || (source === video && video.readyState < 2)) return;
   send();
   draw();
   count(state.shown);
