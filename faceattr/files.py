@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,15 @@ def install_command(extra: str) -> str:
         return f"pip install 'faceattr[{extra}]'"
     place = "." if root == Path.cwd() else str(root)
     return f"pip install -e '{place}[{extra}]'"
+
+
+def require_package(package: str, extra: str, purpose: str) -> None:
+    """Raises ValueError, with the cure, where an optional package is not installed."""
+    if importlib.util.find_spec(package) is None:
+        raise ValueError(
+            f"{purpose} needs the package {package}, which is not installed: "
+            f"`{install_command(extra)}` installs it."
+        )
 
 
 def validate_output_path(path: Path) -> None:

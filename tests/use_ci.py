@@ -10,6 +10,7 @@ import pytest
 MAY_BE_SKIPPED = {
     "FER2013 is not on this machine": "its pictures are not ours to hand on",
     "no YuNet file at": "the user downloads it",
+    "onnxruntime-web is not in the cache": "33 MB of npm, which tests do not fetch",
     "needs chromium": "a Debian package, where root may install it",
     "needs Xvfb": "the same",
     "needs xdotool": "the same",

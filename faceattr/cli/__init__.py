@@ -26,14 +26,26 @@ from faceattr.cli import (
     heads,
     label,
     live,
+    push,
     serve,
     train,
 )
 from faceattr.cli.options import FAILED, INTERRUPTED, TERMINATED, WRONG_INPUT, Parser, handled
 
 COMMANDS = (
-    *(label, live, serve, audit, train, compare, evaluate, heads),
-    *(average, explain, export, cache),
+    label,
+    live,
+    serve,
+    audit,
+    train,
+    compare,
+    evaluate,
+    heads,
+    average,
+    explain,
+    export,
+    push,
+    cache,
 )
 
 

@@ -14,7 +14,7 @@ def add_command(commands) -> None:
     add(
         "--model",
         metavar="MODEL",
-        help="is asked whether names of classes were mixed up: a .keras file or none (shipped)",
+        help="is asked whether names of classes were mixed up: a model or none (shipped)",
     )
     add("--strict", action="store_true", help=f"exit with {FOUND} where scores would be untrue")
     add_reading_options(parser)

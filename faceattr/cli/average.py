@@ -7,7 +7,9 @@ from faceattr.cli.options import command, start_keras
 
 def add_command(commands) -> None:
     parser = command(commands, average, "average the weights of several models")
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="a .keras file, or 'shipped'")
+    parser.add_argument(
+        "models", nargs="+", metavar="MODEL", help="a .keras file, hf://user/model, or 'shipped'"
+    )
     parser.add_argument(
         "-o", "--output", required=True, metavar="MODEL", help="the .keras file to write"
     )

@@ -15,10 +15,14 @@ def add_command(commands) -> None:
         commands, export, "write a model for another runtime and check that it answers alike"
     )
     add = parser.add_argument
-    targets = ("onnx", "litert", "openvino", "saved_model")
-    add("model", metavar="MODEL", help="a .keras file, or 'shipped'")
+    targets = ("onnx", "litert", "openvino", "saved_model", "web")
+    add("model", metavar="MODEL", help="a .keras file, hf://user/model, or 'shipped'")
     one = parser.add_mutually_exclusive_group(required=True)
-    one.add_argument("--to", choices=targets, help="the runtime to write for")
+    one.add_argument(
+        "--to",
+        choices=targets,
+        help="what to write for; web: a page that runs the model in the browser",
+    )
     one.add_argument(
         "--embed",
         action="store_true",
@@ -28,7 +32,8 @@ def add_command(commands) -> None:
         "-o",
         "--output",
         metavar="FILE",
-        help="by default the model's name with another ending; with --embed the model itself",
+        help="by default the model's name with another ending; with --embed the model itself; "
+        "with --to web a folder",
     )
     add(
         "--on",
@@ -40,12 +45,20 @@ def add_command(commands) -> None:
     add("--rows", type=int, metavar="N", help="faces for each task in the comparison (1000)")
     add("--cache", metavar="DIR", help="folder of the crop cache")
     add("--overwrite", action="store_true", help="replace an exported model that is there")
+    add(
+        "--web-runtime",
+        dest="web_runtime_file",
+        metavar="FILE",
+        help="with --to web: the npm package onnxruntime-web (fetched once, and kept)",
+    )
     add_label_options(parser)
 
 
 def export(model, to=None, embed=False, **given) -> int:
     """Write a model for another runtime. The file is kept only when it answers like the model; the
     comparison stands beside it in FILE.json. `faceattr label --model` takes the file."""
+    if embed and "web_runtime_file" in given:
+        raise ValueError("--web-runtime belongs to --to web")
     if embed and given.pop("int8", False):
         raise ValueError("--embed takes int8 by itself where that answers alike: leave --int8 away")
     start_keras()

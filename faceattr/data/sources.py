@@ -21,6 +21,7 @@ from faceattr.data.public_datasets import FER2013_FILE, read_fer2013, read_listi
 from faceattr.data.splits import assign_splits
 from faceattr.detection.base import Detector
 from faceattr.images.crop import CropRule
+from faceattr.model import hub
 from faceattr.progress import SILENT, Progress
 from faceattr.tasks import EXPRESSION, KNOWN_TASKS
 
@@ -251,6 +252,8 @@ def _unique_ends(
 
 def without_folders(spec: str) -> str:
     """A source or a file as it may be told to others: without where it lies on this machine."""
+    if hub.is_hub_name(spec):
+        return spec
     task, equals, text = spec.rpartition("=")
     path = Path(text)
     # Many manifests are called alike: their folders tell them apart.

@@ -225,8 +225,8 @@ def _environment(evaluation: Evaluation) -> Environment:
     )
     rows = evaluation.rows
     pages.filters |= {
-        "percent": _percent,
-        "cell": _cell,
+        "percent": percent,
+        "cell": cell,
         "json": lambda value: json.dumps(to_jsonable(value), indent=1),
         "face": lambda wrong: _data_url(rows.crops[rows.index[wrong.row]]),
         "path": lambda wrong: evaluation.path_of(wrong.row),
@@ -246,10 +246,10 @@ def _data_url(face: np.ndarray) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()
 
 
-def _percent(share: float | None, digits: int = 1) -> str:
+def percent(share: float | None, digits: int = 1) -> str:
     return "-" if share is None or np.isnan(share) else f"{share:.{digits}%}"
 
 
-def _cell(text: object) -> str:
+def cell(text: object) -> str:
     """A text as it may stand in a cell of a Markdown table."""
     return " ".join(str(text).replace("|", "\\|").replace("<", "&lt;").split())

@@ -16,7 +16,7 @@ from faceattr.exporting import formats
 from faceattr.exporting.export import ROWS, versions
 from faceattr.exporting.parity import BATCHES, ParityData, check_parity, choose_crops
 from faceattr.files import validate_output_path
-from faceattr.model import embedded, runtime
+from faceattr.model import embedded, hub, runtime
 from faceattr.model import file as model_file
 from faceattr.model.embedded import EmbeddedCopy
 from faceattr.model.file import Description
@@ -55,6 +55,8 @@ def embed(
         OSError: Something cannot be read or written.
     """
     path = model_file.path_of(model)
+    if output is None and hub.origin_of(path):
+        raise ValueError(f"{model} lies in the hub's cache, which stays as it is: give -o.")
     output = path if output is None else Path(output)
     validate_output_path(output)
     if output.suffix != ".keras" and output != path:

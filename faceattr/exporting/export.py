@@ -21,7 +21,7 @@ from faceattr.exporting import formats
 from faceattr.exporting.parity import ParityReport, check_parity, choose_crops
 from faceattr.files import atomic_write, replace_durably
 from faceattr.model import file as model_file
-from faceattr.model import runtime
+from faceattr.model import hub, runtime
 from faceattr.model.file import Description
 from faceattr.progress import SILENT, Progress
 
@@ -43,6 +43,7 @@ def export(
     cache: str | Path | None = None,
     label_map: LabelMap = LABELS_AS_WRITTEN,
     overwrite: bool = False,
+    web_runtime_file: str | Path | None = None,
     progress: Progress = SILENT,
 ) -> ParityReport:
     """Write a model for another runtime and check that the file answers alike.
@@ -53,9 +54,10 @@ def export(
 
     Args:
         model: A model file, or ``"shipped"`` for the one that comes with the package.
-        to: ``"onnx"``, ``"litert"``, ``"openvino"`` or ``"saved_model"``.
-        output: The file to write (a folder for ``"saved_model"``); by default the model's name
-            with the target's ending, in the current folder.
+        to: ``"onnx"``, ``"litert"``, ``"openvino"``, ``"saved_model"``, or ``"web"`` for a page
+            that runs the model in the browser (`faceattr.exporting.site`).
+        output: The file to write (a folder for ``"saved_model"`` and ``"web"``); by default the
+            model's name with the target's ending, in the current folder.
         on: Labelled faces to compare on, as for `faceattr.evaluate`; rows of val, or a fifth
             where no row is of val. Without, float files are compared on made pictures.
         int8: Compute in 8 bits. Needs `on`: ranges are measured on its train rows.
@@ -63,6 +65,8 @@ def export(
         cache: Folder of the crop cache.
         label_map: How the labels of `on` are to be understood.
         overwrite: Replace a file that is there; a folder only if it is an exported model.
+        web_runtime_file: For ``"web"``, the npm package of ONNX Runtime Web, where npm cannot be
+            reached.
         progress: Is shown what is done, and the parity report before a file is refused for it.
 
     Raises:
@@ -70,6 +74,24 @@ def export(
             pictures cannot be used, or an optional package is missing.
         OSError: Something cannot be read or written.
     """
+    if to == "web":
+        from faceattr.exporting.site import export_site
+
+        if int8:
+            raise ValueError("A page takes int8 by itself where that answers alike: leave it away.")
+        return export_site(
+            model,
+            output,
+            on=on,
+            rows=rows,
+            cache=cache,
+            label_map=label_map,
+            overwrite=overwrite,
+            web_runtime_file=web_runtime_file,
+            progress=progress,
+        )
+    if web_runtime_file is not None:
+        raise ValueError(f"The runtime of the web is for to='web' alone. Received: to={to!r}")
     path = model_file.path_of(model)
     description = model_file.describe(path)
     target = formats.target_called(to, int8=int8)
@@ -152,7 +174,7 @@ def _page(
             "with": versions(),
             "on": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
             "date": datetime.now(UTC).date().isoformat(),
-            "from": {"file": path.name, "sha256": runtime.sha256_of(path)},
+            "from": {"file": path.name, "sha256": runtime.sha256_of(path), **hub.told(path)},
         },
         "parity": asdict(parity),
         "description": json.loads(description.to_json()),

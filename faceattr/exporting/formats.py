@@ -18,7 +18,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from faceattr.model.runtime import INPUT, require_package
+from faceattr.files import require_package
+from faceattr.model.runtime import INPUT
 from faceattr.progress import suppress_stderr
 
 TOGETHER = 32  # crops
@@ -70,7 +71,7 @@ def write(
 def target_called(name: str, *, int8: bool) -> Target:
     """The target, when everything that it needs is here."""
     if name not in TARGETS:
-        raise ValueError(f"A target is one of {', '.join(TARGETS)}. Received: {name!r}")
+        raise ValueError(f"A target is one of {', '.join([*TARGETS, 'web'])}. Received: {name!r}")
     target = TARGETS[name]
     if int8 and target.write_int8 is None:
         able = [other for other, its in TARGETS.items() if its.write_int8]

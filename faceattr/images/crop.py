@@ -14,6 +14,8 @@ Box = tuple[float, float, float, float]
 Landmarks = tuple[tuple[float, float], ...]
 LARGEST = 50_000  # pixels; a longer box is a slip of the pen and would take gigabytes
 LARGEST_CROP = 1024  # pixels a side: a batch of more would take gigabytes
+# Where a model's description has no accuracy by size: pixels of a face's longer side.
+MIN_FACE = 12.0
 LEVEL_ENOUGH = 1.0  # degrees; landmarks are not more certain than that
 LEANS_TOO_MUCH = 45.0  # degrees; more is a mistake, or a face on its side
 EYES_APART = 0.15  # of the box's longer side; nearer they are a profile's, and tell no tilt

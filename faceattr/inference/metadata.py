@@ -20,7 +20,7 @@ from faceattr.inference.pipeline import StageTimes
 from faceattr.inference.predictor import FaceAttributes
 from faceattr.inference.schema import STATUSES, ImageResult, Row, withheld_name
 from faceattr.inference.table import has_rows
-from faceattr.model import runtime
+from faceattr.model import hub, runtime
 
 PACKAGES = (
     *("keras", "tensorflow", "ai-edge-litert"),
@@ -105,6 +105,7 @@ def settings_of(
         "model": {
             "file": path.name if path else None,
             "sha256": runtime.sha256_of(path) if path else None,
+            **hub.told(path),
             "tasks": {task.name: list(task.classes) for task in attributes.tasks},
             "crop": asdict(attributes.crop_rule),
             "licence": attributes.description.licence,

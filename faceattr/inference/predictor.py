@@ -11,12 +11,12 @@ import numpy as np
 
 from faceattr.compatibility import renamed_arguments
 from faceattr.detection.base import Detector, Face, choose_detector, find_rotated_faces
-from faceattr.images.crop import CropRule, crop
+from faceattr.images.crop import MIN_FACE, CropRule, crop
 from faceattr.images.load import MAX_PIXELS, ImageSource, PathLike, load_image, validate_image
 from faceattr.inference.pipeline import opencv_threads
 from faceattr.inference.results import NO_ANSWER, DescribedFace, Prediction
 from faceattr.model import file as model_file
-from faceattr.model import runtime
+from faceattr.model import hub, runtime
 from faceattr.model.priors import Prior, WithPriors, log_ratios
 from faceattr.tasks import Task
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     import keras
     import pyarrow
 
-# Where a model's description has no accuracy by size: below this a face is a dozen pixels.
-MIN_FACE = 12.0
 PRECISIONS = ("float32", "bfloat16")
 
 
@@ -135,14 +133,14 @@ class FaceAttributes:
         """Open a model file, by default the one that comes with faceattr.
 
         Args:
-            model: A ``.keras`` file that `faceattr train` made, one of `faceattr export`, or
-                ``"shipped"``.
+            model: A ``.keras`` file that `faceattr train` made, one of `faceattr export`,
+                ``"shipped"``, or one of the hub: ``"hf://user/model"``, ``"hf://user/model@v1"``.
             detector: ``"auto"``, ``"centerface"``, ``"yunet"``, ``"mtcnn"``, ``"none"`` (the
                 picture is the face), the path of a YuNet ``.onnx`` file, or a detector of your own.
             engine: ``"litert"`` answers by the copy inside a model file, several times as fast
                 and without TensorFlow and Keras; ``"keras"`` by the network itself; ``"auto"``
                 by the copy where there is one and no precision is asked for.
-            offline: Forbid the one download there is, YuNet's file.
+            offline: Forbid downloads: YuNet's file, and what the cache has not got of the hub.
             precision: Of the network itself. ``"bfloat16"`` takes half the time of ``"float32"``
                 on processors that have it (AMX, AVX512-BF16) and much more on others;
                 probabilities differ by about 0.001.
@@ -153,7 +151,7 @@ class FaceAttributes:
             FileNotFoundError, ValueError: There is no such model, it is damaged, or the
                 detector cannot be had; the message says the cure.
         """
-        path = model_file.path_of(model or model_file.SHIPPED)
+        path = model_file.path_of(model or model_file.SHIPPED, offline=offline)
         engine = _engine_for(path, engine, precision)
         runtime.describe(path)  # a wrong file fails before the slow import of Keras
         named = detector
@@ -171,7 +169,8 @@ class FaceAttributes:
                 f"{path} computes as it was exported, in {attributes.precision}: leave the "
                 "precision away."
             )
-        name = model_file.SHIPPED if model in (None, model_file.SHIPPED) else path.absolute()
+        name = hub.origin_of(path) or path.absolute()
+        name = model_file.SHIPPED if model in (None, model_file.SHIPPED) else name
         attributes.path = path
         attributes._opened = {
             "model": name,

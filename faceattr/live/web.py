@@ -112,7 +112,7 @@ MOST_PAGES = 4
 # A page that sends nothing for so long makes room for others and comes back when it does.
 IDLE_SECONDS, IDLE = 60.0, 4000
 # What the page needs before it can show why it is refused; there is nothing secret in it.
-FILES = ("page.js", "draw.js", "page.css")
+FILES = ("page.js", "socket.js", "draw.js", "page.css")
 # Nothing from elsewhere is loaded, and nothing goes anywhere else.
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "

@@ -24,6 +24,7 @@ import numpy as np
 
 from faceattr.files import replace_durably
 from faceattr.images.crop import CropRule
+from faceattr.model import hub
 from faceattr.tasks import Task
 
 if TYPE_CHECKING:
@@ -328,10 +329,10 @@ def _load_network(path: Path) -> keras.Model:
 
     # load_model wants the ending .keras, and a model may be called anything.
     if path.suffix == ".keras":
-        return keras.saving.load_model(path, compile=False)
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
     with tempfile.TemporaryDirectory() as folder:
         copy = shutil.copyfile(path, Path(folder, "model.keras"))
-        return keras.saving.load_model(copy, compile=False)
+        return keras.saving.load_model(copy, compile=False, safe_mode=True)
 
 
 def check_heads(path: str | Path, description: Description, heads: Mapping[str, int]) -> None:
@@ -368,8 +369,12 @@ def is_stored_in_half(path: str | Path) -> bool:
     return any(found)
 
 
-def path_of(model: str | os.PathLike[str]) -> Path:
-    """The file of a model: of ``"shipped"`` the one that comes with the package."""
+def path_of(model: str | os.PathLike[str], *, offline: bool = False) -> Path:
+    """The file of a model: of ``"shipped"`` the one that comes with the package, of
+    ``"hf://user/model"`` the one that the hub has, or its cache (`offline`: the cache alone).
+    """
+    if hub.is_hub_name(model):
+        return hub.fetch(os.fspath(model), offline=offline)
     return shipped_model() if model == SHIPPED else Path(model)
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from faceattr.files import install_command
+from faceattr.files import require_package
 from faceattr.model import embedded
 from faceattr.model import file as model_file
 from faceattr.model.file import Description
@@ -208,15 +208,6 @@ def is_exported(path: str | Path) -> bool:
     """Whether the name is that of an exported file or, without an ending, of a SavedModel."""
     path = Path(path)
     return path.suffix in RUNTIMES and (path.suffix != "" or path.is_dir())
-
-
-def require_package(package: str, extra: str, purpose: str) -> None:
-    """Raises ValueError, with the cure, where an optional package is not installed."""
-    if importlib.util.find_spec(package) is None:
-        raise ValueError(
-            f"{purpose} needs the package {package}, which is not installed: "
-            f"`{install_command(extra)}` installs it."
-        )
 
 
 def open_exported(

@@ -72,7 +72,8 @@ class Network:
 
     Args:
         weights: Where the backbone starts: ``shipped`` (the model that comes with the package),
-            ``imagenet``, ``none``, a model file, or a weights file of Keras' VGG16.
+            ``imagenet``, ``none``, a model file, one of the hub (``hf://user/model``), or a
+            weights file of Keras' VGG16.
         crop: How faces are cropped; None for as the model file says that the run starts from.
         backbone: ``vgg16``, or ``vgg16-slim`` with a quarter of the channels.
         sharing: One backbone for all tasks (``hard``), or one for each (``soft``).

@@ -15,6 +15,7 @@ import numpy as np
 from faceattr.data.dataset import LabeledDataset
 from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
+from faceattr.model import hub
 from faceattr.model.build import POOLINGS, SHARINGS, build
 from faceattr.model.file import Description
 from faceattr.model.vgg16 import BACKBONES
@@ -66,7 +67,7 @@ def resolved(network: Network) -> Network:
     had = start.network if start else {}
     crop = network.crop or (start.crop if start else CropRule())
     own = {name: getattr(network, name) or had.get(name, it) for name, it in DEFAULTS.items()}
-    return replace(network, crop=crop, **own)
+    return replace(network, crop=crop, weights=hub.pinned(network.weights), **own)
 
 
 def with_old_heads(network: Network, old: Description) -> Network:

@@ -1,43 +1,18 @@
 "use strict";
-// One frame is under way at a time: sent, looked at, answered; then the newest one follows.
-// What is shown is the newest frame with the newest answer, so the picture never waits.
+// One frame is under way at a time: given away, looked at, answered; then the newest one follows.
+// What is shown is the newest frame with the newest answer, so the picture never waits. Who looks at
+// frames is `asker`: faceattr behind a websocket (socket.js), or a model in the browser itself.
 
 const byId = id => document.getElementById(id);
 const [canvas, video, stage] = ["canvas", "video", "stage"].map(byId);
 const pen = canvas.getContext("2d"), sending = document.createElement("canvas");
+const paper = sending.getContext("2d", { willReadFrequently: true });
 const ROWS_IN_MEMORY = 10000, LARGEST_STILL = 1920;
-const FIRST_WAIT = 1000, LONGEST_WAIT = 60000, IDLE = 4000; // ms, ms, the code of a page that sent nothing
 const state = {
-  about: null, socket: null, source: null, stream: null, answer: null, answeredFrame: null,
-  wait: FIRST_WAIT, isIdle: false, isWaiting: false, isPaused: false, sentAt: 0, rows: [], shown: [], answered: [], delay: 0,
+  about: null, source: null, stream: null, answer: null, answeredFrame: null,
+  isWaiting: false, isPaused: false, sentAt: 0, rows: [], shown: [], answered: [], delay: 0,
 };
 window.faceattr = state; // for tests
-
-// The address that faceattr prints for other machines carries a token, which every question repeats.
-async function begin() {
-  const answer = await fetch(`about${location.search}`);
-  if (!answer.ok) return say(await answer.text());
-  state.about = await answer.json();
-  for (const look of state.about.looks) byId(look).checked = true;
-  connect();
-}
-
-function connect() {
-  state.isIdle = false;
-  const scheme = location.protocol === "https:" ? "wss" : "ws";
-  const socket = new WebSocket(`${scheme}://${location.host}/look${location.search}`);
-  socket.onmessage = event => { state.wait = FIRST_WAIT; take(JSON.parse(event.data)); };
-  socket.onclose = event => {
-    state.isWaiting = false;
-    state.isIdle = event.code === IDLE; // then `send` connects when there is something to look at
-    if (state.isIdle) return;
-    say(`faceattr does not answer, or has no room for another page; trying again in ${state.wait / 1000} s …`);
-    setTimeout(connect, state.wait);
-    state.wait = Math.min(2 * state.wait, LONGEST_WAIT);
-  };
-  socket.onopen = () => say("");
-  state.socket = socket;
-}
 
 function say(text) { byId("message").textContent = text; }
 
@@ -92,14 +67,16 @@ function open(source, width, height) {
   if (state.isWaiting) state.isStale = true; // the answer under way is about the last source
   Object.assign(state, { source, answer: null, rows: [], isStill: false, isPaused: false, startedAt: performance.now() });
   [canvas.width, canvas.height] = [width, height];
-  const most = source instanceof ImageBitmap ? LARGEST_STILL : state.about.long_side;
+  const isStill = source instanceof ImageBitmap;
+  const { largest_still: largest = LARGEST_STILL, long_side: longSide = LARGEST_STILL } = state.about ?? {};
+  const most = isStill ? largest : longSide;
   const share = Math.min(1, most / Math.max(width, height));
   [sending.width, sending.height] = [Math.round(width * share), Math.round(height * share)];
   canvas.classList.add("shown");
   byId("hint").hidden = true;
   for (const id of ["pause", "snapshot"]) byId(id).disabled = false;
   byId("pause").textContent = "Pause";
-  if (state.socket?.readyState === WebSocket.OPEN) state.socket.send("new");
+  asker.forget();
 }
 
 function closeSource() {
@@ -154,33 +131,29 @@ async function openFile(file) {
 function tick() {
   requestAnimationFrame(tick);
   const { source } = state;
-  if (!source || state.isPaused || (source === video && video.readyState < 2)) return;
+  if (!source || !state.about || state.isPaused || (source === video && video.readyState < 2)) return;
   send();
   draw();
   count(state.shown);
-  byId("figures").textContent = `${rate(state.shown)} frames/s   ${rate(state.answered)} looks/s   `
-    + `answers ${Math.round(state.delay)} ms   ${state.about.detector}`;
+  byId("figures").textContent = figures();
+}
+
+function figures() {
+  const { answer, source, about } = state, count = answer?.faces.length;
+  if (source instanceof ImageBitmap) return answer ? `${count} ${count === 1 ? "face" : "faces"} · ${about.detector}` : "";
+  return `${rate(state.shown)} frames/s · ${rate(state.answered)} looks/s · `
+    + `answers ${Math.round(state.delay)} ms · ${about.detector}`;
 }
 
 function send() {
   if (state.isWaiting || state.isStill || (state.source === video && video.ended)) return;
-  if (state.isIdle) return connect();
-  if (state.socket?.readyState !== WebSocket.OPEN) return;
+  if (!asker.isReady()) return;
   state.isWaiting = true;
   const isFile = state.source === video && !state.stream;
   const second = isFile ? video.currentTime : (performance.now() - state.startedAt) / 1000;
-  sending.getContext("2d").drawImage(state.source, 0, 0, sending.width, sending.height);
-  sending.toBlob(async blob => {
-    if (!blob || blob.size + 8 > state.about.most_bytes) {
-      state.isWaiting = false;
-      return say("The picture is too large to be sent.");
-    }
-    const head = new DataView(new ArrayBuffer(8));
-    head.setFloat64(0, second, true);
-    state.sentAt = performance.now();
-    if (state.socket.readyState === WebSocket.OPEN) state.socket.send(new Blob([head.buffer, blob]));
-    else state.isWaiting = false;
-  }, "image/jpeg", 0.88);
+  paper.drawImage(state.source, 0, 0, sending.width, sending.height);
+  state.sentAt = performance.now();
+  asker.ask(sending, second);
 }
 
 function draw() {
@@ -261,5 +234,7 @@ document.onkeydown = event => {
   if (id && !byId(id).disabled && !event.ctrlKey && !event.metaKey) { event.preventDefault(); byId(id).click(); }
 };
 
-begin();
+asker.begin().then(() => {
+  for (const look of state.about?.looks ?? []) byId(look).checked = true;
+});
 requestAnimationFrame(tick);

@@ -1,0 +1,83 @@
+"""ONNX Runtime Web: one pinned version from npm, checked by its hash, kept in the user's cache."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tarfile
+from pathlib import Path
+
+import platformdirs
+
+from faceattr.files import atomic_write
+
+VERSION = "1.30.0"
+NAME = f"onnxruntime-web-{VERSION}.tgz"
+ADDRESS = f"https://registry.npmjs.org/onnxruntime-web/-/{NAME}"
+SHA256 = "d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71"
+SCRIPT = "ort.wasm.bundle.min.mjs"
+ENGINE = "ort-wasm-simd-threaded.wasm"
+TIMEOUT_SECONDS = 30
+
+
+def runtime_files(given: str | Path | None = None) -> dict[str, bytes]:
+    """The script and the engine of ONNX Runtime Web, by name.
+
+    Args:
+        given: The package as npm hands it out; it is copied to the cache. By default the one in
+            the cache, which is fetched from npm where it is not there.
+
+    Raises:
+        OSError: It cannot be had, or is not that version; the message says the cure.
+    """
+    archive = _cached(Path(given) if given is not None else None)
+    with tarfile.open(archive) as package:
+        members = {name: package.extractfile(f"package/dist/{name}") for name in (SCRIPT, ENGINE)}
+        return {name: member.read() for name, member in members.items() if member}
+
+
+def cache_path() -> Path:
+    """Where the package is kept."""
+    return Path(platformdirs.user_cache_dir("faceattr"), NAME)
+
+
+def _cached(given: Path | None) -> Path:
+    path = cache_path()
+    if given is not None:
+        _check(given)
+        with atomic_write(path) as part:
+            shutil.copyfile(given, part)
+    elif not path.is_file() or _sha256(path) != SHA256:
+        _fetch(path)
+    return path
+
+
+def _check(given: Path) -> None:
+    if not given.is_file():
+        raise FileNotFoundError(f"There is no {given}. Expected: {NAME} of npm.")
+    if _sha256(given) != SHA256:
+        raise OSError(
+            f"{given} is not onnxruntime-web {VERSION} as npm hands it out (its SHA-256 is "
+            f"another). `npm pack onnxruntime-web@{VERSION}` fetches it."
+        )
+
+
+def _fetch(path: Path) -> None:
+    import pooch
+
+    pooch.get_logger().setLevel("ERROR")
+    download = pooch.HTTPDownloader(timeout=TIMEOUT_SECONDS)
+    try:
+        # pooch writes to a temporary file, checks it and renames it.
+        pooch.retrieve(ADDRESS, f"sha256:{SHA256}", path.name, path.parent, downloader=download)
+    except (OSError, ValueError) as error:
+        raise OSError(
+            f"ONNX Runtime Web, which runs the model in the browser, could not be fetched from npm "
+            f"({type(error).__name__}). Where there is a network, `npm pack onnxruntime-web@"
+            f"{VERSION}` fetches {NAME}; give it by --web-runtime."
+        ) from error
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
