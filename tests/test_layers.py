@@ -21,6 +21,7 @@ LAYERS = (
     "training",
     "inference",
     "live",
+    "doctor",
     "cli",
 )
 LEARN = ("data", "evaluation", "auditing", "exporting", "training")

@@ -20,6 +20,7 @@ from faceattr.cli import (
     average,
     cache,
     compare,
+    doctor,
     evaluate,
     explain,
     export,
@@ -30,7 +31,20 @@ from faceattr.cli import (
 )
 from faceattr.cli.options import FAILED, INTERRUPTED, TERMINATED, WRONG_INPUT, Parser, handled
 
-COMMANDS = (label, live, audit, train, compare, evaluate, heads, average, explain, export, cache)
+COMMANDS = (
+    label,
+    live,
+    audit,
+    train,
+    compare,
+    evaluate,
+    heads,
+    average,
+    explain,
+    export,
+    cache,
+    doctor,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
