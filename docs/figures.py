@@ -140,7 +140,8 @@ def litert_copy() -> str:
     parity = _parity()
     rows = [
         (task.replace("_", " "), f"{one['labelled']['n']:,}",
-         f"{percent(one['labelled']['accuracy_before'])}, {percent(one['labelled']['accuracy_after'])}",
+         f"{percent(one['labelled']['accuracy_before'])}, "
+         f"{percent(one['labelled']['accuracy_after'])}",
          f"{one['mean_change']:.3f}", f"{one['change_99']:.3f}", f"{one['same_answer']:.2%}",
          f"{percent(one['labelled']['calibration_before'])}, "
          f"{percent(one['labelled']['calibration_after'])}")
@@ -157,7 +158,7 @@ def litert_copy() -> str:
     spent = parity["milliseconds"]
     ratios = (spent[size]["network"] / spent[size]["file"] for size in ("1", "32"))
     one, many = (f"{ratio:.0f}" for ratio in ratios)
-    return f"{text}\n\nOne crop is {one} times as fast, 32 crops {many} times (two cores, beside other work)."
+    return f"{text}\n\nOne crop is {one} times as fast, 32 crops {many} times (two busy cores)."
 
 
 def _parity() -> dict[str, Any]:

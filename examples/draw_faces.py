@@ -29,7 +29,8 @@ def draw(mood: str, dice: random.Random) -> Image.Image:
     for side in (-1, 1):
         EYES[mood](pen, x + side * dice.uniform(12, 15), y - 9 + dice.uniform(-2, 2), dice)
     MOUTHS[mood](pen, x, y + 18 + dice.uniform(-2, 2), dice)
-    image = image.rotate(dice.uniform(-8, 8), Image.Resampling.BICUBIC, expand=False)
+    ground = image.getpixel((0, 0))
+    image = image.rotate(dice.uniform(-8, 8), Image.Resampling.BICUBIC, fillcolor=ground)
     return image.filter(ImageFilter.GaussianBlur(dice.uniform(0, 1)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import logging
 import re
 import signal
 import sys
@@ -149,8 +150,10 @@ def handled(number: signal.Signals, handler: Callable[..., object]) -> Iterator[
 
 
 def start_keras() -> None:
-    """Import Keras and let TensorFlow say its greetings unheard."""
+    """Import Keras and let TensorFlow say its greetings unheard, and no advice to programmers."""
     from faceattr.progress import suppress_stderr
+
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
     with suppress_stderr():
         import keras

@@ -6,20 +6,20 @@ Run: python tests/bench/own_data.py FER2013 UTKFACE [FOLDER]    (both with a man
 * `people`: a CSV of 400 UTKFace rows with gender and generation (a task of one's own) in which
   half of the cells are empty.
 
-Both are trained by `faceattr train` with nothing but a source and an output, start-up included
-in the time, and judged by `faceattr evaluate` on val rows of the sets, which no training saw. The
-table goes to docs/figures.json; `python docs/figures.py` puts it into the README.
+Both are trained by `faceattr train` with nothing but a source and an output, start-up included in
+the time of processors, and judged by `faceattr evaluate` on val rows of the sets, which no training
+saw. The table goes to docs/figures.json; `python docs/figures.py` puts it into the README.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -34,17 +34,18 @@ from figures import record
 MOODS = {"happy": "laughing", "sad": "crying", "surprise": "cute"}
 DATA = {"mood": "three classes in folders", "gender": "CSV, half of its cells empty"}
 DATA["generation"] = DATA["gender"]
-COLUMNS = ["data", "images", "time", "task", "other faces", "accuracy (95 % interval)"]
+COLUMNS = ["data", "images", "processor time", "task", "other faces", "accuracy (95 % interval)"]
 EACH, JUDGED_EACH, PEOPLE, JUDGED_PEOPLE = 40, 100, 400, 1000
 
 
 def faceattr(*words: object) -> float:
-    """Run a command and return its seconds."""
+    """Run a command and return the seconds of processors that it took."""
     command = ["faceattr", *map(str, words)]
     print("$", *command, flush=True)
-    start = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return time.monotonic() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def class_folders(fer: Path, folder: Path, split: str, each: int) -> Path:
