@@ -95,10 +95,11 @@ def prepare(folder: Path) -> None:
     glasses = people[:40].assign(glasses=["no", "yes"] * 20)
     _csv(folder / "glasses.csv", glasses, ["glasses"])
     _csv(folder / "corrections.csv", people[:10].assign(expression="happy"), ["expression"])
-    moods = people[:40].assign(
-        expression=["joy", "sad"] * 20, mood=["fear", "surprise", "calm", "odd"] * 10
-    )
-    _csv(folder / "labels.csv", moods, ["expression", "mood"])
+    own = people.assign(expression=[EXPRESSION.classes[number % 7] for number in range(240)])
+    joy = own.replace({"expression": {"happy": "joy"}}).assign(mood=["fear", "surprise"] * 120)
+    _csv(folder / "labels.csv", joy[:70], ["expression", "mood"])
+    contempt = own.assign(expression=own["expression"].where(own.index % 8 > 0, "contempt"))
+    _csv(folder / "affectnet.csv", contempt[:70], ["expression"])
 
 
 def _csv(path: Path, rows: pd.DataFrame, columns: list[str]) -> None:
