@@ -16,7 +16,7 @@ import importlib
 import warnings
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # name: where it is, and what it is called there
 _PLACES = {

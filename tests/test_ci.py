@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,7 +25,17 @@ def test_all_extras_are_in_the_extra_that_the_gate_installs():
     extras = about["optional-dependencies"]
     (whole,) = extras["all"]
     named = set(re.fullmatch(r"faceattr\[(.*)\]", whole)[1].split(","))
-    assert named == set(extras) - {"all", "dev"}
+    assert named == set(extras) - {"all", "dev", "docs"}
+
+
+def test_the_versions_of_the_gate_are_within_the_bounds():
+    """`bash .ci/lock` writes them anew."""
+    lines = (ROOT / ".ci/constraints.txt").read_text().splitlines()
+    locked = [line.split(" ;")[0].split("==") for line in lines if "==" in line]
+    about = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for needed in map(Requirement, about["dependencies"]):
+        versions = [version for name, version in locked if name == needed.name]
+        assert versions and all(one in needed.specifier for one in versions), needed
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ LAYERS = (
     "inference",
     "serving",
     "live",
+    "doctor",
     "cli",
 )
 LEARN = ("data", "evaluation", "auditing", "exporting", "training")

@@ -20,6 +20,7 @@ from faceattr.cli import (
     average,
     cache,
     compare,
+    doctor,
     evaluate,
     explain,
     export,
@@ -46,6 +47,7 @@ COMMANDS = (
     export,
     push,
     cache,
+    doctor,
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import logging
 import re
 import signal
 import sys
@@ -161,6 +162,8 @@ def handled(number: signal.Signals, handler: Callable[..., object]) -> Iterator[
 def start_keras(*, on_several_machines: bool = False) -> None:
     """Import Keras and let TensorFlow greet unheard; meet the other machines of a run."""
     from faceattr.progress import suppress_stderr
+
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
     with suppress_stderr():
         import keras

@@ -94,18 +94,30 @@ def _open(name: str) -> _Camera | Video:
     return Video(name, is_live=_is_url(name))
 
 
+def cameras_of() -> list[int] | None:
+    """The numbers of this machine's cameras; None where the system does not tell unopened."""
+    if not sys.platform.startswith("linux"):
+        return None
+    return sorted(int(path.name[5:]) for path in Path("/dev").glob("video[0-9]*"))
+
+
+def why_not_permitted(number: int) -> str:
+    """What permits a camera of Linux to this user; empty where it is permitted."""
+    if os.access(f"/dev/video{number}", os.R_OK | os.W_OK):
+        return ""
+    return "`sudo usermod -aG video $USER` and a new login permit it."
+
+
 def _why_no_camera(number: int) -> str:
     if not sys.platform.startswith("linux"):
         return (
             f"Camera {number} cannot be opened: there is none, another program uses it, or "
             "the system's privacy settings forbid it."
         )
-    if not os.path.exists(f"/dev/video{number}"):
-        found = sorted(int(path.name[5:]) for path in Path("/dev").glob("video[0-9]*"))
+    if number not in (found := cameras_of() or []):
         there = f"there are {', '.join(map(str, found))}" if found else "this machine has none"
         return f"There is no camera {number}; {there}. A video file or a stream will do as well."
-    if not os.access(f"/dev/video{number}", os.R_OK | os.W_OK):
-        cure = "`sudo usermod -aG video $USER` and a new login permit it."
+    if cure := why_not_permitted(number):
         return f"Camera {number} may not be used by this user; {cure}"
     return f"Camera {number} cannot be opened: another program uses it, or it is no camera."
 

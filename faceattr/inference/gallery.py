@@ -160,7 +160,7 @@ class _Group:
     def note(self) -> str:
         some = f", {len(self.numbers)} of them shown evenly" if self.count > MOST_A_CLASS else ""
         faces = "face" if self.count == 1 else "faces"
-        return f"{self.count:,} {faces}{some}, surest first" if self.count else "no face"
+        return f"{self.count:,} {faces}{some}, surest first"
 
 
 def _section(task: Task, answers: Groups) -> list[_Group]:

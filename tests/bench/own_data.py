@@ -6,34 +6,46 @@ Run: python tests/bench/own_data.py FER2013 UTKFACE [FOLDER]    (both with a man
 * `people`: a CSV of 400 UTKFace rows with gender and generation (a task of one's own) in which
   half of the cells are empty.
 
-Both are trained by `faceattr train` with nothing but a source and an output, start-up included
-in the time, and judged by `faceattr evaluate` on val rows of the sets, which no training saw.
+Both are trained by `faceattr train` with nothing but a source and an output, start-up included in
+the time of processors, and judged by `faceattr evaluate` on val rows of the sets, which no training
+saw. The table goes to docs/figures.json; `python docs/figures.py` puts it into the README.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import shutil
 import subprocess
+import sys
 import tempfile
-import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
 
+from faceattr.model.file import shipped_model
+from faceattr.model.runtime import sha256_of
+
+sys.path.append(str(Path(__file__).parents[2] / "docs"))
+from figures import record
+
 MOODS = {"happy": "laughing", "sad": "crying", "surprise": "cute"}
+DATA = {"mood": "three classes in folders", "gender": "CSV, half of its cells empty"}
+DATA["generation"] = DATA["gender"]
+COLUMNS = ["data", "images", "processor time", "task", "other faces", "accuracy (95 % interval)"]
 EACH, JUDGED_EACH, PEOPLE, JUDGED_PEOPLE = 40, 100, 400, 1000
 
 
 def faceattr(*words: object) -> float:
-    """Run a command and return its seconds."""
+    """Run a command and return the seconds of processors that it took."""
     command = ["faceattr", *map(str, words)]
     print("$", *command, flush=True)
-    start = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return time.monotonic() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def class_folders(fer: Path, folder: Path, split: str, each: int) -> Path:
@@ -64,20 +76,18 @@ def _people(utkface: Path, split: str, count: int) -> pd.DataFrame:
     return rows[["path", "split", "gender", "generation"]].astype(str)
 
 
-def report(folder: Path, seconds: float, faces: int, tasks: Iterable[str]) -> None:
+def report(folder: Path, seconds: float, faces: int, tasks: Iterable[str]) -> Iterator[list[str]]:
+    """Rows of the table in the README."""
     scores = json.loads((folder / "scores.json").read_text())
     for task in tasks:
         found = scores[task]
-        low, high = found["interval"]
-        print(
-            f"{faces} pictures, {seconds:.0f} s: {task} {found['accuracy']:.1%} "
-            f"({low:.1%} to {high:.1%}) of {found['n']} other faces, "
-            f"balanced {found['balanced_accuracy']:.1%}",
-            flush=True,
-        )
+        low, high = (100 * bound for bound in found["interval"])
+        accuracy = f"{100 * found['accuracy']:.1f} % ({low:.1f} to {high:.1f})"
+        yield [DATA[task], str(faces), f"{seconds:.0f} s", task, str(found["n"]), accuracy]
 
 
-def main(fer: Path, utkface: Path, folder: Path) -> None:
+def main(fer: Path, utkface: Path, folder: Path) -> list[list[str]]:
+    rows: list[list[str]] = []
     cache = folder / "cache"
     photos = class_folders(fer, folder / "my_photos", "train", EACH)
     others = class_folders(fer, folder / "new_photos", "val", JUDGED_EACH)
@@ -91,7 +101,9 @@ def main(fer: Path, utkface: Path, folder: Path) -> None:
         seconds = faceattr("train", source, "-o", model, "--cache", cache)
         judged = folder / f"{task}-judged"
         faceattr("evaluate", model, judges, "-o", judged, "--cache", cache)
-        report(judged, seconds, faces, tasks)
+        rows += report(judged, seconds, faces, tasks)
+        print(*rows, sep="\n", flush=True)
+    return rows
 
 
 if __name__ == "__main__":
@@ -101,4 +113,6 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path, nargs="?")
     places = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        main(places.fer2013, places.utkface, places.folder or Path(temporary))
+        found = main(places.fer2013, places.utkface, places.folder or Path(temporary))
+    command = "python tests/bench/own_data.py fer2013 utkface"
+    record("own_data", command, COLUMNS, found, model=sha256_of(shipped_model()))

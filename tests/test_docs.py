@@ -1,0 +1,235 @@
+"""What the pages say is so: their commands run, their figures are the shipped model's, the site
+builds."""
+
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from contextlib import chdir
+from importlib.util import module_from_spec, spec_from_file_location
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from use_pages import PAGES, ROOT, commands, models, outputs, prepare, programs
+
+import faceattr
+from faceattr.cli import main
+from faceattr.model import file as model_file
+
+# What is not run here, by the beginning of the command, and why. `faceattr` commands among it are
+# parsed all the same.
+NOT_RUN = {
+    "python3 -m venv": ".ci/run does",
+    "source .venv": "the same",
+    "pip ": "changes the installation; .ci/run and tests/test_package.py install",
+    ".venv/bin/": ".ci/run does",
+    "faceattr doctor": "tests/test_doctor.py runs it",
+    "faceattr live --web": "serves until it is stopped; tests/test_web.py",
+    "faceattr live clip.mp4 --bars": "needs a screen; tests/test_cli_live.py has one",
+    "faceattr compare": "many trainings, each a process; tests/test_compare.py trains toys",
+    "python examples/digits/make.py": "8,000 pictures for a training of minutes; its parts are "
+    "in tests/test_examples.py",
+    "faceattr train digits/": "the same",
+    "faceattr label digits/": "the same",
+    "python examples/digits/score.py": "the same",
+    "python examples/is_face/make.py": "needs FER+ and photographs; tests/test_examples.py",
+    "faceattr train mood=my_photos/ -o mood.keras --find-faces": "needs photographs of people; "
+    "tests/test_face_finder.py",
+    "faceattr export old.keras --embed -o": "the line above it is run",
+    "faceattr train --add is_face": "needs what it makes",
+    "faceattr train is_face=": "the same",
+    "python tests/bench/": "needs the data sets of the card",
+    "python docs/figures.py": "writes into the pages; a test below compares them",
+    "faceattr heads shipped -o mine.keras --prior": "twenty seconds of Keras; tests/test_heads.py",
+}
+IS_CAMERA = re.compile(r"^faceattr live$|live\.watch\(0\)")  # no camera here
+QUICK = ["--epochs", "frozen=1,finetune=0", "--augment-repeats", "0"]  # appended to trainings
+SHOWN = {"docs/start-label.md": 3, "docs/start-live.md": 3}  # pages, and outputs on them
+
+
+def why_not_run(command):
+    if IS_CAMERA.search(command):
+        return "needs a camera"
+    return next((why for start, why in NOT_RUN.items() if command.startswith(start)), None)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    place = tmp_path_factory.mktemp("docs")
+    prepare(place)
+    models(place)
+    return place
+
+
+@pytest.fixture
+def folder(request, prepared):
+    """Where a page's commands run, one after the other."""
+    code, page = (request.node.callspec.params.get(name) for name in ("code", "page"))
+    place = prepared.parent / Path(code.page if code else page).stem
+    if not place.exists():
+        shutil.copytree(prepared, place, copy_function=os.link)
+        if place.name == "model_file":  # a page about a file that has everything inside
+            (place / "faces.keras").unlink()
+            os.link(model_file.shipped_model(), place / "faces.keras")
+    return place
+
+
+@pytest.fixture
+def quick(prepared, monkeypatch):
+    """Learning starts from a small file, is short, and keeps its caches to itself."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(prepared / "cache"))
+    monkeypatch.setattr("faceattr.training.batches.FEWEST_STEPS", 2)
+    monkeypatch.setattr(model_file, "shipped_model", lambda: prepared / "start.keras")
+
+
+def run(command):
+    """Run a line of a page in this process if it is faceattr's, else in one of its own."""
+    words = shlex.split(command)
+    if words[0] != "faceattr":
+        words[0] = sys.executable if words[0] == "python" else words[0]
+        return subprocess.run(words, capture_output=True, timeout=120).returncode
+    for flag, name in pairwise(words):
+        if flag == "-o" and Path(name).is_file() and "--overwrite" not in words:
+            Path(name).unlink()  # prepared for other pages
+    return main(words[1:] + QUICK if words[1] == "train" else words[1:])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", [c for c in commands() if not why_not_run(c.text)], ids=str)
+def test_a_command_of_a_page_runs(code, folder, quick):
+    with chdir(folder):
+        assert run(code.text) == 0
+
+
+@pytest.mark.parametrize("code", [c for c in commands() if why_not_run(c.text)], ids=str)
+def test_a_command_that_is_not_run_is_parsed(code):
+    from faceattr.cli import _parser
+
+    if code.text.startswith("faceattr "):
+        assert _parser().parse_args(shlex.split(code.text)[1:]).command
+
+
+def test_no_reason_is_left_over():
+    texts = [code.text for code in commands()]
+    assert not [start for start in NOT_RUN if not any(text.startswith(start) for text in texts)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", [c for c in programs() if not IS_CAMERA.search(c.text)], ids=str)
+def test_a_program_of_a_page_runs(code, folder, quick):
+    crops = np.zeros((2, 48, 48, 3), "uint8")
+    contents = [(folder / name).read_bytes() for name in ("a.jpg", "b.jpg")]
+    given = {
+        "faceattr": faceattr,
+        "image": np.zeros((90, 90, 3), "uint8"),
+        "paths": ["a.jpg", "b.jpg"],
+    }
+    with chdir(folder):
+        exec(compile(code.text, code.page, "exec"), {**given, "contents": contents, "crops": crops})
+
+
+def measured(text):
+    """Words alone: what a machine measures differs."""
+    return re.sub(r"[\d.:%]+", "N", re.sub(r"(?m)^  speed .*\n|^.*frames/s.*\n", "", text)).split()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("page", "count"), SHOWN.items())
+def test_the_output_that_a_page_shows_is_what_comes_out(page, count, folder):
+    shown = outputs(ROOT / page)
+    assert len(shown) == count
+    for command, expected in shown.items():
+        words = [sys.executable, *as_program(command)]
+        done = subprocess.run(words, cwd=folder, capture_output=True, text=True)
+        assert set(measured(expected)) <= set(measured(done.stdout + done.stderr)), command
+
+
+def as_program(command):
+    """The arguments of Python that do what a block of a page does, with the detector that is
+    always there."""
+    if command.startswith("faceattr"):
+        program = "import sys, faceattr.cli; sys.exit(faceattr.cli.main())"
+        how = ["--overwrite", "--detector", "centerface"]
+        return ["-c", program, *shlex.split(command)[1:], *how]
+    return shlex.split(command)[1:] if command.startswith("python ") else ["-c", command]
+
+
+def load_figures():
+    spec = spec_from_file_location("figures", ROOT / "docs/figures.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_figures_on_the_pages_are_those_of_the_files():
+    figures = load_figures()
+    behind = [
+        str(page)
+        for page in PAGES
+        if figures.filled(page.read_text("utf-8")) != page.read_text("utf-8")
+    ]
+    assert not behind, "run: python docs/figures.py"
+
+
+def test_the_figures_are_of_the_model_that_ships():
+    shipped = hashlib.sha256((ROOT / "weights/faceattr.keras").read_bytes()).hexdigest()
+    recorded = json.loads((ROOT / "docs/figures.json").read_text("utf-8"))
+    of_others = [
+        f"{name}: {one['command']}"
+        for name, one in recorded.items()
+        if one.get("model", shipped) != shipped
+    ]
+    assert not of_others, "measured with another model; run these, then python docs/figures.py"
+
+
+# Percentages that are no measurement of a model, by page; what a model scores comes from a file.
+PERCENT = re.compile(r"\d(?:\.\d+)? ?%")
+OWN = "measures something else than the model, and names its command"
+NO_SCORES = {
+    "browser.md": OWN,
+    "cluster.md": OWN,
+    "compare.md": "what an interval bounds",
+    "detection.md": OWN,
+    "export.md": "limits and intervals",
+    "label.md": "detectors, which do not change with the model",
+    "masking.md": "printed by docs/masking.py",
+    "numbers.md": "how an interval is read",
+    "reliability.md": "shares of broken inputs",
+    "report.md": "intervals",
+    "serve.md": OWN,
+    "start-label.md": "real output, compared above",
+    "start-train.md": "output of a training on drawings",
+    "tasks.md": "printed by docs/alternation.py",
+}
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if p.parent.name == "docs"], ids=lambda page: page.name
+)
+def test_no_page_quotes_a_score_by_hand(page):
+    text = load_figures().BLOCK.sub("", page.read_text("utf-8"))
+    assert not PERCENT.search(text) or page.name in NO_SCORES
+
+
+@pytest.mark.slow
+def test_the_site_builds_and_asks_no_other_server(tmp_path):
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(tmp_path)]
+    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for page in tmp_path.rglob("*.html"):
+        loads = re.findall(
+            r"<(?:script|img|iframe|link)\b[^>]*?(?:src|href)=\"?(https?://[^\s\">]+)",
+            page.read_text("utf-8"),
+        )
+        assert not [address for address in loads if "squidfunk" not in address], page
+    options = (tmp_path / "commands/index.html").read_text("utf-8")
+    assert "--min-confidence" in options and "--unfreeze-from" in options
+    assert "--upright" not in options  # an old name
+    found = json.loads((tmp_path / "search/search_index.json").read_text("utf-8"))["docs"]
+    assert any("temperature" in page["text"] for page in found)
