@@ -99,7 +99,7 @@ def test_a_data_url_of_a_browser_is_read(port):
         ("/analyze/batch", b'{"images": "a"}', "application/json", 400, '"images" looks like'),
         ("/analyze/batch", b'{"image": "aaaa"}', "application/json", 400, "JSON looks like"),
         ("/analyze", b"words", "multipart/form-data", 400, "multipart body cannot be read"),
-        ("/analyze", b"words", "multipart/form-data; boundary=b", 400, ""),
+        ("/analyze", b"words", "multipart/form-data; boundary=b", 400, "multipart body"),
         ("/analyze", b"--b--\r\n", "multipart/form-data; boundary=b", 400, "no image"),
         ("/analyze", *multipart(b"a", b"b"), 413, "/analyze/batch takes several"),
         ("/analyze/batch", *multipart(*[b"a"] * 33), 413, "--max-images"),
