@@ -4,10 +4,8 @@ import io
 import json
 import re
 import socket
-import struct
 import tempfile
 import threading
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -18,7 +16,7 @@ from use_toys import ColourModel, GreenSquares, attributes
 
 pytest.importorskip("uvicorn", reason="needs faceattr[web]")
 pytest.importorskip("python_multipart", reason="needs faceattr[web]")
-from use_server import BATCHERS, ask, file_of, in_json, multipart, served, until
+from use_server import BATCHERS, ask, claiming, file_of, in_json, multipart, served, until
 
 from faceattr.serving import protocol
 from faceattr.serving.limits import Limits
@@ -115,18 +113,6 @@ def test_what_is_malformed_gets_one_sentence(port, path, body, kind, status, sen
 def test_other_paths_and_methods_are_told_in_json(port, path, body, status):
     said = ask(port, path, body)
     assert said.status == status and "POST /analyze" in said.json["error"]
-
-
-def claiming(width, height):
-    """A PNG file of a few bytes that says it has so many pixels."""
-
-    def chunk(name, content):
-        checked = name + content
-        return struct.pack(">I", len(content)) + checked + struct.pack(">I", zlib.crc32(checked))
-
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    pixels = chunk(b"IDAT", zlib.compress(b"\0" * 1000))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + pixels + chunk(b"IEND", b"")
 
 
 def test_an_image_that_claims_too_many_pixels_is_never_decoded(port):
