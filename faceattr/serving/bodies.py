@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
+from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -141,8 +142,9 @@ async def _of_multipart(request: Request, body: bytes, limits: Limits) -> list[b
     most: dict[str, Any] = {"max_files": limits.max_images + 1, "max_fields": 1}
     try:
         form = await _InMemory(request.headers, stream(), **most).parse()  # type: ignore[arg-type]
-    except MultiPartException as error:
-        raise Refusal(400, f"The multipart body cannot be read: {error.message}") from None
+    except (MultiPartException, FormParserError) as error:
+        reason = getattr(error, "message", str(error))
+        raise Refusal(400, f"The multipart body cannot be read: {reason}") from None
     try:
         parts = [part for _, part in form.multi_items()]
         files = [part for part in parts if isinstance(part, UploadFile)]
