@@ -127,6 +127,13 @@ def test_engines_of_a_detector_are_measured(photographs, tmp_path, monkeypatch, 
     assert (tmp_path / "nets/centerface.onnx").is_file()
 
 
+def test_decoders_are_measured(tmp_path, monkeypatch, capsys):
+    Image.fromarray(data.astronaut()).save(tmp_path / "a.jpg")
+    start(monkeypatch, bench("jpeg"), tmp_path, "--side", "256", "--rounds", "1")
+    printed = capsys.readouterr().out
+    assert "1 JPEGs, of 256 pixels" in printed and printed.count("the same pixels in 1") >= 6
+
+
 def test_heat_is_measured(faces, monkeypatch, capsys, toy_model_path):
     monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: faces.parent / "cache")
     start(monkeypatch, bench("heat"), toy_model_path, f"gender={faces}", "--faces", "3")
