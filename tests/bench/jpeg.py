@@ -4,8 +4,7 @@
 
 Pictures are decoded whole, and at the least scale whose longer side is `--side` or more: Pillow's
 draft mode and OpenCV know a half, a quarter and an eighth, simplejpeg every eighth (here called
-free). Decoders take turns; the least seconds of this thread's processor are compared. OpenCV is
-here for its speed: it gives half a picture for a truncated file, without an error.
+free). Decoders take turns; the least seconds of this thread's processor are compared.
 """
 
 from __future__ import annotations
