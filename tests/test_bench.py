@@ -120,6 +120,30 @@ def test_detectors_are_measured(photographs, monkeypatch, capsys):
     assert "centerface" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("grid", (1, 2))
+def test_input_sizes_are_measured(photographs, monkeypatch, capsys, grid):
+    how = ["--sides", "320", "512", "--rounds", "1", "--grid", grid]
+    start(monkeypatch, bench("detectors"), photographs, *how)
+    printed = capsys.readouterr().out
+    assert "320, again below 32" in printed and printed.count("found 4 of 4, 0 wrong") == 6
+
+
+@pytest.mark.slow
+def test_engines_of_a_detector_are_measured(photographs, tmp_path, monkeypatch, capsys):
+    start(monkeypatch, bench("detector_engines"), photographs.parent, "--rounds", "1")
+    assert "ONNX Runtime" in (printed := capsys.readouterr().out)
+    assert printed.count("the same 4 faces") == (2 if find_spec("openvino") is None else 3)
+    start(monkeypatch, bench("detector_engines"), photographs.parent, "--write", tmp_path / "nets")
+    assert (tmp_path / "nets/centerface.onnx").is_file()
+
+
+def test_decoders_are_measured(tmp_path, monkeypatch, capsys):
+    Image.fromarray(data.astronaut()).save(tmp_path / "a.jpg")
+    start(monkeypatch, bench("jpeg"), tmp_path, "--side", "256", "--rounds", "1")
+    printed = capsys.readouterr().out
+    assert "1 JPEGs, of 256 pixels" in printed and printed.count("the same pixels in 1") >= 6
+
+
 def test_heat_is_measured(faces, monkeypatch, capsys, toy_model_path):
     monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: faces.parent / "cache")
     start(monkeypatch, bench("heat"), toy_model_path, f"gender={faces}", "--faces", "3")

@@ -57,6 +57,7 @@ def free_size(model: Any) -> Any:
     for place, name in ((0, "count"), (2, "height"), (3, "width")):
         dimensions[place].dim_param = name
     for output in model.graph.output:
-        output.type.tensor_type.ClearField("shape")
+        for place, dimension in enumerate(output.type.tensor_type.shape.dim):
+            dimension.dim_param = f"{output.name}_{place}"
     del model.graph.value_info[:]
     return model
