@@ -8,7 +8,10 @@ from faceattr.cli.options import command, start_keras
 def add_command(commands) -> None:
     parser = command(commands, average, "average the weights of several models")
     parser.add_argument(
-        "models", nargs="+", metavar="MODEL", help="a .keras file, hf://user/model, or 'shipped'"
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help="a .keras file, hf://user/model, shipped or shipped-slim",
     )
     parser.add_argument(
         "-o", "--output", required=True, metavar="MODEL", help="the .keras file to write"

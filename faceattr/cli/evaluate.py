@@ -16,7 +16,11 @@ from faceattr.cli.options import (
 def add_command(commands) -> None:
     parser = command(commands, evaluate, "score a model on labelled faces")
     add = parser.add_argument
-    add("model", metavar="MODEL", help="a .keras or exported file, hf://user/model, or 'shipped'")
+    add(
+        "model",
+        metavar="MODEL",
+        help="a .keras or exported file, hf://user/model, shipped or shipped-slim",
+    )
     add("sources", nargs="+", metavar="[TASK=]PATH", help="manifest CSV or folder")
     splits = ("train", "val", "test", "all")
     add("--split", choices=splits, help="rows to score (val where there are some, else all)")

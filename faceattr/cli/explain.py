@@ -9,7 +9,7 @@ from faceattr.cli.options import add_runtime, by_name, command, old_names, open_
 def add_command(commands) -> None:
     parser = command(commands, explain, "show where in a face each head finds its answer")
     add = parser.add_argument
-    add("model", metavar="MODEL", help="a .keras file, hf://user/model, or 'shipped'")
+    add("model", metavar="MODEL", help="a .keras file, hf://user/model, shipped or shipped-slim")
     add("pictures", nargs="+", metavar="PATH", help="pictures or folders, as for label")
     add("-o", "--output", required=True, metavar="SHEET", help="the picture to write, .png or .jpg")
     add(

@@ -16,7 +16,7 @@ def add_command(commands) -> None:
     )
     add = parser.add_argument
     targets = ("onnx", "litert", "openvino", "saved_model", "web")
-    add("model", metavar="MODEL", help="a .keras file, hf://user/model, or 'shipped'")
+    add("model", metavar="MODEL", help="a .keras file, hf://user/model, shipped or shipped-slim")
     one = parser.add_mutually_exclusive_group(required=True)
     one.add_argument(
         "--to",

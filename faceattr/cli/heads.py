@@ -19,7 +19,7 @@ def _renamed_classes(text: str) -> tuple[str, dict[str, str]]:
 def add_command(commands) -> None:
     parser = command(commands, heads, "show, remove or rename a model's heads and classes")
     add = parser.add_argument
-    add("model", metavar="MODEL", help="a .keras file, hf://user/model, or 'shipped'")
+    add("model", metavar="MODEL", help="a .keras file, hf://user/model, shipped or shipped-slim")
     add("-o", "--output", metavar="MODEL", help="the .keras file to write")
     add("--remove", action="extend", type=names, metavar="HEAD,…", help="heads to leave out")
     add("--rename", **by_name(str), metavar="OLD=NEW,…", help="new names of heads")

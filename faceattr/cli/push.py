@@ -9,7 +9,7 @@ from faceattr.cli.options import command
 def add_command(commands) -> None:
     parser = command(commands, push, "put a model on the Hugging Face hub")
     add = parser.add_argument
-    add("model", metavar="MODEL", help="a .keras file, or 'shipped'")
+    add("model", metavar="MODEL", help="a .keras file, shipped or shipped-slim")
     add("repo", metavar="USER/NAME", help="where on the hub; it is made where it is not there")
     add("--private", action="store_true", help="one that only you see, if it is made")
     add("--card", metavar="FILE", help="a Markdown file as the card (one out of the model)")

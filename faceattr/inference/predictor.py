@@ -169,8 +169,9 @@ class FaceAttributes:
                 f"{path} computes as it was exported, in {attributes.precision}: leave the "
                 "precision away."
             )
-        name = hub.origin_of(path) or path.absolute()
-        name = model_file.SHIPPED if model in (None, model_file.SHIPPED) else name
+        name = model_file.SHIPPED if model is None else model
+        if name not in model_file.SHIPPED_FILES:
+            name = hub.origin_of(path) or path.absolute()
         attributes.path = path
         attributes._opened = {
             "model": name,

@@ -39,7 +39,9 @@ EXPORTED = (".onnx", ".tflite", ".xml")  # what `faceattr export` writes beside 
 LARGEST_TEXT = 16 << 20  # bytes; the shipped model's longest is 25 thousand
 EXPANSION = 20  # times a file's size: weights hardly shrink, what unpacks to more is no model
 OLD_NAMES = {"trunk": "backbone", "taps": "feature_layers"}  # of a network, until version 0.1
-SHIPPED = "shipped"  # what the model that comes with the package is called
+# What the models that come with the package are called, and their files.
+SHIPPED, SHIPPED_SLIM = "shipped", "shipped-slim"
+SHIPPED_FILES = {SHIPPED: "faceattr.keras", SHIPPED_SLIM: "faceattr-slim.keras"}
 
 
 @dataclass(frozen=True)
@@ -371,22 +373,23 @@ def is_stored_in_half(path: str | Path) -> bool:
 
 def path_of(model: str | os.PathLike[str], *, offline: bool = False) -> Path:
     """The file of a model: of ``"shipped"`` the one that comes with the package, of
-    ``"hf://user/model"`` the one that the hub has, or its cache (`offline`: the cache alone).
+    ``"shipped-slim"`` the small one, of ``"hf://user/model"`` the one that the hub has, or its
+    cache (`offline`: the cache alone).
     """
     if hub.is_hub_name(model):
         return hub.fetch(os.fspath(model), offline=offline)
-    return shipped_model() if model == SHIPPED else Path(model)
+    return shipped_model(str(model)) if model in SHIPPED_FILES else Path(model)
 
 
-def shipped_model() -> Path:
-    """The model that comes with the package: inside the wheel, or in ``weights/`` of a checkout.
+def shipped_model(name: str = SHIPPED) -> Path:
+    """A model that comes with the package: inside the wheel, or in ``weights/`` of a checkout.
 
     Raises:
         FileNotFoundError: This installation has none.
     """
     here = Path(__file__).parents[1]
     for folder in (here / "weights", here.parent / "weights"):
-        path = folder / "faceattr.keras"
+        path = folder / SHIPPED_FILES[name]
         if path.is_file():
             return path
     raise FileNotFoundError(

@@ -72,8 +72,8 @@ class Network:
 
     Args:
         weights: Where the backbone starts: ``shipped`` (the model that comes with the package),
-            ``imagenet``, ``none``, a model file, one of the hub (``hf://user/model``), or a
-            weights file of Keras' VGG16.
+            ``shipped-slim`` (the small one), ``imagenet``, ``none``, a model file, one of the hub
+            (``hf://user/model``), or a weights file of Keras' VGG16.
         crop: How faces are cropped; None for as the model file says that the run starts from.
         backbone: ``vgg16``, or ``vgg16-slim`` with a quarter of the channels.
         sharing: One backbone for all tasks (``hard``), or one for each (``soft``).
