@@ -6,9 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import keras
 import pytest
 import yaml
+from conftest import shaded
 from use_hub import TOKEN, SmallHub
 from use_toys import save_pictures
 
@@ -21,6 +23,7 @@ from faceattr.images.crop import CropRule
 from faceattr.inference.predictor import FaceAttributes
 from faceattr.model import file as model_file
 from faceattr.model import hub
+from faceattr.model.build import build
 from faceattr.tasks import EXPRESSION, GENDER, Task
 from faceattr.training.config import Network
 from faceattr.training.network import resolved
@@ -275,3 +278,21 @@ def test_the_environment_alone_says_where_the_hub_is(small_hub, content, tmp_pat
         words, capture_output=True, text=True, env={**environment, "HF_HUB_OFFLINE": "1"}
     )
     assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.slow
+def test_a_model_is_trained_from_one_of_the_hub_and_says_from_which(small_hub, tmp_path):
+    slim = tmp_path / "slim.keras"
+    about = model_file.Description((GENDER,), CropRule(32), {"backbone": "vgg16-slim"})
+    model_file.save(build([GENDER], weights=None, backbone="vgg16-slim"), about, slim)
+    commit = small_hub.commit("user/slim", model__keras=slim.read_bytes())
+    for number in range(20):
+        path = tmp_path / "shades" / ("light" if number % 2 else "dark") / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), shaded(60 + 130 * (number % 2), seed=number))
+    words = ["train", f"shade={tmp_path / 'shades'}", "-o", str(tmp_path / "my.keras")]
+    words += ["--weights", "hf://user/slim", "--epochs", "frozen=1,finetune=0"]
+    assert main([*words, "--cache", str(tmp_path / "cache")]) == 0
+    description = model_file.describe(tmp_path / "my.keras")
+    assert description.provenance["weights"] == f"hf://user/slim/model.keras@{commit}"
+    assert description.crop == CropRule(32) and description.network["backbone"] == "vgg16-slim"
