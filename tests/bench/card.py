@@ -2,7 +2,8 @@
 
     python tests/bench/card.py DATA               measures, writes weights/figures.json
     python tests/bench/card.py DATA --face-api    beside @vladmandic/face-api (see face_api.py)
-    python tests/bench/card.py --write            puts the tables into weights/README.md
+    python tests/bench/card.py DATA --model shipped-slim --output weights/figures-slim.json
+    python tests/bench/card.py --write            puts the tables into the cards in weights/
 
 DATA holds fer2013/, affectnet/, expw/, utkface/, celeba/ and aaf/, each with its manifest.csv. A
 test holds the card's tables against the file (tests/test_card.py).
@@ -36,6 +37,7 @@ from faceattr.model.file import Description
 
 CARD = Path(__file__).parents[2] / "weights/README.md"
 FIGURES = CARD.with_name("figures.json")
+SLIM_CARD, SLIM_FIGURES = CARD.with_name("SLIM.md"), CARD.with_name("figures-slim.json")
 BEGIN, END = "<!-- figures: tests/bench/card.py --write -->", "<!-- end of figures -->"
 SETS = ("fer2013", "affectnet", "expw", "utkface", "celeba", "aaf")
 HEADS = ("celeba", "aaf")  # the others are faces already
@@ -62,11 +64,16 @@ def main() -> None:
         found = measured(given.model, given.data, given.cache, given.face_api)
         given.output.write_text(json.dumps(model_file.to_jsonable(found), indent=1))
     if given.write:
-        text = CARD.read_text(encoding="utf-8")
-        before, rest = text.split(BEGIN)
-        after = rest.split(END)[1]
-        tables = render(json.loads(given.output.read_text()))
-        CARD.write_text(f"{before}{BEGIN}\n{tables}\n{END}{after}", encoding="utf-8")
+        large, small = (json.loads(path.read_text()) for path in (FIGURES, SLIM_FIGURES))
+        write(CARD, render(large))
+        write(SLIM_CARD, render_beside(small, large))
+
+
+def write(card: Path, tables: str) -> None:
+    """Put tables into a card in place of those that are there."""
+    before, rest = card.read_text(encoding="utf-8").split(BEGIN)
+    after = rest.split(END)[1]
+    card.write_text(f"{before}{BEGIN}\n{tables}\n{END}{after}", encoding="utf-8")
 
 
 def measured(model: str, data: Path, cache: Path | None, beside: bool) -> dict[str, Any]:
@@ -249,6 +256,36 @@ def render(found: dict[str, Any]) -> str:
             [[change, *map(percent, by.values())] for change, by in found["robustness"].items()],
         ),
     ]  # fmt: skip
+    return "\n\n".join(parts)
+
+
+def render_beside(small: dict[str, Any], large: dict[str, Any]) -> str:
+    """The tables of the small model's card: its figures beside the large one's and face-api's."""
+    about, command = small["model"], f"{small['command']} --model shipped-slim"
+    rows = []
+    for name, task, by in (
+        (name, task, by)
+        for name, one in small["sets"].items()
+        for task, by in one["scores"].items()
+    ):
+        others = large["sets"][name]["scores"][task]
+        found = [by["model"], *(others.get(who) for who in ("model", "face-api"))]
+        cells = [
+            f"{percent(one['accuracy'])} ({percent(one['balanced_accuracy'])})" if one else "-"
+            for one in found
+        ]
+        rows.append([f"{_said(task)}, {TITLES[name]}", f"{by['model']['n']:,}", *cells])
+    parts = [
+        f"`{command}`, {small['date']}, {small['machine']}, two cores; model "
+        f"`{about['sha256'][:12]}…`; split val, one crop a face; in brackets the mean over classes. "
+        "The other columns are from [figures.json](figures.json).",
+        table(["rows", "n", "shipped-slim", "shipped", "face-api"], rows),
+        "Robustness, accuracy on 2,000 of these rows after each face was changed:",
+        table(
+            ["faces", *map(_said, small["robustness"]["as it is"])],
+            [[change, *map(percent, by.values())] for change, by in small["robustness"].items()],
+        ),
+    ]
     return "\n\n".join(parts)
 
 
