@@ -8,6 +8,7 @@ from dataclasses import replace
 import pandas as pd
 import pyarrow
 import pytest
+from use_store import s3, upload
 from use_toys import GreenSquares, save_pictures
 
 from faceattr.images.inputs import Inputs
@@ -47,8 +48,11 @@ def job(opened, tmp_path):
     return PartJob(output=str(tmp_path / "out"), run="one", load=load, settings=settings, **how)
 
 
-def part_of(folder, number=0):
-    return next(in_parts(iter(Inputs(folder)), 100, lambda _: False), Part(number, ()))
+def part_of(inputs):
+    """All inputs of a folder, or some by name, in one part."""
+    if isinstance(inputs, list):
+        return Part(0, tuple(map(os.fsencode, inputs)))
+    return next(in_parts(iter(Inputs(inputs)), 100, lambda _: False))
 
 
 def labelled(folder):
@@ -94,8 +98,8 @@ def test_where_a_worker_died_inputs_are_done_one_by_one(inputs, job, tmp_path, m
     seen, real = [], part_worker._samples
 
     def dies_at(path):
-        def samples(files, every):
-            for sample in real(files, every):
+        def samples(files, every, readers):
+            for sample in real(files, every, readers):
                 seen.append(sample.file.path[-8:])
                 if sample.file.path.endswith(path):
                     raise KeyboardInterrupt  # as sudden as a kill
@@ -113,6 +117,19 @@ def test_where_a_worker_died_inputs_are_done_one_by_one(inputs, job, tmp_path, m
     rows = labelled(tmp_path / "out")
     assert rows.loc[rows["path"].str.endswith("p001.png"), "reason"].tolist() == [DIED]
     assert rows["path"].nunique() == 7 and parts.journal(part) is None
+
+
+def test_inputs_in_a_store_are_read_ahead_and_have_the_rows_of_files(inputs, job, opened, tmp_path):
+    with s3() as bucket:
+        upload(inputs, f"{bucket}/in")
+        part = part_of([f"{bucket}/in/{path.name}" for path in sorted(inputs.iterdir())])
+        report = PartWorker(job).label(Part(0, (*part.paths, b"s3://bucket/in/gone.png")))
+    assert report.statuses == {"ok": 7, "no_face": 2, "unreadable": 2}
+    there = labelled(tmp_path / "out")
+    expected = opened.label_batch([file.path for file in Inputs(inputs)]).to_pandas()
+    assert there["x0"].dropna().tolist() == expected["x0"].dropna().tolist()
+    (reason,) = there.loc[there["path"].str.endswith("gone.png"), "reason"]
+    assert reason == "No such file or directory"
 
 
 def test_a_kill_of_the_driver_casts_no_suspicion(job, inputs):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from faceattr.inference import storage
+
 
 @contextmanager
 def s3() -> Iterator[str]:
@@ -30,6 +32,7 @@ def s3() -> Iterator[str]:
         import boto3
 
         boto3.client("s3").create_bucket(Bucket="bucket")
+        storage._of_root.cache_clear()  # it may know the store of another test
         yield "s3://bucket"
     running.stop()
 

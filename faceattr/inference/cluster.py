@@ -77,6 +77,8 @@ class Workers:
 
 
 EVERYWHERE = Workers()
+# Ray's many threads would have glibc keep a heap for each: a third of a worker's memory.
+ARENAS = {"MALLOC_ARENA_MAX": "2"}
 
 
 def label(inputs: PathLike | Sequence[PathLike], output: PathLike, **how: Any) -> str:
@@ -183,42 +185,47 @@ class _Run:
 
     def do(self, workers: Workers, part_size: int) -> Summary:
         """The counts of this run, once the last part is written."""
-        done, skipped = self._done(), 0
+        done, (count, cpus) = self._done(), shape_of(workers)
+        left, skipped = self._left(done, part_size)
+        left = spread(left, PARTS_A_WORKER * count)
+        files = skipped + sum(len(part.paths) for part in left)
+        self._run |= {"files": files, "workers": count, "cpus": cpus, "gpus": workers.gpus}
+        self._write_page(finished=False)
+        self._progress.show(Started(files, skipped))
+        summary = Summary(resumed=len(done))
+        self._follow(_reports(left, self._job, count, cpus, workers.gpus), summary)
+        self._run |= summary.counts()
+        self._write_page(finished=True)
+        self._parts.end()
+        return summary
+
+    def _left(self, done: set[str], part_size: int) -> tuple[list[Part], int]:
+        """The parts that are not done, and how many inputs are."""
+        skipped = 0
 
         def is_done(place: str) -> bool:
             nonlocal skipped
             skipped += place in done
             return place in done
 
-        count, cpus = shape_of(workers)
-        left = spread(
-            list(in_parts(iter(self._places), part_size, is_done)), PARTS_A_WORKER * count
-        )
-        files = skipped + sum(len(part.paths) for part in left)
-        self._run |= {"files": files, "workers": count, "cpus": cpus, "gpus": workers.gpus}
-        self._write_page(finished=False)
-        self._progress.show(Started(files, skipped))
-        summary = Summary(resumed=len(done))
+        return list(in_parts(iter(self._places), part_size, is_done)), skipped
+
+    def _follow(self, reports: Iterator[PartReport], summary: Summary) -> None:
+        """Count what is done, as it is; what was counted stays whatever ends the job."""
         clocks: list[float] = []
+        is_whole = False
         try:
-            for report in _reports(left, self._job, count, cpus, workers.gpus):
+            for report in reports:
                 self._count(report)
                 report.add_to(summary)
                 clocks += [report.began, report.ended]
                 self._progress.show(report)
+            is_whole = True
         finally:
-            summary.end(StageTimes(dict(summary.stages)), interrupted=bool(left))
+            summary.end(StageTimes(dict(summary.stages)), interrupted=not is_whole)
             at_work = round(max(clocks) - min(clocks), 2) if clocks else 0.0
             self._run |= {"ended": now(), **summary.counts(), "seconds_at_work": at_work}
             self._write_page(finished=False)
-        return self._end(summary)
-
-    def _end(self, summary: Summary) -> Summary:
-        summary.interrupted = False
-        self._run |= summary.counts()
-        self._write_page(finished=True)
-        self._parts.end()
-        return summary
 
     def _done(self) -> set[str]:
         """The inputs in finished parts, which are counted as well."""
@@ -263,6 +270,7 @@ def _reports(
     if not left:
         return
     how: dict[str, Any] = {"num_cpus": cpus} | ({"num_gpus": gpus} if gpus else {})
+    how["runtime_env"] = {"env_vars": ARENAS}
     # A worker takes a part when it has done the last: none waits behind a slow one.
     pool = ray.data.ActorPoolStrategy(size=min(count, len(left)), max_tasks_in_flight_per_actor=1)
     done = ray.data.from_arrow([_as_block(part) for part in left]).map_batches(

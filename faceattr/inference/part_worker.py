@@ -9,8 +9,9 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache, cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from faceattr.inference.label import describe_samples
 from faceattr.inference.labeller import Labeller
 from faceattr.inference.metadata import settings_of
 from faceattr.inference.parts import Journal, Part, PartReport, Parts
-from faceattr.inference.pipeline import StageTimes
+from faceattr.inference.pipeline import StageTimes, count_workers
 from faceattr.inference.samples import Sample, samples_of
 from faceattr.inference.schema import ImageResult, Row, columns, to_rows
 from faceattr.model import runtime
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 MOST_DEATHS = 3
+READS_A_THREAD = 4  # as many samples as `prefetch_map` takes ahead
 DIED = (
     f"{MOST_DEATHS} workers died at it: a library crashes, or the picture takes more memory than "
     "there is"
@@ -120,11 +122,16 @@ class PartWorker:
 
     def _described(self, files: Iterable[InputFile], times: StageTimes) -> Iterator[ImageResult]:
         how: dict[str, Any] = {"workers": self._labeller.threads, "times": times}
-        samples = _samples(files, self._job.every)
+        samples = _samples(files, self._job.every, self._readers)
         described = describe_samples(
             samples, self._attributes, max_pixels=self._job.max_pixels, **how
         )
         return (result for result, _ in described)
+
+    @cached_property
+    def _readers(self) -> ThreadPoolExecutor:
+        """Threads that wait for a store while others compute."""
+        return ThreadPoolExecutor(READS_A_THREAD * count_workers(self._labeller.threads))
 
     @cached_property
     def _labeller(self) -> Labeller:
@@ -187,7 +194,9 @@ class PartWorker:
             raise ValueError(f"Another faceattr has gone on with {self._job.output} meanwhile.")
 
 
-def _samples(files: Iterable[InputFile], every: float) -> Iterator[Sample]:
+def _samples(
+    files: Iterable[InputFile], every: float, readers: ThreadPoolExecutor
+) -> Iterator[Sample]:
     """As `samples_of`, of files in object stores as well."""
     for file in files:
         if not storage.is_remote(file.path):
@@ -195,8 +204,8 @@ def _samples(files: Iterable[InputFile], every: float) -> Iterator[Sample]:
         elif file.is_video:
             yield from _of_remote_video(file, every)
         else:
-            # Read by whichever thread decodes it, and once.
-            yield Sample(file, content=cache(partial(storage.read, file.path)))
+            # Samples are taken a few ahead, so a picture is mostly there when its turn comes.
+            yield Sample(file, content=readers.submit(storage.read, file.path).result)
 
 
 def _of_remote_video(file: InputFile, every: float) -> Iterator[Sample]:
