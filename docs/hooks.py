@@ -21,6 +21,7 @@ PAGES = {
     "example-digits.md": "examples/digits/README.md",
     "example-is-face.md": "examples/is_face/README.md",
     "changelog.md": "CHANGELOG.md",
+    "contributing.md": "CONTRIBUTING.md",
 }
 # Beside the card; a page of the site links them by their names alone.
 BESIDE = [*ROOT.glob("weights/*.png"), *ROOT.glob("weights/*.csv"), ROOT / "weights/recipe.toml"]

@@ -241,9 +241,19 @@ def test_the_page_loads_nothing_and_escapes_names(labelled):
 
 def test_the_surest_come_first(labelled):
     page, _ = labelled
-    section = page.split('id="mood-')[2]
-    shown = [float(p) for p in re.findall(r"--p:([\d.]+)", section)]
-    assert shown == sorted(shown, reverse=True)
+    sections = page.split("<h3")[1:]
+    for section in sections:
+        shown = [float(p) for p in re.findall(r"--p:([\d.]+)", section)]
+        assert shown and shown == sorted(shown, reverse=True)
+    assert max(section.count("--p:") for section in sections) > 3
+
+
+def test_an_answer_without_a_face_has_its_count_and_no_section(labelled):
+    page, summary = labelled
+    empty = [name for name in MOOD.classes if not summary.answers["mood"].get(name)]
+    assert empty
+    for name in empty:
+        assert f"<b>{name}</b><i>0</i>" in page and f"mood-{name}" not in page
 
 
 def test_of_very_many_faces_an_even_choice_is_shown(tmp_path, monkeypatch):

@@ -42,6 +42,7 @@ NOT_RUN = {
     "faceattr train mood=my_photos/ -o mood.keras --find-faces": "needs photographs of people; "
     "tests/test_face_finder.py",
     "faceattr export old.keras --embed -o": "the line above it is run",
+    "faceattr train expression=labels.csv -o my.keras --map expression:joy": "the same",
     "faceattr train --add is_face": "needs what it makes",
     "faceattr train is_face=": "the same",
     "python tests/bench/": "needs the data sets of the card",

@@ -96,9 +96,8 @@ def prepare(folder: Path) -> None:
     _csv(folder / "glasses.csv", glasses, ["glasses"])
     _csv(folder / "corrections.csv", people[:10].assign(expression="happy"), ["expression"])
     own = people.assign(expression=[EXPRESSION.classes[number % 7] for number in range(240)])
-    joy = own.replace({"expression": {"happy": "joy"}}).assign(
-        mood=["fear", "surprise", "calm"] * 80
-    )
+    moods = ["fear", "surprise", "calm"] * 80
+    joy = own.replace({"expression": {"happy": "joy"}}).assign(mood=moods)
     _csv(folder / "labels.csv", joy[:70], ["expression", "mood"])
     contempt = own.assign(expression=own["expression"].where(own.index % 8 > 0, "contempt"))
     _csv(folder / "affectnet.csv", contempt[:70], ["expression"])

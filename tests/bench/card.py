@@ -277,8 +277,8 @@ def render_beside(small: dict[str, Any], large: dict[str, Any]) -> str:
         rows.append([f"{_said(task)}, {TITLES[name]}", f"{by['model']['n']:,}", *cells])
     parts = [
         f"`{command}`, {small['date']}, {small['machine']}, two cores; model "
-        f"`{about['sha256'][:12]}…`; split val, one crop a face; in brackets the mean over classes. "
-        "The other columns are from [figures.json](figures.json).",
+        f"`{about['sha256'][:12]}…`; split val, one crop a face; in brackets the mean over "
+        "classes. The other columns are from [figures.json](figures.json).",
         table(["rows", "n", "shipped-slim", "shipped", "face-api"], rows),
         "Robustness, accuracy on 2,000 of these rows after each face was changed:",
         table(
