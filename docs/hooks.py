@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT))
 # By page of the site, the file of the repository.
 PAGES = {
     "card.md": "weights/README.md",
+    "slim.md": "weights/SLIM.md",
     "history.md": "weights/HISTORY.md",
     "example-digits.md": "examples/digits/README.md",
     "example-is-face.md": "examples/is_face/README.md",
@@ -24,7 +25,8 @@ PAGES = {
     "contributing.md": "CONTRIBUTING.md",
 }
 # Beside the card; a page of the site links them by their names alone.
-BESIDE = [*ROOT.glob("weights/*.png"), *ROOT.glob("weights/*.csv"), ROOT / "weights/recipe.toml"]
+BESIDE = [*ROOT.glob("weights/*.png"), *ROOT.glob("weights/*.csv"), *ROOT.glob("weights/*.json")]
+BESIDE += [ROOT / "weights/recipe.toml"]
 FILES = {path.name: path for path in BESIDE} | {
     "digits.toml": ROOT / "examples/digits/recipe.toml",
     "quickstart.ipynb": ROOT / "examples/quickstart.ipynb",
