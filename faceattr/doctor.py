@@ -230,7 +230,7 @@ def model() -> Iterator[Finding]:
 
 
 _CURES = {
-    "litert": "use `--engine keras`, and report this line with your processor",
+    "litert": "use `--runtime keras`, and report this line with your processor",
     "keras": f"install the versions that faceattr is tested with: {install_command('dev')}",
 }
 

