@@ -43,6 +43,20 @@ def test_the_probabilities_are_those_of_the_crop():
     assert list(face["mood"].probabilities.values()) == pytest.approx(expected.tolist(), abs=0.01)
 
 
+def test_a_list_of_images_is_asked_about_in_one_batch_and_answered_image_by_image():
+    images = [draw(2), draw(0), draw(1, tint=50)]
+    describe = attributes()
+    found = describe(images)
+    assert [len(faces) for faces in found] == [2, 0, 1]
+    assert len(describe.model.shapes) == 1  # the model was called once
+    for faces, image in zip(found, images, strict=True):
+        alone = attributes()(image)
+        assert [face.box for face in faces] == [face.box for face in alone]
+        for one, other in zip(faces, alone, strict=True):
+            assert one["mood"].probabilities == pytest.approx(other["mood"].probabilities)
+    assert describe([]) == []
+
+
 def test_an_unknown_task_is_named():
     (face,) = attributes()(draw(1))
     with pytest.raises(KeyError, match=r"no task 'age'; it knows mood, shade"):

@@ -46,7 +46,7 @@ def analyze(
     given: Sequence[Any] = images if several else [images]  # type: ignore[assignment]
     if as_frame:
         return attributes.label_batch(given, **how).to_pandas()
-    found = [attributes(image, **how) for image in given]
+    found = attributes(list(given), **how)
     return found if several else found[0]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
 import numpy as np
 
@@ -191,14 +191,35 @@ class FaceAttributes:
         """How this model wants a face to be cut."""
         return self.description.crop
 
+    @overload
+    def __call__(
+        self, image: list | tuple, *, bgr: bool = False, allow_urls: bool = False
+    ) -> list[list[DescribedFace]]: ...
+
+    @overload
     def __call__(
         self, image: ImageSource, *, bgr: bool = False, allow_urls: bool = False
-    ) -> list[DescribedFace]:
-        """Find and describe the faces of one image; arguments as for `faceattr.load_image`."""
-        image = load_image(image, bgr=bgr, allow_urls=allow_urls)
-        faces = self.find(image)
-        large = [face for face in faces if self.is_large(face)]
-        return self.described(faces, self.predict([self.cut(image, face) for face in large]))
+    ) -> list[DescribedFace]: ...
+
+    def __call__(self, image, *, bgr=False, allow_urls=False):
+        """Find and describe the faces of one image, or of a list of them in one batch.
+
+        Args:
+            image, bgr, allow_urls: As for `faceattr.load_image`; of a list of images, each of them.
+
+        Returns:
+            The faces from left to right; of a list of images a list of such lists.
+        """
+        if not isinstance(image, list | tuple):
+            return self([image], bgr=bgr, allow_urls=allow_urls)[0]
+        found, crops = [], []
+        for one in image:
+            pixels = load_image(one, bgr=bgr, allow_urls=allow_urls)
+            faces = self.find(pixels)
+            found.append(faces)
+            crops += [self.cut(pixels, face) for face in faces if self.is_large(face)]
+        answers = iter(self.predict(crops))
+        return [self.described(faces, answers) for faces in found]
 
     def label_batch(
         self,
