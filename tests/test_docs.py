@@ -86,7 +86,9 @@ def quick(prepared, monkeypatch):
     """Learning starts from a small file, is short, and keeps its caches to itself."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(prepared / "cache"))
     monkeypatch.setattr("faceattr.training.batches.FEWEST_STEPS", 2)
-    monkeypatch.setattr(model_file, "shipped_model", lambda: prepared / "start.keras")
+    monkeypatch.setattr(
+        model_file, "shipped_model", lambda name="shipped": prepared / "start.keras"
+    )
 
 
 def run(command):

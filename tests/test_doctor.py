@@ -105,7 +105,7 @@ def test_another_python_is_wrong(monkeypatch):
 def test_a_damaged_model_is_a_finding_and_the_others_are_told(monkeypatch, tmp_path):
     broken = tmp_path / "faceattr.keras"
     broken.write_bytes(b"version https://git-lfs.github.com/spec/v1")
-    monkeypatch.setattr("faceattr.model.file.shipped_model", lambda: broken)
+    monkeypatch.setattr("faceattr.model.file.shipped_model", lambda name="shipped": broken)
     first, second = doctor._examined(doctor.model)
     assert "its model file is damaged" in first.cure
     assert second.is_wrong and second.name == "model" and "Error" in second.told
