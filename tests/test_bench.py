@@ -59,8 +59,9 @@ def test_two_checkouts_are_measured_side_by_side(photographs, monkeypatch, capfd
     Image.fromarray(data.astronaut()).save(photographs.parent / "one.jpg")
     how = ["--before", Path(__file__).parents[1], "--model", toy_model_path, "--rounds", "1"]
     start(monkeypatch, bench("use_street"), photographs.parent, *how, "--copies", "1")
-    printed = capfd.readouterr().out
-    assert all(printed.count(what) == 3 for what in ("start ", "folder ", "face "))
+    lines = capfd.readouterr().out.splitlines()
+    for what in ("start ", "folder ", "face "):
+        assert sum(line.startswith(what) for line in lines) == 3
 
 
 @pytest.mark.slow
@@ -231,7 +232,7 @@ def test_fine_tuning_on_own_data_is_measured(tmp_path, monkeypatch, capsys):
     expressions(tmp_path / "fer", 500, ("happy", "sad", "surprise"))
     people(tmp_path / "utk", 2000)
     start(monkeypatch, bench("own_data"), tmp_path / "fer", tmp_path / "utk", tmp_path / "out")
-    assert "120 pictures" in capsys.readouterr().out
+    assert "'120'" in capsys.readouterr().out
 
 
 @pytest.mark.slow

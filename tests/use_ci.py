@@ -14,6 +14,7 @@ MAY_BE_SKIPPED = {
     "needs chromium": "a Debian package, where root may install it",
     "needs Xvfb": "the same",
     "needs xdotool": "the same",
+    "PySpark is not installed": "it needs Java as well",
 }
 
 

@@ -69,10 +69,12 @@ class Samples:
 
     def record(self) -> dict:
         late = self.moments >= self.moments[-1] * BEGINNING
-        slope = linregress(self.moments[late], self.memory[late]).slope
+        slope = linregress(self.moments[late], self.memory[late]).slope if late.sum() > 1 else 0
         return {
             "seconds": round(float(self.moments[-1])),
-            "memory_MiB": [int(np.median(part)) >> 20 for part in np.array_split(self.memory, 6)],
+            "memory_MiB": [
+                int(np.median(part)) >> 20 for part in np.array_split(self.memory, 6) if len(part)
+            ],
             "growth_MiB": round(float(slope * self.moments[-1]) / 2**20, 1),
             "most_files": int(self.files.max()),
             "most_threads": int(self.threads.max()),
