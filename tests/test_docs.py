@@ -49,6 +49,11 @@ NOT_RUN = {
     "python docs/figures.py": "writes into the pages; a test below compares them",
     "faceattr heads shipped -o mine.keras --prior": "twenty seconds of Keras; tests/test_heads.py",
 }
+# Other machines and servers: test_serve, test_cluster, test_hub, test_site, test_devices.
+ELSEWHERE = re.compile(
+    r"faceattr (serve|push)|--engine ray|hf://|s3://|--to web|--web-runtime|https?://|KERAS_BACKEND"
+    r"|^(docker|ray|curl|aws|export|git) |http\.server|HF_"
+)
 IS_CAMERA = re.compile(r"^faceattr live$|live\.watch\(0\)")  # no camera here
 QUICK = ["--epochs", "frozen=1,finetune=0", "--augment-repeats", "0"]  # appended to trainings
 SHOWN = {"docs/start-label.md": 3, "docs/start-live.md": 3}  # pages, and outputs on them
@@ -57,6 +62,8 @@ SHOWN = {"docs/start-label.md": 3, "docs/start-live.md": 3}  # pages, and output
 def why_not_run(command):
     if IS_CAMERA.search(command):
         return "needs a camera"
+    if ELSEWHERE.search(command):
+        return "another machine or server"
     return next((why for start, why in NOT_RUN.items() if command.startswith(start)), None)
 
 
