@@ -52,7 +52,7 @@ NOT_RUN = {
 # Other machines and servers: test_serve, test_cluster, test_hub, test_site, test_devices.
 ELSEWHERE = re.compile(
     r"faceattr (serve|push)|--engine ray|hf://|s3://|--to web|--web-runtime|https?://|KERAS_BACKEND"
-    r"|^(docker|ray|curl|aws|export|git) |http\.server|HF_"
+    r"|^(docker|ray|curl|aws|export|git|hf) |KERAS_DIST|import (requests|ray)|pyspark|http\.server|HF_"
 )
 IS_CAMERA = re.compile(r"^faceattr live$|live\.watch\(0\)")  # no camera here
 QUICK = ["--epochs", "frozen=1,finetune=0", "--augment-repeats", "0"]  # appended to trainings
@@ -131,7 +131,7 @@ def test_no_reason_is_left_over():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("code", [c for c in programs() if not IS_CAMERA.search(c.text)], ids=str)
+@pytest.mark.parametrize("code", [c for c in programs() if not why_not_run(c.text)], ids=str)
 def test_a_program_of_a_page_runs(code, folder, quick):
     crops = np.zeros((2, 48, 48, 3), "uint8")
     contents = [(folder / name).read_bytes() for name in ("a.jpg", "b.jpg")]
