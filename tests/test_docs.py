@@ -52,7 +52,8 @@ NOT_RUN = {
 # Other machines and servers: test_serve, test_cluster, test_hub, test_site, test_devices.
 ELSEWHERE = re.compile(
     r"faceattr (serve|push)|--engine ray|hf://|s3://|--to web|--web-runtime|https?://|KERAS_BACKEND"
-    r"|^(docker|ray|curl|aws|export|git|hf) |KERAS_DIST|import (requests|ray)|pyspark|http\.server|HF_"
+    r"|^(docker|ray|curl|aws|export|git|hf) |KERAS_DIST|import (requests|ray)|pyspark"
+    r"|http\.server|HF_"
 )
 IS_CAMERA = re.compile(r"^faceattr live$|live\.watch\(0\)")  # no camera here
 QUICK = ["--epochs", "frozen=1,finetune=0", "--augment-repeats", "0"]  # appended to trainings
