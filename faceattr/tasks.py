@@ -52,6 +52,11 @@ class Task:
                 f"Received: {list(self.classes)}"
             )
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What a table calls the answer, its probability, and that of each class."""
+        return self.name, f"{self.name}_prob", *(f"{self.name}:{name}" for name in self.classes)
+
     def index(self, label: str) -> int:
         """The position of `label` among the classes; common other spellings are understood.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from faceattr.cli.console import Terminal
 from faceattr.cli.options import (
+    RUNTIMES,
     add_reading_options,
     add_tta,
     command,
@@ -37,7 +38,7 @@ def add_command(commands) -> None:
     add(
         "--runtime",
         dest="engine",
-        choices=("auto", "keras", "litert"),
+        choices=RUNTIMES,
         help="keras (default): the network itself; litert: the fast copy inside the model file, by "
         "which label, live and serve answer; auto: the copy where there is one",
     )

@@ -104,9 +104,10 @@ def _watch(source="0", quiet=False, **given) -> int:
 def _serve(quiet=False, **given) -> int:
     if typed := [name for name in IN_A_WINDOW if name in given]:
         raise ValueError(CANNOT.format(", ".join(typed)))
-    from faceattr.live.web import PageAddress, require_web, serve
+    from faceattr.live.web import PageAddress, serve
+    from faceattr.serving.address import require_web
 
-    require_web()
+    require_web("The page", "websockets")
     how, switched_on = _budget_and_smoothing(given), _taken(given, ("bars", "blur", "mirror"))
     address = PageAddress(**_taken(given, ("host", "port")))
     console = Console(stderr=True, quiet=quiet, highlight=False)

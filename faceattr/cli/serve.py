@@ -48,13 +48,12 @@ LIMITS = ("max_bytes", "max_pixels", "max_faces", "max_images", "queue")
 
 def serve(quiet=False, **given) -> int:
     """Answer HTTP requests: POST /analyze and /analyze/batch, GET /health, /model and / (help)."""
-    from faceattr.serving.address import Address, checked_token
+    from faceattr.serving.address import Address, checked_token, require_web
     from faceattr.serving.limits import Limits
-    from faceattr.serving.server import require_web
     from faceattr.serving.server import serve as run
 
     # What is typed wrongly shall be told before the model is opened.
-    require_web()
+    require_web("The server", "python_multipart")
     bounds = {name: given.pop(name) for name in LIMITS if name in given}
     if "timeout" in given:
         bounds["seconds"] = duration(given.pop("timeout"))

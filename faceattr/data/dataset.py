@@ -245,12 +245,19 @@ class LabeledDataset:
     def masks(self) -> Mapping[str, np.ndarray]:
         """By task, what each row counts in its loss, ``(n,)``: 0 where the task is unknown."""
         balanced = self.targets.keys() - self.soft if self.balance == "weights" else ()
-        weights = [self.source_weights.get(str(name), 1.0) for name in self.sources]
-        by_row = np.array(weights, "float32") if self.source_weights else np.float32(1)
-        return {
-            name: by_row * (row_weights(target) if name in balanced else mask(target))
+        found = {
+            name: row_weights(target) if name in balanced else mask(target)
             for name, target in self.targets.items()
         }
+        if not self.source_weights:
+            return found
+        weights = self.by_source(self.source_weights, 1.0)
+        return {name: weights * of for name, of in found.items()}
+
+    def by_source(self, values: Mapping[str, float], usual: float) -> np.ndarray:
+        """For each row its source's value, `usual` where there is none, ``float32`` ``(n,)``."""
+        found = [values.get(example.source, usual) for example in self.examples]
+        return np.array(found, "float32")
 
     @property
     def sampling_weights(self) -> np.ndarray:
@@ -311,9 +318,7 @@ def smooth_labels(
 
     `usual` is the share of the sources that `by_source` does not name. Unknown rows stay zero.
     """
-    shares = np.array([by_source.get(str(name), usual) for name in rows.sources], "float32")[
-        :, None
-    ]
+    shares = rows.by_source(by_source, usual)[:, None]
     targets = {
         name: (1 - shares) * target + shares / target.shape[1] * mask(target)[:, None]
         for name, target in rows.targets.items()

@@ -226,10 +226,8 @@ def _about(
 
 
 def _columns(tasks: Sequence[Task]) -> list[str]:
-    columns = ["time", "frame", "track", "x0", "y0", "x1", "y1", "detection"]
-    for task in tasks:
-        columns += [task.name, f"{task.name}_prob", *(f"{task.name}:{c}" for c in task.classes)]
-    return columns
+    place = ("time", "frame", "track", "x0", "y0", "x1", "y1", "detection")
+    return [*place, *(column for task in tasks for column in task.columns)]
 
 
 def _index(name: str, description: Description) -> str:

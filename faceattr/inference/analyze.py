@@ -42,12 +42,11 @@ def analyze(
     """
     attributes = _opened(**{name: _Kept(value) for name, value in load.items()})
     how = {"bgr": bgr, "allow_urls": allow_urls}
+    given: Any = images  # a union, of which mypy chooses no overload
+    if not as_frame:
+        return attributes(given, **how)
     several = isinstance(images, list | tuple)
-    given: Sequence[Any] = images if several else [images]  # type: ignore[assignment]
-    if as_frame:
-        return attributes.label_batch(given, **how).to_pandas()
-    found = attributes(list(given), **how)
-    return found if several else found[0]
+    return attributes.label_batch(given if several else [given], **how).to_pandas()
 
 
 class _Kept:

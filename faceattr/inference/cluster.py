@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from faceattr.detection.yunet import cached_yunet
+from faceattr.files import require_package
 from faceattr.images.load import MAX_PIXELS, PathLike, checked_limit
 from faceattr.inference import storage
 from faceattr.inference.label import Started
@@ -29,7 +30,6 @@ from faceattr.inference.parts import (
     PartReport,
     Parts,
     in_parts,
-    place_of,
     report_of,
 )
 from faceattr.inference.pipeline import StageTimes
@@ -130,7 +130,7 @@ def label_to(
             nothing is done then; or a machine lacks what the job needs.
         KeyboardInterrupt: The parts that were written stay, and `resume` goes on.
     """
-    runtime.require_package("ray", "ray", "A job on a cluster")
+    require_package("ray", "ray", "A job on a cluster")
     options = TableOptions(resume=resume, retry_unreadable=retry_unreadable, overwrite=overwrite)
     checked_limit(max_pixels)
     if part_size < 1:
@@ -194,8 +194,6 @@ class _Run:
         self._progress.show(Started(files, skipped))
         summary = Summary(resumed=len(done))
         self._follow(_reports(left, self._job, count, cpus, workers.gpus), summary)
-        self._run |= summary.counts()
-        self._write_page(finished=True)
         self._parts.end()
         return summary
 
@@ -225,14 +223,14 @@ class _Run:
             summary.end(StageTimes(dict(summary.stages)), interrupted=not is_whole)
             at_work = round(max(clocks) - min(clocks), 2) if clocks else 0.0
             self._run |= {"ended": now(), **summary.counts(), "seconds_at_work": at_work}
-            self._write_page(finished=False)
+            self._write_page(finished=is_whole)
 
     def _done(self) -> set[str]:
         """The inputs in finished parts, which are counted as well."""
         done: set[str] = set()
         for _, table in self._parts.finished(self._columns):
             self._count(report_of(table))
-            done.update(map(place_of, table["path"].unique().to_pylist()))
+            done.update(map(storage.place_of, table["path"].unique().to_pylist()))
         return done
 
     def _count(self, report: PartReport) -> None:

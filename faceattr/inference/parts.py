@@ -320,11 +320,6 @@ def report_of(table: pyarrow.Table) -> PartReport:
     return PartReport(**found)
 
 
-def place_of(name: str) -> str:
-    """What two spellings of an input have in common."""
-    return name if storage.is_remote(name) else os.path.abspath(name)
-
-
 def in_parts(
     files: Iterator[InputFile], size: int, is_done: Callable[[str], bool]
 ) -> Iterator[Part]:
@@ -332,7 +327,7 @@ def in_parts(
     paths: list[bytes] = []
     number = 0
     for place, file in enumerate(files):
-        if is_done(place_of(file.name)):
+        if is_done(storage.place_of(file.name)):
             continue
         number = place // size if not paths else number
         paths.append(os.fsencode(file.path))

@@ -58,7 +58,7 @@ class Places:
         for place in self.inputs:
             for file in self._behind(place):
                 if may_repeat:
-                    key = file.path if storage.is_remote(file.path) else os.path.abspath(file.path)
+                    key = storage.place_of(file.path)
                     if key in seen:
                         continue
                     seen.add(key)

@@ -66,8 +66,7 @@ def columns(tasks: Sequence[Task]) -> dict[str, type]:
     """
     names: dict[str, type] = dict(PLACE)
     for task in tasks:
-        own: dict[str, type] = {task.name: str, f"{task.name}_prob": float}
-        own |= {f"{task.name}:{name}": float for name in task.classes}
+        own: dict[str, type] = {**dict.fromkeys(task.columns, float), task.name: str}
         if taken := own.keys() & (names.keys() | REMARKS.keys()):
             raise ValueError(f"The table has a column {taken.pop()!r} already; rename that task.")
         names |= own

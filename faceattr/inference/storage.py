@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from faceattr.files import replace_durably
 from faceattr.images.fetch import is_url
 
 if TYPE_CHECKING:
@@ -27,6 +28,11 @@ NOISE = re.compile(r"\s*\(Request ID: \S+\)|\s*Detail: .*$|\[Errno \d+\] ", re.D
 def is_remote(place: str) -> bool:
     """Whether a place is in an object store rather than in a folder."""
     return ADDRESS.match(place) is not None and not is_url(place)
+
+
+def place_of(name: str) -> str:
+    """What two spellings of an input have in common."""
+    return name if is_remote(name) else os.path.abspath(name)
 
 
 def join(folder: str, name: str) -> str:
@@ -79,19 +85,26 @@ def write(place: str, content: bytes) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    system, path = _opened(place)
-    part = path if is_remote(place) else f"{path}.{uuid.uuid4().hex}.part"
     with _told(place, "written"):
-        system.create_dir(os.path.dirname(path), recursive=True) if part != path else None
-        try:
-            with system.open_output_stream(part) as file:
-                file.write(content)
-            if part != path:
-                os.replace(part, path)
-        finally:
-            if part != path:
-                with contextlib.suppress(OSError):
-                    os.unlink(part)
+        if not is_remote(place):
+            _write_here(os.path.abspath(place), content)
+            return
+        system, path = _opened(place)
+        with system.open_output_stream(path) as file:
+            file.write(content)
+
+
+def _write_here(path: str, content: bytes) -> None:
+    # Two workers may write one file at once: each has a name of its own until it is whole.
+    part = f"{path}.{uuid.uuid4().hex}.part"
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    try:
+        with open(part, "wb") as file:
+            file.write(content)
+        replace_durably(part, path)
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(part)
 
 
 def delete(place: str) -> None:

@@ -169,11 +169,8 @@ class Timeline:
 
 
 def timeline_columns(tasks: Sequence[Task]) -> list[str]:
-    columns = ["time", "frame", "track", "x0", "y0", "x1", "y1", "detection"]
-    for task in tasks:
-        columns += [task.name, f"{task.name}_prob"]
-        columns += [f"{task.name}:{name}" for name in task.classes]
-    return columns
+    place = ("time", "frame", "track", "x0", "y0", "x1", "y1", "detection")
+    return [*place, *(column for task in tasks for column in task.columns)]
 
 
 def _row(frame: Frame, face: LiveFace, tasks: Sequence[Task]) -> list[Any]:

@@ -28,9 +28,16 @@ from faceattr.inference.predictor import FaceAttributes
 from faceattr.live.face_tracker import FaceTracker, FrameResult, InferenceBudget
 from faceattr.live.outputs import timeline_columns
 from faceattr.live.tracking import LiveFace, Smoothing
-from faceattr.model.runtime import require_package
 from faceattr.progress import SILENT, Progress, suppress_stderr
-from faceattr.serving.address import LOCAL_NAMES, Address, header, is_named, is_own, is_same
+from faceattr.serving.address import (
+    LOCAL_NAMES,
+    Address,
+    header,
+    is_named,
+    is_own,
+    is_same,
+    page_headers,
+)
 
 MOST_BYTES, MOST_PIXELS = 4 << 20, 16_000_000
 NO_JPEG = "What was sent is no JPEG image."
@@ -113,15 +120,7 @@ MOST_PAGES = 4
 IDLE_SECONDS, IDLE = 60.0, 4000
 # What the page needs before it can show why it is refused; there is nothing secret in it.
 FILES = ("page.js", "socket.js", "draw.js", "page.css")
-# Nothing from elsewhere is loaded, and nothing goes anywhere else.
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src 'self' blob: data:; media-src blob:; connect-src 'self'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
+HEADERS = page_headers("img-src 'self' blob: data:; media-src blob:")
 
 
 @dataclass(frozen=True)
@@ -170,12 +169,6 @@ def serve(
     uvicorn.run(
         app, host=address.host, port=address.port, log_level="error", ws_max_size=MOST_BYTES
     )
-
-
-def require_web() -> None:
-    """Raises ValueError, with the cure, where the extra ``web`` is not installed."""
-    for package in ("starlette", "uvicorn", "websockets"):
-        require_package(package, "web", "The page")
 
 
 def application(

@@ -14,9 +14,7 @@ import numpy as np
 from faceattr.model.file import Description
 
 if TYPE_CHECKING:
-    import keras
-
-    from faceattr.model.runtime import ExportedModel
+    from faceattr.model.runtime import Predictor
 
 # "uniform", "natural" or the name of a source; or shares by class.
 Prior = str | Mapping[str, float]
@@ -81,13 +79,11 @@ class WithPriors:
     """A model whose answers are put to other class shares.
 
     Args:
-        model: A Keras model or an `ExportedModel`.
+        model: What answers.
         ratios: Of `log_ratios`; other heads answer as before.
     """
 
-    def __init__(
-        self, model: keras.Model | ExportedModel, ratios: Mapping[str, np.ndarray]
-    ) -> None:
+    def __init__(self, model: Predictor, ratios: Mapping[str, np.ndarray]) -> None:
         self._model = model
         self._ratios = ratios
 

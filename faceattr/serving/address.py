@@ -7,6 +7,8 @@ import socket
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from faceattr.files import require_package
+
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")  # as a browser writes them
 SHORTEST_TOKEN = 16  # characters
@@ -51,6 +53,27 @@ class Address:
         name = {"127.0.0.1": "localhost", "0.0.0.0": here, "::": here}
         shown = name.get(self.host, f"[{self.host}]" if ":" in self.host else self.host)
         return f"http://{shown}:{self.port}"
+
+
+def require_web(what: str, *more: str) -> None:
+    """Raises ValueError, with the cure, where the extra ``web`` is not installed."""
+    for package in ("starlette", "uvicorn", *more):
+        require_package(package, "web", what)
+
+
+def page_headers(media: str) -> dict[str, str]:
+    """With every answer: nothing from elsewhere is loaded, and nothing goes anywhere else.
+
+    `media` are the rules of the content policy for images and videos.
+    """
+    return {
+        "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+        f"{media}; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'",
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-store",
+    }
 
 
 def checked_token(token: str | None, address: Address) -> str | None:

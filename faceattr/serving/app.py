@@ -17,7 +17,14 @@ from starlette.routing import Route
 
 from faceattr import __version__
 from faceattr.inference.predictor import FaceAttributes
-from faceattr.serving.address import LOCAL_NAMES, header, is_named, is_own, is_same
+from faceattr.serving.address import (
+    LOCAL_NAMES,
+    header,
+    is_named,
+    is_own,
+    is_same,
+    page_headers,
+)
 from faceattr.serving.batcher import Answer, Batcher, QueueFull
 from faceattr.serving.bodies import RETRY, Body, HeldBytes, Refusal, images_of
 from faceattr.serving.limits import Limits
@@ -27,14 +34,7 @@ PAGE = Path(__file__).parent / "page"
 FILES = ("page.js", "page.css")
 # What is told without a token: how one asks, and that the server lives.
 OPEN = ("/", *(f"/{name}" for name in FILES), "/openapi.json", "/health")
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
+HEADERS = page_headers("img-src data:")
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 

@@ -8,7 +8,6 @@ import math
 from PIL import EpsImagePlugin, Image
 
 from faceattr.inference.predictor import FaceAttributes
-from faceattr.model.runtime import require_package
 from faceattr.progress import SILENT, Progress
 from faceattr.serving.address import Address
 from faceattr.serving.batcher import Batcher
@@ -16,12 +15,6 @@ from faceattr.serving.limits import Limits
 
 MOST_CONNECTIONS = 512  # whoever comes then is told to come back
 KEEP_ALIVE = 10  # seconds that a connection may be idle
-
-
-def require_web() -> None:
-    """Raises ValueError, with the cure, where the extra ``web`` is not installed."""
-    for package in ("starlette", "uvicorn", "python_multipart"):
-        require_package(package, "web", "The server")
 
 
 def serve(
