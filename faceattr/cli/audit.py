@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from faceattr.cli.console import Terminal
-from faceattr.cli.options import FOUND, add_reading_options, command, reading_of, start_keras
+from faceattr.cli.data_options import add_reading_options, reading_of
+from faceattr.cli.options import FOUND, command, start_keras
 
 
 def add_command(commands) -> None:

@@ -12,14 +12,8 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainin
 from rich.table import Table
 
 from faceattr.cli.console import ERR, OUT, Terminal
-from faceattr.cli.options import (
-    TASKS,
-    add_label_options,
-    command,
-    label_map_of,
-    names,
-    start_keras,
-)
+from faceattr.cli.data_options import TASKS, add_label_options, label_map_of
+from faceattr.cli.options import command, names, start_keras
 from faceattr.cli.recipe import read_recipes
 from faceattr.cli.train import add_options, network_of, settings_of
 from faceattr.progress import Bar

@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 from faceattr.cli.console import Terminal
-from faceattr.cli.options import (
-    RUNTIMES,
-    add_reading_options,
-    add_tta,
-    command,
-    names,
-    reading_of,
-    start_keras,
-)
+from faceattr.cli.data_options import add_reading_options, reading_of
+from faceattr.cli.options import RUNTIMES, add_tta, command, names, start_keras
 
 
 def add_command(commands) -> None:

@@ -7,7 +7,8 @@ from functools import partial
 from rich.table import Column, Table
 
 from faceattr.cli.console import Terminal, show
-from faceattr.cli.options import add_label_options, command, label_map_of, start_keras
+from faceattr.cli.data_options import add_label_options, label_map_of
+from faceattr.cli.options import command, start_keras
 
 
 def add_command(commands) -> None:

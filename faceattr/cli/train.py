@@ -15,21 +15,23 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from faceattr.cli.console import ERR, OUT, Terminal, show
+from faceattr.cli.data_options import (
+    add_distillation,
+    add_new_heads,
+    add_reading_options,
+    distillation_of,
+    new_heads_of,
+    reading_of,
+)
 from faceattr.cli.fields import add_fields
 from faceattr.cli.options import (
     INTERRUPTED,
     PRIORS,
     Merged,
-    add_distillation,
-    add_new_heads,
-    add_reading_options,
     by_name,
     command,
-    distillation_of,
-    new_heads_of,
     old_names,
     pairs,
-    reading_of,
     start_keras,
 )
 from faceattr.cli.recipe import merge_options, read_recipe
