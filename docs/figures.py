@@ -27,16 +27,19 @@ SETS = {"fer2013": "FER2013", "affectnet": "AffectNet (part)", "expw": "ExpW"}
 SETS |= {"utkface": "UTKFace", "celeba": "CelebA (part)", "aaf": "All-Age-Faces"}
 
 
-def record(name: str, command: str, columns: list[str], rows: list[list[str]], **more: Any) -> None:
-    """Note a table in docs/figures.json, with the commit that measured it.
+def record(
+    into: Path, name: str, command: str, columns: list[str], rows: list[list[str]], **more: Any
+) -> None:
+    """Note a table in a file like docs/figures.json, with the commit that measured it.
 
     Args:
+        into: The file. What it says of other tables stays.
         name: What the mark in a page calls it.
         command: What measures it again.
         columns, rows: The table, as it is printed.
         **more: ``model``, the SHA-256 of the model file that was measured, where one was.
     """
-    known = json.loads(RECORDED.read_text(encoding="utf-8")) if RECORDED.exists() else {}
+    known = json.loads(into.read_text(encoding="utf-8")) if into.exists() else {}
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],
         cwd=ROOT,
@@ -53,7 +56,7 @@ def record(name: str, command: str, columns: list[str], rows: list[list[str]], *
         "columns": columns,
         "rows": rows,
     }
-    RECORDED.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    into.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -231,8 +231,11 @@ def test_fine_tuning_on_own_data_is_measured(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     expressions(tmp_path / "fer", 500, ("happy", "sad", "surprise"))
     people(tmp_path / "utk", 2000)
-    start(monkeypatch, bench("own_data"), tmp_path / "fer", tmp_path / "utk", tmp_path / "out")
+    folders = [tmp_path / name for name in ("fer", "utk", "out")]
+    figures = tmp_path / "figures.json"
+    start(monkeypatch, bench("own_data"), *folders, "--figures", figures)
     assert "'120'" in capsys.readouterr().out
+    assert len(json.loads(figures.read_text())["own_data"]["rows"]) == 3
 
 
 @pytest.mark.slow
