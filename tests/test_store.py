@@ -89,7 +89,7 @@ def test_a_run_killed_while_writing_costs_only_the_last_crops(
     del whole
     content = (folder / "32-3.crops").read_bytes()
     (folder / "32-3.crops").write_bytes(content[: len(content) - crops_lost])
-    with sqlite3.connect(folder / DATABASE) as database:
+    with closing(sqlite3.connect(folder / DATABASE)) as database, database:
         database.execute("DELETE FROM rows WHERE place >= ?", (5 - keys_lost,))
     again = cache_crops(examples, RULE, folder)
     np.testing.assert_array_equal(again.array[again.rows], expected)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
+from inspect import getdoc
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -49,8 +50,8 @@ def kind_of(hint: Any) -> dict[str, Any]:
 
 def help_texts(record: type) -> dict[str, str]:
     """By field, the first sentence that the docstring says of it, and its default."""
-    section = (record.__doc__ or "").partition("Args:\n")[2]
-    found = re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", section, re.MULTILINE)
+    section = (getdoc(record) or "").partition("Args:\n")[2]
+    found = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
     defaults = {field.name: field.default for field in fields(record)}
     return {name: _help(text, defaults.get(name, MISSING)) for name, text in found}
 

@@ -164,7 +164,7 @@ def open_store(folder: Path) -> Iterator[Store]:
     path, can_write = folder / DATABASE, os.access(folder, os.W_OK)
     address = f"{path.resolve().as_uri()}?{'mode=rwc' if can_write else 'mode=ro&immutable=1'}"
     try:
-        with closing(sqlite3.connect(address, PATIENCE, uri=True)) as database:
+        with closing(sqlite3.connect(address, timeout=PATIENCE, uri=True)) as database:
             database.isolation_level = None
             if can_write:
                 database.executescript(TABLES)

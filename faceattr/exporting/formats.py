@@ -113,6 +113,11 @@ def _saved_model(model: keras.Model, path: Path, side: int) -> None:
 
 
 def _openvino(model: keras.Model, path: Path, side: int) -> None:
+    import tensorflow
+    from openvino.frontend.tensorflow import utils
+
+    # OpenVINO asks by exec() inside a function, after which Python 3.13 knows no local name.
+    utils.get_environment_setup = lambda _: {"tensorflow": tensorflow.__version__}
     _export(model, path, side, "openvino")
 
 
