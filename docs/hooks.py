@@ -50,6 +50,20 @@ def on_page_markdown(markdown: str, page, **_: object) -> str:
     return in_site(markdown, Path("docs", page.file.src_uri))
 
 
+def on_page_content(html: str, **_: object) -> str:
+    """Pictures that stand alone get their description as a caption, cells what a phone needs."""
+    picture = r'<p>(<img alt="([^"]+)"(?![^>]*align=)[^>]*>)</p>'
+    html = re.sub(picture, r"<figure>\1<figcaption>\2</figcaption></figure>", html)
+    return re.sub(r"<td([^>]*)>(.*?)</td>", _for_phones, html, flags=re.DOTALL)
+
+
+def _for_phones(cell: re.Match[str]) -> str:
+    """No line ends before %, and style.css gives long texts a width in which they can be read."""
+    text = re.sub(r"(\d) %", r"\1&nbsp;%", cell[2])
+    is_long = len(re.sub("<.*?>", "", text)) > 60
+    return f"<td{cell[1]}{' class=long' * is_long}>{text}</td>"
+
+
 def in_site(markdown: str, at: Path) -> str:
     """A page's text with the links that its file at `at` has, as links within the site."""
 
