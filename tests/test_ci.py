@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,8 +34,7 @@ def test_all_extras_are_in_the_extra_that_the_gate_installs():
 
 def test_the_versions_of_the_gate_are_within_the_bounds():
     """`bash .ci/lock` writes them anew."""
-    lines = (ROOT / ".ci/constraints.txt").read_text().splitlines()
-    locked = [line.split(" ;")[0].split("==") for line in lines if "==" in line]
+    locked = versions_of("constraints.txt")
     about = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     asked = [*about["dependencies"], *chain(*about["optional-dependencies"].values())]
     for needed in map(Requirement, asked):
@@ -42,6 +42,20 @@ def test_the_versions_of_the_gate_are_within_the_bounds():
         versions = [version for one, version in locked if one == name]
         assert name == "faceattr" or versions, needed
         assert all(one in needed.specifier for one in versions), needed
+
+
+def versions_of(lock):
+    lines = (ROOT / ".ci" / lock).read_text().splitlines()
+    return [line.split(" ;")[0].split("==") for line in lines if "==" in line]
+
+
+def test_the_lowest_versions_that_are_tested_are_the_bounds():
+    """`bash .ci/lock` writes them anew."""
+    tested = dict(versions_of("lowest.txt"))
+    about = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for needed in map(Requirement, about["dependencies"]):
+        (lowest,) = (Version(one.version) for one in needed.specifier if one.operator == ">=")
+        assert Version(tested[needed.name]).release[: len(lowest.release)] == lowest.release
 
 
 @pytest.mark.parametrize(
