@@ -54,14 +54,22 @@ def on_page_content(html: str, **_: object) -> str:
     """Pictures that stand alone get their description as a caption, cells what a phone needs."""
     picture = r'<p>(<img alt="([^"]+)"(?![^>]*align=)[^>]*>)</p>'
     html = re.sub(picture, r"<figure>\1<figcaption>\2</figcaption></figure>", html)
-    return re.sub(r"<td([^>]*)>(.*?)</td>", _for_phones, html, flags=re.DOTALL)
+    return re.sub(r"<(t[dh])([^>]*)>(.*?)</\1>", _for_phones, html, flags=re.DOTALL)
 
 
 def _for_phones(cell: re.Match[str]) -> str:
-    """No line ends before %, and style.css gives long texts a width in which they can be read."""
-    text = re.sub(r"(\d) %", r"\1&nbsp;%", cell[2])
+    """No line ends before % or within an option, but after | , = and /; long texts get a class, by
+    which style.css gives them a width in which they can be read."""
+    name, attributes, text = cell.groups()
+    text = re.sub(r"(\d) %", r"\1&nbsp;%", text)
     is_long = len(re.sub("<.*?>", "", text)) > 60
-    return f"<td{cell[1]}{' class=long' * is_long}>{text}</td>"
+    text = re.sub(r"(?<=<code>).*?(?=</code>)", _code_for_phones, text)
+    return f"<{name}{attributes}{' class=long' * is_long}>{text}</{name}>"
+
+
+def _code_for_phones(code: re.Match[str]) -> str:
+    breaks = re.sub(r"([|,=/])(?=.)", r"\1<wbr>", code[0])
+    return re.sub(r"--[\w-]+", r"<span class=whole>\g<0></span>", breaks)
 
 
 def in_site(markdown: str, at: Path) -> str:

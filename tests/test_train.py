@@ -91,6 +91,8 @@ def test_disjoint_sets_make_one_self_describing_model(data, whole_report, capsys
     )
     printed = capsys.readouterr().out
     left_out = "left out: 1 (column age: numbers, not class names)"
+    written = f"  -> {data / 'my.keras'}\n  -> {data / 'my.training/report.html'}\n"
+    assert printed.endswith(written)
     for told in ("50 faces: 40 train, 10 val", "shade", "blue", "frozen", "finetune", left_out):
         assert told in printed
     model, description = model_file.load(data / "my.keras")
@@ -110,7 +112,8 @@ def test_evaluate_scores_a_file_and_writes_what_it_found(data, toy, capsys):
     capsys.readouterr()
     places = f"{data / 'my.keras'} {data / 'tints.csv'} --cache {data / 'cache'}".split()
     assert cli.main(["evaluate", *places, "-o", str(data / "report")]) == 0
-    assert "tint" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "tint" in printed and printed.endswith(f"  -> {data / 'report/report.html'}\n")
     scores = json.loads((data / "report/scores.json").read_text())
     assert list(scores) == ["tint"]
     assert scores["tint"]["n"] == 30  # no row says of which split it is, so all are scored

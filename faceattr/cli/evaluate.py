@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from faceattr.cli.console import Terminal
+from pathlib import Path
+
+from faceattr.cli.console import OUT, Terminal
 from faceattr.cli.data_options import add_reading_options, reading_of
 from faceattr.cli.options import RUNTIMES, add_tta, command, names, start_keras
 
@@ -51,4 +53,6 @@ def evaluate(model, sources, **given) -> int:
     from faceattr.evaluation.evaluate import evaluate as run
 
     run(model, sources, **reading_of(given), progress=Terminal())
+    if folder := given.get("output"):
+        OUT.print(f"  -> {Path(folder, 'report.html')}")
     return 0

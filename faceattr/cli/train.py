@@ -333,6 +333,8 @@ def print_result(result) -> None:
     if result.changes:
         print_changes(result.changes)
     show(result.evaluation)
+    OUT.print(f"  -> {result.model}")
+    OUT.print(f"  -> {result.model.with_suffix('.training') / 'report.html'}")
 
 
 def print_changes(found: Sequence) -> None:

@@ -116,7 +116,7 @@ def _openvino(model: keras.Model, path: Path, side: int) -> None:
     import tensorflow
     from openvino.frontend.tensorflow import utils
 
-    # OpenVINO asks by exec() inside a function, after which Python 3.13 knows no local name.
+    # OpenVINO imports and deletes a local name by evaluated text, which Python 3.13 does not find.
     utils.get_environment_setup = lambda _: {"tensorflow": tensorflow.__version__}
     _export(model, path, side, "openvino")
 
