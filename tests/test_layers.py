@@ -1,6 +1,7 @@
 """Imports point one way: each layer knows only the ones that stand before it."""
 
 import ast
+import re
 from pathlib import Path
 
 import faceattr
@@ -71,3 +72,15 @@ def test_imports_point_one_way():
     ]
     assert not wrong
     assert ("data", "images") in {(layer, target) for layer, target, _ in edges()}
+
+
+def test_the_page_about_the_code_names_what_there_is():
+    page = (PACKAGE.parent / "docs/architecture.md").read_text(encoding="utf-8")
+    for path in re.findall(r"`([a-z_]+/[a-z_/]+\.(?:py|js))`", page):
+        assert (PACKAGE / path).is_file() or (PACKAGE.parent / path).is_file(), path
+    named = re.findall(r"((?:`\w+`, )*`\w+`) in `([\w/]+\.py)`", page)
+    assert len(named) > 10
+    for names, path in named:
+        text = (PACKAGE / path).read_text(encoding="utf-8")
+        for name in re.findall(r"\w+", names):
+            assert re.search(rf"^ *(?:class |def )?{name}\b[(:= ]", text, re.M), (name, path)
