@@ -6,7 +6,9 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -23,6 +25,7 @@ from faceattr.data.near_duplicates import (
     NOT_IN_TRAIN,
     mark_near_duplicates,
 )
+from faceattr.evaluation import plots
 from faceattr.evaluation.calibration import unseen
 from faceattr.evaluation.groups import near_duplicate_groups, score_groups
 from faceattr.evaluation.report import Evaluation, write_report
@@ -300,3 +303,16 @@ def test_rows_with_a_near_duplicate_in_train_neither_choose_nor_calibrate():
     assert fresh.targets["tint"][:8].any(axis=1).all()
     alone = unseen(replace(rows, targets={"mood": mood}))
     assert len(alone) == 25
+
+
+def test_a_confusion_matrix_can_be_read():
+    """No title leaves the picture, and no number has the colour of its cell."""
+    tasks = [Task("few", ("a", "b")), Task("many", tuple("abcdefghi"))]
+    shares = {"few": np.array([[0.6, 0.4], [0.45, 0.55]]), "many": np.full((9, 9), 1 / 9)}
+    scores = {name: SimpleNamespace(n=9, accuracy=0.5, shares=of) for name, of in shares.items()}
+    figure = plots.confusions(scores, tasks)
+    figure.savefig(BytesIO())
+    for axis in figure.axes:
+        assert axis.title.get_window_extent().y1 <= figure.bbox.y1
+        for text in axis.texts:
+            assert text.get_color() == ("white" if int(text.get_text()) > 50 else "black")

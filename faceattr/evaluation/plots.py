@@ -62,13 +62,15 @@ def confusions(scores: Mapping[str, Score], tasks: Sequence[Task]) -> Figure:
     """One confusion matrix per task side by side: shares of the true class, in per cent."""
     drawn = [task for task in tasks if task.name in scores and scores[task.name].n]
     widths = [1.6 + 0.55 * len(task.classes) for task in drawn]
-    figure = Figure(figsize=(sum(widths) + 0.5, max(widths)), layout="constrained")
+    figure = Figure(figsize=(sum(widths) + 0.5, max(widths) + 0.5), layout="constrained")
     axes = figure.subplots(1, len(drawn), width_ratios=widths, squeeze=False)[0]
     for axis, task in zip(axes, drawn, strict=True):
         found, names = scores[task.name], list(task.classes)
         display = metrics.ConfusionMatrixDisplay(100 * found.shares, display_labels=names)
         display.plot(ax=axis, cmap="Blues", values_format=".0f", colorbar=False)
         display.im_.set_clim(0, 100)
+        for text, share in zip(display.text_.flat, found.shares.flat, strict=True):
+            text.set_color("white" if share > 0.5 else "black")
         axis.tick_params(axis="x", rotation=60)
         title = f"{task.name}: {found.accuracy:.1%} of {found.n}"
         axis.set(title=title, xlabel="answered", ylabel="true")
