@@ -28,7 +28,8 @@ from faceattr.data.near_duplicates import (
 from faceattr.evaluation import plots
 from faceattr.evaluation.calibration import unseen
 from faceattr.evaluation.groups import near_duplicate_groups, score_groups
-from faceattr.evaluation.report import Evaluation, write_report
+from faceattr.evaluation.metrics import ClassScore
+from faceattr.evaluation.report import Evaluation, _few_rows, write_report
 from faceattr.images.crop import CropRule
 from faceattr.model.file import Description
 from faceattr.tasks import Task
@@ -316,3 +317,12 @@ def test_a_confusion_matrix_can_be_read():
         assert axis.title.get_window_extent().y1 <= figure.bbox.y1
         for text in axis.texts:
             assert text.get_color() == ("white" if int(text.get_text()) > 50 else "black")
+
+
+def test_classes_without_a_row_share_one_sentence():
+    classes = [
+        ClassScore(name, n, 0.5, (0.4, 0.6), 0.5, 0.5)
+        for name, n in zip("abc", (0, 30, 0), strict=True)
+    ]
+    (said,) = _few_rows(SimpleNamespace(task="age", classes=classes))
+    assert said.startswith("age: there is no row of a, c, so nothing is known of them; ")

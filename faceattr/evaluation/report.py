@@ -124,14 +124,15 @@ class Evaluation:
 
 
 def _few_rows(score: Score) -> Iterator[str]:
+    if unknown := [found.name for found in score.classes if not found.n]:
+        it = "it" if len(unknown) == 1 else "them"
+        yield (
+            f"{score.task}: there is no row of {', '.join(unknown)}, so nothing is known of {it}; "
+            "balanced accuracy and macro F1 are over the other classes."
+        )
     for found in score.classes:
         low, high = found.interval
-        if not found.n:
-            yield (
-                f"{score.task}: there is no row of {found.name}, so nothing is known of it; "
-                "balanced accuracy and macro F1 are over the other classes."
-            )
-        elif found.has_few:
+        if found.n and found.has_few:
             yield (
                 f"{score.task}: {found.name} has only {found.n} "
                 f"row{'s' * (found.n > 1)}; its recall of {found.recall:.0%} may in truth be "
