@@ -243,7 +243,13 @@ def test_a_client_that_never_asks_is_left(said, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "said", [b"", b"POST /analyze HT", b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n"]
+    "said",
+    [
+        b"",
+        b"POST /analyze HT",
+        b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"POST /analyze HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 10\r\n\r\nab",
+    ],
 )
 def test_connections_that_ask_nothing_crowd_nobody_out(said, monkeypatch):
     monkeypatch.setattr(protocol, "MOST_CONNECTIONS", 4)

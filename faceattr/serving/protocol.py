@@ -27,7 +27,7 @@ def bounds() -> dict[str, Any]:
 class BoundedProtocol(H11Protocol):
     """Closes a connection whose next request does not begin; bodies have a limit of their own.
 
-    Where there are too many connections, those that ask nothing make room.
+    Where there are too many connections, those whose request has not come whole make room.
     """
 
     def connection_made(self, transport) -> None:
@@ -43,14 +43,16 @@ class BoundedProtocol(H11Protocol):
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request is under way, or none has come whole."""
+        """Whether no request is under way."""
         return self.cycle is None or self.cycle.response_complete
 
     def _make_room(self) -> None:
-        """Close the connection that has been idle for longest, if one is idle."""
+        """Close the connection that has kept the server waiting for longest, if there is one."""
         others = (one for one in self.connections if isinstance(one, BoundedProtocol))
-        idle = (one for one in others if one is not self and one.is_idle)
-        if longest := min(idle, key=lambda one: one._since, default=None):
+        waiting = (
+            one for one in others if one is not self and (one.is_idle or one.cycle.more_body)
+        )
+        if longest := min(waiting, key=lambda one: one._since, default=None):
             self.connections.discard(longest)  # uvicorn counts it until it is gone
             longest.transport.close()
 
