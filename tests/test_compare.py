@@ -111,7 +111,9 @@ def test_on_a_full_disk_the_results_of_a_run_are_added_whole_or_not_at_all(sets,
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert table.read_text() == whole
-    assert len(compare([JOINT], sets, table, seeds=2, perform=perform)) == 2 * len(whole.split()) - 2
+    assert (
+        len(compare([JOINT], sets, table, seeds=2, perform=perform)) == 2 * len(whole.split()) - 2
+    )
 
 
 def test_what_is_read_is_told_before_the_first_run(sets, tmp_path):
