@@ -19,6 +19,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -32,6 +33,7 @@ from worker import outcomes
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 Command = Callable[[Path], list[str]]
+ON_DISK = 250  # folders at once
 SEVERAL = 4  # lines of a message; more is no sentence
 
 
@@ -134,22 +136,16 @@ def _of_checkpoint(made: Path, root: Path) -> Subject:
             "32",
             "--epochs",
         ]
-        given += ["scratch=3", "--batch-size", "8", "--cache", str(folder / "cache"), "--resume"]
+        given += ["scratch=2", "--batch-size", "8", "--cache", str(folder / "cache"), "--resume"]
         return ["train", str(folder / "faces.csv"), "-o", str(folder / "new.keras"), *given]
 
     process = start(tuple(command(folder)), folder)
-    log = folder / "new.training" / "log.csv"
-    while process.poll() is None and not (log.exists() and log.read_text().count("\n") > 1):
+    run = folder / "new.training"
+    while process.poll() is None and not (run / "checkpoint.npz").exists():
         time.sleep(0.01)
     process.kill()
     process.wait()
-    kept = (
-        "checkpoint.npz",
-        "settings.json",
-        "log.csv",
-        *(p.name for p in log.parent.glob("best*")),
-    )
-    names = [f"new.training/{name}" for name in kept]
+    names = [f"new.training/{path.name}" for path in sorted(run.iterdir())]
     return Subject(folder, names, command, lambda folder, outcome: weights_of(folder / "new.keras"))
 
 
@@ -188,13 +184,14 @@ def campaign(name: str, subject: Subject, count: int, seed: int, root: Path) -> 
     if outcome["code"] != 0:
         raise RuntimeError(f"{name}, the whole file: {outcome['err']}")
     expected = subject.answer(whole, outcome) if subject.answer else None
-    folders = list(tries(subject, count, seed, work))
-    commands = [subject.command(folder) for folder, _ in folders]
-    for (folder, how), outcome in zip(folders, outcomes(commands), strict=True):
-        codes[str(outcome["code"])] += 1
-        if fault := _fault(outcome, subject, folder, expected):
-            broken.append({"try": folder.name, "how": how, "fault": fault})
-        shutil.rmtree(folder)
+    all_tries = tries(subject, count, seed, work)
+    while folders := list(islice(all_tries, ON_DISK)):
+        commands = [subject.command(folder) for folder, _ in folders]
+        for (folder, how), outcome in zip(folders, outcomes(commands), strict=True):
+            codes[str(outcome["code"])] += 1
+            if fault := _fault(outcome, subject, folder, expected):
+                broken.append({"try": folder.name, "how": how, "fault": fault})
+            shutil.rmtree(folder)
     seconds = round(time.monotonic() - started)
     return {"count": count, "codes": dict(codes), "seconds": seconds, "broken": broken}
 
@@ -278,7 +275,10 @@ def run(count: int, seed: int, only: Sequence[str] = ()) -> dict:
     with tempfile.TemporaryDirectory("-faceattr", ignore_cleanup_errors=True) as folder:
         root = Path(folder)
         made = subjects(root)
-        found = {name: campaign(name, made[name], count, seed, root) for name in only or made}
+        found = {}
+        for name in only or made:
+            found[name] = campaign(name, made[name], count, seed, root)
+            print(name, json.dumps(found[name]), file=sys.stderr, flush=True)
         return found | {"attacks": attacked(root, root / "made" / "toy.keras")}
 
 
