@@ -253,6 +253,7 @@ def test_a_client_that_never_asks_is_left(said, monkeypatch):
 )
 def test_connections_that_ask_nothing_crowd_nobody_out(said, monkeypatch):
     monkeypatch.setattr(protocol, "MOST_CONNECTIONS", 4)
+    monkeypatch.setattr(protocol, "GRACE", 0.0)
     with served() as port, ExitStack() as stack:
         kept = stack.enter_context(closing(HTTPConnection("127.0.0.1", port, timeout=20)))
         for _ in range(20):
@@ -261,6 +262,17 @@ def test_connections_that_ask_nothing_crowd_nobody_out(said, monkeypatch):
             line = stack.enter_context(socket.create_connection(("127.0.0.1", port), 20))
             line.sendall(said)
             assert ask(port, "/health").status == 200
+
+
+def test_a_connection_that_has_just_come_is_given_time_to_ask(monkeypatch):
+    monkeypatch.setattr(protocol, "MOST_CONNECTIONS", 2)
+    monkeypatch.setattr(protocol, "GRACE", 20.0)
+    with served() as port, ExitStack() as stack:
+        made = [socket.create_connection(("127.0.0.1", port), 20) for _ in range(6)]
+        lines = [stack.enter_context(line) for line in made]
+        for line in lines:
+            line.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert line.recv(100).startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 503 "))
 
 
 def test_with_as_many_at_work_as_there_may_be_the_next_one_is_told(monkeypatch, held):

@@ -210,6 +210,7 @@ def test_idle_pages_make_room_for_others(monkeypatch):
 def test_a_page_that_is_at_work_outlives_connections_that_ask_nothing(monkeypatch):
     monkeypatch.setattr(protocol, "PATIENCE", 0.2)
     monkeypatch.setattr(protocol, "MOST_CONNECTIONS", 4)
+    monkeypatch.setattr(protocol, "GRACE", 0.0)
     with served(of_squares()) as port, ExitStack() as stack:
         page = stack.enter_context(connect(f"ws://127.0.0.1:{port}/look"))
         for _ in range(20):

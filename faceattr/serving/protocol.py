@@ -8,6 +8,7 @@ from typing import Any
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 PATIENCE = 15.0  # seconds in which a connection begins a request; at most twice as many
+GRACE = 0.1  # seconds that a connection has in any case
 MOST_CONNECTIONS = 200  # macOS gives a process 256 open files
 
 
@@ -46,15 +47,20 @@ class BoundedProtocol(H11Protocol):
         """Whether no request is under way."""
         return self.cycle is None or self.cycle.response_complete
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it is the client's turn to say more."""
+        return self.is_idle or self.cycle.more_body
+
     def _make_room(self) -> None:
-        """Close the connection that has kept the server waiting for longest, if there is one."""
+        """Close the connections that have kept the server waiting for longest, until it fits."""
+        latest = self.loop.time() - GRACE
         others = (one for one in self.connections if isinstance(one, BoundedProtocol))
-        waiting = (
-            one for one in others if one is not self and (one.is_idle or one.cycle.more_body)
-        )
-        if longest := min(waiting, key=lambda one: one._since, default=None):
-            self.connections.discard(longest)  # uvicorn counts it until it is gone
-            longest.transport.close()
+        waiting = [one for one in others if one._since < latest and one.is_waiting]
+        surplus = len(self.connections) - MOST_CONNECTIONS
+        for one in sorted(waiting, key=lambda one: one._since)[:surplus]:
+            self.connections.discard(one)  # uvicorn counts it until it is gone
+            one.transport.close()
 
     def _watch(self, transport: asyncio.Transport) -> None:
         self.loop.call_later(PATIENCE, self._check, transport, self.cycle)

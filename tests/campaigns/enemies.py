@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import os
 import socket
 import struct
@@ -21,6 +22,7 @@ from corrupt import corrupted
 from honest import picture
 from inputs import bombs
 
+logging.getLogger("websockets").setLevel(logging.CRITICAL)  # it tells of each broken line
 PATIENCE = 60.0  # seconds for an answer; bombs are looked at
 SHORT = 0.5  # seconds for one that need not come
 FOREIGN = ("evil.example", "localhost.evil.example", "127.0.0.1.nip.example", "0.0.0.0", "[::]")

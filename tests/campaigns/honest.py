@@ -1,7 +1,7 @@
 """An honest client in a process of its own: it asks ten times a second and writes a line each time.
 
-A line has the moment at which it asked and the seconds until the right answer, or none where there
-was no right answer. It ends when its standard input does.
+A line has the moment at which it asked and the seconds until the right answer; or "busy" where it was
+told to come back, or nothing where it got no right answer. It ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ def picture(kind: str) -> bytes:
 
 @dataclass(frozen=True)
 class Asked:
-    """What the client got in a time: answers a second, refusals or wrong answers, the slowest."""
+    """What the client got in a time: answers, how often it was told to come back, or nothing."""
 
     answers: int
     rate: float
+    busy: int
     failed: int
     slowest: float
 
@@ -66,19 +67,21 @@ class Honest:
         """What it got of what it asked in that time."""
         asked = [json.loads(line) for line in list(self._lines)]
         took = [seconds for moment, seconds in asked if began <= moment < ended]
-        good = [seconds for seconds in took if seconds is not None]
+        good = [seconds for seconds in took if isinstance(seconds, float)]
         rate, slowest = len(good) / (ended - began), round(max(good, default=0), 3)
-        return Asked(len(good), rate, len(took) - len(good), slowest)
+        return Asked(len(good), rate, took.count("busy"), took.count(None), slowest)
 
 
 def of_server(host: str, port: int):
     """Asks the server about a picture, by a new connection each time."""
     body = picture("PNG")
 
-    def ask() -> bool:
+    def ask() -> bool | str:
         with closing(HTTPConnection(host, port, timeout=30)) as line:
             line.request("POST", "/analyze", body, {"Content-Type": "image/png"})
             answer = line.getresponse()
+            if answer.status in (429, 503):
+                return "busy"
             return answer.status == 200 and bool(json.loads(answer.read())["faces"])
 
     return ask
@@ -113,7 +116,8 @@ def main(kind: str, host: str, port: str) -> None:
         with suppress(Exception):
             is_right = ask()
         took = time.monotonic() - began
-        print(json.dumps([began, took if is_right else None]), flush=True)
+        told = is_right if is_right == "busy" else took if is_right else None
+        print(json.dumps([began, told]), flush=True)
         due = max(due + BEAT, time.monotonic())  # a beat that is missed is lost
 
 

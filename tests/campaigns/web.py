@@ -5,7 +5,8 @@
 `faceattr serve` and `faceattr live --web` are started with a model whose classes are called like
 HTML. Each kind of enemy tries `count` times, and crowds of twice as many connections ask nothing,
 or very slowly, while an honest client asks ten times a second. Exit code 1 where something is
-answered that should not be, or an honest client is refused or gets less than `KEPT` of its rate.
+answered that should not be, or an honest client gets no or a wrong answer, or less than `KEPT` of its
+rate.
 """
 
 from __future__ import annotations
@@ -110,6 +111,7 @@ def beside(honest: Honest | None) -> Iterator[dict]:
         asked = honest.between(began, time.monotonic() - 1.0)  # later ones may be on their way
         ratio = round(asked.rate / max(quiet.rate, 0.1), 2)
         found |= {"honest_answers": asked.answers, "ratio": ratio, "slowest_s": asked.slowest}
+        found |= {"busy": asked.busy} if asked.busy else {}
         if asked.failed or ratio < KEPT:
             found["broken"].append(f"the honest client keeps {ratio}, {asked.failed} failed")
 
