@@ -116,7 +116,7 @@ def without_token(target: Target, rng: np.random.Generator) -> str | None:
     wrong = str(rng.choice(["", other, token[:place], token + token, token.swapcase(), "é", "%00"]))
     if target.kind == "page":
         query = str(
-            rng.choice(["", f"?token={wrong}", f"?Token={token}", f"?token={wrong}&token={token}"])
+            rng.choice(["", f"?token={wrong}", f"?Token={token}", f"?token={wrong}&token={other}"])
         )
         if rng.random() < 0.5:
             return _must_be_refused(target.handshake(query), query)

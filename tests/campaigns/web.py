@@ -5,8 +5,8 @@
 `faceattr serve` and `faceattr live --web` are started with a model whose classes are called like
 HTML. Each kind of enemy tries `count` times, and crowds of twice as many connections ask nothing,
 or very slowly, while an honest client asks ten times a second. Exit code 1 where something is
-answered that should not be, or an honest client gets no or a wrong answer, or less than `KEPT` of its
-rate.
+answered that should not be, or an honest client gets no or a wrong answer, or less than `KEPT` of
+its rate.
 """
 
 from __future__ import annotations
