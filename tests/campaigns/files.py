@@ -24,7 +24,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from common import fault_of, main
+from common import fault_of, is_time_left, main
 from corrupt import corrupted
 from kills import start, weights_of
 from skimage import data
@@ -186,15 +186,17 @@ def campaign(name: str, subject: Subject, count: int, seed: int, root: Path) -> 
         raise RuntimeError(f"{name}, the whole file: {outcome['err']}")
     expected = subject.answer(whole, outcome) if subject.answer else None
     all_tries = tries(subject, count, seed, work)
-    while folders := list(islice(all_tries, ON_DISK)):
+    while is_time_left() and (folders := list(islice(all_tries, ON_DISK))):
         commands = [subject.command(folder) for folder, _ in folders]
         for (folder, how), outcome in zip(folders, outcomes(commands), strict=True):
             codes[str(outcome["code"])] += 1
             if fault := _fault(outcome, subject, folder, expected):
                 broken.append({"try": folder.name, "how": how, "fault": fault})
             shutil.rmtree(folder)
+            if not is_time_left():
+                break
     seconds = round(time.monotonic() - started)
-    return {"count": count, "codes": dict(codes), "seconds": seconds, "broken": broken}
+    return {"count": codes.total(), "codes": dict(codes), "seconds": seconds, "broken": broken}
 
 
 def _fault(outcome: dict, subject: Subject, folder: Path, expected: object) -> str | None:

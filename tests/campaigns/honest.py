@@ -1,7 +1,7 @@
 """An honest client in a process of its own: it asks ten times a second and writes a line each time.
 
 A line has the moment at which it asked and the seconds until the right answer; or "busy" where it
-was told to come back, or nothing where it got no right answer. It ends when its standard input does.
+was told to come back, or nothing where it got no right answer. It ends with its standard input.
 """
 
 from __future__ import annotations

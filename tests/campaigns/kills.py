@@ -27,7 +27,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from common import FACEATTR, main
+from common import FACEATTR, is_time_left, main
 from skimage import data
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -243,7 +243,7 @@ def campaign(
     rng, work = np.random.default_rng(seed), made.parent / "work"
     expected, seconds = _unbroken(job, made, work)
     done, ends, broken = 0, 0, []
-    while done < kills:
+    while done < kills and is_time_left():
         folder = _fresh(made, work)
         for killed in _until_its_end(job, folder, seconds, rng):
             done += killed is None
