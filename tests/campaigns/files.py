@@ -185,15 +185,15 @@ def campaign(name: str, subject: Subject, count: int, seed: int, root: Path) -> 
     if outcome["code"] != 0:
         raise RuntimeError(f"{name}, the whole file: {outcome['err']}")
     expected = subject.answer(whole, outcome) if subject.answer else None
-    all_tries = tries(subject, count, seed, work)
-    while is_time_left() and (folders := list(islice(all_tries, ON_DISK))):
+    all_tries, began = tries(subject, count, seed, work), time.monotonic()
+    while is_time_left(began) and (folders := list(islice(all_tries, ON_DISK))):
         commands = [subject.command(folder) for folder, _ in folders]
         for (folder, how), outcome in zip(folders, outcomes(commands), strict=True):
             codes[str(outcome["code"])] += 1
             if fault := _fault(outcome, subject, folder, expected):
                 broken.append({"try": folder.name, "how": how, "fault": fault})
             shutil.rmtree(folder)
-            if not is_time_left():
+            if not is_time_left(began):
                 break
     seconds = round(time.monotonic() - started)
     return {"count": codes.total(), "codes": dict(codes), "seconds": seconds, "broken": broken}

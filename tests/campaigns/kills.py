@@ -242,8 +242,8 @@ def campaign(
     """
     rng, work = np.random.default_rng(seed), made.parent / "work"
     expected, seconds = _unbroken(job, made, work)
-    done, ends, broken = 0, 0, []
-    while done < kills and is_time_left():
+    done, ends, broken, began = 0, 0, [], time.monotonic()
+    while done < kills and is_time_left(began):
         folder = _fresh(made, work)
         for killed in _until_its_end(job, folder, seconds, rng):
             done += killed is None
