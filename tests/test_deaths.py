@@ -1,5 +1,6 @@
 """A job that dies at an input goes on, and at last gets past it."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -111,9 +112,12 @@ def test_a_job_that_a_crash_ends_gets_past_the_picture_and_the_video(tmp_path):
     with VideoFile(tmp_path / "z.mp4") as video:
         for second in range(5):
             video.write(draw(1), float(second))
+    here = Path(__file__).parent
+    found = os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")])
+    how = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": found}, "check": False}
     codes = []
     while not codes or (codes[-1] < 0 and len(codes) < 20):
-        run = subprocess.run([sys.executable, "-c", DEADLY], cwd=tmp_path, check=False)
+        run = subprocess.run([sys.executable, "-c", DEADLY], **how)
         codes.append(run.returncode)
     assert codes[-1] == 0 and len(codes) == 1 + 2 * MOST_DEATHS
     rows = pandas.read_csv(tmp_path / "t.csv")
