@@ -23,6 +23,7 @@ import kills
 import long
 import power
 import together
+import web
 
 PACKAGE = Path(__file__).parents[1] / "faceattr"
 # What another process imports warns in its own way.
@@ -87,7 +88,7 @@ def test_broken_inputs_have_rows():
 
 @pytest.mark.slow
 def test_broken_manifests_and_model_files_are_refused_or_answer_as_the_whole_ones():
-    found = files.run(4, seed=7)
+    found = files.run(4, 7, ("manifest", "keras", "onnx", "tflite.json", "cache"))
     assert {name: of["broken"] for name, of in found.items() if of["broken"]} == {}
     assert found["attacks"]["count"] == 3
 
@@ -190,6 +191,28 @@ def test_the_campaign_of_many_at_once_sees_files_that_differ_and_a_page_that_is_
     assert together._fault("x", job, tmp_path, ended, {"x": {"table": "t"}}) == "x: differs"
     assert together._fault("x", job, tmp_path, ended, {"x": {"table": "other"}}) is None
     assert not together.answers(together.free_port())
+
+
+@pytest.mark.slow
+def test_enemies_of_the_server_and_the_page_get_nothing(monkeypatch):
+    monkeypatch.setattr(web, "LONG_ENOUGH", 2.0)
+    monkeypatch.setattr(web, "CROWDED", 2.0)
+    monkeypatch.setattr(web, "KEPT", 0.0)  # other tests use the processors, too
+    found = web.run(12, 7, ("foreign_origin", "without_token", "bodies", "frames", "idle"))
+    assert {name: of["broken"] for name, of in found.items() if of["broken"]} == {}
+    assert found["page: without_token"]["tries"] == 12 and found["serve: idle"]["tries"] == 24
+    assert all(of["honest_answers"] > 1 for of in found.values() if "ratio" in of)
+
+
+def test_the_campaign_of_enemies_sees_what_is_answered():
+    pytest.importorskip("uvicorn", reason="needs faceattr[web]")
+    from use_server import served
+
+    rng = np.random.default_rng(0)
+    for hosts, is_open in ((("127.0.0.1",), False), (None, True)):
+        with served(hosts=hosts) as port:
+            target = web.Target("serve", "127.0.0.1", port)
+            assert bool(web.ENEMIES["foreign_host"][0](target, rng)) == is_open
 
 
 def test_nothing_is_unpickled_or_evaluated():

@@ -12,7 +12,7 @@ from faceattr.cli.compare import certainty, print_results, results_table
 from faceattr.data.sources import ReadingConfig
 from faceattr.progress import Progress
 from faceattr.training import network as network_module
-from faceattr.training.compare import ALONE, Config, Run, RunStarted, train_once
+from faceattr.training.compare import ALONE, Config, Result, Run, RunStarted, train_once
 from faceattr.training.compare import compare as run_compare
 from faceattr.training.config import FROZEN, Network, Settings
 
@@ -92,6 +92,28 @@ def test_a_comparison_goes_on_behind_what_is_finished(sets, tmp_path):
     )
     assert rest == [("joint", 3, 3)]
     assert len(table) == 4
+
+
+def test_on_a_full_disk_the_results_of_a_run_are_added_whole_or_not_at_all(sets, tmp_path):
+    resource = pytest.importorskip("resource", reason="Windows has no limit of files")
+
+    def perform(run):
+        one = Result(run.name, 0, "shade", 9, 0.5, 0.5, 8, 0.1, 5.0, "rows", run.fingerprint)
+        return [one, replace(one, task="tint")]
+
+    table, before = tmp_path / "c.csv", resource.getrlimit(resource.RLIMIT_FSIZE)
+    compare([JOINT], sets, table, seeds=1, perform=perform)
+    whole = table.read_text()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 50, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            compare([JOINT], sets, table, seeds=2, perform=perform)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert table.read_text() == whole
+    assert (
+        len(compare([JOINT], sets, table, seeds=2, perform=perform)) == 2 * len(whole.split()) - 2
+    )
 
 
 def test_what_is_read_is_told_before_the_first_run(sets, tmp_path):

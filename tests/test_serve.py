@@ -7,6 +7,8 @@ import socket
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from http.client import HTTPConnection
 
 import numpy as np
 import pytest
@@ -238,6 +240,49 @@ def test_a_client_that_never_asks_is_left(said, monkeypatch):
     with served() as port, socket.create_connection(("127.0.0.1", port), 20) as line:
         line.sendall(said)
         assert line.recv(100) == b""
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"POST /analyze HT",
+        b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"POST /analyze HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 10\r\n\r\nab",
+    ],
+)
+def test_connections_that_ask_nothing_crowd_nobody_out(said, monkeypatch):
+    monkeypatch.setattr(protocol, "MOST_CONNECTIONS", 4)
+    monkeypatch.setattr(protocol, "GRACE", 0.0)
+    with served() as port, ExitStack() as stack:
+        kept = stack.enter_context(closing(HTTPConnection("127.0.0.1", port, timeout=20)))
+        for _ in range(20):
+            kept.request("GET", "/health")  # on one connection, which is kept
+            assert kept.getresponse().read() == b'{"status":"ok"}'
+            line = stack.enter_context(socket.create_connection(("127.0.0.1", port), 20))
+            line.sendall(said)
+            assert ask(port, "/health").status == 200
+
+
+def test_a_connection_that_has_just_come_is_given_time_to_ask(monkeypatch):
+    monkeypatch.setattr(protocol, "MOST_CONNECTIONS", 2)
+    monkeypatch.setattr(protocol, "GRACE", 20.0)
+    with served() as port, ExitStack() as stack:
+        made = [socket.create_connection(("127.0.0.1", port), 20) for _ in range(6)]
+        lines = [stack.enter_context(line) for line in made]
+        for line in lines:
+            line.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert line.recv(100).startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 503 "))
+
+
+def test_with_as_many_at_work_as_there_may_be_the_next_one_is_told(monkeypatch, held):
+    monkeypatch.setattr(protocol, "MOST_CONNECTIONS", 2)
+    with served(held) as port, ThreadPoolExecutor() as pool:
+        slow = [pool.submit(ask, port, "/analyze", file_of(1), "image/png") for _ in range(2)]
+        until(lambda: BATCHERS[port].waiting == 2)
+        assert ask(port, "/health").status == 503
+        held.model.go.set()
+        assert [one.result().status for one in slow] == [200, 200]
 
 
 def test_a_client_that_asks_now_and_then_is_kept(monkeypatch, held):

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import re
+import socket
 import struct
 import sys
 import threading
@@ -25,6 +26,7 @@ from faceattr.inference.predictor import FaceAttributes
 from faceattr.live import web
 from faceattr.live.outputs import VideoFile
 from faceattr.live.web import MOST_BYTES, frame_of
+from faceattr.serving import protocol
 
 uvicorn = pytest.importorskip("uvicorn", reason="needs faceattr[web]")
 pytest.importorskip("websockets", reason="needs faceattr[web]")
@@ -38,7 +40,9 @@ def served(attributes, **how):
 
 @contextmanager
 def serving(app):
-    settings = uvicorn.Config(app, port=0, log_level="error", ws_max_size=MOST_BYTES)
+    from faceattr.serving.protocol import bounds
+
+    settings = uvicorn.Config(app, port=0, ws_max_size=MOST_BYTES, **bounds())
     server = uvicorn.Server(settings)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -201,6 +205,19 @@ def test_idle_pages_make_room_for_others(monkeypatch):
             assert closed.value.rcvd.code == web.IDLE
         with connect(address) as socket:
             assert "faces" in answer_to(socket, packed(Scene().image(0)))
+
+
+def test_a_page_that_is_at_work_outlives_connections_that_ask_nothing(monkeypatch):
+    monkeypatch.setattr(protocol, "PATIENCE", 0.2)
+    monkeypatch.setattr(protocol, "MOST_CONNECTIONS", 4)
+    monkeypatch.setattr(protocol, "GRACE", 0.0)
+    with served(of_squares()) as port, ExitStack() as stack:
+        page = stack.enter_context(connect(f"ws://127.0.0.1:{port}/look"))
+        for _ in range(20):
+            line = stack.enter_context(socket.create_connection(("127.0.0.1", port), 20))
+        assert line.recv(100) == b""  # it is closed
+        assert "faces" in answer_to(page, packed(Scene().image(0)))
+        assert fetch(port, "/about")[0]
 
 
 def test_pictures_are_decoded_beside_the_event_loop(monkeypatch):

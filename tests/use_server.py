@@ -21,7 +21,7 @@ from use_toys import attributes, draw
 from faceattr.serving.app import application
 from faceattr.serving.batcher import Batcher
 from faceattr.serving.limits import Limits
-from faceattr.serving.protocol import BoundedProtocol
+from faceattr.serving.protocol import bounds
 
 BATCHERS: dict[int, Batcher] = {}  # behind each port
 
@@ -31,7 +31,7 @@ def served(of=None, *, token: str | None = None, workers: int = 2, hosts=("127.0
     """The port of a server of toys, or of other attributes."""
     with Batcher(of or attributes(), Limits(**limits), workers) as batcher:
         app = application(batcher, hosts=hosts, token=token)
-        how = {"http": BoundedProtocol, "ws": "none", "lifespan": "off", "log_level": "critical"}
+        how = {**bounds(), "ws": "none", "log_level": "critical"}
         server = uvicorn.Server(uvicorn.Config(app, port=0, **how))
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()

@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import takewhile
+from itertools import chain, islice, takewhile
+from pathlib import Path
 from typing import NamedTuple, Unpack
 
 import cv2
@@ -29,6 +30,7 @@ from faceattr.images.load import (
     reason_of,
 )
 from faceattr.inference.artifacts import NO_ARTIFACTS, Artifacts, save_annotated, save_crops
+from faceattr.inference.deaths import Deaths
 from faceattr.inference.gallery import write_gallery
 from faceattr.inference.metadata import Summary, begin_metadata, now, settings_of, write_metadata
 from faceattr.inference.pipeline import (
@@ -156,13 +158,16 @@ def label_to(
     names = columns(attributes.tasks)
     begin = partial(begin_metadata, output, settings, resume=options.resume)
     sync = getattr(os, "sync", None) if artifacts.folders else None  # Windows has none
-    with open_table(output, names, options, begin=begin, before_sync=sync) as written:
+    with (
+        open_table(output, names, options, begin=begin, before_sync=sync) as written,
+        Deaths(Path(output), resume=options.resume) as deaths,
+    ):
         write_metadata(output, settings, run)
         summary.resumed = sum(map(len, written.done.values()))
         progress.show(Started(files.count, len(written.done)))
-        read = samples_of(files, every, written.done, allow_urls=allow_urls)
+        read = samples_of(files, every, written.done, allow_urls=allow_urls, deaths=deaths)
         samples = takewhile(lambda _: not stop(), read)
-        for result in _with_artifacts(samples, attributes, artifacts, times, **how):
+        for result in _with_artifacts(samples, attributes, artifacts, times, deaths=deaths, **how):
             rows = to_rows(result, attributes.tasks)
             with times.measure("write"):
                 written.write(rows)
@@ -201,6 +206,7 @@ def _with_artifacts(
     *,
     workers: int,
     max_pixels: int,
+    deaths: Deaths,
 ) -> Iterator[ImageResult]:
     """Describe samples; what is to be left beside the table is there before a row is."""
     crops, annotated = artifacts.crops, artifacts.annotated
@@ -227,6 +233,7 @@ def _with_artifacts(
         on_detections=save if crops is not None else None,
         keep_frames=annotated is not None,
         max_pixels=max_pixels,
+        deaths=deaths,
     )
     if annotated is None:
         return map(annotate, described)
@@ -242,6 +249,7 @@ def describe_samples(
     on_detections: OnDetections | None = None,
     keep_frames: bool = False,
     max_pixels: int = MAX_PIXELS,
+    deaths: Deaths | None = None,
 ) -> Iterator[tuple[ImageResult, Sample]]:
     """Find and describe the faces of many pictures.
 
@@ -251,6 +259,7 @@ def describe_samples(
         workers, max_pixels: As for `label`.
         times, on_detections: As for `detect_and_crop`, which the workers call.
         keep_frames: Give a video's frames back with their records; fewer of them wait then.
+        deaths: Is told what is read. Where the job died before, what comes first is read alone.
 
     Yields:
         One record a sample, in the order of the samples.
@@ -261,6 +270,8 @@ def describe_samples(
     batches = _Batches(attributes, times, most)
 
     def work(sample: Sample) -> Detections:
+        if deaths is not None:
+            sample = deaths.noted(sample)
         found = detect_and_crop(
             sample, attributes, times, on_detections=on_detections, max_pixels=max_pixels
         )
@@ -269,7 +280,9 @@ def describe_samples(
 
     # Many pictures at once use the processors better than many threads on one picture.
     with opencv_threads(1 if workers > 1 else attributes.threads):
-        for found in prefetch_map(work, samples, workers):
+        samples = iter(samples)
+        alone = map(work, islice(samples, MOST_WAITING + 4 * workers if deaths else 0))
+        for found in chain(alone, prefetch_map(work, samples, workers)):
             yield from batches.add(found)
         yield from batches.ready(at_once=True)
 

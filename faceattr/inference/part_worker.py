@@ -19,6 +19,7 @@ from faceattr.files import atomic_write
 from faceattr.images.inputs import InputFile
 from faceattr.images.load import reason_of
 from faceattr.inference import storage
+from faceattr.inference.deaths import DIED, MOST_DEATHS
 from faceattr.inference.label import describe_samples
 from faceattr.inference.labeller import Labeller
 from faceattr.inference.metadata import settings_of
@@ -31,12 +32,7 @@ from faceattr.model import runtime
 if TYPE_CHECKING:
     import pyarrow
 
-MOST_DEATHS = 3
 READS_A_THREAD = 4  # as many samples as `prefetch_map` takes ahead
-DIED = (
-    f"{MOST_DEATHS} workers died at it: a library crashes, or the picture takes more memory than "
-    "there is"
-)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 from faceattr.detection.base import Face
 from faceattr.images.inputs import InputFile
 from faceattr.images.load import PathLike, content_of, reason_of
+from faceattr.inference.deaths import DIED, Deaths
 from faceattr.inference.schema import by_place
 
 
@@ -51,6 +52,7 @@ def samples_of(
     done: Mapping[str, set] | None = None,
     *,
     allow_urls: bool = False,
+    deaths: Deaths | None = None,
 ) -> Iterator[Sample]:
     """The pictures, and the frames of the videos `every` so many seconds.
 
@@ -59,13 +61,18 @@ def samples_of(
         every: Seconds between two frames.
         done: Inputs to leave out: by name the times that are done (None for a picture).
         allow_urls: Addresses are fetched, by whichever thread decodes them.
+        deaths: Is told which video is read; one that it knows as deadly is left unread.
     """
     times_at = by_place(dict(done or {}))
     for file in files:
         finished = times_at.get(os.path.abspath(file.name), set())
         if None in finished:
             continue
-        if file.is_video:
+        if file.is_video and deaths and deaths.is_deadly(file.name):
+            yield Sample(file, reason=DIED)
+        elif file.is_video:
+            if deaths is not None:
+                deaths.note(file.name)
             yield from _frames_of(file, every, finished)
         elif file.is_url:
             fetched = partial(content_of, file.path, allow_urls=allow_urls)

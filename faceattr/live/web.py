@@ -155,6 +155,8 @@ def serve(
     """Serve the page until Ctrl-C; `progress` is shown its address. The rest is `application`'s."""
     import uvicorn
 
+    from faceattr.serving.protocol import bounds
+
     with suppress_stderr():
         FaceTracker(attributes, budget).warm_up()
     app = application(
@@ -167,7 +169,12 @@ def serve(
     )
     progress.show(f"{address.url}  (Ctrl-C ends it)")
     uvicorn.run(
-        app, host=address.host, port=address.port, log_level="error", ws_max_size=MOST_BYTES
+        app,
+        host=address.host,
+        port=address.port,
+        ws_max_size=MOST_BYTES,
+        ws_per_message_deflate=False,  # a JPEG is not made smaller
+        **bounds(),
     )
 
 

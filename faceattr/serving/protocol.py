@@ -3,27 +3,72 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 PATIENCE = 15.0  # seconds in which a connection begins a request; at most twice as many
+GRACE = 0.1  # seconds that a connection has in any case
+MOST_CONNECTIONS = 200  # macOS gives a process 256 open files
+
+
+def bounds() -> dict[str, Any]:
+    """What uvicorn is told of every server here: bounded, and silent about itself."""
+    return {
+        "http": BoundedProtocol,
+        "lifespan": "off",
+        "log_level": "error",
+        "access_log": False,
+        "server_header": False,
+        "proxy_headers": False,
+        "limit_concurrency": MOST_CONNECTIONS + 1,  # with so many at work, one more gets a 503
+    }
 
 
 class BoundedProtocol(H11Protocol):
-    """Closes a connection whose next request does not begin; bodies have a limit of their own."""
+    """Closes a connection whose next request does not begin; bodies have a limit of their own.
+
+    Where there are too many connections, those whose request has not come whole make room.
+    """
 
     def connection_made(self, transport) -> None:
         super().connection_made(transport)
+        self._since = self.loop.time()
         self._watch(transport)
+        if len(self.connections) > MOST_CONNECTIONS:
+            self._make_room()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._since = self.loop.time()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is under way."""
+        return self.cycle is None or self.cycle.response_complete
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it is the client's turn to say more."""
+        return self.is_idle or self.cycle.more_body
+
+    def _make_room(self) -> None:
+        """Close the connections that have kept the server waiting for longest, until it fits."""
+        latest = self.loop.time() - GRACE
+        others = (one for one in self.connections if isinstance(one, BoundedProtocol))
+        waiting = [one for one in others if one._since < latest and one.is_waiting]
+        surplus = len(self.connections) - MOST_CONNECTIONS
+        for one in sorted(waiting, key=lambda one: one._since)[:surplus]:
+            self.connections.discard(one)  # uvicorn counts it until it is gone
+            one.transport.close()
 
     def _watch(self, transport: asyncio.Transport) -> None:
         self.loop.call_later(PATIENCE, self._check, transport, self.cycle)
 
     def _check(self, transport: asyncio.Transport, before) -> None:
-        is_idle = self.cycle is None or self.cycle.response_complete
-        if transport.is_closing():
+        if transport.is_closing() or transport.get_protocol() is not self:  # a websocket by now
             return
-        if is_idle and self.cycle is before:
+        if self.is_idle and self.cycle is before:
             transport.close()
         else:
             self._watch(transport)

@@ -13,7 +13,6 @@ from faceattr.serving.address import Address
 from faceattr.serving.batcher import Batcher
 from faceattr.serving.limits import Limits
 
-MOST_CONNECTIONS = 512  # whoever comes then is told to come back
 KEEP_ALIVE = 10  # seconds that a connection may be idle
 
 
@@ -39,7 +38,7 @@ def serve(
     import uvicorn
 
     from faceattr.serving.app import application
-    from faceattr.serving.protocol import BoundedProtocol
+    from faceattr.serving.protocol import bounds
 
     EpsImagePlugin.gs_binary = False  # PostScript of strangers is a program, and never run
     with Batcher(attributes, limits, workers) as batcher:
@@ -50,16 +49,10 @@ def serve(
             app,
             host=address.host,
             port=address.port,
-            http=BoundedProtocol,
             ws="none",
-            lifespan="off",
-            log_level="error",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            limit_concurrency=MOST_CONNECTIONS,
             timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=math.ceil(batcher.limits.seconds),
+            **bounds(),
         )
 
 

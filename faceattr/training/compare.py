@@ -26,6 +26,7 @@ from faceattr.data.dataset import LabeledDataset, read_dataset
 from faceattr.data.manifest import Manifest
 from faceattr.data.sources import ReadingConfig, ReadingTasksSettings, read_for_training
 from faceattr.data.store import features_folder
+from faceattr.files import atomic_write
 from faceattr.images.crop import CropRule
 from faceattr.images.load import PathLike, as_paths
 from faceattr.model.file import rename_keys, to_jsonable
@@ -277,8 +278,7 @@ def compare(
             continue
         progress.show(RunStarted(run, number, len(runs)))
         results = perform(run)
-        lines = pd.DataFrame([asdict(result) for result in results])
-        lines.to_csv(output, mode="a", header=not output.exists(), index=False)
+        _append(output, results)
         progress.show(RunFinished(results))
     table = _read_results(output)
     return table[table["run"].isin([run.fingerprint for run in runs])].reset_index(drop=True)
@@ -317,6 +317,14 @@ def _make_crops(
         _, left_out = _read_rows(manifest, rule, cache, progress)
     for reason, count in left_out.items():
         progress.show(f"left out: {count:,} ({reason})")
+
+
+def _append(output: Path, results: Sequence[Result]) -> None:
+    """Add the results of a run, all or none: one that has a line is not run again."""
+    before = output.read_text() if output.exists() else ""
+    lines = pd.DataFrame([asdict(result) for result in results])
+    with atomic_write(output) as part:
+        part.write_text(before + lines.to_csv(header=not before, index=False))
 
 
 def _read_results(output: Path) -> pd.DataFrame:

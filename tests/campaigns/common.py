@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
+import time
 from argparse import ArgumentParser
 from collections.abc import Callable, Collection
 
 FACEATTR = [sys.executable, "-c", "import sys; from faceattr.cli import main; sys.exit(main())"]
+
+
+_seconds = math.inf
+
+
+def is_time_left(began: float) -> bool:
+    """Whether a part of a campaign, begun then by the monotonic clock, may begin another try."""
+    return time.monotonic() < began + _seconds
 
 
 def fault_of(code: object, errors: str, codes: Collection[object] = (0, 2)) -> str | None:
@@ -44,9 +54,13 @@ def main(
     parser = ArgumentParser(description=description.split("\n")[0])
     parser.add_argument(f"--{counted}", dest="count", type=int, default=default)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="for each part; then count")
     if only:
         parser.add_argument("--only", nargs="*", default=(), help=only)
-    record = run(**vars(parser.parse_args()))
+    given = vars(parser.parse_args())
+    global _seconds
+    _seconds = 60 * given.pop("minutes")
+    record = run(**given)
     print(json.dumps(record, indent=1))
     parts = [record, *(part for part in record.values() if isinstance(part, dict))]
     return int(any(part.get("broken") for part in parts))

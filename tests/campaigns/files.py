@@ -9,6 +9,7 @@ Crafted model files try to run code or to write elsewhere. Exit code 1 where a p
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sys
@@ -18,18 +19,21 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import cv2
 import numpy as np
-from common import fault_of, main
+from common import fault_of, is_time_left, main
 from corrupt import corrupted
+from kills import start, weights_of
 from skimage import data
 from worker import outcomes
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 Command = Callable[[Path], list[str]]
+ON_DISK = 250  # folders at once
 SEVERAL = 4  # lines of a message; more is no sentence
 
 
@@ -38,7 +42,7 @@ class Subject:
 
     Args:
         folder: Holds the files; each try has a copy.
-        file: The name of the one that is broken.
+        files: The names of those of which one is broken.
         command: The command for such a folder.
         answer: What the command has answered in such a folder, to compare with the whole one;
             None where a change may change the answer.
@@ -47,11 +51,12 @@ class Subject:
     def __init__(
         self,
         folder: Path,
-        file: str,
+        files: str | Sequence[str],
         command: Command,
         answer: Callable[[Path, dict], object] | None = None,
     ) -> None:
-        self.folder, self.file, self.command, self.answer = folder, file, command, answer
+        self.folder, self.command, self.answer = folder, command, answer
+        self.files = (files,) if isinstance(files, str) else tuple(files)
 
 
 def _faces(folder: Path) -> list[str]:
@@ -64,8 +69,8 @@ def _faces(folder: Path) -> list[str]:
     return names
 
 
-def subjects(root: Path) -> dict[str, Subject]:
-    """By name: what is broken, and by which command it is read."""
+def subjects(root: Path, only: Sequence[str] = ()) -> dict[str, Subject]:
+    """By name: what is broken, and by which command it is read; what takes long, if asked for."""
     import keras
     from conftest import toy_network
 
@@ -95,7 +100,54 @@ def subjects(root: Path) -> dict[str, Subject]:
         for file in (f"toy{suffix}", f"toy{suffix}.json"):
             command = partial(_label, model=f"toy{suffix}")
             found[file.removeprefix("toy.")] = Subject(made, file, command, _table)
-    return found
+    slow = {"cache": _of_cache, "checkpoint": _of_checkpoint}
+    return found | {name: of(made, root) for name, of in slow.items() if not only or name in only}
+
+
+def _of_cache(made: Path, root: Path) -> Subject:
+    """Crops that a command has kept; a damaged one is made anew."""
+    folder = Path(shutil.copytree(made, root / "with cache"))
+
+    def command(folder: Path) -> list[str]:
+        given = ["--cache", str(folder / "cache"), "--split", "all"]
+        return ["evaluate", str(folder / "toy.keras"), str(folder / "faces.csv"), *given]
+
+    def answer(folder: Path, outcome: dict) -> object:
+        beside = [path for path in sorted(folder.iterdir()) if path.is_file()]
+        return outcome["out"], [hashlib.sha256(path.read_bytes()).digest() for path in beside]
+
+    list(outcomes([command(folder)]))
+    kept = [path for path in sorted((folder / "cache").iterdir()) if path.stat().st_size]
+    return Subject(folder, [f"cache/{path.name}" for path in kept], command, answer)
+
+
+def _of_checkpoint(made: Path, root: Path) -> Subject:
+    """A training that was killed behind its first epoch, and is gone on with."""
+    folder = Path(shutil.copytree(made, root / "with checkpoint"))
+
+    def command(folder: Path) -> list[str]:
+        given = [
+            "--tasks",
+            "gender",
+            "--weights",
+            "none",
+            "--backbone",
+            "vgg16-slim",
+            "--size",
+            "32",
+            "--epochs",
+        ]
+        given += ["scratch=2", "--batch-size", "8", "--cache", str(folder / "cache"), "--resume"]
+        return ["train", str(folder / "faces.csv"), "-o", str(folder / "new.keras"), *given]
+
+    process = start(tuple(command(folder)), folder)
+    run = folder / "new.training"
+    while process.poll() is None and not (run / "checkpoint.npz").exists():
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    names = [f"new.training/{path.name}" for path in sorted(run.iterdir())]
+    return Subject(folder, names, command, lambda folder, outcome: weights_of(folder / "new.keras"))
 
 
 def _label(folder: Path, model: str) -> list[str]:
@@ -112,14 +164,15 @@ def _table(folder: Path, outcome: dict) -> str:
 def tries(subject: Subject, count: int, seed: int, root: Path) -> Iterator[tuple[Path, str]]:
     """Folders with a broken file each, and how it was broken."""
     rng = np.random.default_rng(seed)
-    whole = (subject.folder / subject.file).read_bytes()
+    whole = [(subject.folder / file).read_bytes() for file in subject.files]
     others = [path.read_bytes() for path in sorted(subject.folder.iterdir()) if path.is_file()]
     for number in range(count):
         folder = root / f"{number:05d}"
         shutil.copytree(subject.folder, folder)
-        how, content = corrupted(whole, others[int(rng.integers(len(others)))], rng)
-        (folder / subject.file).write_bytes(content)
-        yield folder, how
+        place = int(rng.integers(len(whole)))
+        how, content = corrupted(whole[place], others[int(rng.integers(len(others)))], rng)
+        (folder / subject.files[place]).write_bytes(content)
+        yield folder, f"{subject.files[place]} {how}"
 
 
 def campaign(name: str, subject: Subject, count: int, seed: int, root: Path) -> dict:
@@ -130,17 +183,20 @@ def campaign(name: str, subject: Subject, count: int, seed: int, root: Path) -> 
     shutil.copytree(subject.folder, whole)
     (outcome,) = outcomes([subject.command(whole)])
     if outcome["code"] != 0:
-        broken.append({"try": "the whole file", "how": "", "fault": outcome["err"]})
+        raise RuntimeError(f"{name}, the whole file: {outcome['err']}")
     expected = subject.answer(whole, outcome) if subject.answer else None
-    folders = list(tries(subject, count, seed, work))
-    commands = [subject.command(folder) for folder, _ in folders]
-    for (folder, how), outcome in zip(folders, outcomes(commands), strict=True):
-        codes[str(outcome["code"])] += 1
-        if fault := _fault(outcome, subject, folder, expected):
-            broken.append({"try": folder.name, "how": how, "fault": fault})
-        shutil.rmtree(folder)
+    all_tries, began = tries(subject, count, seed, work), time.monotonic()
+    while is_time_left(began) and (folders := list(islice(all_tries, ON_DISK))):
+        commands = [subject.command(folder) for folder, _ in folders]
+        for (folder, how), outcome in zip(folders, outcomes(commands), strict=True):
+            codes[str(outcome["code"])] += 1
+            if fault := _fault(outcome, subject, folder, expected):
+                broken.append({"try": folder.name, "how": how, "fault": fault})
+            shutil.rmtree(folder)
+            if not is_time_left(began):
+                break
     seconds = round(time.monotonic() - started)
-    return {"count": count, "codes": dict(codes), "seconds": seconds, "broken": broken}
+    return {"count": codes.total(), "codes": dict(codes), "seconds": seconds, "broken": broken}
 
 
 def _fault(outcome: dict, subject: Subject, folder: Path, expected: object) -> str | None:
@@ -221,10 +277,15 @@ def run(count: int, seed: int, only: Sequence[str] = ()) -> dict:
     """All campaigns; by name their counts."""
     with tempfile.TemporaryDirectory("-faceattr", ignore_cleanup_errors=True) as folder:
         root = Path(folder)
-        made = subjects(root)
-        found = {name: campaign(name, made[name], count, seed, root) for name in only or made}
+        made = subjects(root, only)
+        found = {}
+        for name in only or made:
+            found[name] = campaign(name, made[name], count, seed, root)
+            print(name, json.dumps(found[name]), file=sys.stderr, flush=True)
         return found | {"attacks": attacked(root, root / "made" / "toy.keras")}
 
 
 if __name__ == "__main__":
-    sys.exit(main(__doc__, run, 2000, only="kinds of files: manifest, keras, onnx, onnx.json, …"))
+    sys.exit(
+        main(__doc__, run, 2000, only="kinds of files: manifest, keras, onnx, onnx.json, cache, …")
+    )

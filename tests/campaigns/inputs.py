@@ -20,6 +20,7 @@ import tempfile
 import time
 import zlib
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
@@ -32,6 +33,7 @@ from skimage import data
 
 GOOD_SHARE = 0.05
 STATUSES = {"ok", "no_face", "unreadable", "too_small", "rejected"}
+MOST_CRASHES = 30  # three at an input, before it is left unread
 LARGEST_MEMORY = 4 << 30  # bytes: 2 GiB for images under way, the rest for the engine
 
 
@@ -195,19 +197,39 @@ def _no_files(inputs: Path, content: bytes) -> dict[str, str]:
     return dict.fromkeys(odd, "no file") | {"locked.jpg": "locked"}
 
 
-def label(folder: Path, limit: float) -> tuple[int, str, int]:
-    """Run the command on the folder; exit code, standard error, most bytes it held."""
+@dataclass
+class Ended:
+    """How the command came to its end: exit code, standard error, most bytes it held, crashes."""
+
+    code: int
+    errors: str
+    memory: int
+    crashes: int = 0
+
+
+def label(folder: Path, limit: float) -> Ended:
+    """Run the command on the folder; where a library crashes, it is gone on with."""
     given = ["label", str(folder / "inputs"), "-o", str(folder / "table.csv")]
+    ends = time.monotonic() + limit
+    ended = _labelled(given, folder, ends)
+    while ended.code < 0 and ended.crashes < MOST_CRASHES and time.monotonic() < ends:
+        again = _labelled([*given, "--resume"], folder, ends)
+        memory = max(ended.memory, again.memory)
+        ended = Ended(again.code, ended.errors + again.errors, memory, ended.crashes + 1)
+    return ended
+
+
+def _labelled(given: list[str], folder: Path, ends: float) -> Ended:
     with (folder / "errors.txt").open("w+b") as errors:
         process = subprocess.Popen([*FACEATTR, *given], stdout=subprocess.DEVNULL, stderr=errors)
-        memory, ends = 0, time.monotonic() + limit
+        memory = 0
         while process.poll() is None:
             memory = max(memory, peak_memory(process.pid))
             if time.monotonic() > ends:
                 process.kill()
             time.sleep(0.02)
         errors.seek(0)
-        return process.returncode, errors.read().decode("utf-8", "replace"), memory
+        return Ended(process.returncode, errors.read().decode("utf-8", "replace"), memory)
 
 
 def judge(folder: Path, kinds: dict[str, str], code: int, errors: str, memory: int = 0) -> dict:
@@ -274,7 +296,8 @@ def run(count: int, seed: int, limit: float = 3600) -> dict:
         started = time.monotonic()
         ended = label(folder, limit)
         seconds = round(time.monotonic() - started)
-        return {"seed": seed, "seconds": seconds, **judge(folder, kinds, *ended)}
+        record = {"seed": seed, "seconds": seconds, "crashes": ended.crashes}
+        return record | judge(folder, kinds, ended.code, ended.errors, ended.memory)
 
 
 if __name__ == "__main__":

@@ -19,14 +19,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
-from common import FACEATTR, main
+from common import FACEATTR, is_time_left, main
 from skimage import data
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -44,11 +45,19 @@ class Job:
         words: The command; the folder has ``inputs`` and the models beside it.
         content: What is compared, by name.
         resume: What is added to go on; nothing where a second start begins anew.
+        beside: A second command in the same folder, killed and gone on with together.
+        warm: Folders that an earlier run has filled already.
     """
 
     words: tuple[str, ...]
     content: Callable[[Path], dict[str, str]]
     resume: tuple[str, ...] = ("--resume",)
+    beside: tuple[str, ...] = ()
+    warm: tuple[str, ...] = ()
+
+    @property
+    def commands(self) -> list[tuple[str, ...]]:
+        return [words for words in (self.words, self.beside) if words]
 
 
 def _files(*names: str) -> Callable[[Path], dict[str, str]]:
@@ -78,13 +87,39 @@ def _weights(name: str) -> Callable[[Path], dict[str, str]]:
     def content(folder: Path) -> dict[str, str]:
         from faceattr.model import file as model_file
 
-        network, about = model_file.load(folder / name)
-        weights = {
-            f"{place} {weight.path}": hashlib.sha256(np.asarray(weight).tobytes()).hexdigest()
-            for place, weight in enumerate(network.weights)
-            if "seed" not in weight.path
-        }
-        return weights | {"scores": json.dumps(about.scores, sort_keys=True, default=str)}
+        scores = model_file.load(folder / name)[1].scores
+        scored = {"scores": json.dumps(scores, sort_keys=True, default=str)}
+        return weights_of(folder / name) | scored
+
+    return content
+
+
+def weights_of(model: Path) -> dict[str, str]:
+    """The SHA-256 of each weight that is no state of a generator."""
+    from faceattr.model import file as model_file
+
+    return {
+        f"{place} {weight.path}": hashlib.sha256(np.asarray(weight).tobytes()).hexdigest()
+        for place, weight in enumerate(model_file.load(model)[0].weights)
+        if "seed" not in weight.path
+    }
+
+
+def _both(*contents: Callable[[Path], dict[str, str]]) -> Callable[[Path], dict[str, str]]:
+    return lambda folder: {
+        f"{place} {name}": of
+        for place, content in enumerate(contents)
+        for name, of in content(folder).items()
+    }
+
+
+def _results(name: str) -> Callable[[Path], dict[str, str]]:
+    """A comparison without what its trainings cost."""
+    import pandas as pd
+
+    def content(folder: Path) -> dict[str, str]:
+        table = pd.read_csv(folder / name).drop(columns=["minutes", "megabytes"])
+        return {"rows": table.to_csv(index=False)}
 
     return content
 
@@ -128,6 +163,27 @@ JOBS = {
         (*FROZEN, "--epochs", "frozen=2,finetune=2", "--augment-repeats", "1"),
         _weights("new.keras"),
     ),
+    "train on warm features": Job(
+        (*FROZEN, "--epochs", "frozen=2,finetune=2", "--augment-repeats", "1"),
+        _weights("new.keras"),
+        warm=("cache",),
+    ),
+    "two trainings, one cache": Job(
+        (*FROZEN, "--epochs", "frozen=2,finetune=0", "--augment-repeats", "1"),
+        _both(_weights("new.keras"), _weights("other.keras")),
+        beside=(
+            *(word.replace("new.", "other.") for word in FROZEN),
+            *("--epochs", "frozen=2,finetune=0", "--augment-repeats", "2"),
+        ),
+    ),
+    "compare": Job(
+        (
+            *("compare", "recipe.toml", "--on", "mood=mood", "hair=hair", "--seeds", "1"),
+            *("-o", "results.csv", "--cache", "cache"),
+        ),
+        _results("results.csv"),
+        resume=(),
+    ),
     "export onnx": Job(
         ("export", "toy.keras", "--to", "onnx", "-o", "new.onnx"),
         _answers("new.onnx"),
@@ -161,6 +217,10 @@ def prepare(folder: Path) -> None:
                     noise = rng.integers(-40, 40, (32, 32, 3))
                     image = np.clip(80 + 90 * place + noise, 0, 255).astype(np.uint8)
                     cv2.imwrite(str(inside / f"{name}{number}.png"), image)
+    (folder / "recipe.toml").write_text(
+        'weights = "none"\nbackbone = "vgg16-slim"\nsize = 32\nbatch-size = 8\n'
+        'epochs = "scratch=2"\ndtype = "float32"\n[joint]\n'
+    )
     keras.utils.set_random_seed(0)
     tasks = (Task("mood", ("calm", "wild")), Task("hair", ("dark", "light")))
     network = build(tasks, weights=None, backbone="vgg16-slim")
@@ -182,14 +242,15 @@ def campaign(
     """
     rng, work = np.random.default_rng(seed), made.parent / "work"
     expected, seconds = _unbroken(job, made, work)
-    done, ends, broken = 0, 0, []
-    while done < kills:
+    done, ends, broken, began = 0, 0, [], time.monotonic()
+    while done < kills and is_time_left(began):
         folder = _fresh(made, work)
         for killed in _until_its_end(job, folder, seconds, rng):
             done += killed is None
             if killed is None:
                 after_kill(folder, rng)
-            if killed is not None and killed != 0:
+            # A training may be killed once its model is there: then nothing is left to resume.
+            if killed not in (None, 0) and "is finished, there is nothing" not in errors_in(folder):
                 broken.append({"end": ends, "fault": f"exit code {killed}: {errors_in(folder)}"})
         ends += 1
         left = job.content(folder)
@@ -202,28 +263,45 @@ def campaign(
 def _unbroken(job: Job, made: Path, work: Path) -> tuple[dict[str, str], float]:
     folder = _fresh(made, work)
     started = time.monotonic()
-    code = start(job.words, folder).wait()
-    if code != 0:
-        raise RuntimeError(f"The unbroken run ends with {code}: {errors_in(folder)}")
-    return job.content(folder), time.monotonic() - started
+    for code in [process.wait() for process in _started(job.commands, folder)]:
+        if code != 0:
+            raise RuntimeError(f"The unbroken run ends with {code}: {errors_in(folder)}")
+    seconds, expected = time.monotonic() - started, job.content(folder)
+    for name in job.warm:
+        shutil.copytree(folder / name, made / name, dirs_exist_ok=True)
+    return expected, seconds
+
+
+def _started(commands: Sequence[tuple[str, ...]], folder: Path) -> list[subprocess.Popen]:
+    said = [folder / "errors.txt", folder / "errors_beside.txt"]
+    return [start(words, folder, errors) for words, errors in zip(commands, said, strict=False)]
 
 
 def _until_its_end(
     job: Job, folder: Path, seconds: float, rng: np.random.Generator
 ) -> Iterator[int | None]:
-    """Start, kill, start again; None for each kill, at last the exit code."""
-    resume: tuple[str, ...] = ()
+    """Start, kill, start again; None for each kill, at last the exit codes."""
+    commands = job.commands
     for _ in range(WITHOUT_END):
-        process = start((*job.words, *resume), folder)
-        try:
-            # Most of a short run is its start: later moments are drawn as often as all earlier.
-            yield process.wait(timeout=seconds * float(rng.uniform(0.2, 1.1)))
-            return
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+        processes = _started(commands, folder)
+        # Most of a short run is its start: later moments are drawn as often as all earlier.
+        ends = time.monotonic() + seconds * float(rng.uniform(0.2, 1.1))
+        while any(one.poll() is None for one in processes) and time.monotonic() < ends:
+            time.sleep(0.01)
+        running = [one.poll() is None for one in processes]
+        for process in processes:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            yield None
-            resume = job.resume
+        yield from (
+            one.returncode for one, runs in zip(processes, running, strict=True) if not runs
+        )
+        if not any(running):
+            return
+        yield None
+        commands = [
+            (*words, *job.resume) for words, runs in zip(commands, running, strict=True) if runs
+        ]
     raise RuntimeError("The job does not come to its end.")
 
 
@@ -240,8 +318,9 @@ def start(words: tuple[str, ...], folder: Path, errors: Path | None = None) -> s
 
 
 def errors_in(folder: Path) -> str:
-    """The end of what a command said."""
-    return (folder / "errors.txt").read_text()[-1500:]
+    """The end of what the commands said."""
+    said = (folder / name for name in ("errors.txt", "errors_beside.txt"))
+    return "".join(file.read_text()[-1500:] for file in said if file.exists())
 
 
 def _fresh(made: Path, work: Path) -> Path:

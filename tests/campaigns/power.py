@@ -19,7 +19,8 @@ import numpy as np
 from common import main
 from kills import JOBS, campaign, run_jobs
 
-GIVEN = ("inputs", "mood", "hair", "toy.keras", "toy.onnx", "toy.onnx.json", "errors.txt", "cache")
+GIVEN = ("inputs", "mood", "hair", "toy.keras", "toy.onnx", "toy.onnx.json", "cache")
+GIVEN += ("recipe.toml", "errors.txt", "errors_beside.txt")
 SYNCS = ".syncs"
 PROMISED = tuple(name for name in JOBS if "crops" not in name)
 SHIM = Path(__file__).parent / "shim"
