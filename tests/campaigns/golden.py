@@ -35,7 +35,7 @@ np.savez(sys.argv[2], **{name: np.asarray(rows) for name, rows in answers.items(
 """
 
 
-def faces(count: int = COUNT, side: int = 48) -> np.ndarray:
+def faces(count: int = COUNT, side: int = 64) -> np.ndarray:
     """Drawn faces, RGB ``uint8`` ``(count, side, side, 3)``: arithmetic alone, equal everywhere."""
     rng = np.random.default_rng(20261126)
     down, right = np.mgrid[0:side, 0:side] / (side - 1)
