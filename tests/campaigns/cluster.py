@@ -97,6 +97,8 @@ def campaign(kind: str, cluster, folder: Path, expected: pd.DataFrame, count: in
             seconds = time.monotonic() - began
         ends += 1
         said = (folder / "said.txt").read_text()
+        if printed := (folder / "printed.txt").read_text():
+            broken.append({"end": ends, "fault": f"on standard output: {printed[:500]}"})
         if fault := fault_of(code, said, (0,)):
             broken.append({"end": ends, "fault": fault[-1500:]})
         elif not sorted_table(folder / "out").equals(expected):
@@ -107,8 +109,9 @@ def campaign(kind: str, cluster, folder: Path, expected: pd.DataFrame, count: in
 def start(folder: Path, cluster, *more: str) -> subprocess.Popen:
     """The command on the cluster; what it says goes into a file."""
     how = ("--engine", "ray", "--address", cluster.address, "-o", "out", "--workers", "2")
-    with open(folder / "said.txt", "w") as said:
-        return subprocess.Popen([*FACEATTR, *LABEL, *how, *more], cwd=folder, stderr=said)
+    command = [*FACEATTR, *LABEL, *how, *more]
+    with open(folder / "said.txt", "w") as said, open(folder / "printed.txt", "w") as printed:
+        return subprocess.Popen(command, cwd=folder, stdout=printed, stderr=said)
 
 
 def run(count: int, seed: int, only: Collection[str] = (), images: int = IMAGES) -> dict:
