@@ -78,6 +78,7 @@ def test_another_table_in_the_folder_is_told(told, tmp_path):
 
 def test_options_of_the_other_engine_are_told(told):
     assert "--gallery is for a job on this machine alone" in told(*RAY, "--gallery", "g.html")
+    assert "--allow-urls is for a job on this machine alone" in told(*RAY, "--allow-urls")
     for option in ("--address", "--cpus-per-worker", "--num-gpus-per-worker"):
         assert f"{option} is for a cluster: add --engine ray" in told("-o", "t.csv", option, "1")
 

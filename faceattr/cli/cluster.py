@@ -38,7 +38,7 @@ class Engine(argparse.Action):
 
 
 ON_CLUSTER = {"address": "--address", "cpus": "--cpus-per-worker", "gpus": "--num-gpus-per-worker"}
-HERE_ALONE = ("save_crops", "annotate", "gallery", "spreadsheet")
+HERE_ALONE = ("allow_urls", "save_crops", "annotate", "gallery", "spreadsheet")
 
 
 def add_cluster(parser: argparse.ArgumentParser) -> None:

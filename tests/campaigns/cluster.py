@@ -30,7 +30,7 @@ from skimage import data
 sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # loopback alone
 
-from use_ray import two_nodes, workers
+from use_ray import STORE, two_nodes, workers
 
 IMAGES = 240
 ORDER = ["path", "time", "face"]
@@ -63,8 +63,19 @@ def kill_node(cluster, driver: subprocess.Popen, rng: random.Random) -> bool:
     """A node with all its processes; another one takes its place."""
     node = rng.choice([one for one in cluster.list_all_nodes() if one is not cluster.head_node])
     cluster.remove_node(node, allow_graceful=False)
-    cluster.add_node(num_cpus=2, object_store_memory=90 << 20)
+    add_node(cluster)
     return True
+
+
+def add_node(cluster, tries: int = 5) -> None:
+    """On a busy machine Ray gives up to wait for a node that starts."""
+    for left in reversed(range(tries)):
+        try:
+            cluster.add_node(num_cpus=2, object_store_memory=STORE)
+            return
+        except Exception:  # Ray raises no narrower one
+            if not left:
+                raise
 
 
 def kill_driver(cluster, driver: subprocess.Popen, rng: random.Random) -> bool:
@@ -121,7 +132,7 @@ def run(count: int, seed: int, only: Collection[str] = (), images: int = IMAGES)
         folder = Path(root)
         expected = prepare(folder, images)
         with two_nodes(head=0) as cluster:  # the head labels nothing, so every node's loss is felt
-            cluster.add_node(num_cpus=2, object_store_memory=90 << 20)
+            add_node(cluster)
             for kind in only or KILLS:
                 found[kind] = campaign(kind, cluster, folder, expected, count, seed)
                 print(kind, found[kind], file=sys.stderr, flush=True)
