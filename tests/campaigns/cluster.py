@@ -87,14 +87,14 @@ def kill_driver(cluster, driver: subprocess.Popen, rng: random.Random) -> bool:
 KILLS: dict[str, Callable] = {"worker": kill_worker, "node": kill_node, "driver": kill_driver}
 
 
-def campaign(kind: str, cluster, folder: Path, expected: pd.DataFrame, count: int, seed: int):
-    """Jobs until so many kills: their ends, and what is broken."""
+def campaign(
+    kind: str, cluster, folder: Path, expected: pd.DataFrame, count: int, seed: int, seconds: float
+) -> dict:
+    """Jobs, each of so many seconds, until so many kills: their ends, and what is broken."""
     rng, done, ends, broken = random.Random(seed), 0, 0, []
-    seconds = 20.0  # of a job; the first one that ends corrects it
     while done < count:
         shutil.rmtree(folder / "out", ignore_errors=True)
-        began, driver = time.monotonic(), start(folder, cluster)
-        killed_here = 0
+        driver = start(folder, cluster)
         while True:
             try:
                 code = driver.wait(rng.uniform(0.1, 0.8) * seconds if done < count else None)
@@ -102,10 +102,8 @@ def campaign(kind: str, cluster, folder: Path, expected: pd.DataFrame, count: in
                     break
                 driver = start(folder, cluster, "--resume")
             except subprocess.TimeoutExpired:
-                killed = KILLS[kind](cluster, driver, rng)
-                done, killed_here = done + killed, killed_here + killed
-        if not killed_here:
-            seconds = time.monotonic() - began
+                done += KILLS[kind](cluster, driver, rng)
+                print(kind, done, file=sys.stderr, flush=True)
         ends += 1
         said = (folder / "said.txt").read_text()
         if printed := (folder / "printed.txt").read_text():
@@ -133,8 +131,12 @@ def run(count: int, seed: int, only: Collection[str] = (), images: int = IMAGES)
         expected = prepare(folder, images)
         with two_nodes(head=0) as cluster:  # the head labels nothing, so every node's loss is felt
             add_node(cluster)
+            began = time.monotonic()
+            if start(folder, cluster).wait():
+                raise SystemExit((folder / "said.txt").read_text())
+            seconds = time.monotonic() - began
             for kind in only or KILLS:
-                found[kind] = campaign(kind, cluster, folder, expected, count, seed)
+                found[kind] = campaign(kind, cluster, folder, expected, count, seed, seconds)
                 print(kind, found[kind], file=sys.stderr, flush=True)
     return found
 
