@@ -81,7 +81,7 @@ def one_round(given: Namespace, root: Path, cores: int) -> dict[str, dict[str, f
 
 def measure(words: tuple[str, ...], detector: str, root: Path, count: int) -> dict[str, float]:
     """Pictures a second once started, processor's ms a picture, peak MB of a labelling process."""
-    start, ended, peak = time.monotonic(), threading.Event(), [0.0]
+    start, ended, peaks = time.monotonic(), threading.Event(), []
     command = [*FACEATTR, "label", "in", "--detector", detector, "--overwrite", "--quiet", *words]
     process = subprocess.Popen(command, cwd=root, stderr=subprocess.DEVNULL)
     is_ray, looks = "ray" in words, []
@@ -90,7 +90,7 @@ def measure(words: tuple[str, ...], detector: str, root: Path, count: int) -> di
         while not ended.wait(0.25):
             found = family(process.pid)
             pids = [pid for pid in found if is_worker(pid)] if is_ray else [process.pid]
-            peak[0] = max([peak[0], *map(own_bytes, pids)])
+            peaks.append(max(map(own_bytes, pids), default=0.0) / 1e6)
             looks.append((time.time(), found, set(pids)))
 
     watcher = threading.Thread(target=watch)
@@ -103,7 +103,9 @@ def measure(words: tuple[str, ...], detector: str, root: Path, count: int) -> di
     wall, working = time.monotonic() - start, seconds_of(root / words[-1], is_ray)
     spent, others = seconds_spent(looks, root / words[-1], working)
     times = {"cpu": 1000 * spent / count, "others": 1000 * others / count}
-    return {"speed": count / working, "start": wall - working, "memory": peak[0] / 1e6, **times}
+    half = max(peaks[: len(peaks) // 2])
+    memory = {"memory": max(peaks), "half": half}
+    return {"speed": count / working, "start": wall - working, **memory, **times}
 
 
 def family(pid: int) -> dict[int, float]:
@@ -184,7 +186,10 @@ def print_flat(given: Namespace, root: Path, cores: int) -> None:
     copies(given.pictures, root / "in", given.flat)
     words = ("--engine", "ray", "--cpus-per-worker", str(cores), "--workers", "1", "-o", "long")
     found = measure(words, given.detector, root, given.flat)
-    print(f"{given.flat} pictures, Ray, 1 worker: {found['memory']:.0f} MB, {found['speed']:.1f}/s")
+    print(
+        f"{given.flat} pictures, Ray, 1 worker: {found['memory']:.0f} MB at most, "
+        f"{found['half']:.0f} MB in the first half, {found['speed']:.1f} pictures/s"
+    )
 
 
 if __name__ == "__main__":
