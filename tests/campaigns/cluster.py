@@ -5,7 +5,7 @@
 A Ray of a head and two nodes labels a folder, again and again. A killed worker and a killed node
 are Ray's to replace (a new node comes); a killed driver is started again with ``--resume``. The
 sorted table of every end must equal, in all values, that of a job without any cluster. Exit code 1
-where it does not.
+where it does not. Its short form is in `tests/test_cluster.py`.
 """
 
 from __future__ import annotations
