@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "campaigns"))
 
+import cluster
 import corrupt
 import files
 import golden
@@ -107,6 +109,31 @@ def test_the_campaign_of_kills_sees_files_that_differ(tmp_path):
     found = kills.campaign(job, tmp_path / "made", 1, 7)
     assert found["kills"] >= 1
     assert {fault["fault"] for fault in found["broken"]} == {"differs"}
+
+
+def test_the_campaign_of_clusters_sees_a_table_that_differs_and_what_is_printed(
+    tmp_path, monkeypatch
+):
+    table = pd.DataFrame({name: [1, 2] for name in cluster.ORDER})
+    program = "import pathlib, shutil; pathlib.Path('out').mkdir(exist_ok=True);"
+    program += "shutil.copy('found.parquet', 'out/part.parquet')"
+
+    def start(folder, _, *more, printed=""):
+        (folder / "said.txt").write_text("")
+        (folder / "printed.txt").write_text(printed)
+        waits = "" if more else "; import time; time.sleep(60)"  # only the resumed one ends
+        return subprocess.Popen([sys.executable, "-c", program + waits], cwd=folder)
+
+    def broken(found, **how):
+        found.to_parquet(tmp_path / "found.parquet")
+        monkeypatch.setattr(cluster, "start", partial(start, **how))
+        run = cluster.campaign("driver", None, tmp_path, table, count=1, seed=1, seconds=0.5)
+        assert (run["kills"], run["ends"]) == (1, 1)
+        return [fault["fault"] for fault in run["broken"]]
+
+    assert broken(table[::-1]) == []
+    assert broken(table[:1]) == ["the table differs"]
+    assert broken(table, printed="(raylet)") == ["on standard output: (raylet)"]
 
 
 def test_the_drawn_faces_are_those_whose_answers_are_stored():

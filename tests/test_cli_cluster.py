@@ -78,8 +78,27 @@ def test_another_table_in_the_folder_is_told(told, tmp_path):
 
 def test_options_of_the_other_engine_are_told(told):
     assert "--gallery is for a job on this machine alone" in told(*RAY, "--gallery", "g.html")
+    assert "--allow-urls is for a job on this machine alone" in told(*RAY, "--allow-urls")
     for option in ("--address", "--cpus-per-worker", "--num-gpus-per-worker"):
         assert f"{option} is for a cluster: add --engine ray" in told("-o", "t.csv", option, "1")
+
+
+def test_what_ray_prints_is_one_sentence_beside_the_answer(told, monkeypatch, capsys):
+    def lost(*given, **more):
+        print("\x1b[33m(raylet)\x1b[0m A worker died. To troubleshoot:\n    [state-dump] 1")
+        print("(raylet) The node with node id: 12ab has been marked dead")
+        raise ValueError("the end")
+
+    monkeypatch.setattr("faceattr.inference.cluster.label_to", lost)
+    main(["label", "in", *RAY])
+    out, said = capsys.readouterr()
+    assert out == ""
+    assert said.splitlines()[:2] == [
+        "Ray: A worker died.",
+        "Ray: The node with node id: 12ab has been marked dead.",
+    ]
+    main(["label", "in", *RAY, "--quiet"])
+    assert "Ray:" not in capsys.readouterr().err
 
 
 def test_progress_is_lines_in_a_log(capsys, monkeypatch):

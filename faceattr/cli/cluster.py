@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import io
+import re
 import sys
 import time
 import warnings
+from contextlib import redirect_stdout
 
 from rich.console import Console
 
@@ -35,7 +38,7 @@ class Engine(argparse.Action):
 
 
 ON_CLUSTER = {"address": "--address", "cpus": "--cpus-per-worker", "gpus": "--num-gpus-per-worker"}
-HERE_ALONE = ("save_crops", "annotate", "gallery", "spreadsheet")
+HERE_ALONE = ("allow_urls", "save_crops", "annotate", "gallery", "spreadsheet")
 
 
 def add_cluster(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +70,7 @@ def label_on_cluster(inputs, output, console: Console, given: dict) -> int:
     shape = {n: given.pop(t) for n, t in SHAPE.items() if t in given}
     if "runtime" in given:
         given["engine"] = given.pop("runtime")
-    with bar_of(console) as bar, warnings.catch_warnings():
+    with bar_of(console) as bar, redirect_stdout(RayLines(console)), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"(ray|PIL)\.")
         progress = ClusterProgress(bar)
         try:
@@ -79,6 +82,24 @@ def label_on_cluster(inputs, output, console: Console, given: dict) -> int:
     for line in report(summary, output, detector):
         console.print(line)
     return 0
+
+
+MOST_OF_RAY = 240  # characters
+
+
+class RayLines(io.TextIOBase):
+    """Ray prints pages about lost workers and machines on standard output: the console gets the
+    first sentence of each.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def write(self, text: str) -> int:
+        words = " ".join(re.sub(r"\x1b\[\d*m|\(raylet\)", "", text).split())
+        if words:
+            self._console.print(f"Ray: {words.split('. ')[0][:MOST_OF_RAY].rstrip('.')}.")
+        return len(text)
 
 
 SHAPE = {"count": "workers", "cpus": "cpus", "gpus": "gpus"}

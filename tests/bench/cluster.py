@@ -3,15 +3,19 @@
     python tests/bench/cluster.py PICTURES --count 2000 --rounds 1
 
 One process with one thread, the job on this machine with all cores, Ray with one worker on all
-cores and with two on half of them each. Memory is the peak of a process' own pages (RSS less what
-is shared), of Ray that of the largest worker. Start-up is what a job takes beyond its pictures. A
-job on 10 times as many pictures (--flat) tells whether a worker's memory grows.
+cores and with two on half of them each. Beside other work the wall clock says little: the
+processor's time a picture, of all processes of a job from its first picture to its last, is then
+what can be compared; "others" is the part of it that Ray's own processes and the driver take.
+Memory is the peak of a process' own pages (RSS less what is shared), of Ray that of the largest
+worker. Start-up is what a job takes beyond its pictures. A longer job (--flat) tells whether a
+worker's memory grows; --rounds 0 measures that alone.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,6 +27,7 @@ from pathlib import Path
 FACEATTR = [sys.executable, "-c", "import sys; from faceattr.cli import main; sys.exit(main())"]
 WORKER = "ray::MapWorker"
 PAGE = os.sysconf("SC_PAGE_SIZE")
+TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
@@ -31,9 +36,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory("-faceattr") as root:
         copies(given.pictures, Path(root, "in"), given.count)
         print(f"{given.count} pictures, {cores} cores, {given.detector}, {given.rounds} rounds")
-        print(f"{'way':<28} pictures/s of local start-up s     MB of local")
         rounds = [one_round(given, Path(root), cores) for _ in range(given.rounds)]
-        print_table(rounds)
+        if rounds:
+            print_table(rounds)
         if given.flat:
             print_flat(given, Path(root), cores)
 
@@ -67,20 +72,26 @@ def one_round(given: Namespace, root: Path, cores: int) -> dict[str, dict[str, f
         f"Ray, 1 worker of {cores}": (*ray, str(cores), "--workers", "1", "-o", "ray1"),
         f"Ray, 2 workers of {cores // 2}": (*ray, str(cores // 2), "--workers", "2", "-o", "ray2"),
     }
-    return {name: measure(words, given.detector, root, given.count) for name, words in ways.items()}
+    found = {}
+    for name, words in ways.items():
+        found[name] = measure(words, given.detector, root, given.count)
+        print(name, {what: round(value, 1) for what, value in found[name].items()}, file=sys.stderr)
+    return found
 
 
 def measure(words: tuple[str, ...], detector: str, root: Path, count: int) -> dict[str, float]:
-    """Pictures a second once started, seconds of the start, peak megabytes of the process."""
-    start, ended, peak = time.monotonic(), threading.Event(), [0.0]
+    """Pictures a second once started, processor's ms a picture, peak MB of a labelling process."""
+    start, ended, peaks = time.monotonic(), threading.Event(), []
     command = [*FACEATTR, "label", "in", "--detector", detector, "--overwrite", "--quiet", *words]
     process = subprocess.Popen(command, cwd=root, stderr=subprocess.DEVNULL)
-    is_ray = "ray" in words
+    is_ray, looks = "ray" in words, []
 
     def watch() -> None:
-        while not ended.wait(0.2):
-            pids = workers() if is_ray else [process.pid]
-            peak[0] = max([peak[0], *map(own_bytes, pids)])
+        while not ended.wait(0.25):
+            found = family(process.pid)
+            pids = [pid for pid in found if is_worker(pid)] if is_ray else [process.pid]
+            peaks.append(max(map(own_bytes, pids), default=0.0) / 1e6)
+            looks.append((time.time(), found, set(pids)))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -90,19 +101,48 @@ def measure(words: tuple[str, ...], detector: str, root: Path, count: int) -> di
     if code:
         raise SystemExit(f"{' '.join(command)} ends with {code}")
     wall, working = time.monotonic() - start, seconds_of(root / words[-1], is_ray)
-    return {"speed": count / working, "start": wall - working, "memory": peak[0] / 1e6}
+    spent, others = seconds_spent(looks, root / words[-1], working)
+    times = {"cpu": 1000 * spent / count, "others": 1000 * others / count}
+    half = max(peaks[: len(peaks) // 2])
+    memory = {"memory": max(peaks), "half": half}
+    return {"speed": count / working, "start": wall - working, **memory, **times}
 
 
-def workers() -> list[int]:
-    """The processes of Ray that label."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
+def family(pid: int) -> dict[int, float]:
+    """A process and all that it has started, and the processor's seconds that each has taken."""
+    parents, seconds = {}, {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
         try:
-            if (folder / "cmdline").read_bytes().startswith(WORKER.encode()):
-                found.append(int(folder.name))
+            words = file.read_text().rpartition(")")[2].split()
         except OSError:
             continue
-    return found
+        one = int(file.parent.name)
+        parents[one], seconds[one] = int(words[1]), (int(words[11]) + int(words[12])) / TICKS
+    found = {pid}
+    while more := {one for one, parent in parents.items() if parent in found} - found:
+        found |= more
+    return {one: seconds[one] for one in found if one in seconds}
+
+
+def is_worker(pid: int) -> bool:
+    """Whether a process is one of Ray's that label."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(WORKER.encode())
+    except OSError:
+        return False
+
+
+def seconds_spent(looks: list, output: Path, working: float) -> tuple[float, float]:
+    """The processor's seconds while pictures were worked at: of all, and of who labels nothing."""
+    tables = output.glob("part-*") if output.is_dir() else [output]
+    end = max(table.stat().st_mtime for table in tables)
+    within = [look for look in looks if end - working <= look[0] <= end]
+    labelling = set().union(*(pids for _, _, pids in within))
+    first, last = {}, {}
+    for _, found, _ in within:
+        first, last = {**found, **first}, {**last, **found}
+    spent = {pid: last[pid] - first[pid] for pid in last}
+    return sum(spent.values()), sum(spent[pid] for pid in spent if pid not in labelling)
 
 
 def own_bytes(pid: int) -> float:
@@ -123,12 +163,20 @@ def seconds_of(output: Path, is_ray: bool) -> float:
 
 
 def print_table(rounds: list[dict[str, dict[str, float]]]) -> None:
-    for name in rounds[0]:
-        best = max((one[name] for one in rounds), key=lambda found: found["speed"])
-        local = max((one["--engine local"] for one in rounds), key=lambda found: found["speed"])
+    """The median of the rounds."""
+    found = {
+        name: {
+            what: statistics.median(one[name][what] for one in rounds) for what in rounds[0][name]
+        }
+        for name in rounds[0]
+    }
+    local = found["--engine local"]
+    print(f"{'way':<26} pictures/s of local  ms others of local start-up s   MB of local")
+    for name, one in found.items():
         print(
-            f"{name:<28} {best['speed']:10.1f} {best['speed'] / local['speed']:8.0%} "
-            f"{best['start']:10.1f} {best['memory']:6.0f} {best['memory'] / local['memory']:8.2f}"
+            f"{name:<26} {one['speed']:10.1f} {one['speed'] / local['speed']:8.0%} "
+            f"{one['cpu']:3.0f} {one['others']:6.1f} {one['cpu'] / local['cpu']:8.2f} "
+            f"{one['start']:10.1f} {one['memory']:4.0f} {one['memory'] / local['memory']:8.2f}"
         )
 
 
@@ -138,7 +186,10 @@ def print_flat(given: Namespace, root: Path, cores: int) -> None:
     copies(given.pictures, root / "in", given.flat)
     words = ("--engine", "ray", "--cpus-per-worker", str(cores), "--workers", "1", "-o", "long")
     found = measure(words, given.detector, root, given.flat)
-    print(f"{given.flat} pictures, Ray, 1 worker: {found['memory']:.0f} MB, {found['speed']:.1f}/s")
+    print(
+        f"{given.flat} pictures, Ray, 1 worker: {found['memory']:.0f} MB at most, "
+        f"{found['half']:.0f} MB in the first half, {found['speed']:.1f} pictures/s"
+    )
 
 
 if __name__ == "__main__":
