@@ -228,7 +228,7 @@ def test_enemies_of_the_server_and_the_page_get_nothing(monkeypatch):
     found = web.run(12, 7, ("foreign_origin", "without_token", "bodies", "frames", "idle"))
     assert {name: of["broken"] for name, of in found.items() if of["broken"]} == {}
     assert found["page: without_token"]["tries"] == 12 and found["serve: idle"]["tries"] == 24
-    assert all(of["honest_answers"] > 1 for of in found.values() if "ratio" in of)
+    assert all(of["honest_answers"] >= 1 for of in found.values() if "ratio" in of)
 
 
 def test_the_campaign_of_enemies_sees_what_is_answered():

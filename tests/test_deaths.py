@@ -1,5 +1,6 @@
 """A job that dies at an input goes on, and at last gets past it."""
 
+import faulthandler
 import os
 import subprocess
 import sys
@@ -37,14 +38,23 @@ label.label_to("t.csv", ".", attributes(), workers=4, resume=True)
 """
 
 
-def died_in(table: Path, *names: str) -> Deaths:
+def died_in(table: Path, *names: str, crash: bytes = b"Fatal Python error") -> Deaths:
     """What a process leaves that dies while it reads these."""
     deaths = Deaths(table, resume=True)
     deaths.__enter__()
     for name in names:
         deaths.note(name)
+    faulthandler.disable()
+    deaths._crash.write(crash)
+    deaths._crash.close()
     deaths._file.close()
     return deaths
+
+
+def test_a_kill_from_outside_blames_nothing(tmp_path):
+    for _ in range(MOST_DEATHS):
+        died_in(tmp_path / "t.csv", "a", crash=b"")
+    assert not Deaths(tmp_path / "t.csv", resume=True)
 
 
 def test_what_was_read_at_three_deaths_is_left_unread(tmp_path):
@@ -109,7 +119,7 @@ def test_a_job_that_a_crash_ends_gets_past_the_picture_and_the_video(tmp_path):
     save_pictures(tmp_path, 8)
     names = sorted(path.name for path in tmp_path.iterdir())
     (tmp_path / names[3]).rename(tmp_path / "p3.png")
-    with VideoFile(tmp_path / "z.mp4") as video:
+    with VideoFile(tmp_path / "z.mp4", 1.0) as video:
         for second in range(5):
             video.write(draw(1), float(second))
     here = Path(__file__).parent
@@ -119,9 +129,10 @@ def test_a_job_that_a_crash_ends_gets_past_the_picture_and_the_video(tmp_path):
     while not codes or (codes[-1] < 0 and len(codes) < 20):
         run = subprocess.run([sys.executable, "-c", DEADLY], **how)
         codes.append(run.returncode)
-    assert codes[-1] == 0 and len(codes) == 1 + 2 * MOST_DEATHS
+    # The video may be open already when the picture ends the first process.
+    assert codes[-1] == 0 and len(codes) in (2 * MOST_DEATHS, 1 + 2 * MOST_DEATHS)
     rows = pandas.read_csv(tmp_path / "t.csv")
     died = rows[rows.reason == DIED]
-    assert died.path.tolist() == ["p3.png", "z.mp4"]
-    assert rows[rows.path == "z.mp4"].time.tolist()[:2] == [0, 1]
+    assert died.path.tolist() == ["./p3.png", "./z.mp4"]
+    assert rows[rows.path == "./z.mp4"].time.tolist()[0] == 0  # what was written stays
     assert not (tmp_path / ".t.csv.reading").exists()

@@ -1,11 +1,13 @@
 """Inputs at which a labelling job dies, and how it gets past them.
 
 A native library that crashes takes the process with it. So a job notes what it reads in a file that
-outlives it; the job that goes on reads alone what comes next, and leaves out what it dies at.
+outlives it; the job that goes on reads alone what comes next, and leaves out what it dies at. A
+kill from outside blames nothing: only at a crash does Python write the second file.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import itertools
 import json
 import os
@@ -39,18 +41,26 @@ class Deaths:
 
     def __init__(self, table: Path, *, resume: bool) -> None:
         self._path = table.with_name(short_name(f".{table.name}.reading"))
-        self._counts = _counted(self._path) if resume else Counter()
+        self._crash_path = self._path.with_name(f"{self._path.name}.crash")
+        self._counts = _counted(self._path, self._crash_path) if resume else Counter()
         self._slots, self._own = itertools.count(), threading.local()
         self._lock = threading.Lock()
 
     def __enter__(self) -> Deaths:
         self._file: BinaryIO = open(self._path, "wb", buffering=0)
         self._begin = self._write(0, json.dumps(self._counts).encode() + b"\n")
+        self._crash: BinaryIO = open(self._crash_path, "wb", buffering=0)
+        self._watched = faulthandler.is_enabled()
+        faulthandler.enable(self._crash)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
-        self._path.unlink(missing_ok=True)
+        faulthandler.disable()
+        if self._watched:
+            faulthandler.enable()
+        for file, path in ((self._file, self._path), (self._crash, self._crash_path)):
+            file.close()
+            path.unlink(missing_ok=True)
 
     def __bool__(self) -> bool:
         """Whether an earlier process died while it read something."""
@@ -81,10 +91,12 @@ class Deaths:
         return place + len(data)
 
 
-def _counted(path: Path) -> Counter[str]:
+def _counted(path: Path, crash: Path) -> Counter[str]:
     """By name, how many processes died at it; nothing of a file that is damaged."""
     try:
         head, _, slots = path.read_bytes().partition(b"\n")
+        if not crash.stat().st_size:
+            slots = b""
         parts = (slots[place : place + SLOT].rstrip(b"\0") for place in range(0, len(slots), SLOT))
         return Counter(json.loads(head)) + Counter({os.fsdecode(part) for part in parts if part})
     except (OSError, ValueError, TypeError):
