@@ -70,6 +70,14 @@ def test_what_was_read_at_three_deaths_is_left_unread(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_job_leaves_the_handler_of_crashes_as_it_was(tmp_path, capsys):
+    for is_watched in (True, False):
+        faulthandler.enable(sys.__stderr__) if is_watched else faulthandler.disable()
+        with Deaths(tmp_path / "t.csv", resume=False):
+            assert faulthandler.is_enabled()
+        assert faulthandler.is_enabled() == is_watched
+
+
 def test_only_what_was_read_last_is_blamed(tmp_path):
     died_in(tmp_path / "t.csv", "first", "second")
     assert dict(Deaths(tmp_path / "t.csv", resume=True)._counts) == {"second": 1}

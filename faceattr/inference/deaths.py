@@ -11,6 +11,7 @@ import faulthandler
 import itertools
 import json
 import os
+import sys
 import threading
 from collections import Counter
 from contextlib import suppress
@@ -56,8 +57,8 @@ class Deaths:
 
     def __exit__(self, *_: object) -> None:
         faulthandler.disable()
-        if self._watched:
-            faulthandler.enable()
+        if self._watched and sys.__stderr__:
+            faulthandler.enable(sys.__stderr__)
         for file, path in ((self._file, self._path), (self._crash, self._crash_path)):
             file.close()
             path.unlink(missing_ok=True)
