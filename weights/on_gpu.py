@@ -198,13 +198,12 @@ def say(*what) -> None:
 class Trainer:
     def __init__(self, tasks, settings, args) -> None:
         import jax
-        import keras
 
         from faceattr.model.build import build
         from faceattr.model.learning import unfreeze_from
         from faceattr.training.optimizers import ConvolutionMuon
 
-        self.tasks, self.settings, self.args = tasks, settings, args
+        self.tasks, self.settings = tasks, settings
         how = {"weights": None, "norm": True, "dropout": args.dropout, "backbone": args.backbone}
         how |= {"pooling": args.pooling, "seed": settings.seed}
         dtype = "float32" if args.float32 else "mixed_bfloat16"
@@ -230,7 +229,6 @@ class Trainer:
             i for i, v in enumerate(self.optimizer.variables) if v is self.optimizer._learning_rate
         )
         self.done, self.compiled, self.answers = 0, {}, {}
-        del keras
 
     def compile(self, form, answered) -> None:
         """Compile the step, and answers about crops of these sizes."""
@@ -398,12 +396,12 @@ def read_weights(path: Path, like):
     return found
 
 
-def cosine(highest: float, warmup: float, lowest: float = 0.0):
+def cosine(highest: float, warmup: float):
     def rate(share: float) -> float:
         if share < warmup:
             return highest * max(share, 1e-4) / warmup
         at = (share - warmup) / (1 - warmup)
-        return lowest + (highest - lowest) * (1 + np.cos(np.pi * min(at, 1.0))) / 2
+        return highest * (1 + np.cos(np.pi * min(at, 1.0))) / 2
 
     return rate
 
@@ -444,28 +442,18 @@ def train(given) -> None:
     add("--decay", type=float, default=0.0)
     add("--dropout", type=float, default=0.2)
     add("--ema", type=float, default=0.999)
-    add("--batch", type=int, default=512)
     add("--backbone", default="vgg16")
     add("--pooling", default="max")
     add("--workers", type=int, default=15)
     add("--mixed", type=float, default=0.8, help="share of the time in which crops are mixed")
     add("--sure", default='{"expression": 0.6, "gender": 0.8, "age_group": 0.5}')
     add("--distill", default='{"expression": 0.3, "gender": 0.1, "age_group": 0.3}')
-    add("--mix", default="{}")
-    add("--augment", default="{}")
     add("--float32", action="store_true")
     add("--every", type=float, default=30.0)
     args = parser.parse_args(given)
     args.output.mkdir(parents=True, exist_ok=True)
     with open(args.data / "settings.pkl", "rb") as file:
         tasks, settings = pickle.load(file)
-    shares = json.loads(args.mix) or settings.task_sampling.shares
-    settings = replace(
-        settings,
-        batch_size=args.batch,
-        task_sampling=replace(settings.task_sampling, shares=shares),
-        augmentation=replace(settings.augmentation, **json.loads(args.augment)),
-    )
     plain = replace(
         settings, mixup=0.0, augmentation=replace(settings.augmentation, erase=0.05, blur=0.15)
     )
