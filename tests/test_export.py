@@ -260,6 +260,11 @@ def test_a_file_that_was_changed_or_left_alone_is_refused(model, tmp_path):
         runtime.load(path)
     export(model, "saved_model", path, overwrite=True)
     assert runtime.load(path)[1].crop.size == SIZE
+    page = json.loads(runtime.description_path(path).read_text())
+    for field, value in (("precision", "float33"), ("sha256", 5)):
+        runtime.description_path(path).write_text(json.dumps(page | {field: value}))
+        with pytest.raises(ValueError, match="json does not describe faces"):
+            runtime.load(path)
     runtime.description_path(path).unlink()
     with pytest.raises(FileNotFoundError, match=r"needs everything.*faces.json"):
         runtime.load(path)

@@ -6,6 +6,7 @@ import threading
 
 import pandas as pd
 import pytest
+from pyarrow.lib import ArrowException
 from use_store import keys, s3, upload
 from use_toys import save_pictures
 
@@ -66,6 +67,40 @@ def test_what_a_store_refuses_is_one_sentence(bucket):
     assert "NO_SUCH_BUCKET" in said and "Request ID" not in said and "\n" not in said
     with pytest.raises(ValueError, match=r"abc://x cannot be opened: .* reads folders, s3://"):
         storage.read("abc://x/y")
+
+
+def test_what_azure_says_without_an_identity_is_one_sentence(monkeypatch):
+    class NoIdentity:
+        def get_file_info(self, path):
+            raise ArrowException(
+                "Unknown error: Check for 'https://x.blob.core.windows.net/photos' failed: "
+                "N5Azure4Core11Credentials23AuthenticationExceptionE: Failed to get token.\n"
+                "See Azure::Core::Diagnostics::Logger for details (https://aka.ms/azsdk)."
+            )
+
+    monkeypatch.setattr(storage, "_opened", lambda place: (NoIdentity(), place))
+    with pytest.raises(OSError) as told:
+        storage.kind_of("abfs://photos@x.dfs.core.windows.net/a")
+    assert str(told.value) == (
+        "abfs://photos@x.dfs.core.windows.net/a cannot be looked at: Check for "
+        "'https://x.blob.core.windows.net/photos' failed: Failed to get token; see its name, and "
+        "the rights of this machine's account."
+    )
+
+
+def test_azure_is_opened_by_adlfs_where_it_is_installed(monkeypatch):
+    import fsspec
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    opened = []
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "adlfs" or None)
+    monkeypatch.setattr(
+        fsspec.core, "url_to_fs", lambda root: (MemoryFileSystem(), opened.append(root) or "/in")
+    )
+    storage._of_root.cache_clear()
+    storage.write("abfs://photos/a/x y.jpg", b"one")
+    assert storage.read("abfs://photos/a/x y.jpg") == b"one" and opened == ["abfs://photos"]
+    storage._of_root.cache_clear()
 
 
 def test_folders_files_and_patterns_of_a_store_are_inputs(tmp_path, bucket):

@@ -7,6 +7,7 @@ in an object store is there when it is whole; in a folder it gets its name when 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import re
 import uuid
@@ -22,7 +23,11 @@ if TYPE_CHECKING:
 
 ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+://[^/]*)/?(.*)", re.DOTALL | re.IGNORECASE)
 # What a driver of pyarrow adds to what the store said.
-NOISE = re.compile(r"\s*\(Request ID: \S+\)|\s*Detail: .*$|\[Errno \d+\] ", re.DOTALL)
+NOISE = re.compile(
+    r"\s*\(Request ID: \S+\)|\s*(Detail: |See Azure::).*$|\[Errno \d+\] |Unknown error: "
+    r"|N\d\w+ExceptionE: ",
+    re.DOTALL,
+)
 
 
 def is_remote(place: str) -> bool:
@@ -131,10 +136,10 @@ def _of_root(root: str) -> tuple[FileSystem, str]:
     import pyarrow
     from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
 
-    try:
-        return FileSystem.from_uri(root)
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError):
-        pass  # a store that pyarrow does not know
+    # pyarrow knows Azure's identities alone, adlfs its keys and connection strings too.
+    if not (root.startswith("abfs") and importlib.util.find_spec("adlfs")):
+        with contextlib.suppress(pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError):
+            return FileSystem.from_uri(root)
     try:
         import fsspec
 
@@ -150,11 +155,13 @@ def _of_root(root: str) -> tuple[FileSystem, str]:
 @contextlib.contextmanager
 def _told(place: str, what: str) -> Iterator[None]:
     """Turn what a store says into one sentence with the place in it."""
+    from pyarrow.lib import ArrowException
+
     try:
         yield
     except FileNotFoundError:
         raise FileNotFoundError(2, "No such file or directory", place) from None
-    except OSError as error:
-        reason = error.strerror or " ".join(NOISE.sub("", str(error)).split()).rstrip(".")
+    except (OSError, ArrowException) as error:  # Azure's driver calls its errors unknown
+        reason = getattr(error, "strerror", None) or " ".join(NOISE.sub("", str(error)).split()).rstrip(".")
         cure = "; see its name, and the rights of this machine's account" * is_remote(place)
         raise OSError(f"{place} cannot be {what}: {reason}{cure}.") from error

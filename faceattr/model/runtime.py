@@ -353,6 +353,10 @@ def _read(path: Path) -> tuple[Description, dict[str, Any]]:
             )
     try:
         fields = json.loads(page.read_text(encoding="utf-8"))
+        if fields["precision"] not in embedded.PRECISIONS:
+            raise ValueError(f"no precision is called {fields['precision']!r}")
+        if not isinstance(fields["sha256"], str):
+            raise ValueError(f"a SHA-256 is no {type(fields['sha256']).__name__}")
         return Description.from_json(json.dumps(fields["description"])), fields
     except (KeyError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"{page} does not describe {path.name}: {error}.") from None
