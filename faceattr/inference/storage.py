@@ -162,6 +162,7 @@ def _told(place: str, what: str) -> Iterator[None]:
     except FileNotFoundError:
         raise FileNotFoundError(2, "No such file or directory", place) from None
     except (OSError, ArrowException) as error:  # Azure's driver calls its errors unknown
-        reason = getattr(error, "strerror", None) or " ".join(NOISE.sub("", str(error)).split()).rstrip(".")
+        said = " ".join(NOISE.sub("", str(error)).split()).rstrip(".")
+        reason = getattr(error, "strerror", None) or said
         cure = "; see its name, and the rights of this machine's account" * is_remote(place)
         raise OSError(f"{place} cannot be {what}: {reason}{cure}.") from error
