@@ -244,7 +244,7 @@ def campaign(
     expected, seconds = _unbroken(job, made, work)
     done, ends, broken, began = 0, 0, [], time.monotonic()
     while done < kills and is_time_left(began):
-        folder = _fresh(made, work)
+        folder, before, start_of_end = _fresh(made, work), done, time.monotonic()
         for killed in _until_its_end(job, folder, seconds, rng):
             done += killed is None
             if killed is None:
@@ -252,6 +252,8 @@ def campaign(
             # A training may be killed once its model is there: then nothing is left to resume.
             if killed not in (None, 0) and "is finished, there is nothing" not in errors_in(folder):
                 broken.append({"end": ends, "fault": f"exit code {killed}: {errors_in(folder)}"})
+        if done == before:  # too late for every kill: a run is faster than the first one was
+            seconds = min(seconds, time.monotonic() - start_of_end)
         ends += 1
         left = job.content(folder)
         if left != expected:
