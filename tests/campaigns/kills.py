@@ -253,7 +253,7 @@ def campaign(
             if killed not in (None, 0) and "is finished, there is nothing" not in errors_in(folder):
                 broken.append({"end": ends, "fault": f"exit code {killed}: {errors_in(folder)}"})
         if done == before:  # too late for every kill: a run is faster than the first one was
-            seconds = min(seconds, time.monotonic() - start_of_end)
+            seconds = time.monotonic() - start_of_end
         ends += 1
         left = job.content(folder)
         if left != expected:
@@ -284,10 +284,11 @@ def _until_its_end(
 ) -> Iterator[int | None]:
     """Start, kill, start again; None for each kill, at last the exit codes."""
     commands = job.commands
-    for _ in range(WITHOUT_END):
+    for attempt in range(WITHOUT_END):
         processes = _started(commands, folder)
-        # Most of a short run is its start: later moments are drawn as often as all earlier.
-        ends = time.monotonic() + seconds * float(rng.uniform(0.2, 1.1))
+        # Most of a short run is its start: later moments are drawn as often as all earlier. What
+        # begins anew on a machine that became slower still comes to its end.
+        ends = time.monotonic() + seconds * float(rng.uniform(0.2, 1.1)) * (1 + attempt / 20)
         while any(one.poll() is None for one in processes) and time.monotonic() < ends:
             time.sleep(0.01)
         running = [one.poll() is None for one in processes]
