@@ -246,6 +246,7 @@ def test_columns_that_hold_no_classes_are_left_out_of_a_bare_manifest(tmp_path):
         ("file,gender\na.png,male\n", "has no column 'path'"),
         ("path,split\na.png,train\n", "has no column age_group or expression or gender"),
         ("path,gender:male,gender:female\na.png,,\n", "single labelled image"),
+        ("path,gender:male,gender:female\n", "single labelled image"),
         ("path,mood\na.png,good\n", "needs at least two classes"),
         ("path;gender\na.png;male\n", "by semicolons; expected commas"),
         ("path\tgender\na.png\tmale\n", "by tabs; expected commas"),

@@ -69,6 +69,8 @@ def vote_columns(columns: Iterable[str], task: str) -> dict[str, str]:
 
 def read_votes(path: Path, table: pd.DataFrame, columns: Mapping[str, str]) -> list[Votes]:
     """Votes by class, row by row; ValueError where a cell is no number from 0 on and not empty."""
+    if table.empty:
+        return []
     cells = table[list(columns)].replace(r"^\s*$", "0", regex=True)
     numbers = cells.apply(pd.to_numeric, errors="coerce")
     wrong = ~(np.isfinite(numbers) & (numbers >= 0)).all(axis=1)
