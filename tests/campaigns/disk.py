@@ -12,13 +12,15 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
-from common import fault_of, main
+from common import fault_of, is_time_left, main
 from kills import JOBS, Job, errors_in, run_jobs, start
 
 ROOM = 64 << 20  # bytes beside what a job needs
@@ -54,8 +56,8 @@ def campaign(job: Job, made: Path, count: int, seed: int) -> dict:
         if code := start(job.words, folder).wait():
             raise RuntimeError(f"The unbroken run ends with {code}: {errors_in(folder)}")
         expected, written = job.content(folder), size_of(folder) - before
-    codes, broken = Counter(), []
-    for number in range(count):
+    codes, broken, began = Counter(), [], time.monotonic()
+    for number in takewhile(lambda _: is_time_left(began), range(count)):
         room = int(written * rng.uniform(0, 1))
         with small_disk(disk, before + room):
             folder = Path(shutil.copytree(made, disk / "work"))
@@ -63,14 +65,23 @@ def campaign(job: Job, made: Path, count: int, seed: int) -> dict:
             codes[str(code)] += 1
             fault = fault_of(code, errors_in(made.parent), codes=(0, 1, 2))
             enlarge(disk, before + written + ROOM)
-            words = (*job.words, *job.resume) if code else job.words
-            if code and start(words, folder, errors=made.parent / "errors.txt").wait():
-                fault = f"not gone on with: {errors_in(made.parent)}"
-            elif job.content(folder) != expected:
-                fault = "what is left differs from the unbroken run's"
+            fault = gone_on_with(job, folder, code, expected) or fault
         if fault:
             broken.append({"try": number, "room": room, "fault": fault})
-    return {"count": count, "bytes_written": written, "codes": dict(codes), "broken": broken}
+    return {
+        "count": codes.total(),
+        "bytes_written": written,
+        "codes": dict(codes),
+        "broken": broken,
+    }
+
+
+def gone_on_with(job: Job, folder: Path, code: int, expected: dict[str, str]) -> str | None:
+    """Go on with a job that ended with `code`; None where what it leaves is right, or the fault."""
+    errors = folder.parent / "errors.txt"
+    if code and start((*job.words, *job.resume), folder, errors=errors).wait():
+        return f"not gone on with: {errors_in(folder.parent)}"
+    return None if job.content(folder) == expected else "what is left differs"
 
 
 ALONE = tuple(name for name, job in JOBS.items() if not job.beside)

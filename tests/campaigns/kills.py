@@ -241,10 +241,10 @@ def campaign(
     `after_kill` does to the folder what else a kill may do.
     """
     rng, work = np.random.default_rng(seed), made.parent / "work"
-    expected, seconds = _unbroken(job, made, work)
+    expected, seconds = unbroken(job, made, work)
     done, ends, broken, began = 0, 0, [], time.monotonic()
     while done < kills and is_time_left(began):
-        folder, before, start_of_end = _fresh(made, work), done, time.monotonic()
+        folder, before, start_of_end = fresh(made, work), done, time.monotonic()
         for killed in _until_its_end(job, folder, seconds, rng):
             done += killed is None
             if killed is None:
@@ -262,8 +262,8 @@ def campaign(
     return {"kills": done, "ends": ends, "seconds_of_a_run": round(seconds, 1), "broken": broken}
 
 
-def _unbroken(job: Job, made: Path, work: Path) -> tuple[dict[str, str], float]:
-    folder = _fresh(made, work)
+def unbroken(job: Job, made: Path, work: Path) -> tuple[dict[str, str], float]:
+    folder = fresh(made, work)
     started = time.monotonic()
     for code in [process.wait() for process in _started(job.commands, folder)]:
         if code != 0:
@@ -308,12 +308,18 @@ def _until_its_end(
     raise RuntimeError("The job does not come to its end.")
 
 
-def start(words: tuple[str, ...], folder: Path, errors: Path | None = None) -> subprocess.Popen:
-    """The command in a folder; what it says goes into ``errors.txt`` there, or elsewhere."""
+def start(
+    words: tuple[str, ...], folder: Path, errors: Path | None = None, **variables: str
+) -> subprocess.Popen:
+    """The command in a folder; what it says goes into ``errors.txt`` there, or elsewhere.
+
+    `variables` are added to those of the environment.
+    """
     with open(errors or folder / "errors.txt", "w") as said:
         return subprocess.Popen(
             [*FACEATTR, *words],
             cwd=folder,
+            env=os.environ | variables,
             stdout=subprocess.DEVNULL,
             stderr=said,
             start_new_session=True,
@@ -326,7 +332,7 @@ def errors_in(folder: Path) -> str:
     return "".join(file.read_text()[-1500:] for file in said if file.exists())
 
 
-def _fresh(made: Path, work: Path) -> Path:
+def fresh(made: Path, work: Path) -> Path:
     shutil.rmtree(work, ignore_errors=True)
     return Path(shutil.copytree(made, work))
 
