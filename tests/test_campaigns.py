@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,6 +19,8 @@ sys.path.insert(0, str(Path(__file__).parent / "campaigns"))
 
 import cluster
 import corrupt
+import disk
+import failing
 import files
 import golden
 import inputs
@@ -109,6 +112,22 @@ def test_the_campaign_of_kills_sees_files_that_differ(tmp_path):
     found = kills.campaign(job, tmp_path / "made", 1, 7)
     assert found["kills"] >= 1
     assert {fault["fault"] for fault in found["broken"]} == {"differs"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_a_failing_disk_loses_no_finished_row():
+    found = failing.run(3, 7, ("label csv, crops, gallery",))["label csv, crops, gallery"]
+    assert found["codes"] == {"EIO: 2": 1, "EROFS: 2": 1, "ESTALE: 2": 1}
+    assert found["broken"] == []
+
+
+def test_the_campaign_of_disks_sees_what_is_not_gone_on_with(tmp_path):
+    job = kills.Job(("--version",), lambda folder: {"table": "a"}, resume=("--wrong",))
+    assert disk.gone_on_with(job, tmp_path / "a", 0, {"table": "a"}) is None
+    assert disk.gone_on_with(job, tmp_path / "a", 0, {"table": "b"}) == "what is left differs"
+    (tmp_path / "a").mkdir()
+    assert "not gone on with" in disk.gone_on_with(job, tmp_path / "a", 2, {"table": "a"})
 
 
 def test_the_campaign_of_clusters_sees_a_table_that_differs_and_what_is_printed(
