@@ -123,7 +123,7 @@ def test_a_failing_disk_loses_no_finished_row():
 
 
 def test_the_campaign_of_disks_sees_what_is_not_gone_on_with(tmp_path):
-    job = kills.Job(("--version",), lambda folder: {"table": "a"}, resume=("--wrong",))
+    job = kills.Job(("label",), lambda folder: {"table": "a"})
     assert disk.gone_on_with(job, tmp_path / "a", 0, {"table": "a"}) is None
     assert disk.gone_on_with(job, tmp_path / "a", 0, {"table": "b"}) == "what is left differs"
     (tmp_path / "a").mkdir()
