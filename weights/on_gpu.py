@@ -201,9 +201,11 @@ class Trainer:
 
         from faceattr.model.build import build
         from faceattr.model.learning import unfreeze_from
+        from faceattr.training.losses import masked_losses
         from faceattr.training.optimizers import ConvolutionMuon
 
         self.tasks, self.settings = tasks, settings
+        self.losses = masked_losses((task.name for task in tasks), settings.loss_smoothing)
         how = {"weights": None, "norm": True, "dropout": args.dropout, "backbone": args.backbone}
         how |= {"pooling": args.pooling, "seed": settings.seed}
         dtype = "float32" if args.float32 else "mixed_bfloat16"
@@ -247,8 +249,6 @@ class Trainer:
             say(f"answers for {size} pixels compiled")
 
     def _loss(self, tv, ntv, batch):
-        from keras import ops
-
         from faceattr.training.losses import with_prior
 
         said, ntv = self.model.stateless_call(tv, ntv, batch["crops"], training=True)
@@ -257,12 +257,8 @@ class Trainer:
             name, answers = task.name, said[task.name]
             if f"{name}:prior" in batch:
                 answers = with_prior(answers, batch[f"{name}:prior"])
-            share, target = self.settings.label_smoothing, batch[name]
-            target = (1 - share) * target + share / target.shape[-1]
-            losses = -ops.sum(target * ops.log(ops.maximum(answers, 1e-7)), axis=-1)
-            known = batch[f"{name}:mask"]
-            count = ops.maximum(ops.sum(known), 1.0)
-            found[name] = ops.sum(losses * known) / count
+            loss = self.losses[name]
+            found[name] = loss(batch[name], answers, sample_weight=batch[f"{name}:mask"])
             total = total + found[name]
         return total, (ntv, found)
 
