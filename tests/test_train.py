@@ -351,6 +351,21 @@ def test_a_damaged_checkpoint_is_told(data, toy, monkeypatch, capsys):
     assert "is damaged" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "text", ["epoch,phase\nx,frozen\n", "phase\nfrozen\n", 'phase,epoch\nfrozen,"1\n', ""]
+)
+def test_a_damaged_log_is_told_and_a_deleted_one_begins_anew(data, toy, monkeypatch, capsys, text):
+    with monkeypatch.context() as patch:
+        patch.setattr("faceattr.training.train.package", interrupt)
+        train(data, "--epochs", "frozen=1,finetune=0")
+    log = data / "my.training/log.csv"
+    log.write_text(text)
+    assert train(data, "--epochs", "frozen=1,finetune=0", "--resume") == 2
+    assert "log.csv is damaged (" in capsys.readouterr().err
+    log.unlink()
+    assert train(data, "--epochs", "frozen=1,finetune=0", "--resume") == 0
+
+
 def test_validation_pictures_that_cannot_be_read_stop_before_training(data, toy, capsys):
     for picture in (data / "shades").rglob("*.png"):
         split = "val" if picture.stem in ("0", "1") else "train"

@@ -98,6 +98,8 @@ class Checkpoints:
                 part.write_text(text)
             return Position()
         self._check_same_run(path.read_text(), text)
+        if (self.folder / LOG).is_file():
+            _read_log(self.folder / LOG)  # it is told now, not after an epoch
         phase, epochs, best, *others = _read(self.folder / CHECKPOINT, "position").tolist()
         position = Position(int(phase), int(epochs), best, *map(int, others))
         _restore(self.folder / CHECKPOINT, "network", self.changed(position))
@@ -249,11 +251,24 @@ def _write_log(epoch: Epoch, path: Path) -> None:
     row |= {f"val_{name}_accuracy": round(of.accuracy, 5) for name, of in epoch.scores.items()}
     table = pd.DataFrame([row])
     if path.is_file():
-        old = pd.read_csv(path)
+        old = _read_log(path)
         # A killed run may have logged an epoch whose checkpoint it did not finish.
         table = pd.concat([old[old["epoch"] < epoch.number], table])
     with atomic_write(path) as part:
         table.to_csv(part, index=False)
+
+
+def _read_log(path: Path) -> pd.DataFrame:
+    """The epochs before; ValueError where the file was changed since."""
+    try:
+        log = pd.read_csv(path)
+        log.drop(columns="phase").astype(float)["epoch"].astype(int)
+        return log
+    except (KeyError, ValueError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ValueError(
+            f"{path} is damaged ({reason}). Delete it: the run goes on and begins a new log."
+        ) from None
 
 
 def _identity(text: str) -> dict[str, Any] | None:
