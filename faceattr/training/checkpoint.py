@@ -31,6 +31,7 @@ from faceattr.training.config import FROZEN, OLD_NAMES, Phase, Settings
 from faceattr.training.feature_cache import trainable_in
 
 Variables = Sequence[keras.Variable]
+DAMAGES = (EOFError, KeyError, MemoryError, OSError, RuntimeError, ValueError, zipfile.BadZipFile)
 CHECKED_EVERY = 10  # steps between two looks at whether the loss is still a number
 CHECKPOINT = "checkpoint.npz"
 LOG = "log.csv"
@@ -321,9 +322,12 @@ def _write(path: Path, **values: np.ndarray | Variables) -> None:
 
 def _read(path: Path, name: str) -> np.ndarray:
     try:
-        with open(path, "rb") as file, np.load(file) as arrays:
-            return arrays[name]
-    except (zipfile.BadZipFile, EOFError, ValueError, KeyError) as error:
+        with open(path, "rb") as file:
+            if not zipfile.is_zipfile(file):  # numpy would say how to unpickle it
+                raise ValueError("it is no archive of arrays")
+            file.seek(0)
+            return np.load(file)[name]
+    except DAMAGES as error:
         raise ValueError(
             f"{path} is damaged ({error}). Start the run anew with --overwrite."
         ) from None
