@@ -47,7 +47,7 @@ _PLACES = {
     "train": ("training.train", "train"),
     "audit": ("auditing.audit", "audit"),
     "evaluate": ("evaluation.evaluate", "evaluate"),
-    "analyze": ("inference.analyze", "analyze"),
+    "analyze": ("inference.batch", "analyze"),
     "DescribedFace": ("inference.results", "DescribedFace"),
     "FaceAttributes": ("inference.predictor", "FaceAttributes"),
     "Prediction": ("inference.results", "Prediction"),

@@ -41,13 +41,7 @@ HEADLESS = "pip uninstall opencv-python && pip install opencv-python-headless"
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the examination.
-
-    Args:
-        name: What was looked at.
-        told: What was found.
-        cure: What to do about it, empty where nothing is wrong.
-    """
+    """What was looked at, what was found, and what to do about it: nothing where all is well."""
 
     name: str
     told: str

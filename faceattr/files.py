@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.metadata
 import importlib.util
 import os
 from collections.abc import Iterator
@@ -34,6 +35,29 @@ def require_package(package: str, extra: str, purpose: str) -> None:
             f"{purpose} needs the package {package}, which is not installed: "
             f"`{install_command(extra)}` installs it."
         )
+
+
+def versions_of(*packages: str) -> dict[str, str]:
+    """By name, the versions of those packages that are installed."""
+    found = {}
+    for name in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def fetch_once(address: str, sha256: str, path: Path, seconds: float) -> None:
+    """Fetch a file, which gets its name once it is whole and the right one.
+
+    Raises:
+        OSError, ValueError: It cannot be had.
+    """
+    import pooch
+
+    pooch.get_logger().setLevel("ERROR")
+    download = pooch.HTTPDownloader(timeout=seconds)
+    # pooch writes to a temporary file, checks it and renames it.
+    pooch.retrieve(address, f"sha256:{sha256}", path.name, path.parent, downloader=download)
 
 
 def validate_output_path(path: Path) -> None:

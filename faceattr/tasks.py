@@ -7,6 +7,7 @@ the order it was trained with, and everything else reads it from there.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 # Columns of the manifest and of the folder's table, and layers of the network.
@@ -87,6 +88,12 @@ class Task:
             return self.index(label) >= 0
         except ValueError:
             return False
+
+
+def timeline_columns(tasks: Sequence[Task]) -> list[str]:
+    """The columns of a CSV of who showed what when, in order; the page's own and `live`'s."""
+    place = ("time", "frame", "track", "x0", "y0", "x1", "y1", "detection")
+    return [*place, *(column for task in tasks for column in task.columns)]
 
 
 EXPRESSION = Task("expression", ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"))

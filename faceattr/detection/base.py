@@ -206,18 +206,12 @@ def reduced(image: np.ndarray, long_side: int) -> tuple[np.ndarray, float]:
 
 
 def find_rotated_faces(detector: Detector, image: np.ndarray) -> list[Face]:
-    """Find faces in a picture that may lie on its side or head.
+    """Find faces in an RGB ``uint8`` picture ``(h, w, 3)`` that may lie on its side or head.
 
     Unless a face is surely upright as the image is, the image is looked at in all four rotations,
     and the one with the most certainty in upright faces counts. Landmarks tell which faces
-    are upright: CenterFace also finds lying ones, YuNet finds them with lower scores.
-
-    Args:
-        detector: What to look with.
-        image: RGB ``uint8``, ``(height, width, 3)``.
-
-    Returns:
-        Faces with boxes in pixels of `image` as it was given; `Face.rotation` says how they lie.
+    are upright: CenterFace also finds lying ones, YuNet finds them with lower scores. Boxes are in
+    pixels of the image as it was given; `Face.rotation` says how they lie.
     """
     best: list[Face] = []
     most = -1.0

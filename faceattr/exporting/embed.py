@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,10 +13,10 @@ import numpy as np
 from faceattr.data.dataset import LabeledDataset
 from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
 from faceattr.exporting import formats
-from faceattr.exporting.export import ROWS, versions
-from faceattr.exporting.parity import BATCHES, ParityData, check_parity, choose_crops
-from faceattr.files import validate_output_path
-from faceattr.model import embedded, hub, runtime
+from faceattr.exporting.export import LIBRARIES, ROWS, smallest_alike
+from faceattr.exporting.parity import BATCHES, ParityData, choose_crops
+from faceattr.files import validate_output_path, versions_of
+from faceattr.model import embedded, hub
 from faceattr.model import file as model_file
 from faceattr.model.embedded import EmbeddedCopy
 from faceattr.model.file import Description
@@ -65,20 +65,14 @@ def embed(
         raise FileExistsError(f"{output} exists. Give another -o, or --overwrite.")
     formats.target_called("litert", int8=False)
     network, description = model_file.load(path)
-    shown = choose_crops(on, description, rows, cache, label_map=label_map, progress=progress)
+    shown = choose_crops(description, on, rows, cache, label_map, progress=progress)
     about = _embed(path, output, network, description, shown, progress, BATCHES)
     progress.show(f"wrote {output} with a LiteRT copy in {about.precision}")
     return about
 
 
 def add_copy(path: Path, val: LabeledDataset, progress: Progress = SILENT) -> None:
-    """Give a model that was just trained its copy; what goes wrong is a note.
-
-    Args:
-        path: The model file.
-        val: Rows to compare on.
-        progress: Is shown the note.
-    """
+    """Give a model that was just trained its copy, compared on val; what goes wrong is a note."""
     try:
         formats.target_called("litert", int8=False)
         network, description = model_file.load(path)
@@ -102,21 +96,16 @@ def _embed(
     progress: Progress,
     batches: Sequence[int],
 ) -> EmbeddedCopy:
-    """The first copy that answers alike, put into the file."""
-    failures: list[str] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for precision in embedded.PRECISIONS:
-            part = Path(folder, f"{precision}.tflite")
-            progress.show(f"copying {path.name} for LiteRT in {precision}")
-            formats.write_copy(network, part, description.crop.size, precision)
-            with formats.quiet():
-                copy = runtime.open_exported(part, precision)
-            parity = check_parity(network, copy, description.tasks, shown, progress, batches)
-            progress.show(parity)
-            if not (failures := parity.failures()):
-                made = {"with": versions()}
-                return embedded.embed(
-                    path, part.read_bytes(), precision, asdict(parity), made, output
-                )
-            progress.show(f"{precision} was not kept: {'; '.join(failures)}.")
-    raise ValueError(f"No LiteRT copy of {path} answers alike: {'; '.join(failures)}.")
+    """The smallest copy that answers alike, put into the file."""
+
+    def write(precision: str, folder: Path) -> Path:
+        progress.show(f"copying {path.name} for LiteRT in {precision}")
+        part = folder / f"{precision}.tflite"
+        formats.write_copy(network, part, description.crop.size, precision)
+        return part
+
+    what = f"LiteRT copy of {path}"
+    how: dict[str, Any] = {"batches": batches, "progress": progress}
+    copy, precision, parity = smallest_alike(what, network, description.tasks, shown, write, **how)
+    made = {"with": versions_of(*LIBRARIES)}
+    return embedded.embed(path, copy, precision, asdict(parity), made, output)

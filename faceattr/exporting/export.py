@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
 import json
 import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from faceattr import __version__
 from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
 from faceattr.exporting import formats
-from faceattr.exporting.parity import ParityReport, check_parity, choose_crops
-from faceattr.files import atomic_write, replace_durably
+from faceattr.exporting.parity import ParityData, ParityReport, check_parity, choose_crops
+from faceattr.files import atomic_write, replace_durably, versions_of
 from faceattr.model import file as model_file
 from faceattr.model import hub, runtime
+from faceattr.model.embedded import PRECISIONS
 from faceattr.model.file import Description
 from faceattr.progress import SILENT, Progress
+from faceattr.tasks import Task
+
+if TYPE_CHECKING:
+    import keras
 
 ROWS = 1000
+INT8_CURE = (
+    " Another target may keep more of the answers, more rows judge more exactly, and without "
+    "--int8 nothing is rounded."
+)
 LIBRARIES = (
     *("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime", "openvino", "nncf"),
     "ai-edge-litert",
@@ -74,21 +81,14 @@ def export(
             pictures cannot be used, or an optional package is missing.
         OSError: Something cannot be read or written.
     """
+    compared: dict[str, Any] = {"on": on, "rows": rows, "cache": cache, "label_map": label_map}
     if to == "web":
         from faceattr.exporting.site import export_site
 
         if int8:
             raise ValueError("A page takes int8 by itself where that answers alike: leave it away.")
         return export_site(
-            model,
-            output,
-            on=on,
-            rows=rows,
-            cache=cache,
-            label_map=label_map,
-            overwrite=overwrite,
-            web_runtime_file=web_runtime_file,
-            progress=progress,
+            model, output, overwrite, web_runtime_file, progress=progress, **compared
         )
     if web_runtime_file is not None:
         raise ValueError(f"The runtime of the web is for to='web' alone. Received: to={to!r}")
@@ -98,9 +98,7 @@ def export(
     usual = f"{path.stem}{'.int8' if int8 else ''}{target.ending or '_saved_model'}"
     output = Path(usual if output is None else output)
     _check_output(output, target.ending, overwrite)
-    shown = choose_crops(
-        on, description, rows, cache, int8=int8, label_map=label_map, progress=progress
-    )
+    shown = choose_crops(description, int8=int8, progress=progress, **compared)
     network = model_file.load(path)[0]
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
@@ -112,7 +110,8 @@ def export(
         parity = check_parity(network, file, description.tasks, shown, progress)
         progress.show(parity)
         if failures := parity.failures():
-            raise ValueError(f"{output} was not kept: {'; '.join(failures)}.{_cure(int8)}")
+            cure = INT8_CURE if int8 else ""
+            raise ValueError(f"{output} was not kept: {'; '.join(failures)}.{cure}")
         _keep(part, output, _page(path, description, part, to, file.precision, parity))
     progress.show(f"wrote {output} and {runtime.description_path(output)}")
     return parity
@@ -151,13 +150,36 @@ def _is_export(output: Path, ending: str) -> bool:
     return True
 
 
-def _cure(int8: bool) -> str:
-    return (
-        " Another target may keep more of the answers, more rows judge more exactly, and without "
-        "--int8 nothing is rounded."
-        if int8
-        else ""
-    )
+def smallest_alike(
+    what: str,
+    network: keras.Model,
+    tasks: Sequence[Task],
+    shown: ParityData,
+    write: Callable[[str, Path], Path],
+    *,
+    batches: Sequence[int],
+    refuse: Callable[[ParityReport], list[str]] = lambda parity: [],
+    progress: Progress = SILENT,
+) -> tuple[bytes, str, ParityReport]:
+    """The file of fewest bits that answers like its network, its precision, and the comparison.
+
+    `write` writes a file of a precision into a folder, `refuse` says what else speaks against one.
+
+    Raises:
+        ValueError: None answers alike.
+    """
+    failures: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for precision in PRECISIONS:
+            part = write(precision, Path(folder))
+            with formats.quiet():
+                file = runtime.open_exported(part, precision)
+            parity = check_parity(network, file, tasks, shown, progress, batches)
+            progress.show(parity)
+            if not (failures := [*parity.failures(), *refuse(parity)]):
+                return part.read_bytes(), precision, parity
+            progress.show(f"{precision} was not kept: {'; '.join(failures)}.")
+    raise ValueError(f"No {what} answers alike: {'; '.join(failures)}.")
 
 
 def _page(
@@ -171,7 +193,7 @@ def _page(
         "bytes": sum(file.stat().st_size for file in runtime.files_of(part)),
         "provenance": {
             "by": f"faceattr {__version__}",
-            "with": versions(),
+            "with": versions_of(*LIBRARIES),
             "on": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
             "date": datetime.now(UTC).date().isoformat(),
             "from": {"file": path.name, "sha256": runtime.sha256_of(path), **hub.told(path)},
@@ -179,15 +201,6 @@ def _page(
         "parity": asdict(parity),
         "description": json.loads(description.to_json()),
     }
-
-
-def versions() -> dict[str, str]:
-    """By name, the libraries that have a part in an export and are installed."""
-    found = {}
-    for name in LIBRARIES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
 
 
 def _keep(part: Path, output: Path, page: Mapping[str, Any]) -> None:

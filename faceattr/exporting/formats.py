@@ -48,17 +48,12 @@ class Target:
 def write(
     name: str, model: keras.Model, path: Path, side: int, crops: np.ndarray | None = None
 ) -> None:
-    """Write a network for the target called `name`.
+    """Write a float32 network on Keras' TensorFlow backend for the target called `name`.
 
     Args:
-        name: One of `TARGETS`.
-        model: A float32 network on Keras' TensorFlow backend.
         path: The file or folder to write; it must not exist.
         side: Of the crops, in pixels.
         crops: Real crops, to write it in int8; None for float32.
-
-    Raises:
-        ValueError: The target is unknown or has no int8, or an optional package is missing.
     """
     target = target_called(name, int8=crops is not None)
     with quiet():

@@ -154,11 +154,7 @@ def content_of(source: object, *, allow_urls: bool = False) -> PathLike | bytes:
 
 
 def image_of_array(pixels: np.ndarray, *, bgr: bool = False) -> np.ndarray:
-    """RGB ``uint8`` ``(h, w, 3)`` of an array of another kind, see `load_image`.
-
-    Raises:
-        ValueError: It is no image.
-    """
+    """RGB ``uint8`` ``(h, w, 3)`` of an array of another kind, see `load_image`."""
     levels = _levels(pixels)
     if levels.ndim == 2:
         levels = levels[..., None]

@@ -60,16 +60,7 @@ class Artifacts:
         return [folder for folder in (self.crops, self.annotated) if folder is not None]
 
     def validate(self, *, resume: bool = False, overwrite: bool = False) -> None:
-        """Refuse names before any work is done.
-
-        Args:
-            resume: Go on with what is there.
-            overwrite: Replace what is there.
-
-        Raises:
-            ValueError, OSError: Something cannot be written there, or a gallery is there that
-                may not be replaced.
-        """
+        """Refuse what cannot be written, or a gallery that may not be replaced, before any work."""
         for folder in self.folders:
             validate_output_folder(Path(folder))
         if self.gallery is None:
@@ -85,42 +76,35 @@ class Artifacts:
             )
 
     def validate_inputs(self, files: Iterable[InputFile]) -> None:
-        """Refuse folders in which a copy would take the place of an input.
+        """Refuse folders (ValueError) in which a copy would take the place of an input."""
+        for folder in self.folders:
+            self._must_spare(folder, files)
 
-        Raises:
-            ValueError: One of them is such a folder.
-        """
-        if self.crops is not None:
-            _must_spare(self.crops, files, crops=True)
-        if self.annotated is not None:
-            _must_spare(self.annotated, files, crops=False)
+    def _must_spare(self, folder: PathLike, files: Iterable[InputFile]) -> None:
+        """The files are gone through twice where some of them lie in `folder`."""
+        real = cache(os.path.realpath)  # many files lie in few folders
+
+        def entry(path: PathLike) -> str:
+            # Writing under a link's name replaces the link, not what it leads to.
+            parent, name = os.path.split(os.fspath(path))
+            return os.path.join(real(parent), name)
+
+        start = os.path.join(real(os.fspath(folder)), "")
+        inside = {name for name in (entry(file.path) for file in files) if name.startswith(start)}
+        if not inside:
+            return
+        names = {ADDED.sub("", name): name for name in inside if ADDED.search(name)}
+        if folder == self.annotated:  # whose copies may be called like the inputs
+            names |= {name: name for name in inside}
+        for file in files:
+            if hit := names.get(entry(_below(folder, file.path))):
+                raise ValueError(
+                    f"In {folder}, a copy of {file.path} would replace the input {hit}. Choose a "
+                    "folder that holds no inputs."
+                )
 
 
 NO_ARTIFACTS = Artifacts()
-
-
-def _must_spare(folder: PathLike, files: Iterable[InputFile], *, crops: bool) -> None:
-    """The files are gone through twice where some of them lie in `folder`."""
-    real = cache(os.path.realpath)  # many files lie in few folders
-
-    def entry(path: PathLike) -> str:
-        # Writing under a link's name replaces the link, not what it leads to.
-        parent, name = os.path.split(os.fspath(path))
-        return os.path.join(real(parent), name)
-
-    start = os.path.join(real(os.fspath(folder)), "")
-    inside = {name for name in (entry(file.path) for file in files) if name.startswith(start)}
-    if not inside:
-        return
-    names = {ADDED.sub("", name): name for name in inside if ADDED.search(name)}
-    if not crops:
-        names |= {name: name for name in inside}
-    for file in files:
-        if hit := names.get(entry(_below(folder, file.path))):
-            raise ValueError(
-                f"In {folder}, a copy of {file.path} would replace the input {hit}. Choose a "
-                "folder that holds no inputs."
-            )
 
 
 def artifact_path(
@@ -167,17 +151,10 @@ def save_crops(
     faces: Sequence[Face],
     picture: Picture,
 ) -> None:
-    """Write every face as the model's own rule cuts it, ``NAME.0.jpg`` and on.
+    """Write every face of a picture in full size as the model's own rule cuts it, ``NAME.0.jpg``…
 
     Only the size is the picture's own, from that of the rule to 512 pixels, so that people
     see more. As class folders for `faceattr train` they are cut like what is labelled later.
-
-    Args:
-        folder: Where to; the input's own folders are repeated below it.
-        rule: How the model wants a face to be cut.
-        file, time: Where the faces come from.
-        faces: With boxes in pixels of `picture`.
-        picture: In full size.
     """
     for number, face in enumerate(faces):
         side = round(face.side * (1 + rule.margin))
@@ -196,15 +173,8 @@ def save_annotated(
 ) -> ImageResult:
     """Write a copy of a picture with boxes and answers; nothing for an unreadable one.
 
-    Args:
-        folder: Where to.
-        result: What is drawn.
-        frame: The picture, where it comes from a video.
-        content: Gives what is in the file, where that is not at its path.
-        max_pixels: A picture with more of them is not read.
-
-    Returns:
-        The record; with the reason in it where the picture can be read no more.
+    `frame` is a video's own, `content` gives what is in a file that is not at its path. Returns the
+    result, with the reason in it where the picture can be read no more.
     """
     if result.reason is not None:
         return result

@@ -20,8 +20,8 @@ from faceattr.detection.yunet import cached_yunet
 from faceattr.files import require_package
 from faceattr.images.load import MAX_PIXELS, PathLike, checked_limit
 from faceattr.inference import storage
+from faceattr.inference.batch import Labeller
 from faceattr.inference.label import Started
-from faceattr.inference.labeller import Labeller
 from faceattr.inference.metadata import Summary, now, settings_of
 from faceattr.inference.part_worker import PartJob, PartWorker
 from faceattr.inference.parts import (

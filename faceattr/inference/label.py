@@ -262,7 +262,7 @@ def describe_samples(
         deaths: Is told what is read. Where the job died before, what comes first is read alone.
 
     Yields:
-        One record a sample, in the order of the samples.
+        One record a sample, in order.
     """
     times, workers = times or StageTimes(), count_workers(workers)
     max_pixels = checked_limit(max_pixels)
@@ -295,18 +295,10 @@ def detect_and_crop(
     on_detections: OnDetections | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Detections:
-    """Decode one sample, find its faces, cut the large ones.
+    """Decode one sample, find its faces, cut the large ones; or say why it cannot be read.
 
-    Args:
-        sample: What to look at.
-        attributes: Detector and crop rule.
-        times: Measures how long it takes.
-        on_detections: Is given what was found and the picture in full size, if there are faces in
-            it. What is found does not depend on it.
-        max_pixels: A file with more of them is not read.
-
-    Returns:
-        What was found; or why the file cannot be read.
+    `on_detections` is given what was found and the picture in full size, if there are faces in it.
+    What is found does not depend on it.
     """
     if sample.reason is not None:
         return Detections(sample, reason=sample.reason)

@@ -6,20 +6,12 @@ import csv
 import io
 import os
 import re
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
-from faceattr.images.inputs import (
-    LIST_SUFFIXES,
-    STANDARD_INPUT,
-    InputFile,
-    Inputs,
-    kind_of_name,
-    paths_in,
-)
-from faceattr.images.load import PathLike, as_paths
+from faceattr.images.inputs import LIST_SUFFIXES, InputFile, Inputs, kind_of_name, paths_in
+from faceattr.images.load import PathLike
 from faceattr.inference import storage
 
 MANIFEST_SUFFIXES = (".csv", ".parquet")
@@ -27,7 +19,7 @@ MAGIC = re.compile(r"[*?[]")
 ROWS_AT_ONCE = 100_000
 
 
-class Places:
+class Places(Inputs):
     """The pictures and videos behind places, in a fixed order, each once.
 
     Nothing is read but names; in memory are those of one folder at a time, and of a manifest or a
@@ -45,73 +37,47 @@ class Places:
     """
 
     def __init__(self, inputs: PathLike | Sequence[PathLike]) -> None:
-        self.inputs = as_paths(inputs)
-        local = [one for one in self.inputs if not storage.is_remote(one)]
-        if local or not self.inputs:
-            Inputs(local)  # what is not there is told
+        super().__init__(inputs)
         if next(iter(self), None) is None:
             raise ValueError(f"There are no pictures in {', '.join(self.inputs)}.")
 
-    def __iter__(self) -> Iterator[InputFile]:
-        seen: set[str] = set()
-        may_repeat = len(self.inputs) > 1 or not self._is_folder(self.inputs[0])
-        for place in self.inputs:
-            for file in self._behind(place):
-                if may_repeat:
-                    key = storage.place_of(file.path)
-                    if key in seen:
-                        continue
-                    seen.add(key)
-                yield file
+    def _must_exist(self, path: str) -> None:
+        if not storage.is_remote(path):  # a store is asked when it is listed
+            super()._must_exist(path)
 
-    @cached_property
-    def count(self) -> int:
-        """How many there are."""
-        return sum(1 for _ in self)
-
-    def _is_folder(self, place: str) -> bool:
-        if storage.is_remote(place):
-            return self._remote_kinds[place] == "folder"
-        return os.path.isdir(place)
+    def _is_folder(self, path: str) -> bool:
+        if storage.is_remote(path):
+            return self._remote_kinds[path] == "folder"
+        return super()._is_folder(path)
 
     @cached_property
     def _remote_kinds(self) -> dict[str, str]:
         remote = (place for place in self.inputs if storage.is_remote(place))
         return {place: storage.kind_of(place) for place in remote}
 
-    def _behind(self, place: str) -> Iterator[InputFile]:
-        suffix = os.path.splitext(place)[1].lower()
-        is_file = storage.is_remote(place) or os.path.isfile(place)
-        if is_file and suffix in MANIFEST_SUFFIXES:
-            yield from map(_named, _in_manifest(place))
-        elif place == STANDARD_INPUT:
-            yield from _listed(self._standard_input)
-        elif is_file and suffix in LIST_SUFFIXES:
-            lines = storage.read(place).decode("utf-8-sig", "surrogateescape").splitlines()
-            yield from _listed(paths_in(lines))
-        elif storage.is_remote(place):
-            yield from _in_store(place, self._remote_kinds[place])
+    def _behind(self, path: str) -> Iterator[InputFile]:
+        suffix, is_remote = os.path.splitext(path)[1].lower(), storage.is_remote(path)
+        if suffix in MANIFEST_SUFFIXES and (is_remote or os.path.isfile(path)):
+            yield from map(_named, _in_manifest(path))
+        elif is_remote and suffix in LIST_SUFFIXES:
+            lines = storage.read(path).decode("utf-8-sig", "surrogateescape").splitlines()
+            for line in paths_in(lines):
+                yield from self._behind_one(line)
+        elif is_remote:
+            yield from _in_store(path, self._remote_kinds[path])
         else:
-            yield from Inputs(place)
+            yield from super()._behind(path)
 
-    @cached_property
-    def _standard_input(self) -> list[str]:
-        return list(paths_in(sys.stdin))
+    def _behind_one(self, path: str) -> Iterator[InputFile]:
+        # A store is not asked about what is called like a picture.
+        if storage.is_remote(path) and not kind_of_name(path):
+            yield from _in_store(path, storage.kind_of(path))
+        else:
+            yield from super()._behind_one(path)
 
 
 def _named(place: str) -> InputFile:
     return InputFile(place, kind_of_name(place) == "video")
-
-
-def _listed(lines: Iterable[str]) -> Iterator[InputFile]:
-    """What stands in a list; a store is not asked about what is called like a picture."""
-    for place in lines:
-        if not storage.is_remote(place) and os.path.isdir(place):
-            yield from Inputs(place)
-        elif storage.is_remote(place) and not kind_of_name(place):
-            yield from _in_store(place, storage.kind_of(place))
-        else:
-            yield _named(place)
 
 
 def _in_store(place: str, kind: str) -> Iterator[InputFile]:

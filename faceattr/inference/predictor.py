@@ -254,11 +254,7 @@ class FaceAttributes:
 
     @property
     def load_arguments(self) -> dict[str, Any]:
-        """The arguments of `load` that open the same model and detector again.
-
-        Raises:
-            ValueError: They were not opened by `load`.
-        """
+        """The arguments of `load` that open the same again; ValueError where it opened nothing."""
         if self._opened is None:
             raise ValueError(
                 "FaceAttributes of a model object cannot be pickled, because whoever unpickles it "
@@ -271,11 +267,7 @@ class FaceAttributes:
         return partial(type(self).load, **self.load_arguments), ()
 
     def find(self, image: np.ndarray) -> list[Face]:
-        """The faces of an RGB ``uint8`` image ``(h, w, 3)``, from left to right.
-
-        Raises:
-            ValueError: It is no such image.
-        """
+        """The faces of an RGB ``uint8`` image ``(h, w, 3)``, from left to right."""
         validate_image(image)
         with opencv_threads(self.threads):
             if self.auto_rotate:
@@ -347,17 +339,16 @@ class FaceAttributes:
         ]
 
     def _described(self, face: Face, answer: Mapping[str, np.ndarray]) -> DescribedFace:
-        best = {task.name: task.classes[int(np.argmax(answer[task.name]))] for task in self.tasks}
-        rejected = any(best[task] != label for task, label in self.filter.items())
-        found = {task.name: self._prediction(task, answer[task.name]) for task in self.tasks}
+        found, rejected = {}, False
+        for task in self.tasks:
+            probabilities = answer[task.name]
+            best = int(np.argmax(probabilities))
+            top, label = float(probabilities[best]), task.classes[best]
+            by_class = dict(zip(task.classes, map(float, probabilities), strict=True))
+            is_sure = top >= self.min_confidence
+            found[task.name] = Prediction(label if is_sure else None, top, by_class)
+            rejected |= label != self.filter.get(task.name, label)
         return DescribedFace(face, found, rejected=rejected)
-
-    def _prediction(self, task: Task, probabilities: np.ndarray) -> Prediction:
-        best = int(np.argmax(probabilities))
-        top = float(probabilities[best])
-        label = task.classes[best] if top >= self.min_confidence else None
-        by_class = dict(zip(task.classes, map(float, probabilities), strict=True))
-        return Prediction(label, top, by_class)
 
 
 def _checked(filter: Mapping[str, str], tasks: Iterable[Task]) -> dict[str, str]:

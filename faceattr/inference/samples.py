@@ -56,12 +56,8 @@ def samples_of(
 ) -> Iterator[Sample]:
     """The pictures, and the frames of the videos `every` so many seconds.
 
-    Args:
-        files: Files.
-        every: Seconds between two frames.
-        done: Inputs to leave out: by name the times that are done (None for a picture).
-        allow_urls: Addresses are fetched, by whichever thread decodes them.
-        deaths: Is told which video is read; one that it knows as deadly is left unread.
+    What is `done` is left out: by name the times (None for a picture). `deaths` is told which video
+    is read; one that it knows as deadly is left unread.
     """
     times_at = by_place(dict(done or {}))
     for file in files:

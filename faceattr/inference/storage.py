@@ -1,7 +1,8 @@
 """Files wherever they lie: in folders, and in object stores by the file systems of pyarrow.
 
 A place is the path of a file or a folder, or an address such as ``s3://bucket/photos``. A file
-in an object store is there when it is whole; in a folder it gets its name when it is.
+in an object store is there when it is whole; in a folder it gets its name when it is. Where a store
+refuses or cannot be asked, an OSError says so in one sentence.
 """
 
 from __future__ import annotations
@@ -41,11 +42,7 @@ def join(folder: str, name: str) -> str:
 
 
 def entries(folder: str) -> list[tuple[str, bool]]:
-    """Names in a folder and whether they are folders, in order; nothing where there is no folder.
-
-    Raises:
-        OSError: The store cannot be asked, or refuses.
-    """
+    """Names in a folder and whether they are folders, in order; none where there is no folder."""
     from pyarrow.fs import FileSelector, FileType
 
     system, path = _opened(folder)
@@ -55,11 +52,7 @@ def entries(folder: str) -> list[tuple[str, bool]]:
 
 
 def kind_of(place: str) -> str:
-    """``"file"``, ``"folder"`` or nothing.
-
-    Raises:
-        OSError: As `entries`.
-    """
+    """``"file"``, ``"folder"`` or nothing."""
     from pyarrow.fs import FileType
 
     system, path = _opened(place)
@@ -69,22 +62,14 @@ def kind_of(place: str) -> str:
 
 
 def read(place: str) -> bytes:
-    """What is in a file.
-
-    Raises:
-        FileNotFoundError, OSError: There is no such file, or it cannot be read.
-    """
+    """What is in a file; FileNotFoundError where there is none."""
     system, path = _opened(place)
     with _told(place, "read"), system.open_input_file(path) as file:
         return file.read()
 
 
 def write(place: str, content: bytes) -> None:
-    """Write a file that is there as a whole or not at all; its folder is made.
-
-    Raises:
-        OSError: It cannot be written.
-    """
+    """Write a file that is there as a whole or not at all; its folder is made."""
     with _told(place, "written"):
         if not is_remote(place):
             _write_here(os.path.abspath(place), content)

@@ -26,7 +26,6 @@ from faceattr.images.draw import COLOURS
 from faceattr.images.video import Frame
 from faceattr.inference.predictor import FaceAttributes
 from faceattr.live.face_tracker import FaceTracker, FrameResult, InferenceBudget
-from faceattr.live.outputs import timeline_columns
 from faceattr.live.tracking import LiveFace, Smoothing
 from faceattr.progress import SILENT, Progress, suppress_stderr
 from faceattr.serving.address import (
@@ -37,7 +36,9 @@ from faceattr.serving.address import (
     is_own,
     is_same,
     page_headers,
+    page_routes,
 )
+from faceattr.tasks import timeline_columns
 
 MOST_BYTES, MOST_PIXELS = 4 << 20, 16_000_000
 NO_JPEG = "What was sent is no JPEG image."
@@ -153,9 +154,7 @@ def serve(
     smoothing: Smoothing | None = None,
 ) -> None:
     """Serve the page until Ctrl-C; `progress` is shown its address. The rest is `application`'s."""
-    import uvicorn
-
-    from faceattr.serving.protocol import bounds
+    from faceattr.serving.server import run
 
     with suppress_stderr():
         FaceTracker(attributes, budget).warm_up()
@@ -167,15 +166,8 @@ def serve(
         smoothing=smoothing,
         switched_on=switched_on,
     )
-    progress.show(f"{address.url}  (Ctrl-C ends it)")
-    uvicorn.run(
-        app,
-        host=address.host,
-        port=address.port,
-        ws_max_size=MOST_BYTES,
-        ws_per_message_deflate=False,  # a JPEG is not made smaller
-        **bounds(),
-    )
+    # A JPEG is not made smaller.
+    run(app, address, progress, ws_max_size=MOST_BYTES, ws_per_message_deflate=False)
 
 
 def application(
@@ -198,14 +190,8 @@ def application(
         switched_on: When the page opens: ``bars``, ``blur``, ``mirror``.
     """
     from starlette.applications import Starlette
-    from starlette.responses import FileResponse, JSONResponse
+    from starlette.responses import JSONResponse
     from starlette.routing import Route, WebSocketRoute
-
-    def file(name: str):
-        async def answer(request) -> FileResponse:
-            return FileResponse(PAGE / name, headers=HEADERS)
-
-        return answer
 
     async def about(request) -> JSONResponse:
         return JSONResponse(about_page(attributes, switched_on), headers=HEADERS)
@@ -214,8 +200,7 @@ def application(
         budget = (budget or InferenceBudget()).while_blurring()
     sessions = _Sessions(partial(FaceTracker, attributes, budget, smoothing), hosts, token)
     routes = [
-        Route("/", file("index.html")),
-        *(Route(f"/{name}", file(name)) for name in FILES),
+        *page_routes(PAGE, FILES, HEADERS),
         Route("/about", about),
         WebSocketRoute("/look", sessions.answer),
     ]

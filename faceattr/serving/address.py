@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import secrets
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from faceattr.files import require_package
+
+if TYPE_CHECKING:
+    from starlette.routing import Route
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")  # as a browser writes them
@@ -74,6 +80,20 @@ def page_headers(media: str) -> dict[str, str]:
         "Referrer-Policy": "no-referrer",
         "Cache-Control": "no-store",
     }
+
+
+def page_routes(folder: Path, files: Sequence[str], headers: dict[str, str]) -> list[Route]:
+    """The page ``index.html`` of a folder at ``/``, and its other files by their names."""
+    from starlette.responses import FileResponse
+    from starlette.routing import Route
+
+    def route(path: str, name: str) -> Route:
+        async def answer(request) -> FileResponse:
+            return FileResponse(folder / name, headers=headers)
+
+        return Route(path, answer)
+
+    return [route("/", "index.html"), *(route(f"/{name}", name) for name in files)]
 
 
 def checked_token(token: str | None, address: Address) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from faceattr import __version__
@@ -24,6 +24,7 @@ from faceattr.serving.address import (
     is_own,
     is_same,
     page_headers,
+    page_routes,
 )
 from faceattr.serving.batcher import Answer, Batcher, QueueFull
 from faceattr.serving.bodies import RETRY, Body, HeldBytes, Refusal, images_of
@@ -74,8 +75,7 @@ def application(
         return _json({"results": [to_jsonable(answer) for answer in answers]})
 
     routes = [
-        Route("/", _file("index.html")),
-        *(Route(f"/{name}", _file(name)) for name in FILES),
+        *page_routes(PAGE, FILES, HEADERS),
         Route("/openapi.json", description),
         Route("/health", health),
         Route("/model", model),
@@ -184,13 +184,6 @@ def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None
 
 def _error(status: int, sentence: str, headers: dict[str, str] | None = None) -> Response:
     return _json({"error": sentence}, status, headers)
-
-
-def _file(name: str) -> Endpoint:
-    async def answer(request: Request) -> Response:
-        return FileResponse(PAGE / name, headers=HEADERS)
-
-    return answer
 
 
 async def _no_route(request: Request, error: HTTPException) -> Response:

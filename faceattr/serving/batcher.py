@@ -93,16 +93,9 @@ class Batcher:
         return self._thread.is_alive()
 
     def submit(self, contents: Sequence[bytes]) -> list[Future[Answer]]:
-        """Take images in, all or none.
+        """Take images in, all or none (QueueFull): what is in their files.
 
-        Args:
-            contents: What is in their files.
-
-        Returns:
-            Their answers, in order. One that is cancelled before its turn costs nothing.
-
-        Raises:
-            QueueFull: There is no room for all of them.
+        Returns their answers in order; one that is cancelled before its turn costs nothing.
         """
         with self._lock:
             if self.waiting + len(contents) > self.limits.queue:
