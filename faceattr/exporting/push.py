@@ -33,8 +33,8 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Pushed:
-    """The name that loads what was written for good, with its commit; its page; and whether a card was
-    written, for one that is there is left alone.
+    """The name that loads what was written for good, with its commit; its page; and whether a card
+    was written, for one that is there is left alone.
     """
 
     model: str

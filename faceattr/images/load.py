@@ -118,7 +118,9 @@ def load_image(
     if bgr:
         raise ValueError("bgr=True is for arrays; files and Pillow know the order of their colours")
     if isinstance(source, Image.Image):
-        return _of_pillow(source, max_pixels)
+        with _reasons("the image"):
+            _must_be_small(source, max_pixels)
+            return _to_rgb(ImageOps.exif_transpose(source))
     return read_picture(content_of(source, allow_urls=allow_urls), max_pixels=max_pixels).image
 
 
@@ -193,12 +195,6 @@ def _levels(pixels: np.ndarray) -> np.ndarray:
 def _over_white(levels: np.ndarray) -> np.ndarray:
     alpha = levels[..., 3:].astype(np.float32) / 255
     return np.round(levels[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
-
-
-def _of_pillow(image: Image.Image, max_pixels: int) -> np.ndarray:
-    with _reasons("the image"):
-        _must_be_small(image, max_pixels)
-        return _to_rgb(ImageOps.exif_transpose(image))
 
 
 def checked_limit(max_pixels: int) -> int:

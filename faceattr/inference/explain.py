@@ -138,7 +138,7 @@ OPACITY = 0.6  # of the hottest spot
 
 @dataclass(frozen=True)
 class SheetSummary:
-    """Faces on a sheet, pictures that were read for it, and whether there were more faces than fit."""
+    """Faces on a sheet, pictures that were read for it, and whether more faces were there."""
 
     faces: int
     inputs: int

@@ -169,15 +169,17 @@ def check_settings(
 
 def _in_todays_words(settings: Any) -> Any:
     """Settings with the names that they have now, those of the model's crop rule too."""
-    found = {OLD_WORDS.get(name, name): value for name, value in settings.items()}
-    model = found.get("model")
-    if isinstance(model, dict):  # until version 0.1 the file alone decided
+    found = _renamed(settings)
+    if isinstance(model := found.get("model"), dict):  # until version 0.1 the file alone decided
         exported = runtime.RUNTIMES.get(Path(model.get("file") or "x.keras").suffix)
         found.setdefault("engine", exported.name if exported else "keras")
-    if isinstance(model, dict) and isinstance(model.get("crop"), dict):
-        crop = {OLD_WORDS.get(name, name): value for name, value in model["crop"].items()}
-        found["model"] = model | {"crop": crop}
+        if isinstance(model.get("crop"), dict):
+            found["model"] = model | {"crop": _renamed(model["crop"])}
     return found
+
+
+def _renamed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {OLD_WORDS.get(name, name): value for name, value in settings.items()}
 
 
 def write_metadata(table: PathLike, settings: Mapping[str, Any], run: Mapping[str, Any]) -> None:

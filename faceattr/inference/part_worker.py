@@ -81,7 +81,7 @@ class PartWorker:
         return {"report": [json.dumps(asdict(report))], "error": [None]}
 
     def label(self, part: Part) -> PartReport:
-        """Do a part, unless it is done; ValueError or OSError where this machine lacks something."""
+        """Do a part, unless it is done; ValueError or OSError where the machine lacks something."""
         if (before := self._parts.report(part, self._columns)) is not None:
             return before
         times, tasks, began = StageTimes(), self._attributes.tasks, time.time()

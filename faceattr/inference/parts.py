@@ -139,7 +139,7 @@ class Parts:
         return [name for name, is_folder in storage.entries(self.folder) if _is_part(name)]
 
     def validate(self, columns: Mapping[str, type], options: TableOptions) -> None:
-        """Refuse a folder that takes no parts, or whose own are neither gone on with nor replaced."""
+        """Refuse a folder that takes no parts, or whose own are neither kept nor replaced."""
         if os.path.splitext(self.folder)[1] in set(SUFFIXES) - {".parquet"}:
             raise ValueError(
                 "A job on a cluster writes a folder of Parquet parts. Give its name. Received: "

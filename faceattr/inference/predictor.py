@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
@@ -31,12 +32,12 @@ class Settings(TypedDict, total=False):
     """The named arguments of `FaceAttributes`."""
 
     auto_rotate: bool
-    min_face: float | None
+    min_face: float
     min_confidence: float
-    filter: Mapping[str, str] | None
+    filter: Mapping[str, str]
     flip: bool
     tta: int
-    priors: Mapping[str, Prior] | None
+    priors: Mapping[str, Prior]
     batch_size: int
     threads: int | None
 
@@ -52,6 +53,7 @@ class LoadSettings(Settings, total=False):
 
 
 @renamed_arguments(upright="auto_rotate", require="filter")
+@dataclass(eq=False, repr=False)
 class FaceAttributes:
     """Finds the faces of an image and describes them: ``FaceAttributes.load()(image)``.
 
@@ -76,45 +78,36 @@ class FaceAttributes:
         threads: How many find faces; those that answer are the model's own (see `load`).
     """
 
-    def __init__(
-        self,
-        model: keras.Model,
-        description: model_file.Description,
-        detector: Detector,
-        *,
-        auto_rotate: bool = False,
-        min_face: float | None = None,
-        min_confidence: float = 0.0,
-        filter: Mapping[str, str] | None = None,
-        flip: bool = False,
-        tta: int = 1,
-        priors: Mapping[str, Prior] | None = None,
-        batch_size: int = 32,
-        threads: int | None = None,
-    ) -> None:
-        if not 0 <= min_confidence <= 1:
-            raise ValueError(f"A confidence lies between 0 and 1. Received: {min_confidence}")
-        if min_face is not None and not 0 <= min_face < np.inf:
-            raise ValueError(f"A smallest face has 0 pixels or more. Received: {min_face}")
-        if batch_size < 1:
-            raise ValueError(f"A batch holds at least one crop. Received: {batch_size}")
-        self.model = model
-        self.description = description
-        self.detector = detector
-        self.auto_rotate = auto_rotate
-        own = description.scores.get("min_face", MIN_FACE)
-        self.min_face = float(own if min_face is None else min_face)
-        self.min_confidence = min_confidence
-        self.filter = _checked(filter or {}, description.tasks)
-        self.flip = flip
-        self.tta = tta
-        self.priors = dict(priors or {})
-        self._ratios = log_ratios(description, self.priors)
+    model: keras.Model
+    description: model_file.Description
+    detector: Detector
+    _: KW_ONLY
+    auto_rotate: bool = False
+    min_face: float = None  # type: ignore[assignment]
+    min_confidence: float = 0.0
+    filter: Mapping[str, str] = field(default_factory=dict)
+    flip: bool = False
+    tta: int = 1
+    priors: Mapping[str, Prior] = field(default_factory=dict)
+    batch_size: int = 32
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_confidence <= 1:
+            raise ValueError(f"A confidence lies between 0 and 1. Received: {self.min_confidence}")
+        if self.min_face is None:
+            self.min_face = self.description.scores.get("min_face", MIN_FACE)
+        if not 0 <= self.min_face < np.inf:
+            raise ValueError(f"A smallest face has 0 pixels or more. Received: {self.min_face}")
+        if self.batch_size < 1:
+            raise ValueError(f"A batch holds at least one crop. Received: {self.batch_size}")
+        self.min_face = float(self.min_face)
+        self.filter = _checked(self.filter or {}, self.tasks)
+        self.priors = dict(self.priors or {})
+        self._ratios = log_ratios(self.description, self.priors)
         self._predictor()  # refuses what it cannot do
-        self.batch_size = batch_size
-        self.threads = threads
-        self.engine: str = getattr(model, "engine", "keras")
-        self.precision: str = getattr(model, "precision", PRECISIONS[0])
+        self.engine: str = getattr(self.model, "engine", "keras")
+        self.precision: str = getattr(self.model, "precision", PRECISIONS[0])
         # Where the model came from, and what opens it again; `load` knows.
         self.path: Path | None = None
         self._opened: dict[str, Any] | None = None

@@ -149,23 +149,15 @@ def serve(
     address: PageAddress,
     progress: Progress = SILENT,
     switched_on: Sequence[str] = (),
-    *,
-    budget: InferenceBudget | None = None,
-    smoothing: Smoothing | None = None,
+    **how: Any,
 ) -> None:
     """Serve the page until Ctrl-C; `progress` is shown its address. The rest is `application`'s."""
     from faceattr.serving.server import run
 
     with suppress_stderr():
-        FaceTracker(attributes, budget).warm_up()
-    app = application(
-        attributes,
-        hosts=address.names,
-        token=address.token,
-        budget=budget,
-        smoothing=smoothing,
-        switched_on=switched_on,
-    )
+        FaceTracker(attributes, how.get("budget")).warm_up()
+    how |= {"token": address.token, "switched_on": switched_on}
+    app = application(attributes, hosts=address.names, **how)
     # A JPEG is not made smaller.
     run(app, address, progress, ws_max_size=MOST_BYTES, ws_per_message_deflate=False)
 

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 
 from faceattr.images.inputs import InputFile
@@ -48,7 +48,7 @@ class _Job:
 
     content: bytes | None
     future: Future[Answer]
-    found: Detections | None = None
+    found: Detections = field(default_factory=lambda: Detections(Sample(NO_FILE)))
     left_out: int = 0
 
 
@@ -145,7 +145,7 @@ class Batcher:
 
     def _answer_all(self) -> None:
         while (job := self._found.get()) is not None:
-            jobs = [job, *self._more(len(job.found.crops) if job.found else 0)]
+            jobs = [job, *self._more(len(job.found.crops))]
             try:
                 self._answer(jobs)
             except Exception as error:
@@ -165,14 +165,12 @@ class Batcher:
                 self._found.put(None)
                 return jobs
             jobs.append(job)
-            crops += len(job.found.crops) if job.found else 0
+            crops += len(job.found.crops)
         return jobs
 
     def _answer(self, jobs: Sequence[_Job]) -> None:
-        found = [job.found or Detections(Sample(NO_FILE)) for job in jobs]
-        crops = [crop for one in found for crop in one.crops]
+        crops = [crop for job in jobs for crop in job.found.crops]
         answers = iter(self.attributes.predict(crops, full_batches=True))
-        for job, one in zip(jobs, found, strict=True):
-            own = [next(answers) for _ in one.crops]
-            faces = tuple(self.attributes.described(one.faces, own))
-            job.future.set_result(Answer(faces, job.left_out, one.reason))
+        for job in jobs:
+            faces = tuple(self.attributes.described(job.found.faces, answers))
+            job.future.set_result(Answer(faces, job.left_out, job.found.reason))
