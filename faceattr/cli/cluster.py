@@ -43,7 +43,6 @@ HERE_ALONE = ("allow_urls", "save_crops", "annotate", "gallery", "spreadsheet")
 
 
 def add_cluster(parser: argparse.ArgumentParser) -> None:
-    """What a cluster needs to be told."""
     add = parser.add_argument_group("on a cluster (--engine ray; -o is a folder)").add_argument
     add("--address", help="of Ray: auto on one of its machines, or host:port (this machine's own)")
     add("--cpus-per-worker", dest="cpus", type=int, metavar="N", help="threads of each worker")

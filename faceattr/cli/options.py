@@ -244,7 +244,6 @@ USUAL = (
 
 
 def add_describing(parser: argparse.ArgumentParser, *names: str) -> None:
-    """Declare options of `DESCRIBING`."""
     for name in names:
         parser.add_argument(name, **DESCRIBING[name])
 

@@ -33,7 +33,6 @@ def runtime_files(given: str | Path | None = None) -> dict[str, bytes]:
 
 
 def cache_path() -> Path:
-    """Where the package is kept."""
     return Path(platformdirs.user_cache_dir("faceattr"), NAME)
 
 

@@ -52,7 +52,6 @@ class InputFile:
 
     @property
     def is_url(self) -> bool:
-        """Whether it has to be fetched."""
         return is_url(self.path)
 
 
@@ -101,7 +100,6 @@ class Inputs:
 
     @cached_property
     def count(self) -> int:
-        """How many there are."""
         return sum(1 for _ in self)
 
     def _must_exist(self, path: str) -> None:

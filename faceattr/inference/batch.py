@@ -177,7 +177,6 @@ class Labeller:
 
     @cached_property
     def attributes(self) -> FaceAttributes:
-        """Model and detector, open."""
         return FaceAttributes.load(**{**self._load, "threads": self.threads})
 
     @property

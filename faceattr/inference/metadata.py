@@ -53,7 +53,6 @@ class Summary:
     _start: float = field(default_factory=perf_counter)
 
     def add(self, result: ImageResult, rows: Sequence[Row]) -> None:
-        """Count one input."""
         self.inputs += 1
         self.statuses.update(row["status"] for row in rows)
         for face in result.faces:
@@ -62,7 +61,6 @@ class Summary:
                     self.answers.setdefault(task, Counter())[prediction.label] += 1
 
     def end(self, times: StageTimes, *, interrupted: bool) -> None:
-        """Stop the clock."""
         self.seconds = perf_counter() - self._start
         self.stages, self.interrupted = times.seconds, interrupted
 
@@ -79,7 +77,6 @@ class Summary:
 
     @property
     def faces(self) -> int:
-        """Faces that were described."""
         return self.statuses["ok"]
 
 

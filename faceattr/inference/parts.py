@@ -46,13 +46,11 @@ class Part:
 
     @property
     def name(self) -> str:
-        """The name of its file."""
         told = hashlib.sha256(b"\0".join(self.paths)).hexdigest()[:16]
         return f"part-{self.number:06}-{told}.parquet"
 
     @property
     def files(self) -> list[InputFile]:
-        """The inputs."""
         paths = map(os.fsdecode, self.paths)
         return [InputFile(path, kind_of_name(path) == "video") for path in paths]
 
@@ -84,7 +82,6 @@ class PartReport:
     def of(
         cls, rows: Sequence[Row], tasks: Iterable[str], stages: Mapping[str, float] | None = None
     ) -> PartReport:
-        """The report on rows."""
         answers = Counter((t, row[t]) for row in rows if row["status"] == OK for t in tasks)
         failures = [(row["path"], row["reason"]) for row in rows if row["status"] == UNREADABLE]
         return cls(
@@ -97,7 +94,6 @@ class PartReport:
         )
 
     def add_to(self, summary: Summary) -> None:
-        """Count it."""
         summary.inputs += self.looked_at
         summary.statuses.update(self.statuses)
         for task, name, count in self.answers:
@@ -127,7 +123,6 @@ class Parts:
         self.folder = folder
 
     def place(self, name: str) -> str:
-        """Where a file of the folder lies."""
         return storage.join(self.folder, name)
 
     def _work(self, name: str = "") -> str:
@@ -135,7 +130,6 @@ class Parts:
         return self.place(f"{WORK}/{name}" if name else WORK)
 
     def names(self) -> list[str]:
-        """The finished parts."""
         return [name for name, is_folder in storage.entries(self.folder) if _is_part(name)]
 
     def validate(self, columns: Mapping[str, type], options: TableOptions) -> None:
@@ -240,7 +234,6 @@ class Parts:
         storage.write(self.place(name), sink.getvalue().to_pybytes())
 
     def report(self, part: Part, columns: Mapping[str, type]) -> PartReport | None:
-        """The report of a part that is finished."""
         try:
             return report_of(self._read(part.name, columns))
         except FileNotFoundError:
@@ -274,7 +267,6 @@ class Parts:
         return Journal(found["at"], deaths)
 
     def write_journal(self, part: Part, journal: Journal) -> None:
-        """Keep it for the next worker."""
         storage.write(self._work(f"{part.name}.json"), json.dumps(asdict(journal)).encode())
 
     def end(self) -> None:

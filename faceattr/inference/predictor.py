@@ -176,7 +176,6 @@ class FaceAttributes:
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        """The model's tasks."""
         return self.description.tasks
 
     @property

@@ -45,7 +45,6 @@ def place_of(name: str) -> str:
 
 
 def join(folder: str, name: str) -> str:
-    """The place of a name in a folder."""
     return f"{folder.rstrip('/')}/{name}" if is_remote(folder) else os.path.join(folder, name)
 
 
@@ -101,7 +100,6 @@ def _write_here(path: str, content: bytes) -> None:
 
 
 def delete(place: str) -> None:
-    """Delete a file, if it is there."""
     system, path = _opened(place)
     with contextlib.suppress(FileNotFoundError), _told(place, "deleted"):
         system.delete_file(path)

@@ -284,7 +284,6 @@ def _unpack(table: Path, journal: Path, columns: Columns) -> None:
 
 
 def arrow_schema(columns: Columns) -> pyarrow.Schema:
-    """Names and types of a Parquet table."""
     import pyarrow
 
     arrow = {str: pyarrow.string(), int: pyarrow.int32(), float: pyarrow.float64()}

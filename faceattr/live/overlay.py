@@ -117,7 +117,6 @@ def _draw_bars(canvas: Canvas, face: LiveFace, box: Area, taken: Sequence[Area])
 
 
 def _draw_help(canvas: Canvas) -> None:
-    """The keys, in the middle."""
     size = max(13, round(26 * canvas.unit))
     keys = max(canvas.width_of(key, size) for key in HELP)
     texts = max(canvas.width_of(text, size) for text in HELP.values())

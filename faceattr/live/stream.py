@@ -228,7 +228,6 @@ class Watch:
         """Go on after `pause`."""
 
     def close(self) -> None:
-        """Give the source back."""
         self._opened.close()
 
     def __enter__(self) -> Watch:

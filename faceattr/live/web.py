@@ -31,6 +31,7 @@ from faceattr.progress import SILENT, Progress, suppress_stderr
 from faceattr.serving.address import (
     LOCAL_NAMES,
     Address,
+    guarded,
     header,
     is_named,
     is_own,
@@ -196,28 +197,20 @@ def application(
         Route("/about", about),
         WebSocketRoute("/look", sessions.answer),
     ]
-    return _guarded(Starlette(routes=routes), hosts, token)
+    return guarded(Starlette(routes=routes), partial(_refusal, hosts=hosts, token=token))
 
 
-def _guarded(app, hosts: tuple[str, ...] | None, token: str | None):
-    """Answer under these names only, or any site could lead its own name here; and only to
-    those who know the token."""
+def _refusal(scope, hosts: tuple[str, ...] | None, token: str | None):
+    """Nothing for those who ask by these names, or any site could lead its own name here, and who
+    know the token. Websockets check both themselves, together with their origin."""
     from starlette.responses import PlainTextResponse
 
-    async def guarded(scope, receive, send) -> None:
-        # Websockets check name and token themselves, together with their origin.
-        answer = app
-        host = header(scope, b"host") or ""
-        if scope["type"] == "http" and not is_named(host, hosts):
-            answer = PlainTextResponse("This page has another name.", status_code=400)
-        elif scope["type"] == "http" and not (
-            scope["path"].strip("/") in FILES or _knows(scope, token)
-        ):
-            text = "This page needs the whole address that faceattr printed, with its token."
-            answer = PlainTextResponse(text, status_code=403, headers=HEADERS)
-        await answer(scope, receive, send)
-
-    return guarded
+    if not is_named(header(scope, b"host") or "", hosts):
+        return PlainTextResponse("This page has another name.", status_code=400)
+    if scope["path"].strip("/") in FILES or _knows(scope, token):
+        return None
+    text = "This page needs the whole address that faceattr printed, with its token."
+    return PlainTextResponse(text, status_code=403, headers=HEADERS)
 
 
 def _knows(scope, token: str | None) -> bool:

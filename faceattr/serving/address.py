@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from faceattr.files import require_package
@@ -131,7 +131,16 @@ def is_same(given: str, token: str | None) -> bool:
     return token is None or secrets.compare_digest(given.encode(), token.encode())
 
 
+def guarded(app, refuse: Callable[[Any], Any]):
+    """The same ASGI application; what `refuse` gives for a request's scope takes its place."""
+
+    async def answer(scope, receive, send) -> None:
+        refused = refuse(scope) if scope["type"] == "http" else None
+        await (refused or app)(scope, receive, send)
+
+    return answer
+
+
 def header(scope, name: bytes) -> str | None:
-    """A header of an ASGI request."""
     value = dict(scope.get("headers", ())).get(name)
     return None if value is None else value.decode("latin-1")

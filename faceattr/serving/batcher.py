@@ -89,7 +89,6 @@ class Batcher:
 
     @property
     def is_alive(self) -> bool:
-        """Whether somebody is there to answer."""
         return self._thread.is_alive()
 
     def submit(self, contents: Sequence[bytes]) -> list[Future[Answer]]:
