@@ -234,8 +234,6 @@ DESCRIBING: dict[str, dict] = {
         "help": "faces that go through the model at once (32)",
     },
 }
-
-
 # Those of them that label, live and serve have in common.
 USUAL = (
     *("--model", "--runtime", "--threads", "--precision", "--detector", "--offline"),
@@ -254,16 +252,12 @@ def open_attributes(given: dict, progress):
     Raises:
         OSError, ValueError: One of them cannot be had; the message says the cure.
     """
-    from inspect import Parameter, signature
-
     from faceattr.detection.base import choose_detector
-    from faceattr.inference.predictor import FaceAttributes
+    from faceattr.inference.predictor import FaceAttributes, LoadSettings
     from faceattr.progress import suppress_stderr
 
     offline, name = given.pop("offline", False), given.pop("detector", "auto")
-    named = [signature(one).parameters.values() for one in (FaceAttributes, FaceAttributes.load)]
-    keywords = [one.name for of in named for one in of if one.kind is Parameter.KEYWORD_ONLY]
-    how = taken(given, ("model", *keywords))
+    how = taken(given, LoadSettings.__annotations__)
     if "runtime" in given:
         how["engine"] = given.pop("runtime")
     detector = choose_detector(name, offline=offline, progress=progress)
