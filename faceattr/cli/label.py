@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Iterator
 from dataclasses import fields
 from functools import partial
 
@@ -141,6 +140,7 @@ def _print_rows(inputs, given: dict) -> int:
     """The rows without a file: a table on a terminal, CSV anywhere else."""
     from faceattr.images.inputs import Inputs
     from faceattr.inference.label import describe_inputs
+    from faceattr.inference.schema import CsvSerializer, columns
     from faceattr.inference.table import TableOptions
 
     for name in (*ARTIFACTS, *(f.name for f in fields(TableOptions))):
@@ -153,21 +153,14 @@ def _print_rows(inputs, given: dict) -> int:
     if sys.stdout.isatty():
         show(_shown(rows, attributes.tasks))
         return 0
+    serializer = CsvSerializer(columns(attributes.tasks))
     try:
-        for piece in _as_csv(rows, attributes.tasks):
-            print(piece, end="", flush=True)
+        print(serializer.header.decode(), end="", flush=True)
+        for row in rows:
+            print(serializer.encode([row]).decode(), end="", flush=True)
     except BrokenPipeError:  # whoever reads has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
-
-
-def _as_csv(rows, tasks) -> Iterator[str]:
-    from faceattr.inference.schema import CsvSerializer, columns
-
-    serializer = CsvSerializer(columns(tasks))
-    yield serializer.header.decode()
-    for row in rows:
-        yield serializer.encode([row]).decode()
 
 
 def _shown(rows, tasks) -> Table:

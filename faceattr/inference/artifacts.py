@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path, PurePath
 
-import numpy as np
 from PIL import Image
 
-from faceattr.detection.base import Face
 from faceattr.files import (
     LONGEST_NAME,
     atomic_write,
@@ -23,14 +21,8 @@ from faceattr.files import (
 from faceattr.images.crop import CropRule, crop
 from faceattr.images.draw import draw_faces
 from faceattr.images.inputs import InputFile
-from faceattr.images.load import (
-    DECODE_MEMORY,
-    MAX_PIXELS,
-    PathLike,
-    Picture,
-    read_picture,
-    reason_of,
-)
+from faceattr.images.load import DECODE_MEMORY, PathLike, Picture, read_picture, reason_of
+from faceattr.inference.samples import Detections, Sample
 from faceattr.inference.schema import ImageResult
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -143,46 +135,34 @@ def parts_below(path: PurePath) -> list[str]:
     return [*parts, name]
 
 
-def save_crops(
-    folder: PathLike,
-    rule: CropRule,
-    file: InputFile,
-    time: float | None,
-    faces: Sequence[Face],
-    picture: Picture,
-) -> None:
+def save_crops(folder: PathLike, rule: CropRule, found: Detections, picture: Picture) -> None:
     """Write every face of a picture in full size as the model's own rule cuts it, ``NAME.0.jpg``…
 
     Only the size is the picture's own, from that of the rule to 512 pixels, so that people
     see more. As class folders for `faceattr train` they are cut like what is labelled later.
     """
-    for number, face in enumerate(faces):
+    for number, face in enumerate(found.faces):
         side = round(face.side * (1 + rule.margin))
         large = replace(rule, size=max(rule.size, min(side, LARGEST)))
         cut = crop(picture.image, face.box, large, face.landmarks, face.rotation)
-        _save(Image.fromarray(cut), artifact_path(folder, file, time, f".{number}.jpg"))
+        sample, ending = found.sample, f".{number}.jpg"
+        _save(Image.fromarray(cut), artifact_path(folder, sample.file, sample.time, ending))
 
 
 def save_annotated(
-    folder: PathLike,
-    result: ImageResult,
-    frame: np.ndarray | None = None,
-    *,
-    content: Callable[[], PathLike | bytes] | None = None,
-    max_pixels: int = MAX_PIXELS,
+    folder: PathLike, result: ImageResult, sample: Sample, max_pixels: int
 ) -> ImageResult:
     """Write a copy of a picture with boxes and answers; nothing for an unreadable one.
 
-    `frame` is a video's own, `content` gives what is in a file that is not at its path. Returns the
-    result, with the reason in it where the picture can be read no more.
+    Returns the result, with the reason in it where the picture can be read no more.
     """
     if result.reason is not None:
         return result
-    path = result.file.path
+    path, frame = result.file.path, sample.frame
     with DECODE_MEMORY.reservation() as reserve:
         try:
             if frame is None:
-                source = content() if content else path
+                source = sample.content() if sample.content else path
                 frame = read_picture(source, max_pixels=max_pixels, reserve=reserve).image
         except (OSError, ValueError, MemoryError) as error:
             return replace(result, faces=(), reason=reason_of(error, path))

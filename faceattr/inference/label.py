@@ -210,33 +210,24 @@ def _with_artifacts(
 ) -> Iterator[ImageResult]:
     """Describe samples; what is to be left beside the table is there before a row is."""
     crops, annotated = artifacts.crops, artifacts.annotated
-
-    def save(found: Detections, picture: Picture) -> None:
-        if crops is not None:
-            file, second = found.sample.file, found.sample.time
-            save_crops(crops, attributes.crop_rule, file, second, found.faces, picture)
-
-    def annotate(pair: tuple[ImageResult, Sample]) -> ImageResult:
-        if annotated is None:
-            return pair[0]
-        with times.measure("annotate"):
-            result, sample = pair
-            return save_annotated(
-                annotated, result, sample.frame, content=sample.content, max_pixels=max_pixels
-            )
-
+    save = None if crops is None else partial(save_crops, crops, attributes.crop_rule)
     described = describe_samples(
         samples,
         attributes,
         workers=workers,
         times=times,
-        on_detections=save if crops is not None else None,
+        on_detections=save,
         keep_frames=annotated is not None,
         max_pixels=max_pixels,
         deaths=deaths,
     )
     if annotated is None:
-        return map(annotate, described)
+        return (result for result, _ in described)
+
+    def annotate(pair: tuple[ImageResult, Sample]) -> ImageResult:
+        with times.measure("annotate"):
+            return save_annotated(annotated, *pair, max_pixels)
+
     return prefetch_map(annotate, described, workers)
 
 
@@ -267,7 +258,6 @@ def describe_samples(
     times, workers = times or StageTimes(), count_workers(workers)
     max_pixels = checked_limit(max_pixels)
     most = attributes.batch_size if keep_frames else MOST_WAITING
-    batches = _Batches(attributes, times, most)
 
     def work(sample: Sample) -> Detections:
         if deaths is not None:
@@ -282,9 +272,10 @@ def describe_samples(
     with opencv_threads(1 if workers > 1 else attributes.threads):
         samples = iter(samples)
         alone = map(work, islice(samples, MOST_WAITING + 4 * workers if deaths else 0))
-        for found in chain(alone, prefetch_map(work, samples, workers)):
-            yield from batches.add(found)
-        yield from batches.ready(at_once=True)
+        # No name here keeps the threads: they end before OpenCV gets its own back.
+        yield from _described(
+            chain(alone, prefetch_map(work, samples, workers)), attributes, times, most
+        )
 
 
 def detect_and_crop(
@@ -338,36 +329,26 @@ def _detect(
     return Detections(sample, faces, crops), picture
 
 
-class _Batches:
-    """Collects crops over pictures until a batch is full; gives records back in order."""
-
-    def __init__(self, attributes: FaceAttributes, times: StageTimes, most_waiting: int) -> None:
-        self._attributes = attributes
-        self._times = times
-        self._most_waiting = most_waiting
-        self._waiting: deque[Detections] = deque()
-        self._crops: list[np.ndarray] = []
-        self._answers: deque[dict[str, np.ndarray]] = deque()
-        self._since = time.monotonic()
-
-    def add(self, found: Detections) -> Iterator[tuple[ImageResult, Sample]]:
-        """What is known once these are added."""
-        self._waiting.append(found)
-        self._crops += found.crops
-        waited = time.monotonic() - self._since
-        yield from self.ready(len(self._waiting) >= self._most_waiting or waited > MOST_SECONDS)
-
-    def ready(self, at_once: bool) -> Iterator[tuple[ImageResult, Sample]]:
-        """What is known by now; everything, with a last small batch, if it must be at once."""
-        size = self._attributes.batch_size
-        while len(self._crops) >= size or (at_once and self._crops):
-            batch, self._crops = self._crops[:size], self._crops[size:]
-            with self._times.measure("predict"):
-                self._answers += self._attributes.predict(batch, full_batches=True)
-        while self._waiting and len(self._waiting[0].crops) <= len(self._answers):
-            self._since = time.monotonic()
-            found = self._waiting.popleft()
-            answers = [self._answers.popleft() for _ in found.crops]
-            faces = tuple(self._attributes.described(found.faces, answers))
-            sample = found.sample
-            yield ImageResult(sample.file, sample.time, faces, found.reason), sample
+def _described(
+    found: Iterable[Detections], attributes: FaceAttributes, times: StageTimes, most_waiting: int
+) -> Iterator[tuple[ImageResult, Sample]]:
+    """Records in the order of the pictures, whose crops are collected until a batch is full."""
+    waiting: deque[Detections] = deque()
+    crops: list[np.ndarray] = []
+    answers: deque[dict[str, np.ndarray]] = deque()
+    size, since = attributes.batch_size, time.monotonic()
+    for one in chain(found, [None]):
+        if one is not None:
+            waiting.append(one)
+            crops += one.crops
+        waited = time.monotonic() - since
+        at_once = one is None or len(waiting) >= most_waiting or waited > MOST_SECONDS
+        while len(crops) >= size or (at_once and crops):
+            batch, crops = crops[:size], crops[size:]
+            with times.measure("predict"):
+                answers += attributes.predict(batch, full_batches=True)
+        while waiting and len(waiting[0].crops) <= len(answers):
+            since, done = time.monotonic(), waiting.popleft()
+            own = [answers.popleft() for _ in done.crops]
+            faces = tuple(attributes.described(done.faces, own))
+            yield ImageResult(done.sample.file, done.sample.time, faces, done.reason), done.sample
