@@ -265,8 +265,9 @@ def describe_samples(
         found = detect_and_crop(
             sample, attributes, times, on_detections=on_detections, max_pixels=max_pixels
         )
-        done = sample if keep_frames else replace(sample, frame=None, content=None)
-        return replace(found, sample=done)
+        if keep_frames:
+            return found
+        return replace(found, sample=replace(found.sample, frame=None, content=None))
 
     # Many pictures at once use the processors better than many threads on one picture.
     with opencv_threads(1 if workers > 1 else attributes.threads):
@@ -292,7 +293,7 @@ def detect_and_crop(
     What is found does not depend on it.
     """
     if sample.reason is not None:
-        return Detections(sample, reason=sample.reason)
+        return Detections(sample)
     with DECODE_MEMORY.reservation() as reserve:
 
         def read(at_least: int | None = None) -> Picture:
@@ -306,7 +307,7 @@ def detect_and_crop(
             found, picture = _detect(sample, attributes, times, read)
             whole = read() if on_detections and found.faces and picture.scale > 1 else picture
         except (OSError, ValueError, MemoryError, cv2.error) as error:
-            return Detections(sample, reason=reason_of(error, sample.file.path))
+            return Detections(replace(sample, reason=reason_of(error, sample.file.path)))
         if on_detections:
             on_detections(found, whole)
         return found
@@ -351,4 +352,5 @@ def _described(
             since, done = time.monotonic(), waiting.popleft()
             own = [answers.popleft() for _ in done.crops]
             faces = tuple(attributes.described(done.faces, own))
-            yield ImageResult(done.sample.file, done.sample.time, faces, done.reason), done.sample
+            sample = done.sample
+            yield ImageResult(sample.file, sample.time, faces, sample.reason), sample

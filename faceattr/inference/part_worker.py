@@ -127,9 +127,7 @@ class PartWorker:
 
     @cached_property
     def _labeller(self) -> Labeller:
-        load = {
-            n: self._here(v) if n in ("model", "detector") else v for n, v in self._job.load.items()
-        }
+        load = {name: self._here(value) for name, value in self._job.load.items()}
         return Labeller(**load)
 
     @cached_property

@@ -43,7 +43,6 @@ class Detections:
     sample: Sample
     faces: tuple[Face, ...] = ()
     crops: tuple[np.ndarray, ...] = ()
-    reason: str | None = None
 
 
 def samples_of(

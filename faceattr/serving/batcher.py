@@ -122,7 +122,8 @@ class Batcher:
             found = detect_and_crop(
                 sample, self.attributes, StageTimes(), max_pixels=self.limits.max_pixels
             )
-            job.found, job.left_out = self._largest(replace(found, sample=Sample(NO_FILE)))
+            read = replace(found.sample, content=None)
+            job.found, job.left_out = self._largest(replace(found, sample=read))
         except Exception as error:  # whoever waits must hear of it
             job.future.set_exception(error)
         else:
@@ -172,4 +173,4 @@ class Batcher:
         answers = iter(self.attributes.predict(crops, full_batches=True))
         for job in jobs:
             faces = tuple(self.attributes.described(job.found.faces, answers))
-            job.future.set_result(Answer(faces, job.left_out, job.found.reason))
+            job.future.set_result(Answer(faces, job.left_out, job.found.sample.reason))
