@@ -7,9 +7,12 @@ import os
 from rich.console import Console
 
 from faceattr.cli.console import Aside
+from faceattr.cli.fields import add_fields
 from faceattr.cli.options import USUAL, add_describing, command, duration, open_attributes, taken
+from faceattr.serving.limits import Limits
 
 TOKEN = "FACEATTR_TOKEN"
+LIMITS = ("max_bytes", "max_pixels", "max_faces", "max_images", "queue")
 
 
 def add_command(commands) -> None:
@@ -25,23 +28,15 @@ def add_command(commands) -> None:
     )
     add_describing(parser, *USUAL, "--flip", "--tta", "--batch-size")
     add("--workers", type=int, metavar="N", help="threads that decode and detect")
-    limits = parser.add_argument_group("limits").add_argument
-    limits("--max-bytes", type=int, metavar="N", help="of a request's body (16000000)")
-    limits("--max-pixels", type=int, metavar="N", help="of an image (50000000)")
-    limits("--max-faces", type=int, metavar="N", help="described in an image, the largest (100)")
-    limits("--max-images", type=int, metavar="N", help="in a request (32)")
-    limits("--queue", type=int, metavar="N", help="images that wait; more get a 429 (64)")
-    limits("--timeout", metavar="TIME", help="for a request, with its upload (30s)")
+    limits = parser.add_argument_group("limits")
+    add_fields(limits, Limits, *LIMITS)
+    limits.add_argument("--timeout", metavar="TIME", help="for a request, with its upload (30s)")
     add("--quiet", action="store_true", help="print errors only")
-
-
-LIMITS = ("max_bytes", "max_pixels", "max_faces", "max_images", "queue")
 
 
 def serve(quiet=False, **given) -> int:
     """Answer HTTP requests: POST /analyze and /analyze/batch, GET /health, /model and / (help)."""
     from faceattr.serving.address import Address, checked_token, require_web
-    from faceattr.serving.limits import Limits
 
     # What is typed wrongly shall be told before the model is opened.
     require_web("The server", "python_multipart")
