@@ -45,6 +45,11 @@ class InputFile:
     path: str
     is_video: bool = False
 
+    @classmethod
+    def named(cls, path: str) -> InputFile:
+        """The input of a path, of the kind that its name tells."""
+        return cls(path, not is_url(path) and kind_of_name(path) == "video")
+
     @property
     def name(self) -> str:
         """The path as valid text; bytes that are no UTF-8 are spelled ``\\\\xff``."""
@@ -139,7 +144,7 @@ class Inputs:
         if os.path.isdir(path):
             yield from self._in_folder(path, set(self._without))
         else:
-            yield InputFile(path, not is_url(path) and kind_of_name(path) == "video")
+            yield InputFile.named(path)
 
     def _behind_pattern(self, pattern: str) -> Iterator[InputFile]:
         found = sorted(path for path in set(_fitting(pattern)) if not self._is_own(path))

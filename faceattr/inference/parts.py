@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from faceattr.files import validate_output_folder
-from faceattr.images.inputs import InputFile, kind_of_name
+from faceattr.images.inputs import InputFile
 from faceattr.inference import storage
 from faceattr.inference.metadata import Summary, check_settings, versions
 from faceattr.inference.schema import OK, OTHER_COLUMNS, UNREADABLE, Row
@@ -51,8 +51,7 @@ class Part:
 
     @property
     def files(self) -> list[InputFile]:
-        paths = map(os.fsdecode, self.paths)
-        return [InputFile(path, kind_of_name(path) == "video") for path in paths]
+        return [InputFile.named(os.fsdecode(path)) for path in self.paths]
 
 
 @dataclass(frozen=True)

@@ -190,7 +190,7 @@ class Places(Inputs):
     def _behind(self, path: str) -> Iterator[InputFile]:
         suffix, remote = os.path.splitext(path)[1].lower(), is_remote(path)
         if suffix in MANIFEST_SUFFIXES and (remote or os.path.isfile(path)):
-            yield from map(_named, _in_manifest(path))
+            yield from map(InputFile.named, _in_manifest(path))
         elif remote and suffix in LIST_SUFFIXES:
             lines = read(path).decode("utf-8-sig", "surrogateescape").splitlines()
             for line in paths_in(lines):
@@ -208,13 +208,9 @@ class Places(Inputs):
             yield from super()._behind_one(path)
 
 
-def _named(place: str) -> InputFile:
-    return InputFile(place, kind_of_name(place) == "video")
-
-
 def _in_store(place: str, kind: str) -> Iterator[InputFile]:
     if kind == "file":
-        yield _named(place)
+        yield InputFile.named(place)
     elif kind == "folder":
         yield from _in_folder(place)
     elif MAGIC.search(place):
