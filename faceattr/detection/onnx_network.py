@@ -53,7 +53,6 @@ def _session(content: bytes, threads: int) -> Any:
 
 def free_size(model: Any) -> Any:
     """The same `onnx.ModelProto` for images of any size, whatever size its file names."""
-    fix_weights(model)
     dimensions = model.graph.input[0].type.tensor_type.shape.dim
     for place, name in ((0, "count"), (2, "height"), (3, "width")):
         dimensions[place].dim_param = name

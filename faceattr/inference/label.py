@@ -30,7 +30,6 @@ from faceattr.images.load import (
     reason_of,
 )
 from faceattr.inference.artifacts import NO_ARTIFACTS, Artifacts, save_annotated, save_crops
-from faceattr.inference.deaths import Deaths
 from faceattr.inference.gallery import write_gallery
 from faceattr.inference.metadata import Summary, begin_metadata, now, settings_of, write_metadata
 from faceattr.inference.pipeline import (
@@ -40,7 +39,7 @@ from faceattr.inference.pipeline import (
     prefetch_map,
 )
 from faceattr.inference.predictor import FaceAttributes, LoadSettings
-from faceattr.inference.samples import Detections, Sample, samples_of
+from faceattr.inference.samples import Deaths, Detections, Sample, samples_of
 from faceattr.inference.schema import ImageResult, Row, columns, to_rows
 from faceattr.inference.table import (
     TableOptions,

@@ -20,12 +20,11 @@ from faceattr.images.inputs import InputFile
 from faceattr.images.load import reason_of
 from faceattr.inference import storage
 from faceattr.inference.batch import Labeller
-from faceattr.inference.deaths import DIED, MOST_DEATHS
 from faceattr.inference.label import describe_samples
 from faceattr.inference.metadata import settings_of
 from faceattr.inference.parts import Journal, Part, PartReport, Parts
 from faceattr.inference.pipeline import StageTimes, count_workers
-from faceattr.inference.samples import Sample, samples_of
+from faceattr.inference.samples import DIED, MOST_DEATHS, Sample, samples_of
 from faceattr.inference.schema import ImageResult, Row, columns, to_rows
 from faceattr.model import runtime
 
