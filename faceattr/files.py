@@ -47,11 +47,7 @@ def versions_of(*packages: str) -> dict[str, str]:
 
 
 def fetch_once(address: str, sha256: str, path: Path, seconds: float) -> None:
-    """Fetch a file, which gets its name once it is whole and the right one.
-
-    Raises:
-        OSError, ValueError: It cannot be had.
-    """
+    """Fetch a file, which gets its name once it is the right one; OSError, ValueError: why not."""
     import pooch
 
     pooch.get_logger().setLevel("ERROR")
@@ -61,11 +57,7 @@ def fetch_once(address: str, sha256: str, path: Path, seconds: float) -> None:
 
 
 def validate_output_path(path: Path) -> None:
-    """Refuse a file's name that is a folder's, or that no folder can take.
-
-    Raises:
-        OSError: It is such a name.
-    """
+    """Refuse (OSError) a file's name that is a folder's, or that no folder can take."""
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder. Give the name of a file.")
     folder = next(parent for parent in path.absolute().parents if parent.exists())
@@ -74,20 +66,12 @@ def validate_output_path(path: Path) -> None:
 
 
 def validate_output_folder(folder: Path) -> None:
-    """Refuse a folder's name that is a file's, or where nothing can be written.
-
-    Raises:
-        OSError: It is such a name.
-    """
+    """Refuse (OSError) a folder's name that is a file's, or where nothing can be written."""
     validate_output_path(folder / "…")
 
 
 def refuse_existing(path: Path, *, overwrite: bool = False) -> None:
-    """Refuse to replace a model, or whatever else is there, unless that is asked for.
-
-    Raises:
-        ValueError: There is something, and it shall not be replaced.
-    """
+    """Refuse (ValueError) to replace what is there, unless that is asked for."""
     if path.exists() and not overwrite:
         raise ValueError(f"{path} exists already: choose another name, or --overwrite.")
 

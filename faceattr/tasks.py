@@ -75,11 +75,7 @@ class Task:
         return self.classes.index(name)
 
     def class_of(self, label: str) -> str:
-        """The class that `label` is, or is a common other spelling of.
-
-        Raises:
-            ValueError: It is neither.
-        """
+        """The class that `label` is, or is a common other spelling of; raises as `index`."""
         return self.classes[self.index(label)]
 
     def __contains__(self, label: str) -> bool:
@@ -119,11 +115,7 @@ class Order:
     classes: tuple[str, ...]
 
     def name_of(self, number: int) -> str:
-        """The class of a number.
-
-        Raises:
-            ValueError: No class has that number.
-        """
+        """The class of a number; ValueError where no class has it."""
         if not 0 <= number - self.first < len(self.classes):
             raise ValueError(f"{number} is no number of this order: {self}.")
         return self.classes[number - self.first]

@@ -53,11 +53,7 @@ class Aside(Progress):
 
 @contextmanager
 def ctrl_c(on_first: Callable[[], None] = lambda: None) -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets, or a request to end; a second one stops at once.
-
-    Args:
-        on_first: Called with the first.
-    """
+    """An event that the first Ctrl-C sets, or a request to end; a second one stops at once."""
     stopped = threading.Event()
 
     def interrupt(*_: object) -> None:

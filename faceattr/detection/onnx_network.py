@@ -14,10 +14,8 @@ class OnnxNetwork:
     """A network that computes with as many threads as OpenCV is allowed.
 
     A job that looks at many pictures at once allows one each; so there is a session for every
-    number of threads that was asked for. Threads share it.
-
-    Args:
-        content: Gives the serialized model. Whoever unpickles the network calls it again.
+    number of threads that was asked for. Threads share it. `content` gives the serialized model;
+    whoever unpickles the network calls it again.
     """
 
     def __init__(self, content: Callable[[], bytes]) -> None:

@@ -23,8 +23,8 @@ TIMEOUT_SECONDS = 30
 def runtime_files(given: str | Path | None = None) -> dict[str, bytes]:
     """The script and the engine of ONNX Runtime Web, by name, out of the package in the cache.
 
-    `given` is the package as npm hands it out, which is copied there; else it is fetched from npm
-    once. OSError: It cannot be had, or is another version; the message says the cure.
+    `given` is the package as npm hands it out, which is copied there; else npm is asked once.
+    OSError: It cannot be had, or is another version; the message says the cure.
     """
     archive = _cached(Path(given) if given is not None else None)
     with tarfile.open(archive) as package:

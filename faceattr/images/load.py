@@ -33,11 +33,7 @@ _beyond_pillows_limit = threading.Lock()
 
 
 class MemoryBudget:
-    """Bytes that pictures may take at once, over all threads.
-
-    Args:
-        size: How many. A picture that takes more waits until it is alone.
-    """
+    """Bytes that pictures may take at once, over all threads; a larger one waits to be alone."""
 
     def __init__(self, size: int) -> None:
         self._size = self._free = size
@@ -128,11 +124,9 @@ read_image = load_image  # what it was called
 
 
 def content_of(source: object, *, allow_urls: bool = False) -> PathLike | bytes:
-    """A path as it is; the content of bytes, open files and addresses.
+    """A path as it is; the content of bytes, open files and addresses, where these are allowed.
 
-    Raises:
-        ValueError: It is none of them, or an address and these are not allowed.
-        OSError: It cannot be read.
+    ValueError: It is none of them. OSError: It cannot be read.
     """
     if isinstance(source, bytes | bytearray | memoryview):
         return bytes(source)
@@ -218,10 +212,9 @@ def as_paths(paths: PathLike | Sequence[PathLike]) -> list[str]:
 
 
 def validate_image(image: object) -> None:
-    """Refuse what is not as `load_image` gives it; other numbers would be answered all the same.
+    """Refuse (ValueError) what is no RGB ``uint8`` ``(height, width, 3)``, as `load_image` gives it.
 
-    Raises:
-        ValueError: It is not an RGB ``uint8`` array of shape ``(height, width, 3)``.
+    Other numbers would be answered all the same.
     """
     if isinstance(image, np.ndarray):
         is_rgb = image.ndim == 3 and image.shape[2] == 3 and image.size > 0

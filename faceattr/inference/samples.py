@@ -116,11 +116,9 @@ def _frames_of(file: InputFile, every: float, finished: set) -> Iterator[Sample]
 
 
 class Deaths:
-    """What each thread reads, in a file that is gone after an orderly end; a context manager.
+    """What each thread reads, in a file beside a table that is gone after an orderly end.
 
-    Args:
-        table: The job's table, beside which the file is.
-        resume: Count what an earlier process of the job read when it died.
+    A context manager. With `resume` it counts what an earlier process of the job read when it died.
     """
 
     def __init__(self, table: Path, *, resume: bool) -> None:

@@ -123,9 +123,7 @@ OTHER_COLUMNS = (
 class CsvSerializer:
     """How rows become comma-separated values and come back.
 
-    Args:
-        columns: Names and types, in order.
-        spreadsheet: Put a ``'`` before texts that a spreadsheet would take for a formula.
+    With `spreadsheet`, texts that one would take for a formula get a ``'`` in front.
     """
 
     def __init__(self, columns: Columns, *, spreadsheet: bool = False) -> None:

@@ -39,14 +39,9 @@ def draw_live(
     figures: str = "",
     lost: Sequence[LiveFace] = (),
 ) -> np.ndarray:
-    """Draw one frame of the live demo on a copy of it.
+    """Draw one frame of the live demo, RGB ``uint8`` ``(height, width, 3)``, on a copy of it.
 
-    Args:
-        image: RGB ``uint8``, ``(height, width, 3)``.
-        faces: With boxes in pixels of `image`.
-        view: What is drawn.
-        figures: The line in the corner.
-        lost: Faces that were there a moment ago; they are blurred, too.
+    `figures` is the line in the corner; `lost` faces were there a moment ago and are blurred, too.
     """
     drawn = image.copy()
     if view.blur:

@@ -53,13 +53,7 @@ class _Job:
 
 
 class Batcher:
-    """Describes images of many who ask at once; used in a ``with`` block.
-
-    Args:
-        attributes: Detector and model.
-        limits: Pixels and faces of an image, and how many images may be here at once.
-        workers: Threads that decode and detect; by default one a processor.
-    """
+    """Describes images of many who ask at once; used in a ``with`` block."""
 
     def __init__(
         self, attributes: FaceAttributes, limits: Limits | None = None, workers: int | None = None
