@@ -212,7 +212,7 @@ def as_paths(paths: PathLike | Sequence[PathLike]) -> list[str]:
 
 
 def validate_image(image: object) -> None:
-    """Refuse (ValueError) what is no RGB ``uint8`` ``(height, width, 3)``, as `load_image` gives it.
+    """Refuse (ValueError) what is no RGB ``uint8`` ``(h, w, 3)``, as `load_image` gives it.
 
     Other numbers would be answered all the same.
     """

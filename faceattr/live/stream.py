@@ -67,9 +67,8 @@ class LatestValue(Generic[T]):
 class PlaybackClock:
     """Seconds since the first frame, standing still while paused."""
 
-    def __init__(self) -> None:
-        self._start: float | None = None
-        self._paused_at: float | None = None
+    _start: float | None = None
+    _paused_at: float | None = None
 
     @property
     def is_paused(self) -> bool:

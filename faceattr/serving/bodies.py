@@ -8,6 +8,7 @@ import binascii
 import json
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 from python_multipart.exceptions import FormParserError
@@ -29,12 +30,12 @@ class Refusal(Exception):
         self.status, self.sentence, self.headers = status, sentence, headers
 
 
+@dataclass
 class HeldBytes:
     """Bytes of all bodies that are in memory; with more than `most` the newest are turned away."""
 
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.count = 0
+    most: int
+    count: int = 0
 
 
 class Body:
