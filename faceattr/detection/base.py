@@ -8,7 +8,7 @@ one's own that is not chosen by name only has to keep `Detector`'s contract.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -58,11 +58,13 @@ class Face:
 
     def scaled(self, factor: float) -> Face:
         """The same face in a picture that is `factor` times as large."""
-        x0, y0, x1, y1 = self.box
-        points = self.landmarks
-        if points is not None:
-            points = tuple((x * factor, y * factor) for x, y in points)
-        box = (x0 * factor, y0 * factor, x1 * factor, y1 * factor)
+        return self.moved(lambda x, y: (x * factor, y * factor))
+
+    def moved(self, to: Callable[[float, float], tuple[float, float]]) -> Face:
+        """The same face, each of its points ``x, y`` where `to` takes it."""
+        (ax, ay), (bx, by) = to(*self.box[:2]), to(*self.box[2:])
+        box = (min(ax, bx), min(ay, by), max(ax, bx), max(ay, by))
+        points = self.landmarks and tuple(to(x, y) for x, y in self.landmarks)
         return replace(self, box=box, landmarks=points)
 
 
@@ -242,10 +244,4 @@ def _rotated_back(face: Face, rotation: int, size: tuple[int, int]) -> Face:
     def back(x: float, y: float) -> tuple[float, float]:
         return ((x, y), (width - y, x), (width - x, height - y), (y, height - x))[rotation]
 
-    x0, y0, x1, y1 = face.box
-    (ax, ay), (bx, by) = back(x0, y0), back(x1, y1)
-    box = (min(ax, bx), min(ay, by), max(ax, bx), max(ay, by))
-    points = face.landmarks
-    if points is not None:
-        points = tuple(back(x, y) for x, y in points)
-    return Face(box, points, face.score, rotation)
+    return replace(face.moved(back), rotation=rotation)

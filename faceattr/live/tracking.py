@@ -241,10 +241,8 @@ def moved_to(face: Face, box: Box) -> Face:
     """A face in another place and size, its landmarks with it."""
     (x0, y0, x1, y1), (a0, b0, a1, b1) = face.box, box
     x_scale, y_scale = (a1 - a0) / (x1 - x0), (b1 - b0) / (y1 - y0)
-    points = face.landmarks
-    if points is not None:
-        points = tuple((a0 + (x - x0) * x_scale, b0 + (y - y0) * y_scale) for x, y in points)
-    return replace(face, box=box, landmarks=points)
+    moved = face.moved(lambda x, y: (a0 + (x - x0) * x_scale, b0 + (y - y0) * y_scale))
+    return replace(moved, box=box)
 
 
 def match(
