@@ -8,11 +8,10 @@ import warnings
 from dataclasses import fields
 from functools import partial
 
-from rich.console import Console
 from rich.table import Table
 
 from faceattr.cli.cluster import LOCAL, RAY, Engine, add_cluster, label_on_cluster, must_be_local
-from faceattr.cli.console import Aside, ctrl_c, show
+from faceattr.cli.console import Aside, ctrl_c, on_stderr, show
 from faceattr.cli.label_report import bar_of, report
 from faceattr.cli.options import (
     INTERRUPTED,
@@ -97,7 +96,7 @@ def label(inputs, output=None, engine=LOCAL, quiet=False, **given) -> int:
     """Find the faces of many pictures and write a table of their attributes."""
     if "every" in given:
         given["every"] = duration(given["every"])
-    console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, soft_wrap=True)
+    console = on_stderr(quiet)
     if engine == RAY:
         return label_on_cluster(inputs, output, console, given)
     must_be_local(given)

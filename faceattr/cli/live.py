@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from faceattr.cli.console import ERR, Aside, ctrl_c
+from faceattr.cli.console import ERR, Aside, ctrl_c, on_stderr
 from faceattr.cli.options import (
     INTERRUPTED,
     USUAL,
@@ -81,7 +81,7 @@ def _watch(source="0", quiet=False, **given) -> int:
     from faceattr.live.stream import watch
     from faceattr.live.viewer import Outputs, Viewer
 
-    console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, soft_wrap=True)
+    console = on_stderr(quiet)
     outputs = Outputs(**taken(given, ("output", "headless", "overwrite", "snapshots")))
     view, how = View(**taken(given, ("bars", "blur", "mirror"))), _budget_and_smoothing(given)
     for path in outputs.output:
@@ -112,7 +112,7 @@ def _serve(quiet=False, **given) -> int:
     require_web("The page", "websockets")
     how, switched_on = _budget_and_smoothing(given), taken(given, ("bars", "blur", "mirror"))
     address = PageAddress(**taken(given, ("host", "port")))
-    console = Console(stderr=True, quiet=quiet, highlight=False)
+    console = on_stderr(quiet)
     attributes = open_attributes(given, Aside(console))
     # A token is told to the quiet, too: without it nobody gets in.
     serve(attributes, address, Aside(ERR if address.token else console), list(switched_on), **how)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 
-from rich.console import Console
-
-from faceattr.cli.console import Aside
+from faceattr.cli.console import Aside, on_stderr
 from faceattr.cli.fields import add_fields
 from faceattr.cli.options import USUAL, add_describing, command, duration, open_attributes, taken
 from faceattr.serving.limits import Limits
@@ -48,10 +46,10 @@ def serve(quiet=False, **given) -> int:
     limits = Limits(**bounds)
     address = Address(**taken(given, ("host", "port")))
     token = checked_token(_token(given.pop("token_file", None)), address)
-    console = Console(stderr=True, quiet=quiet, highlight=False)
+    progress = Aside(on_stderr(quiet))
     workers = given.pop("workers", None)
-    attributes = open_attributes(given, Aside(console))
-    run(attributes, address, token=token, limits=limits, workers=workers, progress=Aside(console))
+    attributes = open_attributes(given, progress)
+    run(attributes, address, token=token, limits=limits, workers=workers, progress=progress)
     return 0
 
 

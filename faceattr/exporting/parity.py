@@ -176,16 +176,11 @@ INT8 = Limits(mean_change=0.02, change_99=0.1)
 
 @dataclass(frozen=True)
 class LabeledAgreement:
-    """How well network and file answer the crops that know the task.
+    """How well network and file answer the `n` crops that know the task.
 
-    Args:
-        n: How many these are.
-        accuracy_before: The network's accuracy, 0-1.
-        accuracy_after: The file's.
-        lost: 95 % interval of the loss of accuracy, of the same crops answered twice.
-        calibration_before: The network's expected calibration error, 0-1.
-        calibration_after: The file's.
-        expected_ece: What of it a perfectly calibrated head would show.
+    Accuracy and the expected calibration error, 0-1, before (the network's) and after (the file's);
+    `lost` is the 95 % interval of the loss of accuracy, of the same crops answered twice, and
+    `expected_ece` what of the error a perfectly calibrated head would show.
     """
 
     n: int
