@@ -191,43 +191,37 @@ def application(
 
     if "blur" in switched_on:
         budget = (budget or InferenceBudget()).while_blurring()
-    sessions = _Sessions(partial(FaceTracker, attributes, budget, smoothing), hosts, token)
+    refuse = partial(_refusal, hosts=hosts, token=token)
+    sessions = _Sessions(partial(FaceTracker, attributes, budget, smoothing), refuse)
     routes = [
         *page_routes(PAGE, FILES, HEADERS),
         Route("/about", about),
         WebSocketRoute("/look", sessions.answer),
     ]
-    return guarded(Starlette(routes=routes), partial(_refusal, hosts=hosts, token=token))
+    return guarded(Starlette(routes=routes), refuse)
 
 
 def _refusal(scope, hosts: tuple[str, ...] | None, token: str | None):
     """Nothing for those who ask by these names, or any site could lead its own name here, and who
-    know the token. Websockets check both themselves, together with their origin."""
+    know the token."""
     from starlette.responses import PlainTextResponse
 
     if not is_named(header(scope, b"host") or "", hosts):
         return PlainTextResponse("This page has another name.", status_code=400)
-    if scope["path"].strip("/") in FILES or _knows(scope, token):
+    given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+    if scope["path"].strip("/") in FILES or is_same(given, token):
         return None
     text = "This page needs the whole address that faceattr printed, with its token."
     return PlainTextResponse(text, status_code=403, headers=HEADERS)
-
-
-def _knows(scope, token: str | None) -> bool:
-    given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
-    return is_same(given, token)
 
 
 class _Sessions:
     """A tracker for every page that is open, and one model for all of them."""
 
     def __init__(
-        self,
-        new_tracker: Callable[[], FaceTracker],
-        hosts: tuple[str, ...] | None,
-        token: str | None,
+        self, new_tracker: Callable[[], FaceTracker], refuse: Callable[[Any], Any]
     ) -> None:
-        self._new_tracker, self._hosts, self._token = new_tracker, hosts, token
+        self._new_tracker, self._refuse = new_tracker, refuse
         self._one_at_a_time = asyncio.Lock()
         self._is_warm = False
         self._open = 0
@@ -252,10 +246,9 @@ class _Sessions:
 
     def _may_enter(self, socket) -> bool:
         """Whether the page that asks is ours: any site may open a websocket to this machine."""
-        host = socket.headers.get("host", "")
-        origin = socket.headers.get("origin")
-        is_known = is_named(host, self._hosts) and _knows(socket.scope, self._token)
-        return is_own(origin, host) and is_known and self._open < MOST_PAGES
+        is_known = self._refuse(socket.scope) is None
+        origin, host = socket.headers.get("origin"), socket.headers.get("host", "")
+        return is_known and is_own(origin, host) and self._open < MOST_PAGES
 
     async def _converse(self, socket) -> None:
         tracker = self._new_tracker()
