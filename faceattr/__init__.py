@@ -18,46 +18,34 @@ from typing import Any
 
 __version__ = "0.2.0"
 
-# name: where it is, and what it is called there
-_PLACES = {
-    "AGE_GROUP": ("tasks", "AGE_GROUP"),
-    "EXPRESSION": ("tasks", "EXPRESSION"),
-    "GENDER": ("tasks", "GENDER"),
-    "Task": ("tasks", "Task"),
-    "CropRule": ("images.crop", "CropRule"),
-    "crop": ("images.crop", "crop"),
-    "Face": ("detection.base", "Face"),
-    "load_image": ("images.load", "load_image"),
-    "read_image": ("images.load", "load_image"),
-    "Description": ("model.file", "Description"),
-    "load_model": ("model.file", "load"),
-    "save_model": ("model.file", "save"),
-    "export": ("exporting.export", "export"),
-    "NewHeads": ("training.add_heads", "NewHeads"),
-    "Augmentation": ("training.config", "Augmentation"),
-    "TaskSampling": ("training.config", "TaskSampling"),
-    "Network": ("training.config", "Network"),
-    "FINETUNE": ("training.config", "FINETUNE"),
-    "FROZEN": ("training.config", "FROZEN"),
-    "Phase": ("training.config", "Phase"),
-    "SCRATCH": ("training.config", "SCRATCH"),
-    "edit_heads": ("training.heads", "edit_heads"),
-    "LabelMap": ("data.label_map", "LabelMap"),
-    "Settings": ("training.config", "Settings"),
-    "train": ("training.train", "train"),
-    "audit": ("auditing.audit", "audit"),
-    "evaluate": ("evaluation.evaluate", "evaluate"),
-    "analyze": ("inference.analyze", "analyze"),
-    "DescribedFace": ("inference.results", "DescribedFace"),
-    "FaceAttributes": ("inference.predictor", "FaceAttributes"),
-    "Prediction": ("inference.results", "Prediction"),
-    "label": ("inference.label", "label"),
+# module: its public names
+_MODULES = {
+    "tasks": ("AGE_GROUP", "EXPRESSION", "GENDER", "Task"),
+    "images.crop": ("CropRule", "crop"),
+    "images.load": ("load_image", "read_image"),
+    "detection.base": ("Face",),
+    "model.file": ("Description",),
+    "data.label_map": ("LabelMap",),
+    "evaluation.evaluate": ("evaluate",),
+    "auditing.audit": ("audit",),
+    "exporting.export": ("export",),
+    "training.config": (
+        *("Augmentation", "FINETUNE", "FROZEN", "Network", "Phase", "SCRATCH", "Settings"),
+        "TaskSampling",
+    ),
+    "training.add_heads": ("NewHeads",),
+    "training.heads": ("edit_heads",),
+    "training.train": ("train",),
+    "inference.batch": ("analyze",),
+    "inference.label": ("label",),
+    "inference.predictor": ("FaceAttributes",),
+    "inference.results": ("DescribedFace", "Prediction"),
 }
-_OLD_NAMES = {
-    "Adding": "NewHeads",
-    "Mix": "TaskSampling",
-    "Spelling": "LabelMap",
-}  # for one version
+# name: where it is, and what it is called there
+_PLACES = {name: (module, name) for module, names in _MODULES.items() for name in names}
+_PLACES |= {"load_model": ("model.file", "load"), "save_model": ("model.file", "save")}
+# For one version.
+_OLD_NAMES = {"Adding": "NewHeads", "Mix": "TaskSampling", "Spelling": "LabelMap"}
 __all__ = sorted(_PLACES)
 
 

@@ -41,13 +41,7 @@ HEADLESS = "pip uninstall opencv-python && pip install opencv-python-headless"
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the examination.
-
-    Args:
-        name: What was looked at.
-        told: What was found.
-        cure: What to do about it, empty where nothing is wrong.
-    """
+    """What was looked at, what was found, and what to do about it: nothing where all is well."""
 
     name: str
     told: str
@@ -90,14 +84,9 @@ def packages() -> Iterator[Finding]:
     """Every required package against its bounds; which extras are complete."""
     installed = _installed()
     required = [Requirement(line) for line in metadata.requires("faceattr") or ()]
-    told = []
-    for one in required:
-        if one.marker is None:
-            finding = _package(one, installed)
-            if finding.is_wrong:
-                yield finding
-            told.append(finding.told)
-    yield Finding("packages", ", ".join(told))
+    found = [_package(one, installed) for one in required if one.marker is None]
+    yield from (finding for finding in found if finding.is_wrong)
+    yield Finding("packages", ", ".join(finding.told for finding in found))
     yield from _opencv(installed)
     yield Finding("extras", ", ".join(_extras(required, installed)) or "none is installed")
 
@@ -177,14 +166,14 @@ def screen() -> Iterator[Finding]:
     """Whether `live` could open a window."""
     import cv2
 
+    has_screen = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    why = ""
     if re.search(r"GUI:\s+NONE", cv2.getBuildInformation()):
-        yield Finding("window", "none: OpenCV is headless; `live --headless` and `--web` work")
-    elif sys.platform.startswith("linux") and not (
-        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    ):
-        yield Finding("window", "none: there is no screen; `live --headless` and `--web` work")
-    else:
-        yield Finding("window", "there is a screen for it")
+        why = "OpenCV is headless"
+    elif sys.platform.startswith("linux") and not has_screen:
+        why = "there is no screen"
+    told = f"none: {why}; `live --headless` and `--web` work" if why else "there is a screen for it"
+    yield Finding("window", told)
 
 
 def cache() -> Iterator[Finding]:

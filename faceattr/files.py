@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.metadata
 import importlib.util
 import os
 from collections.abc import Iterator
@@ -36,12 +37,27 @@ def require_package(package: str, extra: str, purpose: str) -> None:
         )
 
 
-def validate_output_path(path: Path) -> None:
-    """Refuse a file's name that is a folder's, or that no folder can take.
+def versions_of(*packages: str) -> dict[str, str]:
+    """By name, the versions of those packages that are installed."""
+    found = {}
+    for name in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
-    Raises:
-        OSError: It is such a name.
-    """
+
+def fetch_once(address: str, sha256: str, path: Path, seconds: float) -> None:
+    """Fetch a file, which gets its name once it is the right one; OSError, ValueError: why not."""
+    import pooch
+
+    pooch.get_logger().setLevel("ERROR")
+    download = pooch.HTTPDownloader(timeout=seconds)
+    # pooch writes to a temporary file, checks it and renames it.
+    pooch.retrieve(address, f"sha256:{sha256}", path.name, path.parent, downloader=download)
+
+
+def validate_output_path(path: Path) -> None:
+    """Refuse (OSError) a file's name that is a folder's, or that no folder can take."""
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder. Give the name of a file.")
     folder = next(parent for parent in path.absolute().parents if parent.exists())
@@ -50,20 +66,12 @@ def validate_output_path(path: Path) -> None:
 
 
 def validate_output_folder(folder: Path) -> None:
-    """Refuse a folder's name that is a file's, or where nothing can be written.
-
-    Raises:
-        OSError: It is such a name.
-    """
+    """Refuse (OSError) a folder's name that is a file's, or where nothing can be written."""
     validate_output_path(folder / "…")
 
 
 def refuse_existing(path: Path, *, overwrite: bool = False) -> None:
-    """Refuse to replace a model, or whatever else is there, unless that is asked for.
-
-    Raises:
-        ValueError: There is something, and it shall not be replaced.
-    """
+    """Refuse (ValueError) to replace what is there, unless that is asked for."""
     if path.exists() and not overwrite:
         raise ValueError(f"{path} exists already: choose another name, or --overwrite.")
 

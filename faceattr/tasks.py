@@ -7,6 +7,7 @@ the order it was trained with, and everything else reads it from there.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 # Columns of the manifest and of the folder's table, and layers of the network.
@@ -74,11 +75,7 @@ class Task:
         return self.classes.index(name)
 
     def class_of(self, label: str) -> str:
-        """The class that `label` is, or is a common other spelling of.
-
-        Raises:
-            ValueError: It is neither.
-        """
+        """The class that `label` is, or is a common other spelling of; raises as `index`."""
         return self.classes[self.index(label)]
 
     def __contains__(self, label: str) -> bool:
@@ -87,6 +84,12 @@ class Task:
             return self.index(label) >= 0
         except ValueError:
             return False
+
+
+def timeline_columns(tasks: Sequence[Task]) -> list[str]:
+    """The columns of a CSV of who showed what when, in order; the page's own and `live`'s."""
+    place = ("time", "frame", "track", "x0", "y0", "x1", "y1", "detection")
+    return [*place, *(column for task in tasks for column in task.columns)]
 
 
 EXPRESSION = Task("expression", ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"))
@@ -112,11 +115,7 @@ class Order:
     classes: tuple[str, ...]
 
     def name_of(self, number: int) -> str:
-        """The class of a number.
-
-        Raises:
-            ValueError: No class has that number.
-        """
+        """The class of a number; ValueError where no class has it."""
         if not 0 <= number - self.first < len(self.classes):
             raise ValueError(f"{number} is no number of this order: {self}.")
         return self.classes[number - self.first]

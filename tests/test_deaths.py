@@ -12,8 +12,7 @@ from use_toys import attributes, draw, save_pictures
 
 from faceattr.images.inputs import InputFile
 from faceattr.inference import label as labelling
-from faceattr.inference.deaths import DIED, MOST_DEATHS, Deaths
-from faceattr.inference.samples import Sample, samples_of
+from faceattr.inference.samples import DIED, MOST_DEATHS, Deaths, Sample, samples_of
 
 # As a crash of a native library: the process is gone, nothing can be caught.
 DEADLY = """

@@ -15,9 +15,9 @@ from PIL import Image
 from skimage import data
 
 from faceattr.cli import main
-from faceattr.exporting import embed as embedding
+from faceattr.exporting import export as embedding
 from faceattr.exporting import formats
-from faceattr.exporting.embed import add_copy, embed
+from faceattr.exporting.export import add_copy, embed
 from faceattr.exporting.parity import synthetic_crops
 from faceattr.files import install_command
 from faceattr.images.crop import CropRule

@@ -20,7 +20,7 @@ from faceattr.detection.centerface import CenterFace
 from faceattr.images import fetch as fetching
 from faceattr.images.fetch import fetch
 from faceattr.images.load import load_image, read_image
-from faceattr.inference.analyze import analyze
+from faceattr.inference.batch import analyze
 from faceattr.inference.predictor import FaceAttributes
 from faceattr.inference.schema import columns
 

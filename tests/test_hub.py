@@ -16,8 +16,7 @@ from use_toys import save_pictures
 
 from faceattr.cli import main
 from faceattr.data.sources import without_folders
-from faceattr.exporting.hub_card import model_card
-from faceattr.exporting.push import push
+from faceattr.exporting.push import model_card, push
 from faceattr.files import install_command
 from faceattr.images.crop import CropRule
 from faceattr.inference.predictor import FaceAttributes

@@ -13,9 +13,9 @@ from use_toys import GreenSquares, save_pictures
 
 from faceattr.images.inputs import Inputs
 from faceattr.inference import part_worker, storage
+from faceattr.inference.batch import Labeller
 from faceattr.inference.cluster import Workers, spread
 from faceattr.inference.label import label_to
-from faceattr.inference.labeller import Labeller
 from faceattr.inference.metadata import settings_of
 from faceattr.inference.part_worker import DIED, PartJob, PartWorker
 from faceattr.inference.parts import Journal, Part, Parts, in_parts

@@ -20,7 +20,7 @@ pytest.importorskip("uvicorn", reason="needs faceattr[web]")
 pytest.importorskip("python_multipart", reason="needs faceattr[web]")
 from use_server import BATCHERS, ask, claiming, file_of, in_json, multipart, served, until
 
-from faceattr.serving import protocol
+from faceattr.serving import server as protocol
 from faceattr.serving.limits import Limits
 
 

@@ -96,7 +96,7 @@ from faceattr.cli import main
 from faceattr.inference.predictor import FaceAttributes
 from faceattr.serving.app import application
 from faceattr.serving.batcher import Batcher
-import faceattr.serving.protocol, faceattr.serving.server
+import faceattr.serving.server
 
 picture, table, gallery = sys.argv[1:]
 assert main(["label", picture, "-o", table, "--offline", "--quiet", "--gallery", gallery]) == 0

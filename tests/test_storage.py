@@ -12,7 +12,7 @@ from use_toys import save_pictures
 
 from faceattr.images.inputs import Inputs
 from faceattr.inference import storage
-from faceattr.inference.places import Places
+from faceattr.inference.storage import Places
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from faceattr.inference.predictor import FaceAttributes
 from faceattr.live import web
 from faceattr.live.outputs import VideoFile
 from faceattr.live.web import MOST_BYTES, frame_of
-from faceattr.serving import protocol
+from faceattr.serving import server as protocol
 
 uvicorn = pytest.importorskip("uvicorn", reason="needs faceattr[web]")
 pytest.importorskip("websockets", reason="needs faceattr[web]")
@@ -40,7 +40,7 @@ def served(attributes, **how):
 
 @contextmanager
 def serving(app):
-    from faceattr.serving.protocol import bounds
+    from faceattr.serving.server import bounds
 
     settings = uvicorn.Config(app, port=0, ws_max_size=MOST_BYTES, **bounds())
     server = uvicorn.Server(settings)

@@ -21,7 +21,7 @@ from use_toys import attributes, draw
 from faceattr.serving.app import application
 from faceattr.serving.batcher import Batcher
 from faceattr.serving.limits import Limits
-from faceattr.serving.protocol import bounds
+from faceattr.serving.server import bounds
 
 BATCHERS: dict[int, Batcher] = {}  # behind each port
 

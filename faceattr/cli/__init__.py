@@ -13,41 +13,14 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 
 from faceattr import __version__
-from faceattr.cli import (
-    audit,
-    average,
-    cache,
-    compare,
-    doctor,
-    evaluate,
-    explain,
-    export,
-    heads,
-    label,
-    live,
-    push,
-    serve,
-    train,
-)
 from faceattr.cli.options import FAILED, INTERRUPTED, TERMINATED, WRONG_INPUT, Parser, handled
 
 COMMANDS = (
-    label,
-    live,
-    serve,
-    audit,
-    train,
-    compare,
-    evaluate,
-    heads,
-    average,
-    explain,
-    export,
-    push,
-    cache,
-    doctor,
+    *("label", "live", "serve", "audit", "train", "compare", "evaluate", "heads", "average"),
+    *("explain", "export", "push", "cache", "doctor"),
 )
 
 
@@ -104,6 +77,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"faceattr {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        command.add_command(commands)
+    for name in COMMANDS:
+        import_module(f"faceattr.cli.{name}").add_command(commands)
     return parser

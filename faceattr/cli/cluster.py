@@ -13,7 +13,7 @@ from contextlib import redirect_stdout
 from rich.console import Console
 
 from faceattr.cli.label_report import bar_of, report
-from faceattr.cli.options import INTERRUPTED, RUNTIMES
+from faceattr.cli.options import INTERRUPTED, RUNTIMES, taken
 from faceattr.progress import Bar, Progress
 
 LOCAL, RAY = ENGINES = ("local", "ray")
@@ -38,11 +38,11 @@ class Engine(argparse.Action):
 
 
 ON_CLUSTER = {"address": "--address", "cpus": "--cpus-per-worker", "gpus": "--num-gpus-per-worker"}
+SHAPE = {"workers": "count", "cpus": "cpus", "gpus": "gpus"}
 HERE_ALONE = ("allow_urls", "save_crops", "annotate", "gallery", "spreadsheet")
 
 
 def add_cluster(parser: argparse.ArgumentParser) -> None:
-    """What a cluster needs to be told."""
     add = parser.add_argument_group("on a cluster (--engine ray; -o is a folder)").add_argument
     add("--address", help="of Ray: auto on one of its machines, or host:port (this machine's own)")
     add("--cpus-per-worker", dest="cpus", type=int, metavar="N", help="threads of each worker")
@@ -67,7 +67,7 @@ def label_on_cluster(inputs, output, console: Console, given: dict) -> int:
     from faceattr.inference.cluster import Workers, label_to
     from faceattr.inference.parts import Parts
 
-    shape = {n: given.pop(t) for n, t in SHAPE.items() if t in given}
+    shape = {SHAPE[typed]: count for typed, count in taken(given, SHAPE).items()}
     if "runtime" in given:
         given["engine"] = given.pop("runtime")
     with bar_of(console) as bar, redirect_stdout(RayLines(console)), warnings.catch_warnings():
@@ -100,9 +100,6 @@ class RayLines(io.TextIOBase):
         if words:
             self._console.print(f"Ray: {words.split('. ')[0][:MOST_OF_RAY].rstrip('.')}.")
         return len(text)
-
-
-SHAPE = {"count": "workers", "cpus": "cpus", "gpus": "gpus"}
 
 
 class ClusterProgress(Progress):

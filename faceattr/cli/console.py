@@ -21,6 +21,11 @@ OUT = Console(highlight=False, markup=False, soft_wrap=True)
 ERR = Console(stderr=True, highlight=False)
 
 
+def on_stderr(quiet: bool) -> Console:
+    """Standard error, for lines beside what a command gives; silent if that was asked for."""
+    return Console(stderr=True, quiet=quiet, highlight=False, markup=False, soft_wrap=True)
+
+
 @singledispatch
 def show(record: object) -> None:
     """Print a record that a public function returns or tells; a text is printed as it is.
@@ -53,11 +58,7 @@ class Aside(Progress):
 
 @contextmanager
 def ctrl_c(on_first: Callable[[], None] = lambda: None) -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets, or a request to end; a second one stops at once.
-
-    Args:
-        on_first: Called with the first.
-    """
+    """An event that the first Ctrl-C sets, or a request to end; a second one stops at once."""
     stopped = threading.Event()
 
     def interrupt(*_: object) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from faceattr.cli.console import OUT, Terminal
 from faceattr.cli.data_options import add_reading_options, reading_of
-from faceattr.cli.options import RUNTIMES, add_tta, command, names, start_keras
+from faceattr.cli.options import RUNTIMES, add_describing, command, names, start_keras
 
 
 def add_command(commands) -> None:
@@ -29,7 +29,7 @@ def add_command(commands) -> None:
         "whose answers make the groups where it is no column; near_duplicate: is the face in train "
         "too",
     )
-    add_tta(parser)
+    add_describing(parser, "--flip", "--tta")
     add(
         "--runtime",
         dest="engine",

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from faceattr.cli.console import Aside, Terminal, show
-from faceattr.cli.options import add_runtime, by_name, command, old_names, open_attributes
+from faceattr.cli.options import (
+    add_describing,
+    by_name,
+    command,
+    old_names,
+    open_attributes,
+    taken,
+)
 
 
 def add_command(commands) -> None:
@@ -19,13 +26,10 @@ def add_command(commands) -> None:
         help="ask about this class instead of the one that is answered",
     )
     add("--most", type=int, metavar="N", help="faces on the sheet (24)")
-    add_runtime(parser)
-    add("--detector", help="auto, yunet, centerface, mtcnn, none or a YuNet .onnx file")
-    add("--offline", action="store_true", help="never download the detector's file")
-    add("--auto-rotate", action="store_true", help="pictures may lie on their sides or heads")
-    add("--min-face", type=float, metavar="PIXELS", help="do not describe smaller faces")
+    computing = ("--runtime", "--threads", "--precision")
+    add_describing(parser, *computing, "--detector", "--offline", "--auto-rotate", "--min-face")
     add("--overwrite", action="store_true", help="replace a sheet that is there")
-    old_names(parser, {"--upright": "--auto-rotate"})
+    old_names(parser, {"--engine": "--runtime", "--upright": "--auto-rotate"})
 
 
 def explain(model, pictures, output, **given) -> int:
@@ -34,7 +38,7 @@ def explain(model, pictures, output, **given) -> int:
 
     # What is typed wrongly shall be told before the seconds that a model takes to load.
     validate_sheet_path(output, **{k: given[k] for k in ("most", "overwrite") if k in given})
-    drawing = {name: given.pop(name) for name in ("of", "most", "overwrite") if name in given}
+    drawing = taken(given, ("of", "most", "overwrite"))
     attributes = open_attributes({**given, "model": model}, Aside())
     from faceattr.inference.explain import explain as draw
 

@@ -63,12 +63,11 @@ def export(model, to=None, embed=False, **given) -> int:
     if embed and given.pop("int8", False):
         raise ValueError("--embed takes int8 by itself where that answers alike: leave --int8 away")
     start_keras()
-    from faceattr.exporting import embed as copies
-    from faceattr.exporting import export as files
+    from faceattr.exporting import export as exporting
     from faceattr.exporting.parity import ParityReport
 
     show.register(ParityReport)(_show_parity)
-    run = copies.embed if embed else partial(files.export, to=to)
+    run = exporting.embed if embed else partial(exporting.export, to=to)
     run(model, label_map=label_map_of(given), progress=Terminal(), **given)
     return 0
 

@@ -5,26 +5,23 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Iterator
 from dataclasses import fields
 from functools import partial
 
-from rich.console import Console
 from rich.table import Table
 
 from faceattr.cli.cluster import LOCAL, RAY, Engine, add_cluster, label_on_cluster, must_be_local
-from faceattr.cli.console import Aside, ctrl_c, show
+from faceattr.cli.console import Aside, ctrl_c, on_stderr, show
 from faceattr.cli.label_report import bar_of, report
 from faceattr.cli.options import (
     INTERRUPTED,
-    PRIORS,
-    add_runtime,
-    add_tta,
-    by_name,
+    USUAL,
+    add_describing,
     command,
     duration,
     old_names,
     open_attributes,
+    taken,
 )
 from faceattr.progress import Bar, Progress
 
@@ -52,46 +49,13 @@ def add_command(commands) -> None:
         help=".csv, .jsonl or .parquet, with --engine ray a folder; without it the rows are "
         "printed, as CSV into a pipe",
     )
-    add("--model", metavar="MODEL", help="a file of `faceattr train` or `faceattr export`")
     add(
         "--engine",
         action=Engine,
         metavar="local|ray",
         help="where the job runs: in this process, or on the machines of a Ray cluster",
     )
-    add_runtime(parser, was_engine=False)
-    add_tta(parser)
-    add(
-        "--prior",
-        **PRIORS,
-        dest="priors",
-        help="how frequent the classes are among these faces: uniform, natural, the name of a "
-        "source that taught the model, or shares of all classes; may be repeated",
-    )
-    add(
-        "--detector",
-        help="auto, yunet, centerface, mtcnn, none (each picture is one face) or "
-        "the path of a YuNet .onnx file",
-    )
-    add("--offline", action="store_true", help="never download the detector's file")
-    add(
-        "--auto-rotate",
-        action="store_true",
-        help="pictures may lie on their sides or heads: find out and set faces upright",
-    )
-    add("--min-face", type=float, metavar="PIXELS", help="do not describe smaller faces")
-    add(
-        "--min-confidence",
-        type=float,
-        metavar="P",
-        help="leave the answer empty where its probability is lower",
-    )
-    add(
-        "--filter",
-        **by_name(str),
-        metavar="TASK=CLASS,…",
-        help="faces that the model answers otherwise get the status rejected (is_face=yes)",
-    )
+    add_describing(parser, *USUAL, "--flip", "--tta", "--prior", "--filter", "--batch-size")
     add("--every", metavar="TIME", help="distance between two frames of a video (1s)")
     add("--save-crops", metavar="DIR", help="write every face there")
     add("--annotate", metavar="DIR", help="write copies with boxes and answers there")
@@ -102,7 +66,6 @@ def add_command(commands) -> None:
         metavar="N",
         help="threads that decode and detect; on a cluster: workers",
     )
-    add("--batch-size", type=int, metavar="N", help="faces that go through the model at once")
     add(
         "--max-pixels",
         type=int,
@@ -133,7 +96,7 @@ def label(inputs, output=None, engine=LOCAL, quiet=False, **given) -> int:
     """Find the faces of many pictures and write a table of their attributes."""
     if "every" in given:
         given["every"] = duration(given["every"])
-    console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, soft_wrap=True)
+    console = on_stderr(quiet)
     if engine == RAY:
         return label_on_cluster(inputs, output, console, given)
     must_be_local(given)
@@ -144,10 +107,10 @@ def label(inputs, output=None, engine=LOCAL, quiet=False, **given) -> int:
     from faceattr.inference.label import label_to
     from faceattr.inference.table import TableOptions, validate_table_path
 
-    taken = {name: given.pop(typed) for typed, name in ARTIFACTS.items() if typed in given}
-    table = {f.name: given.pop(f.name) for f in fields(TableOptions) if f.name in given}
+    beside = {ARTIFACTS[typed]: path for typed, path in taken(given, ARTIFACTS).items()}
+    table = taken(given, (field.name for field in fields(TableOptions)))
     # What is typed wrongly shall be told before the seconds that a model takes to load.
-    artifacts, options = Artifacts(**taken), TableOptions(**table)
+    artifacts, options = Artifacts(**beside), TableOptions(**table)
     validate_table_path(output, options)
     artifacts.validate(resume=options.resume, overwrite=options.overwrite)
     Inputs(inputs, allow_urls=given.get("allow_urls", False))
@@ -176,6 +139,7 @@ def _print_rows(inputs, given: dict) -> int:
     """The rows without a file: a table on a terminal, CSV anywhere else."""
     from faceattr.images.inputs import Inputs
     from faceattr.inference.label import describe_inputs
+    from faceattr.inference.schema import CsvSerializer, columns
     from faceattr.inference.table import TableOptions
 
     for name in (*ARTIFACTS, *(f.name for f in fields(TableOptions))):
@@ -188,21 +152,14 @@ def _print_rows(inputs, given: dict) -> int:
     if sys.stdout.isatty():
         show(_shown(rows, attributes.tasks))
         return 0
+    serializer = CsvSerializer(columns(attributes.tasks))
     try:
-        for piece in _as_csv(rows, attributes.tasks):
-            print(piece, end="", flush=True)
+        print(serializer.header.decode(), end="", flush=True)
+        for row in rows:
+            print(serializer.encode([row]).decode(), end="", flush=True)
     except BrokenPipeError:  # whoever reads has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
-
-
-def _as_csv(rows, tasks) -> Iterator[str]:
-    from faceattr.inference.schema import CsvSerializer, columns
-
-    serializer = CsvSerializer(columns(tasks))
-    yield serializer.header.decode()
-    for row in rows:
-        yield serializer.encode([row]).decode()
 
 
 def _shown(rows, tasks) -> Table:

@@ -7,8 +7,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from faceattr.cli.console import ERR, Aside, ctrl_c
-from faceattr.cli.options import INTERRUPTED, add_runtime, command, old_names, open_attributes
+from faceattr.cli.console import ERR, Aside, ctrl_c, on_stderr
+from faceattr.cli.options import (
+    INTERRUPTED,
+    USUAL,
+    add_describing,
+    command,
+    old_names,
+    open_attributes,
+    taken,
+)
 
 
 def add_command(commands) -> None:
@@ -29,13 +37,7 @@ def add_command(commands) -> None:
     )
     add("--headless", action="store_true", help="open no window; every frame of a file is used")
     add("--overwrite", action="store_true", help="replace outputs that are there")
-    add("--model", metavar="MODEL", help="a file of `faceattr train` or `faceattr export`")
-    add("--detector", help="auto, yunet, centerface, mtcnn, none or a YuNet .onnx file")
-    add_runtime(parser)
-    add("--offline", action="store_true", help="never download the detector's file")
-    add("--auto-rotate", action="store_true", help="detect faces on their sides and heads as well")
-    add("--min-face", type=float, metavar="PIXELS", help="do not describe smaller faces")
-    add("--min-confidence", type=float, metavar="P", help="say 'unsure' below this probability")
+    add_describing(parser, *USUAL)
     add("--rate", type=float, metavar="FPS", help="frames a second of a folder of frames (25)")
     add("--every-frame", action="store_true", help="show every frame of a file, however slowly")
     look = parser.add_argument_group("what is drawn (keys: b, p, m, h for help)")
@@ -56,7 +58,7 @@ def add_command(commands) -> None:
     web.add_argument("--port", type=int, help="port to serve on (8760)")
     parser.add_argument("--quiet", action="store_true", help="print errors only")
     renamed = {"--memory": "--time-constant", "--margin": "--hysteresis"}
-    old_names(parser, {"--upright": "--auto-rotate", **renamed})
+    old_names(parser, {"--engine": "--runtime", "--upright": "--auto-rotate", **renamed})
 
 
 BROKE_OFF = 1
@@ -79,15 +81,15 @@ def _watch(source="0", quiet=False, **given) -> int:
     from faceattr.live.stream import watch
     from faceattr.live.viewer import Outputs, Viewer
 
-    console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, soft_wrap=True)
-    outputs = Outputs(**_taken(given, ("output", "headless", "overwrite", "snapshots")))
-    view, how = View(**_taken(given, ("bars", "blur", "mirror"))), _budget_and_smoothing(given)
+    console = on_stderr(quiet)
+    outputs = Outputs(**taken(given, ("output", "headless", "overwrite", "snapshots")))
+    view, how = View(**taken(given, ("bars", "blur", "mirror"))), _budget_and_smoothing(given)
     for path in outputs.output:
         if Path(path).absolute() == Path(source).absolute():
             raise ValueError(f"{path} is the source itself. Choose another output.")
     every_frame = given.pop("every_frame", outputs.headless and not is_live(source))
     # What is typed wrongly shall be told before the seconds that a model takes to load.
-    with open_feed(source, **_taken(given, ("rate",))) as feed, ctrl_c() as stopped:
+    with open_feed(source, **taken(given, ("rate",))) as feed, ctrl_c() as stopped:
         attributes = open_attributes(given, Aside(console))
         status = console.status("watching") if outputs.headless else nullcontext()
         progress = LiveProgress(console, status)
@@ -108,25 +110,21 @@ def _serve(quiet=False, **given) -> int:
     from faceattr.serving.address import require_web
 
     require_web("The page", "websockets")
-    how, switched_on = _budget_and_smoothing(given), _taken(given, ("bars", "blur", "mirror"))
-    address = PageAddress(**_taken(given, ("host", "port")))
-    console = Console(stderr=True, quiet=quiet, highlight=False)
+    how, switched_on = _budget_and_smoothing(given), taken(given, ("bars", "blur", "mirror"))
+    address = PageAddress(**taken(given, ("host", "port")))
+    console = on_stderr(quiet)
     attributes = open_attributes(given, Aside(console))
     # A token is told to the quiet, too: without it nobody gets in.
     serve(attributes, address, Aside(ERR if address.token else console), list(switched_on), **how)
     return 0
 
 
-def _taken(given: dict, names) -> dict:
-    return {name: given.pop(name) for name in names if name in given}
-
-
 def _budget_and_smoothing(given: dict) -> dict:
     from faceattr.live.face_tracker import InferenceBudget
     from faceattr.live.tracking import Smoothing
 
-    budget = _taken(given, ("detect_every", "ask_at_once"))
-    smoothing = _taken(given, ("time_constant", "hysteresis", "min_confidence"))
+    budget = taken(given, ("detect_every", "ask_at_once"))
+    smoothing = taken(given, ("time_constant", "hysteresis", "min_confidence"))
     found = {"budget": InferenceBudget(**budget)} if budget else {}
     return found | ({"smoothing": Smoothing(**smoothing)} if smoothing else {})
 

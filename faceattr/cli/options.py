@@ -158,6 +158,11 @@ def handled(number: signal.Signals, handler: Callable[..., object]) -> Iterator[
         signal.signal(number, before)
 
 
+def taken(given: dict, names: Iterable[str]) -> dict:
+    """What was typed of some options, which are taken out of `given`."""
+    return {name: given.pop(name) for name in names if name in given}
+
+
 def start_keras(*, on_several_machines: bool = False) -> None:
     """Import Keras and let TensorFlow greet unheard; meet the other machines of a run."""
     from faceattr.progress import suppress_stderr
@@ -175,64 +180,80 @@ def start_keras(*, on_several_machines: bool = False) -> None:
 
 
 RUNTIMES = ("auto", "keras", "litert")
+# What finds and describes faces, in every command that does.
+DESCRIBING: dict[str, dict] = {
+    "--model": {"metavar": "MODEL", "help": "a file of `faceattr train` or `faceattr export`"},
+    "--runtime": {
+        "choices": RUNTIMES,
+        "help": "keras: the network itself; litert: the fast copy inside the model file; auto: "
+        "the copy where there is one",
+    },
+    "--threads": {"type": int, "metavar": "N", "help": "how many compute (one a processor)"},
+    "--precision": {
+        "choices": ("float32", "bfloat16"),
+        "help": "of the network itself: bfloat16 is twice as fast where the processor has it",
+    },
+    "--flip": {
+        "action": "store_true",
+        "help": "average the answers on each face and its mirror image, in twice the time",
+    },
+    "--tta": {
+        "type": int,
+        "metavar": "N",
+        "help": "average the answers on N shifted crops of each face, 1 to 5 (1)",
+    },
+    "--prior": {
+        **PRIORS,
+        "dest": "priors",
+        "help": "how frequent the classes are among these faces: uniform, natural, the name of a "
+        "source that taught the model, or shares of all classes; may be repeated",
+    },
+    "--detector": {
+        "help": "auto, yunet, centerface, mtcnn, none (each picture is one face) or the path of a "
+        "YuNet .onnx file"
+    },
+    "--offline": {"action": "store_true", "help": "never download the detector's file"},
+    "--auto-rotate": {
+        "action": "store_true",
+        "help": "faces may lie on their sides or heads: find them and set them upright",
+    },
+    "--min-face": {"type": float, "metavar": "PIXELS", "help": "do not describe smaller faces"},
+    "--min-confidence": {
+        "type": float,
+        "metavar": "P",
+        "help": "give no answer where its probability is lower",
+    },
+    "--filter": {
+        **by_name(str),
+        "metavar": "TASK=CLASS,…",
+        "help": "faces that the model answers otherwise get the status rejected (is_face=yes)",
+    },
+    "--batch-size": {
+        "type": int,
+        "metavar": "N",
+        "help": "faces that go through the model at once (32)",
+    },
+}
+# Those of them that label, live and serve have in common.
+USUAL = (
+    *("--model", "--runtime", "--threads", "--precision", "--detector", "--offline"),
+    *("--auto-rotate", "--min-face", "--min-confidence"),
+)
 
 
-def add_runtime(parser: argparse.ArgumentParser, *, was_engine: bool = True) -> None:
-    """What computes the answers, with how many threads and in how many bits.
-
-    Args:
-        parser: Gets the options.
-        was_engine: Whether ``--engine`` is nothing but what ``--runtime`` was called before.
-    """
-    parser.add_argument(
-        "--runtime",
-        choices=RUNTIMES,
-        help="keras: the network itself; litert: the fast copy inside the model file; auto: the "
-        "copy where there is one",
-    )
-    if was_engine:
-        old_names(parser, {"--engine": "--runtime"})
-    parser.add_argument(
-        "--threads", type=int, metavar="N", help="how many compute (one a processor)"
-    )
-    parser.add_argument(
-        "--precision",
-        choices=("float32", "bfloat16"),
-        help="of the network itself: bfloat16 is twice as fast where the processor has it",
-    )
-
-
-def add_tta(parser: argparse.ArgumentParser) -> None:
-    """How often the network is asked about a face."""
-    parser.add_argument(
-        "--flip",
-        action="store_true",
-        help="average the answers on each face and its mirror image, in twice the time",
-    )
-    parser.add_argument(
-        "--tta",
-        type=int,
-        metavar="N",
-        help="average the answers on N shifted crops of each face, 1 to 5 (1)",
-    )
+def add_describing(parser: argparse.ArgumentParser, *names: str) -> None:
+    for name in names:
+        parser.add_argument(name, **DESCRIBING[name])
 
 
 def open_attributes(given: dict, progress):
-    """Open model and detector; takes what is typed for `FaceAttributes.load` out of `given`.
-
-    Raises:
-        OSError, ValueError: One of them cannot be had; the message says the cure.
-    """
-    from inspect import Parameter, signature
-
+    """Open model and detector; takes what is typed for `FaceAttributes.load` out of `given`."""
     from faceattr.detection.base import choose_detector
-    from faceattr.inference.predictor import FaceAttributes
+    from faceattr.inference.predictor import FaceAttributes, LoadSettings
     from faceattr.progress import suppress_stderr
 
     offline, name = given.pop("offline", False), given.pop("detector", "auto")
-    named = [signature(one).parameters.values() for one in (FaceAttributes, FaceAttributes.load)]
-    keywords = [one.name for of in named for one in of if one.kind is Parameter.KEYWORD_ONLY]
-    how = {n: given.pop(n) for n in ("model", *keywords) if n in given}
+    how = taken(given, LoadSettings.__annotations__)
     if "runtime" in given:
         how["engine"] = given.pop("runtime")
     detector = choose_detector(name, offline=offline, progress=progress)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 
-from rich.console import Console
-
-from faceattr.cli.console import Aside
-from faceattr.cli.options import add_runtime, add_tta, command, duration, open_attributes
+from faceattr.cli.console import Aside, on_stderr
+from faceattr.cli.fields import add_fields
+from faceattr.cli.options import USUAL, add_describing, command, duration, open_attributes, taken
+from faceattr.serving.limits import Limits
 
 TOKEN = "FACEATTR_TOKEN"
+LIMITS = ("max_bytes", "max_pixels", "max_faces", "max_images", "queue")
 
 
 def add_command(commands) -> None:
@@ -23,47 +24,32 @@ def add_command(commands) -> None:
         help=f"file with the token that whoever asks must know (else {TOKEN} of the environment); "
         "needed on any address but this machine's own",
     )
-    add("--model", metavar="MODEL", help="a file of `faceattr train` or `faceattr export`")
-    add("--detector", help="auto, yunet, centerface, mtcnn, none or a YuNet .onnx file")
-    add_runtime(parser, was_engine=False)
-    add_tta(parser)
-    add("--offline", action="store_true", help="never download the detector's file")
-    add("--auto-rotate", action="store_true", help="detect faces on their sides and heads as well")
-    add("--min-face", type=float, metavar="PIXELS", help="do not describe smaller faces")
-    add("--min-confidence", type=float, metavar="P", help="no label below this probability")
+    add_describing(parser, *USUAL, "--flip", "--tta", "--batch-size")
     add("--workers", type=int, metavar="N", help="threads that decode and detect")
-    add("--batch-size", type=int, metavar="N", help="faces that go through the model at once (32)")
-    limits = parser.add_argument_group("limits").add_argument
-    limits("--max-bytes", type=int, metavar="N", help="of a request's body (16000000)")
-    limits("--max-pixels", type=int, metavar="N", help="of an image (50000000)")
-    limits("--max-faces", type=int, metavar="N", help="described in an image, the largest (100)")
-    limits("--max-images", type=int, metavar="N", help="in a request (32)")
-    limits("--queue", type=int, metavar="N", help="images that wait; more get a 429 (64)")
-    limits("--timeout", metavar="TIME", help="for a request, with its upload (30s)")
+    limits = parser.add_argument_group("limits")
+    add_fields(limits, Limits, *LIMITS)
+    limits.add_argument("--timeout", metavar="TIME", help="for a request, with its upload (30s)")
     add("--quiet", action="store_true", help="print errors only")
-
-
-LIMITS = ("max_bytes", "max_pixels", "max_faces", "max_images", "queue")
 
 
 def serve(quiet=False, **given) -> int:
     """Answer HTTP requests: POST /analyze and /analyze/batch, GET /health, /model and / (help)."""
     from faceattr.serving.address import Address, checked_token, require_web
-    from faceattr.serving.limits import Limits
-    from faceattr.serving.server import serve as run
 
     # What is typed wrongly shall be told before the model is opened.
     require_web("The server", "python_multipart")
-    bounds = {name: given.pop(name) for name in LIMITS if name in given}
+    from faceattr.serving.server import serve as run
+
+    bounds = taken(given, LIMITS)
     if "timeout" in given:
         bounds["seconds"] = duration(given.pop("timeout"))
     limits = Limits(**bounds)
-    address = Address(**{name: given.pop(name) for name in ("host", "port") if name in given})
+    address = Address(**taken(given, ("host", "port")))
     token = checked_token(_token(given.pop("token_file", None)), address)
-    console = Console(stderr=True, quiet=quiet, highlight=False)
+    progress = Aside(on_stderr(quiet))
     workers = given.pop("workers", None)
-    attributes = open_attributes(given, Aside(console))
-    run(attributes, address, token=token, limits=limits, workers=workers, progress=Aside(console))
+    attributes = open_attributes(given, progress)
+    run(attributes, address, token=token, limits=limits, workers=workers, progress=progress)
     return 0
 
 

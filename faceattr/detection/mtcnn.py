@@ -17,13 +17,7 @@ class Mtcnn(NetworkDetector):
     """MTCNN of the package ``mtcnn`` (MIT), which carries its weights; slow.
 
     At 640 pixels it found 97.1 % of the faces of 57 photographs, 95.7 % of them right, in
-    nine times the time of YuNet.
-
-    Args:
-        long_side, threshold: As for `NetworkDetector`.
-
-    Raises:
-        ValueError: The package is not installed.
+    nine times the time of YuNet. ValueError: The package is not installed.
     """
 
     upright_score = 1.0  # it gives 0.97 to a face on its side

@@ -14,10 +14,8 @@ class OnnxNetwork:
     """A network that computes with as many threads as OpenCV is allowed.
 
     A job that looks at many pictures at once allows one each; so there is a session for every
-    number of threads that was asked for. Threads share it.
-
-    Args:
-        content: Gives the serialized model. Whoever unpickles the network calls it again.
+    number of threads that was asked for. Threads share it. `content` gives the serialized model;
+    whoever unpickles the network calls it again.
     """
 
     def __init__(self, content: Callable[[], bytes]) -> None:
@@ -61,3 +59,10 @@ def free_size(model: Any) -> Any:
             dimension.dim_param = f"{output.name}_{place}"
     del model.graph.value_info[:]
     return model
+
+
+def fix_weights(model: Any) -> None:
+    """Take the weights out of the inputs: with what may change nothing is computed ahead."""
+    names = {weight.name for weight in model.graph.initializer}
+    for given in [one for one in model.graph.input if one.name in names]:
+        model.graph.input.remove(given)

@@ -12,6 +12,7 @@ import platformdirs
 
 from faceattr.detection.base import NetworkDetector
 from faceattr.detection.onnx_network import OnnxNetwork, free_size
+from faceattr.files import fetch_once
 
 NAME = "face_detection_yunet_2023mar.onnx"
 ADDRESS = (
@@ -34,15 +35,11 @@ OVERLAP = 0.3  # IoU from which two boxes are of one face
 
 
 class YuNet(NetworkDetector):
-    """YuNet (MIT, Shiqi Yu) in ONNX Runtime.
+    """YuNet (MIT, Shiqi Yu), a ``face_detection_yunet`` ``.onnx`` file, in ONNX Runtime.
 
     At 640 pixels it found all faces of 57 photographs and nothing else; at 480 97.1 % (with the
     file of 229,738 bytes). Boxes are those of OpenCV's own `FaceDetectorYN`, in half its time;
     docs/detection.md has the table.
-
-    Args:
-        file: A ``face_detection_yunet`` ``.onnx`` file.
-        long_side, threshold: As for `NetworkDetector`.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -128,24 +125,15 @@ def _content(file: Path) -> bytes:
 def cached_yunet(*, offline: bool = False) -> Path:
     """A known YuNet file in the user's cache; the OpenCV zoo's is fetched when none is there.
 
-    Args:
-        offline: Do not fetch it.
-
-    Raises:
-        OSError: It is not there and cannot be had; the message says why.
+    OSError: It is not there and cannot be had, or may not be fetched (`offline`).
     """
     path = Path(platformdirs.user_cache_dir("faceattr"), NAME)
     if path.is_file() and known_as(path):
         return path
     if offline:
         raise FileNotFoundError(f"{path} is not there, and --offline forbids fetching it")
-    import pooch
-
-    pooch.get_logger().setLevel("ERROR")
-    download = pooch.HTTPDownloader(timeout=TIMEOUT_SECONDS)
     try:
-        # pooch writes to a temporary file, checks it and renames it.
-        pooch.retrieve(ADDRESS, f"sha256:{SHA256}", NAME, path.parent, downloader=download)
+        fetch_once(ADDRESS, SHA256, path, TIMEOUT_SECONDS)
     except (OSError, ValueError) as error:
         raise OSError(f"{NAME} could not be fetched ({type(error).__name__})") from error
     return path

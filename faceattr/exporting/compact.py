@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from faceattr.detection.onnx_network import fix_weights
+
 MIN_SIZE = 1024  # values; smaller tensors stay as they are
 # Of all weights: tensors with a smaller share stay in float16 when the others go to int8. On 1,000
 # val faces of FER2013 the shipped model's largest change is 0.009 so, and 0.014 in int8 throughout.
@@ -18,18 +20,14 @@ OPSET_OF_INT8 = 13  # the first that scales weights by channel
 
 
 def compact(model: Any, precision: str) -> Any:
-    """The same network with its weights in another precision.
+    """The same `onnx.ModelProto`, which is changed, with its float32 weights in another precision.
 
-    Args:
-        model: An ``onnx.ModelProto`` in float32; it is changed.
-        precision: ``"int8"`` (by output channel), ``"float16"`` or ``"float32"``.
-
-    Raises:
-        ValueError: It is an older file than int8 takes.
+    ``"int8"`` is by output channel; ValueError where the file is older than that.
     """
     from onnx import TensorProto, numpy_helper
 
-    _forget_weights_among_inputs(model)
+    fix_weights(model)
+    model.ir_version = max(4, model.ir_version)  # before, weights had to be inputs
     if precision == "float32":
         return model
     opset = next(one.version for one in model.opset_import if one.domain in ("", "ai.onnx"))
@@ -51,14 +49,6 @@ def compact(model: Any, precision: str) -> Any:
         else:
             _in_int8(graph, tensor.name, values, _output_axis(graph, tensor.name))
     return model
-
-
-def _forget_weights_among_inputs(model: Any) -> None:
-    # What is an input as well could be given anew, so that nothing could be computed ahead.
-    names = {tensor.name for tensor in model.graph.initializer}
-    for given in [one for one in model.graph.input if one.name in names]:
-        model.graph.input.remove(given)
-    model.ir_version = max(4, model.ir_version)
 
 
 def _output_axis(graph: Any, name: str) -> int:

@@ -1,31 +1,45 @@
-"""`faceattr export`: write, compare, and only then keep."""
+"""`faceattr export`: write, compare, and only then keep; a file, or a copy in the model file."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
 import json
 import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import keras
+import numpy as np
+
 from faceattr import __version__
+from faceattr.data.dataset import LabeledDataset
 from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
 from faceattr.exporting import formats
-from faceattr.exporting.parity import ParityReport, check_parity, choose_crops
-from faceattr.files import atomic_write, replace_durably
+from faceattr.exporting.parity import (
+    BATCHES,
+    ParityData,
+    ParityReport,
+    check_parity,
+    choose_crops,
+)
+from faceattr.files import atomic_write, replace_durably, validate_output_path, versions_of
+from faceattr.model import embedded, hub, runtime
 from faceattr.model import file as model_file
-from faceattr.model import hub, runtime
+from faceattr.model.embedded import PRECISIONS, EmbeddedCopy
 from faceattr.model.file import Description
 from faceattr.progress import SILENT, Progress
+from faceattr.tasks import Task
 
 ROWS = 1000
+INT8_CURE = (
+    " Another target may keep more of the answers, more rows judge more exactly, and without "
+    "--int8 nothing is rounded."
+)
 LIBRARIES = (
     *("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime", "openvino", "nncf"),
     "ai-edge-litert",
@@ -74,21 +88,14 @@ def export(
             pictures cannot be used, or an optional package is missing.
         OSError: Something cannot be read or written.
     """
+    compared: dict[str, Any] = {"on": on, "rows": rows, "cache": cache, "label_map": label_map}
     if to == "web":
         from faceattr.exporting.site import export_site
 
         if int8:
             raise ValueError("A page takes int8 by itself where that answers alike: leave it away.")
         return export_site(
-            model,
-            output,
-            on=on,
-            rows=rows,
-            cache=cache,
-            label_map=label_map,
-            overwrite=overwrite,
-            web_runtime_file=web_runtime_file,
-            progress=progress,
+            model, output, overwrite, web_runtime_file, progress=progress, **compared
         )
     if web_runtime_file is not None:
         raise ValueError(f"The runtime of the web is for to='web' alone. Received: to={to!r}")
@@ -98,9 +105,7 @@ def export(
     usual = f"{path.stem}{'.int8' if int8 else ''}{target.ending or '_saved_model'}"
     output = Path(usual if output is None else output)
     _check_output(output, target.ending, overwrite)
-    shown = choose_crops(
-        on, description, rows, cache, int8=int8, label_map=label_map, progress=progress
-    )
+    shown = choose_crops(description, int8=int8, progress=progress, **compared)
     network = model_file.load(path)[0]
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
@@ -112,7 +117,8 @@ def export(
         parity = check_parity(network, file, description.tasks, shown, progress)
         progress.show(parity)
         if failures := parity.failures():
-            raise ValueError(f"{output} was not kept: {'; '.join(failures)}.{_cure(int8)}")
+            cure = INT8_CURE if int8 else ""
+            raise ValueError(f"{output} was not kept: {'; '.join(failures)}.{cure}")
         _keep(part, output, _page(path, description, part, to, file.precision, parity))
     progress.show(f"wrote {output} and {runtime.description_path(output)}")
     return parity
@@ -151,13 +157,36 @@ def _is_export(output: Path, ending: str) -> bool:
     return True
 
 
-def _cure(int8: bool) -> str:
-    return (
-        " Another target may keep more of the answers, more rows judge more exactly, and without "
-        "--int8 nothing is rounded."
-        if int8
-        else ""
-    )
+def smallest_alike(
+    what: str,
+    network: keras.Model,
+    tasks: Sequence[Task],
+    shown: ParityData,
+    write: Callable[[str, Path], Path],
+    *,
+    batches: Sequence[int],
+    refuse: Callable[[ParityReport], list[str]] = lambda parity: [],
+    progress: Progress = SILENT,
+) -> tuple[bytes, str, ParityReport]:
+    """The file of fewest bits that answers like its network, its precision, and the comparison.
+
+    `write` writes a file of a precision into a folder, `refuse` says what else speaks against one.
+
+    Raises:
+        ValueError: None answers alike.
+    """
+    failures: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for precision in PRECISIONS:
+            part = write(precision, Path(folder))
+            with formats.quiet():
+                file = runtime.open_exported(part, precision)
+            parity = check_parity(network, file, tasks, shown, progress, batches)
+            progress.show(parity)
+            if not (failures := [*parity.failures(), *refuse(parity)]):
+                return part.read_bytes(), precision, parity
+            progress.show(f"{precision} was not kept: {'; '.join(failures)}.")
+    raise ValueError(f"No {what} answers alike: {'; '.join(failures)}.")
 
 
 def _page(
@@ -171,7 +200,7 @@ def _page(
         "bytes": sum(file.stat().st_size for file in runtime.files_of(part)),
         "provenance": {
             "by": f"faceattr {__version__}",
-            "with": versions(),
+            "with": versions_of(*LIBRARIES),
             "on": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
             "date": datetime.now(UTC).date().isoformat(),
             "from": {"file": path.name, "sha256": runtime.sha256_of(path), **hub.told(path)},
@@ -179,15 +208,6 @@ def _page(
         "parity": asdict(parity),
         "description": json.loads(description.to_json()),
     }
-
-
-def versions() -> dict[str, str]:
-    """By name, the libraries that have a part in an export and are installed."""
-    found = {}
-    for name in LIBRARIES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
 
 
 def _keep(part: Path, output: Path, page: Mapping[str, Any]) -> None:
@@ -200,3 +220,89 @@ def _keep(part: Path, output: Path, page: Mapping[str, Any]) -> None:
     text = json.dumps(model_file.to_jsonable(page), indent=1, ensure_ascii=False)
     with atomic_write(runtime.description_path(output)) as page_part:
         page_part.write_text(text + "\n", encoding="utf-8")
+
+
+def embed(
+    model: str | Path,
+    output: str | Path | None = None,
+    *,
+    on: Sequence[str] = (),
+    rows: int = ROWS,
+    cache: str | Path | None = None,
+    label_map: LabelMap = LABELS_AS_WRITTEN,
+    overwrite: bool = False,
+    progress: Progress = SILENT,
+) -> EmbeddedCopy:
+    """Put a copy of the network for LiteRT into a model file.
+
+    The copy is int8 where that answers alike, else float16, else float32. Plain
+    ``keras.saving.load_model`` opens the file as before.
+
+    Args:
+        model: A model file, or ``"shipped"``.
+        output: The file to write; by default the same one.
+        on, rows, cache, label_map: As for `faceattr.export`.
+        overwrite: Replace another file that is there.
+        progress: Is shown what is done, and each parity report.
+
+    Returns:
+        What the copy says about itself.
+
+    Raises:
+        ValueError: No copy answers alike; or the model or the pictures cannot be used, or an
+            optional package is missing. The file is as it was then.
+        OSError: Something cannot be read or written.
+    """
+    path = model_file.path_of(model)
+    if output is None and hub.origin_of(path):
+        raise ValueError(f"{model} lies in the hub's cache, which stays as it is: give -o.")
+    output = path if output is None else Path(output)
+    validate_output_path(output)
+    if output.suffix != ".keras" and output != path:
+        raise ValueError(f"A model file's name ends in .keras. Received: {output}")
+    if output.exists() and not (overwrite or output.samefile(path)):
+        raise FileExistsError(f"{output} exists. Give another -o, or --overwrite.")
+    formats.target_called("litert", int8=False)
+    description = model_file.describe(path)
+    shown = choose_crops(description, on, rows, cache, label_map, progress=progress)
+    about = _embed(path, output, shown, BATCHES, progress)
+    progress.show(f"wrote {output} with a LiteRT copy in {about.precision}")
+    return about
+
+
+def add_copy(path: Path, val: LabeledDataset, progress: Progress = SILENT) -> None:
+    """Give a model that was just trained its copy, compared on val; what goes wrong is a note."""
+    try:
+        formats.target_called("litert", int8=False)
+        some = val.take(np.arange(min(len(val), ROWS)))
+        shown = ParityData(some, f"{len(some):,} val faces of the training")
+        _embed(path, path, shown, BATCHES[:1])
+    except Exception as error:  # converters raise whatever they stumble over
+        reason = (str(error).strip() or type(error).__name__).split("\n")[0].rstrip(".")
+        progress.show(
+            f"note: {path} has no LiteRT copy and is answered by Keras, as before: {reason}. "
+            f"`faceattr export {path} --embed` tries again."
+        )
+
+
+def _embed(
+    path: Path,
+    output: Path,
+    shown: ParityData,
+    batches: Sequence[int],
+    progress: Progress = SILENT,
+) -> EmbeddedCopy:
+    """The smallest copy that answers alike, put into the file."""
+    network, description = model_file.load(path)
+
+    def write(precision: str, folder: Path) -> Path:
+        progress.show(f"copying {path.name} for LiteRT in {precision}")
+        part = folder / f"{precision}.tflite"
+        formats.write_copy(network, part, description.crop.size, precision)
+        return part
+
+    what = f"LiteRT copy of {path}"
+    how: dict[str, Any] = {"batches": batches, "progress": progress}
+    copy, precision, parity = smallest_alike(what, network, description.tasks, shown, write, **how)
+    made = {"with": versions_of(*LIBRARIES)}
+    return embedded.embed(path, copy, precision, asdict(parity), made, output)

@@ -12,6 +12,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,17 +49,12 @@ class Target:
 def write(
     name: str, model: keras.Model, path: Path, side: int, crops: np.ndarray | None = None
 ) -> None:
-    """Write a network for the target called `name`.
+    """Write a float32 network on Keras' TensorFlow backend for the target called `name`.
 
     Args:
-        name: One of `TARGETS`.
-        model: A float32 network on Keras' TensorFlow backend.
         path: The file or folder to write; it must not exist.
         side: Of the crops, in pixels.
         crops: Real crops, to write it in int8; None for float32.
-
-    Raises:
-        ValueError: The target is unknown or has no int8, or an optional package is missing.
     """
     target = target_called(name, int8=crops is not None)
     with quiet():
@@ -108,10 +104,6 @@ def _export(model: keras.Model, path: Path, side: int, form: str, **options) -> 
     model.export(str(path), format=form, input_signature=signature, verbose=False, **options)
 
 
-def _saved_model(model: keras.Model, path: Path, side: int) -> None:
-    _export(model, path, side, "tf_saved_model")
-
-
 def _openvino(model: keras.Model, path: Path, side: int) -> None:
     import tensorflow
     from openvino.frontend.tensorflow import utils
@@ -119,10 +111,6 @@ def _openvino(model: keras.Model, path: Path, side: int) -> None:
     # OpenVINO imports and deletes a local name by evaluated text, which Python 3.13 does not find.
     utils.get_environment_setup = lambda _: {"tensorflow": tensorflow.__version__}
     _export(model, path, side, "openvino")
-
-
-def _litert(model: keras.Model, path: Path, side: int, **options) -> None:
-    _export(model, path, side, "litert", **options)
 
 
 def _onnx(model: keras.Model, path: Path, side: int) -> None:
@@ -198,10 +186,11 @@ def _litert_int8(model: keras.Model, path: Path, side: int, crops: np.ndarray) -
     """8-bit weights by channel and activations; what needs float is refused, not left in float."""
     import tensorflow as tf
 
-    _litert(
+    _export(
         model,
         path,
         side,
+        "litert",
         optimizations=[tf.lite.Optimize.DEFAULT],
         representative_dataset=lambda: ({INPUT: crop[None]} for crop in crops),
         target_spec={"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]},
@@ -218,10 +207,13 @@ def write_copy(model: keras.Model, path: Path, side: int, precision: str) -> Non
 
     small: dict[str, Any] = {"optimizations": [tf.lite.Optimize.DEFAULT]}
     half = small | {"target_spec": {"supported_types": [tf.float16]}}
+    how = {"int8": small, "float16": half, "float32": {}}[precision]
     with quiet():
-        _litert(model, path, side, **{"int8": small, "float16": half, "float32": {}}[precision])
+        _export(model, path, side, "litert", **how)
 
 
+_litert = partial(_export, form="litert")
+_saved_model = partial(_export, form="tf_saved_model")
 TARGETS = {
     "onnx": Target(".onnx", ("tf2onnx", "onnx", "onnxruntime"), "onnx", _onnx, _onnx_int8),
     "litert": Target(".tflite", ("ai_edge_litert",), "litert", _litert, _litert_int8),

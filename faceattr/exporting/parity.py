@@ -51,23 +51,21 @@ class ParityData:
 
 
 def choose_crops(
-    sources: Sequence[str],
     description: Description,
-    most: int,
+    on: Sequence[str],
+    rows: int,
     cache: str | Path | None = None,
+    label_map: LabelMap = LABELS_AS_WRITTEN,
     *,
     int8: bool = False,
-    label_map: LabelMap = LABELS_AS_WRITTEN,
     progress: Progress = SILENT,
 ) -> ParityData:
     """Choose what an export is compared on.
 
     Args:
-        sources: Labelled faces, see `faceattr.data.sources.read_source`; one without val
-            rows gives a fifth of its rows, as in training. With none, pictures are made.
         description: The model's tasks and crop rule.
-        most: Rows of val for each task.
-        cache, label_map: As for `faceattr.export`.
+        on, rows, cache, label_map: As for `faceattr.export`; a source without val rows gives a
+            fifth of its rows, as in training. Without a source pictures are made.
         int8: Take crops of train rows for calibration as well.
         progress: Is told how many faces are cut.
 
@@ -75,15 +73,15 @@ def choose_crops(
         ValueError: The sources have no task of the model, int8 has too few crops, or labels
             are spelt and there are none.
     """
-    if most < 1:
-        raise ValueError(f"A comparison takes 1 row or more of each task. Received: {most}")
-    if not sources:
+    if rows < 1:
+        raise ValueError(f"A comparison takes 1 row or more of each task. Received: {rows}")
+    if not on:
         return _made_up(description, int8=int8, label_map=label_map)
     known = {task.name: task for task in description.tasks}
-    manifest = read_for_model(sources, known, label_map, aside=True)
+    manifest = read_for_model(on, known, label_map, aside=True)
     names = [task.name for task in description.tasks if task in manifest.tasks]
-    val = _rows(_chosen(manifest, "val", names, most), manifest, description, cache, progress)
-    about = f"{len(val):,} faces of {', '.join(map(without_folders, sources))} (val)"
+    val = _rows(_chosen(manifest, "val", names, rows), manifest, description, cache, progress)
+    about = f"{len(val):,} faces of {', '.join(map(without_folders, on))} (val)"
     if not int8:
         return ParityData(val, about)
     chosen = _chosen(manifest, "train", names, CALIBRATING // len(names))
@@ -178,16 +176,11 @@ INT8 = Limits(mean_change=0.02, change_99=0.1)
 
 @dataclass(frozen=True)
 class LabeledAgreement:
-    """How well network and file answer the crops that know the task.
+    """How well network and file answer the `n` crops that know the task.
 
-    Args:
-        n: How many these are.
-        accuracy_before: The network's accuracy, 0-1.
-        accuracy_after: The file's.
-        lost: 95 % interval of the loss of accuracy, of the same crops answered twice.
-        calibration_before: The network's expected calibration error, 0-1.
-        calibration_after: The file's.
-        expected_ece: What of it a perfectly calibrated head would show.
+    Accuracy and the expected calibration error, 0-1, before (the network's) and after (the file's);
+    `lost` is the 95 % interval of the loss of accuracy, of the same crops answered twice, and
+    `expected_ece` what of the error a perfectly calibrated head would show.
     """
 
     n: int
@@ -288,16 +281,7 @@ def check_parity(
     progress: Progress = SILENT,
     batches: Sequence[int] = BATCHES,
 ) -> ParityReport:
-    """Ask both about the same crops and time them side by side.
-
-    Args:
-        network: The Keras model.
-        file: The exported file.
-        tasks: The model's tasks.
-        shown: The crops, with whatever labels are known.
-        progress: May follow the crops and the timing.
-        batches: How many crops are asked at once when it is timed.
-    """
+    """Ask both about the same crops and time them side by side, with `batches` of so many crops."""
     rows = shown.rows
     before, after = (
         predict(model, rows, TOGETHER, progress, f"asking the {name}")
@@ -307,7 +291,11 @@ def check_parity(
     heads = {
         task.name: _agreement(task, rows, before[task.name], after[task.name]) for task in tasks
     }
-    times = _times(network, file, rows.crops[rows.index[:1]], batches, progress)
+    models, crop = {"network": network, "file": file}, rows.crops[rows.index[:1]]
+    times = {
+        size: _times(models, np.repeat(crop, size, axis=0))
+        for size in progress.track(batches, "timing both")
+    }
     return ParityReport(shown.about, heads, limits, times)
 
 
@@ -345,28 +333,14 @@ def _labelled(
 
 
 def _times(
-    network: keras.Model,
-    file: ExportedModel,
-    crop: np.ndarray,
-    batches: Sequence[int],
-    progress: Progress,
-) -> dict[int, dict[str, float]]:
-    """Medians of calls in turn, so that whatever else the machine does hits both."""
-    found = {}
-    for size in progress.track(batches, "timing both"):
-        batch = np.repeat(crop, size, axis=0)
-        seconds = _in_turn((network, file), batch)
-        names = ("network", "file")
-        found[size] = dict(zip(names, (1000 * statistics.median(s) for s in seconds), strict=True))
-    return found
-
-
-def _in_turn(models: Sequence[keras.Model | ExportedModel], batch: np.ndarray) -> list[list[float]]:
-    seconds: list[list[float]] = [[] for _ in models]
+    models: Mapping[str, keras.Model | ExportedModel], batch: np.ndarray
+) -> dict[str, float]:
+    """Median milliseconds of calls in turn: whatever else the machine does hits both."""
+    seconds: dict[str, list[float]] = {name: [] for name in models}
     for number in range(ROUNDS + 1):
-        for model, spent in zip(models, seconds, strict=True):
+        for name, model in models.items():
             start = time.perf_counter()
             model.predict_on_batch(batch)
             if number:  # the first call compiles
-                spent.append(time.perf_counter() - start)
-    return seconds
+                seconds[name].append(time.perf_counter() - start)
+    return {name: 1000 * statistics.median(spent) for name, spent in seconds.items()}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,17 +18,16 @@ from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
 from faceattr.detection.centerface import CenterFace
 from faceattr.exporting import formats, web_runtime
 from faceattr.exporting.compact import compact
-from faceattr.exporting.export import ROWS, versions
-from faceattr.exporting.parity import BATCHES, ParityData, ParityReport, check_parity, choose_crops
-from faceattr.files import atomic_write, validate_output_folder
+from faceattr.exporting.export import LIBRARIES, ROWS, smallest_alike
+from faceattr.exporting.parity import BATCHES, ParityData, ParityReport, choose_crops
+from faceattr.files import atomic_write, validate_output_folder, versions_of
 from faceattr.images.crop import MIN_FACE
 from faceattr.images.draw import COLOURS
 from faceattr.model import file as model_file
 from faceattr.model import hub, runtime
-from faceattr.model.embedded import PRECISIONS
 from faceattr.model.file import Description
 from faceattr.progress import SILENT, Progress
-from faceattr.tasks import Task
+from faceattr.tasks import timeline_columns
 
 ABOUT = "model.json"
 OWN_PAGE = Path(__file__).parent / "page"
@@ -49,13 +47,13 @@ POLICY = (
 def export_site(
     model: str | Path,
     output: str | Path | None = None,
+    overwrite: bool = False,
+    web_runtime_file: str | Path | None = None,
     *,
     on: Sequence[str] = (),
     rows: int = ROWS,
     cache: str | Path | None = None,
     label_map: LabelMap = LABELS_AS_WRITTEN,
-    overwrite: bool = False,
-    web_runtime_file: str | Path | None = None,
     progress: Progress = SILENT,
 ) -> ParityReport:
     """Write a page that runs a model in the browser: camera, pictures and videos in, answers out.
@@ -66,10 +64,10 @@ def export_site(
     Args:
         model: A model file, or ``"shipped"``.
         output: The folder to write; by default ``NAME_web`` in the current folder.
-        on, rows, cache, label_map: As for `faceattr.export`.
         overwrite: Replace the files of a page that is there; other files of the folder stay.
         web_runtime_file: The npm package ``onnxruntime-web`` in the version that
             `faceattr.exporting.web_runtime` names, for machines without a network.
+        on, rows, cache, label_map: As for `faceattr.export`.
         progress: Is shown what is done, and the parity report.
 
     Raises:
@@ -81,7 +79,7 @@ def export_site(
     folder = Path(f"{path.stem}_web" if output is None else output)
     before = _check_folder(folder, overwrite)
     engine = web_runtime.runtime_files(web_runtime_file)
-    shown = choose_crops(on, description, rows, cache, label_map=label_map, progress=progress)
+    shown = choose_crops(description, on, rows, cache, label_map, progress=progress)
     network, precision, parity = _smallest(path, description, shown, progress)
     files = {**_packed(engine, network), **_texts(engine)}
     about = _about(path, description, files, precision, parity)
@@ -119,23 +117,18 @@ def _smallest(
     import onnx
 
     network, _ = model_file.load(path)
-    failures: list[str] = []
-    with tempfile.TemporaryDirectory() as folder:
-        whole, part = Path(folder, "whole.onnx"), Path(folder, "part.onnx")
-        progress.show(f"exporting {path.name} for the browser")
-        formats.write("onnx", network, whole, description.crop.size)
-        for precision in PRECISIONS:
-            onnx.save(compact(onnx.load(whole), precision), part)
-            with formats.quiet():
-                file = runtime.open_exported(part, precision)
-            parity = check_parity(
-                network, file, description.tasks, shown, progress, batches=BATCHES[:1]
-            )
-            progress.show(parity)
-            if not (failures := [*parity.failures(), *_large_changes(parity)]):
-                return part.read_bytes(), precision, parity
-            progress.show(f"weights in {precision} were not kept: {'; '.join(failures)}.")
-    raise ValueError(f"No page of {path} answers alike: {'; '.join(failures)}.")
+    progress.show(f"exporting {path.name} for the browser")
+
+    def write(precision: str, folder: Path) -> Path:
+        whole, part = folder / "whole.onnx", folder / f"{precision}.onnx"
+        if not whole.exists():
+            formats.write("onnx", network, whole, description.crop.size)
+        onnx.save(compact(onnx.load(whole), precision), part)
+        return part
+
+    what = f"page of {path}"
+    how: dict[str, Any] = {"batches": BATCHES[:1], "refuse": _large_changes, "progress": progress}
+    return smallest_alike(what, network, description.tasks, shown, write, **how)
 
 
 def _large_changes(parity: ParityReport) -> list[str]:
@@ -201,7 +194,7 @@ def _about(
         "detector_threshold": finder.threshold,
         "long_side": LONG_SIDE,
         "largest_still": LARGEST_STILL,
-        "columns": _columns(description.tasks),
+        "columns": timeline_columns(description.tasks),
         "colours": [f"rgb{colour}" for colour in COLOURS],
         "looks": [],
         "files": {
@@ -215,7 +208,7 @@ def _about(
         "licence": description.licence,
         "provenance": {
             "by": f"faceattr {__version__}",
-            "with": {**versions(), "onnxruntime-web": web_runtime.VERSION},
+            "with": {**versions_of(*LIBRARIES), "onnxruntime-web": web_runtime.VERSION},
             "detector": dict(finder.provenance),
             "precision": precision,
             "from": {"file": path.name, "sha256": runtime.sha256_of(path), **hub.told(path)},
@@ -223,11 +216,6 @@ def _about(
         "parity": asdict(parity),
         "owned": sorted([*files, "index.html", ABOUT]),
     }
-
-
-def _columns(tasks: Sequence[Task]) -> list[str]:
-    place = ("time", "frame", "track", "x0", "y0", "x1", "y1", "detection")
-    return [*place, *(column for task in tasks for column in task.columns)]
 
 
 def _index(name: str, description: Description) -> str:

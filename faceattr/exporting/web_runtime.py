@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tarfile
 from pathlib import Path
 
 import platformdirs
 
-from faceattr.files import atomic_write
+from faceattr.files import atomic_write, fetch_once
+from faceattr.model.runtime import sha256_of
 
 VERSION = "1.30.0"
 NAME = f"onnxruntime-web-{VERSION}.tgz"
@@ -21,14 +21,10 @@ TIMEOUT_SECONDS = 30
 
 
 def runtime_files(given: str | Path | None = None) -> dict[str, bytes]:
-    """The script and the engine of ONNX Runtime Web, by name.
+    """The script and the engine of ONNX Runtime Web, by name, out of the package in the cache.
 
-    Args:
-        given: The package as npm hands it out; it is copied to the cache. By default the one in
-            the cache, which is fetched from npm where it is not there.
-
-    Raises:
-        OSError: It cannot be had, or is not that version; the message says the cure.
+    `given` is the package as npm hands it out, which is copied there; else npm is asked once.
+    OSError: It cannot be had, or is another version; the message says the cure.
     """
     archive = _cached(Path(given) if given is not None else None)
     with tarfile.open(archive) as package:
@@ -37,7 +33,6 @@ def runtime_files(given: str | Path | None = None) -> dict[str, bytes]:
 
 
 def cache_path() -> Path:
-    """Where the package is kept."""
     return Path(platformdirs.user_cache_dir("faceattr"), NAME)
 
 
@@ -47,37 +42,23 @@ def _cached(given: Path | None) -> Path:
         _check(given)
         with atomic_write(path) as part:
             shutil.copyfile(given, part)
-    elif not path.is_file() or _sha256(path) != SHA256:
-        _fetch(path)
+    elif not path.is_file() or sha256_of(path) != SHA256:
+        try:
+            fetch_once(ADDRESS, SHA256, path, TIMEOUT_SECONDS)
+        except (OSError, ValueError) as error:
+            raise OSError(
+                "ONNX Runtime Web, which runs the model in the browser, could not be fetched from "
+                f"npm ({type(error).__name__}). Where there is a network, `npm pack "
+                f"onnxruntime-web@{VERSION}` fetches {NAME}; give it by --web-runtime."
+            ) from error
     return path
 
 
 def _check(given: Path) -> None:
     if not given.is_file():
         raise FileNotFoundError(f"There is no {given}. Expected: {NAME} of npm.")
-    if _sha256(given) != SHA256:
+    if sha256_of(given) != SHA256:
         raise OSError(
             f"{given} is not onnxruntime-web {VERSION} as npm hands it out (its SHA-256 is "
             f"another). `npm pack onnxruntime-web@{VERSION}` fetches it."
         )
-
-
-def _fetch(path: Path) -> None:
-    import pooch
-
-    pooch.get_logger().setLevel("ERROR")
-    download = pooch.HTTPDownloader(timeout=TIMEOUT_SECONDS)
-    try:
-        # pooch writes to a temporary file, checks it and renames it.
-        pooch.retrieve(ADDRESS, f"sha256:{SHA256}", path.name, path.parent, downloader=download)
-    except (OSError, ValueError) as error:
-        raise OSError(
-            f"ONNX Runtime Web, which runs the model in the browser, could not be fetched from npm "
-            f"({type(error).__name__}). Where there is a network, `npm pack onnxruntime-web@"
-            f"{VERSION}` fetches {NAME}; give it by --web-runtime."
-        ) from error
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -155,7 +155,7 @@ class Canvas:
             most_x, most_y = max(0, self.width - width), max(0, self.height - height)
             return min(max(x, 0), most_x), min(max(y, 0), most_y)
 
-        def covers(spot: tuple[int, int], others: Iterable[Area]) -> int:
+        def covers(spot: tuple[int, int], others: Iterable[Area]) -> float:
             return shared((*spot, spot[0] + width, spot[1] + height), others)
 
         spots = [spot for place in beside if not covers(spot := inside(*place), [box])]
@@ -193,11 +193,11 @@ class Canvas:
         cv2.putText(self.image, text, place, colour, self._font, size, weight)
 
 
-def shared(area: Area, others: Iterable[Area]) -> int:
-    """Pixels that an area shares with others."""
+def shared(box: Sequence[float], others: Iterable[Sequence[float]]) -> float:
+    """Pixels that a box shares with others."""
     return sum(
-        max(0, min(area[2], other[2]) - max(area[0], other[0]))
-        * max(0, min(area[3], other[3]) - max(area[1], other[1]))
+        max(0, min(box[2], other[2]) - max(box[0], other[0]))
+        * max(0, min(box[3], other[3]) - max(box[1], other[1]))
         for other in others
     )
 

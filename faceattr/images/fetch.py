@@ -19,12 +19,9 @@ def is_url(source: object) -> bool:
 
 
 def fetch(address: str, *, max_bytes: int = MAX_BYTES, seconds: float = SECONDS) -> bytes:
-    """What an address answers with.
+    """What an address answers with; it, and all that it leads on to, is ``http://`` or ``https://``.
 
-    Args:
-        address: Begins with ``http://`` or ``https://``, as must all that it leads on to.
-        max_bytes: An answer with more is not read any further.
-        seconds: An answer that takes longer is not read any further.
+    An answer that is larger, or takes longer, is not read any further.
 
     Raises:
         ValueError: The answer is too large or too slow.

@@ -45,6 +45,11 @@ class InputFile:
     path: str
     is_video: bool = False
 
+    @classmethod
+    def named(cls, path: str) -> InputFile:
+        """The input of a path, of the kind that its name tells."""
+        return cls(path, not is_url(path) and kind_of_name(path) == "video")
+
     @property
     def name(self) -> str:
         """The path as valid text; bytes that are no UTF-8 are spelled ``\\\\xff``."""
@@ -52,7 +57,6 @@ class InputFile:
 
     @property
     def is_url(self) -> bool:
-        """Whether it has to be fetched."""
         return is_url(self.path)
 
 
@@ -84,16 +88,16 @@ class Inputs:
         self._without = {os.path.realpath(folder) for folder in without}
         self.allow_urls = allow_urls
         for path in self.inputs:
-            _must_exist(path, allow_urls)
+            self._must_exist(path)
 
     def __iter__(self) -> Iterator[InputFile]:
         seen: set[str] = set()
         # One folder cannot name a file twice; several inputs can.
-        may_repeat = len(self.inputs) > 1 or not os.path.isdir(self.inputs[0])
+        may_repeat = len(self.inputs) > 1 or not self._is_folder(self.inputs[0])
         for path in self.inputs:
             for file in self._behind(path):
                 if may_repeat:
-                    place = file.path if file.is_url else os.path.abspath(file.path)
+                    place = file.path if "://" in file.path else os.path.abspath(file.path)
                     if place in seen:
                         continue
                     seen.add(place)
@@ -101,8 +105,27 @@ class Inputs:
 
     @cached_property
     def count(self) -> int:
-        """How many there are."""
         return sum(1 for _ in self)
+
+    def _must_exist(self, path: str) -> None:
+        if is_url(path) and not self.allow_urls:
+            raise ValueError(
+                f"{path} is an address, and only files are read unless `faceattr label` is told "
+                "--allow-urls; in Python: faceattr.analyze(address, allow_urls=True)."
+            )
+        if is_url(path) or path == STANDARD_INPUT or os.path.lexists(path):
+            return
+        if "://" in path:
+            raise ValueError(
+                f"{path} is not on this machine. `faceattr label --engine ray` reads object stores."
+            )
+        if glob.has_magic(path) and next(_fitting(path), None):
+            return
+        what = "Nothing fits the pattern" if glob.has_magic(path) else "There is no file or folder"
+        raise FileNotFoundError(f"{what} {path}")
+
+    def _is_folder(self, path: str) -> bool:
+        return os.path.isdir(path)
 
     def _behind(self, path: str) -> Iterator[InputFile]:
         if path == STANDARD_INPUT:
@@ -119,13 +142,14 @@ class Inputs:
 
     def _behind_one(self, path: str) -> Iterator[InputFile]:
         if os.path.isdir(path):
-            yield from self._in_folder(path, set())
+            yield from self._in_folder(path, set(self._without))
         else:
-            yield InputFile(path, not is_url(path) and kind_of_name(path) == "video")
+            yield InputFile.named(path)
 
     def _behind_pattern(self, pattern: str) -> Iterator[InputFile]:
         found = sorted(path for path in set(_fitting(pattern)) if not self._is_own(path))
         visited = {os.path.realpath(os.path.dirname(path.rstrip(os.sep))) for path in found}
+        visited |= self._without
         for path in found:
             if os.path.isdir(path):
                 yield from self._in_folder(path, visited)
@@ -137,14 +161,8 @@ class Inputs:
         return any(str(parent) in self._without for parent in parents)
 
     def _in_folder(self, folder: str, visited: set[str]) -> Iterator[InputFile]:
-        real = os.path.realpath(folder)
-        if real in visited or real in self._without:
-            return
-        visited.add(real)
-        for path, is_folder in _entries(folder):
-            if is_folder:
-                yield from self._in_folder(path, visited)
-            elif kind := kind_of_name(path):
+        for path, is_folder in _walk(folder, visited):
+            if not is_folder and (kind := kind_of_name(path)):
                 yield InputFile(path, kind == "video")
 
     @cached_property
@@ -169,21 +187,23 @@ def _fitting(pattern: str) -> Iterator[str]:
     stars = parts.index("**")
     head, tail = os.sep.join([*parts[:stars], ""]), os.sep.join(parts[stars + 1 :] or ["*"])
     for start in glob.iglob(head) if head else [""]:
-        for folder in _folders_from(start, set()):
+        for folder in (path for path, is_folder in _walk(start, set()) if is_folder):
             inside = _fitting(os.path.join(glob.escape(folder), tail))
             yield from (path for path in inside if not os.path.isdir(path))
 
 
-def _folders_from(folder: str, visited: set[str]) -> Iterator[str]:
-    """A folder and all below it, each once."""
+def _walk(folder: str, visited: set[str]) -> Iterator[tuple[str, bool]]:
+    """A folder and all below it in order, each folder once, and whether it is a folder."""
     real = os.path.realpath(folder)
     if real in visited:
         return
     visited.add(real)
-    yield folder
+    yield folder, True
     for path, is_folder in _entries(folder):
         if is_folder:
-            yield from _folders_from(path, visited)
+            yield from _walk(path, visited)
+        else:
+            yield path, False
 
 
 def _entries(folder: str) -> Iterator[tuple[str, bool]]:
@@ -219,21 +239,3 @@ def kind_of_name(path: str) -> str:
     if suffix in VIDEO_SUFFIXES:
         return "video"
     return "picture" if suffix in PICTURE_SUFFIXES else ""
-
-
-def _must_exist(path: str, allow_urls: bool) -> None:
-    if is_url(path) and not allow_urls:
-        raise ValueError(
-            f"{path} is an address, and only files are read unless `faceattr label` is told "
-            "--allow-urls; in Python: faceattr.analyze(address, allow_urls=True)."
-        )
-    if is_url(path) or path == STANDARD_INPUT or os.path.lexists(path):
-        return
-    if "://" in path:
-        raise ValueError(
-            f"{path} is not on this machine. `faceattr label --engine ray` reads object stores."
-        )
-    if glob.has_magic(path) and next(_fitting(path), None):
-        return
-    what = "Nothing fits the pattern" if glob.has_magic(path) else "There is no file or folder"
-    raise FileNotFoundError(f"{what} {path}")

@@ -33,11 +33,7 @@ _beyond_pillows_limit = threading.Lock()
 
 
 class MemoryBudget:
-    """Bytes that pictures may take at once, over all threads.
-
-    Args:
-        size: How many. A picture that takes more waits until it is alone.
-    """
+    """Bytes that pictures may take at once, over all threads; a larger one waits to be alone."""
 
     def __init__(self, size: int) -> None:
         self._size = self._free = size
@@ -118,7 +114,9 @@ def load_image(
     if bgr:
         raise ValueError("bgr=True is for arrays; files and Pillow know the order of their colours")
     if isinstance(source, Image.Image):
-        return _of_pillow(source, max_pixels)
+        with _reasons("the image"):
+            _must_be_small(source, max_pixels)
+            return _to_rgb(ImageOps.exif_transpose(source))
     return read_picture(content_of(source, allow_urls=allow_urls), max_pixels=max_pixels).image
 
 
@@ -126,11 +124,9 @@ read_image = load_image  # what it was called
 
 
 def content_of(source: object, *, allow_urls: bool = False) -> PathLike | bytes:
-    """A path as it is; the content of bytes, open files and addresses.
+    """A path as it is; the content of bytes, open files and addresses, where these are allowed.
 
-    Raises:
-        ValueError: It is none of them, or an address and these are not allowed.
-        OSError: It cannot be read.
+    ValueError: It is none of them. OSError: It cannot be read.
     """
     if isinstance(source, bytes | bytearray | memoryview):
         return bytes(source)
@@ -154,11 +150,7 @@ def content_of(source: object, *, allow_urls: bool = False) -> PathLike | bytes:
 
 
 def image_of_array(pixels: np.ndarray, *, bgr: bool = False) -> np.ndarray:
-    """RGB ``uint8`` ``(h, w, 3)`` of an array of another kind, see `load_image`.
-
-    Raises:
-        ValueError: It is no image.
-    """
+    """RGB ``uint8`` ``(h, w, 3)`` of an array of another kind, see `load_image`."""
     levels = _levels(pixels)
     if levels.ndim == 2:
         levels = levels[..., None]
@@ -199,12 +191,6 @@ def _over_white(levels: np.ndarray) -> np.ndarray:
     return np.round(levels[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
 
 
-def _of_pillow(image: Image.Image, max_pixels: int) -> np.ndarray:
-    with _reasons("the image"):
-        _must_be_small(image, max_pixels)
-        return _to_rgb(ImageOps.exif_transpose(image))
-
-
 def checked_limit(max_pixels: int) -> int:
     """Raises ValueError where no picture is small enough."""
     if max_pixels < 1:
@@ -226,10 +212,9 @@ def as_paths(paths: PathLike | Sequence[PathLike]) -> list[str]:
 
 
 def validate_image(image: object) -> None:
-    """Refuse what is not as `load_image` gives it; other numbers would be answered all the same.
+    """Refuse (ValueError) what is no RGB ``uint8`` ``(h, w, 3)``, as `load_image` gives it.
 
-    Raises:
-        ValueError: It is not an RGB ``uint8`` array of shape ``(height, width, 3)``.
+    Other numbers would be answered all the same.
     """
     if isinstance(image, np.ndarray):
         is_rgb = image.ndim == 3 and image.shape[2] == 3 and image.size > 0

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path, PurePath
 
-import numpy as np
 from PIL import Image
 
-from faceattr.detection.base import Face
 from faceattr.files import (
     LONGEST_NAME,
     atomic_write,
@@ -23,14 +21,8 @@ from faceattr.files import (
 from faceattr.images.crop import CropRule, crop
 from faceattr.images.draw import draw_faces
 from faceattr.images.inputs import InputFile
-from faceattr.images.load import (
-    DECODE_MEMORY,
-    MAX_PIXELS,
-    PathLike,
-    Picture,
-    read_picture,
-    reason_of,
-)
+from faceattr.images.load import DECODE_MEMORY, PathLike, Picture, read_picture, reason_of
+from faceattr.inference.samples import Detections, Sample
 from faceattr.inference.schema import ImageResult
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -60,16 +52,7 @@ class Artifacts:
         return [folder for folder in (self.crops, self.annotated) if folder is not None]
 
     def validate(self, *, resume: bool = False, overwrite: bool = False) -> None:
-        """Refuse names before any work is done.
-
-        Args:
-            resume: Go on with what is there.
-            overwrite: Replace what is there.
-
-        Raises:
-            ValueError, OSError: Something cannot be written there, or a gallery is there that
-                may not be replaced.
-        """
+        """Refuse what cannot be written, or a gallery that may not be replaced, before any work."""
         for folder in self.folders:
             validate_output_folder(Path(folder))
         if self.gallery is None:
@@ -85,42 +68,35 @@ class Artifacts:
             )
 
     def validate_inputs(self, files: Iterable[InputFile]) -> None:
-        """Refuse folders in which a copy would take the place of an input.
+        """Refuse folders (ValueError) in which a copy would take the place of an input."""
+        for folder in self.folders:
+            self._must_spare(folder, files)
 
-        Raises:
-            ValueError: One of them is such a folder.
-        """
-        if self.crops is not None:
-            _must_spare(self.crops, files, crops=True)
-        if self.annotated is not None:
-            _must_spare(self.annotated, files, crops=False)
+    def _must_spare(self, folder: PathLike, files: Iterable[InputFile]) -> None:
+        """The files are gone through twice where some of them lie in `folder`."""
+        real = cache(os.path.realpath)  # many files lie in few folders
+
+        def entry(path: PathLike) -> str:
+            # Writing under a link's name replaces the link, not what it leads to.
+            parent, name = os.path.split(os.fspath(path))
+            return os.path.join(real(parent), name)
+
+        start = os.path.join(real(os.fspath(folder)), "")
+        inside = {name for name in (entry(file.path) for file in files) if name.startswith(start)}
+        if not inside:
+            return
+        names = {ADDED.sub("", name): name for name in inside if ADDED.search(name)}
+        if folder == self.annotated:  # whose copies may be called like the inputs
+            names |= {name: name for name in inside}
+        for file in files:
+            if hit := names.get(entry(_below(folder, file.path))):
+                raise ValueError(
+                    f"In {folder}, a copy of {file.path} would replace the input {hit}. Choose a "
+                    "folder that holds no inputs."
+                )
 
 
 NO_ARTIFACTS = Artifacts()
-
-
-def _must_spare(folder: PathLike, files: Iterable[InputFile], *, crops: bool) -> None:
-    """The files are gone through twice where some of them lie in `folder`."""
-    real = cache(os.path.realpath)  # many files lie in few folders
-
-    def entry(path: PathLike) -> str:
-        # Writing under a link's name replaces the link, not what it leads to.
-        parent, name = os.path.split(os.fspath(path))
-        return os.path.join(real(parent), name)
-
-    start = os.path.join(real(os.fspath(folder)), "")
-    inside = {name for name in (entry(file.path) for file in files) if name.startswith(start)}
-    if not inside:
-        return
-    names = {ADDED.sub("", name): name for name in inside if ADDED.search(name)}
-    if not crops:
-        names |= {name: name for name in inside}
-    for file in files:
-        if hit := names.get(entry(_below(folder, file.path))):
-            raise ValueError(
-                f"In {folder}, a copy of {file.path} would replace the input {hit}. Choose a "
-                "folder that holds no inputs."
-            )
 
 
 def artifact_path(
@@ -159,60 +135,34 @@ def parts_below(path: PurePath) -> list[str]:
     return [*parts, name]
 
 
-def save_crops(
-    folder: PathLike,
-    rule: CropRule,
-    file: InputFile,
-    time: float | None,
-    faces: Sequence[Face],
-    picture: Picture,
-) -> None:
-    """Write every face as the model's own rule cuts it, ``NAME.0.jpg`` and on.
+def save_crops(folder: PathLike, rule: CropRule, found: Detections, picture: Picture) -> None:
+    """Write every face of a picture in full size as the model's own rule cuts it, ``NAME.0.jpg``…
 
     Only the size is the picture's own, from that of the rule to 512 pixels, so that people
     see more. As class folders for `faceattr train` they are cut like what is labelled later.
-
-    Args:
-        folder: Where to; the input's own folders are repeated below it.
-        rule: How the model wants a face to be cut.
-        file, time: Where the faces come from.
-        faces: With boxes in pixels of `picture`.
-        picture: In full size.
     """
-    for number, face in enumerate(faces):
+    for number, face in enumerate(found.faces):
         side = round(face.side * (1 + rule.margin))
         large = replace(rule, size=max(rule.size, min(side, LARGEST)))
         cut = crop(picture.image, face.box, large, face.landmarks, face.rotation)
-        _save(Image.fromarray(cut), artifact_path(folder, file, time, f".{number}.jpg"))
+        sample, ending = found.sample, f".{number}.jpg"
+        _save(Image.fromarray(cut), artifact_path(folder, sample.file, sample.time, ending))
 
 
 def save_annotated(
-    folder: PathLike,
-    result: ImageResult,
-    frame: np.ndarray | None = None,
-    *,
-    content: Callable[[], PathLike | bytes] | None = None,
-    max_pixels: int = MAX_PIXELS,
+    folder: PathLike, result: ImageResult, sample: Sample, max_pixels: int
 ) -> ImageResult:
     """Write a copy of a picture with boxes and answers; nothing for an unreadable one.
 
-    Args:
-        folder: Where to.
-        result: What is drawn.
-        frame: The picture, where it comes from a video.
-        content: Gives what is in the file, where that is not at its path.
-        max_pixels: A picture with more of them is not read.
-
-    Returns:
-        The record; with the reason in it where the picture can be read no more.
+    Returns the result, with the reason in it where the picture can be read no more.
     """
     if result.reason is not None:
         return result
-    path = result.file.path
+    path, frame = result.file.path, sample.frame
     with DECODE_MEMORY.reservation() as reserve:
         try:
             if frame is None:
-                source = content() if content else path
+                source = sample.content() if sample.content else path
                 frame = read_picture(source, max_pixels=max_pixels, reserve=reserve).image
         except (OSError, ValueError, MemoryError) as error:
             return replace(result, faces=(), reason=reason_of(error, path))

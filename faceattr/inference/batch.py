@@ -1,27 +1,84 @@
-"""Many images at once, from anywhere, to one table in memory."""
+"""Images from Python, many at once: one call, a batch of columns, a stage of any pipeline."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from functools import cache, cached_property, lru_cache, partial
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from PIL import Image
 
 from faceattr.images.inputs import InputFile
-from faceattr.images.load import ImageSource, content_of, load_image, reason_of
+from faceattr.images.load import MAX_PIXELS, ImageSource, content_of, load_image, reason_of
 from faceattr.inference.label import describe_samples
+from faceattr.inference.predictor import FaceAttributes, LoadSettings
+from faceattr.inference.results import DescribedFace
 from faceattr.inference.samples import Sample
 from faceattr.inference.schema import columns, to_rows
 from faceattr.inference.table import arrow_schema
+from faceattr.model import file as model_file
+from faceattr.model import runtime
 
 if TYPE_CHECKING:
+    import pandas
     import pyarrow
 
-    from faceattr.inference.predictor import FaceAttributes
-
+KEPT = 2  # models that stay open
 COLUMNS = ("path", "bytes", "image")
+
+
+def analyze(
+    images: ImageSource | Sequence[ImageSource],
+    *,
+    as_frame: bool = False,
+    bgr: bool = False,
+    allow_urls: bool = False,
+    **load: Unpack[LoadSettings],
+) -> list[DescribedFace] | list[list[DescribedFace]] | pandas.DataFrame:
+    """Find and describe the faces of one image or of several: ``faceattr.analyze("team.jpg")``.
+
+    Args:
+        images: One image, whatever `faceattr.load_image` takes, or a list of them.
+        as_frame: Give the table that `faceattr label` writes. An image that cannot be read is a
+            row of it then; otherwise it is an error.
+        bgr, allow_urls: As for `faceattr.load_image`.
+        **load: As for `FaceAttributes.load`; what is opened stays open for the next call.
+
+    Returns:
+        The faces from left to right, each with ``to_dict()``; of a list of images a list of lists;
+        or a `pandas.DataFrame`.
+
+    Raises:
+        FileNotFoundError, ValueError: An image, the model or the detector cannot be had.
+    """
+    attributes = _opened(**{name: _Kept(value) for name, value in load.items()})
+    how = {"bgr": bgr, "allow_urls": allow_urls}
+    given: Any = images  # a union, of which mypy chooses no overload
+    if not as_frame:
+        return attributes(given, **how)
+    several = isinstance(images, list | tuple)
+    return attributes.label_batch(given if several else [given], **how).to_pandas()
+
+
+class _Kept:
+    """An argument that can be looked up, dicts too."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self._key = repr(value) if isinstance(value, Mapping) else value
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Kept) and self._key == other._key
+
+
+@lru_cache(KEPT)
+def _opened(**load: _Kept) -> FaceAttributes:
+    return FaceAttributes.load(**{name: kept.value for name, kept in load.items()})
 
 
 def label_batch(
@@ -73,3 +130,74 @@ def _sample(name: str, source: Any, bgr: bool, allow_urls: bool) -> Sample:
         return Sample(file, frame=load_image(source, bgr=bgr))
     except ValueError as error:
         return Sample(file, reason=reason_of(error))
+
+
+class Labeller:
+    """Labels batches, each as `FaceAttributes.label_batch` does::
+
+        ray.data.read_binary_files(place, include_paths=True).map_batches(
+            Labeller, fn_constructor_kwargs={"model": "mood.keras"}, concurrency=4, num_cpus=2)
+
+        labeller = Labeller("mood.keras")
+        files.select("path", "content").withColumnRenamed("content", "bytes").mapInArrow(
+            labeller.over, from_arrow_schema(labeller.schema))
+
+    Model and detector are opened at the first batch, in the process that has it; the object
+    itself is small and pickles.
+
+    Args:
+        model, detector, **load: As for `FaceAttributes.load`. `threads` are by default as many as
+            the engine gives processors to this worker.
+        max_pixels: As for `faceattr.load_image`.
+        allow_urls: Fetch addresses in column ``path``.
+    """
+
+    def __init__(
+        self,
+        model: Any = None,
+        detector: Any = "auto",
+        *,
+        max_pixels: int = MAX_PIXELS,
+        allow_urls: bool = False,
+        **load: Any,
+    ) -> None:
+        self._load: dict[str, Any] = {"model": model, "detector": detector, **load}
+        self._how: dict[str, Any] = {"max_pixels": max_pixels, "allow_urls": allow_urls}
+
+    def __call__(self, batch: Mapping[str, Any] | pyarrow.RecordBatch) -> pyarrow.Table:
+        """The table of one batch with a column ``path``, ``bytes`` or ``image``."""
+        names = getattr(batch, "column_names", None)  # of Arrow's kinds
+        columns = batch if names is None else {n: batch[n].to_pylist() for n in names}
+        return self.attributes.label_batch(columns, workers=self.threads, **self._how)
+
+    def over(self, batches: Iterable[pyarrow.RecordBatch]) -> Iterator[pyarrow.RecordBatch]:
+        """Batch after batch: the function that Spark's ``mapInArrow`` takes."""
+        for batch in batches:
+            yield from self(batch).to_batches()
+
+    @cached_property
+    def attributes(self) -> FaceAttributes:
+        return FaceAttributes.load(**{**self._load, "threads": self.threads})
+
+    @property
+    def schema(self) -> pyarrow.Schema:
+        """The columns of the tables and their types; nothing is opened for it."""
+        path = model_file.path_of(self._load["model"] or model_file.SHIPPED)
+        return arrow_schema(columns(runtime.describe(path).tasks))
+
+    @property
+    def threads(self) -> int | None:
+        """Threads that decode, detect and answer; None leaves the choice to the processors."""
+        return self._load.get("threads") or given_cpus()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "attributes"}
+
+
+def given_cpus() -> int | None:
+    """Processors that Ray or Spark gave to this worker; None where it is neither's."""
+    ray, spark = sys.modules.get("ray"), sys.modules.get("pyspark")
+    if ray is not None and ray.is_initialized() and ray.get_runtime_context().get_task_id():
+        return max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
+    context = spark.TaskContext.get() if spark is not None else None
+    return max(1, context.cpus()) if context is not None else None

@@ -20,8 +20,8 @@ from faceattr.detection.yunet import cached_yunet
 from faceattr.files import require_package
 from faceattr.images.load import MAX_PIXELS, PathLike, checked_limit
 from faceattr.inference import storage
+from faceattr.inference.batch import Labeller
 from faceattr.inference.label import Started
-from faceattr.inference.labeller import Labeller
 from faceattr.inference.metadata import Summary, now, settings_of
 from faceattr.inference.part_worker import PartJob, PartWorker
 from faceattr.inference.parts import (
@@ -33,10 +33,10 @@ from faceattr.inference.parts import (
     report_of,
 )
 from faceattr.inference.pipeline import StageTimes
-from faceattr.inference.places import Places
 from faceattr.inference.predictor import FaceAttributes, LoadSettings
 from faceattr.inference.ray_connection import checked_address, connected
 from faceattr.inference.schema import columns
+from faceattr.inference.storage import Places
 from faceattr.inference.table import TableOptions
 from faceattr.model import file as model_file
 from faceattr.model import runtime
@@ -166,20 +166,19 @@ def _job_of(
     return PartJob(folder, uuid.uuid4().hex, own, files=files, **here, **how)
 
 
+@dataclass
 class _Run:
     """One run of a job: counts what is there, has the rest done, keeps the page."""
 
-    def __init__(
-        self,
-        parts: Parts,
-        columns: Mapping[str, type],
-        job: PartJob,
-        places: Places,
-        progress: Progress,
-    ) -> None:
-        self._parts, self._columns, self._job = parts, columns, job
-        self._places, self._progress = places, progress
-        self._run: dict[str, Any] = {"id": job.run, "started": now(), "inputs": places.inputs}
+    parts: Parts
+    columns: Mapping[str, type]
+    job: PartJob
+    places: Places
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        self._run: dict[str, Any] = {"id": self.job.run, "started": now()}
+        self._run["inputs"] = self.places.inputs
         self._total = Summary()  # of all runs
         self._failures: list[tuple[str, str]] = []
 
@@ -191,10 +190,10 @@ class _Run:
         files = skipped + sum(len(part.paths) for part in left)
         self._run |= {"files": files, "workers": count, "cpus": cpus, "gpus": workers.gpus}
         self._write_page(finished=False)
-        self._progress.show(Started(files, skipped))
+        self.progress.show(Started(files, skipped))
         summary = Summary(resumed=len(done))
-        self._follow(_reports(left, self._job, count, cpus, workers.gpus), summary)
-        self._parts.end()
+        self._follow(_reports(left, self.job, count, cpus, workers.gpus), summary)
+        self.parts.end()
         return summary
 
     def _left(self, done: set[str], part_size: int) -> tuple[list[Part], int]:
@@ -206,7 +205,7 @@ class _Run:
             skipped += place in done
             return place in done
 
-        return list(in_parts(iter(self._places), part_size, is_done)), skipped
+        return list(in_parts(iter(self.places), part_size, is_done)), skipped
 
     def _follow(self, reports: Iterator[PartReport], summary: Summary) -> None:
         """Count what is done, as it is; what was counted stays whatever ends the job."""
@@ -217,7 +216,7 @@ class _Run:
                 self._count(report)
                 report.add_to(summary)
                 clocks += [report.began, report.ended]
-                self._progress.show(report)
+                self.progress.show(report)
             is_whole = True
         finally:
             summary.end(StageTimes(dict(summary.stages)), interrupted=not is_whole)
@@ -228,7 +227,7 @@ class _Run:
     def _done(self) -> set[str]:
         """The inputs in finished parts, which are counted as well."""
         done: set[str] = set()
-        for _, table in self._parts.finished(self._columns):
+        for _, table in self.parts.finished(self.columns):
             self._count(report_of(table))
             done.update(map(storage.place_of, table["path"].unique().to_pylist()))
         return done
@@ -239,8 +238,8 @@ class _Run:
 
     def _write_page(self, *, finished: bool) -> None:
         counts = self._total.counts()
-        self._parts.write_page(
-            self._job.settings,
+        self.parts.write_page(
+            self.job.settings,
             self._run,
             finished=finished,
             **{name: counts[name] for name in ("looked_at", "rows", "answers")},

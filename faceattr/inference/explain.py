@@ -138,13 +138,7 @@ OPACITY = 0.6  # of the hottest spot
 
 @dataclass(frozen=True)
 class SheetSummary:
-    """How many faces a sheet shows, and why not more.
-
-    Args:
-        faces: On the sheet.
-        inputs: Pictures that were read.
-        more: Whether there were more faces than the sheet takes.
-    """
+    """Faces on a sheet, pictures that were read for it, and whether more faces were there."""
 
     faces: int
     inputs: int

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -38,6 +39,7 @@ THUMB = CropRule(96, 0.25)
 class _Answers:
     """The rows that gave one answer to one task: their numbers and probabilities."""
 
+    name: str
     numbers: array = field(default_factory=lambda: array("q"))
     probabilities: array = field(default_factory=lambda: array("d"))
 
@@ -45,41 +47,39 @@ class _Answers:
         self.numbers.append(number)
         self.probabilities.append(probability)
 
+    @property
+    def count(self) -> int:
+        return len(self.numbers)
+
+    @cached_property
     def shown(self) -> list[int]:
         """Rows from the surest to the weakest, evenly picked where they are too many."""
         order = np.argsort(-np.asarray(self.probabilities), kind="stable")
         picks = np.linspace(0, len(order) - 1, min(len(order), MOST_A_CLASS)).round()
         return [self.numbers[order[int(pick)]] for pick in picks]
 
-
-# By task and answer; None is an answer that was withheld.
-Groups = dict[tuple[str, str | None], _Answers]
+    @property
+    def note(self) -> str:
+        some = f", {len(self.shown)} of them shown evenly" if self.count > MOST_A_CLASS else ""
+        return f"{self.count:,} {'face' if self.count == 1 else 'faces'}{some}, surest first"
 
 
 def write_gallery(
     page: PathLike, rows: Callable[[], Iterable[Row]], tasks: Sequence[Task], *, title: str
 ) -> None:
-    """Write the page.
+    """Write the page, whose heading is `title`.
 
-    Args:
-        page: The HTML file.
-        rows: Gives the rows of a table from its beginning; called twice, so that a table of
-            any length costs little memory.
-        tasks: What was asked.
-        title: Its heading.
-
-    Raises:
-        OSError: It cannot be written.
+    `rows` gives the rows of a table from its beginning. It is called twice, so that a table of any
+    length costs little memory.
     """
-    answers = _by_answer(rows(), tasks)
-    shown = {number for group in answers.values() for number in group.shown()}
+    sections = _by_answer(rows(), tasks)
+    shown = {number for groups in sections.values() for group in groups for number in group.shown}
     chosen = {number: row for number, row in enumerate(rows()) if number in shown}
     page = Path(page)
-    sections = {task.name: _section(task, answers) for task in tasks}
     about: dict[str, Any] = {
         "tasks": {task.name: task.classes for task in tasks},
         "withheld": {task.name: withheld_name(task.classes) for task in tasks},
-        "faces": {number: _face(row, sections, page.parent) for number, row in chosen.items()},
+        "faces": {number: _face(row, tasks, page.parent) for number, row in chosen.items()},
     }
     # Marks are remembered by the browser, and must not come back on other faces.
     about["key"] = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
@@ -101,13 +101,19 @@ def _template():
     return pages.get_template("gallery.html")
 
 
-def _by_answer(rows: Iterable[Row], tasks: Sequence[Task]) -> Groups:
-    groups = {(t.name, name): _Answers() for t in tasks for name in (*t.classes, None)}
+def _by_answer(rows: Iterable[Row], tasks: Sequence[Task]) -> dict[str, list[_Answers]]:
+    """By task the rows of each answer; those of the withheld come last, if there are any."""
+    answers = {task.name: {name: _Answers(name) for name in task.classes} for task in tasks}
+    withheld = {task.name: _Answers(withheld_name(task.classes)) for task in tasks}
     for number, row in enumerate(rows):
         if row["status"] == OK:
-            for task in tasks:
-                groups[task.name, row[task.name] or None].add(number, row[f"{task.name}_prob"])
-    return groups
+            for task, own in answers.items():
+                group = own[row[task]] if row[task] else withheld[task]
+                group.add(number, row[f"{task}_prob"])
+    return {
+        task: [*own.values(), *([withheld[task]] if withheld[task].count else [])]
+        for task, own in answers.items()
+    }
 
 
 def _thumbs(rows: Mapping[int, Row]) -> dict[int, str]:
@@ -147,42 +153,14 @@ def _thumb(image: np.ndarray, row: Row) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()
 
 
-@dataclass(frozen=True)
-class _Group:
-    """The faces of one answer, as a section shows them."""
-
-    name: str
-    count: int
-    share: float
-    numbers: list[int]
-
-    @property
-    def note(self) -> str:
-        some = f", {len(self.numbers)} of them shown evenly" if self.count > MOST_A_CLASS else ""
-        faces = "face" if self.count == 1 else "faces"
-        return f"{self.count:,} {faces}{some}, surest first"
-
-
-def _section(task: Task, answers: Groups) -> list[_Group]:
-    groups = {name: answers[task.name, name] for name in task.classes}
-    withheld = withheld_name(task.classes)
-    groups[withheld] = answers[task.name, None]
-    total = sum(len(group.numbers) for group in groups.values()) or 1
-    return [
-        _Group(name, len(group.numbers), len(group.numbers) / total, group.shown())
-        for name, group in groups.items()
-        if group.numbers or name != withheld
-    ]
-
-
-def _face(row: Row, sections: Mapping[str, Sequence[_Group]], here: Path) -> dict[str, Any]:
+def _face(row: Row, tasks: Sequence[Task], here: Path) -> dict[str, Any]:
     """What the page knows of one face, and writes into the file of corrections."""
     # A manifest has no place for a second of a video, nor for a quarter turn.
     can_be_learnt = row["time"] is None and not row["turn"]
     return {
         "link": _link(row["path"], here),
         "box": [row[name] for name in ("x0", "y0", "x1", "y1")],
-        "answers": {task: row[task] or "" for task in sections},
+        "answers": {task.name: row[task.name] or "" for task in tasks},
         "correctable": can_be_learnt,
     }
 

@@ -30,7 +30,6 @@ from faceattr.images.load import (
     reason_of,
 )
 from faceattr.inference.artifacts import NO_ARTIFACTS, Artifacts, save_annotated, save_crops
-from faceattr.inference.deaths import Deaths
 from faceattr.inference.gallery import write_gallery
 from faceattr.inference.metadata import Summary, begin_metadata, now, settings_of, write_metadata
 from faceattr.inference.pipeline import (
@@ -40,7 +39,7 @@ from faceattr.inference.pipeline import (
     prefetch_map,
 )
 from faceattr.inference.predictor import FaceAttributes, LoadSettings
-from faceattr.inference.samples import Detections, Sample, samples_of
+from faceattr.inference.samples import Deaths, Detections, Sample, samples_of
 from faceattr.inference.schema import ImageResult, Row, columns, to_rows
 from faceattr.inference.table import (
     TableOptions,
@@ -210,33 +209,24 @@ def _with_artifacts(
 ) -> Iterator[ImageResult]:
     """Describe samples; what is to be left beside the table is there before a row is."""
     crops, annotated = artifacts.crops, artifacts.annotated
-
-    def save(found: Detections, picture: Picture) -> None:
-        if crops is not None:
-            file, second = found.sample.file, found.sample.time
-            save_crops(crops, attributes.crop_rule, file, second, found.faces, picture)
-
-    def annotate(pair: tuple[ImageResult, Sample]) -> ImageResult:
-        if annotated is None:
-            return pair[0]
-        with times.measure("annotate"):
-            result, sample = pair
-            return save_annotated(
-                annotated, result, sample.frame, content=sample.content, max_pixels=max_pixels
-            )
-
+    save = None if crops is None else partial(save_crops, crops, attributes.crop_rule)
     described = describe_samples(
         samples,
         attributes,
         workers=workers,
         times=times,
-        on_detections=save if crops is not None else None,
+        on_detections=save,
         keep_frames=annotated is not None,
         max_pixels=max_pixels,
         deaths=deaths,
     )
     if annotated is None:
-        return map(annotate, described)
+        return (result for result, _ in described)
+
+    def annotate(pair: tuple[ImageResult, Sample]) -> ImageResult:
+        with times.measure("annotate"):
+            return save_annotated(annotated, *pair, max_pixels)
+
     return prefetch_map(annotate, described, workers)
 
 
@@ -262,12 +252,11 @@ def describe_samples(
         deaths: Is told what is read. Where the job died before, what comes first is read alone.
 
     Yields:
-        One record a sample, in the order of the samples.
+        One record a sample, in order.
     """
     times, workers = times or StageTimes(), count_workers(workers)
     max_pixels = checked_limit(max_pixels)
     most = attributes.batch_size if keep_frames else MOST_WAITING
-    batches = _Batches(attributes, times, most)
 
     def work(sample: Sample) -> Detections:
         if deaths is not None:
@@ -275,16 +264,18 @@ def describe_samples(
         found = detect_and_crop(
             sample, attributes, times, on_detections=on_detections, max_pixels=max_pixels
         )
-        done = sample if keep_frames else replace(sample, frame=None, content=None)
-        return replace(found, sample=done)
+        if keep_frames:
+            return found
+        return replace(found, sample=replace(found.sample, frame=None, content=None))
 
     # Many pictures at once use the processors better than many threads on one picture.
     with opencv_threads(1 if workers > 1 else attributes.threads):
         samples = iter(samples)
         alone = map(work, islice(samples, MOST_WAITING + 4 * workers if deaths else 0))
-        for found in chain(alone, prefetch_map(work, samples, workers)):
-            yield from batches.add(found)
-        yield from batches.ready(at_once=True)
+        # No name here keeps the threads: they end before OpenCV gets its own back.
+        yield from _described(
+            chain(alone, prefetch_map(work, samples, workers)), attributes, times, most
+        )
 
 
 def detect_and_crop(
@@ -295,21 +286,13 @@ def detect_and_crop(
     on_detections: OnDetections | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Detections:
-    """Decode one sample, find its faces, cut the large ones.
+    """Decode one sample, find its faces, cut the large ones; or say why it cannot be read.
 
-    Args:
-        sample: What to look at.
-        attributes: Detector and crop rule.
-        times: Measures how long it takes.
-        on_detections: Is given what was found and the picture in full size, if there are faces in
-            it. What is found does not depend on it.
-        max_pixels: A file with more of them is not read.
-
-    Returns:
-        What was found; or why the file cannot be read.
+    `on_detections` is given what was found and the picture in full size, if there are faces in it.
+    What is found does not depend on it.
     """
     if sample.reason is not None:
-        return Detections(sample, reason=sample.reason)
+        return Detections(sample)
     with DECODE_MEMORY.reservation() as reserve:
 
         def read(at_least: int | None = None) -> Picture:
@@ -323,7 +306,7 @@ def detect_and_crop(
             found, picture = _detect(sample, attributes, times, read)
             whole = read() if on_detections and found.faces and picture.scale > 1 else picture
         except (OSError, ValueError, MemoryError, cv2.error) as error:
-            return Detections(sample, reason=reason_of(error, sample.file.path))
+            return Detections(replace(sample, reason=reason_of(error, sample.file.path)))
         if on_detections:
             on_detections(found, whole)
         return found
@@ -346,36 +329,27 @@ def _detect(
     return Detections(sample, faces, crops), picture
 
 
-class _Batches:
-    """Collects crops over pictures until a batch is full; gives records back in order."""
-
-    def __init__(self, attributes: FaceAttributes, times: StageTimes, most_waiting: int) -> None:
-        self._attributes = attributes
-        self._times = times
-        self._most_waiting = most_waiting
-        self._waiting: deque[Detections] = deque()
-        self._crops: list[np.ndarray] = []
-        self._answers: deque[dict[str, np.ndarray]] = deque()
-        self._since = time.monotonic()
-
-    def add(self, found: Detections) -> Iterator[tuple[ImageResult, Sample]]:
-        """What is known once these are added."""
-        self._waiting.append(found)
-        self._crops += found.crops
-        waited = time.monotonic() - self._since
-        yield from self.ready(len(self._waiting) >= self._most_waiting or waited > MOST_SECONDS)
-
-    def ready(self, at_once: bool) -> Iterator[tuple[ImageResult, Sample]]:
-        """What is known by now; everything, with a last small batch, if it must be at once."""
-        size = self._attributes.batch_size
-        while len(self._crops) >= size or (at_once and self._crops):
-            batch, self._crops = self._crops[:size], self._crops[size:]
-            with self._times.measure("predict"):
-                self._answers += self._attributes.predict(batch, full_batches=True)
-        while self._waiting and len(self._waiting[0].crops) <= len(self._answers):
-            self._since = time.monotonic()
-            found = self._waiting.popleft()
-            answers = [self._answers.popleft() for _ in found.crops]
-            faces = tuple(self._attributes.described(found.faces, answers))
-            sample = found.sample
-            yield ImageResult(sample.file, sample.time, faces, found.reason), sample
+def _described(
+    found: Iterable[Detections], attributes: FaceAttributes, times: StageTimes, most_waiting: int
+) -> Iterator[tuple[ImageResult, Sample]]:
+    """Records in the order of the pictures, whose crops are collected until a batch is full."""
+    waiting: deque[Detections] = deque()
+    crops: list[np.ndarray] = []
+    answers: deque[dict[str, np.ndarray]] = deque()
+    size, since = attributes.batch_size, time.monotonic()
+    for one in chain(found, [None]):
+        if one is not None:
+            waiting.append(one)
+            crops += one.crops
+        waited = time.monotonic() - since
+        at_once = one is None or len(waiting) >= most_waiting or waited > MOST_SECONDS
+        while len(crops) >= size or (at_once and crops):
+            batch, crops = crops[:size], crops[size:]
+            with times.measure("predict"):
+                answers += attributes.predict(batch, full_batches=True)
+        while waiting and len(waiting[0].crops) <= len(answers):
+            since, done = time.monotonic(), waiting.popleft()
+            own = [answers.popleft() for _ in done.crops]
+            faces = tuple(attributes.described(done.faces, own))
+            sample = done.sample
+            yield ImageResult(sample.file, sample.time, faces, sample.reason), sample

@@ -8,13 +8,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from faceattr import __version__
-from faceattr.files import atomic_write
+from faceattr.files import atomic_write, versions_of
 from faceattr.images.load import PathLike
 from faceattr.inference.pipeline import StageTimes
 from faceattr.inference.predictor import FaceAttributes
@@ -54,7 +53,6 @@ class Summary:
     _start: float = field(default_factory=perf_counter)
 
     def add(self, result: ImageResult, rows: Sequence[Row]) -> None:
-        """Count one input."""
         self.inputs += 1
         self.statuses.update(row["status"] for row in rows)
         for face in result.faces:
@@ -63,7 +61,6 @@ class Summary:
                     self.answers.setdefault(task, Counter())[prediction.label] += 1
 
     def end(self, times: StageTimes, *, interrupted: bool) -> None:
-        """Stop the clock."""
         self.seconds = perf_counter() - self._start
         self.stages, self.interrupted = times.seconds, interrupted
 
@@ -80,7 +77,6 @@ class Summary:
 
     @property
     def faces(self) -> int:
-        """Faces that were described."""
         return self.statuses["ok"]
 
 
@@ -127,38 +123,39 @@ def settings_of(
 
 
 def begin_metadata(table: PathLike, settings: Mapping[str, Any], *, resume: bool) -> None:
-    """Forget the page of a table that is replaced; refuse to go on under other settings.
-
-    Raises:
-        ValueError: The table was begun with another model, detector or limit, or nothing tells
-            with which.
-    """
+    """Forget the page of a table that is replaced; else raise as `check_settings`."""
     path = metadata_path(table)
     if not resume:
         path.unlink(missing_ok=True)
     before = _read(path).get("settings")
     # Without rows a kill may have come before the page was written.
-    if before is None and resume and has_rows(table):
-        raise ValueError(
-            f"{path}, which says how {table} was begun, is missing or damaged, and "
-            "one table must not mix models and limits. Put it back, choose another output, or "
-            "--overwrite."
-        )
-    if before is not None:
-        must_be_alike(_in_todays_words(before), settings, str(table), str(path))
+    is_begun = resume and has_rows(table)
+    before = before and _in_todays_words(before)
+    check_settings(before, settings, table=str(table), page=str(path), is_begun=is_begun)
 
 
-def must_be_alike(
-    before: Mapping[str, Any], settings: Mapping[str, Any], table: str, page: str
+def check_settings(
+    before: Mapping[str, Any] | None,
+    settings: Mapping[str, Any],
+    *,
+    table: str,
+    page: str,
+    is_begun: bool,
 ) -> None:
     """Refuse to go on with a table under other settings than it was begun with.
 
     Raises:
-        ValueError: They differ; the message says which.
+        ValueError: They differ, and the message says which; or nothing tells what they were.
     """
     wanted = json.loads(json.dumps(settings))
-    if before == wanted:
+    if before == wanted or (before is None and not is_begun):
         return
+    if before is None:
+        raise ValueError(
+            f"{page}, which says how {table} was begun, is missing or damaged, and "
+            "one table must not mix models and limits. Put it back, choose another output, or "
+            "--overwrite."
+        )
     differing = [name for name in before | wanted if before.get(name) != wanted.get(name)]
     raise ValueError(
         f"{table} was begun with another {' and another '.join(differing) or 'version'}; one "
@@ -169,24 +166,23 @@ def must_be_alike(
 
 def _in_todays_words(settings: Any) -> Any:
     """Settings with the names that they have now, those of the model's crop rule too."""
-    found = {OLD_WORDS.get(name, name): value for name, value in settings.items()}
-    model = found.get("model")
-    if isinstance(model, dict):  # until version 0.1 the file alone decided
+    found = _renamed(settings)
+    if isinstance(model := found.get("model"), dict):  # until version 0.1 the file alone decided
         exported = runtime.RUNTIMES.get(Path(model.get("file") or "x.keras").suffix)
         found.setdefault("engine", exported.name if exported else "keras")
-    if isinstance(model, dict) and isinstance(model.get("crop"), dict):
-        crop = {OLD_WORDS.get(name, name): value for name, value in model["crop"].items()}
-        found["model"] = model | {"crop": crop}
+        if isinstance(model.get("crop"), dict):
+            found["model"] = model | {"crop": _renamed(model["crop"])}
     return found
+
+
+def _renamed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {OLD_WORDS.get(name, name): value for name, value in settings.items()}
 
 
 def write_metadata(table: PathLike, settings: Mapping[str, Any], run: Mapping[str, Any]) -> None:
     """Write the page; what it says of earlier runs into the same table is kept.
 
-    Args:
-        table: The table it stands beside.
-        settings: From `settings_of`.
-        run: What this run read and counted; a run is known by its ``"started"``.
+    `settings` are from `settings_of`; a `run` is known by its ``"started"``.
     """
     path = metadata_path(table)
     runs = [r for r in _read(path).get("runs", []) if r.get("started") != run["started"]]
@@ -200,15 +196,8 @@ def versions(*more: str) -> dict[str, Any]:
     return {
         "faceattr": __version__,
         "python": platform.python_version(),
-        "packages": {name: of for name in (*PACKAGES, *more) if (of := _version(name))},
+        "packages": versions_of(*PACKAGES, *more),
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # LiteRT needs neither TensorFlow nor Keras
-        return None
 
 
 def now() -> str:

@@ -19,13 +19,12 @@ from faceattr.files import atomic_write
 from faceattr.images.inputs import InputFile
 from faceattr.images.load import reason_of
 from faceattr.inference import storage
-from faceattr.inference.deaths import DIED, MOST_DEATHS
+from faceattr.inference.batch import Labeller
 from faceattr.inference.label import describe_samples
-from faceattr.inference.labeller import Labeller
 from faceattr.inference.metadata import settings_of
 from faceattr.inference.parts import Journal, Part, PartReport, Parts
 from faceattr.inference.pipeline import StageTimes, count_workers
-from faceattr.inference.samples import Sample, samples_of
+from faceattr.inference.samples import DIED, MOST_DEATHS, Sample, samples_of
 from faceattr.inference.schema import ImageResult, Row, columns, to_rows
 from faceattr.model import runtime
 
@@ -81,11 +80,7 @@ class PartWorker:
         return {"report": [json.dumps(asdict(report))], "error": [None]}
 
     def label(self, part: Part) -> PartReport:
-        """Do a part, unless it is done.
-
-        Raises:
-            ValueError, OSError: This machine has not what the job needs; its message says what.
-        """
+        """Do a part, unless it is done; ValueError or OSError where the machine lacks something."""
         if (before := self._parts.report(part, self._columns)) is not None:
             return before
         times, tasks, began = StageTimes(), self._attributes.tasks, time.time()
@@ -131,9 +126,7 @@ class PartWorker:
 
     @cached_property
     def _labeller(self) -> Labeller:
-        load = {
-            n: self._here(v) if n in ("model", "detector") else v for n, v in self._job.load.items()
-        }
+        load = {name: self._here(value) for name, value in self._job.load.items()}
         return Labeller(**load)
 
     @cached_property

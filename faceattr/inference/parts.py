@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from faceattr.files import validate_output_folder
-from faceattr.images.inputs import InputFile, kind_of_name
+from faceattr.images.inputs import InputFile
 from faceattr.inference import storage
-from faceattr.inference.metadata import Summary, must_be_alike, versions
+from faceattr.inference.metadata import Summary, check_settings, versions
 from faceattr.inference.schema import OK, OTHER_COLUMNS, UNREADABLE, Row
 from faceattr.inference.table import SUFFIXES, TableOptions, arrow_schema
 
@@ -46,15 +46,12 @@ class Part:
 
     @property
     def name(self) -> str:
-        """The name of its file."""
         told = hashlib.sha256(b"\0".join(self.paths)).hexdigest()[:16]
         return f"part-{self.number:06}-{told}.parquet"
 
     @property
     def files(self) -> list[InputFile]:
-        """The inputs."""
-        paths = map(os.fsdecode, self.paths)
-        return [InputFile(path, kind_of_name(path) == "video") for path in paths]
+        return [InputFile.named(os.fsdecode(path)) for path in self.paths]
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,6 @@ class PartReport:
     def of(
         cls, rows: Sequence[Row], tasks: Iterable[str], stages: Mapping[str, float] | None = None
     ) -> PartReport:
-        """The report on rows."""
         answers = Counter((t, row[t]) for row in rows if row["status"] == OK for t in tasks)
         failures = [(row["path"], row["reason"]) for row in rows if row["status"] == UNREADABLE]
         return cls(
@@ -97,7 +93,6 @@ class PartReport:
         )
 
     def add_to(self, summary: Summary) -> None:
-        """Count it."""
         summary.inputs += self.looked_at
         summary.statuses.update(self.statuses)
         for task, name, count in self.answers:
@@ -127,20 +122,17 @@ class Parts:
         self.folder = folder
 
     def place(self, name: str) -> str:
-        """Where a file of the folder lies."""
         return storage.join(self.folder, name)
 
+    def _work(self, name: str = "") -> str:
+        """Where the folder of what only workers need lies, or a file of it."""
+        return self.place(f"{WORK}/{name}" if name else WORK)
+
     def names(self) -> list[str]:
-        """The finished parts."""
         return [name for name, is_folder in storage.entries(self.folder) if _is_part(name)]
 
     def validate(self, columns: Mapping[str, type], options: TableOptions) -> None:
-        """Refuse a folder before any work is done.
-
-        Raises:
-            FileExistsError: There are parts that shall neither be gone on with nor replaced.
-            ValueError, OSError: It is none, has other columns, or nothing can be written there.
-        """
+        """Refuse a folder that takes no parts, or whose own are neither kept nor replaced."""
         if os.path.splitext(self.folder)[1] in set(SUFFIXES) - {".parquet"}:
             raise ValueError(
                 "A job on a cluster writes a folder of Parquet parts. Give its name. Received: "
@@ -164,39 +156,23 @@ class Parts:
             )
         for name in [] if options.overwrite else tables[:1]:
             self._read(name, columns)
-        self._must_take_files()
-
-    def _must_take_files(self) -> None:
-        trial = self.place(f"{WORK}/{uuid.uuid4().hex}")
+        trial = self._work(uuid.uuid4().hex)
         storage.write(trial, b"faceattr looks whether it may write here")
         storage.delete(trial)
 
     def begin(self, settings: Mapping[str, Any], options: TableOptions) -> None:
-        """Take away what is replaced; refuse to go on under other settings.
-
-        Raises:
-            ValueError: The parts were begun with others, or nothing tells with which.
-        """
+        """Take away what is replaced; else raise as `check_settings`."""
         if options.overwrite:
             for name in (*self.names(), PAGE):
                 storage.delete(self.place(name))
-        before = self.page().get("settings")
-        if before is None and self.names():
-            raise ValueError(
-                f"{self.place(PAGE)}, which says how these parts were begun, is missing or "
-                "damaged, and one table must not mix models and limits. Put it back, choose "
-                "another output, or --overwrite."
-            )
-        if before is not None:
-            must_be_alike(before, settings, self.folder, self.place(PAGE))
-        self._forget_innocent()
-
-    def _forget_innocent(self) -> None:
-        """Of a killed job the parts under way are begun anew; a suspicion is kept."""
-        for name, _ in storage.entries(self.place(WORK)):
+        before, is_begun = self.page().get("settings"), bool(self.names())
+        where = {"table": self.folder, "page": self.place(PAGE)}
+        check_settings(before, settings, is_begun=is_begun, **where)
+        # Of a killed job the parts under way are begun anew; a suspicion is kept.
+        for name, _ in storage.entries(self._work()):
             journal = self._journal(name)
             if journal is None or (journal.at is None and not journal.deaths):
-                storage.delete(self.place(f"{WORK}/{name}"))
+                storage.delete(self._work(name))
 
     def page(self) -> dict[str, Any]:
         """The page; empty where there is none."""
@@ -216,11 +192,7 @@ class Parts:
         storage.write(self.place(PAGE), f"{text}\n".encode())
 
     def finished(self, columns: Mapping[str, type]) -> Iterator[tuple[str, pyarrow.Table]]:
-        """Name and table of each part, in order.
-
-        Raises:
-            ValueError: One of them is damaged or has other columns.
-        """
+        """Name and table of each part in order; ValueError where one is damaged or not ours."""
         with ThreadPoolExecutor(READERS) as pool:
             names = self.names()
             tables = pool.map(lambda name: self._read(name, columns), names)
@@ -246,7 +218,7 @@ class Parts:
     ) -> None:
         """Write a part and forget how it came to be."""
         self._write(part.name, rows, columns, report)
-        storage.delete(self.place(self._work(part)))
+        storage.delete(self._work(f"{part.name}.json"))
 
     def _write(
         self, name: str, rows: Sequence[Row], columns: Mapping[str, type], report: PartReport
@@ -261,7 +233,6 @@ class Parts:
         storage.write(self.place(name), sink.getvalue().to_pybytes())
 
     def report(self, part: Part, columns: Mapping[str, type]) -> PartReport | None:
-        """The report of a part that is finished."""
         try:
             return report_of(self._read(part.name, columns))
         except FileNotFoundError:
@@ -288,26 +259,21 @@ class Parts:
 
     def _journal(self, name: str) -> Journal | None:
         try:
-            found = json.loads(storage.read(self.place(f"{WORK}/{name}")))
+            found = json.loads(storage.read(self._work(name)))
         except (FileNotFoundError, ValueError):
             return None
         deaths = {int(place): count for place, count in found["deaths"].items()}
         return Journal(found["at"], deaths)
 
     def write_journal(self, part: Part, journal: Journal) -> None:
-        """Keep it for the next worker."""
-        storage.write(self.place(self._work(part)), json.dumps(asdict(journal)).encode())
+        storage.write(self._work(f"{part.name}.json"), json.dumps(asdict(journal)).encode())
 
     def end(self) -> None:
         """Take away what only workers needed."""
-        for name, _ in storage.entries(self.place(WORK)):
-            storage.delete(self.place(f"{WORK}/{name}"))
-        if not storage.is_remote(self.folder) and os.path.isdir(self.place(WORK)):
-            os.rmdir(self.place(WORK))
-
-    @staticmethod
-    def _work(part: Part) -> str:
-        return f"{WORK}/{part.name}.json"
+        for name, _ in storage.entries(self._work()):
+            storage.delete(self._work(name))
+        if not storage.is_remote(self.folder) and os.path.isdir(self._work()):
+            os.rmdir(self._work())
 
 
 def _is_part(name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
@@ -31,12 +32,12 @@ class Settings(TypedDict, total=False):
     """The named arguments of `FaceAttributes`."""
 
     auto_rotate: bool
-    min_face: float | None
+    min_face: float
     min_confidence: float
-    filter: Mapping[str, str] | None
+    filter: Mapping[str, str]
     flip: bool
     tta: int
-    priors: Mapping[str, Prior] | None
+    priors: Mapping[str, Prior]
     batch_size: int
     threads: int | None
 
@@ -52,6 +53,7 @@ class LoadSettings(Settings, total=False):
 
 
 @renamed_arguments(upright="auto_rotate", require="filter")
+@dataclass(eq=False, repr=False)
 class FaceAttributes:
     """Finds the faces of an image and describes them: ``FaceAttributes.load()(image)``.
 
@@ -76,45 +78,36 @@ class FaceAttributes:
         threads: How many find faces; those that answer are the model's own (see `load`).
     """
 
-    def __init__(
-        self,
-        model: keras.Model,
-        description: model_file.Description,
-        detector: Detector,
-        *,
-        auto_rotate: bool = False,
-        min_face: float | None = None,
-        min_confidence: float = 0.0,
-        filter: Mapping[str, str] | None = None,
-        flip: bool = False,
-        tta: int = 1,
-        priors: Mapping[str, Prior] | None = None,
-        batch_size: int = 32,
-        threads: int | None = None,
-    ) -> None:
-        if not 0 <= min_confidence <= 1:
-            raise ValueError(f"A confidence lies between 0 and 1. Received: {min_confidence}")
-        if min_face is not None and not 0 <= min_face < np.inf:
-            raise ValueError(f"A smallest face has 0 pixels or more. Received: {min_face}")
-        if batch_size < 1:
-            raise ValueError(f"A batch holds at least one crop. Received: {batch_size}")
-        self.model = model
-        self.description = description
-        self.detector = detector
-        self.auto_rotate = auto_rotate
-        own = description.scores.get("min_face", MIN_FACE)
-        self.min_face = float(own if min_face is None else min_face)
-        self.min_confidence = min_confidence
-        self.filter = _checked(filter or {}, description.tasks)
-        self.flip = flip
-        self.tta = tta
-        self.priors = dict(priors or {})
-        self._ratios = log_ratios(description, self.priors)
+    model: keras.Model
+    description: model_file.Description
+    detector: Detector
+    _: KW_ONLY
+    auto_rotate: bool = False
+    min_face: float = None  # type: ignore[assignment]
+    min_confidence: float = 0.0
+    filter: Mapping[str, str] = field(default_factory=dict)
+    flip: bool = False
+    tta: int = 1
+    priors: Mapping[str, Prior] = field(default_factory=dict)
+    batch_size: int = 32
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_confidence <= 1:
+            raise ValueError(f"A confidence lies between 0 and 1. Received: {self.min_confidence}")
+        if self.min_face is None:
+            self.min_face = self.description.scores.get("min_face", MIN_FACE)
+        if not 0 <= self.min_face < np.inf:
+            raise ValueError(f"A smallest face has 0 pixels or more. Received: {self.min_face}")
+        if self.batch_size < 1:
+            raise ValueError(f"A batch holds at least one crop. Received: {self.batch_size}")
+        self.min_face = float(self.min_face)
+        self.filter = _checked(self.filter or {}, self.tasks)
+        self.priors = dict(self.priors or {})
+        self._ratios = log_ratios(self.description, self.priors)
         self._predictor()  # refuses what it cannot do
-        self.batch_size = batch_size
-        self.threads = threads
-        self.engine: str = getattr(model, "engine", "keras")
-        self.precision: str = getattr(model, "precision", PRECISIONS[0])
+        self.engine: str = getattr(self.model, "engine", "keras")
+        self.precision: str = getattr(self.model, "precision", PRECISIONS[0])
         # Where the model came from, and what opens it again; `load` knows.
         self.path: Path | None = None
         self._opened: dict[str, Any] | None = None
@@ -183,7 +176,6 @@ class FaceAttributes:
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        """The model's tasks."""
         return self.description.tasks
 
     @property
@@ -254,11 +246,7 @@ class FaceAttributes:
 
     @property
     def load_arguments(self) -> dict[str, Any]:
-        """The arguments of `load` that open the same model and detector again.
-
-        Raises:
-            ValueError: They were not opened by `load`.
-        """
+        """The arguments of `load` that open the same again; ValueError where it opened nothing."""
         if self._opened is None:
             raise ValueError(
                 "FaceAttributes of a model object cannot be pickled, because whoever unpickles it "
@@ -271,11 +259,7 @@ class FaceAttributes:
         return partial(type(self).load, **self.load_arguments), ()
 
     def find(self, image: np.ndarray) -> list[Face]:
-        """The faces of an RGB ``uint8`` image ``(h, w, 3)``, from left to right.
-
-        Raises:
-            ValueError: It is no such image.
-        """
+        """The faces of an RGB ``uint8`` image ``(h, w, 3)``, from left to right."""
         validate_image(image)
         with opencv_threads(self.threads):
             if self.auto_rotate:
@@ -347,17 +331,16 @@ class FaceAttributes:
         ]
 
     def _described(self, face: Face, answer: Mapping[str, np.ndarray]) -> DescribedFace:
-        best = {task.name: task.classes[int(np.argmax(answer[task.name]))] for task in self.tasks}
-        rejected = any(best[task] != label for task, label in self.filter.items())
-        found = {task.name: self._prediction(task, answer[task.name]) for task in self.tasks}
+        found, rejected = {}, False
+        for task in self.tasks:
+            probabilities = answer[task.name]
+            best = int(np.argmax(probabilities))
+            top, label = float(probabilities[best]), task.classes[best]
+            by_class = dict(zip(task.classes, map(float, probabilities), strict=True))
+            is_sure = top >= self.min_confidence
+            found[task.name] = Prediction(label if is_sure else None, top, by_class)
+            rejected |= label != self.filter.get(task.name, label)
         return DescribedFace(face, found, rejected=rejected)
-
-    def _prediction(self, task: Task, probabilities: np.ndarray) -> Prediction:
-        best = int(np.argmax(probabilities))
-        top = float(probabilities[best])
-        label = task.classes[best] if top >= self.min_confidence else None
-        by_class = dict(zip(task.classes, map(float, probabilities), strict=True))
-        return Prediction(label, top, by_class)
 
 
 def _checked(filter: Mapping[str, str], tasks: Iterable[Task]) -> dict[str, str]:

@@ -21,11 +21,7 @@ OBJECTS = 256 << 20  # bytes of Ray's store on this machine: names and reports, 
 
 @contextlib.contextmanager
 def connected(address: str | None = None) -> Iterator[None]:
-    """A connection to Ray, to this machine's own where there is no address.
-
-    Raises:
-        ValueError: There is no such Ray, or it is of another version.
-    """
+    """A connection to Ray, to this machine's own without an address; ValueError without a Ray."""
     with _own_sigterm():
         # What Ray says of itself is for those who run clusters.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -78,11 +74,7 @@ def _on_loopback() -> Iterator[None]:
 
 
 def checked_address(address: str | None) -> str | None:
-    """Where Ray is; None: nowhere yet.
-
-    Raises:
-        ValueError: Nobody answers there.
-    """
+    """Where Ray is, None for nowhere yet; ValueError where nobody answers."""
     address = address or os.environ.get("RAY_ADDRESS") or None
     host, _, port = (address or "").rpartition(":")
     if address in (None, "auto", "local"):

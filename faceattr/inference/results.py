@@ -76,5 +76,4 @@ class DescribedFace:
 
     @property
     def score(self) -> float:
-        """The detector's certainty, 0-1."""
         return self.face.score

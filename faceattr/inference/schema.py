@@ -11,7 +11,7 @@ from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 from faceattr.images.inputs import InputFile
 from faceattr.inference.predictor import DescribedFace
@@ -120,24 +120,10 @@ OTHER_COLUMNS = (
 )
 
 
-class Serializer(Protocol):
-    """How rows become bytes and come back."""
-
-    header: bytes
-    columns: Columns
-
-    def encode(self, rows: Sequence[Row]) -> bytes: ...
-
-    def decode(self, lines: Iterator[bytes]) -> Iterator[Row | None]:
-        """Rows, None for what is none."""
-
-
 class CsvSerializer:
-    """Comma-separated values.
+    """How rows become comma-separated values and come back.
 
-    Args:
-        columns: Names and types, in order.
-        spreadsheet: Put a ``'`` before texts that a spreadsheet would take for a formula.
+    With `spreadsheet`, texts that one would take for a formula get a ``'`` in front.
     """
 
     def __init__(self, columns: Columns, *, spreadsheet: bool = False) -> None:
@@ -153,6 +139,7 @@ class CsvSerializer:
         return text.getvalue().encode()
 
     def decode(self, lines: Iterator[bytes]) -> Iterator[Row | None]:
+        """Rows, None for what is none."""
         reader = csv.reader(line.decode("utf-8", "replace") for line in lines)
         try:
             for cells in reader:
@@ -194,6 +181,9 @@ class JsonlSerializer:
             yield row if isinstance(row, dict) else None
 
 
+Serializer = CsvSerializer | JsonlSerializer
+
+
 def complete_inputs(path: Path, serializer: Serializer) -> tuple[int, Done]:
     """Read a table back after a kill.
 
@@ -233,15 +223,9 @@ def complete_inputs(path: Path, serializer: Serializer) -> tuple[int, Done]:
 
 
 def rewritten(path: Path, serializer: Serializer, *, without_unreadable: bool) -> Iterator[bytes]:
-    """A table piece by piece, in today's words.
+    """A table piece by piece in today's words, without rows of unreadable inputs if asked for.
 
-    Args:
-        path: The table.
-        serializer: How its rows become bytes.
-        without_unreadable: Leave out the rows of inputs that could not be read.
-
-    Raises:
-        ValueError: As `complete_inputs`.
+    Raises as `complete_inputs`.
     """
     end, _ = complete_inputs(path, serializer)
     with open(path, "rb") as file, open(path, "rb") as again:

@@ -1,22 +1,28 @@
-"""Files wherever they lie: in folders, and in object stores by the file systems of pyarrow.
+"""Files wherever they lie, in folders and in object stores, and the inputs of a job among them.
 
-A place is the path of a file or a folder, or an address such as ``s3://bucket/photos``. A file
-in an object store is there when it is whole; in a folder it gets its name when it is.
+A place is the path of a file or a folder, or an address such as ``s3://bucket/photos``, which the
+file systems of pyarrow open. A file in an object store is there when it is whole; in a folder it
+gets its name when it is. Where a store refuses or cannot be asked, an OSError says so in one
+sentence.
 """
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import importlib.util
+import io
 import os
 import re
 import uuid
-from collections.abc import Iterator
-from functools import lru_cache
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
 
 from faceattr.files import replace_durably
 from faceattr.images.fetch import is_url
+from faceattr.images.inputs import LIST_SUFFIXES, InputFile, Inputs, kind_of_name, paths_in
+from faceattr.images.load import PathLike
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -28,6 +34,9 @@ NOISE = re.compile(
     r"|N\d\w+ExceptionE: ",
     re.DOTALL,
 )
+MANIFEST_SUFFIXES = (".csv", ".parquet")
+MAGIC = re.compile(r"[*?[]")
+ROWS_AT_ONCE = 100_000
 
 
 def is_remote(place: str) -> bool:
@@ -41,16 +50,11 @@ def place_of(name: str) -> str:
 
 
 def join(folder: str, name: str) -> str:
-    """The place of a name in a folder."""
     return f"{folder.rstrip('/')}/{name}" if is_remote(folder) else os.path.join(folder, name)
 
 
 def entries(folder: str) -> list[tuple[str, bool]]:
-    """Names in a folder and whether they are folders, in order; nothing where there is no folder.
-
-    Raises:
-        OSError: The store cannot be asked, or refuses.
-    """
+    """Names in a folder and whether they are folders, in order; none where there is no folder."""
     from pyarrow.fs import FileSelector, FileType
 
     system, path = _opened(folder)
@@ -60,11 +64,7 @@ def entries(folder: str) -> list[tuple[str, bool]]:
 
 
 def kind_of(place: str) -> str:
-    """``"file"``, ``"folder"`` or nothing.
-
-    Raises:
-        OSError: As `entries`.
-    """
+    """``"file"``, ``"folder"`` or nothing."""
     from pyarrow.fs import FileType
 
     system, path = _opened(place)
@@ -74,22 +74,14 @@ def kind_of(place: str) -> str:
 
 
 def read(place: str) -> bytes:
-    """What is in a file.
-
-    Raises:
-        FileNotFoundError, OSError: There is no such file, or it cannot be read.
-    """
+    """What is in a file; FileNotFoundError where there is none."""
     system, path = _opened(place)
     with _told(place, "read"), system.open_input_file(path) as file:
         return file.read()
 
 
 def write(place: str, content: bytes) -> None:
-    """Write a file that is there as a whole or not at all; its folder is made.
-
-    Raises:
-        OSError: It cannot be written.
-    """
+    """Write a file that is there as a whole or not at all; its folder is made."""
     with _told(place, "written"):
         if not is_remote(place):
             _write_here(os.path.abspath(place), content)
@@ -113,7 +105,6 @@ def _write_here(path: str, content: bytes) -> None:
 
 
 def delete(place: str) -> None:
-    """Delete a file, if it is there."""
     system, path = _opened(place)
     with contextlib.suppress(FileNotFoundError), _told(place, "deleted"):
         system.delete_file(path)
@@ -166,3 +157,130 @@ def _told(place: str, what: str) -> Iterator[None]:
         reason = getattr(error, "strerror", None) or said
         cure = "; see its name, and the rights of this machine's account" * is_remote(place)
         raise OSError(f"{place} cannot be {what}: {reason}{cure}.") from error
+
+
+class Places(Inputs):
+    """The pictures and videos behind places, in a fixed order, each once.
+
+    Nothing is read but names; in memory are those of one folder at a time, and of a manifest or a
+    list, or of several inputs, all.
+
+    Args:
+        inputs: What `Inputs` takes; folders, files and patterns in object stores
+            (``s3://bucket/photos/**/*.jpg``); lists (``.txt``, ``.lst``) and manifests (``.csv``,
+            ``.parquet`` with a column ``path``), whose paths may be any of these. A manifest in a
+            store, or of a folder, has addresses or whole paths.
+
+    Raises:
+        OSError, ValueError: An input does not exist or cannot be listed, or there is nothing in
+            any of them.
+    """
+
+    def __init__(self, inputs: PathLike | Sequence[PathLike]) -> None:
+        super().__init__(inputs)
+        if next(iter(self), None) is None:
+            raise ValueError(f"There are no pictures in {', '.join(self.inputs)}.")
+
+    def _must_exist(self, path: str) -> None:
+        if not is_remote(path):  # a store is asked when it is listed
+            super()._must_exist(path)
+
+    def _is_folder(self, path: str) -> bool:
+        if is_remote(path):
+            return self._remote_kinds[path] == "folder"
+        return super()._is_folder(path)
+
+    @cached_property
+    def _remote_kinds(self) -> dict[str, str]:
+        remote = (place for place in self.inputs if is_remote(place))
+        return {place: kind_of(place) for place in remote}
+
+    def _behind(self, path: str) -> Iterator[InputFile]:
+        suffix, remote = os.path.splitext(path)[1].lower(), is_remote(path)
+        if suffix in MANIFEST_SUFFIXES and (remote or os.path.isfile(path)):
+            yield from map(InputFile.named, _in_manifest(path))
+        elif remote and suffix in LIST_SUFFIXES:
+            lines = read(path).decode("utf-8-sig", "surrogateescape").splitlines()
+            for line in paths_in(lines):
+                yield from self._behind_one(line)
+        elif remote:
+            yield from _in_store(path, self._remote_kinds[path])
+        else:
+            yield from super()._behind(path)
+
+    def _behind_one(self, path: str) -> Iterator[InputFile]:
+        # A store is not asked about what is called like a picture.
+        if is_remote(path) and not kind_of_name(path):
+            yield from _in_store(path, kind_of(path))
+        else:
+            yield from super()._behind_one(path)
+
+
+def _in_store(place: str, kind: str) -> Iterator[InputFile]:
+    if kind == "file":
+        yield InputFile.named(place)
+    elif kind == "folder":
+        yield from _in_folder(place)
+    elif MAGIC.search(place):
+        yield from _in_pattern(place)
+    else:
+        raise FileNotFoundError(
+            f"There is nothing at {place}: no object is called so or begins with it."
+        )
+
+
+def _in_folder(folder: str) -> Iterator[InputFile]:
+    for name, is_folder in entries(folder):
+        place = join(folder, name)
+        if name.startswith("."):
+            continue
+        if is_folder:
+            yield from _in_folder(place)
+        elif kind := kind_of_name(name):
+            yield InputFile(place, kind == "video")
+
+
+def _in_pattern(pattern: str) -> Iterator[InputFile]:
+    from fsspec.utils import glob_translate
+
+    start = pattern[: MAGIC.search(pattern).start()].rpartition("/")[0]  # type: ignore[union-attr]
+    fits = re.compile(glob_translate(pattern.removeprefix(f"{start}/")))
+    for file in _in_folder(start):
+        if fits.match(file.path.removeprefix(f"{start}/")):
+            yield file
+
+
+def _in_manifest(place: str) -> Iterator[str]:
+    """The column ``path``; what is relative is so to the manifest's folder."""
+    folder = place.rpartition("/")[0] if is_remote(place) else os.path.dirname(place)
+    is_parquet = place.lower().endswith(".parquet")
+    for path in (_of_parquet if is_parquet else _of_csv)(place):
+        is_whole = is_remote(path) or os.path.isabs(path)
+        yield path if is_whole or not folder else join(folder, path)
+
+
+def _of_csv(place: str) -> Iterator[str]:
+    lines = io.StringIO(read(place).decode("utf-8-sig"), newline="")
+    reader = csv.DictReader(lines)
+    _must_have_path(place, reader.fieldnames or [])
+    yield from (row["path"] for row in reader if row["path"])
+
+
+def _of_parquet(place: str) -> Iterator[str]:
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        file: Any = ParquetFile(pyarrow.BufferReader(read(place)))
+    except pyarrow.ArrowInvalid as error:
+        raise ValueError(f"{place} is not a readable Parquet file: {error}") from None
+    _must_have_path(place, file.schema_arrow.names)
+    for batch in file.iter_batches(ROWS_AT_ONCE, columns=["path"]):
+        yield from filter(None, batch.column("path").to_pylist())
+
+
+def _must_have_path(place: str, names: Sequence[str]) -> None:
+    if "path" not in names:
+        raise ValueError(
+            f"{place} has no column path, which names the pictures. Received: {', '.join(names)}"
+        )

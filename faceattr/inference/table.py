@@ -134,19 +134,15 @@ def open_table(
         begin()
         if is_parquet and options.resume and target.exists() and not file.exists():
             _unpack(target, file, columns)
-        serializer = _serializer(file, columns, options.spreadsheet)
+        serializer: Serializer = JsonlSerializer(columns)
+        if file.suffix == ".csv":
+            serializer = CsvSerializer(columns, spreadsheet=options.spreadsheet)
         if options.resume and file.exists():
             _prepare(file, serializer, options.retry_unreadable)
         with Table(file, serializer, before_sync, resume=options.resume) as table:
             yield table
         if is_parquet and table.finished:
             _pack(file, target, columns)
-
-
-def _serializer(file: Path, columns: Columns, spreadsheet: bool) -> Serializer:
-    if file.suffix == ".csv":
-        return CsvSerializer(columns, spreadsheet=spreadsheet)
-    return JsonlSerializer(columns)
 
 
 def _prepare(file: Path, serializer: Serializer, retry_unreadable: bool) -> None:
@@ -195,15 +191,8 @@ def _only_one_job(path: Path) -> Iterator[None]:
 class Table:
     """An append-only file of rows; a context manager that holds it.
 
-    Args:
-        path: The file.
-        serializer: How rows become bytes.
-        before_sync: As for `open_table`.
-        resume: Go on behind the last whole input; otherwise start anew.
-
-    Attributes:
-        done: The inputs that are in it.
-        finished: Set it once the last row is written.
+    With `resume` it goes on behind the last whole input. `done` are the inputs that are in it;
+    `finished` is set by whoever has written the last row.
     """
 
     def __init__(
@@ -295,7 +284,6 @@ def _unpack(table: Path, journal: Path, columns: Columns) -> None:
 
 
 def arrow_schema(columns: Columns) -> pyarrow.Schema:
-    """Names and types of a Parquet table."""
     import pyarrow
 
     arrow = {str: pyarrow.string(), int: pyarrow.int32(), float: pyarrow.float64()}

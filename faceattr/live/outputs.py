@@ -20,7 +20,7 @@ from faceattr.files import validate_output_path
 from faceattr.images.load import PathLike
 from faceattr.images.video import Frame
 from faceattr.live.tracking import LiveFace
-from faceattr.tasks import Task
+from faceattr.tasks import Task, timeline_columns
 
 VIDEO_SUFFIXES, TABLE_SUFFIXES = (".mp4", ".mkv", ".mov"), (".csv",)
 GAP = 1.0  # seconds without a frame beyond which the video goes on rather than stands still
@@ -166,11 +166,6 @@ class Timeline:
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
-
-
-def timeline_columns(tasks: Sequence[Task]) -> list[str]:
-    place = ("time", "frame", "track", "x0", "y0", "x1", "y1", "detection")
-    return [*place, *(column for task in tasks for column in task.columns)]
 
 
 def _row(frame: Frame, face: LiveFace, tasks: Sequence[Task]) -> list[Any]:

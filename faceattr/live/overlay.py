@@ -39,14 +39,9 @@ def draw_live(
     figures: str = "",
     lost: Sequence[LiveFace] = (),
 ) -> np.ndarray:
-    """Draw one frame of the live demo on a copy of it.
+    """Draw one frame of the live demo, RGB ``uint8`` ``(height, width, 3)``, on a copy of it.
 
-    Args:
-        image: RGB ``uint8``, ``(height, width, 3)``.
-        faces: With boxes in pixels of `image`.
-        view: What is drawn.
-        figures: The line in the corner.
-        lost: Faces that were there a moment ago; they are blurred, too.
+    `figures` is the line in the corner; `lost` faces were there a moment ago and are blurred, too.
     """
     drawn = image.copy()
     if view.blur:
@@ -117,7 +112,6 @@ def _draw_bars(canvas: Canvas, face: LiveFace, box: Area, taken: Sequence[Area])
 
 
 def _draw_help(canvas: Canvas) -> None:
-    """The keys, in the middle."""
     size = max(13, round(26 * canvas.unit))
     keys = max(canvas.width_of(key, size) for key in HELP)
     texts = max(canvas.width_of(text, size) for text in HELP.values())

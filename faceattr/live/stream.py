@@ -67,9 +67,8 @@ class LatestValue(Generic[T]):
 class PlaybackClock:
     """Seconds since the first frame, standing still while paused."""
 
-    def __init__(self) -> None:
-        self._start: float | None = None
-        self._paused_at: float | None = None
+    _start: float | None = None
+    _paused_at: float | None = None
 
     @property
     def is_paused(self) -> bool:
@@ -228,7 +227,6 @@ class Watch:
         """Go on after `pause`."""
 
     def close(self) -> None:
-        """Give the source back."""
         self._opened.close()
 
     def __enter__(self) -> Watch:

@@ -19,6 +19,7 @@ from scipy.optimize import linear_sum_assignment
 
 from faceattr.detection.base import Face
 from faceattr.images.crop import Box, CropRule, crop
+from faceattr.images.draw import shared
 from faceattr.inference.predictor import NO_ANSWER, DescribedFace, Prediction
 from faceattr.tasks import Task
 
@@ -176,7 +177,7 @@ class Tracks:
         box = track.face.box
         others = (one.face.box for one in self._tracks if one is not track)
         return any(
-            _shared(box, other) > HIDDEN_BY * min(_area(box), _area(other)) for other in others
+            shared(box, [other]) > HIDDEN_BY * min(_area(box), _area(other)) for other in others
         )
 
 
@@ -240,10 +241,8 @@ def moved_to(face: Face, box: Box) -> Face:
     """A face in another place and size, its landmarks with it."""
     (x0, y0, x1, y1), (a0, b0, a1, b1) = face.box, box
     x_scale, y_scale = (a1 - a0) / (x1 - x0), (b1 - b0) / (y1 - y0)
-    points = face.landmarks
-    if points is not None:
-        points = tuple((a0 + (x - x0) * x_scale, b0 + (y - y0) * y_scale) for x, y in points)
-    return replace(face, box=box, landmarks=points)
+    moved = face.moved(lambda x, y: (a0 + (x - x0) * x_scale, b0 + (y - y0) * y_scale))
+    return replace(moved, box=box)
 
 
 def match(
@@ -283,14 +282,8 @@ def appearance_of(image: np.ndarray, box: Box) -> np.ndarray:
 
 def overlap(a: Box, b: Box) -> float:
     """Intersection over union of two boxes, 0-1."""
-    shared = _shared(a, b)
-    return shared / (_area(a) + _area(b) - shared)
-
-
-def _shared(a: Box, b: Box) -> float:
-    wide = min(a[2], b[2]) - max(a[0], b[0])
-    high = min(a[3], b[3]) - max(a[1], b[1])
-    return max(0.0, wide) * max(0.0, high)
+    both = shared(a, [b])
+    return both / (_area(a) + _area(b) - both)
 
 
 def _area(box: Box) -> float:

@@ -192,9 +192,7 @@ class Window:
     """A window that can be resized and tells keys; it opens with its first image."""
 
     title = "faceattr"
-
-    def __init__(self) -> None:
-        self._is_open = False
+    _is_open = False
 
     def show(self, image: np.ndarray) -> None:
         if not self._is_open:

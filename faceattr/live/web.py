@@ -26,18 +26,20 @@ from faceattr.images.draw import COLOURS
 from faceattr.images.video import Frame
 from faceattr.inference.predictor import FaceAttributes
 from faceattr.live.face_tracker import FaceTracker, FrameResult, InferenceBudget
-from faceattr.live.outputs import timeline_columns
 from faceattr.live.tracking import LiveFace, Smoothing
 from faceattr.progress import SILENT, Progress, suppress_stderr
 from faceattr.serving.address import (
     LOCAL_NAMES,
     Address,
+    guarded,
     header,
     is_named,
     is_own,
     is_same,
     page_headers,
+    page_routes,
 )
+from faceattr.tasks import timeline_columns
 
 MOST_BYTES, MOST_PIXELS = 4 << 20, 16_000_000
 NO_JPEG = "What was sent is no JPEG image."
@@ -148,34 +150,17 @@ def serve(
     address: PageAddress,
     progress: Progress = SILENT,
     switched_on: Sequence[str] = (),
-    *,
-    budget: InferenceBudget | None = None,
-    smoothing: Smoothing | None = None,
+    **how: Any,
 ) -> None:
     """Serve the page until Ctrl-C; `progress` is shown its address. The rest is `application`'s."""
-    import uvicorn
-
-    from faceattr.serving.protocol import bounds
+    from faceattr.serving.server import run
 
     with suppress_stderr():
-        FaceTracker(attributes, budget).warm_up()
-    app = application(
-        attributes,
-        hosts=address.names,
-        token=address.token,
-        budget=budget,
-        smoothing=smoothing,
-        switched_on=switched_on,
-    )
-    progress.show(f"{address.url}  (Ctrl-C ends it)")
-    uvicorn.run(
-        app,
-        host=address.host,
-        port=address.port,
-        ws_max_size=MOST_BYTES,
-        ws_per_message_deflate=False,  # a JPEG is not made smaller
-        **bounds(),
-    )
+        FaceTracker(attributes, how.get("budget")).warm_up()
+    how |= {"token": address.token, "switched_on": switched_on}
+    app = application(attributes, hosts=address.names, **how)
+    # A JPEG is not made smaller.
+    run(app, address, progress, ws_max_size=MOST_BYTES, ws_per_message_deflate=False)
 
 
 def application(
@@ -198,66 +183,45 @@ def application(
         switched_on: When the page opens: ``bars``, ``blur``, ``mirror``.
     """
     from starlette.applications import Starlette
-    from starlette.responses import FileResponse, JSONResponse
+    from starlette.responses import JSONResponse
     from starlette.routing import Route, WebSocketRoute
-
-    def file(name: str):
-        async def answer(request) -> FileResponse:
-            return FileResponse(PAGE / name, headers=HEADERS)
-
-        return answer
 
     async def about(request) -> JSONResponse:
         return JSONResponse(about_page(attributes, switched_on), headers=HEADERS)
 
     if "blur" in switched_on:
         budget = (budget or InferenceBudget()).while_blurring()
-    sessions = _Sessions(partial(FaceTracker, attributes, budget, smoothing), hosts, token)
+    refuse = partial(_refusal, hosts=hosts, token=token)
+    sessions = _Sessions(partial(FaceTracker, attributes, budget, smoothing), refuse)
     routes = [
-        Route("/", file("index.html")),
-        *(Route(f"/{name}", file(name)) for name in FILES),
+        *page_routes(PAGE, FILES, HEADERS),
         Route("/about", about),
         WebSocketRoute("/look", sessions.answer),
     ]
-    return _guarded(Starlette(routes=routes), hosts, token)
+    return guarded(Starlette(routes=routes), refuse)
 
 
-def _guarded(app, hosts: tuple[str, ...] | None, token: str | None):
-    """Answer under these names only, or any site could lead its own name here; and only to
-    those who know the token."""
+def _refusal(scope, hosts: tuple[str, ...] | None, token: str | None):
+    """Nothing for those who ask by these names, or any site could lead its own name here, and who
+    know the token."""
     from starlette.responses import PlainTextResponse
 
-    async def guarded(scope, receive, send) -> None:
-        # Websockets check name and token themselves, together with their origin.
-        answer = app
-        host = header(scope, b"host") or ""
-        if scope["type"] == "http" and not is_named(host, hosts):
-            answer = PlainTextResponse("This page has another name.", status_code=400)
-        elif scope["type"] == "http" and not (
-            scope["path"].strip("/") in FILES or _knows(scope, token)
-        ):
-            text = "This page needs the whole address that faceattr printed, with its token."
-            answer = PlainTextResponse(text, status_code=403, headers=HEADERS)
-        await answer(scope, receive, send)
-
-    return guarded
-
-
-def _knows(scope, token: str | None) -> bool:
+    if not is_named(header(scope, b"host") or "", hosts):
+        return PlainTextResponse("This page has another name.", status_code=400)
     given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
-    return is_same(given, token)
+    if scope["path"].strip("/") in FILES or is_same(given, token):
+        return None
+    text = "This page needs the whole address that faceattr printed, with its token."
+    return PlainTextResponse(text, status_code=403, headers=HEADERS)
 
 
 class _Sessions:
     """A tracker for every page that is open, and one model for all of them."""
 
     def __init__(
-        self,
-        new_tracker: Callable[[], FaceTracker],
-        hosts: tuple[str, ...] | None,
-        token: str | None,
+        self, new_tracker: Callable[[], FaceTracker], refuse: Callable[[Any], Any]
     ) -> None:
-        self._new_tracker, self._hosts, self._token = new_tracker, hosts, token
+        self._new_tracker, self._refuse = new_tracker, refuse
         self._one_at_a_time = asyncio.Lock()
         self._is_warm = False
         self._open = 0
@@ -282,10 +246,9 @@ class _Sessions:
 
     def _may_enter(self, socket) -> bool:
         """Whether the page that asks is ours: any site may open a websocket to this machine."""
-        host = socket.headers.get("host", "")
-        origin = socket.headers.get("origin")
-        is_known = is_named(host, self._hosts) and _knows(socket.scope, self._token)
-        return is_own(origin, host) and is_known and self._open < MOST_PAGES
+        is_known = self._refuse(socket.scope) is None
+        origin, host = socket.headers.get("origin"), socket.headers.get("host", "")
+        return is_known and is_own(origin, host) and self._open < MOST_PAGES
 
     async def _converse(self, socket) -> None:
         tracker = self._new_tracker()

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import secrets
 import socket
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from faceattr.files import require_package
+
+if TYPE_CHECKING:
+    from starlette.routing import Route
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")  # as a browser writes them
@@ -76,6 +82,20 @@ def page_headers(media: str) -> dict[str, str]:
     }
 
 
+def page_routes(folder: Path, files: Sequence[str], headers: dict[str, str]) -> list[Route]:
+    """The page ``index.html`` of a folder at ``/``, and its other files by their names."""
+    from starlette.responses import FileResponse
+    from starlette.routing import Route
+
+    def route(path: str, name: str) -> Route:
+        async def answer(request) -> FileResponse:
+            return FileResponse(folder / name, headers=headers)
+
+        return Route(path, answer)
+
+    return [route("/", "index.html"), *(route(f"/{name}", name) for name in files)]
+
+
 def checked_token(token: str | None, address: Address) -> str | None:
     """The token, stripped; None where there is none and none is needed.
 
@@ -111,7 +131,16 @@ def is_same(given: str, token: str | None) -> bool:
     return token is None or secrets.compare_digest(given.encode(), token.encode())
 
 
+def guarded(app, refuse: Callable[[Any], Any]):
+    """The same ASGI application; what `refuse` gives for a request's scope takes its place."""
+
+    async def answer(scope, receive, send) -> None:
+        refused = refuse(scope) if scope["type"] == "http" else None
+        await (refused or app)(scope, receive, send)
+
+    return answer
+
+
 def header(scope, name: bytes) -> str | None:
-    """A header of an ASGI request."""
     value = dict(scope.get("headers", ())).get(name)
     return None if value is None else value.decode("latin-1")

@@ -6,24 +6,27 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from faceattr import __version__
 from faceattr.inference.predictor import FaceAttributes
 from faceattr.serving.address import (
     LOCAL_NAMES,
+    guarded,
     header,
     is_named,
     is_own,
     is_same,
     page_headers,
+    page_routes,
 )
 from faceattr.serving.batcher import Answer, Batcher, QueueFull
 from faceattr.serving.bodies import RETRY, Body, HeldBytes, Refusal, images_of
@@ -74,8 +77,7 @@ def application(
         return _json({"results": [to_jsonable(answer) for answer in answers]})
 
     routes = [
-        Route("/", _file("index.html")),
-        *(Route(f"/{name}", _file(name)) for name in FILES),
+        *page_routes(PAGE, FILES, HEADERS),
         Route("/openapi.json", description),
         Route("/health", health),
         Route("/model", model),
@@ -83,7 +85,8 @@ def application(
         Route("/analyze/batch", _told(batch), methods=["POST"]),
     ]
     handlers: dict[Any, Any] = {HTTPException: _no_route, Exception: _failed}
-    return _guarded(Starlette(routes=routes, exception_handlers=handlers), hosts, token)
+    app = Starlette(routes=routes, exception_handlers=handlers)
+    return guarded(app, partial(_refusal, hosts=hosts, token=token))
 
 
 def about_model(attributes: FaceAttributes, limits: Limits) -> dict[str, Any]:
@@ -156,26 +159,20 @@ def _told(endpoint: Endpoint) -> Endpoint:
     return told
 
 
-def _guarded(app, hosts: tuple[str, ...] | None, token: str | None):
-    """Answer those who know the token; without one, those alone who ask by this machine's name
-    and from no other site's page, or any site could lead its own name here."""
-
-    async def guarded(scope, receive, send) -> None:
-        answer = app
-        if scope["type"] == "http":
-            host = header(scope, b"host") or ""
-            words = (header(scope, b"authorization") or "").split(" ", 1)
-            given = words[1].strip() if words[0].lower() == "bearer" and len(words) > 1 else ""
-            if token is None and not is_named(host, hosts):
-                answer = _error(400, "This server has another name: ask by its address.")
-            elif token is None and not is_own(header(scope, b"origin"), host):
-                answer = _error(403, "Pages of other sites may not ask here.")
-            elif scope["path"] not in OPEN and not is_same(given, token):
-                sentence = "This server asks for its token: Authorization: Bearer TOKEN."
-                answer = _error(401, sentence, {"WWW-Authenticate": "Bearer"})
-        await answer(scope, receive, send)
-
-    return guarded
+def _refusal(scope, hosts: tuple[str, ...] | None, token: str | None) -> Response | None:
+    """Nothing for those who know the token; without one, for those alone who ask by this machine's
+    name and from no other site's page, or any site could lead its own name here."""
+    host = header(scope, b"host") or ""
+    words = (header(scope, b"authorization") or "").split(" ", 1)
+    given = words[1].strip() if words[0].lower() == "bearer" and len(words) > 1 else ""
+    if token is None and not is_named(host, hosts):
+        return _error(400, "This server has another name: ask by its address.")
+    if token is None and not is_own(header(scope, b"origin"), host):
+        return _error(403, "Pages of other sites may not ask here.")
+    if scope["path"] not in OPEN and not is_same(given, token):
+        sentence = "This server asks for its token: Authorization: Bearer TOKEN."
+        return _error(401, sentence, {"WWW-Authenticate": "Bearer"})
+    return None
 
 
 def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -184,13 +181,6 @@ def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None
 
 def _error(status: int, sentence: str, headers: dict[str, str] | None = None) -> Response:
     return _json({"error": sentence}, status, headers)
-
-
-def _file(name: str) -> Endpoint:
-    async def answer(request: Request) -> Response:
-        return FileResponse(PAGE / name, headers=HEADERS)
-
-    return answer
 
 
 async def _no_route(request: Request, error: HTTPException) -> Response:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 
 from faceattr.images.inputs import InputFile
@@ -48,18 +48,12 @@ class _Job:
 
     content: bytes | None
     future: Future[Answer]
-    found: Detections | None = None
+    found: Detections = field(default_factory=lambda: Detections(Sample(NO_FILE)))
     left_out: int = 0
 
 
 class Batcher:
-    """Describes images of many who ask at once; used in a ``with`` block.
-
-    Args:
-        attributes: Detector and model.
-        limits: Pixels and faces of an image, and how many images may be here at once.
-        workers: Threads that decode and detect; by default one a processor.
-    """
+    """Describes images of many who ask at once; used in a ``with`` block."""
 
     def __init__(
         self, attributes: FaceAttributes, limits: Limits | None = None, workers: int | None = None
@@ -89,20 +83,12 @@ class Batcher:
 
     @property
     def is_alive(self) -> bool:
-        """Whether somebody is there to answer."""
         return self._thread.is_alive()
 
     def submit(self, contents: Sequence[bytes]) -> list[Future[Answer]]:
-        """Take images in, all or none.
+        """Take images in, all or none (QueueFull): what is in their files.
 
-        Args:
-            contents: What is in their files.
-
-        Returns:
-            Their answers, in order. One that is cancelled before its turn costs nothing.
-
-        Raises:
-            QueueFull: There is no room for all of them.
+        Returns their answers in order; one that is cancelled before its turn costs nothing.
         """
         with self._lock:
             if self.waiting + len(contents) > self.limits.queue:
@@ -130,7 +116,8 @@ class Batcher:
             found = detect_and_crop(
                 sample, self.attributes, StageTimes(), max_pixels=self.limits.max_pixels
             )
-            job.found, job.left_out = self._largest(replace(found, sample=Sample(NO_FILE)))
+            read = replace(found.sample, content=None)
+            job.found, job.left_out = self._largest(replace(found, sample=read))
         except Exception as error:  # whoever waits must hear of it
             job.future.set_exception(error)
         else:
@@ -152,7 +139,7 @@ class Batcher:
 
     def _answer_all(self) -> None:
         while (job := self._found.get()) is not None:
-            jobs = [job, *self._more(len(job.found.crops) if job.found else 0)]
+            jobs = [job, *self._more(len(job.found.crops))]
             try:
                 self._answer(jobs)
             except Exception as error:
@@ -172,14 +159,12 @@ class Batcher:
                 self._found.put(None)
                 return jobs
             jobs.append(job)
-            crops += len(job.found.crops) if job.found else 0
+            crops += len(job.found.crops)
         return jobs
 
     def _answer(self, jobs: Sequence[_Job]) -> None:
-        found = [job.found or Detections(Sample(NO_FILE)) for job in jobs]
-        crops = [crop for one in found for crop in one.crops]
+        crops = [crop for job in jobs for crop in job.found.crops]
         answers = iter(self.attributes.predict(crops, full_batches=True))
-        for job, one in zip(jobs, found, strict=True):
-            own = [next(answers) for _ in one.crops]
-            faces = tuple(self.attributes.described(one.faces, own))
-            job.future.set_result(Answer(faces, job.left_out, one.reason))
+        for job in jobs:
+            faces = tuple(self.attributes.described(job.found.faces, answers))
+            job.future.set_result(Answer(faces, job.left_out, job.found.sample.reason))

@@ -8,6 +8,7 @@ import binascii
 import json
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 from python_multipart.exceptions import FormParserError
@@ -29,16 +30,12 @@ class Refusal(Exception):
         self.status, self.sentence, self.headers = status, sentence, headers
 
 
+@dataclass
 class HeldBytes:
-    """Bytes of all bodies that are in memory.
+    """Bytes of all bodies that are in memory; with more than `most` the newest are turned away."""
 
-    Args:
-        most: Of more than these the newest are turned away.
-    """
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.count = 0
+    most: int
+    count: int = 0
 
 
 class Body:
@@ -54,11 +51,7 @@ class Body:
         self._held.count -= self.size
 
     async def fill(self, request: Request, most: int) -> None:
-        """Read it, whether or not it tells its length.
-
-        Raises:
-            Refusal: It has more than `most` bytes, or others have taken the memory.
-        """
+        """Read it, whether or not it tells its length; Refusal where it is larger than `most`."""
         too_large = Refusal(413, f"The body has more than {most:,} bytes (--max-bytes).")
         told = request.headers.get("content-length", "")
         if told.isdigit() and int(told) > most:
@@ -79,16 +72,9 @@ class Body:
 
 
 async def images_of(request: Request, body: bytes, limits: Limits, one: bool) -> list[bytes]:
-    """What is in the image files of a request.
+    """What is in the image files of a request, which is about `one` image or about several.
 
-    Args:
-        request: Its headers tell the kind of body.
-        body: All of it.
-        limits: How many images it may have.
-        one: Whether it is about one image alone.
-
-    Raises:
-        Refusal: There is none, there are too many, or it is something else.
+    Refusal: There is none, there are too many, or it is something else.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":

@@ -39,7 +39,7 @@ def openapi(tasks: Sequence[Task], limits: Limits) -> dict[str, Any]:
             "/model": {"get": _get("The model, its classes, the detector and the limits.", {})},
         },
         "components": {
-            "schemas": {"Face": _face(tasks), "Faces": _faces(), "Error": _error()},
+            "schemas": _schemas(tasks),
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{}, {"token": []}],
@@ -48,30 +48,27 @@ def openapi(tasks: Sequence[Task], limits: Limits) -> dict[str, Any]:
 
 def _analyze(limits: Limits) -> dict[str, Any]:
     content = {
-        "multipart/form-data": _object({"image": FILE}),
-        "application/json": _object({"image": BASE64}),
+        "multipart/form-data": {"schema": _object({"image": FILE})},
+        "application/json": {"schema": _object({"image": BASE64})},
         "image/*": {"schema": FILE},
     }
-    unreadable = _answer("The image cannot be read.", _reference("Error"))
-    return _operation(
-        f"The faces of one image of up to {limits.max_pixels:,} pixels.",
-        content,
-        {"200": _answer("The faces, from left to right.", _reference("Faces")), "422": unreadable},
-    )
+    answers = {
+        "200": _answer("The faces, from left to right.", _reference("Faces")),
+        "422": _answer("The image cannot be read.", _reference("Error")),
+    }
+    summary = f"The faces of one image of up to {limits.max_pixels:,} pixels."
+    return _operation(summary, content, answers)
 
 
 def _batch(limits: Limits) -> dict[str, Any]:
-    one = {"oneOf": [_reference("Faces"), _reference("Error")]}
     content = {
-        "multipart/form-data": _object({"image": {"type": "array", "items": FILE}}),
-        "application/json": _object({"images": {"type": "array", "items": BASE64}}),
+        "multipart/form-data": {"schema": _object({"image": _list(FILE)})},
+        "application/json": {"schema": _object({"images": _list(BASE64)})},
     }
-    results = {"type": "object", "properties": {"results": {"type": "array", "items": one}}}
-    return _operation(
-        f"The faces of up to {limits.max_images} images, in order.",
-        content,
-        {"200": _answer("For each image its faces, or why it cannot be read.", results)},
-    )
+    one = {"oneOf": [_reference("Faces"), _reference("Error")]}
+    results = {"type": "object", "properties": {"results": _list(one)}}
+    answers = {"200": _answer("For each image its faces, or why it cannot be read.", results)}
+    return _operation(f"The faces of up to {limits.max_images} images, in order.", content, answers)
 
 
 def _operation(summary: str, content: dict, answers: dict) -> dict[str, Any]:
@@ -85,30 +82,28 @@ def _get(summary: str, properties: dict) -> dict[str, Any]:
     return {"summary": summary, "responses": {"200": _answer("An object.", schema)}}
 
 
-def _object(properties: dict) -> dict[str, Any]:
-    schema = {"type": "object", "properties": properties, "required": list(properties)}
-    return {"schema": schema}
-
-
 def _answer(text: str, schema: dict) -> dict[str, Any]:
     return {"description": text, "content": {"application/json": {"schema": schema}}}
+
+
+def _object(properties: dict) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _list(items: dict) -> dict[str, Any]:
+    return {"type": "array", "items": items}
 
 
 def _reference(name: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _error() -> dict[str, Any]:
-    return {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
-
-
-def _faces() -> dict[str, Any]:
+def _schemas(tasks: Sequence[Task]) -> dict[str, Any]:
     left_out = {"type": "integer", "description": "How many more were found, smaller ones."}
-    faces = {"type": "array", "items": _reference("Face")}
     return {
-        "type": "object",
-        "properties": {"faces": faces, "left_out": left_out},
-        "required": ["faces", "left_out"],
+        "Face": _face(tasks),
+        "Faces": _object({"faces": _list(_reference("Face")), "left_out": left_out}),
+        "Error": _object({"error": {"type": "string"}}),
     }
 
 

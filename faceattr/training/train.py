@@ -31,7 +31,7 @@ from faceattr.data.sources import (
 from faceattr.data.store import features_folder
 from faceattr.evaluation.calibration import unseen
 from faceattr.evaluation.report import SCORES
-from faceattr.exporting.embed import add_copy
+from faceattr.exporting.export import add_copy
 from faceattr.files import refuse_existing, validate_output_path
 from faceattr.images.load import PathLike, as_paths
 from faceattr.model.file import Description

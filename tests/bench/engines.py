@@ -36,7 +36,7 @@ KERAS = "keras float32"
 def main() -> None:
     options = parse()
     description = model_file.describe(model_file.shipped_model())
-    shown = choose_crops(options.sources, description, options.rows, int8=True)
+    shown = choose_crops(description, options.sources, options.rows, int8=True)
     options.files.mkdir(parents=True, exist_ok=True)
     models = keras_models() | exported(options.files, description, shown)
     if options.what == "answers":
