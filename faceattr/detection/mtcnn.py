@@ -17,7 +17,10 @@ class Mtcnn(NetworkDetector):
     """MTCNN of the package ``mtcnn`` (MIT), which carries its weights; slow.
 
     At 640 pixels it found 97.1 % of the faces of 57 photographs, 95.7 % of them right, in
-    nine times the time of YuNet. ValueError: The package is not installed.
+    nine times the time of YuNet.
+
+    Raises:
+        ValueError: The package is not installed.
     """
 
     upright_score = 1.0  # it gives 0.97 to a face on its side

@@ -259,7 +259,11 @@ class FaceAttributes:
         return partial(type(self).load, **self.load_arguments), ()
 
     def find(self, image: np.ndarray) -> list[Face]:
-        """The faces of an RGB ``uint8`` image ``(h, w, 3)``, from left to right."""
+        """The faces of an RGB ``uint8`` image ``(h, w, 3)``, from left to right.
+
+        Raises:
+            ValueError: It is no such image.
+        """
         validate_image(image)
         with opencv_threads(self.threads):
             if self.auto_rotate:
