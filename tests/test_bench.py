@@ -233,7 +233,7 @@ def test_fine_tuning_on_own_data_is_measured(tmp_path, monkeypatch, capsys):
     people(tmp_path / "utk", 2000)
     folders = [tmp_path / name for name in ("fer", "utk", "out")]
     figures = tmp_path / "figures.json"
-    start(monkeypatch, bench("own_data"), *folders, "--figures", figures)
+    start(monkeypatch, bench("own_data"), *folders, "--write", figures)
     assert "'120'" in capsys.readouterr().out
     assert len(json.loads(figures.read_text())["own_data"]["rows"]) == 3
 

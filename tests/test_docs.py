@@ -194,7 +194,7 @@ def test_the_figures_are_of_the_model_that_ships():
     of_others = [
         f"{name}: {one['command']}"
         for name, one in recorded.items()
-        if one.get("model", shipped) != shipped
+        if one["of"].get("model", shipped) != shipped
     ]
     assert not of_others, "measured with another model; run these, then python docs/figures.py"
 
