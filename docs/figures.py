@@ -63,6 +63,12 @@ def record(
     into.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def of_detectors(*detectors: Any) -> dict[str, str]:
+    """For `record`: which detectors took part."""
+    known = (detector.provenance for detector in detectors)
+    return {about["name"]: about.get("file", about["from"]) for about in known}
+
+
 def conditions(into: Path) -> dict[str, Any]:
     """Command, commit, day and machine of the measurement that runs."""
     script, *words = sys.argv

@@ -134,7 +134,9 @@ def test_engines_of_a_detector_are_measured(photographs, tmp_path, monkeypatch, 
     start(monkeypatch, bench("detector_engines"), photographs.parent, "--rounds", "1")
     assert "ONNX Runtime" in (printed := capsys.readouterr().out)
     assert printed.count("the same 4 faces") == (2 if find_spec("openvino") is None else 3)
-    start(monkeypatch, bench("detector_engines"), photographs.parent, "--write", tmp_path / "nets")
+    start(
+        monkeypatch, bench("detector_engines"), photographs.parent, "--squares", tmp_path / "nets"
+    )
     assert (tmp_path / "nets/centerface.onnx").is_file()
 
 

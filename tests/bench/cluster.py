@@ -31,7 +31,7 @@ from faceattr.model.file import shipped_model
 from faceattr.model.runtime import sha256_of
 
 sys.path.append(str(Path(__file__).parents[2] / "docs"))
-from figures import add_write, record
+from figures import add_write, of_detectors, record
 
 FACEATTR = [sys.executable, "-c", "import sys; from faceattr.cli import main; sys.exit(main())"]
 WORKER = "ray::MapWorker"
@@ -49,8 +49,8 @@ def main() -> None:
         copies(given.pictures, Path(root, "in"), given.count)
         print(f"{given.count} pictures, {cores} cores, {given.detector}, {given.rounds} rounds")
         rounds = [one_round(given, Path(root), cores) for _ in range(given.rounds)]
-        detector = choose_detector(given.detector, offline=True).provenance
-        of = {"model": sha256_of(shipped_model()), detector["name"]: detector["from"]}
+        detector = choose_detector(given.detector, offline=True)
+        of = {"model": sha256_of(shipped_model()), **of_detectors(detector)}
         if rounds:
             record(given.write, "cluster", COLUMNS, list(print_table(rounds)), of)
         if given.flat:
