@@ -17,6 +17,7 @@ from faceattr.cli.console import Aside, ctrl_c, show
 from faceattr.cli.label_report import bar_of, report
 from faceattr.cli.options import (
     INTERRUPTED,
+    MODEL,
     PRIORS,
     add_runtime,
     add_tta,
@@ -52,7 +53,7 @@ def add_command(commands) -> None:
         help=".csv, .jsonl or .parquet, with --engine ray a folder; without it the rows are "
         "printed, as CSV into a pipe",
     )
-    add("--model", metavar="MODEL", help="a file of `faceattr train` or `faceattr export`")
+    add("--model", **MODEL)
     add(
         "--engine",
         action=Engine,

@@ -8,7 +8,14 @@ from pathlib import Path
 from rich.console import Console
 
 from faceattr.cli.console import ERR, Aside, ctrl_c
-from faceattr.cli.options import INTERRUPTED, add_runtime, command, old_names, open_attributes
+from faceattr.cli.options import (
+    INTERRUPTED,
+    MODEL,
+    add_runtime,
+    command,
+    old_names,
+    open_attributes,
+)
 
 
 def add_command(commands) -> None:
@@ -29,7 +36,7 @@ def add_command(commands) -> None:
     )
     add("--headless", action="store_true", help="open no window; every frame of a file is used")
     add("--overwrite", action="store_true", help="replace outputs that are there")
-    add("--model", metavar="MODEL", help="a file of `faceattr train` or `faceattr export`")
+    add("--model", **MODEL)
     add("--detector", help="auto, yunet, centerface, mtcnn, none or a YuNet .onnx file")
     add_runtime(parser)
     add("--offline", action="store_true", help="never download the detector's file")

@@ -174,6 +174,10 @@ def start_keras(*, on_several_machines: bool = False) -> None:
         keras.ops.zeros(1)
 
 
+MODEL: dict = {
+    "metavar": "MODEL",
+    "help": "a file of `faceattr train` or `faceattr export`, hf://user/model, or shipped-slim",
+}
 RUNTIMES = ("auto", "keras", "litert")
 
 

@@ -7,7 +7,7 @@ import os
 from rich.console import Console
 
 from faceattr.cli.console import Aside
-from faceattr.cli.options import add_runtime, add_tta, command, duration, open_attributes
+from faceattr.cli.options import MODEL, add_runtime, add_tta, command, duration, open_attributes
 
 TOKEN = "FACEATTR_TOKEN"
 
@@ -23,7 +23,7 @@ def add_command(commands) -> None:
         help=f"file with the token that whoever asks must know (else {TOKEN} of the environment); "
         "needed on any address but this machine's own",
     )
-    add("--model", metavar="MODEL", help="a file of `faceattr train` or `faceattr export`")
+    add("--model", **MODEL)
     add("--detector", help="auto, yunet, centerface, mtcnn, none or a YuNet .onnx file")
     add_runtime(parser, was_engine=False)
     add_tta(parser)
