@@ -202,6 +202,9 @@ def test_the_figures_are_of_the_model_and_detectors_of_today():
         if which not in today.get(what, [which])
     ]
     assert not of_others, "run these with --write, then python docs/figures.py"
+    pages = "".join(page.read_text("utf-8") for page in PAGES)
+    named = re.findall(r"faceattr\.keras, SHA-256 (\w{12})…", pages)
+    assert set(named) == {shipped[:12]}, "a page shows the hash of another model"
 
 
 def test_every_figure_that_is_recorded_is_on_a_page():
