@@ -37,7 +37,7 @@ FACEATTR = [sys.executable, "-c", "import sys; from faceattr.cli import main; sy
 WORKER = "ray::MapWorker"
 PAGE = os.sysconf("SC_PAGE_SIZE")
 TICKS = os.sysconf("SC_CLK_TCK")
-COLUMNS = ["way", "core-ms a picture", "of local", "of these Ray's own and the driver's"]
+COLUMNS = ["way", "core-ms a picture", "of local", "Ray's own and the driver's"]
 COLUMNS += ["pictures/s", "start and end", "memory of a process", "of local"]
 FLAT_COLUMNS = ["way", "pictures", "memory at most", "in the first half", "pictures/s"]
 
