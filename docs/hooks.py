@@ -61,8 +61,8 @@ def on_page_content(html: str, **_: object) -> str:
 
 
 def _for_phones(cell: re.Match[str]) -> str:
-    """No line ends before %, but after | , = and /; long texts get a class, by which style.css gives
-    them a width in which they can be read."""
+    """No line ends before %, but after | , = and /; by a class style.css gives long texts width in
+    which they can be read."""
     name, attributes, text = cell.groups()
     text = re.sub(r"(\d) %", r"\1&nbsp;%", text)
     is_long = len(re.sub("<.*?>", "", text)) > 60

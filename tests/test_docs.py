@@ -152,6 +152,18 @@ def measured(text):
     return re.sub(r"[\d.:%]+", "N", re.sub(r"(?m)^  speed .*\n|^.*frames/s.*\n", "", text)).split()
 
 
+def probabilities(text):
+    return [float(number) for number in re.findall(r"\b0\.\d+\b", text)]
+
+
+def test_the_table_that_a_page_shows_is_that_of_the_start_page():
+    table, start = (
+        (ROOT / f"docs/{name}.md").read_text("utf-8") for name in ("table", "start-label")
+    )
+    answers = [re.findall(r"happy +(0\.\d{4})", text) for text in (table, start)]
+    assert answers[0] == answers[1] and len(answers[0]) == 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("page", "count"), SHOWN.items())
 def test_the_output_that_a_page_shows_is_what_comes_out(page, count, folder):
@@ -161,6 +173,7 @@ def test_the_output_that_a_page_shows_is_what_comes_out(page, count, folder):
         words = [sys.executable, *as_program(command)]
         done = subprocess.run(words, cwd=folder, capture_output=True, text=True)
         assert set(measured(expected)) <= set(measured(done.stdout + done.stderr)), command
+        assert probabilities(expected) == pytest.approx(probabilities(done.stdout), abs=0.02)
 
 
 def as_program(command):
