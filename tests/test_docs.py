@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from use_pages import PAGES, ROOT, commands, models, outputs, prepare, programs
 
 import faceattr
@@ -49,6 +50,7 @@ NOT_RUN = {
     "faceattr train is_face=": "the same",
     "python tests/bench/": "needs the data sets of the card",
     "python docs/figures.py": "writes into the pages; a test below compares them",
+    "python docs/pictures.py": "takes the pictures anew; the same",
     "faceattr heads shipped -o mine.keras --prior": "twenty seconds of Keras; tests/test_heads.py",
 }
 # Other machines and servers: test_serve, test_cluster, test_hub, test_site, test_devices.
@@ -225,6 +227,15 @@ def test_every_figure_that_is_recorded_is_on_a_page():
     blocks = load_figures().BLOCK
     shown = {name for page in PAGES for _, name, _ in blocks.findall(page.read_text("utf-8"))}
     assert not set(recorded) - shown
+
+
+@pytest.mark.parametrize("name", ("browser", "explain", "gallery", "live", "report", "example"))
+def test_a_picture_of_answers_is_of_the_model_that_ships(name):
+    shipped = hashlib.sha256((ROOT / "weights/faceattr.keras").read_bytes()).hexdigest()
+    (file,) = (ROOT / "docs").glob(f"{name}.[jp][pn]g")
+    about = Image.open(file).info
+    seen = about.get("model") or about.get("comment", b"").decode()
+    assert seen == shipped, "run: python docs/pictures.py DATA"
 
 
 MEASURED = re.compile(r"\d ?(%|ms|µs|[kM]B|MiB|GB|(pictures|frames|faces)/s)(?!\w)|\d times the\b")

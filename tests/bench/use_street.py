@@ -143,7 +143,9 @@ def show(what: str, found: dict[str, list[Cost]]) -> list[str]:
         ratio = after / before
         if unit == "s" and before < 0.1:
             unit, factor = "ms", 1000
-        row.append(f"{before * factor:.3g} → {after * factor:.3g} {unit} ({ratio:.2f})")
+        digits = 0 if before * factor > 100 else 1
+        both = f"{before * factor:,.{digits}f} → {after * factor:,.{digits}f} {unit}"
+        row.append(f"{both} ({ratio:.2f})")
         print(f"{what:<28} {row[-1]} {COLUMNS[len(row) - 1]}", flush=True)
     return row
 
