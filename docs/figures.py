@@ -204,13 +204,15 @@ def _parity() -> dict[str, Any]:
 def recorded(name: str) -> str:
     """A table of docs/figures.json, and how it was measured."""
     one = json.loads(RECORDED.read_text(encoding="utf-8"))[name]
-    of = "".join(f", {what} {_shortened(which)}" for what, which in one["of"].items())
+    of = "".join(f", {_versioned(*what)}" for what in one["of"].items())
     how = f"`{one['command']}`, {one['date']}, commit `{one['commit']}`{of}; {one['machine']}."
-    return "\n\n".join(filter(None, (table(one["columns"], one["rows"]), one["note"], f"({how})")))
+    below = one["note"], f"<small>{how}</small>"
+    return "\n\n".join(filter(None, (table(one["columns"], one["rows"]), *below)))
 
 
-def _shortened(which: str) -> str:
-    return f"`{which[:12]}…`" if re.fullmatch("[0-9a-f]{64}", which) else which
+def _versioned(what: str, which: str) -> str:
+    which = f"`{which[:12]}…`" if re.fullmatch("[0-9a-f]{64}", which) else which
+    return which if which.startswith(what) else f"{what} {which}"
 
 
 MADE: dict[str, Callable[[], str]] = {

@@ -65,7 +65,7 @@ def _for_phones(cell: re.Match[str]) -> str:
     which they can be read."""
     name, attributes, text = cell.groups()
     text = re.sub(r"(\d) %", r"\1&nbsp;%", text)
-    is_long = len(re.sub("<.*?>", "", text)) > 60
+    is_long = len(re.sub("<.*?>", "", text)) > 40
     breaks = partial(re.sub, r"(<[^>]*>)|([|,=/])(?=.)", lambda at: at[1] or f"{at[2]}<wbr>")
     text = re.sub(r"(?<=<code>).*?(?=</code>)", lambda code: breaks(code[0]), text)
     return f"<{name}{attributes}{' class=long' * is_long}>{text}</{name}>"

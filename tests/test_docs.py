@@ -233,7 +233,8 @@ def test_every_figure_that_is_recorded_is_on_a_page():
 def test_a_picture_of_answers_is_of_the_model_that_ships(name):
     shipped = hashlib.sha256((ROOT / "weights/faceattr.keras").read_bytes()).hexdigest()
     (file,) = (ROOT / "docs").glob(f"{name}.[jp][pn]g")
-    about = Image.open(file).info
+    with Image.open(file) as image:
+        about = image.info
     seen = about.get("model") or about.get("comment", b"").decode()
     assert seen == shipped, "run: python docs/pictures.py DATA"
 

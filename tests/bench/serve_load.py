@@ -55,7 +55,8 @@ MALFORMED = (
 )
 
 
-COLUMNS = ["folder job", "server", "median", "99th percentile", "answered", "lost", "differ"]
+COLUMNS = ["folder job", "server", "an answer, median"]
+COLUMNS += ["99th percentile", "answered", "lost", "answered otherwise than before"]
 COLUMNS += ["malformed, refused with 4xx", "memory after the first and last round"]
 
 
@@ -76,7 +77,8 @@ def main() -> None:
     row = show(jobs, rounds, memory, options)
     detector = choose_detector(options.detector, offline=True)
     of = {"model": sha256_of(options.model or shipped_model()), **of_detectors(detector)}
-    record(options.write, "serve", COLUMNS, [row], of)
+    rows = [list(pair) for pair in zip(COLUMNS, row, strict=True)]
+    record(options.write, "serve", ["", f"{options.clients} clients"], rows, of)
 
 
 def parse() -> argparse.Namespace:

@@ -74,8 +74,8 @@ def main() -> None:
                 for _ in range(options.rounds):
                     for side, (code, model) in sides.items():
                         found[side].append(cost(code, model, pictures, detector, folder))
-                named = f"{what} {Path(detector).stem if pictures else ''}".strip()
-                rows.append(show(named, found))
+                finder = choose_detector(detector).provenance["name"]
+                rows.append(show(f"{what}, {finder}" if pictures else what, found))
     detectors = of_detectors(*map(choose_detector, options.detectors))
     record(
         options.write, "use_street", COLUMNS, rows, {"model": sha256_of(options.model), **detectors}
