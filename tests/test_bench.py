@@ -156,7 +156,7 @@ def test_engines_of_a_detector_are_measured(photographs, tmp_path, monkeypatch, 
     start(monkeypatch, bench("detector_engines"), photographs.parent, *how)
     assert noted(out, "detector_engines")[0][:3] == ["centerface", "OpenCV", "1.00"]
     assert "ONNX Runtime" in (printed := capsys.readouterr().out)
-    assert printed.count("the same 4 faces") == (2 if find_spec("openvino") is None else 3)
+    assert printed.count("the same 4 faces") == (1 if find_spec("openvino") is None else 2)
     start(
         monkeypatch, bench("detector_engines"), photographs.parent, "--squares", tmp_path / "nets"
     )
