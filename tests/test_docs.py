@@ -51,6 +51,7 @@ NOT_RUN = {
     "python tests/bench/": "needs the data sets of the card",
     "python docs/figures.py": "writes into the pages; a test below compares them",
     "python docs/pictures.py": "takes the pictures anew; the same",
+    "python examples/run_notebook.py": "tests/test_notebook.py runs it",
     "faceattr heads shipped -o mine.keras --prior": "twenty seconds of Keras; tests/test_heads.py",
 }
 # Other machines and servers: test_serve, test_cluster, test_hub, test_site, test_devices.

@@ -116,8 +116,8 @@ def draw_coverage(axis: Axes, predictions: TaskPredictions) -> None:
     axis.plot(100 * coverage[shown], 100 * accuracy[shown], color="C0")
     points = [point for point in operating_points(predictions, MARKED) if point.n]
     # Where several confidences let the same answers through, the highest says most.
-    for coverage, point in {round(point.coverage, 2): point for point in points}.items():
-        place = (100 * coverage, 100 * point.accuracy)
+    for point in {round(point.coverage, 2): point for point in points}.values():
+        place = (100 * point.coverage, 100 * point.accuracy)
         axis.plot(*place, marker="o", color="C1")
         axis.annotate(f"≥ {point.min_confidence:g}", place, (4, 5), textcoords="offset points")
     low, high = axis.get_ylim()
