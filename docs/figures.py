@@ -2,16 +2,21 @@
 
 They come from files that commands write: weights/figures.json (tests/bench/card.py), the report of
 the LiteRT copy inside the shipped model file, and docs/figures.json (`record` below, called by the
-scripts of tests/bench). tests/test_docs.py holds pages, files and the shipped model together.
+scripts of tests/bench with `--write`). tests/test_docs.py holds pages, files and the shipped model
+together.
 """
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
+import os
 import platform
 import re
+import shlex
 import subprocess
+import sys
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -27,36 +32,63 @@ SETS = {"fer2013": "FER2013", "affectnet": "AffectNet (part)", "expw": "ExpW"}
 SETS |= {"utkface": "UTKFace", "celeba": "CelebA (part)", "aaf": "All-Age-Faces"}
 
 
+def add_write(parser: argparse.ArgumentParser) -> None:
+    """Give a bench the option that notes its figures."""
+    what = "note the figures in a file (%(const)s)"
+    parser.add_argument("--write", type=Path, nargs="?", const=RECORDED, metavar="FILE", help=what)
+
+
 def record(
-    into: Path, name: str, command: str, columns: list[str], rows: list[list[str]], **more: Any
+    into: Path | None,
+    name: str,
+    columns: list[str],
+    rows: list[list[str]],
+    of: Mapping[str, str],
+    note: str = "",
 ) -> None:
-    """Note a table in a file like docs/figures.json, with the commit that measured it.
+    """Note a table in a file like docs/figures.json, with the command and commit that measured it.
 
     Args:
-        into: The file. What it says of other tables stays.
+        into: The file. What it says of other tables stays. None: nothing is noted.
         name: What the mark in a page calls it.
-        command: What measures it again.
         columns, rows: The table, as it is printed.
-        **more: ``model``, the SHA-256 of the model file that was measured, where one was.
+        of: What was measured, by name: a SHA-256 (``{"model": …}``) or a version; empty where
+            neither a model nor a detector takes part.
+        note: A sentence below the table.
     """
+    if not into:
+        return
     known = json.loads(into.read_text(encoding="utf-8")) if into.exists() else {}
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    known[name] = {
-        "command": command,
+    known[name] = {**conditions(into), "of": of, "columns": columns, "rows": rows, "note": note}
+    into.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def of_detectors(*detectors: Any) -> dict[str, str]:
+    """For `record`: which detectors took part."""
+    known = (detector.provenance for detector in detectors)
+    return {about["name"]: about.get("file", about["from"]) for about in known}
+
+
+def conditions(into: Path) -> dict[str, Any]:
+    """Command, commit, day and machine of the measurement that runs."""
+    script, *words = sys.argv
+    words = [Path(word).name for word in words if word not in ("--write", str(into))]
+    asked = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True)
+    return {
+        "command": shlex.join(["python", f"tests/bench/{Path(script).name}", *words]),
         "commit": commit.stdout.strip(),
         "date": datetime.date.today().isoformat(),
-        "machine": platform.processor() or platform.machine(),
-        **more,
-        "columns": columns,
-        "rows": rows,
+        "machine": f"{processor()}, {os.cpu_count()} cores, load {os.getloadavg()[2]:.0f}",
     }
-    into.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def processor() -> str:
+    """What the system calls it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    named = next((line for line in lines if line.startswith("model name")), "")
+    return named.partition(":")[2].strip() or platform.processor()
 
 
 def table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -172,9 +204,15 @@ def _parity() -> dict[str, Any]:
 def recorded(name: str) -> str:
     """A table of docs/figures.json, and how it was measured."""
     one = json.loads(RECORDED.read_text(encoding="utf-8"))[name]
-    model = f", model `{one['model'][:12]}…`" if "model" in one else ""
-    how = f"`{one['command']}`, {one['date']}, commit `{one['commit']}`{model}, two cores."
-    return f"{table(one['columns'], one['rows'])}\n\n({how})"
+    of = "".join(f", {_versioned(*what)}" for what in one["of"].items())
+    how = f"`{one['command']}`, {one['date']}, commit `{one['commit']}`{of}; {one['machine']}."
+    below = one["note"], f"<small>{how}</small>"
+    return "\n\n".join(filter(None, (table(one["columns"], one["rows"]), *below)))
+
+
+def _versioned(what: str, which: str) -> str:
+    which = f"`{which[:12]}…`" if re.fullmatch("[0-9a-f]{64}", which) else which
+    return which if which.startswith(what) else f"{what} {which}"
 
 
 MADE: dict[str, Callable[[], str]] = {

@@ -7,6 +7,7 @@ import argparse
 import re
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from mkdocs.structure.files import File, Files
@@ -51,25 +52,23 @@ def on_page_markdown(markdown: str, page, **_: object) -> str:
 
 
 def on_page_content(html: str, **_: object) -> str:
-    """Pictures that stand alone get their description as a caption, cells what a phone needs."""
+    """Pictures that stand alone get their description as a caption, no line ends within an option,
+    and cells get what a phone needs."""
     picture = r'<p>(<img alt="([^"]+)"(?![^>]*align=)[^>]*>)</p>'
     html = re.sub(picture, r"<figure>\1<figcaption>\2</figcaption></figure>", html)
+    html = re.sub(r"(?<![\w-])--[a-z][\w-]*", r"<span class=whole>\g<0></span>", html)
     return re.sub(r"<(t[dh])([^>]*)>(.*?)</\1>", _for_phones, html, flags=re.DOTALL)
 
 
 def _for_phones(cell: re.Match[str]) -> str:
-    """No line ends before % or within an option, but after | , = and /; long texts get a class, by
-    which style.css gives them a width in which they can be read."""
+    """No line ends before %, but after | , = and /; by a class style.css gives long texts width in
+    which they can be read."""
     name, attributes, text = cell.groups()
     text = re.sub(r"(\d) %", r"\1&nbsp;%", text)
-    is_long = len(re.sub("<.*?>", "", text)) > 60
-    text = re.sub(r"(?<=<code>).*?(?=</code>)", _code_for_phones, text)
+    is_long = len(re.sub("<.*?>", "", text)) > 40
+    breaks = partial(re.sub, r"(<[^>]*>)|([|,=/])(?=.)", lambda at: at[1] or f"{at[2]}<wbr>")
+    text = re.sub(r"(?<=<code>).*?(?=</code>)", lambda code: breaks(code[0]), text)
     return f"<{name}{attributes}{' class=long' * is_long}>{text}</{name}>"
-
-
-def _code_for_phones(code: re.Match[str]) -> str:
-    breaks = re.sub(r"([|,=/])(?=.)", r"\1<wbr>", code[0])
-    return re.sub(r"--[\w-]+", r"<span class=whole>\g<0></span>", breaks)
 
 
 def in_site(markdown: str, at: Path) -> str:

@@ -1,4 +1,4 @@
-"""Read attributes off faces with a model of your own.
+"""Read attributes from faces with a model of your own.
 
 The public names, each imported when it is first used, so that `import faceattr` is instant:
 

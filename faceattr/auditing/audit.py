@@ -155,7 +155,7 @@ def _tiles(audit: Audit, kind: str) -> Iterator[Tile]:
     for finding in own[:: max(1, -(-len(own) // SHOWN))]:
         for side, row in enumerate(finding.rows or ()):
             example = rows.examples[row]
-            similar = f"r = {finding.similarity:.3f}" if side else ""
-            head = f"{example.split or checks.UNSPLIT}  {similar}"
+            similar = f" r={finding.similarity:.2f}" if side else ""
+            head = f"{example.split or checks.UNSPLIT}{similar}"
             words = head, labels_of(example), example.path.name
             yield Tile(rows.crops[rows.index[row]], words)

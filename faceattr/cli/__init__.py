@@ -73,7 +73,7 @@ def _is_of_opencv(error: Exception) -> bool:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="faceattr", description="Read attributes off faces with a model of your own."
+        prog="faceattr", description="Read attributes from faces with a model of your own."
     )
     parser.add_argument("--version", action="version", version=f"faceattr {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -182,7 +182,10 @@ def start_keras(*, on_several_machines: bool = False) -> None:
 RUNTIMES = ("auto", "keras", "litert")
 # What finds and describes faces, in every command that does.
 DESCRIBING: dict[str, dict] = {
-    "--model": {"metavar": "MODEL", "help": "a file of `faceattr train` or `faceattr export`"},
+    "--model": {
+        "metavar": "MODEL",
+        "help": "a file of `faceattr train` or `faceattr export`, hf://user/model, or shipped-slim",
+    },
     "--runtime": {
         "choices": RUNTIMES,
         "help": "keras: the network itself; litert: the fast copy inside the model file; auto: "

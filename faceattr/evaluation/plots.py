@@ -114,12 +114,15 @@ def draw_coverage(axis: Axes, predictions: TaskPredictions) -> None:
     # A handful of answers has an accuracy of chance alone, which would set the scale.
     shown = coverage * len(predictions) >= min(20, 0.1 * len(predictions))
     axis.plot(100 * coverage[shown], 100 * accuracy[shown], color="C0")
-    for point in operating_points(predictions, MARKED):
-        if point.n:
-            place = (100 * point.coverage, 100 * point.accuracy)
-            axis.plot(*place, marker="o", color="C1")
-            axis.annotate(f"≥ {point.min_confidence:g}", place, (4, 5), textcoords="offset points")
-    axis.set(xlim=(0, 103), xlabel="answered, %", ylabel="right of these, %")
+    points = [point for point in operating_points(predictions, MARKED) if point.n]
+    # Where several confidences let the same answers through, the highest says most.
+    for point in {round(point.coverage, 2): point for point in points}.values():
+        place = (100 * point.coverage, 100 * point.accuracy)
+        axis.plot(*place, marker="o", color="C1")
+        axis.annotate(f"≥ {point.min_confidence:g}", place, (4, 5), textcoords="offset points")
+    low, high = axis.get_ylim()
+    axis.set(xlim=(0, 112), ylim=(min(low, 96), min(high, 101)), xticks=range(0, 101, 20))
+    axis.set(xlabel="answered, %", ylabel="right of these, %")
 
 
 def curves(log: Path) -> Figure:

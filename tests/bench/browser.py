@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import functools
 import http.server
+import json
 import shutil
 import sys
 import tempfile
 import threading
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,8 +33,18 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from use_browser import Browser
 
+from faceattr.detection.centerface import CenterFace
 from faceattr.exporting.site import export_site
+from faceattr.model.file import path_of
+from faceattr.model.runtime import sha256_of
 
+sys.path.append(str(Path(__file__).parents[2] / "docs"))
+from figures import add_write, of_detectors, record
+
+COLUMNS = ["page", "faces found", "ms a frame", "frames/s", "MB of a first visit"]
+FILES = {"/model-": "`model-*.onnx.gz`, the model", "/runtime-": "`runtime-*`, ONNX Runtime Web"}
+FILES |= {"/centerface-": "`centerface-*.onnx.gz`, which finds the faces"}
+FILES |= {"/": "the rest: scripts and styles"}
 FACE_API = "node_modules/@vladmandic/face-api"
 WASM = "node_modules/@tensorflow/tfjs-backend-wasm/dist"
 PAGE = f"""<!doctype html><script src="{FACE_API}/dist/face-api.js"></script>
@@ -77,8 +88,9 @@ def main() -> None:
     parser.add_argument("model", nargs="?", default="shipped")
     parser.add_argument("--npm", type=Path, help="where face-api is installed (left out)")
     parser.add_argument("--frames", type=int, default=20)
+    add_write(parser)
     given = parser.parse_args()
-    table = Table("page", "faces", "ms a frame", "frames/s", "MB of a first visit")
+    rows: list[list[str]] = []
     with tempfile.TemporaryDirectory() as folder:
         frame = np.full((720, 1280, 3), 190, "uint8")
         frame[104:616, 384:896] = data.astronaut()[:, :, ::-1]
@@ -88,7 +100,8 @@ def main() -> None:
         shutil.copy(Path(folder, "frame.png"), site)
         browser = Browser(Path(folder, "frame.png"))
         try:
-            table.add_row("faceattr", *measured(browser, site, OURS, given.frames))
+            row, loaded = measured(browser, site, OURS, given.frames)
+            rows.append(["faceattr", *row])
             for finder in ("tinyFaceDetector", "ssdMobilenetv1") if given.npm else ():
                 their = Path(folder, finder)
                 their.mkdir()
@@ -96,14 +109,34 @@ def main() -> None:
                 (their / "node_modules").symlink_to((given.npm / "node_modules").resolve())
                 shutil.copy(Path(folder, "frame.png"), their)
                 code = THEIRS.replace("DETECTOR", finder)
-                table.add_row(f"face-api, {finder}", *measured(browser, their, code, given.frames))
+                row, _ = measured(browser, their, code, given.frames)
+                rows.append([f"face-api, {finder}", *row])
         finally:
             browser.end()
+    table = Table(*COLUMNS)
+    for row in rows:
+        table.add_row(*row)
     Console(width=100).print(table)
+    note_all(given, rows, loaded)
 
 
-def measured(browser: Browser, folder: Path, begin: str, frames: int) -> tuple[str, ...]:
-    """Faces in the frame, the median time, frames a second, and what was loaded."""
+def note_all(given: Namespace, rows: list[list[str]], loaded: dict[str, int]) -> None:
+    of = {"model": sha256_of(path_of(given.model)), **of_detectors(CenterFace())}
+    files = [
+        [what, f"{sum(loaded.pop(path) for path in list(loaded) if kind in path) / 1e6:.1f}"]
+        for kind, what in FILES.items()
+    ]
+    record(given.write, "browser_files", ["file", "megabytes"], files, of)
+    if given.npm:
+        about = json.loads((given.npm / FACE_API / "package.json").read_text())
+        of["face-api"] = about["version"]
+    record(given.write, "browser", COLUMNS, rows, of)
+
+
+def measured(
+    browser: Browser, folder: Path, begin: str, frames: int
+) -> tuple[list[str], dict[str, int]]:
+    """Faces in the frame, the median time, frames a second, megabytes; and the files loaded."""
     with serving(folder) as (url, sizes):
         browser.open(url)
         faces = browser.ask(begin)
@@ -111,7 +144,8 @@ def measured(browser: Browser, folder: Path, begin: str, frames: int) -> tuple[s
         loaded = {path: size for path, size in sizes.items() if path != "/frame.png"}
     milliseconds = 1000 * float(np.median(spent))
     megabytes = sum(loaded.values()) / 1e6
-    return str(faces), f"{milliseconds:.0f}", f"{1000 / milliseconds:.1f}", f"{megabytes:.1f}"
+    speed = [f"{milliseconds:.0f}", f"{1000 / milliseconds:.1f}"]
+    return [str(faces), *speed, f"{megabytes:.1f}"], loaded
 
 
 def seconds_of(browser: Browser) -> float:

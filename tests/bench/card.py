@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import datetime
 import json
-import platform
+import sys
 from argparse import ArgumentParser
 from dataclasses import asdict
 from pathlib import Path
@@ -34,6 +34,9 @@ from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
 from faceattr.model import runtime
 from faceattr.model.file import Description
+
+sys.path.append(str(Path(__file__).parents[2] / "docs"))
+from figures import processor
 
 CARD = Path(__file__).parents[2] / "weights/README.md"
 FIGURES = CARD.with_name("figures.json")
@@ -83,7 +86,7 @@ def measured(model: str, data: Path, cache: Path | None, beside: bool) -> dict[s
     found: dict[str, Any] = {
         "model": {"file": path.name, "sha256": runtime.sha256_of(path)},
         "date": datetime.date.today().isoformat(),
-        "machine": machine(),
+        "machine": processor(),
         "command": "python tests/bench/card.py DATA" + " --face-api" * beside,
         "sets": {},
     }
@@ -105,14 +108,6 @@ def measured(model: str, data: Path, cache: Path | None, beside: bool) -> dict[s
         }
     found["robustness"] = robustness(network, about.tasks, joined(parts)).accuracy
     return found
-
-
-def machine() -> str:
-    """The processor, as the system calls it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    named = next((line for line in lines if line.startswith("model name")), "")
-    return named.partition(":")[2].strip() or platform.processor()
 
 
 def val_rows(

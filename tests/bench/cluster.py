@@ -8,7 +8,8 @@ processor's time a picture, of all processes of a job from its first picture to 
 what can be compared; "others" is the part of it that Ray's own processes and the driver take.
 Memory is the peak of a process' own pages (RSS less what is shared), of Ray that of the largest
 worker. Start-up is what a job takes beyond its pictures. A longer job (--flat) tells whether a
-worker's memory grows; --rounds 0 measures that alone.
+worker's memory grows; --rounds 0 measures that alone. --write notes what is printed in
+docs/figures.json, for docs/cluster.md.
 """
 
 from __future__ import annotations
@@ -22,12 +23,23 @@ import tempfile
 import threading
 import time
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
 from pathlib import Path
+
+from faceattr.detection.base import choose_detector
+from faceattr.model.file import shipped_model
+from faceattr.model.runtime import sha256_of
+
+sys.path.append(str(Path(__file__).parents[2] / "docs"))
+from figures import add_write, of_detectors, record
 
 FACEATTR = [sys.executable, "-c", "import sys; from faceattr.cli import main; sys.exit(main())"]
 WORKER = "ray::MapWorker"
 PAGE = os.sysconf("SC_PAGE_SIZE")
 TICKS = os.sysconf("SC_CLK_TCK")
+COLUMNS = ["way", "core-ms a picture", "of local", "Ray's own and the driver's"]
+COLUMNS += ["pictures/s", "start and end", "memory of a process", "of local"]
+FLAT_COLUMNS = ["way", "pictures", "memory at most", "in the first half", "pictures/s"]
 
 
 def main() -> None:
@@ -37,10 +49,13 @@ def main() -> None:
         copies(given.pictures, Path(root, "in"), given.count)
         print(f"{given.count} pictures, {cores} cores, {given.detector}, {given.rounds} rounds")
         rounds = [one_round(given, Path(root), cores) for _ in range(given.rounds)]
+        detector = choose_detector(given.detector, offline=True)
+        of = {"model": sha256_of(shipped_model()), **of_detectors(detector)}
         if rounds:
-            print_table(rounds)
+            record(given.write, "cluster", COLUMNS, list(print_table(rounds)), of)
         if given.flat:
-            print_flat(given, Path(root), cores)
+            flat = [print_flat(given, Path(root), cores)]
+            record(given.write, "cluster_flat", FLAT_COLUMNS, flat, of)
 
 
 def arguments() -> Namespace:
@@ -50,6 +65,7 @@ def arguments() -> Namespace:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--detector", default="centerface")
     parser.add_argument("--flat", type=int, default=0, metavar="N", help="pictures of the long job")
+    add_write(parser)
     return parser.parse_args()
 
 
@@ -162,8 +178,8 @@ def seconds_of(output: Path, is_ray: bool) -> float:
     return json.loads(about.read_text())["runs"][-1]["seconds"]
 
 
-def print_table(rounds: list[dict[str, dict[str, float]]]) -> None:
-    """The median of the rounds."""
+def print_table(rounds: list[dict[str, dict[str, float]]]) -> Iterator[list[str]]:
+    """The median of the rounds; gives the rows of the page's table."""
     found = {
         name: {
             what: statistics.median(one[name][what] for one in rounds) for what in rounds[0][name]
@@ -171,25 +187,26 @@ def print_table(rounds: list[dict[str, dict[str, float]]]) -> None:
         for name in rounds[0]
     }
     local = found["--engine local"]
-    print(f"{'way':<26} pictures/s of local  ms others of local start-up s   MB of local")
+    print(*COLUMNS, sep=", ")
     for name, one in found.items():
-        print(
-            f"{name:<26} {one['speed']:10.1f} {one['speed'] / local['speed']:8.0%} "
-            f"{one['cpu']:3.0f} {one['others']:6.1f} {one['cpu'] / local['cpu']:8.2f} "
-            f"{one['start']:10.1f} {one['memory']:4.0f} {one['memory'] / local['memory']:8.2f}"
-        )
+        cpu, memory = one["cpu"] / local["cpu"], one["memory"] / local["memory"]
+        row = [name, f"{one['cpu']:.1f}", f"{cpu:.2f}", f"{one['others']:.1f}"]
+        row += [f"{one['speed']:.1f}", f"{one['start']:.1f} s"]
+        row += [f"{one['memory']:.0f} MB", f"{memory:.2f}"]
+        print(*row, sep="  ")
+        yield row
 
 
-def print_flat(given: Namespace, root: Path, cores: int) -> None:
-    """The memory of a worker over a job that is much longer."""
+def print_flat(given: Namespace, root: Path, cores: int) -> list[str]:
+    """The memory of a worker over a job that is much longer; gives the row of the page's table."""
     (root / "in").rename(root / "short")
     copies(given.pictures, root / "in", given.flat)
     words = ("--engine", "ray", "--cpus-per-worker", str(cores), "--workers", "1", "-o", "long")
     found = measure(words, given.detector, root, given.flat)
-    print(
-        f"{given.flat} pictures, Ray, 1 worker: {found['memory']:.0f} MB at most, "
-        f"{found['half']:.0f} MB in the first half, {found['speed']:.1f} pictures/s"
-    )
+    row = [f"Ray, 1 worker of {cores}", f"{given.flat:,}", f"{found['memory']:.0f} MB"]
+    row += [f"{found['half']:.0f} MB", f"{found['speed']:.1f}"]
+    print(*FLAT_COLUMNS, *row, sep="  ")
+    return row
 
 
 if __name__ == "__main__":

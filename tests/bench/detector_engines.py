@@ -1,7 +1,7 @@
 """Which engine computes a detector fastest, and whether its boxes are the same.
 
     python tests/bench/detector_engines.py PICTURES [--yunet FILE.onnx]
-    python tests/bench/detector_engines.py PICTURES --write FOLDER      # squares for LiteRT
+    python tests/bench/detector_engines.py PICTURES --squares FOLDER    # those for LiteRT
     onnx2tf -i FOLDER/centerface.onnx -o FOLDER/centerface -n           # pip install onnx2tf
     python tests/bench/detector_engines.py PICTURES --litert FOLDER
 
@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -31,17 +32,22 @@ from faceattr.detection.yunet import YuNet
 from faceattr.images.inputs import Inputs
 from faceattr.images.load import read_image
 
+sys.path.append(str(Path(__file__).parents[2] / "docs"))
+from figures import add_write, of_detectors, record
+
 Run = Callable[[Sequence[str], dict[str, np.ndarray]], Sequence[np.ndarray]]
 FIRST = "OpenCV"
+COLUMNS = ["detector", "engine", "time", "of a core, a picture", "boxes"]
 
 
 def main() -> None:
     options = parse()
     cv2.setNumThreads(options.threads)
+    rows, of = [], {}
     for name, (detector, content) in detectors(options.yunet).items():
         side = detector.long_side or 0
-        if options.write:
-            write_square(options.write / f"{name}.onnx", content, side)
+        if options.squares:
+            write_square(options.squares / f"{name}.onnx", content, side)
             continue
         images = [reduced(read_image(file.path), side)[0] for file in Inputs(options.pictures)]
         if options.litert:
@@ -50,7 +56,11 @@ def main() -> None:
         if options.litert:
             (file,) = (options.litert / name).glob("*_float32.tflite")
             engines["LiteRT"] = LiteRt(file, engines["ONNX Runtime"], options.threads).run
-        compare(name, detector, engines, images, options.rounds)
+        rows += compare(name, detector, engines, images, options.rounds)
+        of |= of_detectors(detector)
+    if not options.squares:
+        named = "detector_engines" + "_on_squares" * bool(options.litert)
+        record(options.write, named, COLUMNS, rows, of)
 
 
 def parse() -> argparse.Namespace:
@@ -59,8 +69,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--yunet", type=Path, help="a YuNet file")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--write", type=Path, help="write networks for square images into a folder")
+    parser.add_argument("--squares", type=Path, help="write networks for square images there")
     parser.add_argument("--litert", type=Path, help="a folder of networks that onnx2tf converted")
+    add_write(parser)
     return parser.parse_args()
 
 
@@ -148,8 +159,8 @@ def on_square(image: np.ndarray, side: int) -> np.ndarray:
 
 def compare(
     name: str, detector: YuNet | CenterFace, engines: dict[str, Run], images: list, rounds: int
-) -> None:
-    """Print a line an engine: time against OpenCV's, and how far its boxes are from those."""
+) -> Iterator[list[str]]:
+    """Print and give a line an engine: time against that of OpenCV, and how far its boxes are."""
     networks = {engine: Network(run) for engine, run in engines.items()}
     rows: dict[str, list[np.ndarray]] = {}
     seconds: dict[str, list[float]] = {engine: [] for engine in engines}
@@ -165,12 +176,11 @@ def compare(
                 seconds[engine].append(time.process_time() - start)
     least = {engine: min(spent) for engine, spent in seconds.items()}
     for engine, found in rows.items():
-        print(
-            f"{name:<11} {engine:<13} {least[engine] / least[FIRST]:5.2f} x OpenCV's time  "
-            f"{1000 * least[engine] / len(images):6.1f} ms of processors a picture  "
-            f"{difference(rows[FIRST], found)}",
-            flush=True,
-        )
+        ratio, spent = least[engine] / least[FIRST], 1000 * least[engine] / len(images)
+        apart = difference(rows[FIRST], found) if engine != FIRST else ""
+        row = [name, engine, f"{ratio:.2f}", f"{spent:.1f} ms", apart]
+        print(*row, sep="  ", flush=True)
+        yield row
 
 
 class Network:

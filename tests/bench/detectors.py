@@ -16,9 +16,10 @@ from __future__ import annotations
 import argparse
 import csv
 import os
+import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -38,10 +39,15 @@ from faceattr.detection.centerface import CenterFace
 from faceattr.detection.yunet import YuNet
 from faceattr.images.load import read_image
 
+sys.path.append(str(Path(__file__).parents[2] / "docs"))
+from figures import add_write, of_detectors, record
+
 Boxes = list[tuple[float, ...]]
 Images = dict[str, np.ndarray]
 Look = Callable[[np.ndarray], list[Face]]
 Maker = Callable[..., NetworkDetector]
+COLUMNS = ["detector", "looks at", "found", "wrong", "of a core, a picture"]
+SIDES = ["detector", "long side", "found", "wrong", "time"]
 SMALL = (1, 32, 48)  # pixels of a face that gets a second look; 1 stands for none found
 
 
@@ -53,6 +59,7 @@ def main() -> None:
     parser.add_argument("--sides", type=int, nargs="+", default=[])
     parser.add_argument("--grid", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
+    add_write(parser)
     options = parser.parse_args()
     truth = read_truth(options.faces)
     images = {path: read_image(options.faces.parent / path) for path in truth}
@@ -62,15 +69,22 @@ def main() -> None:
         makers: dict[str, Maker] = {"centerface": CenterFace}
         if options.yunet:
             makers["yunet"] = partial(YuNet, Path(options.yunet))
-        for name, make in makers.items():
-            print_sides(name, make, options, images, truth)
+        rows = [
+            row
+            for name, make in makers.items()
+            for row in print_sides(name, make, options, images, truth)
+        ]
+        named = "detector_sides" + "_of_groups" * (options.grid > 1)
+        record(
+            options.write, named, SIDES, rows, of_detectors(*(make() for make in makers.values()))
+        )
         return
     names = ["centerface", "mtcnn", *([options.yunet] if options.yunet else [])]
     detectors = {name: choose_detector(name) for name in names}
     if options.turned:
         print_turned(detectors.values(), images, truth)
         return
-    seconds: dict[str, list[float]] = defaultdict(list)
+    rows, seconds = [], defaultdict(list)
     for detector in detectors.values():
         detector(next(iter(images.values())))
     for _ in range(options.rounds):
@@ -79,7 +93,8 @@ def main() -> None:
             found = {path: detector(image) for path, image in images.items()}
             seconds[name].append(time.process_time() - start)
             if len(seconds[name]) == options.rounds:
-                print_line(detector.provenance, score(found, truth), seconds[name], found)
+                rows += [print_line(detector.provenance, score(found, truth), seconds[name], found)]
+    record(options.write, "detectors", COLUMNS, rows, of_detectors(*detectors.values()))
 
 
 def read_truth(table: Path) -> dict[str, Boxes]:
@@ -124,7 +139,8 @@ def joined(images: Images, truth: dict[str, Boxes], grid: int) -> tuple[Images, 
 
 def print_sides(
     name: str, make: Maker, options: argparse.Namespace, images: Images, truth: dict[str, Boxes]
-) -> None:
+) -> Iterator[list[str]]:
+    """Print a line for each size; gives the rows of the page's table."""
     own = make()
     ways: dict[str, Look] = {f"{own.long_side} (its own)": own}
     for side in options.sides:
@@ -142,9 +158,9 @@ def print_sides(
             if len(seconds[way]) == options.rounds:
                 right, wrong, faces = score(found, truth)
                 ratio = min(seconds[way]) / min(seconds[next(iter(ways))])
-                print(
-                    f"{name:<11} {way:<20} found {right} of {faces}, {wrong} wrong  {ratio:.2f} x"
-                )
+                row = [name, way, f"{right} of {faces}", str(wrong), f"{ratio:.2f}"]
+                print(f"{name:<11} {way:<20} found {row[2]}, {wrong} wrong  {ratio:.2f} x")
+                yield row
 
 
 def second_look(first: NetworkDetector, own: NetworkDetector, least: int) -> Look:
@@ -188,7 +204,7 @@ def turned(box: tuple[float, ...], turn: int, shape: tuple[int, ...]) -> tuple[f
     return box
 
 
-def print_line(about, counts, seconds, found) -> None:
+def print_line(about, counts, seconds, found) -> list[str]:
     right, wrong, faces = counts
     spent = min(seconds)
     print(
@@ -196,6 +212,8 @@ def print_line(about, counts, seconds, found) -> None:
         f"precision {right / max(1, right + wrong):6.1%}  {spent / len(found) * 1e3:6.1f} ms of "
         "processors a picture"
     )
+    name, pixels = about["name"], f"{about['long_side']} pixels"
+    return [name, pixels, f"{right} of {faces}", str(wrong), f"{spent / len(found) * 1e3:.0f} ms"]
 
 
 if __name__ == "__main__":

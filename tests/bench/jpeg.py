@@ -10,9 +10,11 @@ free). Decoders take turns; the least seconds of this thread's processor are com
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from unittest import mock
 
@@ -22,6 +24,9 @@ import simplejpeg
 
 from faceattr.images.inputs import Inputs
 from faceattr.images.load import read_picture
+
+sys.path.append(str(Path(__file__).parents[2] / "docs"))
+from figures import add_write, record
 
 Decoder = Callable[[bytes, int | None], np.ndarray]
 REDUCED = {
@@ -36,12 +41,17 @@ def main() -> None:
     parser.add_argument("pictures", type=Path)
     parser.add_argument("--side", type=int, default=960)
     parser.add_argument("--rounds", type=int, default=5)
+    add_write(parser)
     options = parser.parse_args()
     paths = [Path(file.path) for file in Inputs(options.pictures)]
     contents = [path.read_bytes() for path in paths if path.suffix.lower() in (".jpg", ".jpeg")]
     cv2.setNumThreads(1)
-    for side in (None, options.side):
-        compare(contents, side, options.rounds)
+    sides = ("whole", None), (f"at {options.side} pixels or more", options.side)
+    found = [compare(contents, side, options.rounds) for _, side in sides]
+    columns = ["decoder", *(word for name, _ in sides for word in (name, "the same pixels in"))]
+    rows = [[name, *(word for one in found for word in one[name])] for name in DECODERS]
+    of = {name: version(name) for name in ("pillow", "simplejpeg", "opencv-python")}
+    record(options.write, "jpeg", columns, rows, of)
 
 
 def ours(content: bytes, side: int | None) -> np.ndarray:
@@ -76,7 +86,8 @@ DECODERS: dict[str, Decoder] = {
 }
 
 
-def compare(contents: list[bytes], side: int | None, rounds: int) -> None:
+def compare(contents: list[bytes], side: int | None, rounds: int) -> dict[str, list[str]]:
+    """By decoder its time against the first's, and how many pictures are the same."""
     seconds: dict[str, list[float]] = {name: [] for name in DECODERS}
     images: dict[str, list[np.ndarray]] = {}
     for _ in range(rounds):
@@ -86,10 +97,13 @@ def compare(contents: list[bytes], side: int | None, rounds: int) -> None:
             seconds[name].append(time.thread_time() - start)
     first = next(iter(DECODERS))
     print(f"{len(contents)} JPEGs, {f'of {side} pixels or more' if side else 'whole'}")
+    cells = {}
     for name, found in images.items():
         same = sum(map(np.array_equal, found, images[first]))
         ratio = min(seconds[name]) / min(seconds[first])
         print(f"  {name:<21} {ratio:.2f} x the time, the same pixels in {same}", flush=True)
+        cells[name] = [f"{ratio:.2f}", f"{same} of {len(contents)}"]
+    return cells
 
 
 if __name__ == "__main__":

@@ -18,10 +18,11 @@ import argparse
 import csv
 import itertools
 import os
+import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,8 +37,13 @@ from faceattr.images.load import read_image, read_picture
 from faceattr.inference.label import label_to
 from faceattr.inference.pipeline import StageTimes, count_workers, opencv_threads
 from faceattr.inference.predictor import FaceAttributes
+from faceattr.model.runtime import sha256_of
+
+sys.path.append(str(Path(__file__).parents[2] / "docs"))
+from figures import add_write, of_detectors, record
 
 STAGES = ("decode", "detect", "crop", "predict", "write")
+COLUMNS = ["way", "clock", "processors", "decode, detect, crop, predict, write"]
 BOUND = ("(k) decode", "(k) detect", "(k) predict")
 Way = Callable[[Path], Mapping[str, float]]  # does the pictures of a folder; seconds by stage
 
@@ -73,6 +79,8 @@ def main() -> None:
                 spent[name].add(way, part)
             print(f"part {number} of {len(parts)} is done", flush=True)
     print_table(spent, options.count, ours)
+    of = {"model": sha256_of(ours.path), **of_detectors(ours.detector)}
+    record(options.write, "label_speed", COLUMNS, list(rows_of(spent)), of)
 
 
 def parse() -> argparse.Namespace:
@@ -83,6 +91,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--detector", default="centerface")
     parser.add_argument("--model", type=Path)
     parser.add_argument("--without", nargs="*", default=[], help="ways to leave out: b c k")
+    add_write(parser)
     return parser.parse_args()
 
 
@@ -173,6 +182,18 @@ class Kernels:
 def spread(work: Callable, over: list) -> list:
     with opencv_threads(1), ThreadPoolExecutor(count_workers()) as pool:
         return list(pool.map(work, over))
+
+
+def rows_of(spent: dict[str, Spent]) -> Iterator[list[str]]:
+    """The page's table: each way against ours, and at its end what no way can be without."""
+    first, bound = spent["(a) ours"], [spent[name] for name in BOUND if name in spent]
+    alone = Spent(sum(one.clock for one in bound), sum(one.processors for one in bound))
+    ways = {name: one for name, one in spent.items() if not name.startswith("(k)")}
+    for name, one in {**ways, "decode, detect and predict alone": alone}.items():
+        total = sum(one.stages.values())
+        shares = [f"{one.stages[stage] / total:.0%}" for stage in STAGES if total]
+        clock, processors = one.clock / first.clock, one.processors / first.processors
+        yield [name.split(") ")[-1], f"{clock:.2f}", f"{processors:.2f}", ", ".join(shares)]
 
 
 def print_table(spent: dict[str, Spent], count: int, ours: FaceAttributes) -> None:

@@ -8,8 +8,8 @@ Run: python tests/bench/own_data.py FER2013 UTKFACE [FOLDER]    (both with a man
 
 Both are trained by `faceattr train` with nothing but a source and an output, start-up included in
 the time of processors, and judged by `faceattr evaluate` on val rows of the sets, which no training
-saw. The table goes to docs/figures.json (or to `--figures FILE`); `python docs/figures.py` puts it
-into the README.
+saw. `--write` notes the table in docs/figures.json; `python docs/figures.py` puts it into the
+README.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from faceattr.model.file import shipped_model
 from faceattr.model.runtime import sha256_of
 
 sys.path.append(str(Path(__file__).parents[2] / "docs"))
-from figures import RECORDED, record
+from figures import add_write, record
 
 MOODS = {"happy": "laughing", "sad": "crying", "surprise": "cute"}
 DATA = {"mood": "three classes in folders", "gender": "CSV, half of its cells empty"}
@@ -112,10 +112,8 @@ if __name__ == "__main__":
     parser.add_argument("fer2013", type=Path)
     parser.add_argument("utkface", type=Path)
     parser.add_argument("folder", type=Path, nargs="?")
-    parser.add_argument("--figures", type=Path, default=RECORDED, help="default: %(default)s")
+    add_write(parser)
     places = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         found = main(places.fer2013, places.utkface, places.folder or Path(temporary))
-    command = "python tests/bench/own_data.py fer2013 utkface"
-    model = sha256_of(shipped_model())
-    record(places.figures, "own_data", command, COLUMNS, found, model=model)
+    record(places.write, "own_data", COLUMNS, found, {"model": sha256_of(shipped_model())})

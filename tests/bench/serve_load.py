@@ -25,6 +25,12 @@ from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
+from faceattr.detection.base import choose_detector
+from faceattr.model.file import shipped_model
+from faceattr.model.runtime import sha256_of
+
+sys.path.append(str(Path(__file__).parents[2] / "docs"))
+from figures import add_write, of_detectors, record
 from use_street import copies
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,6 +55,11 @@ MALFORMED = (
 )
 
 
+COLUMNS = ["folder job", "server", "an answer, median"]
+COLUMNS += ["99th percentile", "answered", "lost", "answered otherwise than before"]
+COLUMNS += ["malformed, refused with 4xx", "memory after the first and last round"]
+
+
 def main() -> None:
     options = parse()
     if options.port:
@@ -63,7 +74,11 @@ def main() -> None:
                 jobs.append(folder_job(pictures, Path(folder, "faces.csv"), options))
                 rounds.append(clients(port, options))
                 memory.append(resident(process.pid))
-    show(jobs, rounds, memory, options)
+    row = show(jobs, rounds, memory, options)
+    detector = choose_detector(options.detector, offline=True)
+    of = {"model": sha256_of(options.model or shipped_model()), **of_detectors(detector)}
+    rows = [list(pair) for pair in zip(COLUMNS, row, strict=True)]
+    record(options.write, "serve", ["", f"{options.clients} clients"], rows, of)
 
 
 def parse() -> argparse.Namespace:
@@ -75,6 +90,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model", default="")
     parser.add_argument("--detector", default="centerface")
     parser.add_argument("--copies", type=int, default=10, help="of each for the folder job")
+    add_write(parser)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)  # of the clients' process
     return parser.parse_args()
 
@@ -209,7 +225,8 @@ def post(connection, path: str, kind: str, body: bytes) -> tuple[int, bytes]:
         return 0, b""
 
 
-def show(jobs: list[float], rounds: list[dict], memory: list[float], options) -> None:
+def show(jobs: list[float], rounds: list[dict], memory: list[float], options) -> list[str]:
+    """Print what was seen; gives the row of the page's table."""
     served = [found.get("answered", 0) / found["seconds"] for found in rounds]
     times = sorted(time for found in rounds for time in found["times"])
     total: Counter = Counter()
@@ -226,6 +243,10 @@ def show(jobs: list[float], rounds: list[dict], memory: list[float], options) ->
     print(f"requests    {len(times):,} answered, {total['lost']} lost, {total['differ']} differ")
     print(f"malformed   {total['malformed_4xx']} of {total['malformed']} refused with 4xx")
     print(f"others      { {name: n for name, n in total.items() if name.isdigit()} }")
+    row = [f"{job:.1f} pictures/s", f"{rate:.1f} ({rate / job:.0%})", f"{middle:.0f} ms"]
+    row += [f"{last:.0f} ms", f"{len(times):,}", str(total["lost"]), str(total["differ"])]
+    row += [f"{total['malformed_4xx']} of {total['malformed']}"]
+    return [*row, f"{memory[0]:.0f}, {memory[-1]:.0f} MB"]
 
 
 if __name__ == "__main__":

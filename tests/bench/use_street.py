@@ -23,6 +23,12 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from faceattr.detection.base import choose_detector
+from faceattr.model.runtime import sha256_of
+
+sys.path.append(str(Path(__file__).parents[2] / "docs"))
+from figures import add_write, of_detectors, record
+
 HERE = Path(__file__).resolve().parents[2]
 LABEL = "import sys; from faceattr.cli import main; sys.exit(main(sys.argv[1:]))"
 FACE = """
@@ -39,6 +45,10 @@ print(*np.median(spent[20:], axis=0))
 """
 
 
+COLUMNS = ["", "by the clock", "of processors", "memory at most"]
+UNITS = (("s", 1), ("s", 1), ("MB", 1e-6))
+
+
 class Cost(NamedTuple):
     """Of one process."""
 
@@ -51,6 +61,7 @@ def main() -> None:
     options = parse()
     sides = {"before": (options.before, options.model_before or options.model)}
     sides["after"] = (HERE, options.model)
+    rows: list[list[str]] = []
     with tempfile.TemporaryDirectory() as folder:
         few, all_of_them = Path(folder, "few"), Path(folder, "all")
         copies(options.pictures, all_of_them, options.copies)
@@ -63,7 +74,12 @@ def main() -> None:
                 for _ in range(options.rounds):
                     for side, (code, model) in sides.items():
                         found[side].append(cost(code, model, pictures, detector, folder))
-                show(f"{what} {Path(detector).stem if pictures else ''}", found)
+                finder = choose_detector(detector).provenance["name"]
+                rows.append(show(f"{what}, {finder}" if pictures else what, found))
+    detectors = of_detectors(*map(choose_detector, options.detectors))
+    record(
+        options.write, "use_street", COLUMNS, rows, {"model": sha256_of(options.model), **detectors}
+    )
 
 
 def parse() -> argparse.Namespace:
@@ -76,6 +92,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--copies", type=int, default=3)
     parser.add_argument("--what", nargs="+", default=["start", "folder", "face"])
     parser.add_argument("--rounds", type=int, default=5)
+    add_write(parser)
     return parser.parse_args()
 
 
@@ -116,17 +133,21 @@ def cost(code: Path, model: Path, pictures: Path | None, detector: str, folder: 
     return Cost(*map(float, printed.split()), 1024 * used.ru_maxrss)
 
 
-def show(what: str, found: dict[str, list[Cost]]) -> None:
+def show(what: str, found: dict[str, list[Cost]]) -> list[str]:
+    """Print a line for each cost; gives the row of the page's table."""
     middle = {
         side: [statistics.median(c) for c in zip(*of, strict=True)] for side, of in found.items()
     }
-    units = (("s by the clock", 1), ("s of processors", 1), ("MB at most", 1e-6))
-    for (unit, factor), before, after in zip(units, middle["before"], middle["after"], strict=True):
+    row = [what]
+    for (unit, factor), before, after in zip(UNITS, middle["before"], middle["after"], strict=True):
         ratio = after / before
-        print(
-            f"{what:<28} {before * factor:9.4g} -> {after * factor:9.4g} {unit:<16} {ratio:.2f} x",
-            flush=True,
-        )
+        if unit == "s" and before < 0.1:
+            unit, factor = "ms", 1000
+        digits = 0 if before * factor > 100 else 1
+        both = f"{before * factor:,.{digits}f} → {after * factor:,.{digits}f} {unit}"
+        row.append(f"{both} ({ratio:.2f})")
+        print(f"{what:<28} {row[-1]} {COLUMNS[len(row) - 1]}", flush=True)
+    return row
 
 
 if __name__ == "__main__":
