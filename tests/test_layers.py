@@ -25,6 +25,7 @@ LAYERS = (
     "live",
     "doctor",
     "cli",
+    "__main__",
 )
 LEARN = ("data", "evaluation", "auditing", "exporting", "training")
 APART = {(use, learn) for use in ("inference", "serving", "live") for learn in LEARN}

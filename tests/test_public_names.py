@@ -85,3 +85,10 @@ def test_no_public_function_takes_arguments_that_nobody_can_look_up():
         for parameter in inspect.signature(thing).parameters.values() if callable(thing) else ():
             is_open = parameter.kind is parameter.VAR_KEYWORD
             assert not is_open or "Unpack[" in str(parameter.annotation), f"{name}({parameter})"
+
+
+def test_the_package_runs_as_the_command():
+    told = subprocess.run(
+        [sys.executable, "-m", "faceattr", "--version"], capture_output=True, text=True
+    )
+    assert told.stdout == f"faceattr {faceattr.__version__}\n" and told.returncode == 0

@@ -33,7 +33,7 @@ from faceattr.model.runtime import sha256_of
 sys.path.append(str(Path(__file__).parents[2] / "docs"))
 from figures import add_write, of_detectors, record
 
-FACEATTR = [sys.executable, "-c", "import sys; from faceattr.cli import main; sys.exit(main())"]
+FACEATTR = [sys.executable, "-m", "faceattr"]
 WORKER = "ray::MapWorker"
 PAGE = os.sysconf("SC_PAGE_SIZE")
 TICKS = os.sysconf("SC_CLK_TCK")

@@ -9,7 +9,7 @@ import time
 from argparse import ArgumentParser
 from collections.abc import Callable, Collection
 
-FACEATTR = [sys.executable, "-c", "import sys; from faceattr.cli import main; sys.exit(main())"]
+FACEATTR = [sys.executable, "-m", "faceattr"]
 
 
 _seconds = math.inf
