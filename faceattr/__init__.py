@@ -33,7 +33,7 @@ _PLACES = {
     "load_model": ("model.file", "load"),
     "save_model": ("model.file", "save"),
     "export": ("exporting.export", "export"),
-    "NewHeads": ("training.add_heads", "NewHeads"),
+    "NewHeads": ("training.heads", "NewHeads"),
     "Augmentation": ("training.config", "Augmentation"),
     "TaskSampling": ("training.config", "TaskSampling"),
     "Network": ("training.config", "Network"),

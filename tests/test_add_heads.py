@@ -16,7 +16,7 @@ from faceattr.model import file as model_file
 from faceattr.model.file import Description
 from faceattr.tasks import Task
 from faceattr.training import network as network_module
-from faceattr.training.add_heads import NewHeads, compare_heads
+from faceattr.training.heads import NewHeads, compare_heads
 
 SHADE = Task("shade", ("light", "dark"))  # not the order of the alphabet
 HUE = Task("hue", ("blue", "green", "red"))

@@ -25,7 +25,7 @@ from faceattr.model.build import build
 from faceattr.model.embedded import describe_copy
 from faceattr.model.file import Description
 from faceattr.tasks import GENDER
-from faceattr.training import config, trainer
+from faceattr.training import config, devices, trainer
 from faceattr.training import network as network_module
 from faceattr.training.config import FINETUNE, Network
 
@@ -284,12 +284,12 @@ def test_a_whole_backbone_goes_on_learning_with_normalisation(data, tmp_path, ca
 
 def test_half_precision_is_used_where_the_processor_has_it(tmp_path, monkeypatch):
     flags = tmp_path / "cpuinfo"
-    monkeypatch.setattr(network_module, "CPUINFO", flags)
-    assert network_module.fastest_dtype() == "float32"
+    monkeypatch.setattr(devices, "CPUINFO", flags)
+    assert devices.fastest_dtype() == "float32"
     flags.write_text("flags: fpu avx2")
-    assert network_module.fastest_dtype() == "float32"
+    assert devices.fastest_dtype() == "float32"
     flags.write_text("flags: fpu avx512_bf16")
-    assert network_module.fastest_dtype() == "mixed_bfloat16"
+    assert devices.fastest_dtype() == "mixed_bfloat16"
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
@@ -305,7 +305,7 @@ def test_half_precision_is_used_where_the_processor_has_it(tmp_path, monkeypatch
     ],
 )
 def test_half_precision_is_used_where_every_gpu_has_it(backend, gpus, dtype, monkeypatch):
-    monkeypatch.setattr(network_module.keras.backend, "backend", lambda: backend)
+    monkeypatch.setattr(devices.keras.backend, "backend", lambda: backend)
     numbers = [tuple(map(int, gpu.split("."))) if gpu else () for gpu in gpus]
     if backend == "tensorflow":
         import tensorflow as tf
@@ -321,8 +321,8 @@ def test_half_precision_is_used_where_every_gpu_has_it(backend, gpus, dtype, mon
         )
         fake = SimpleNamespace(devices=lambda: jax_gpus, cuda=cuda)
         monkeypatch.setitem(sys.modules, backend, fake)
-    monkeypatch.setattr(network_module.keras.distribution, "list_devices", lambda: ["gpu:0"])
-    assert network_module.fastest_dtype() == dtype
+    monkeypatch.setattr(devices.keras.distribution, "list_devices", lambda: ["gpu:0"])
+    assert devices.fastest_dtype() == dtype
 
 
 def test_a_run_stopped_in_its_first_epoch_is_not_taken_for_finished(data, toy, monkeypatch):

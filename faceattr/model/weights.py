@@ -7,7 +7,6 @@ from collections.abc import Collection
 import keras
 import numpy as np
 
-from faceattr.model.learning import head_names
 from faceattr.model.vgg16 import convolutions, layer_name, norm_name, split_layer_name, vgg16
 
 
@@ -36,7 +35,7 @@ def transfer(
             _set_normed(layer, norm, kernel, bias)
         else:
             layer.set_weights([kernel, bias])
-    common = set(head_names(source)) & set(head_names(target))
+    common = source.output.keys() & target.output.keys()
     for name in common if heads is None else heads:
         target.get_layer(name).set_weights(source.get_layer(name).get_weights())
 

@@ -23,7 +23,7 @@ from faceattr.model.vgg16 import convolutions
 from faceattr.progress import SILENT, Progress
 from faceattr.training.augment import augment
 from faceattr.training.config import NO_AUGMENTATION, Phase, Settings
-from faceattr.training.devices import answering
+from faceattr.training.devices import batches_are_shared
 from faceattr.training.optimizers import unfreeze
 
 
@@ -154,7 +154,8 @@ class Features:
     def _compute(self, views: list[np.ndarray]) -> dict[str, np.ndarray]:
         # A last, smaller batch would compile the backbone again: fill it up instead.
         full = np.resize(np.stack(views), (TOGETHER, *views[0].shape))
-        return answering(self._backbone.predict_on_batch)(full)
+        with batches_are_shared(False):
+            return self._backbone.predict_on_batch(full)
 
 
 def shape_of(frozen: keras.Model, size: int) -> tuple[int, ...]:

@@ -1,19 +1,88 @@
-"""What learns in a phase, and by which optimiser: AdamW, or Muon from nothing."""
+"""Which part of a network learns in a phase, and by which optimiser: AdamW, or Muon from nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 
 import keras
 from keras import ops
 
-from faceattr.model.learning import branch_pattern, unfreeze_from
+from faceattr.model.vgg16 import LAYERS, convolutions, split_layer_name
 from faceattr.training.config import Phase
+
+BACKBONE = "backbone"
 
 
 def unfreeze(network: keras.Model, phase: Phase) -> None:
-    """Let that part of a network learn which a phase names, and nothing else."""
-    unfreeze_from(network, phase.unfreeze_from, heads=phase.heads, norm_learns=phase.norm_learns)
+    """Let that part of a network learn which a phase names, and nothing else.
+
+    Compile the network again afterwards, or nothing changes.
+    """
+    first, heads = phase.unfreeze_from, phase.heads
+    _check(network, first, heads)
+    starts = {None: len(LAYERS), BACKBONE: 0} | {name: at for at, name in enumerate(LAYERS)}
+    learning = LAYERS[starts[first] :]
+    for layer in network.layers:
+        base, _ = split_layer_name(layer.name)
+        is_norm = isinstance(layer, keras.layers.BatchNormalization)
+        base = base.removesuffix("_norm") if is_norm else base
+        layer.trainable = base in learning and (phase.norm_learns or not is_norm)
+    for name in network.output:
+        network.get_layer(name).trainable = heads is None or name in heads
+
+
+def _check(network: keras.Model, first: str | None, heads: Collection[str] | None) -> None:
+    if strangers := sorted(set(heads or ()) - set(network.output)):
+        raise ValueError(
+            f"There is no head {', '.join(strangers)} to train. "
+            f"The heads are {', '.join(network.output)}."
+        )
+    names = sorted({split_layer_name(layer.name)[0] for layer in convolutions(network)})
+    if first not in (None, BACKBONE, *names):
+        raise ValueError(
+            f"Fine-tuning begins at {BACKBONE!r} or at one of {', '.join(names)}. "
+            f"Received: {first!r}"
+        )
+
+
+def _begins(branch: str) -> str:
+    """A regular expression for how the paths of a branch's variables begin."""
+    if branch == BACKBONE:
+        return r"block\d_conv"
+    if re.fullmatch(r"block\d", branch):
+        return f"{branch}_conv"
+    if branch.startswith("block"):
+        return f"{re.escape(branch)}[_/]"
+    # The heads of auxiliary losses go with their task.
+    return rf"(block\d_\w+_for_)?{re.escape(branch)}/"
+
+
+def branch_pattern(branch: str, branches: Collection[str]) -> str:
+    """A regular expression for the paths of a branch's variables.
+
+    A branch is ``"backbone"``, a block such as ``"block5"``, a layer, or a task; the narrower ones
+    among `branches` keep their variables.
+    """
+    wide = "block" if branch == BACKBONE else f"{branch}_"
+    narrower = [
+        other
+        for other in branches
+        if other != branch and branch.startswith((BACKBONE, "block")) and other.startswith(wide)
+    ]
+    return "".join(f"(?!{_begins(other)})" for other in narrower) + _begins(branch) + ".*"
+
+
+def check_branches(network: keras.Model, branches: Collection[str]) -> None:
+    """Raise ValueError for a branch that the network does not have."""
+    paths = [variable.path for variable in network.variables]
+    for branch in branches:
+        if not any(re.match(_begins(branch), path) for path in paths):
+            raise ValueError(
+                f"A learning rate is for a phase of the run, or for {BACKBONE}, a block such as "
+                "block5, a layer such as block5_conv1 or one of the tasks "
+                f"{', '.join(network.output)}. Received: {branch!r}"
+            )
 
 
 def make_optimizer(

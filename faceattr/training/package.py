@@ -26,8 +26,8 @@ from faceattr.model import file as model_file
 from faceattr.model.file import Description
 from faceattr.model.priors import Prior, class_shares
 from faceattr.training import checkpoint
-from faceattr.training.add_heads import FORGETTING, Change, ExistingHeads, compare_heads
 from faceattr.training.config import NATURAL, UNIFORM, Network, Settings
+from faceattr.training.heads import FORGETTING, Change, ExistingHeads, compare_heads
 from faceattr.training.network import architecture
 
 

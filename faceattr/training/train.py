@@ -39,11 +39,11 @@ from faceattr.model.priors import class_shares
 from faceattr.progress import SILENT, Progress
 from faceattr.tasks import KNOWN_TASKS, Task
 from faceattr.training import network as networks
-from faceattr.training.add_heads import ExistingHeads, NewHeads
 from faceattr.training.checkpoint import SETTINGS
 from faceattr.training.config import FROZEN, Network, Settings
 from faceattr.training.devices import on_all_devices
 from faceattr.training.distill import Distillation, distilled
+from faceattr.training.heads import ExistingHeads, NewHeads
 from faceattr.training.package import TrainingResult, check_priors, describe_run, package
 from faceattr.training.trainer import check, fit
 

@@ -14,7 +14,6 @@ import numpy as np
 from faceattr.data.dataset import LabeledDataset, add_log_priors, mask, smooth_labels
 from faceattr.data.manifest import Example
 from faceattr.evaluation.metrics import score_model
-from faceattr.model.learning import check_branches, head_names
 from faceattr.progress import SILENT, Progress
 from faceattr.tasks import Task
 from faceattr.training.batches import (
@@ -26,11 +25,11 @@ from faceattr.training.batches import (
 from faceattr.training.callbacks import SoftSharing, corresponding_variables
 from faceattr.training.checkpoint import Checkpoints, EpochCheckpoint, hash_of
 from faceattr.training.config import NATURAL, UNIFORM, Network, Phase, Settings, TaskSampling
-from faceattr.training.devices import answering, check_batch_size, training
+from faceattr.training.devices import batches_are_shared, check_batch_size
 from faceattr.training.feature_cache import CachedPhase, FeatureCache
 from faceattr.training.losses import WeightedSum, combination_for, compiled, with_auxiliary
 from faceattr.training.network import seed_salt
-from faceattr.training.optimizers import learning_rates, make_optimizer, unfreeze
+from faceattr.training.optimizers import check_branches, learning_rates, make_optimizer, unfreeze
 
 Callbacks = Sequence[keras.callbacks.Callback]
 
@@ -51,7 +50,7 @@ def check(model: keras.Model, settings: Settings, examples: Sequence[Example] = 
     for phase in settings.phases:
         check_branches(trainee, phase.branch_rates)
         unfreeze(trainee, phase)
-    heads = head_names(model)
+    heads = list(model.output)
     for what, by_task in (("weigh", settings.loss_weights), ("give a prior", settings.priors)):
         if strangers := sorted(set(by_task) - set(heads)):
             raise ValueError(
@@ -145,14 +144,14 @@ def fit(
         schedule = task_schedule(inputs, combine)
         # The rows' features and what learns above them give the whole network's answers.
         rows = cached.val if cached else val
-        score = partial(answering(score_model), inputs.trainable, tasks, rows)
+        score = partial(batches_are_shared(False)(score_model), inputs.trainable, tasks, rows)
         epoch_end = EpochCheckpoint(
             settings, side, schedule.state, score, position, checkpoints, progress
         )
         for start, end, size in phase.size_stages(side, position.epochs):
             if not epoch_end.position.has_waited(phase):
                 watching = [*epoch_end.averages, epoch_end, steps, *callbacks]
-                with training():
+                with batches_are_shared(True):
                     schedule.run(start, end, size, watching)
         position = epoch_end.position
     steps.reach(epochs)
