@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from faceattr.data.manifest import Example, targets
+from faceattr.data.manifest import Example, Manifest, targets
 from faceattr.data.store import CROPS, FORMAT, crops_folder, open_store
 from faceattr.images.crop import CropRule, crop
 from faceattr.images.load import read_image
@@ -196,9 +196,6 @@ class LabeledDataset:
         source_weights: By source, what a row counts in the losses; 1 where not given.
         log_priors: By task ``float32`` of shape ``(n, classes)``, see `log_priors`. Batches hold
             them beside the targets, under `class_prior` their task.
-
-    Raises:
-        ValueError: Shapes or types are not these.
     """
 
     crops: np.ndarray
@@ -349,6 +346,23 @@ def read_dataset(
     """Crop all faces; also how many images could not be used, by reason."""
     cached = cache_crops(examples, rule, cache, progress)
     return build_dataset(tasks, examples, cached), cached.left_out
+
+
+def read_splits(
+    manifest: Manifest,
+    splits: Iterable[str],
+    tasks: Sequence[Task],
+    rule: CropRule,
+    cache: str | Path | None = None,
+    progress: Progress = SILENT,
+) -> tuple[dict[str, LabeledDataset], Counter[str]]:
+    """The rows of some splits, and how many images are not among them, by reason."""
+    rows, left_out = {}, Counter(manifest.left_out)
+    for split in splits:
+        some = manifest.only(split)
+        rows[split], unusable = read_dataset(some, tasks, rule, cache, progress)
+        left_out.update(unusable)
+    return rows, left_out
 
 
 @dataclass(frozen=True)

@@ -85,10 +85,6 @@ def read_listing(folder: Path, task: str) -> Source | None:
             without such a list None is returned.
         task: For CelebA ``gender`` or the name of an attribute in lower case, such as
             ``eyeglasses``, with the classes no and yes; for ExpW ``expression``.
-
-    Raises:
-        FileNotFoundError: The images are not where they are expected.
-        ValueError: The list is not of its form, or has no such task.
     """
     for name in (*CELEBA_FILES, EXPW_FILE):
         if (folder / name).is_file():

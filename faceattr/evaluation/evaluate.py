@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 from faceattr import __version__
 from faceattr.compatibility import renamed_arguments
@@ -100,8 +100,8 @@ def evaluate(
     probabilities = predict(network, rows, progress=progress)
     groups = score_groups(description.tasks, rows, probabilities, by)
     names = tuple(map(without_folders, sources))
-    about_figures = _remarks(description, chosen, names, flip, tta)
-    remarks = (*whole.notes, *about_figures, *_engine_told(path, answered_by))
+    is_copy = answered_by == "litert" and not runtime.is_exported(path)
+    remarks = (*whole.notes, *_remarks(description, chosen, names, flip, tta, is_copy))
     evaluation = Evaluation(
         path.name, description, chosen, names, rows, probabilities, groups, remarks
     )
@@ -114,7 +114,17 @@ def evaluate(
         write_report(evaluation, Path(output))
         if worse:
             write_json(worse.accuracy, Path(output, ROBUSTNESS))
-        about = _provenance(evaluation, path, flip, tta) | {"engine": answered_by}
+        about = {  # which model file was scored on which rows, for somebody who repeats it
+            "faceattr": __version__,
+            "date": datetime.date.today().isoformat(),
+            "model": {"file": path.name, "sha256": runtime.sha256_of(path)},
+            "sources": names,
+            "split": chosen,
+            "flip": flip,
+            "tta": tta,
+            "rows": {"count": len(rows), "sha256": rows.sha256()},
+            "engine": answered_by,
+        }
         write_json(about, Path(output, ABOUT))
     return evaluation.scores
 
@@ -134,20 +144,6 @@ def _read_rows(
     return mark_near_duplicates(rows, read_dataset(train, manifest.tasks, *where)[0])
 
 
-def _provenance(evaluation: Evaluation, model: Path, flip: bool, tta: int) -> dict[str, Any]:
-    """Which model file was scored on which rows, for somebody who repeats it."""
-    return {
-        "faceattr": __version__,
-        "date": datetime.date.today().isoformat(),
-        "model": {"file": evaluation.model, "sha256": runtime.sha256_of(model)},
-        "sources": evaluation.sources,
-        "split": evaluation.split,
-        "flip": flip,
-        "tta": tta,
-        "rows": {"count": len(evaluation.rows), "sha256": evaluation.rows.sha256()},
-    }
-
-
 def _scored(split: str, rows: LabeledDataset, whole: Manifest) -> str:
     if split == "all":
         return f"scored: {len(rows):,} faces of all splits"
@@ -157,7 +153,12 @@ def _scored(split: str, rows: LabeledDataset, whole: Manifest) -> str:
 
 
 def _remarks(
-    description: Description, split: str, sources: Sequence[str], flip: bool, tta: int
+    description: Description,
+    split: str,
+    sources: Sequence[str],
+    flip: bool,
+    tta: int,
+    is_copy: bool,
 ) -> Iterator[str]:
     """What a reader of these figures should have in mind."""
     if flip:
@@ -169,10 +170,7 @@ def _remarks(
             "The model learnt from a source of this name: if it is the same, these faces taught "
             "it and the figures are too good. Keep rows of split test aside, and score those."
         )
-
-
-def _engine_told(path: Path, engine: str) -> Iterator[str]:
-    if engine == "litert" and not runtime.is_exported(path):
+    if is_copy:
         yield "The answers are those of the LiteRT copy in the model file (--runtime litert)."
 
 

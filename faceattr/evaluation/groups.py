@@ -115,9 +115,6 @@ def score_groups(
     Columns are the manifest's, tasks among them. Where no row that knows a task has the column, the
     head of that name makes the groups; without such a head the task is left out.
     ``"gender+age_group"`` crosses two columns. Many different numbers are put into quarters.
-
-    Raises:
-        ValueError: A column has more than 60 different values.
     """
     heads = {task.name: task for task in tasks if task.name in probabilities}
     found = []

@@ -46,11 +46,7 @@ def pool(output: keras.KerasTensor, pooling: str, layer: str) -> keras.KerasTens
 
 
 def feature_map(model: keras.Model, layer: str, task: str) -> keras.KerasTensor:
-    """What a layer of VGG16 puts out in a model of `build`; in the task's own backbone, if any.
-
-    Raises:
-        ValueError: The model has no such layer.
-    """
+    """What a layer of VGG16 puts out in a model of `build`; in the task's own backbone, if any."""
     check_layers([layer])
     outputs = {part.name: part.output for part in model.layers}
     for name in (layer_name(layer, task), layer):
@@ -127,7 +123,10 @@ def build(
     feature_layers = dict(feature_layers or {})
     _check(tasks, backbone, sharing, feature_layers, weights, pooling)
     with _dtype_policy(dtype):
-        crops, prepared = _input()
+        crops = keras.Input((None, None, 3), dtype="uint8", name="crops")
+        # Whole numbers up to 255 stay exact in float32; VGG's BGR order and means follow.
+        floats = keras.layers.Rescaling(1.0, dtype="float32", name="to_float")(crops)
+        prepared = keras.applications.vgg16.preprocess_input(floats)
         like = vgg16(weights)
 
         @cache
@@ -180,11 +179,3 @@ def _check(tasks, backbone, sharing, feature_layers, weights, pooling) -> None:
     check_layers(feature_layers.values())
     if weights is not None and BACKBONES[backbone] != 1:
         raise ValueError(f"{backbone} starts from nothing (weights None). Received: {weights}")
-
-
-def _input() -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """The input, and the same crops as VGG16 wants them."""
-    crops = keras.Input((None, None, 3), dtype="uint8", name="crops")
-    # Whole numbers up to 255 stay exact in float32; VGG's BGR order and means follow.
-    floats = keras.layers.Rescaling(1.0, dtype="float32", name="to_float")(crops)
-    return crops, keras.applications.vgg16.preprocess_input(floats)

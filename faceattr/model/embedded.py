@@ -73,21 +73,13 @@ def embed(
 
 
 def describe_copy(path: str | Path) -> EmbeddedCopy | None:
-    """What a model file's copy says about itself; None without one, or with one of other weights.
-
-    Raises:
-        ValueError: The file is damaged.
-    """
+    """What a model file's copy says about itself; None without one of the network as it is now."""
     with open_archive(Path(path)) as archive:
         return _about(archive)
 
 
 def read_copy(path: str | Path) -> tuple[EmbeddedCopy, bytes] | None:
-    """A model file's copy, or None as `describe_copy`.
-
-    Raises:
-        ValueError: The file is damaged.
-    """
+    """A model file's copy, or None as `describe_copy`."""
     with open_archive(Path(path)) as archive:
         about = _about(archive)
         content = archive.read(COPY_MEMBER) if about else b""

@@ -29,9 +29,6 @@ def class_shares(
         prior: A name among `known`, or a share above 0 for each class; they need not sum to 1.
         known: Class shares by name, as `faceattr train --prior` keeps them in a model file.
         classes: The head's classes in order.
-
-    Raises:
-        ValueError: There is no such name, or a class has no share.
     """
     if isinstance(prior, str):
         if prior not in known:
@@ -48,11 +45,7 @@ def class_shares(
 
 
 def log_ratios(about: Description, priors: Mapping[str, Prior]) -> dict[str, np.ndarray]:
-    """By head, the logarithm of its new class shares over those that it has, ``(classes,)``.
-
-    Raises:
-        ValueError: A head was not trained with a prior, or its new one is none.
-    """
+    """By head, the logarithm of its new class shares over those that it has, ``(classes,)``."""
     now, known = about.provenance.get("priors", {}), about.provenance.get("class_shares", {})
     classes = {task.name: task.classes for task in about.tasks}
     found = {}

@@ -236,11 +236,7 @@ def check_engine(path: str | Path, engine: str) -> None:
 
 
 def count_threads(threads: int | None = None, what: str = "thread computes") -> int:
-    """As many threads as were asked for, else as many as this process may use processors.
-
-    Raises:
-        ValueError: Fewer than one was asked for.
-    """
+    """As many threads as were asked for, else as many as this process may use processors."""
     if threads is not None and threads < 1:
         raise ValueError(f"At least 1 {what}. Received: {threads}")
     if threads is None and hasattr(os, "sched_getaffinity"):
@@ -272,12 +268,7 @@ def sha256_of(path: str | Path) -> str:
 
 
 def describe(path: str | Path) -> Description:
-    """Read the description of a model file or of an exported one, without loading it.
-
-    Raises:
-        FileNotFoundError: There is no such file, or nothing beside it that describes it.
-        ValueError: It is no model of this faceattr, or an exported file was changed.
-    """
+    """Read the description of a model file or of an exported one, without loading it."""
     return _read(Path(path))[0] if is_exported(path) else model_file.describe(path)
 
 

@@ -22,9 +22,6 @@ def transfer(
             once `measure_norms` has seen crops.
         heads: Names of the heads to copy; None for all that both have.
 
-    Raises:
-        ValueError: `source` has no such convolution, or of another shape.
-
     With kernel W, scale g, offset b, mean m and variance v, the folded convolution is
     ``W * g / sqrt(v + eps)`` with bias ``b - m * g / sqrt(v + eps)``.
     """
@@ -122,9 +119,6 @@ def vgg16_of(model: keras.Model, task: str | None = None) -> keras.Model:
 
     Its ``save_weights("backbone.weights.h5")`` writes a file that Keras' VGG16 and `build`
     take as ``weights=``. `task` says whose backbone, where every task has one.
-
-    Raises:
-        ValueError: The model has no such backbone, or not VGG16's own channels.
     """
     backbone = vgg16(None)
     for layer in convolutions(backbone):

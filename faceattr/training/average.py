@@ -76,6 +76,7 @@ def _mean_network(paths: Sequence[Path]) -> keras.Model:
             raise ValueError(f"{path} has other layers than {paths[0]}: they cannot be averaged.")
         pairs = zip(weights, given, is_float, strict=True)
         weights = [own + other if mixed else own for own, other, mixed in pairs]
-    pairs = zip(weights, is_float, strict=True)
-    network.set_weights([own / len(paths) if mixed else own for own, mixed in pairs])
+    network.set_weights(
+        [own / len(paths) if mixed else own for own, mixed in zip(weights, is_float, strict=True)]
+    )
     return network

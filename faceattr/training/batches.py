@@ -88,11 +88,8 @@ def _patch(crops, others, share, generator) -> tuple[np.ndarray, float]:
 
 
 def is_by_source(sampling: TaskSampling, tasks: Collection[str], sources: Collection[str]) -> bool:
-    """Whether the shares of a task sampling are those of sources.
-
-    Raises:
-        ValueError: A name is neither a task's nor a source's, or some source has no share.
-    """
+    """Whether the shares of a task sampling are those of sources; ValueError where they are
+    neither those of all sources nor those of all tasks."""
     if sampling.shares is None or set(sampling.shares) == set(tasks):
         return False
     if strangers := sorted(set(sampling.shares) - set(tasks) - set(sources)):

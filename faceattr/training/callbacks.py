@@ -107,11 +107,7 @@ class SoftSharing(keras.callbacks.Callback):
     """
 
     def __init__(
-        self,
-        network: keras.Model,
-        strength: float,
-        rate_share: Callable[[int], float],
-        steps: int,
+        self, network: keras.Model, strength: float, rate_share: Callable[[int], float], steps: int
     ) -> None:
         super().__init__()
         self._places, self._strength = corresponding_variables(network), strength

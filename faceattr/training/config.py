@@ -272,11 +272,7 @@ NO_AUGMENTATION = Augmentation(0, 0, 0, 0, 0, 0, 16, 0, 0)
 
 
 def augmentation_with(amounts: Mapping[str, float]) -> Augmentation:
-    """The usual augmentation with other amounts of some changes.
-
-    Raises:
-        ValueError: There is no such change.
-    """
+    """The usual augmentation with other amounts of some changes."""
     names = [field.name for field in fields(Augmentation)]
     if strangers := sorted(set(amounts) - set(names)):
         raise ValueError(

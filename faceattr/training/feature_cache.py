@@ -81,8 +81,13 @@ def fingerprint(model: keras.Model) -> str:
     for number, operation in enumerate(model.operations):
         # Keras numbers nameless operations through the whole process.
         text = text.replace(f'"{operation.name}"', f'"{number}"')
+    return hash_of(model.variables, text)
+
+
+def hash_of(variables: Iterable[keras.Variable], text: str = "") -> str:
+    """The SHA-256 of a text and the values of variables."""
     digest = hashlib.sha256(text.encode())
-    for variable in model.variables:
+    for variable in variables:
         digest.update(keras.ops.convert_to_numpy(variable).tobytes())
     return digest.hexdigest()
 

@@ -1,4 +1,4 @@
-"""Which part of a network learns in a phase, and by which optimiser: AdamW, or Muon from nothing."""
+"""What learns in a phase, and by which optimiser: AdamW, or Muon from nothing."""
 
 from __future__ import annotations
 

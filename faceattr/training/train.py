@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import datetime
+import importlib.metadata
+import platform
 import shutil
 import tempfile
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
 import keras
 import numpy as np
 
+from faceattr import __version__
 from faceattr.auditing import checks
 from faceattr.auditing.label_permutation import find_label_permutations
 from faceattr.compatibility import renamed_arguments
-from faceattr.data.dataset import LabeledDataset, add_log_priors, read_dataset
+from faceattr.data.dataset import LabeledDataset, add_log_priors, read_dataset, read_splits
 from faceattr.data.face_finder import FaceFinder
 from faceattr.data.label_map import LabelMap
 from faceattr.data.manifest import Manifest, Source, merge_sources, select_split
@@ -27,6 +30,7 @@ from faceattr.data.sources import (
     read_for_model,
     read_labels,
     unite,
+    without_folders,
 )
 from faceattr.data.store import features_folder
 from faceattr.evaluation.calibration import unseen
@@ -44,10 +48,11 @@ from faceattr.training.config import FROZEN, Network, Settings
 from faceattr.training.devices import on_all_devices
 from faceattr.training.distill import Distillation, distilled
 from faceattr.training.heads import ExistingHeads, NewHeads
-from faceattr.training.package import TrainingResult, check_priors, describe_run, package
+from faceattr.training.package import TrainingResult, check_priors, package
 from faceattr.training.trainer import check, fit
 
 DOUBTED = "doubted.png"  # the labels that a teacher does not believe
+IN_VAIN = "note: --distill old does nothing: the backbone is frozen, --epochs finetune=N opens it"
 NEW = ".new.training"  # a run that replaces a finished one, until it is finished itself
 
 
@@ -112,7 +117,9 @@ def train(
     with on_all_devices(progress):
         plan = _plan(as_paths(sources), network or Network(), settings, new_heads, config)
         if distillation:
-            _check_distillation(distillation, plan, progress)
+            distillation.check(plan.heads, plan.finder.rule)
+            if distillation.old_heads and not any(p.unfreeze_from for p in plan.settings.phases):
+                progress.show(IN_VAIN)
         found = unite(plan.labelled, plan.known, plan.finder, progress)
         manifest = replace(found, notes=plan.notes)
         rows = _read_rows(manifest, plan, drop_near_duplicates, progress)
@@ -142,17 +149,11 @@ def train(
         old=plan.old,
         compare_on=compare_on,
     )
-    _take_place(folder, output)
-    add_copy(output, val, progress)
-    return result
-
-
-def _take_place(folder: Path, output: Path) -> None:
-    """Put the folder of a finished run where that of the run before was."""
-    usual = output.with_suffix(".training")
-    if folder != usual:
+    if folder != (usual := output.with_suffix(".training")):  # of the run before
         shutil.rmtree(usual, ignore_errors=True)
         folder.rename(usual)
+    add_copy(output, val, progress)
+    return result
 
 
 @dataclass(frozen=True)
@@ -209,14 +210,6 @@ def _plan(
     return _Plan(network, settings, heads, model, old, *sources)
 
 
-def _check_distillation(distillation: Distillation, plan: _Plan, progress: Progress) -> None:
-    distillation.check(plan.heads, plan.finder.rule)
-    if distillation.old_heads and not any(phase.unfreeze_from for phase in plan.settings.phases):
-        progress.show(
-            "note: --distill old does nothing: the backbone is frozen, --epochs finetune=N opens it"
-        )
-
-
 def _folder_of_run(output: Path, *, resume: bool, overwrite: bool) -> Path:
     """Where a run keeps its things; refuses what cannot be written or would destroy."""
     if output.suffix != ".keras" or output.is_dir():
@@ -268,11 +261,9 @@ def _read_rows(
     manifest: Manifest, plan: _Plan, drop: bool, progress: Progress
 ) -> dict[str, LabeledDataset]:
     """Crop the faces of both splits, and refuse what cannot teach."""
-    rows, left_out = {}, Counter(manifest.left_out)
-    for split in ("train", "val", *(["test"] if drop else [])):
-        how = (plan.heads, plan.finder.rule, plan.finder.cache, progress)
-        rows[split], unusable = read_dataset(manifest.only(split), *how)
-        left_out.update(unusable)
+    splits = ("train", "val", *(["test"] if drop else []))
+    how = plan.heads, plan.finder.rule, plan.finder.cache, progress
+    rows, left_out = read_splits(manifest, splits, *how)
     if drop:
         others = [rows["val"], rows.pop("test")]
         seen = np.any([find_near_duplicates(rows["train"], part) for part in others], axis=0)
@@ -303,10 +294,36 @@ def _description(
     licence: str | None,
 ) -> Description:
     """What the model file says about the run, but for the scores."""
-    about = describe_run(plan.specs, rows, plan.network, plan.settings, plan.notes, plan.old)
-    about["provenance"] |= {"distillation": distillation.provenance()} if distillation else {}
-    terms = licence or networks.licence(plan.network)
-    return Description(plan.heads, plan.finder.rule, licence=terms, **about)
+    libraries = (keras.backend.backend(), "keras", "numpy", "opencv-python")
+    made = {
+        "by": f"faceattr {__version__}",
+        "with": {name: importlib.metadata.version(name) for name in libraries},
+        "on": f"{platform.system()} {platform.machine()}",
+        "date": datetime.date.today().isoformat(),
+        "sources": [without_folders(source) for source in plan.specs],
+        "weights": without_folders(plan.network.weights),
+        "settings": asdict(plan.settings),
+        "labels_read_as": list(plan.notes),
+        **({"added_to": plan.old.provenance()} if plan.old else {}),
+        **({"distillation": distillation.provenance()} if distillation else {}),
+    }
+    return Description(
+        tasks=plan.heads,
+        crop=plan.finder.rule,
+        network=networks.architecture(plan.network),
+        data=tuple(
+            {"split": split, "rows": len(of), "labels": _labels(of), "sha256": of.sha256()}
+            for split, of in rows.items()
+        ),
+        provenance=made,
+        licence=licence or networks.licence(plan.network),
+    )
+
+
+def _labels(rows: LabeledDataset) -> dict[str, list[float]]:
+    """By task, how many rows (or shares of votes) each class has, in the task's order."""
+    counts = {name: target.sum(axis=0).round(1) for name, target in rows.targets.items()}
+    return {name: count.tolist() for name, count in counts.items() if count.any()}
 
 
 def _rows_to_compare(source: str, plan: _Plan, progress: Progress) -> LabeledDataset:

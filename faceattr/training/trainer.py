@@ -16,17 +16,12 @@ from faceattr.data.manifest import Example
 from faceattr.evaluation.metrics import score_model
 from faceattr.progress import SILENT, Progress
 from faceattr.tasks import Task
-from faceattr.training.batches import (
-    MaskedBatches,
-    is_by_source,
-    steps_per_epoch,
-    wanted_shares,
-)
+from faceattr.training.batches import MaskedBatches, is_by_source, steps_per_epoch, wanted_shares
 from faceattr.training.callbacks import SoftSharing, corresponding_variables
-from faceattr.training.checkpoint import Checkpoints, EpochCheckpoint, hash_of
+from faceattr.training.checkpoint import Checkpoints, EpochCheckpoint
 from faceattr.training.config import NATURAL, UNIFORM, Network, Phase, Settings, TaskSampling
 from faceattr.training.devices import batches_are_shared, check_batch_size
-from faceattr.training.feature_cache import CachedPhase, FeatureCache
+from faceattr.training.feature_cache import CachedPhase, FeatureCache, hash_of
 from faceattr.training.losses import WeightedSum, combination_for, compiled, with_auxiliary
 from faceattr.training.network import seed_salt
 from faceattr.training.optimizers import check_branches, learning_rates, make_optimizer, unfreeze
@@ -110,9 +105,6 @@ def fit(
         features: Folder for features of what does not learn (`faceattr.training.feature_cache`);
             without one every crop is computed anew.
         progress: Is shown every `Epoch`, before its checkpoint is written.
-
-    Raises:
-        ValueError: `resume` finds a checkpoint of a run with other settings.
     """
     folder.mkdir(parents=True, exist_ok=True)
     train = add_log_priors(train, settings.priors)  # of the labels themselves
