@@ -62,14 +62,8 @@ class Finding:
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found.
-
-    Args:
-        sources: What was audited, without where it lies.
-        rows: The faces that could be looked at, in the order of the sources.
-        summary: How many faces there are of each class and split.
-        left_out: Rows that no source gave, by reason.
-    """
+    """What an audit found: of which sources, without where they lie; the faces that could be looked
+    at, in their order; and rows that no source gave, by reason."""
 
     sources: tuple[str, ...]
     tasks: tuple[Task, ...]

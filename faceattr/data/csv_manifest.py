@@ -83,11 +83,8 @@ def read_manifest(
     """Read a manifest: ``path``, optional ``x0,y0,x1,y1``, ``split`` and ``group``, a column per
     task, votes as columns ``task:class``. Its images are relative to it.
 
-    Args:
-        path: The file, for messages.
-        table: Its cells as text, see `read_cells`.
-        wanted: Tasks to take, as far as it has them; None for every column of class names.
-        known: Tasks that are taken for classes even where they look like numbers.
+    `wanted` are the tasks to take, as far as it has them; None takes every column of class names.
+    Those in `known` are taken for classes even where they look like numbers.
     """
     if "path" not in table.columns:
         raise ValueError(

@@ -99,12 +99,9 @@ def fit_temperature(
     """The temperature that makes one head's answers most likely: above 1 for a head that is too
     sure of itself, below 1 for one that is not sure enough, 1 where few rows know the task.
 
-    Args:
-        target: Target rows ``(n, classes)``; all-zero rows do not count. Of votes the class that
-            has most counts, as it does for the accuracy: a confidence is the chance to be right.
-        probabilities: What the head answered, ``(n, classes)``.
-        fewest: Labelled rows that it takes.
-        log_prior: Logarithms of the class shares to which the answers are put, ``(n, classes)``.
+    Targets and probabilities are ``(n, classes)``; all-zero targets do not count. Of votes the
+    class that has most counts, as it does for the accuracy: a confidence is the chance to be right.
+    `log_prior` are logarithms of the class shares to which the answers are put, ``(n, classes)``.
     """
     known = target.sum(axis=-1) > 0
     if known.sum() < fewest:
@@ -186,14 +183,9 @@ def calibrate(
 ) -> Mapping[str, Calibration]:
     """Fit a temperature per head and divide its weights by it, in place.
 
-    Whoever opens the model gets calibrated probabilities, and no answer changes.
-
-    Args:
-        model: A model of `faceattr.model.build`.
-        val: Rows that did not train it.
-        heads: Names of the heads to calibrate, None for all.
-        log_priors: By task the logarithm of the class shares of each row's source,
-            ``(n, classes)``, for heads that answer as if all classes were equally frequent.
+    Whoever opens the model gets calibrated probabilities, and no answer changes. `log_priors` are
+    the logarithms of the class shares of each row's source, ``(n, classes)``, by task, for heads
+    that answer as if all classes were equally frequent.
     """
     found = {}
     for name, answers in predict(model, val).items():

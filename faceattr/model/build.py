@@ -26,13 +26,8 @@ POOLINGS = ("max", "avg")
 
 
 def pool(output: keras.KerasTensor, pooling: str, layer: str) -> keras.KerasTensor:
-    """A feature map as one vector per crop.
-
-    Args:
-        output: What the layer puts out, ``(n, height, width, channels)``.
-        pooling: ``"max"`` or ``"avg"``.
-        layer: The layer's name, which the new layers are called after.
-    """
+    """A feature map ``(n, height, width, channels)`` as one vector per crop; `pooling` is ``"max"``
+    or ``"avg"``, `layer` the name of the layer that the new ones are called after."""
     base, owner = split_layer_name(layer)
     kind = {"max": keras.layers.GlobalMaxPooling2D, "avg": keras.layers.GlobalAveragePooling2D}
     pooled = kind[pooling](name=layer_name(base, owner, "_pooled"))(output)

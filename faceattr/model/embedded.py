@@ -55,14 +55,8 @@ def embed(
     provenance: Mapping[str, Any],
     output: str | Path | None = None,
 ) -> EmbeddedCopy:
-    """Put a copy into a model file; the file is whole or unchanged.
-
-    Args:
-        path: The model file.
-        copy: A ``.tflite`` file made of its network.
-        precision, parity, provenance: As `EmbeddedCopy` has them.
-        output: The file to write; by default the same one.
-    """
+    """Put a copy, a ``.tflite`` file made of its network, into a model file, or into `output`; the
+    file is whole or unchanged."""
     with open_archive(Path(path)) as archive:
         network = _sha256_of_network(archive)
     digest = hashlib.sha256(copy).hexdigest()

@@ -163,10 +163,6 @@ def save(
         description: What the file shall say about it.
         path: Ends in ``.keras``. An existing file is replaced only when the new one is whole.
         half: Store the weights in half precision.
-
-    Raises:
-        ValueError: The path does not end in ``.keras``, or a weight is not a finite number.
-        OSError: It cannot be written.
     """
     path = Path(path)
     if path.suffix != ".keras":
@@ -204,13 +200,8 @@ def describe_anew(path: str | Path, description: Description) -> None:
 def replace_members(
     path: str | Path, members: Mapping[str, str | bytes], output: str | Path | None = None
 ) -> None:
-    """Write a model file anew with other contents of some members; it is whole or unchanged.
-
-    Args:
-        path: A model file.
-        members: Contents by name, of members that are replaced or added.
-        output: The file to write; by default the same one.
-    """
+    """Write a model file anew, by default over itself, with other contents of some members, by
+    name; it is whole or unchanged."""
     output = Path(path if output is None else output)
     part = output.with_name(f".{output.name}.part")
     try:
@@ -328,13 +319,8 @@ def _load_network(path: Path) -> keras.Model:
 
 
 def check_heads(path: str | Path, description: Description, heads: Mapping[str, int]) -> None:
-    """Raises ValueError unless a network has the heads that its description tells.
-
-    Args:
-        path: Of the model, for the message.
-        description: What it says about itself.
-        heads: By name of the network's output, its probabilities.
-    """
+    """Raises ValueError unless a network's heads, by name the number of classes, are those that its
+    description tells; `path` is for the message."""
     told = {task.name: len(task.classes) for task in description.tasks}
     if told != heads:
         said, has = (

@@ -25,10 +25,8 @@ def class_shares(
 ) -> np.ndarray:
     """The class shares that a prior stands for, ``(classes,)``, in the head's order.
 
-    Args:
-        prior: A name among `known`, or a share above 0 for each class; they need not sum to 1.
-        known: Class shares by name, as `faceattr train --prior` keeps them in a model file.
-        classes: The head's classes in order.
+    `known` has class shares by name, as `faceattr train --prior` keeps them in a model file. Shares
+    by class are above 0 and need not sum to 1.
     """
     if isinstance(prior, str):
         if prior not in known:
@@ -69,12 +67,7 @@ def change_prior(probabilities: np.ndarray, log_prior: np.ndarray | float) -> np
 
 
 class WithPriors:
-    """A model whose answers are put to other class shares.
-
-    Args:
-        model: What answers.
-        ratios: Of `log_ratios`; other heads answer as before.
-    """
+    """A model whose answers are put to other class shares, by head the `ratios` of `log_ratios`."""
 
     def __init__(self, model: Predictor, ratios: Mapping[str, np.ndarray]) -> None:
         self._model = model

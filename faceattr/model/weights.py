@@ -15,15 +15,12 @@ def transfer(
 ) -> None:
     """Copy the weights of `source` into `target`, folding batch normalisation on the way.
 
-    Args:
-        source: A model of `build`, with or without normalisation. A backbone that its tasks share
-            goes into every backbone of `target`.
-        target: A model of `build`, with or without normalisation; one with it answers alike
-            once `measure_norms` has seen crops.
-        heads: Names of the heads to copy; None for all that both have.
+    Both are models of `build`, with or without normalisation. A backbone that the tasks of `source`
+    share goes into every backbone of `target`. A target with normalisation answers alike once
+    `measure_norms` has seen crops. `heads` are those to copy; None for all that both have.
 
-    With kernel W, scale g, offset b, mean m and variance v, the folded convolution is
-    ``W * g / sqrt(v + eps)`` with bias ``b - m * g / sqrt(v + eps)``.
+    With kernel W, scale g, offset b, mean m and variance v, the folded convolution is ``W * g /
+    sqrt(v + eps)`` with bias ``b - m * g / sqrt(v + eps)``.
     """
     norms = {layer.name: layer for layer in norms_of(target)}
     for layer in convolutions(target):
@@ -81,14 +78,11 @@ def norms_of(model: keras.Model) -> list[keras.layers.BatchNormalization]:
 
 
 def measure_norms(model: keras.Model, crops: np.ndarray, batch_size: int = 16) -> None:
-    """Give batch normalisations the statistics of `crops`; what the model answers stays.
+    """Give batch normalisations the statistics of `crops`, a few hundred RGB ``uint8`` ``(n, side,
+    side, 3)``; what the model answers stays.
 
-    A network that got its weights from one without normalisation has none yet, and would
-    answer otherwise as soon as it learns, when every batch is normalised by its own.
-
-    Args:
-        model: A model of `build` with normalisation.
-        crops: RGB ``uint8`` of shape ``(n, side, side, 3)``; a few hundred will do.
+    A network that got its weights from one without normalisation has none yet, and would answer
+    otherwise as soon as it learns, when every batch is normalised by its own.
     """
     for norm in norms_of(model):
         beta, spread = _moments(keras.Model(model.input, norm.output), crops, batch_size)

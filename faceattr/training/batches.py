@@ -255,14 +255,8 @@ class MaskedBatches(keras.utils.PyDataset):
 
 
 def stratified_interleave(shares: np.ndarray, slots: int) -> np.ndarray:
-    """Which pattern each slot gets: every pattern as evenly over the slots as can be.
-
-    Args:
-        shares: Probabilities of the patterns, ``(patterns,)``, sum 1.
-
-    Returns:
-        Numbers of patterns, ``(slots,)``.
-    """
+    """Which pattern each slot gets, ``(slots,)``: every pattern as evenly over the slots as can be;
+    `shares` are the patterns' probabilities, ``(patterns,)``, sum 1."""
     counts = np.floor(shares * slots).astype(int)
     short = slots - counts.sum()
     counts[np.argsort(counts - shares * slots, kind="stable")[:short]] += 1

@@ -211,12 +211,9 @@ def with_answers(
 ) -> LabeledDataset:
     """Rows with answers as targets where a task is unknown, and beside what is known.
 
-    Args:
-        rows: The rows.
-        answers: By task, probabilities ``(n, classes)``.
-        thresholds: By task, the least probability of the likeliest class; 0.8 where not given.
-        shares: By task, the answers' share of a known target; 0 where not given.
-        sure_of: What the thresholds are held against; the answers themselves unless given.
+    All by task: `answers` are probabilities ``(n, classes)``, `thresholds` the least probability of
+    the likeliest class (0.8 where not given), `shares` the answers' part of a known target (0 where
+    not given). The thresholds are held against `sure_of`, by default against the answers.
     """
     targets, priors, soft = dict(rows.targets), dict(rows.log_priors), set(rows.soft)
     for name in answers.keys() & targets.keys():

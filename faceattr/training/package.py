@@ -66,10 +66,8 @@ def package(
 
     Args:
         best: The network of the best epoch, in float32.
-        description: What the model file shall say about it.
         rows: ``"train"``, which tells how frequent the classes of each source are, and ``"val"``,
             of `faceattr.data.near_duplicates.mark_near_duplicates`.
-        priors: By task the class shares that its head shall take for granted.
         folder: The folder of the run, with its log.
         compare_on: Rows that only show what the old heads have lost.
     """
