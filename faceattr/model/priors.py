@@ -7,6 +7,7 @@ al. 2021): its answers can be put to any others, exactly, by one multiplication.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,19 +67,17 @@ def change_prior(probabilities: np.ndarray, log_prior: np.ndarray | float) -> np
     return (put / put.sum(axis=-1, keepdims=True)).astype("float32")
 
 
+@dataclass(frozen=True)
 class WithPriors:
     """A model whose answers are put to other class shares, by head the `ratios` of `log_ratios`."""
 
-    def __init__(self, model: Predictor, ratios: Mapping[str, np.ndarray]) -> None:
-        self._model = model
-        self._ratios = ratios
+    model: Predictor
+    ratios: Mapping[str, np.ndarray]
 
     def predict_on_batch(self, crops: np.ndarray) -> dict[str, Any]:
         """Probabilities ``(n, classes)`` by task name."""
-        answers = self._model.predict_on_batch(crops)
+        answers = self.model.predict_on_batch(crops)
         return {
-            name: change_prior(np.asarray(rows), self._ratios[name])
-            if name in self._ratios
-            else rows
+            name: change_prior(np.asarray(rows), self.ratios[name]) if name in self.ratios else rows
             for name, rows in answers.items()
         }

@@ -18,7 +18,7 @@ from faceattr.training.config import Settings, TaskSampling
 from faceattr.training.devices import own_share, rows_of_share
 
 if TYPE_CHECKING:
-    from faceattr.training.feature_cache import CachedAugmentations
+    from faceattr.training.feature_cache import Features
 
 FEWEST_STEPS = 20  # of an epoch
 
@@ -195,7 +195,7 @@ class MaskedBatches(keras.utils.PyDataset):
         seed: Sequence[int] = (),
         epoch: int = 0,
         steps: int | None = None,
-        features: CachedAugmentations | None = None,
+        features: Features | None = None,
     ) -> None:
         super().__init__()
         self._rows, self._size, self._settings = rows, size, settings

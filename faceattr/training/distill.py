@@ -117,7 +117,8 @@ def distilled(
     doubted = {name: beliefs[name] < least for name, least in how.doubts.items() if name in beliefs}
     if sheet and any(of.any() for of in doubted.values()):
         _draw_doubted(rows, answers, beliefs, doubted, tasks, sheet)
-    believed = without_labels(rows, doubted)
+    unknown = {name: rows.targets[name] * ~of[:, None] for name, of in doubted.items()}
+    believed = replace(rows, targets={**rows.targets, **unknown})
     taught = with_answers(believed, soft, how.thresholds, how.shares, sure_of=answers)
     return taught, [*_doubts(rows, taught, doubted), *_lines(believed, taught, soft)]
 
@@ -132,12 +133,6 @@ def _beliefs(rows: LabeledDataset, answers: Mapping[str, np.ndarray]) -> dict[st
         given = np.take_along_axis(answer, target.argmax(axis=1)[:, None], axis=1)[:, 0]
         found[name] = np.where(mask(target) > 0, given, 1)
     return found
-
-
-def without_labels(rows: LabeledDataset, which: Mapping[str, np.ndarray]) -> LabeledDataset:
-    """Rows that no longer know a task where `which`, by task ``bool`` ``(n,)``, says so."""
-    unknown = {name: rows.targets[name] * ~of[:, None] for name, of in which.items()}
-    return replace(rows, targets={**rows.targets, **unknown})
 
 
 def _draw_doubted(
