@@ -25,9 +25,9 @@ from faceattr.evaluation.report import SCORES
 from faceattr.files import atomic_write
 from faceattr.model.file import rename_keys, to_jsonable
 from faceattr.progress import Progress
-from faceattr.training.callbacks import WeightAverage
 from faceattr.training.config import FROZEN, OLD_NAMES, Phase, Settings
 from faceattr.training.feature_cache import trainable_in
+from faceattr.training.optimizers import WeightAverage
 
 Variables = Sequence[keras.Variable]
 CHECKED_EVERY = 10  # steps between two looks at whether the loss is still a number

@@ -338,7 +338,7 @@ class Settings:
         combine: How the losses of a joint step become one, see `faceattr.training.losses`.
         auxiliary: Losses of tasks read at earlier layers as well, while training.
         sharing_strength: How strongly soft sharing draws the backbones together after every step:
-            0 (independent) to inf (equal), see `faceattr.training.callbacks.proximal_step`.
+            0 (independent) to inf (equal), see `faceattr.training.optimizers.proximal_step`.
         augment_repeats: Augmented copies of each face whose features are kept while what lies
             below them does not learn; 0 computes every crop anew.
         seed: Decides order, augmentation, dropout and the start of the network.

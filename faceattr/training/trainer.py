@@ -17,14 +17,20 @@ from faceattr.evaluation.metrics import score_model
 from faceattr.progress import SILENT, Progress
 from faceattr.tasks import Task
 from faceattr.training.batches import MaskedBatches, is_by_source, steps_per_epoch, wanted_shares
-from faceattr.training.callbacks import SoftSharing, corresponding_variables
 from faceattr.training.checkpoint import Checkpoints, EpochCheckpoint
 from faceattr.training.config import NATURAL, UNIFORM, Network, Phase, Settings, TaskSampling
 from faceattr.training.devices import batches_are_shared, check_batch_size
 from faceattr.training.feature_cache import CachedPhase, FeatureCache, hash_of
 from faceattr.training.losses import WeightedSum, combination_for, compiled, with_auxiliary
 from faceattr.training.network import seed_salt
-from faceattr.training.optimizers import check_branches, learning_rates, make_optimizer, unfreeze
+from faceattr.training.optimizers import (
+    SoftSharing,
+    check_branches,
+    corresponding_variables,
+    learning_rates,
+    make_optimizer,
+    unfreeze,
+)
 
 Callbacks = Sequence[keras.callbacks.Callback]
 
