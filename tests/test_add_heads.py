@@ -7,10 +7,10 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import shaded, toy_network
+from conftest import interrupt, only_scores, shaded, toy_network
 
 from faceattr import cli
-from faceattr.evaluation.report import SCORES, write_report
+from faceattr.evaluation.report import write_report
 from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
 from faceattr.model.file import Description
@@ -34,11 +34,6 @@ def toy(monkeypatch):
 
     monkeypatch.setattr(network_module, "build", build)
     monkeypatch.setattr("faceattr.training.package.write_report", only_scores)
-
-
-def only_scores(findings, folder):
-    """What tells a finished run, without the pictures and pages of a report."""
-    (folder / SCORES).write_text("{}")
 
 
 @pytest.fixture(params=[True, False], ids=["half", "float32"])
@@ -168,10 +163,6 @@ def test_a_kept_run_resumes(data, monkeypatch):
         patch.setattr("faceattr.training.train.package", interrupt)
         assert add(data, "--distill", "old") == 130
     assert add(data, "--distill", "old", "--resume") == 0
-
-
-def interrupt(*args, **kwargs):
-    raise KeyboardInterrupt
 
 
 def test_the_whole_backbone_cannot_go_on_under_old_heads(old, data, capsys):

@@ -12,13 +12,13 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import shaded, toy_network
+from conftest import interrupt, only_scores, shaded, toy_network
 
 import faceattr
 from faceattr import cli
 from faceattr.cli.train import network_of
 from faceattr.data.dataset import LabeledDataset
-from faceattr.evaluation.report import SCORES, write_report
+from faceattr.evaluation.report import write_report
 from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
 from faceattr.model.build import build
@@ -64,18 +64,9 @@ def toy(monkeypatch):
     monkeypatch.setattr("faceattr.training.package.write_report", only_scores)
 
 
-def only_scores(findings, folder):
-    """What tells a finished run, without the pictures and pages of a report."""
-    (folder / SCORES).write_text("{}")
-
-
 @pytest.fixture
 def whole_report(toy, monkeypatch):
     monkeypatch.setattr("faceattr.training.package.write_report", write_report)
-
-
-def interrupt(*args, **kwargs):
-    raise KeyboardInterrupt
 
 
 def train(data, *options, sources=None):
