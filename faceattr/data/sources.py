@@ -23,7 +23,7 @@ from faceattr.detection.base import Detector
 from faceattr.images.crop import CropRule
 from faceattr.model import hub
 from faceattr.progress import SILENT, Progress
-from faceattr.tasks import EXPRESSION, KNOWN_TASKS
+from faceattr.tasks import EXPRESSION, KNOWN_TASKS, refuse_unknown
 
 MANIFEST = "manifest.csv"
 SOURCE = "source"  # a column for reports: which source a face came from
@@ -65,11 +65,7 @@ class ReadingConfig:
     def finder(self, rule: CropRule, specs: Sequence[str]) -> FaceFinder:
         """What finds and crops the faces of these sources."""
         there = dict.fromkeys(names_of(specs))
-        if strangers := sorted(set(self.find_faces_in or ()) - set(there)):
-            raise ValueError(
-                f"There is no source {', '.join(strangers)} to find faces in. "
-                f"The sources are {', '.join(there)}."
-            )
+        refuse_unknown("source", self.find_faces_in or (), there, "to find faces in")
         cache = Path(self.cache) if self.cache else None
         return FaceFinder(rule, self.detector, cache, self.find_faces_in)
 

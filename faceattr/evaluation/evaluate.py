@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 from faceattr import __version__
 from faceattr.compatibility import renamed_arguments
@@ -114,17 +114,7 @@ def evaluate(
         write_report(evaluation, Path(output))
         if worse:
             write_json(worse.accuracy, Path(output, ROBUSTNESS))
-        about = {  # which model file was scored on which rows, for somebody who repeats it
-            "faceattr": __version__,
-            "date": datetime.date.today().isoformat(),
-            "model": {"file": path.name, "sha256": runtime.sha256_of(path)},
-            "sources": names,
-            "split": chosen,
-            "flip": flip,
-            "tta": tta,
-            "rows": {"count": len(rows), "sha256": rows.sha256()},
-            "engine": answered_by,
-        }
+        about = _provenance(evaluation, path, flip, tta) | {"engine": answered_by}
         write_json(about, Path(output, ABOUT))
     return evaluation.scores
 
@@ -142,6 +132,20 @@ def _read_rows(
     if train is None:
         return rows
     return mark_near_duplicates(rows, read_dataset(train, manifest.tasks, *where)[0])
+
+
+def _provenance(evaluation: Evaluation, model: Path, flip: bool, tta: int) -> dict[str, Any]:
+    """Which model file was scored on which rows, for somebody who repeats it."""
+    return {
+        "faceattr": __version__,
+        "date": datetime.date.today().isoformat(),
+        "model": {"file": evaluation.model, "sha256": runtime.sha256_of(model)},
+        "sources": evaluation.sources,
+        "split": evaluation.split,
+        "flip": flip,
+        "tta": tta,
+        "rows": {"count": len(evaluation.rows), "sha256": evaluation.rows.sha256()},
+    }
 
 
 def _scored(split: str, rows: LabeledDataset, whole: Manifest) -> str:

@@ -20,7 +20,7 @@ from faceattr.model.vgg16 import (
     start_near_identity,
     vgg16,
 )
-from faceattr.tasks import Task
+from faceattr.tasks import Task, refuse_unknown
 
 POOLINGS = ("max", "avg")
 
@@ -166,11 +166,7 @@ def _check(tasks, backbone, sharing, feature_layers, weights, pooling) -> None:
         if given not in known:
             raise ValueError(f"{what} is one of {', '.join(known)}. Received: {given!r}")
     names = [task.name for task in tasks]
-    if strangers := sorted(set(feature_layers) - set(names)):
-        raise ValueError(
-            f"There is no task {', '.join(strangers)} to read a feature layer. "
-            f"The tasks are {', '.join(names)}."
-        )
+    refuse_unknown("task", feature_layers, names, "to read a feature layer")
     check_layers(feature_layers.values())
     if weights is not None and BACKBONES[backbone] != 1:
         raise ValueError(f"{backbone} starts from nothing (weights None). Received: {weights}")

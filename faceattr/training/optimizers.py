@@ -12,6 +12,7 @@ import keras
 from keras import ops
 
 from faceattr.model.vgg16 import LAYERS, convolutions, split_layer_name
+from faceattr.tasks import refuse_unknown
 from faceattr.training.config import Phase
 
 BACKBONE = "backbone"
@@ -37,11 +38,7 @@ def unfreeze(network: keras.Model, phase: Phase) -> None:
 
 
 def _check(network: keras.Model, first: str | None, heads: Collection[str] | None) -> None:
-    if strangers := sorted(set(heads or ()) - set(network.output)):
-        raise ValueError(
-            f"There is no head {', '.join(strangers)} to train. "
-            f"The heads are {', '.join(network.output)}."
-        )
+    refuse_unknown("head", heads or (), network.output, "to train")
     names = sorted({split_layer_name(layer.name)[0] for layer in convolutions(network)})
     if first not in (None, BACKBONE, *names):
         raise ValueError(

@@ -15,7 +15,7 @@ from faceattr.data.dataset import LabeledDataset, add_log_priors, mask, smooth_l
 from faceattr.data.manifest import Example
 from faceattr.evaluation.metrics import score_model
 from faceattr.progress import SILENT, Progress
-from faceattr.tasks import Task
+from faceattr.tasks import Task, refuse_unknown
 from faceattr.training.batches import MaskedBatches, is_by_source, steps_per_epoch, wanted_shares
 from faceattr.training.checkpoint import Checkpoints, EpochCheckpoint
 from faceattr.training.config import NATURAL, UNIFORM, Network, Phase, Settings, TaskSampling
@@ -52,14 +52,10 @@ def check(model: keras.Model, settings: Settings, examples: Sequence[Example] = 
         check_branches(trainee, phase.branch_rates)
         unfreeze(trainee, phase)
     heads = list(model.output)
-    for what, by_task in (("weigh", settings.loss_weights), ("give a prior", settings.priors)):
-        if strangers := sorted(set(by_task) - set(heads)):
-            raise ValueError(
-                f"There is no task {', '.join(strangers)} to {what}. "
-                f"The tasks are {', '.join(heads)}."
-            )
+    refuse_unknown("task", settings.loss_weights, heads, "to weigh")
+    refuse_unknown("task", settings.priors, heads, "to give a prior")
     # What has no split yet trains, or some of it does.
-    sources = {example.source for example in examples if example.split in ("train", "")}
+    sources = sorted({one.source for one in examples if one.split in ("train", "")})
     sampling, known = settings.task_sampling, {name for one in examples for name in one.labels}
     tasks = [name for name in heads if name in known] or heads
     if is_by_source(sampling, tasks, sources) and settings.schedule == "alternating":
@@ -67,16 +63,12 @@ def check(model: keras.Model, settings: Settings, examples: Sequence[Example] = 
             "--schedule alternating gives every step to one task, so its --mix is by task. "
             f"Received shares of sources: {dict(sampling.shares or {})}"
         )
-    for what in ("source_smoothing", "source_weights"):
-        if strangers := sorted(set(getattr(settings, what)) - sources):
-            raise ValueError(
-                f"There is no source {', '.join(strangers)} for {what}. "
-                f"The sources are {', '.join(sorted(sources))}."
-            )
+    refuse_unknown("source", settings.source_smoothing, sources, "for source_smoothing")
+    refuse_unknown("source", settings.source_weights, sources, "for source_weights")
     named = {prior for prior in settings.priors.values() if isinstance(prior, str)}
-    if strangers := sorted(named - {UNIFORM, NATURAL} - sources):
+    if strangers := sorted(named - {UNIFORM, NATURAL, *sources}):
         raise ValueError(
-            f"A prior is {UNIFORM}, {NATURAL}, the name of a source ({', '.join(sorted(sources))}) "
+            f"A prior is {UNIFORM}, {NATURAL}, the name of a source ({', '.join(sources)}) "
             f"or shares by class. Received: {', '.join(strangers)}"
         )
 
