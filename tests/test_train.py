@@ -65,6 +65,12 @@ def toy(monkeypatch):
 
 
 @pytest.fixture
+def untrained(toy, monkeypatch):
+    """Runs without their epochs: what a test is about lies before or behind them."""
+    monkeypatch.setattr("faceattr.training.train.fit", lambda *given, **how: None)
+
+
+@pytest.fixture
 def whole_report(toy, monkeypatch):
     monkeypatch.setattr("faceattr.training.package.write_report", write_report)
 
@@ -98,7 +104,7 @@ def test_disjoint_sets_make_one_self_describing_model(data, whole_report, capsys
     assert made == kept | pictures | {"report.html", "card.md", "mistakes.csv"}
 
 
-def test_evaluate_scores_a_file_and_writes_what_it_found(data, toy, capsys):
+def test_evaluate_scores_a_file_and_writes_what_it_found(data, untrained, capsys):
     train(data, "--epochs", "frozen=1,finetune=0")
     capsys.readouterr()
     places = f"{data / 'my.keras'} {data / 'tints.csv'} --cache {data / 'cache'}".split()
@@ -190,7 +196,7 @@ def test_a_class_without_a_training_row_stops_before_training(data, toy, capsys)
     assert "no training row of female" in capsys.readouterr().err
 
 
-def test_nothing_that_is_there_is_overwritten_unless_asked(data, toy, capsys):
+def test_nothing_that_is_there_is_overwritten_unless_asked(data, untrained, capsys):
     (data / "my.keras").write_text("precious")
     assert train(data) == 2
     assert "exists already" in capsys.readouterr().err
@@ -316,29 +322,18 @@ def test_half_precision_is_used_where_every_gpu_has_it(backend, gpus, dtype, mon
     assert devices.fastest_dtype() == dtype
 
 
-def test_a_run_stopped_in_its_first_epoch_is_not_taken_for_finished(data, toy, monkeypatch):
-    train(data, "--epochs", "frozen=1,finetune=0")
-    with monkeypatch.context() as patch:
-        patch.setattr("faceattr.training.trainer.score_model", interrupt)
-        assert train(data, "--epochs", "frozen=1,finetune=0", "--overwrite") == 130
-    assert train(data, "--epochs", "frozen=1,finetune=0", "--resume") == 0
-
-
-def test_a_resumed_run_has_the_same_network(data, toy, monkeypatch, capsys):
+def test_a_run_goes_on_with_its_own_network_and_a_whole_checkpoint_alone(
+    data, toy, monkeypatch, capsys
+):
+    few = ["--epochs", "frozen=1,finetune=0"]
     with monkeypatch.context() as patch:
         patch.setattr("faceattr.training.train.package", interrupt)
-        assert train(data, "--epochs", "frozen=1,finetune=0") == 130
-    assert train(data, "--epochs", "frozen=1,finetune=0", "--resume", "--pooling", "avg") == 2
+        assert train(data, *few) == 130
+    assert train(data, *few, "--resume", "--pooling", "avg") == 2
     assert "another network" in capsys.readouterr().err
-
-
-def test_a_damaged_checkpoint_is_told(data, toy, monkeypatch, capsys):
-    with monkeypatch.context() as patch:
-        patch.setattr("faceattr.training.train.package", interrupt)
-        train(data, "--epochs", "frozen=1,finetune=0")
     checkpoint = data / "my.training/checkpoint.npz"
     checkpoint.write_bytes(checkpoint.read_bytes()[:500])
-    assert train(data, "--epochs", "frozen=1,finetune=0", "--resume") == 2
+    assert train(data, *few, "--resume") == 2
     assert "is damaged" in capsys.readouterr().err
 
 
@@ -352,7 +347,7 @@ def test_validation_pictures_that_cannot_be_read_stop_before_training(data, toy,
     assert "no usable validation row" in capsys.readouterr().err
 
 
-def test_copies_are_told_and_sit_on_one_side(data, toy, capsys):
+def test_copies_are_told_and_sit_on_one_side(data, untrained, capsys):
     copy = data / "shades/dark/0.png"
     for name in ("dark/copy1.png", "dark/copy2.png", "dark/copy3.png", "light/copy4.png"):
         (data / "shades" / name).write_bytes(copy.read_bytes())
@@ -403,7 +398,7 @@ def test_norms_are_measured_on_training_rows_alone(monkeypatch):
     assert measured[0][:, 0, 0, 0].tolist() == [7, 2, 5]
 
 
-def test_near_duplicates_of_val_leave_train_on_request(data, toy, capsys):
+def test_near_duplicates_of_val_leave_train_on_request(data, untrained, capsys):
     for i in range(3):  # faces of train again in val, saved otherwise
         picture = cv2.imread(str(data / f"tint{i}.png"))
         cv2.imwrite(str(data / f"again{i}.png"), picture[:, ::-1])
@@ -469,9 +464,12 @@ def test_overwriting_keeps_the_finished_run_until_there_is_a_new_model(data, toy
     folder = data / "my.training"
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     model = (data / "my.keras").read_bytes()
-    with monkeypatch.context() as patch:
-        patch.setattr("faceattr.training.train.package", interrupt)
-        assert train(data, *few, "--overwrite", "--seed", "5") == 130
+    # A run that was stopped in its first epoch, and one before its file was written.
+    stops = {"trainer.score_model": "--overwrite", "train.package": "--resume"}
+    for stop, option in stops.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(f"faceattr.training.{stop}", interrupt)
+            assert train(data, *few, option, "--seed", "5") == 130
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert (data / "my.keras").read_bytes() == model
     assert train(data, *few, "--seed", "5") == 2
@@ -481,7 +479,7 @@ def test_overwriting_keeps_the_finished_run_until_there_is_a_new_model(data, toy
     assert not (data / "my.new.training").exists()
 
 
-def test_a_prior_is_set_anew_without_training(data, toy, capsys):
+def test_a_prior_is_set_anew_without_training(data, untrained, capsys):
     few = ["--epochs", "frozen=1,finetune=0", "--prior", "tint=uniform"]
     assert train(data, *few) == 0
     even, about = model_file.load(data / "my.keras")
