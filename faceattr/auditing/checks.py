@@ -215,35 +215,22 @@ def copies(alike: NearDuplicates) -> list[Finding]:
     A face that is in another split pixel for pixel is not counted again as a near copy.
     """
     splits = [example.split for example in alike.rows.examples]
-    found: dict[tuple[int, bool], tuple[int, float]] = {}
-    for rows in alike.same():
-        _note(found, rows, rows, 1.0, splits)
+    pairs = [(rows, rows, 1.0) for rows in alike.same()]
     for ours, theirs, similarity in alike.near:
-        _note(found, ours, theirs, similarity, splits)
-        _note(found, theirs, ours, similarity, splits)
+        pairs += [(ours, theirs, similarity), (theirs, ours, similarity)]
+    found: dict[tuple[int, bool], tuple[int, float]] = {}
+    for rows, others, similarity in pairs:
+        firsts = {splits[row]: row for row in reversed(others)}
+        for row in rows:
+            earlier = SPLITS[: SPLITS.index(splits[row])] if splits[row] else ()
+            if before := [firsts[split] for split in earlier if split in firsts]:
+                found.setdefault((row, True), (before[0], similarity))
+            if firsts.get(splits[row], row) < row:
+                found.setdefault((row, False), (firsts[splits[row]], similarity))
     return [
         _copy(alike, row, other, similarity, across)
         for (row, across), (other, similarity) in sorted(found.items())
     ]
-
-
-def _note(
-    found: dict[tuple[int, bool], tuple[int, float]],
-    rows: Sequence[int],
-    others: Sequence[int],
-    similarity: float,
-    splits: Sequence[str],
-) -> None:
-    """Note for each row the first of the others that comes before it, unless it has one."""
-    firsts = {splits[row]: row for row in reversed(others)}
-    for row in rows:
-        split = splits[row]
-        earlier = SPLITS[: SPLITS.index(split)] if split else ()
-        before = [firsts[name] for name in earlier if name in firsts]
-        if before:
-            found.setdefault((row, True), (before[0], similarity))
-        if firsts.get(split, row) < row:
-            found.setdefault((row, False), (firsts[split], similarity))
 
 
 def _copy(alike: NearDuplicates, row: int, other: int, similarity: float, across: bool) -> Finding:

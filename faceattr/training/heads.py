@@ -182,10 +182,14 @@ def _scores(
     for key in ("half_precision", "forgetting"):
         if key in scores:
             found[key] = _renamed(scores[key], heads)
-    by_size = {int(side): _renamed(of, heads) for side, of in scores.get("by_size", {}).items()}
+    by_size = _by_size(scores, heads)
     if any(by_size.values()):
         found |= {"by_size": by_size, "min_face": smallest_face(by_size)}
     return found
+
+
+def _by_size(scores: Mapping[str, Any], heads: NewNames) -> dict[int, dict[str, float]]:
+    return {int(side): _renamed(of, heads) for side, of in scores.get("by_size", {}).items()}
 
 
 @dataclass(frozen=True)
@@ -354,11 +358,7 @@ class ExistingHeads:
         """What was found of the new model, and the old scores of heads that answer as before."""
         before = self.description.scores
         merged = {**{name: before[name] for name in unchanged if name in before}, **found}
-        old = {
-            int(side): {name: value for name, value in of.items() if name in unchanged}
-            for side, of in before.get("by_size", {}).items()
-        }
-        new = found["by_size"]
+        old, new = _by_size(before, {name: name for name in unchanged}), found["by_size"]
         by_size = {side: old[side] | new[side] for side in new if old.get(side)} or new
         return {**merged, "by_size": by_size, "min_face": smallest_face(by_size)}
 
