@@ -105,9 +105,14 @@ def _crop(example: Example, rule: CropRule) -> np.ndarray | str:
         return OUTSIDE
 
 
+def is_known(target: np.ndarray) -> np.ndarray:
+    """Which target rows know their task, ``bool`` ``(n,)``: those that are not all-zero."""
+    return target.sum(axis=-1) > 0
+
+
 def mask(target: np.ndarray) -> np.ndarray:
-    """1 for target rows that know their task and 0 for all-zero ones, ``float32`` ``(n,)``."""
-    return (target.sum(axis=-1) > 0).astype("float32")
+    """1 for target rows that know their task and 0 for the others, ``float32`` ``(n,)``."""
+    return is_known(target).astype("float32")
 
 
 def class_weights(target: np.ndarray) -> np.ndarray:
@@ -231,7 +236,7 @@ class LabeledDataset:
     @property
     def known(self) -> np.ndarray:
         """Which task each row knows, ``bool`` of shape ``(n, tasks)``."""
-        return np.stack([mask(target) > 0 for target in self.targets.values()], axis=1)
+        return np.stack([is_known(target) for target in self.targets.values()], axis=1)
 
     @property
     def sources(self) -> np.ndarray:
@@ -272,7 +277,7 @@ class LabeledDataset:
 
     def only(self, task: str) -> LabeledDataset:
         """The rows that know a task, with its targets alone."""
-        known = self.take(np.flatnonzero(mask(self.targets[task])))
+        known = self.take(np.flatnonzero(is_known(self.targets[task])))
         priors = {name: of for name, of in known.log_priors.items() if name == task}
         return replace(known, targets={task: known.targets[task]}, log_priors=priors)
 
@@ -382,6 +387,6 @@ def summarize(parts: Mapping[str, LabeledDataset], tasks: Iterable[Task]) -> Dat
     for task, (split, part) in itertools.product(tasks, parts.items()):
         target = part.targets[task.name]
         counts = dict(zip(task.classes, target.sum(axis=0).tolist(), strict=True))
-        known.setdefault(task.name, {})[split] = int(mask(target).sum())
+        known.setdefault(task.name, {})[split] = int(is_known(target).sum())
         classes.setdefault(task.name, {})[split] = counts
     return DatasetSummary({split: len(part) for split, part in parts.items()}, known, classes)

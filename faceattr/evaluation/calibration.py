@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from faceattr.data.dataset import LabeledDataset, mask
+from faceattr.data.dataset import LabeledDataset, is_known
 from faceattr.data.near_duplicates import NEAR_DUPLICATE, NOT_IN_TRAIN
 from faceattr.evaluation.metrics import (
     Interval,
@@ -103,7 +103,7 @@ def fit_temperature(
     class that has most counts, as it does for the accuracy: a confidence is the chance to be right.
     `log_prior` are logarithms of the class shares to which the answers are put, ``(n, classes)``.
     """
-    known = target.sum(axis=-1) > 0
+    known = is_known(target)
     if known.sum() < fewest:
         return 1.0
     truth = target[known].argmax(axis=-1)
@@ -134,7 +134,7 @@ def cross_calibrated(
     """Of the labelled rows, each half calibrated with the temperature of the other half, whether
     each answer was right, ``bool``, and its confidence, ``(labelled rows,)`` both.
     """
-    known = target.sum(axis=-1) > 0
+    known = is_known(target)
     target, probabilities = target[known], probabilities[known]
     priors = np.zeros(target.shape) if log_prior is None else log_prior[known]
     answers = np.empty_like(probabilities, "float32")
@@ -219,8 +219,8 @@ def unseen(rows: LabeledDataset) -> LabeledDataset:
     where = [example.metadata[NEAR_DUPLICATE] for example in rows.examples]
     is_new = np.array(where, object) == NOT_IN_TRAIN
     targets = {
-        name: target * is_new[:, None] if mask(target[is_new]).sum() >= FEWEST else target
+        name: target * is_new[:, None] if is_known(target[is_new]).sum() >= FEWEST else target
         for name, target in rows.targets.items()
     }
-    kept = np.any([mask(target) for target in targets.values()], axis=0)
+    kept = np.any([is_known(target) for target in targets.values()], axis=0)
     return replace(rows, targets=targets).take(np.flatnonzero(kept))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from faceattr.data.dataset import LabeledDataset, mask
+from faceattr.data.dataset import LabeledDataset, is_known
 from faceattr.evaluation.calibration import apply_temperature
 from faceattr.evaluation.metrics import predict
 from faceattr.images.crop import CropRule
@@ -131,7 +131,7 @@ def _beliefs(rows: LabeledDataset, answers: Mapping[str, np.ndarray]) -> dict[st
         if name in rows.log_priors:
             answer = change_prior(answer, rows.log_priors[name])
         given = np.take_along_axis(answer, target.argmax(axis=1)[:, None], axis=1)[:, 0]
-        found[name] = np.where(mask(target) > 0, given, 1)
+        found[name] = np.where(is_known(target), given, 1)
     return found
 
 
@@ -163,8 +163,8 @@ def _doubts(
     before: LabeledDataset, after: LabeledDataset, doubted: Mapping[str, np.ndarray]
 ) -> Iterator[str]:
     for name, rows in doubted.items():
-        known = mask(before.targets[name]) > 0
-        again = int((mask(after.targets[name])[rows] > 0).sum())
+        known = is_known(before.targets[name])
+        again = int(is_known(after.targets[name])[rows].sum())
         shares = ", ".join(
             f"{source} {rows[known & (before.sources == source)].mean():.1%}"
             for source in np.unique(before.sources[known])
@@ -213,7 +213,7 @@ def with_answers(
     targets, priors, soft = dict(rows.targets), dict(rows.log_priors), set(rows.soft)
     for name in answers.keys() & targets.keys():
         target, answer = targets[name], answers[name]
-        known = mask(target)[:, None] > 0
+        known = is_known(target)[:, None]
         share, beside = shares.get(name, 0.0), answer
         if name in rows.log_priors:
             beside = change_prior(answer, rows.log_priors[name])
@@ -232,6 +232,6 @@ def _lines(
 ) -> Iterator[str]:
     for name in before.targets:
         if name in answered:
-            unknown = mask(before.targets[name]) == 0
-            got = int((mask(after.targets[name])[unknown] > 0).sum())
+            unknown = ~is_known(before.targets[name])
+            got = int(is_known(after.targets[name])[unknown].sum())
             yield f"teacher: {name}: {got:,} of {int(unknown.sum()):,} unlabelled faces"

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from faceattr.compatibility import renamed_arguments
-from faceattr.data.dataset import LabeledDataset, mask
+from faceattr.data.dataset import LabeledDataset, is_known
 from faceattr.evaluation.calibration import set_prior
 from faceattr.evaluation.metrics import Interval, predict, wilson
 from faceattr.evaluation.robustness import smallest_face
@@ -246,7 +246,7 @@ def compare_heads(
 
 
 def _change(task: Task, target: np.ndarray, old: np.ndarray, new: np.ndarray) -> Change:
-    known, truth = mask(target) > 0, target.argmax(axis=1)
+    known, truth = is_known(target), target.argmax(axis=1)
     was, is_now = ((answers.argmax(axis=1) == truth)[known] for answers in (old, new))
     n = int(known.sum())
     return Change(

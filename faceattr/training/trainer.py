@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from faceattr.data.dataset import LabeledDataset, add_log_priors, mask, smooth_labels
+from faceattr.data.dataset import LabeledDataset, add_log_priors, is_known, smooth_labels
 from faceattr.data.manifest import Example
 from faceattr.evaluation.metrics import score_model
 from faceattr.progress import SILENT, Progress
@@ -288,7 +288,7 @@ class Alternating:
         names = [name for name, target in targets.items() if target.any()]
         names = [name for name in names if network.get_layer(name).trainable]
         self._rows = {name: inputs.train.only(name) for name in names}
-        known = np.stack([mask(targets[name]) > 0 for name in names], axis=1)
+        known = np.stack([is_known(targets[name]) for name in names], axis=1)
         shares = wanted_shares(inputs.settings.task_sampling, names, known)
         steps = [max(1, round(share * inputs.steps)) for share in shares]
         self._steps = dict(zip(names, steps, strict=True))
