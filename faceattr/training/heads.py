@@ -66,32 +66,43 @@ def edit_heads(
     refuse_existing(output, overwrite=overwrite)
     about, priors = model_file.describe(path), priors or {}
     tasks = _edited(about.tasks, remove, rename, rename_classes)
-    heads = {old: task.name for old, task in tasks.items()}
-    old_classes = {task.name: task.classes for task in about.tasks}
-    classes = {
-        old: dict(zip(old_classes[old], task.classes, strict=True)) for old, task in tasks.items()
-    }
     network = model_file.load(path)[0]
     for name, ratio in log_ratios(about, priors).items():
         set_prior(network, name, ratio)
+    network = _with_heads(network, {old: task.name for old, task in tasks.items()})
+    edit = {"removed": list(remove), "renamed": rename, "classes": rename_classes}
+    edit |= {"file": Path(path).name, "sha256": runtime.sha256_of(path)}
+    edited = _described(about, tasks, priors, edit)
+    model_file.save(network, edited, output, half=model_file.is_stored_in_half(path))
+    return edited
+
+
+def _described(
+    about: Description,
+    tasks: Mapping[str, Task],
+    priors: Mapping[str, Prior],
+    edit: Mapping[str, Any],
+) -> Description:
+    """What the new file says about itself; `tasks` are those that are left, by their old names."""
+    heads = {old: task.name for old, task in tasks.items()}
+    classes = {
+        task.name: dict(zip(task.classes, tasks[task.name].classes, strict=True))
+        for task in about.tasks
+        if task.name in tasks
+    }
     built = dict(about.network)
     if "feature_layers" in built:
         built["feature_layers"] = _renamed(built["feature_layers"], heads)
-    edit = {"removed": list(remove), "renamed": rename, "classes": rename_classes}
-    edit |= {"file": Path(path).name, "sha256": runtime.sha256_of(path)}
     told = _told_priors(about.provenance, priors, heads, classes)
     # Scores of heads whose answers have changed are no longer theirs.
     scored = {old: new for old, new in heads.items() if old not in priors}
-    edited = replace(
+    return replace(
         about,
         tasks=tuple(tasks.values()),
         network=built,
         scores=_scores(about.scores, scored, classes),
         provenance={**about.provenance, **told, "heads_edited": edit},
     )
-    network = _with_heads(network, heads)
-    model_file.save(network, edited, output, half=model_file.is_stored_in_half(path))
-    return edited
 
 
 def _edited(

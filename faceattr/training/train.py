@@ -51,7 +51,6 @@ from faceattr.training.package import TrainingResult, check_priors, package
 from faceattr.training.trainer import check, fit
 
 DOUBTED = "doubted.png"  # the labels that a teacher does not believe
-IN_VAIN = "note: --distill old does nothing: the backbone is frozen, --epochs finetune=N opens it"
 NEW = ".new.training"  # a run that replaces a finished one, until it is finished itself
 
 
@@ -116,9 +115,7 @@ def train(
     with on_all_devices(progress):
         plan = _plan(as_paths(sources), network or Network(), settings, new_heads, config)
         if distillation:
-            distillation.check(plan.heads, plan.finder.rule)
-            if distillation.old_heads and not any(p.unfreeze_from for p in plan.settings.phases):
-                progress.show(IN_VAIN)
+            _check_distillation(distillation, plan, progress)
         found = unite(plan.labelled, plan.known, plan.finder, progress)
         manifest = replace(found, notes=plan.notes)
         rows = _read_rows(manifest, plan, drop_near_duplicates, progress)
@@ -207,6 +204,14 @@ def _plan(
             class_shares(prior, {}, task.classes)
     sources = (specs, compared, labelled, notes, known, label_map, finder)
     return _Plan(network, settings, heads, model, old, *sources)
+
+
+def _check_distillation(distillation: Distillation, plan: _Plan, progress: Progress) -> None:
+    distillation.check(plan.heads, plan.finder.rule)
+    if distillation.old_heads and not any(phase.unfreeze_from for phase in plan.settings.phases):
+        progress.show(
+            "note: --distill old does nothing: the backbone is frozen, --epochs finetune=N opens it"
+        )
 
 
 def _folder_of_run(output: Path, *, resume: bool, overwrite: bool) -> Path:
