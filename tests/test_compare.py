@@ -201,7 +201,8 @@ def test_few_rows_are_said_to_leave_much_open():
 
 def test_the_command_reads_recipes_and_prints_a_table(sets, tmp_path, monkeypatch, capsys):
     run_here = "faceattr.training.compare.train_in_subprocess"
-    monkeypatch.setattr(run_here, lambda run, begin: train_once(run))
+    perform = {None: train_once, "shade": untrained, "tint": untrained}
+    monkeypatch.setattr(run_here, lambda run, begin: perform[run.alone](run))
     (tmp_path / "configs.toml").write_text(
         'epochs = "frozen=1,finetune=0"\nbatch-size = 8\n'
         'copies = 0\n[by-turns]\nschedule = "alternating"\n'

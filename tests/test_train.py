@@ -215,12 +215,13 @@ def test_a_place_that_cannot_be_written_is_told_before_any_work(data, capsys):
 
 def test_training_starts_from_the_backbone_of_a_model_and_takes_over_its_equal_heads(tmp_path):
     keras.utils.set_random_seed(0)
-    source = build([GENDER], weights=None)
+    slim = {"backbone": "vgg16-slim"}
+    source = build([GENDER], weights=None, **slim)
     head = source.get_layer("gender")
     head.set_weights([np.random.default_rng(0).normal(size=w.shape) for w in head.get_weights()])
     path = tmp_path / "faces.keras"
-    model_file.save(source, Description((GENDER,), CropRule()), path)
-    started = network_module.new_model(Network(weights=str(path), dtype="float32"), [GENDER])
+    model_file.save(source, Description((GENDER,), CropRule(), slim), path)
+    started = network_module.new_model(Network(str(path), dtype="float32", **slim), [GENDER])
     for name in ("block3_conv2", "gender"):
         np.testing.assert_allclose(
             started.get_layer(name).kernel, source.get_layer(name).kernel, rtol=1e-3, atol=1e-6
