@@ -7,7 +7,7 @@ the order it was trained with, and everything else reads it from there.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 # Columns of the manifest and of the folder's table, and layers of the network.
@@ -15,6 +15,15 @@ TASK_NAME = (
     r"(?!(path|split|group|status|faces?|[xy][01]|detection|turn|time|reason|"
     r"crops|to_float|dropout|backbone|trunk|block\d.*)$)[A-Za-z][A-Za-z0-9_-]*"
 )
+
+
+def refuse_unknown(what: str, given: Iterable[str], known: Collection[str], purpose: str) -> None:
+    """Raise ValueError where a task, a head or a source is named that there is not."""
+    if strangers := sorted(set(given) - set(known)):
+        raise ValueError(
+            f"There is no {what} {', '.join(strangers)} {purpose}. "
+            f"The {what}s are {', '.join(known)}."
+        )
 
 
 @dataclass(frozen=True)

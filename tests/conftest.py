@@ -14,6 +14,7 @@ import pytest
 from use_ci import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401
 from use_network import refuse_all_but_loopback
 
+from faceattr.evaluation.report import SCORES
 from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
 from faceattr.progress import Progress
@@ -78,3 +79,12 @@ def noted_epochs(stop_after: int | None = None):
                     raise KeyboardInterrupt
 
     return seen, NotedEpochs()
+
+
+def only_scores(evaluation, folder) -> None:
+    """What tells a finished run, without the pictures and pages of a report."""
+    (folder / SCORES).write_text("{}")
+
+
+def interrupt(*args, **kwargs) -> None:
+    raise KeyboardInterrupt

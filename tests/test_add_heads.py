@@ -7,16 +7,16 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import shaded, toy_network
+from conftest import interrupt, only_scores, shaded, toy_network
 
 from faceattr import cli
-from faceattr.evaluation.report import SCORES, write_report
+from faceattr.evaluation.report import write_report
 from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
 from faceattr.model.file import Description
 from faceattr.tasks import Task
 from faceattr.training import network as network_module
-from faceattr.training.add_heads import NewHeads, compare_heads
+from faceattr.training.heads import NewHeads, compare_heads
 
 SHADE = Task("shade", ("light", "dark"))  # not the order of the alphabet
 HUE = Task("hue", ("blue", "green", "red"))
@@ -34,11 +34,6 @@ def toy(monkeypatch):
 
     monkeypatch.setattr(network_module, "build", build)
     monkeypatch.setattr("faceattr.training.package.write_report", only_scores)
-
-
-def only_scores(findings, folder):
-    """What tells a finished run, without the pictures and pages of a report."""
-    (folder / SCORES).write_text("{}")
 
 
 @pytest.fixture(params=[True, False], ids=["half", "float32"])
@@ -113,8 +108,9 @@ def test_the_new_head_learns(data):
     assert model_file.describe(data / "more.keras").scores["feel"]["accuracy"] > 0.8
 
 
-def test_the_file_keeps_what_was_known_of_the_old_heads(data):
+def test_the_file_keeps_what_was_known_of_the_old_heads(data, monkeypatch):
     save(data)
+    monkeypatch.setattr("faceattr.training.train.fit", lambda *given, **how: None)
     add(data)
     about = model_file.describe(data / "more.keras")
     assert about.tasks == (SHADE, HUE, Task("feel", ("cold", "warm")))
@@ -168,10 +164,6 @@ def test_a_kept_run_resumes(data, monkeypatch):
         patch.setattr("faceattr.training.train.package", interrupt)
         assert add(data, "--distill", "old") == 130
     assert add(data, "--distill", "old", "--resume") == 0
-
-
-def interrupt(*args, **kwargs):
-    raise KeyboardInterrupt
 
 
 def test_the_whole_backbone_cannot_go_on_under_old_heads(old, data, capsys):

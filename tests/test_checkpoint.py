@@ -5,8 +5,8 @@ from conftest import SHADE, TINT
 from test_trainer import PHASES, VAL, run
 
 from faceattr.evaluation.metrics import score_model
-from faceattr.training.callbacks import WeightAverage
 from faceattr.training.config import NO_AUGMENTATION, Settings
+from faceattr.training.optimizers import WeightAverage
 
 SETTINGS = Settings(phases=PHASES, batch_size=16, augmentation=NO_AUGMENTATION, seed=3, ema=0.9)
 

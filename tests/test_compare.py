@@ -50,6 +50,12 @@ def results(**cells):
     return pd.DataFrame(lines)
 
 
+def untrained(run):
+    """What a training of a run might bring."""
+    one = Result(run.name, 0, "", 9, 0.5, 0.5, 8, 0.1, 5.0, "rows", run.fingerprint)
+    return [replace(one, task=task) for task in ([run.alone] if run.alone else ["shade", "tint"])]
+
+
 @pytest.mark.slow
 def test_every_config_sees_the_same_rows_as_often_and_the_baseline_comes_first(sets, tmp_path):
     table = compare([JOINT, LOG], sets, tmp_path / "c.csv", seeds=1, perform=train_once)
@@ -70,7 +76,7 @@ def test_a_comparison_goes_on_behind_what_is_finished(sets, tmp_path):
         if len(done) == 2:
             raise KeyboardInterrupt
         done.append(run)
-        return train_once(run)
+        return untrained(run)
 
     with pytest.raises(KeyboardInterrupt):
         compare([JOINT], sets, tmp_path / "c.csv", seeds=1, perform=perform)
@@ -82,14 +88,8 @@ def test_a_comparison_goes_on_behind_what_is_finished(sets, tmp_path):
             if isinstance(record, RunStarted):
                 rest.append((record.run.name, record.number, record.total))
 
-    table = compare(
-        [JOINT],
-        sets,
-        tmp_path / "c.csv",
-        seeds=1,
-        perform=train_once,
-        progress=Noted(),
-    )
+    places = [JOINT], sets, tmp_path / "c.csv"
+    table = compare(*places, seeds=1, perform=untrained, progress=Noted())
     assert rest == [("joint", 3, 3)]
     assert len(table) == 4
 
@@ -97,22 +97,18 @@ def test_a_comparison_goes_on_behind_what_is_finished(sets, tmp_path):
 def test_on_a_full_disk_the_results_of_a_run_are_added_whole_or_not_at_all(sets, tmp_path):
     resource = pytest.importorskip("resource", reason="Windows has no limit of files")
 
-    def perform(run):
-        one = Result(run.name, 0, "shade", 9, 0.5, 0.5, 8, 0.1, 5.0, "rows", run.fingerprint)
-        return [one, replace(one, task="tint")]
-
     table, before = tmp_path / "c.csv", resource.getrlimit(resource.RLIMIT_FSIZE)
-    compare([JOINT], sets, table, seeds=1, perform=perform)
+    compare([JOINT], sets, table, seeds=1, perform=untrained)
     whole = table.read_text()
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 50, before[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
-            compare([JOINT], sets, table, seeds=2, perform=perform)
+            compare([JOINT], sets, table, seeds=2, perform=untrained)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert table.read_text() == whole
     assert (
-        len(compare([JOINT], sets, table, seeds=2, perform=perform)) == 2 * len(whole.split()) - 2
+        len(compare([JOINT], sets, table, seeds=2, perform=untrained)) == 2 * len(whole.split()) - 2
     )
 
 
@@ -205,7 +201,8 @@ def test_few_rows_are_said_to_leave_much_open():
 
 def test_the_command_reads_recipes_and_prints_a_table(sets, tmp_path, monkeypatch, capsys):
     run_here = "faceattr.training.compare.train_in_subprocess"
-    monkeypatch.setattr(run_here, lambda run, begin: train_once(run))
+    perform = {None: train_once, "shade": untrained, "tint": untrained}
+    monkeypatch.setattr(run_here, lambda run, begin: perform[run.alone](run))
     (tmp_path / "configs.toml").write_text(
         'epochs = "frozen=1,finetune=0"\nbatch-size = 8\n'
         'copies = 0\n[by-turns]\nschedule = "alternating"\n'

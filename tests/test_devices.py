@@ -116,7 +116,7 @@ def test_another_backend_with_several_gpus_says_which_to_take(monkeypatch):
             said.append(record)
 
     for count in (1, 4):
-        monkeypatch.setattr(devices, "_gpu_count", lambda count=count: count)
+        monkeypatch.setattr(devices, "gpu_capabilities", lambda count=count: [()] * count)
         with devices.on_all_devices(Noted()):
             pass
     assert said == [

@@ -138,7 +138,7 @@ def test_uncertainty_has_a_rate_of_its_own_and_keeps_its_weights_over_phases():
     for _ in range(2):
         optimizer = make_optimizer(PHASE, 100, combine.optimizers())
         trained = compiled(network, optimizer, settings, combine)
-        trained.fit(rows.repeat(), steps_per_epoch=150, shuffle=False, verbose=0)
+        trained.fit(rows.repeat(), steps_per_epoch=100, shuffle=False, verbose=0)
     weights = np.exp(-combine.log_variance.numpy())
     assert weights[1] / weights[0] > 5
 

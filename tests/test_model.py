@@ -1,12 +1,15 @@
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
 
 from faceattr.model.build import build
-from faceattr.model.learning import head_names, unfreeze_from
 from faceattr.model.vgg16 import convolutions
 from faceattr.model.weights import measure_norms, transfer, vgg16_of
 from faceattr.tasks import EXPRESSION, GENDER
+from faceattr.training.config import Phase
+from faceattr.training.optimizers import unfreeze
 
 CROPS = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype="uint8")
 
@@ -24,7 +27,7 @@ def normed():
 def with_lively_weights(model):
     """Heads and norms away from their start, so that no comparison is of zeros."""
     generator = np.random.default_rng(1)
-    for name in head_names(model):
+    for name in model.output:
         kernel, bias = model.get_layer(name).get_weights()
         model.get_layer(name).set_weights([generator.normal(0, 1e-3, kernel.shape), bias])
     for layer in model.layers:
@@ -32,6 +35,10 @@ def with_lively_weights(model):
             draw = [generator.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()]
             layer.set_weights([draw[0], draw[1] - 1, draw[2] - 1, draw[3]])
     return model
+
+
+def unfreeze_from(model, first, **how):
+    unfreeze(model, Phase("opened", 1, 0.1, first, **how))
 
 
 def largest_difference(one, other):
@@ -64,7 +71,7 @@ def test_preprocessing_is_vgg_s_own_and_inside(plain):
 
 
 def test_a_new_network_answers_chance_for_everything():
-    answers = build([GENDER], weights=None).predict(CROPS, verbose=0)
+    answers = build([GENDER], backbone="vgg16-slim", weights=None).predict(CROPS, verbose=0)
     np.testing.assert_array_equal(answers["gender"], 0.5)
 
 
@@ -77,8 +84,9 @@ def test_folding_batch_normalisation_changes_predictions_by_less_than_a_thousand
     assert not any("norm" in layer.name for layer in folded.layers)
 
 
-def test_normalisation_comes_back_without_changing_an_answer(plain):
-    model = build([EXPRESSION, GENDER], weights=None, norm=True, dropout=0.0)
+def test_normalisation_comes_back_without_changing_an_answer():
+    slim = partial(build, [EXPRESSION, GENDER], backbone="vgg16-slim", weights=None)
+    plain, model = with_lively_weights(slim()), slim(norm=True, dropout=0.0)
     transfer(plain, model)
     expected = plain.predict(CROPS, verbose=0)
     assert largest_difference(model.predict(CROPS, verbose=0), expected) < 1e-5
@@ -87,7 +95,7 @@ def test_normalisation_comes_back_without_changing_an_answer(plain):
     # ... and it learns from where it stood: normalised by the batch itself, it answers alike.
     learning = {name: np.asarray(a) for name, a in model(CROPS, training=True).items()}
     assert largest_difference(learning, expected) < 1e-4
-    back = build([EXPRESSION, GENDER], weights=None)
+    back = slim()
     transfer(model, back)
     assert largest_difference(back.predict(CROPS, verbose=0), expected) < 1e-3
 
@@ -130,7 +138,7 @@ def test_transfer_takes_over_the_heads_that_are_asked_for(plain):
 def test_open_from_says_what_learns(plain, first, learning):
     unfreeze_from(plain, first)
     assert sum(layer.trainable for layer in convolutions(plain)) == learning
-    assert all(plain.get_layer(name).trainable for name in head_names(plain))
+    assert all(plain.get_layer(name).trainable for name in plain.output)
 
 
 def test_batch_normalisation_stays_in_inference_mode_unless_it_shall_learn(normed):

@@ -7,16 +7,16 @@ from conftest import SHADE, TINT, noted_epochs, toy_network
 from keras import layers
 from test_trainer import TRAIN, VAL
 
-from faceattr.model.learning import branch_pattern
-from faceattr.training.callbacks import (
+from faceattr.training.config import NO_AUGMENTATION, Auxiliary, Phase, Settings
+from faceattr.training.losses import compiled
+from faceattr.training.optimizers import (
     SoftSharing,
+    branch_pattern,
     corresponding_variables,
     divergence,
     proximal_step,
+    unfreeze,
 )
-from faceattr.training.config import NO_AUGMENTATION, Auxiliary, Phase, Settings
-from faceattr.training.losses import compiled
-from faceattr.training.optimizers import unfreeze
 from faceattr.training.trainer import PhaseInputs, fit, task_schedule
 
 PHASE = Phase("finetune", epochs=2, learning_rate=0.05, unfreeze_from="backbone")

@@ -12,20 +12,20 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import shaded, toy_network
+from conftest import interrupt, only_scores, shaded, toy_network
 
 import faceattr
 from faceattr import cli
 from faceattr.cli.train import network_of
 from faceattr.data.dataset import LabeledDataset
-from faceattr.evaluation.report import SCORES, write_report
+from faceattr.evaluation.report import write_report
 from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
 from faceattr.model.build import build
 from faceattr.model.embedded import describe_copy
 from faceattr.model.file import Description
 from faceattr.tasks import GENDER
-from faceattr.training import config, trainer
+from faceattr.training import config, devices, trainer
 from faceattr.training import network as network_module
 from faceattr.training.config import FINETUNE, Network
 
@@ -64,18 +64,15 @@ def toy(monkeypatch):
     monkeypatch.setattr("faceattr.training.package.write_report", only_scores)
 
 
-def only_scores(findings, folder):
-    """What tells a finished run, without the pictures and pages of a report."""
-    (folder / SCORES).write_text("{}")
+@pytest.fixture
+def untrained(toy, monkeypatch):
+    """Runs without their epochs: what a test is about lies before or behind them."""
+    monkeypatch.setattr("faceattr.training.train.fit", lambda *given, **how: None)
 
 
 @pytest.fixture
 def whole_report(toy, monkeypatch):
     monkeypatch.setattr("faceattr.training.package.write_report", write_report)
-
-
-def interrupt(*args, **kwargs):
-    raise KeyboardInterrupt
 
 
 def train(data, *options, sources=None):
@@ -107,7 +104,7 @@ def test_disjoint_sets_make_one_self_describing_model(data, whole_report, capsys
     assert made == kept | pictures | {"report.html", "card.md", "mistakes.csv"}
 
 
-def test_evaluate_scores_a_file_and_writes_what_it_found(data, toy, capsys):
+def test_evaluate_scores_a_file_and_writes_what_it_found(data, untrained, capsys):
     train(data, "--epochs", "frozen=1,finetune=0")
     capsys.readouterr()
     places = f"{data / 'my.keras'} {data / 'tints.csv'} --cache {data / 'cache'}".split()
@@ -199,7 +196,7 @@ def test_a_class_without_a_training_row_stops_before_training(data, toy, capsys)
     assert "no training row of female" in capsys.readouterr().err
 
 
-def test_nothing_that_is_there_is_overwritten_unless_asked(data, toy, capsys):
+def test_nothing_that_is_there_is_overwritten_unless_asked(data, untrained, capsys):
     (data / "my.keras").write_text("precious")
     assert train(data) == 2
     assert "exists already" in capsys.readouterr().err
@@ -218,12 +215,13 @@ def test_a_place_that_cannot_be_written_is_told_before_any_work(data, capsys):
 
 def test_training_starts_from_the_backbone_of_a_model_and_takes_over_its_equal_heads(tmp_path):
     keras.utils.set_random_seed(0)
-    source = build([GENDER], weights=None)
+    slim = {"backbone": "vgg16-slim"}
+    source = build([GENDER], weights=None, **slim)
     head = source.get_layer("gender")
     head.set_weights([np.random.default_rng(0).normal(size=w.shape) for w in head.get_weights()])
     path = tmp_path / "faces.keras"
-    model_file.save(source, Description((GENDER,), CropRule()), path)
-    started = network_module.new_model(Network(weights=str(path), dtype="float32"), [GENDER])
+    model_file.save(source, Description((GENDER,), CropRule(), slim), path)
+    started = network_module.new_model(Network(str(path), dtype="float32", **slim), [GENDER])
     for name in ("block3_conv2", "gender"):
         np.testing.assert_allclose(
             started.get_layer(name).kernel, source.get_layer(name).kernel, rtol=1e-3, atol=1e-6
@@ -284,12 +282,12 @@ def test_a_whole_backbone_goes_on_learning_with_normalisation(data, tmp_path, ca
 
 def test_half_precision_is_used_where_the_processor_has_it(tmp_path, monkeypatch):
     flags = tmp_path / "cpuinfo"
-    monkeypatch.setattr(network_module, "CPUINFO", flags)
-    assert network_module.fastest_dtype() == "float32"
+    monkeypatch.setattr(devices, "CPUINFO", flags)
+    assert devices.fastest_dtype() == "float32"
     flags.write_text("flags: fpu avx2")
-    assert network_module.fastest_dtype() == "float32"
+    assert devices.fastest_dtype() == "float32"
     flags.write_text("flags: fpu avx512_bf16")
-    assert network_module.fastest_dtype() == "mixed_bfloat16"
+    assert devices.fastest_dtype() == "mixed_bfloat16"
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
@@ -305,7 +303,7 @@ def test_half_precision_is_used_where_the_processor_has_it(tmp_path, monkeypatch
     ],
 )
 def test_half_precision_is_used_where_every_gpu_has_it(backend, gpus, dtype, monkeypatch):
-    monkeypatch.setattr(network_module.keras.backend, "backend", lambda: backend)
+    monkeypatch.setattr(devices.keras.backend, "backend", lambda: backend)
     numbers = [tuple(map(int, gpu.split("."))) if gpu else () for gpu in gpus]
     if backend == "tensorflow":
         import tensorflow as tf
@@ -321,49 +319,37 @@ def test_half_precision_is_used_where_every_gpu_has_it(backend, gpus, dtype, mon
         )
         fake = SimpleNamespace(devices=lambda: jax_gpus, cuda=cuda)
         monkeypatch.setitem(sys.modules, backend, fake)
-    monkeypatch.setattr(network_module.keras.distribution, "list_devices", lambda: ["gpu:0"])
-    assert network_module.fastest_dtype() == dtype
+    monkeypatch.setattr(devices.keras.distribution, "list_devices", lambda: ["gpu:0"])
+    assert devices.fastest_dtype() == dtype
 
 
-def test_a_run_stopped_in_its_first_epoch_is_not_taken_for_finished(data, toy, monkeypatch):
-    train(data, "--epochs", "frozen=1,finetune=0")
-    with monkeypatch.context() as patch:
-        patch.setattr("faceattr.training.trainer.score_model", interrupt)
-        assert train(data, "--epochs", "frozen=1,finetune=0", "--overwrite") == 130
-    assert train(data, "--epochs", "frozen=1,finetune=0", "--resume") == 0
-
-
-def test_a_resumed_run_has_the_same_network(data, toy, monkeypatch, capsys):
+def test_a_run_goes_on_with_its_own_network_and_a_whole_checkpoint_alone(
+    data, toy, monkeypatch, capsys
+):
+    few = ["--epochs", "frozen=1,finetune=0"]
     with monkeypatch.context() as patch:
         patch.setattr("faceattr.training.train.package", interrupt)
-        assert train(data, "--epochs", "frozen=1,finetune=0") == 130
-    assert train(data, "--epochs", "frozen=1,finetune=0", "--resume", "--pooling", "avg") == 2
+        assert train(data, *few) == 130
+    assert train(data, *few, "--resume", "--pooling", "avg") == 2
     assert "another network" in capsys.readouterr().err
-
-
-def test_a_damaged_checkpoint_is_told(data, toy, monkeypatch, capsys):
-    with monkeypatch.context() as patch:
-        patch.setattr("faceattr.training.train.package", interrupt)
-        train(data, "--epochs", "frozen=1,finetune=0")
     checkpoint = data / "my.training/checkpoint.npz"
     checkpoint.write_bytes(checkpoint.read_bytes()[:500])
-    assert train(data, "--epochs", "frozen=1,finetune=0", "--resume") == 2
+    assert train(data, *few, "--resume") == 2
     assert "is damaged (it is no archive of arrays)" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "text", ["epoch,phase\nx,frozen\n", "phase\nfrozen\n", 'phase,epoch\nfrozen,"1\n', ""]
-)
-def test_a_damaged_log_is_told_and_a_deleted_one_begins_anew(data, toy, monkeypatch, capsys, text):
+def test_a_damaged_log_is_told_and_a_deleted_one_begins_anew(data, toy, monkeypatch, capsys):
+    few = ["--epochs", "frozen=1,finetune=0"]
     with monkeypatch.context() as patch:
         patch.setattr("faceattr.training.train.package", interrupt)
-        train(data, "--epochs", "frozen=1,finetune=0")
+        train(data, *few)
     log = data / "my.training/log.csv"
-    log.write_text(text)
-    assert train(data, "--epochs", "frozen=1,finetune=0", "--resume") == 2
-    assert "log.csv is damaged (" in capsys.readouterr().err
+    for text in ("epoch,phase\nx,frozen\n", "phase\nfrozen\n", 'phase,epoch\nfrozen,"1\n', ""):
+        log.write_text(text)
+        assert train(data, *few, "--resume") == 2
+        assert "log.csv is damaged (" in capsys.readouterr().err
     log.unlink()
-    assert train(data, "--epochs", "frozen=1,finetune=0", "--resume") == 0
+    assert train(data, *few, "--resume") == 0
 
 
 def test_validation_pictures_that_cannot_be_read_stop_before_training(data, toy, capsys):
@@ -376,7 +362,7 @@ def test_validation_pictures_that_cannot_be_read_stop_before_training(data, toy,
     assert "no usable validation row" in capsys.readouterr().err
 
 
-def test_copies_are_told_and_sit_on_one_side(data, toy, capsys):
+def test_copies_are_told_and_sit_on_one_side(data, untrained, capsys):
     copy = data / "shades/dark/0.png"
     for name in ("dark/copy1.png", "dark/copy2.png", "dark/copy3.png", "light/copy4.png"):
         (data / "shades" / name).write_bytes(copy.read_bytes())
@@ -427,7 +413,7 @@ def test_norms_are_measured_on_training_rows_alone(monkeypatch):
     assert measured[0][:, 0, 0, 0].tolist() == [7, 2, 5]
 
 
-def test_near_duplicates_of_val_leave_train_on_request(data, toy, capsys):
+def test_near_duplicates_of_val_leave_train_on_request(data, untrained, capsys):
     for i in range(3):  # faces of train again in val, saved otherwise
         picture = cv2.imread(str(data / f"tint{i}.png"))
         cv2.imwrite(str(data / f"again{i}.png"), picture[:, ::-1])
@@ -493,9 +479,12 @@ def test_overwriting_keeps_the_finished_run_until_there_is_a_new_model(data, toy
     folder = data / "my.training"
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     model = (data / "my.keras").read_bytes()
-    with monkeypatch.context() as patch:
-        patch.setattr("faceattr.training.train.package", interrupt)
-        assert train(data, *few, "--overwrite", "--seed", "5") == 130
+    # A run that was stopped in its first epoch, and one before its file was written.
+    stops = {"trainer.score_model": "--overwrite", "train.package": "--resume"}
+    for stop, option in stops.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(f"faceattr.training.{stop}", interrupt)
+            assert train(data, *few, option, "--seed", "5") == 130
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert (data / "my.keras").read_bytes() == model
     assert train(data, *few, "--seed", "5") == 2
@@ -505,7 +494,7 @@ def test_overwriting_keeps_the_finished_run_until_there_is_a_new_model(data, toy
     assert not (data / "my.new.training").exists()
 
 
-def test_a_prior_is_set_anew_without_training(data, toy, capsys):
+def test_a_prior_is_set_anew_without_training(data, untrained, capsys):
     few = ["--epochs", "frozen=1,finetune=0", "--prior", "tint=uniform"]
     assert train(data, *few) == 0
     even, about = model_file.load(data / "my.keras")

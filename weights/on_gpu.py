@@ -200,9 +200,8 @@ class Trainer:
         import jax
 
         from faceattr.model.build import build
-        from faceattr.model.learning import unfreeze_from
         from faceattr.training.losses import masked_losses
-        from faceattr.training.optimizers import ConvolutionMuon
+        from faceattr.training.optimizers import ConvolutionMuon, unfreeze_from
 
         self.tasks, self.settings = tasks, settings
         self.losses = masked_losses((task.name for task in tasks), settings.loss_smoothing)
@@ -550,7 +549,7 @@ def pack_rows(into: Path, split: str, rows) -> None:
 
 def in_order(model):
     """The variables in the order of `write_weights`."""
-    from faceattr.model.learning import unfreeze_from
+    from faceattr.training.optimizers import unfreeze_from
 
     unfreeze_from(model, "backbone", norm_learns=True)
     return [*model.trainable_variables, *model.non_trainable_variables]

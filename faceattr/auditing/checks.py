@@ -6,15 +6,18 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image
+from scipy.optimize import linear_sum_assignment
 
-from faceattr.data.dataset import DatasetSummary, LabeledDataset, summarize
-from faceattr.data.manifest import SPLITS, Example
+from faceattr.data.dataset import DatasetSummary, LabeledDataset, read_dataset, summarize
+from faceattr.data.manifest import SPLITS, Example, targets
 from faceattr.data.near_duplicates import SURE, detail, fingerprints_of, hashes_of, near_pairs
-from faceattr.evaluation.metrics import FEW_OF_A_CLASS
+from faceattr.evaluation.metrics import FEW_OF_A_CLASS, confusion_of, predict
+from faceattr.model import file as model_file
 from faceattr.tasks import KNOWN_TASKS, Task
 
 UNREADABLE, NO_FACE = "unreadable images", "images without a face"
@@ -62,14 +65,8 @@ class Finding:
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found.
-
-    Args:
-        sources: What was audited, without where it lies.
-        rows: The faces that could be looked at, in the order of the sources.
-        summary: How many faces there are of each class and split.
-        left_out: Rows that no source gave, by reason.
-    """
+    """What an audit found: of which sources, without where they lie; the faces that could be looked
+    at, in their order; and rows that no source gave, by reason."""
 
     sources: tuple[str, ...]
     tasks: tuple[Task, ...]
@@ -117,12 +114,12 @@ def brief_audit(tasks: Sequence[Task], parts: Sequence[LabeledDataset]) -> list[
     """
     # Crops are only ever appended, so the longest view of the file holds those of the others.
     crops = max((part.crops for part in parts), key=len)
-    targets = {
+    joined = {
         name: np.concatenate([part.targets[name] for part in parts]) for name in parts[0].targets
     }
     index = np.concatenate([part.index for part in parts])
     examples = [example for part in parts for example in part.examples]
-    found = check_faces(tasks, LabeledDataset(crops, index, targets, examples))
+    found = check_faces(tasks, LabeledDataset(crops, index, joined, examples))
     counted = totals(one for one in found if one.kind not in IN_WORDS)
     lines = [f"{kind}: {count:,} ({where})" for (kind, where), count in counted.items()]
     for kind in IN_WORDS:
@@ -221,35 +218,22 @@ def copies(alike: NearDuplicates) -> list[Finding]:
     A face that is in another split pixel for pixel is not counted again as a near copy.
     """
     splits = [example.split for example in alike.rows.examples]
-    found: dict[tuple[int, bool], tuple[int, float]] = {}
-    for rows in alike.same():
-        _note(found, rows, rows, 1.0, splits)
+    pairs = [(rows, rows, 1.0) for rows in alike.same()]
     for ours, theirs, similarity in alike.near:
-        _note(found, ours, theirs, similarity, splits)
-        _note(found, theirs, ours, similarity, splits)
+        pairs += [(ours, theirs, similarity), (theirs, ours, similarity)]
+    found: dict[tuple[int, bool], tuple[int, float]] = {}
+    for rows, others, similarity in pairs:
+        firsts = {splits[row]: row for row in reversed(others)}
+        for row in rows:
+            earlier = SPLITS[: SPLITS.index(splits[row])] if splits[row] else ()
+            if before := [firsts[split] for split in earlier if split in firsts]:
+                found.setdefault((row, True), (before[0], similarity))
+            if firsts.get(splits[row], row) < row:
+                found.setdefault((row, False), (firsts[splits[row]], similarity))
     return [
         _copy(alike, row, other, similarity, across)
         for (row, across), (other, similarity) in sorted(found.items())
     ]
-
-
-def _note(
-    found: dict[tuple[int, bool], tuple[int, float]],
-    rows: Sequence[int],
-    others: Sequence[int],
-    similarity: float,
-    splits: Sequence[str],
-) -> None:
-    """Note for each row the first of the others that comes before it, unless it has one."""
-    firsts = {splits[row]: row for row in reversed(others)}
-    for row in rows:
-        split = splits[row]
-        earlier = SPLITS[: SPLITS.index(split)] if split else ()
-        before = [firsts[name] for name in earlier if name in firsts]
-        if before:
-            found.setdefault((row, True), (before[0], similarity))
-        if firsts.get(split, row) < row:
-            found.setdefault((row, False), (firsts[split], similarity))
 
 
 def _copy(alike: NearDuplicates, row: int, other: int, similarity: float, across: bool) -> Finding:
@@ -320,3 +304,95 @@ def few_rows(summary: DatasetSummary) -> list[Finding]:
         for name, count in classes.items()
         if count < FEW_OF_A_CLASS
     ]
+
+
+PER_CLASS = 60  # faces that are asked about
+FEWEST = 10  # of a class
+TIMES, MORE = 2.0, 0.1  # as many right answers, and a share of the rows, or it is no swap
+
+
+@dataclass(frozen=True)
+class LabelPermutation:
+    """Names that look exchanged: what the labels call a class, and what a model calls it.
+
+    `as_labelled` is the share of the faces of these classes that the model calls as the labels do,
+    `exchanged` the same after the names are exchanged.
+    """
+
+    task: str
+    names: Mapping[str, str]
+    as_labelled: float
+    exchanged: float
+    faces: int
+
+    def __str__(self) -> str:
+        pairs = ", ".join(f"{one} looks like {other}" for one, other in self.names.items())
+        return (
+            f"{pairs}: the model agrees with {self.as_labelled:.0%} of {self.faces} labels as they "
+            f"are, with {self.exchanged:.0%} after exchanging the names"
+        )
+
+
+def find_permutation(
+    task: str, names: Sequence[str], confusion: np.ndarray
+) -> LabelPermutation | None:
+    """The exchange of names that explains a confusion much better than the names themselves.
+
+    `confusion` counts labels by row and answers of a model by column. None where the names are
+    right, as far as the model can tell: classes under 10 faces do not count, and an exchange must
+    double the right answers.
+    """
+    enough = np.flatnonzero(confusion.sum(axis=1) >= FEWEST)
+    counts = confusion[np.ix_(enough, enough)]
+    shares = counts / confusion[enough].sum(axis=1, keepdims=True)
+    answers = np.arange(len(names))
+    answers[enough] = enough[linear_sum_assignment(shares, maximize=True)[1]]
+    moved = np.flatnonzero(answers != np.arange(len(names))).tolist()
+    if not moved:
+        return None
+    faces = int(confusion[moved].sum())
+    before = confusion[moved, moved].sum() / faces
+    after = confusion[moved, answers[moved]].sum() / faces
+    if after < max(TIMES * before, before + MORE):
+        return None
+    return LabelPermutation(
+        task, {names[i]: names[answers[i]] for i in moved}, before, after, faces
+    )
+
+
+def find_label_permutations(
+    tasks: Sequence[Task], examples: Sequence[Example], model: Path, cache: Path | None = None
+) -> list[LabelPermutation]:
+    """Ask a model about some faces of every class, for each task whose classes a head knows.
+
+    A task is compared with the head that has its classes, whatever either is called.
+    """
+    description = model_file.describe(model)
+    known = {
+        task: head
+        for task in tasks
+        for head in reversed(description.tasks)  # of several heads, the first one
+        if set(task.classes) <= set(head.classes)
+    }
+    if not known:
+        return []
+    network, found = model_file.load(model)[0], []
+    for task, head in known.items():
+        some = sample_per_class(examples, task)
+        rows, _ = read_dataset(some, [replace(head, name=task.name)], description.crop, cache)
+        answers = predict(network, rows)[head.name].argmax(axis=1)
+        labels = rows.targets[task.name].argmax(axis=1)
+        confusion = confusion_of(labels, answers, len(head.classes))
+        found.append(find_permutation(task.name, head.classes, confusion))
+    return [swap for swap in found if swap is not None]
+
+
+def sample_per_class(examples: Sequence[Example], task: Task) -> list[Example]:
+    """Up to 60 faces of every class, always the same ones."""
+    answers = targets([task], examples)[task.name]
+    chosen: list[Example] = []
+    for place in range(len(task.classes)):
+        own = np.flatnonzero(answers.any(axis=1) & (answers.argmax(axis=1) == place))
+        order = np.random.default_rng(0).permutation(own)[:PER_CLASS]
+        chosen += [examples[row] for row in order]
+    return chosen

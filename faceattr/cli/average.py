@@ -7,18 +7,11 @@ from faceattr.cli.options import command, start_keras
 
 def add_command(commands) -> None:
     parser = command(commands, average, "average the weights of several models")
-    parser.add_argument(
-        "models",
-        nargs="+",
-        metavar="MODEL",
-        help="a .keras file, hf://user/model, shipped or shipped-slim",
-    )
-    parser.add_argument(
-        "-o", "--output", required=True, metavar="MODEL", help="the .keras file to write"
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace a model that is already there"
-    )
+    add = parser.add_argument
+    a_model = "a .keras file, hf://user/model, shipped or shipped-slim"
+    add("models", nargs="+", metavar="MODEL", help=a_model)
+    add("-o", "--output", required=True, metavar="MODEL", help="the .keras file to write")
+    add("--overwrite", action="store_true", help="replace a model that is already there")
 
 
 def average(models, output, **given) -> int:

@@ -36,13 +36,7 @@ def add_command(commands) -> None:
         "first one is also trained on each task alone, the baseline",
     )
     add("--on", nargs="+", required=True, metavar="[TASK=]PATH", help="what all are trained on")
-    add(
-        "--tasks",
-        action="extend",
-        type=names,
-        metavar="TASK,…",
-        help=TASKS,
-    )
+    add("--tasks", action="extend", type=names, metavar="TASK,…", help=TASKS)
     add("--seeds", type=int, metavar="N", help="how many trainings of each (3)")
     add("-o", "--output", required=True, metavar="TABLE.csv", help="keeps what is finished")
     add("--cache", metavar="DIR", help="folder of the crop cache")

@@ -24,10 +24,6 @@ def read_folder(root: Path, task: str) -> Source:
 
     The tree is ``root/<class>/…`` or ``root/<train, val or test>/<class>/…``; hidden files and
     folders do not count, links are followed.
-
-    Raises:
-        ValueError: There are no images, no class folders, a class folder is empty, or it is not
-            clear which folders are the classes.
     """
     paths = [Path(file.path) for file in Inputs(root) if not file.is_video]
     if not paths:

@@ -6,7 +6,6 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +28,7 @@ FERPLUS = EMOTIONS + NO_CLASS
 
 
 def read_cells(path: Path) -> pd.DataFrame:
-    """All cells as text; the index counts the lines below the header.
-
-    Raises:
-        ValueError: It is no CSV file with commas, in UTF-8, each column named once.
-    """
+    """All cells as text; the index counts the lines below the header."""
     how: dict[str, Any] = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
     try:
         header = pd.read_csv(path, header=None, nrows=1, **how).iloc[0].str.strip()
@@ -90,15 +85,8 @@ def read_manifest(
     """Read a manifest: ``path``, optional ``x0,y0,x1,y1``, ``split`` and ``group``, a column per
     task, votes as columns ``task:class``. Its images are relative to it.
 
-    Args:
-        path: The file, for messages.
-        table: Its cells as text, see `read_cells`.
-        wanted: Tasks to take, as far as it has them; None for every column of class names.
-        known: Tasks that are taken for classes even where they look like numbers.
-
-    Raises:
-        FileNotFoundError: It names images that do not exist.
-        ValueError: It is not of this form; the message names the line.
+    `wanted` are the tasks to take, as far as it has them; None takes every column of class names.
+    Those in `known` are taken for classes even where they look like numbers.
     """
     if "path" not in table.columns:
         raise ValueError(
@@ -119,24 +107,20 @@ def read_manifest(
         if not answers:
             left_out["no label for any task"] += 1
             continue
-        counts = {name: of[row] for name, of in votes.items() if of[row]}
-        metadata = {name: cells[name] for name in others if cells[name]}
-        example = _example(path, f"{path.name} line {index + 2}", cells)
-        examples.append(replace(example, labels=answers, votes=counts, metadata=metadata))
+        origin, split = f"{path.name} line {index + 2}", cells.get("split", "")
+        example = Example(
+            path=path.parent / cells["path"],
+            labels=answers,
+            votes={name: of[row] for name, of in votes.items() if of[row]},
+            box=_box(origin, cells),
+            split=SPLIT_NAMES.get(split.lower(), split),
+            group=cells.get("group", ""),
+            metadata={name: cells[name] for name in others if cells[name]},
+            origin=origin,
+        )
+        examples.append(example)
     _check(path, examples)
     return Source(tuple(names), tuple(examples), left_out)
-
-
-def _example(path: Path, origin: str, cells: Mapping[Any, str]) -> Example:
-    """A row without its labels."""
-    split = cells.get("split", "")
-    return Example(
-        path=path.parent / cells["path"],
-        box=_box(origin, cells),
-        split=SPLIT_NAMES.get(split.lower(), split),
-        group=cells.get("group", ""),
-        origin=origin,
-    )
 
 
 def _tasks_of(

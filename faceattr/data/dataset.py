@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from faceattr.data.manifest import Example, targets
+from faceattr.data.manifest import Example, Manifest, targets
 from faceattr.data.store import CROPS, FORMAT, crops_folder, open_store
 from faceattr.images.crop import CropRule, crop
 from faceattr.images.load import read_image
@@ -105,9 +105,14 @@ def _crop(example: Example, rule: CropRule) -> np.ndarray | str:
         return OUTSIDE
 
 
+def is_known(target: np.ndarray) -> np.ndarray:
+    """Which target rows know their task, ``bool`` ``(n,)``: those that are not all-zero."""
+    return target.sum(axis=-1) > 0
+
+
 def mask(target: np.ndarray) -> np.ndarray:
-    """1 for target rows that know their task and 0 for all-zero ones, ``float32`` ``(n,)``."""
-    return (target.sum(axis=-1) > 0).astype("float32")
+    """1 for target rows that know their task and 0 for the others, ``float32`` ``(n,)``."""
+    return is_known(target).astype("float32")
 
 
 def class_weights(target: np.ndarray) -> np.ndarray:
@@ -196,9 +201,6 @@ class LabeledDataset:
         source_weights: By source, what a row counts in the losses; 1 where not given.
         log_priors: By task ``float32`` of shape ``(n, classes)``, see `log_priors`. Batches hold
             them beside the targets, under `class_prior` their task.
-
-    Raises:
-        ValueError: Shapes or types are not these.
     """
 
     crops: np.ndarray
@@ -234,7 +236,7 @@ class LabeledDataset:
     @property
     def known(self) -> np.ndarray:
         """Which task each row knows, ``bool`` of shape ``(n, tasks)``."""
-        return np.stack([mask(target) > 0 for target in self.targets.values()], axis=1)
+        return np.stack([is_known(target) for target in self.targets.values()], axis=1)
 
     @property
     def sources(self) -> np.ndarray:
@@ -275,7 +277,7 @@ class LabeledDataset:
 
     def only(self, task: str) -> LabeledDataset:
         """The rows that know a task, with its targets alone."""
-        known = self.take(np.flatnonzero(mask(self.targets[task])))
+        known = self.take(np.flatnonzero(is_known(self.targets[task])))
         priors = {name: of for name, of in known.log_priors.items() if name == task}
         return replace(known, targets={task: known.targets[task]}, log_priors=priors)
 
@@ -351,6 +353,23 @@ def read_dataset(
     return build_dataset(tasks, examples, cached), cached.left_out
 
 
+def read_splits(
+    manifest: Manifest,
+    splits: Iterable[str],
+    tasks: Sequence[Task],
+    rule: CropRule,
+    cache: str | Path | None = None,
+    progress: Progress = SILENT,
+) -> tuple[dict[str, LabeledDataset], Counter[str]]:
+    """The rows of some splits, and how many images are not among them, by reason."""
+    rows, left_out = {}, Counter(manifest.left_out)
+    for split in splits:
+        some = manifest.only(split)
+        rows[split], unusable = read_dataset(some, tasks, rule, cache, progress)
+        left_out.update(unusable)
+    return rows, left_out
+
+
 @dataclass(frozen=True)
 class DatasetSummary:
     """How many labelled faces there are: by split; by task and split those that know it; by task,
@@ -368,6 +387,6 @@ def summarize(parts: Mapping[str, LabeledDataset], tasks: Iterable[Task]) -> Dat
     for task, (split, part) in itertools.product(tasks, parts.items()):
         target = part.targets[task.name]
         counts = dict(zip(task.classes, target.sum(axis=0).tolist(), strict=True))
-        known.setdefault(task.name, {})[split] = int(mask(target).sum())
+        known.setdefault(task.name, {})[split] = int(is_known(target).sum())
         classes.setdefault(task.name, {})[split] = counts
     return DatasetSummary({split: len(part) for split, part in parts.items()}, known, classes)

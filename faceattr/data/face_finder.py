@@ -119,12 +119,8 @@ Read = TypeVar("Read", Source, Manifest)
 class FaceFinder:
     """How the faces of labelled images are found and cropped.
 
-    Args:
-        rule: How faces are cropped.
-        detector: Finds the faces in whole photographs; None: the images are faces.
-        cache: Folder of the crop cache.
-        photographs: Names of the sources whose images are whole photographs; None: all are,
-            where there is a detector.
+    Without a `detector` the images are faces. `photographs` are the sources whose images are whole
+    photographs; None: all are, where there is a detector. `cache` is the folder of the crop cache.
     """
 
     rule: CropRule = field(default_factory=CropRule)

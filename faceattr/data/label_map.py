@@ -26,9 +26,6 @@ class LabelMap:
         votes: By task, how much what several people said counts beside the label: 1 alone, 0.5
             as much as the label, see `count_votes`. Without it the label counts alone.
         strict: Refuse names and votes that occur nowhere.
-
-    Raises:
-        ValueError: There is no such order, or a share is not from 0 to 1.
     """
 
     renamed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -69,12 +66,7 @@ LABELS_AS_WRITTEN = LabelMap()
 def normalize_labels(
     sources: Sequence[Source], label_map: LabelMap, known: TasksByName
 ) -> tuple[list[Source], tuple[str, ...]]:
-    """Give every label the name of its class; also a note for each name that was replaced.
-
-    Raises:
-        ValueError: Labels are numbers that may mean several classes, or a name that shall be
-            replaced occurs nowhere.
-    """
+    """Give every label the name of its class; also a note for each name that was replaced."""
     numbered = [_mapped(source, label_map.named) for source in sources]
     met = _count_names(numbered, label_map)
     if label_map.strict:

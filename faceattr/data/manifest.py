@@ -89,9 +89,6 @@ class Source:
 class Manifest:
     """Examples and the tasks that their labels answer, how many rows were not taken, by reason, and
     what was changed in reading them, for people.
-
-    Raises:
-        ValueError: There is no example, or a label is no class of its task.
     """
 
     tasks: tuple[Task, ...]
@@ -151,9 +148,6 @@ def merge_sources(sources: Sequence[Source], known: TasksByName = KNOWN_TASKS) -
     """Put sources together: the tasks of all, one row for a face that stands in several.
 
     The classes of tasks that are not known are the labels that occur in any source, sorted.
-
-    Raises:
-        ValueError: One face has two labels for the same task, or a task has but one class.
     """
     names = dict.fromkeys(name for source in sources for name in source.tasks)
     examples = [example for source in sources for example in source.examples]

@@ -80,15 +80,8 @@ EXPW_COLUMNS = ("name", "face", "top", "left", "right", "bottom", "detection", "
 def read_listing(folder: Path, task: str) -> Source | None:
     """Read a task off the list of labels of CelebA (Liu et al. 2015) or ExpW (Zhang et al. 2018).
 
-    Args:
-        folder: With ``list_attr_celeba.txt`` (or Kaggle's ``.csv``) or ExpW's ``label.lst``;
-            without such a list None is returned.
-        task: For CelebA ``gender`` or the name of an attribute in lower case, such as
-            ``eyeglasses``, with the classes no and yes; for ExpW ``expression``.
-
-    Raises:
-        FileNotFoundError: The images are not where they are expected.
-        ValueError: The list is not of its form, or has no such task.
+    CelebA's ``list_attr_celeba.txt`` (or Kaggle's ``.csv``) has ``gender`` and attributes, in lower
+    case, with the classes no and yes; ExpW's ``label.lst`` has ``expression``. None without a list.
     """
     for name in (*CELEBA_FILES, EXPW_FILE):
         if (folder / name).is_file():

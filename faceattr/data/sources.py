@@ -23,7 +23,7 @@ from faceattr.detection.base import Detector
 from faceattr.images.crop import CropRule
 from faceattr.model import hub
 from faceattr.progress import SILENT, Progress
-from faceattr.tasks import EXPRESSION, KNOWN_TASKS
+from faceattr.tasks import EXPRESSION, KNOWN_TASKS, refuse_unknown
 
 MANIFEST = "manifest.csv"
 SOURCE = "source"  # a column for reports: which source a face came from
@@ -63,17 +63,9 @@ class ReadingConfig:
     cache: str | Path | None = None
 
     def finder(self, rule: CropRule, specs: Sequence[str]) -> FaceFinder:
-        """What finds and crops the faces of these sources.
-
-        Raises:
-            ValueError: `find_faces_in` has a name that is no source's.
-        """
+        """What finds and crops the faces of these sources."""
         there = dict.fromkeys(names_of(specs))
-        if strangers := sorted(set(self.find_faces_in or ()) - set(there)):
-            raise ValueError(
-                f"There is no source {', '.join(strangers)} to find faces in. "
-                f"The sources are {', '.join(there)}."
-            )
+        refuse_unknown("source", self.find_faces_in or (), there, "to find faces in")
         cache = Path(self.cache) if self.cache else None
         return FaceFinder(rule, self.detector, cache, self.find_faces_in)
 
@@ -138,21 +130,11 @@ def read_for_training(
     specs: Sequence[str],
     columns: Collection[str] | None = None,
     label_map: LabelMap = LABELS_AS_WRITTEN,
-    known: TasksByName = KNOWN_TASKS,
-    finder: FaceFinder | None = None,
-    progress: Progress = SILENT,
 ) -> Manifest:
-    """Read sources, unite them, and set validation rows aside for those that have none.
-
-    Args:
-        specs, columns, known: As for `read_source`.
-        label_map: How the labels are to be understood.
-        finder: How faces are found and cropped, so that near-duplicates are set aside together;
-            None: nobody looks at the images.
-        progress: Is told how far the work is, and what was left out.
-    """
-    sources, notes = read_labels(specs, columns, label_map, known)
-    return replace(unite(sources, known, finder, progress), notes=notes)
+    """Read sources, unite them, and set validation rows aside for those that have none; nobody
+    looks at the images."""
+    sources, notes = read_labels(specs, columns, label_map)
+    return replace(unite(sources), notes=notes)
 
 
 def unite(
@@ -161,7 +143,11 @@ def unite(
     finder: FaceFinder | None = None,
     progress: Progress = SILENT,
 ) -> Manifest:
-    """What `read_for_training` does once the labels are read: find faces, unite, set val aside."""
+    """Put sources with their labels together, and set validation rows aside.
+
+    `finder` finds the faces first, and near-duplicates are set aside together; without one nobody
+    looks at the images.
+    """
     if finder is None:
         manifest, alike = merge_sources(sources, known), None
     else:
@@ -176,11 +162,7 @@ def read_labels(
     label_map: LabelMap = LABELS_AS_WRITTEN,
     known: TasksByName = KNOWN_TASKS,
 ) -> tuple[list[Source], tuple[str, ...]]:
-    """Sources whose labels are as they are meant, and notes on what was changed; no image is read.
-
-    Raises:
-        ValueError: A column was asked for that no source has.
-    """
+    """Sources whose labels are as they are meant, and notes on what was changed, without images."""
     sources, notes = normalize_labels(read_named(specs, columns, known), label_map, known)
     there = {name for source in sources for name in source.tasks}
     if strangers := sorted(set(columns or ()) - there):
@@ -202,11 +184,7 @@ def read_for_model(
 ) -> Manifest:
     """Read sources for the tasks (and class orders) that a model knows, `known` by name.
 
-    `aside` sets validation rows aside where a source has none of its own; the rest is as for
-    `read_for_training`.
-
-    Raises:
-        ValueError: No source has a label for any of the tasks.
+    `aside` sets validation rows aside where a source has none of its own.
     """
     every = {**KNOWN_TASKS, **known}
     sources, notes = normalize_labels(read_named(specs, known, every), label_map, every)

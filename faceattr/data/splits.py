@@ -31,9 +31,6 @@ def assign_splits(
 
     `alike` numbers faces so that near-duplicates share one, see
     `faceattr.data.face_finder.FaceFinder.near_duplicates`; it is asked only where val is set aside.
-
-    Raises:
-        ValueError: A group is stated in two splits, or there are too few rows.
     """
     groups = _splits_of_groups(examples)
     with_val = {example.source for example in examples if example.split == "val"}

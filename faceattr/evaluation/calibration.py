@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from faceattr.data.dataset import LabeledDataset, mask
+from faceattr.data.dataset import LabeledDataset, is_known
 from faceattr.data.near_duplicates import NEAR_DUPLICATE, NOT_IN_TRAIN
 from faceattr.evaluation.metrics import (
     Interval,
@@ -99,14 +99,11 @@ def fit_temperature(
     """The temperature that makes one head's answers most likely: above 1 for a head that is too
     sure of itself, below 1 for one that is not sure enough, 1 where few rows know the task.
 
-    Args:
-        target: Target rows ``(n, classes)``; all-zero rows do not count. Of votes the class that
-            has most counts, as it does for the accuracy: a confidence is the chance to be right.
-        probabilities: What the head answered, ``(n, classes)``.
-        fewest: Labelled rows that it takes.
-        log_prior: Logarithms of the class shares to which the answers are put, ``(n, classes)``.
+    Targets and probabilities are ``(n, classes)``; all-zero targets do not count. Of votes the
+    class that has most counts, as it does for the accuracy: a confidence is the chance to be right.
+    `log_prior` are logarithms of the class shares to which the answers are put, ``(n, classes)``.
     """
-    known = target.sum(axis=-1) > 0
+    known = is_known(target)
     if known.sum() < fewest:
         return 1.0
     truth = target[known].argmax(axis=-1)
@@ -137,7 +134,7 @@ def cross_calibrated(
     """Of the labelled rows, each half calibrated with the temperature of the other half, whether
     each answer was right, ``bool``, and its confidence, ``(labelled rows,)`` both.
     """
-    known = target.sum(axis=-1) > 0
+    known = is_known(target)
     target, probabilities = target[known], probabilities[known]
     priors = np.zeros(target.shape) if log_prior is None else log_prior[known]
     answers = np.empty_like(probabilities, "float32")
@@ -186,14 +183,9 @@ def calibrate(
 ) -> Mapping[str, Calibration]:
     """Fit a temperature per head and divide its weights by it, in place.
 
-    Whoever opens the model gets calibrated probabilities, and no answer changes.
-
-    Args:
-        model: A model of `faceattr.model.build`.
-        val: Rows that did not train it.
-        heads: Names of the heads to calibrate, None for all.
-        log_priors: By task the logarithm of the class shares of each row's source,
-            ``(n, classes)``, for heads that answer as if all classes were equally frequent.
+    Whoever opens the model gets calibrated probabilities, and no answer changes. `log_priors` are
+    the logarithms of the class shares of each row's source, ``(n, classes)``, by task, for heads
+    that answer as if all classes were equally frequent.
     """
     found = {}
     for name, answers in predict(model, val).items():
@@ -227,8 +219,8 @@ def unseen(rows: LabeledDataset) -> LabeledDataset:
     where = [example.metadata[NEAR_DUPLICATE] for example in rows.examples]
     is_new = np.array(where, object) == NOT_IN_TRAIN
     targets = {
-        name: target * is_new[:, None] if mask(target[is_new]).sum() >= FEWEST else target
+        name: target * is_new[:, None] if is_known(target[is_new]).sum() >= FEWEST else target
         for name, target in rows.targets.items()
     }
-    kept = np.any([mask(target) for target in targets.values()], axis=0)
+    kept = np.any([is_known(target) for target in targets.values()], axis=0)
     return replace(rows, targets=targets).take(np.flatnonzero(kept))

@@ -100,8 +100,8 @@ def evaluate(
     probabilities = predict(network, rows, progress=progress)
     groups = score_groups(description.tasks, rows, probabilities, by)
     names = tuple(map(without_folders, sources))
-    about_figures = _remarks(description, chosen, names, flip, tta)
-    remarks = (*whole.notes, *about_figures, *_engine_told(path, answered_by))
+    is_copy = answered_by == "litert" and not runtime.is_exported(path)
+    remarks = (*whole.notes, *_remarks(description, chosen, names, flip, tta, is_copy))
     evaluation = Evaluation(
         path.name, description, chosen, names, rows, probabilities, groups, remarks
     )
@@ -157,7 +157,12 @@ def _scored(split: str, rows: LabeledDataset, whole: Manifest) -> str:
 
 
 def _remarks(
-    description: Description, split: str, sources: Sequence[str], flip: bool, tta: int
+    description: Description,
+    split: str,
+    sources: Sequence[str],
+    flip: bool,
+    tta: int,
+    is_copy: bool,
 ) -> Iterator[str]:
     """What a reader of these figures should have in mind."""
     if flip:
@@ -169,10 +174,7 @@ def _remarks(
             "The model learnt from a source of this name: if it is the same, these faces taught "
             "it and the figures are too good. Keep rows of split test aside, and score those."
         )
-
-
-def _engine_told(path: Path, engine: str) -> Iterator[str]:
-    if engine == "litert" and not runtime.is_exported(path):
+    if is_copy:
         yield "The answers are those of the LiteRT copy in the model file (--runtime litert)."
 
 

@@ -115,18 +115,17 @@ def score_groups(
     Columns are the manifest's, tasks among them. Where no row that knows a task has the column, the
     head of that name makes the groups; without such a head the task is left out.
     ``"gender+age_group"`` crosses two columns. Many different numbers are put into quarters.
-
-    Raises:
-        ValueError: A column has more than 60 different values.
     """
-    heads = {task.name: task for task in tasks if task.name in probabilities}
+    answers = {
+        task.name: np.array(task.classes)[probabilities[task.name].argmax(axis=-1)]
+        for task in tasks
+        if task.name in probabilities
+    }
     found = []
     for predictions in predictions_by_task(tasks, rows, probabilities):
         for by in columns:
-            parts = [
-                _values(part, predictions.rows, rows.examples, probabilities, heads)
-                for part in by.split("+")
-            ]
+            where = predictions.rows, rows.examples, answers
+            parts = [_values(part, *where) for part in by.split("+")]
             columns_of_parts, asked = zip(*parts, strict=True)
             if all(columns_of_parts):
                 crossed = zip(*columns_of_parts, strict=True)
@@ -176,20 +175,13 @@ def _start(name: str) -> float:
 
 
 def _values(
-    name: str,
-    rows: np.ndarray,
-    examples: Sequence[Example],
-    probabilities: Mapping[str, np.ndarray],
-    heads: Mapping[str, Task],
+    name: str, rows: np.ndarray, examples: Sequence[Example], answers: Mapping[str, np.ndarray]
 ) -> tuple[list[str], bool]:
     """For each row the name of its group, none if nobody knows any; whether a head named it."""
     stated = [_stated(examples[row], name) for row in rows] if examples else []
     if any(stated):
         return _in_quarters(stated), False
-    if name not in heads:
-        return [], False
-    numbers = probabilities[name][rows].argmax(axis=-1)
-    return [heads[name].classes[number] for number in numbers], True
+    return (answers[name][rows].tolist(), True) if name in answers else ([], False)
 
 
 def _stated(example: Example, name: str) -> str:

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from scipy.stats import binomtest
 
-from faceattr.data.dataset import LabeledDataset
+from faceattr.data.dataset import LabeledDataset, is_known
 from faceattr.model.file import to_jsonable
 from faceattr.progress import SILENT, Progress
 from faceattr.tasks import ORDINAL_TASKS, Task
@@ -66,7 +66,7 @@ class TaskPredictions:
 
 def predictions_for(task: Task, target: np.ndarray, probabilities: np.ndarray) -> TaskPredictions:
     """Put a head's answers ``(n, classes)`` beside its target rows; all-zero ones are left out."""
-    known = np.flatnonzero(target.sum(axis=-1) > 0)
+    known = np.flatnonzero(is_known(target))
     return TaskPredictions(task, known, target[known].argmax(axis=-1), probabilities[known])
 
 

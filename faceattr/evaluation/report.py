@@ -74,12 +74,10 @@ class Evaluation:
 
     Args:
         model: The model file's name.
-        description: What the file says about itself.
         split: Which rows were asked about.
         sources: Where they come from, without folders.
         rows: With the examples they were read from.
         probabilities: By task what the model said of every row, ``(n, classes)``.
-        groups: Accuracy by group.
         remarks: Sentences that a reader should have in mind.
         log: The ``log.csv`` of the training run, if this is its report.
     """

@@ -20,19 +20,14 @@ from faceattr.model.vgg16 import (
     start_near_identity,
     vgg16,
 )
-from faceattr.tasks import Task
+from faceattr.tasks import Task, refuse_unknown
 
 POOLINGS = ("max", "avg")
 
 
 def pool(output: keras.KerasTensor, pooling: str, layer: str) -> keras.KerasTensor:
-    """A feature map as one vector per crop.
-
-    Args:
-        output: What the layer puts out, ``(n, height, width, channels)``.
-        pooling: ``"max"`` or ``"avg"``.
-        layer: The layer's name, which the new layers are called after.
-    """
+    """A feature map ``(n, height, width, channels)`` as one vector per crop; `pooling` is ``"max"``
+    or ``"avg"``, `layer` the name of the layer that the new ones are called after."""
     base, owner = split_layer_name(layer)
     kind = {"max": keras.layers.GlobalMaxPooling2D, "avg": keras.layers.GlobalAveragePooling2D}
     pooled = kind[pooling](name=layer_name(base, owner, "_pooled"))(output)
@@ -46,11 +41,7 @@ def pool(output: keras.KerasTensor, pooling: str, layer: str) -> keras.KerasTens
 
 
 def feature_map(model: keras.Model, layer: str, task: str) -> keras.KerasTensor:
-    """What a layer of VGG16 puts out in a model of `build`; in the task's own backbone, if any.
-
-    Raises:
-        ValueError: The model has no such layer.
-    """
+    """What a layer of VGG16 puts out in a model of `build`; in the task's own backbone, if any."""
     check_layers([layer])
     outputs = {part.name: part.output for part in model.layers}
     for name in (layer_name(layer, task), layer):
@@ -127,7 +118,10 @@ def build(
     feature_layers = dict(feature_layers or {})
     _check(tasks, backbone, sharing, feature_layers, weights, pooling)
     with _dtype_policy(dtype):
-        crops, prepared = _input()
+        crops = keras.Input((None, None, 3), dtype="uint8", name="crops")
+        # Whole numbers up to 255 stay exact in float32; VGG's BGR order and means follow.
+        floats = keras.layers.Rescaling(1.0, dtype="float32", name="to_float")(crops)
+        prepared = keras.applications.vgg16.preprocess_input(floats)
         like = vgg16(weights)
 
         @cache
@@ -172,19 +166,7 @@ def _check(tasks, backbone, sharing, feature_layers, weights, pooling) -> None:
         if given not in known:
             raise ValueError(f"{what} is one of {', '.join(known)}. Received: {given!r}")
     names = [task.name for task in tasks]
-    if strangers := sorted(set(feature_layers) - set(names)):
-        raise ValueError(
-            f"There is no task {', '.join(strangers)} to read a feature layer. "
-            f"The tasks are {', '.join(names)}."
-        )
+    refuse_unknown("task", feature_layers, names, "to read a feature layer")
     check_layers(feature_layers.values())
     if weights is not None and BACKBONES[backbone] != 1:
         raise ValueError(f"{backbone} starts from nothing (weights None). Received: {weights}")
-
-
-def _input() -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """The input, and the same crops as VGG16 wants them."""
-    crops = keras.Input((None, None, 3), dtype="uint8", name="crops")
-    # Whole numbers up to 255 stay exact in float32; VGG's BGR order and means follow.
-    floats = keras.layers.Rescaling(1.0, dtype="float32", name="to_float")(crops)
-    return crops, keras.applications.vgg16.preprocess_input(floats)

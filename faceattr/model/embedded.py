@@ -55,14 +55,8 @@ def embed(
     provenance: Mapping[str, Any],
     output: str | Path | None = None,
 ) -> EmbeddedCopy:
-    """Put a copy into a model file; the file is whole or unchanged.
-
-    Args:
-        path: The model file.
-        copy: A ``.tflite`` file made of its network.
-        precision, parity, provenance: As `EmbeddedCopy` has them.
-        output: The file to write; by default the same one.
-    """
+    """Put a copy, a ``.tflite`` file made of its network, into a model file, or into `output`; the
+    file is whole or unchanged."""
     with open_archive(Path(path)) as archive:
         network = _sha256_of_network(archive)
     digest = hashlib.sha256(copy).hexdigest()
@@ -73,21 +67,13 @@ def embed(
 
 
 def describe_copy(path: str | Path) -> EmbeddedCopy | None:
-    """What a model file's copy says about itself; None without one, or with one of other weights.
-
-    Raises:
-        ValueError: The file is damaged.
-    """
+    """What a model file's copy says about itself; None without one of the network as it is now."""
     with open_archive(Path(path)) as archive:
         return _about(archive)
 
 
 def read_copy(path: str | Path) -> tuple[EmbeddedCopy, bytes] | None:
-    """A model file's copy, or None as `describe_copy`.
-
-    Raises:
-        ValueError: The file is damaged.
-    """
+    """A model file's copy, or None as `describe_copy`."""
     with open_archive(Path(path)) as archive:
         about = _about(archive)
         content = archive.read(COPY_MEMBER) if about else b""

@@ -38,7 +38,9 @@ COPY_MEMBER = "faceattr.tflite"  # the network once more, for LiteRT
 EXPORTED = (".onnx", ".tflite", ".xml")  # what `faceattr export` writes beside folders
 LARGEST_TEXT = 16 << 20  # bytes; the shipped model's longest is 25 thousand
 EXPANSION = 20  # times a file's size: weights hardly shrink, what unpacks to more is no model
-OLD_NAMES = {"trunk": "backbone", "taps": "feature_layers"}  # of a network, until version 0.1
+# What a description called things until version 0.1.
+OLD_NAMES = {"made": "provenance", "level": "align"}
+OLD_NAMES |= {"trunk": "backbone", "taps": "feature_layers"}
 # What the models that come with the package are called, and their files.
 SHIPPED, SHIPPED_SLIM = "shipped", "shipped-slim"
 SHIPPED_FILES = {SHIPPED: "faceattr.keras", SHIPPED_SLIM: "faceattr-slim.keras"}
@@ -97,22 +99,18 @@ class Description:
                 f"its description has format {version!r:.80}, and this faceattr reads format "
                 f"{FORMAT}; another version of faceattr wrote it"
             )
-        tasks = _items(given, "tasks")
-        given["tasks"] = tuple(_record(Task, "a task", task) for task in tasks)
-        given["crop"] = _record(CropRule, "the crop", _crop_words(given.get("crop")))
+        crop = _record(CropRule, "the crop", _with_todays_names(given.get("crop")))
+        tasks = tuple(_record(Task, "a task", task) for task in _items(given, "tasks"))
+        network = _with_todays_names(given.get("network", {}))
+        given |= {"tasks": tasks, "crop": crop, "network": network}
         given["data"] = tuple(_items(given, "data"))
-        if "made" in given:  # what it was called until version 0.1
-            given["provenance"] = given.pop("made")
-        if isinstance(network := given.get("network"), dict):
-            given["network"] = {OLD_NAMES.get(name, name): of for name, of in network.items()}
-        return _record(cls, "the description", given)
+        return _record(cls, "the description", _with_todays_names(given))
 
 
-def _crop_words(given: Any) -> Any:
-    """A crop rule with today's words: ``align`` was called ``level``."""
-    if isinstance(given, dict) and "level" in given:
-        return {"align" if word == "level" else word: value for word, value in given.items()}
-    return given
+def _with_todays_names(given: Any) -> Any:
+    return (
+        {OLD_NAMES.get(k, k): of for k, of in given.items()} if isinstance(given, dict) else given
+    )
 
 
 def _items(given: Mapping[str, Any], name: str) -> list[Any]:
@@ -165,10 +163,6 @@ def save(
         description: What the file shall say about it.
         path: Ends in ``.keras``. An existing file is replaced only when the new one is whole.
         half: Store the weights in half precision.
-
-    Raises:
-        ValueError: The path does not end in ``.keras``, or a weight is not a finite number.
-        OSError: It cannot be written.
     """
     path = Path(path)
     if path.suffix != ".keras":
@@ -206,13 +200,8 @@ def describe_anew(path: str | Path, description: Description) -> None:
 def replace_members(
     path: str | Path, members: Mapping[str, str | bytes], output: str | Path | None = None
 ) -> None:
-    """Write a model file anew with other contents of some members; it is whole or unchanged.
-
-    Args:
-        path: A model file.
-        members: Contents by name, of members that are replaced or added.
-        output: The file to write; by default the same one.
-    """
+    """Write a model file anew, by default over itself, with other contents of some members, by
+    name; it is whole or unchanged."""
     output = Path(path if output is None else output)
     part = output.with_name(f".{output.name}.part")
     try:
@@ -252,12 +241,7 @@ def _convert(source: Path, target: Path, dtype: str) -> None:
 
 
 def describe(path: str | Path) -> Description:
-    """Read a model file's description without loading the network (or Keras).
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is not a faceattr model, or of another format.
-    """
+    """Read a model file's description without loading the network (or Keras)."""
     path = Path(path)
     if path.is_dir() or (path.suffix in EXPORTED and path.is_file()):
         raise ValueError(
@@ -287,9 +271,6 @@ def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
 
     Inflating stops at the size that a member declares, so bounding what is declared bounds what is
     read.
-
-    Raises:
-        ValueError: It is not a whole archive, is encrypted, or unpacks to too much.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -338,13 +319,8 @@ def _load_network(path: Path) -> keras.Model:
 
 
 def check_heads(path: str | Path, description: Description, heads: Mapping[str, int]) -> None:
-    """Raises ValueError unless a network has the heads that its description tells.
-
-    Args:
-        path: Of the model, for the message.
-        description: What it says about itself.
-        heads: By name of the network's output, its probabilities.
-    """
+    """Raises ValueError unless a network's heads, by name the number of classes, are those that its
+    description tells; `path` is for the message."""
     told = {task.name: len(task.classes) for task in description.tasks}
     if told != heads:
         said, has = (
@@ -382,11 +358,7 @@ def path_of(model: str | os.PathLike[str], *, offline: bool = False) -> Path:
 
 
 def shipped_model(name: str = SHIPPED) -> Path:
-    """A model that comes with the package: inside the wheel, or in ``weights/`` of a checkout.
-
-    Raises:
-        FileNotFoundError: This installation has none.
-    """
+    """A model that comes with the package: inside the wheel, or in ``weights/`` of a checkout."""
     here = Path(__file__).parents[1]
     for folder in (here / "weights", here.parent / "weights"):
         path = folder / SHIPPED_FILES[name]

@@ -56,17 +56,10 @@ def is_hub_name(model: str | os.PathLike[str]) -> bool:
 
 @cache
 def fetch(name: str, *, offline: bool = False) -> Path:
-    """The model file of a name, fetched where the cache has not got it.
+    """The model file of a name as above, fetched where the cache has not got it.
 
-    Only a ``.keras`` file is fetched; nothing that could be unpickled.
-
-    Args:
-        name: As above.
-        offline: Look into the cache alone, as with ``HF_HUB_OFFLINE=1``.
-
-    Raises:
-        ValueError: The name is wrong, or an optional package is missing.
-        OSError: There is no such repository, revision or file, or it cannot be had.
+    Only a ``.keras`` file is fetched; nothing that could be unpickled. `offline` looks into the
+    cache alone, as with ``HF_HUB_OFFLINE=1``.
     """
     wanted = HubName.parse(name)
     require_package("huggingface_hub", "hub", f"{name}")

@@ -7,6 +7,7 @@ al. 2021): its answers can be put to any others, exactly, by one multiplication.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,13 +26,8 @@ def class_shares(
 ) -> np.ndarray:
     """The class shares that a prior stands for, ``(classes,)``, in the head's order.
 
-    Args:
-        prior: A name among `known`, or a share above 0 for each class; they need not sum to 1.
-        known: Class shares by name, as `faceattr train --prior` keeps them in a model file.
-        classes: The head's classes in order.
-
-    Raises:
-        ValueError: There is no such name, or a class has no share.
+    `known` has class shares by name, as `faceattr train --prior` keeps them in a model file. Shares
+    by class are above 0 and need not sum to 1.
     """
     if isinstance(prior, str):
         if prior not in known:
@@ -48,11 +44,7 @@ def class_shares(
 
 
 def log_ratios(about: Description, priors: Mapping[str, Prior]) -> dict[str, np.ndarray]:
-    """By head, the logarithm of its new class shares over those that it has, ``(classes,)``.
-
-    Raises:
-        ValueError: A head was not trained with a prior, or its new one is none.
-    """
+    """By head, the logarithm of its new class shares over those that it has, ``(classes,)``."""
     now, known = about.provenance.get("priors", {}), about.provenance.get("class_shares", {})
     classes = {task.name: task.classes for task in about.tasks}
     found = {}
@@ -75,24 +67,17 @@ def change_prior(probabilities: np.ndarray, log_prior: np.ndarray | float) -> np
     return (put / put.sum(axis=-1, keepdims=True)).astype("float32")
 
 
+@dataclass(frozen=True)
 class WithPriors:
-    """A model whose answers are put to other class shares.
+    """A model whose answers are put to other class shares, by head the `ratios` of `log_ratios`."""
 
-    Args:
-        model: What answers.
-        ratios: Of `log_ratios`; other heads answer as before.
-    """
-
-    def __init__(self, model: Predictor, ratios: Mapping[str, np.ndarray]) -> None:
-        self._model = model
-        self._ratios = ratios
+    model: Predictor
+    ratios: Mapping[str, np.ndarray]
 
     def predict_on_batch(self, crops: np.ndarray) -> dict[str, Any]:
         """Probabilities ``(n, classes)`` by task name."""
-        answers = self._model.predict_on_batch(crops)
+        answers = self.model.predict_on_batch(crops)
         return {
-            name: change_prior(np.asarray(rows), self._ratios[name])
-            if name in self._ratios
-            else rows
+            name: change_prior(np.asarray(rows), self.ratios[name]) if name in self.ratios else rows
             for name, rows in answers.items()
         }

@@ -37,12 +37,8 @@ Answer = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 class ExportedModel:
     """An exported network with the one method that labelling and evaluation ask of a Keras model.
 
-    Args:
-        answer: RGB ``uint8`` crops ``(n, size, size, 3)`` to probabilities ``(n, classes)`` by
-            task name. It is called by one thread at a time.
-        precision: What it computes in, ``"float32"``, ``"float16"`` (weights) or ``"int8"``.
-        min_batch: As `min_stable_batch` tells it.
-        engine: What computes: the name of a target of `faceattr export`.
+    `answer` is called by one thread at a time. `precision` is what it computes in: ``"float32"``,
+    ``"float16"`` (weights) or ``"int8"``; `engine` is the name of a target of `faceattr export`.
     """
 
     def __init__(
@@ -77,11 +73,8 @@ SHIFTS = ((0.0, 0.0), (1 / 24, 0.0), (-1 / 24, 0.0), (0.0, 1 / 24), (0.0, -1 / 2
 class TestTimeAveraging:
     """A model that is asked about several views of every crop; the answers are averaged.
 
-    Args:
-        model: What answers.
-        flip: Ask about the mirror image of every view as well.
-        shifts: Views: the crop itself, then crops that are shifted by a twenty-fourth of the side
-            to the right, left, down and up, with the edge repeated; 1 to 5.
+    Views are the crop itself, then crops that are shifted by a twenty-fourth of the side to the
+    right, left, down and up, with the edge repeated: 1 to 5. `flip` adds the mirror image of each.
     """
 
     __test__ = False  # no test of pytest's
@@ -111,15 +104,9 @@ def _shifted(crops: np.ndarray, right: float, down: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Runtime:
-    """What runs one kind of exported file.
-
-    Args:
-        name: What `faceattr export` calls it.
-        package: The module that it needs.
-        extra: What ``pip install faceattr[…]`` calls it.
-        open: A file, and how many threads shall compute, to its answers.
-        min_batch: As `min_stable_batch` tells it; TensorFlow has to be asked.
-    """
+    """What runs one kind of exported file: its name for `faceattr export`, the module that it
+    needs, the extra that brings it, and how a file is opened, with how many threads. `min_batch`
+    is as `min_stable_batch` tells it; TensorFlow has to be asked."""
 
     name: str
     package: str
@@ -236,11 +223,7 @@ def check_engine(path: str | Path, engine: str) -> None:
 
 
 def count_threads(threads: int | None = None, what: str = "thread computes") -> int:
-    """As many threads as were asked for, else as many as this process may use processors.
-
-    Raises:
-        ValueError: Fewer than one was asked for.
-    """
+    """As many threads as were asked for, else as many as this process may use processors."""
     if threads is not None and threads < 1:
         raise ValueError(f"At least 1 {what}. Received: {threads}")
     if threads is None and hasattr(os, "sched_getaffinity"):
@@ -272,12 +255,7 @@ def sha256_of(path: str | Path) -> str:
 
 
 def describe(path: str | Path) -> Description:
-    """Read the description of a model file or of an exported one, without loading it.
-
-    Raises:
-        FileNotFoundError: There is no such file, or nothing beside it that describes it.
-        ValueError: It is no model of this faceattr, or an exported file was changed.
-    """
+    """Read the description of a model file or of an exported one, without loading it."""
     return _read(Path(path))[0] if is_exported(path) else model_file.describe(path)
 
 
@@ -291,10 +269,6 @@ def load(
         engine: Of a model file ``"keras"`` opens the network, ``"litert"`` the copy inside,
             ``"auto"`` the copy where there is one, else the network.
         threads: How many compute, by default one a processor; TensorFlow's belong to the process.
-
-    Raises:
-        FileNotFoundError, ValueError: As `describe`; also where the runtime that an exported
-            file needs is not installed, or refuses the file; or there is no such engine or copy.
     """
     if engine not in ENGINES:
         raise ValueError(f"An engine is one of {', '.join(ENGINES)}. Received: {engine!r}")

@@ -114,11 +114,7 @@ def add_backbone(
 
 
 def vgg16(weights: str | Path | None) -> keras.Model:
-    """Keras' VGG16 without its top.
-
-    Raises:
-        OSError: The weights cannot be had.
-    """
+    """Keras' VGG16 without its top."""
     start = None if weights is None else str(weights)
     try:
         return keras.applications.VGG16(include_top=False, weights=start)

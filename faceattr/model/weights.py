@@ -7,7 +7,6 @@ from collections.abc import Collection
 import keras
 import numpy as np
 
-from faceattr.model.learning import head_names
 from faceattr.model.vgg16 import convolutions, layer_name, norm_name, split_layer_name, vgg16
 
 
@@ -16,18 +15,12 @@ def transfer(
 ) -> None:
     """Copy the weights of `source` into `target`, folding batch normalisation on the way.
 
-    Args:
-        source: A model of `build`, with or without normalisation. A backbone that its tasks share
-            goes into every backbone of `target`.
-        target: A model of `build`, with or without normalisation; one with it answers alike
-            once `measure_norms` has seen crops.
-        heads: Names of the heads to copy; None for all that both have.
+    Both are models of `build`, with or without normalisation. A backbone that the tasks of `source`
+    share goes into every backbone of `target`. A target with normalisation answers alike once
+    `measure_norms` has seen crops. `heads` are those to copy; None for all that both have.
 
-    Raises:
-        ValueError: `source` has no such convolution, or of another shape.
-
-    With kernel W, scale g, offset b, mean m and variance v, the folded convolution is
-    ``W * g / sqrt(v + eps)`` with bias ``b - m * g / sqrt(v + eps)``.
+    With kernel W, scale g, offset b, mean m and variance v, the folded convolution is ``W * g /
+    sqrt(v + eps)`` with bias ``b - m * g / sqrt(v + eps)``.
     """
     norms = {layer.name: layer for layer in norms_of(target)}
     for layer in convolutions(target):
@@ -36,7 +29,7 @@ def transfer(
             _set_normed(layer, norm, kernel, bias)
         else:
             layer.set_weights([kernel, bias])
-    common = set(head_names(source)) & set(head_names(target))
+    common = source.output.keys() & target.output.keys()
     for name in common if heads is None else heads:
         target.get_layer(name).set_weights(source.get_layer(name).get_weights())
 
@@ -85,14 +78,11 @@ def norms_of(model: keras.Model) -> list[keras.layers.BatchNormalization]:
 
 
 def measure_norms(model: keras.Model, crops: np.ndarray, batch_size: int = 16) -> None:
-    """Give batch normalisations the statistics of `crops`; what the model answers stays.
+    """Give batch normalisations the statistics of `crops`, a few hundred RGB ``uint8`` ``(n, side,
+    side, 3)``; what the model answers stays.
 
-    A network that got its weights from one without normalisation has none yet, and would
-    answer otherwise as soon as it learns, when every batch is normalised by its own.
-
-    Args:
-        model: A model of `build` with normalisation.
-        crops: RGB ``uint8`` of shape ``(n, side, side, 3)``; a few hundred will do.
+    A network that got its weights from one without normalisation has none yet, and would answer
+    otherwise as soon as it learns, when every batch is normalised by its own.
     """
     for norm in norms_of(model):
         beta, spread = _moments(keras.Model(model.input, norm.output), crops, batch_size)
@@ -123,9 +113,6 @@ def vgg16_of(model: keras.Model, task: str | None = None) -> keras.Model:
 
     Its ``save_weights("backbone.weights.h5")`` writes a file that Keras' VGG16 and `build`
     take as ``weights=``. `task` says whose backbone, where every task has one.
-
-    Raises:
-        ValueError: The model has no such backbone, or not VGG16's own channels.
     """
     backbone = vgg16(None)
     for layer in convolutions(backbone):

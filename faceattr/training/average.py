@@ -41,54 +41,42 @@ def average(
 
     Returns:
         What the new file says about itself: the first model's description, without scores.
-
-    Raises:
-        FileNotFoundError: There is no such model.
-        ValueError: Fewer than two models, two that differ in more than their weights, or the
-            output exists.
     """
     paths, output = [model_file.path_of(path) for path in as_paths(models)], Path(output)
     if len(paths) < 2:
         raise ValueError(f"An average is of two or more models. Received: {len(paths)}")
     refuse_existing(output, overwrite=overwrite)
-    about = [model_file.describe(path) for path in paths]
-    for path, other in zip(paths[1:], about[1:], strict=True):
-        _check_alike(paths[0], about[0], path, other)
+    first, *others = (model_file.describe(path) for path in paths)
+    for path, other in zip(paths[1:], others, strict=True):
+        for what, of in ALIKE.items():
+            if of(first) != of(other):
+                raise ValueError(
+                    f"Models can be averaged where they have the same {what}. "
+                    f"{paths[0].name}: {of(first)}; {path.name}: {of(other)}."
+                )
     averaged = [{"file": path.name, "sha256": runtime.sha256_of(path)} for path in paths]
-    provenance = {**about[0].provenance, "average_of": averaged}
-    description = replace(about[0], scores={}, provenance=provenance)
+    provenance = {**first.provenance, "average_of": averaged}
+    description = replace(first, scores={}, provenance=provenance)
     half = all(map(model_file.is_stored_in_half, paths))
     model_file.save(_mean_network(paths), description, output, half=half)
     return description
 
 
-def _check_alike(path: Path, first: Description, other_path: Path, other: Description) -> None:
-    """Refuse a model that differs from the first one in more than its weights and scores."""
-    for what, of in ALIKE.items():
-        if of(first) != of(other):
-            raise ValueError(
-                f"Models can be averaged where they have the same {what}. "
-                f"{path.name}: {of(first)}; {other_path.name}: {of(other)}."
-            )
-
-
 def _mean_network(paths: Sequence[Path]) -> keras.Model:
-    """The first network with the mean of all weights; float32 while it is summed."""
+    """The first network with the mean of all weights; float32 while it is summed.
+
+    What is no number of the network, such as a seed, stays that of the first model.
+    """
     network = model_file.load(paths[0])[0]
     weights = network.get_weights()
+    is_float = [np.issubdtype(own.dtype, np.floating) for own in weights]
     for path in paths[1:]:
         given = model_file.load(path)[0].get_weights()
         if [w.shape for w in given] != [w.shape for w in weights]:
             raise ValueError(f"{path} has other layers than {paths[0]}: they cannot be averaged.")
-        weights = [_sum(one, other) for one, other in zip(weights, given, strict=True)]
-    network.set_weights([w / len(paths) if _is_float(w) else w for w in weights])
+        pairs = zip(weights, given, is_float, strict=True)
+        weights = [own + other if mixed else own for own, other, mixed in pairs]
+    network.set_weights(
+        [own / len(paths) if mixed else own for own, mixed in zip(weights, is_float, strict=True)]
+    )
     return network
-
-
-def _sum(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    # What is no number of the network, such as a seed, stays that of the first model.
-    return one + other if _is_float(one) else one
-
-
-def _is_float(weight: np.ndarray) -> bool:
-    return np.issubdtype(weight.dtype, np.floating)

@@ -7,7 +7,6 @@ far can have changed are left out: the resumed run builds the network in the sam
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 import zipfile
@@ -26,9 +25,9 @@ from faceattr.evaluation.report import SCORES
 from faceattr.files import atomic_write
 from faceattr.model.file import rename_keys, to_jsonable
 from faceattr.progress import Progress
-from faceattr.training.callbacks import WeightAverage
 from faceattr.training.config import FROZEN, OLD_NAMES, Phase, Settings
 from faceattr.training.feature_cache import trainable_in
+from faceattr.training.optimizers import WeightAverage
 
 Variables = Sequence[keras.Variable]
 DAMAGES = (EOFError, KeyError, MemoryError, OSError, RuntimeError, ValueError, zipfile.BadZipFile)
@@ -74,22 +73,14 @@ class Checkpoints:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        network: keras.Model,
-        phases: Sequence[Phase],
-        own: Variables = (),
+        self, folder: Path, network: keras.Model, phases: Sequence[Phase], own: Variables = ()
     ) -> None:
         self.folder, self._network, self._phases, self._own = folder, network, phases, own
         ids = set(map(id, network.weights))
         self.weights = [v for v in trainable_in(network, phases) if id(v) in ids]
 
     def begin(self, identity: Mapping[str, Any], resume: bool) -> Position:
-        """Where to start: at the beginning, or to `resume` where the checkpoint was written.
-
-        Raises:
-            ValueError: The checkpoint is of a run with another `identity`, or damaged.
-        """
+        """Where to start: at the beginning, or to `resume` where the checkpoint was written."""
         path, text = self.folder / SETTINGS, json.dumps(to_jsonable(identity), indent=1)
         if not (resume and (self.folder / CHECKPOINT).is_file()):
             for name in (LOG, SCORES):
@@ -292,14 +283,6 @@ def remove(folder: Path) -> None:
     """Remove what a finished run, or a new one, has no use for."""
     for path in (folder / CHECKPOINT, *folder.glob("best-*.npz")):
         path.unlink(missing_ok=True)
-
-
-def hash_of(variables: Variables) -> str:
-    """The SHA-256 of the values of variables."""
-    digest = hashlib.sha256()
-    for variable in variables:
-        digest.update(keras.ops.convert_to_numpy(variable).tobytes())
-    return digest.hexdigest()
 
 
 def _restore(path: Path, prefix: str, variables: Variables) -> None:

@@ -10,24 +10,21 @@ import json
 import multiprocessing
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import keras
 import pandas as pd
 
-from faceattr.data.dataset import LabeledDataset, read_dataset
+from faceattr.data.dataset import read_splits
 from faceattr.data.manifest import Manifest
 from faceattr.data.sources import ReadingConfig, ReadingTasksSettings, read_for_training
 from faceattr.data.store import features_folder
 from faceattr.files import atomic_write
-from faceattr.images.crop import CropRule
 from faceattr.images.load import PathLike, as_paths
 from faceattr.model.file import rename_keys, to_jsonable
 from faceattr.progress import SILENT, Progress
@@ -38,6 +35,7 @@ from faceattr.training.config import OLD_NAMES, Network, Settings, TaskSampling
 from faceattr.training.trainer import check, fit
 
 ALONE = "alone"
+SPLITS = ("train", "val")  # that are read
 STORED_NAMES = {new: old for old, new in OLD_NAMES.items()}
 
 
@@ -117,11 +115,7 @@ class Result:
 
 
 def train_in_subprocess(run: Run, begin: Callable[[], None] | None = None) -> list[Result]:
-    """`train_once` in a new process, in which `begin` is called before all else.
-
-    Raises:
-        OSError: The process was killed.
-    """
+    """`train_once` in a new process, in which `begin` is called before all else."""
     fresh = multiprocessing.get_context("spawn")
     try:
         with ProcessPoolExecutor(1, mp_context=fresh, initializer=begin) as pool:
@@ -137,7 +131,8 @@ def train_once(run: Run) -> list[Result]:
     """Train once and score the last epoch."""
     network, reading, observer = networks.resolved(run.config.network), run.reading, _Observer()
     manifest = read_for_training(run.sources, reading.tasks, reading.label_map)
-    rows, _ = _read_rows(manifest, networks.crop_rule(network), reading.cache)
+    rule = networks.crop_rule(network)
+    rows, _ = read_splits(manifest, SPLITS, manifest.tasks, rule, reading.cache)
     if run.alone:
         rows = {split: of.only(run.alone) for split, of in rows.items()}
     tasks = [task for task in manifest.tasks if run.alone in (None, task.name)]
@@ -155,37 +150,17 @@ def train_once(run: Run) -> list[Result]:
             features=features_folder(reading.cache),
             progress=observer,
         )
-    return _results(run, rows, observer)
-
-
-def _read_rows(
-    manifest: Manifest, rule: CropRule, cache: str | Path | None, progress: Progress = SILENT
-) -> tuple[dict[str, LabeledDataset], Counter[str]]:
-    """The rows of train and val, and how many images cannot be used, by reason."""
-    rows, left_out = {}, Counter(manifest.left_out)
-    for split in ("train", "val"):
-        examples = manifest.only(split)
-        rows[split], unusable = read_dataset(examples, manifest.tasks, rule, cache, progress)
-        left_out.update(unusable)
-    return rows, left_out
-
-
-def _results(run: Run, rows: Mapping[str, LabeledDataset], observer: _Observer) -> list[Result]:
-    steps = observer.epochs * steps_per_epoch(len(rows["train"]), run.settings.batch_size)
-    result = partial(
-        Result,
-        config=run.name,
-        seed=run.seed,
-        images=steps * run.settings.batch_size,
-        minutes=observer.seconds / 60,
-        megabytes=_peak_megabytes(),
-        rows=rows["train"].sha256()[:8] + rows["val"].sha256()[:8],
-        run=run.fingerprint,
-    )
-    scores = {task: asdict(score) for task, score in observer.scores.items()}
+    size = run.settings.batch_size
+    seen: dict[str, Any] = {
+        "images": observer.epochs * steps_per_epoch(len(rows["train"]), size) * size,
+        "minutes": observer.seconds / 60,
+        "megabytes": _peak_megabytes(),
+        "rows": rows["train"].sha256()[:8] + rows["val"].sha256()[:8],
+        "run": run.fingerprint,
+    }
     return [
-        result(task=task, **{name: of[name] for name in ("n", "accuracy", "balanced_accuracy")})
-        for task, of in scores.items()
+        Result(run.name, run.seed, task, of.n, of.accuracy, of.balanced_accuracy, **seen)
+        for task, of in observer.scores.items()
     ]
 
 
@@ -257,10 +232,6 @@ def compare(
 
     Returns:
         A line for every run and task, with the fields of `Result`.
-
-    Raises:
-        ValueError: Two configs have the same name, or a setting does not fit.
-        OSError: A run's process was killed.
     """
     output, how = Path(output), ReadingConfig(**reading)
     if how.detector or how.find_faces_in:
@@ -314,7 +285,7 @@ def _make_crops(
         progress.show(f"note: {note}")
     rules = {networks.crop_rule(networks.resolved(config.network)) for config in configs}
     for rule in rules:
-        _, left_out = _read_rows(manifest, rule, cache, progress)
+        _, left_out = read_splits(manifest, SPLITS, manifest.tasks, rule, cache, progress)
     for reason, count in left_out.items():
         progress.show(f"left out: {count:,} ({reason})")
 

@@ -272,11 +272,7 @@ NO_AUGMENTATION = Augmentation(0, 0, 0, 0, 0, 0, 16, 0, 0)
 
 
 def augmentation_with(amounts: Mapping[str, float]) -> Augmentation:
-    """The usual augmentation with other amounts of some changes.
-
-    Raises:
-        ValueError: There is no such change.
-    """
+    """The usual augmentation with other amounts of some changes."""
     names = [field.name for field in fields(Augmentation)]
     if strangers := sorted(set(amounts) - set(names)):
         raise ValueError(
@@ -342,7 +338,7 @@ class Settings:
         combine: How the losses of a joint step become one, see `faceattr.training.losses`.
         auxiliary: Losses of tasks read at earlier layers as well, while training.
         sharing_strength: How strongly soft sharing draws the backbones together after every step:
-            0 (independent) to inf (equal), see `faceattr.training.callbacks.proximal_step`.
+            0 (independent) to inf (equal), see `faceattr.training.optimizers.proximal_step`.
         augment_repeats: Augmented copies of each face whose features are kept while what lies
             below them does not learn; 0 computes every crop anew.
         seed: Decides order, augmentation, dropout and the start of the network.

@@ -1,4 +1,5 @@
-"""All devices of a machine, and of several machines, on JAX: they share the rows of each batch.
+"""All devices of a machine, and of several machines, on JAX: they share the rows of each batch;
+and what a machine computes in.
 
 A step is the same as on one device: JAX computes over the whole batch, wherever its rows lie, so
 the mean of a masked loss is that over all labelled rows. Every device has all weights.
@@ -7,17 +8,19 @@ the mean of a masked loss is that over all labelled rows. Every device has all w
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
 from faceattr.progress import SILENT, Progress
 
-T = TypeVar("T")
 MACHINES = "KERAS_DISTRIBUTION_NUM_PROCESSES"
+CPUINFO = Path("/proc/cpuinfo")
+BFLOAT16_SINCE = (8, 0)  # CUDA's compute capability: Ampere; T4 is 7.5, V100 7.0
 
 
 class AllDevices(keras.distribution.DataParallel):
@@ -36,11 +39,7 @@ class AllDevices(keras.distribution.DataParallel):
 
 
 def begin() -> None:
-    """Meet the other machines of a run, if the environment names some; before JAX computes.
-
-    Raises:
-        ValueError: The backend is not JAX.
-    """
+    """Meet the other machines of a run, if the environment names some; before JAX computes."""
     if int(os.environ.get(MACHINES, 1)) < 2:
         return
     if keras.backend.backend() != "jax":
@@ -55,7 +54,7 @@ def on_all_devices(progress: Progress = SILENT, most: int | None = None) -> Iter
     """What is built and trained meanwhile is so on all devices, or on the first few of them."""
     is_jax = keras.backend.backend() == "jax"
     devices = keras.distribution.list_devices()[:most] if is_jax else []
-    if not is_jax and (count := _gpu_count()) > 1:
+    if not is_jax and (count := len(gpu_capabilities())) > 1:
         progress.show(
             f"note: {keras.backend.backend()} trains on one of {count} GPUs here; with "
             "KERAS_BACKEND=jax all of them share each batch"
@@ -68,11 +67,7 @@ def on_all_devices(progress: Progress = SILENT, most: int | None = None) -> Iter
 
 
 def check_batch_size(batch_size: int) -> None:
-    """Refuse a batch whose rows do not go evenly into the devices.
-
-    Raises:
-        ValueError: They do not.
-    """
+    """Raise ValueError for a batch whose rows do not go evenly into the devices."""
     shared = _shared()
     count = shared.num_model_replicas if shared else 1
     if batch_size % count:
@@ -84,26 +79,10 @@ def check_batch_size(batch_size: int) -> None:
 
 
 @contextmanager
-def training() -> Iterator[None]:
-    """Meanwhile batches hold this machine's own rows."""
-    with _set_training(True):
-        yield
-
-
-def answering(ask: Callable[..., T]) -> Callable[..., T]:
-    """The same function, called while a network trains: every machine asks all of it."""
-
-    def asked(*given: Any, **named: Any) -> T:
-        with _set_training(False):
-            return ask(*given, **named)
-
-    return asked
-
-
-@contextmanager
-def _set_training(value: bool) -> Iterator[None]:
-    shared = _shared()
-    if shared is None:
+def batches_are_shared(value: bool) -> Iterator[None]:
+    """Whether batches hold this machine's own rows meanwhile, as those of a training step do;
+    otherwise every machine asks all of it. It decorates functions as well."""
+    if (shared := _shared()) is None:
         yield
         return
     before, shared.is_training = shared.is_training, value
@@ -142,11 +121,32 @@ def _processes() -> int:
     return jax.process_count()
 
 
-def _gpu_count() -> int:
+def gpu_capabilities() -> list[tuple[int, ...]]:
+    """CUDA's compute capability of every GPU, ``(8, 0)``; ``()`` of one that does not say."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        return len(tf.config.list_physical_devices("GPU"))
-    import torch
+        details = tf.config.experimental.get_device_details
+        found = [details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
+        return [tuple(about.get("compute_capability") or ()) for about in found]
+    if keras.backend.backend() == "torch":
+        import torch
 
-    return torch.cuda.device_count()
+        numbers = range(torch.cuda.device_count())
+        return [torch.cuda.get_device_capability(number) for number in numbers]
+    import jax
+
+    gpus = [device for device in jax.devices() if device.platform == "gpu"]
+    said = [str(getattr(gpu, "compute_capability", "")).split(".") for gpu in gpus]
+    return [tuple(int(part) for part in parts if part.isdigit()) for parts in said]
+
+
+def fastest_dtype() -> str:
+    """``"mixed_bfloat16"`` where every GPU, or without one the processor, computes with it.
+
+    Else ``"float32"``: a GPU without bfloat16 would be slower with it, or refuse.
+    """
+    if gpus := gpu_capabilities():
+        return "mixed_bfloat16" if min(gpus) >= BFLOAT16_SINCE else "float32"
+    flags = CPUINFO.read_text() if CPUINFO.is_file() else ""
+    return "mixed_bfloat16" if "amx_bf16" in flags or "avx512_bf16" in flags else "float32"

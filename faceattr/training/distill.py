@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from faceattr.data.dataset import LabeledDataset, mask
+from faceattr.data.dataset import LabeledDataset, is_known
 from faceattr.evaluation.calibration import apply_temperature
 from faceattr.evaluation.metrics import predict
 from faceattr.images.crop import CropRule
@@ -117,7 +117,8 @@ def distilled(
     doubted = {name: beliefs[name] < least for name, least in how.doubts.items() if name in beliefs}
     if sheet and any(of.any() for of in doubted.values()):
         _draw_doubted(rows, answers, beliefs, doubted, tasks, sheet)
-    believed = without_labels(rows, doubted)
+    unknown = {name: rows.targets[name] * ~of[:, None] for name, of in doubted.items()}
+    believed = replace(rows, targets={**rows.targets, **unknown})
     taught = with_answers(believed, soft, how.thresholds, how.shares, sure_of=answers)
     return taught, [*_doubts(rows, taught, doubted), *_lines(believed, taught, soft)]
 
@@ -130,14 +131,8 @@ def _beliefs(rows: LabeledDataset, answers: Mapping[str, np.ndarray]) -> dict[st
         if name in rows.log_priors:
             answer = change_prior(answer, rows.log_priors[name])
         given = np.take_along_axis(answer, target.argmax(axis=1)[:, None], axis=1)[:, 0]
-        found[name] = np.where(mask(target) > 0, given, 1)
+        found[name] = np.where(is_known(target), given, 1)
     return found
-
-
-def without_labels(rows: LabeledDataset, which: Mapping[str, np.ndarray]) -> LabeledDataset:
-    """Rows that no longer know a task where `which`, by task ``bool`` ``(n,)``, says so."""
-    unknown = {name: rows.targets[name] * ~of[:, None] for name, of in which.items()}
-    return replace(rows, targets={**rows.targets, **unknown})
 
 
 def _draw_doubted(
@@ -168,8 +163,8 @@ def _doubts(
     before: LabeledDataset, after: LabeledDataset, doubted: Mapping[str, np.ndarray]
 ) -> Iterator[str]:
     for name, rows in doubted.items():
-        known = mask(before.targets[name]) > 0
-        again = int((mask(after.targets[name])[rows] > 0).sum())
+        known = is_known(before.targets[name])
+        again = int(is_known(after.targets[name])[rows].sum())
         shares = ", ".join(
             f"{source} {rows[known & (before.sources == source)].mean():.1%}"
             for source in np.unique(before.sources[known])
@@ -211,17 +206,14 @@ def with_answers(
 ) -> LabeledDataset:
     """Rows with answers as targets where a task is unknown, and beside what is known.
 
-    Args:
-        rows: The rows.
-        answers: By task, probabilities ``(n, classes)``.
-        thresholds: By task, the least probability of the likeliest class; 0.8 where not given.
-        shares: By task, the answers' share of a known target; 0 where not given.
-        sure_of: What the thresholds are held against; the answers themselves unless given.
+    All by task: `answers` are probabilities ``(n, classes)``, `thresholds` the least probability of
+    the likeliest class (0.8 where not given), `shares` the answers' part of a known target (0 where
+    not given). The thresholds are held against `sure_of`, by default against the answers.
     """
     targets, priors, soft = dict(rows.targets), dict(rows.log_priors), set(rows.soft)
     for name in answers.keys() & targets.keys():
         target, answer = targets[name], answers[name]
-        known = mask(target)[:, None] > 0
+        known = is_known(target)[:, None]
         share, beside = shares.get(name, 0.0), answer
         if name in rows.log_priors:
             beside = change_prior(answer, rows.log_priors[name])
@@ -240,6 +232,6 @@ def _lines(
 ) -> Iterator[str]:
     for name in before.targets:
         if name in answered:
-            unknown = mask(before.targets[name]) == 0
-            got = int((mask(after.targets[name])[unknown] > 0).sum())
+            unknown = ~is_known(before.targets[name])
+            got = int(is_known(after.targets[name])[unknown].sum())
             yield f"teacher: {name}: {got:,} of {int(unknown.sum()):,} unlabelled faces"

@@ -21,9 +21,9 @@ from faceattr.data.dataset import LabeledDataset
 from faceattr.data.store import FEATURES, FORMAT, delete_oldest, hold, open_store
 from faceattr.model.vgg16 import convolutions
 from faceattr.progress import SILENT, Progress
-from faceattr.training.augment import augment
+from faceattr.training.batches import augment
 from faceattr.training.config import NO_AUGMENTATION, Phase, Settings
-from faceattr.training.devices import answering
+from faceattr.training.devices import batches_are_shared
 from faceattr.training.optimizers import unfreeze
 
 
@@ -81,8 +81,13 @@ def fingerprint(model: keras.Model) -> str:
     for number, operation in enumerate(model.operations):
         # Keras numbers nameless operations through the whole process.
         text = text.replace(f'"{operation.name}"', f'"{number}"')
+    return hash_of(model.variables, text)
+
+
+def hash_of(variables: Iterable[keras.Variable], text: str = "") -> str:
+    """The SHA-256 of a text and the values of variables."""
     digest = hashlib.sha256(text.encode())
-    for variable in model.variables:
+    for variable in variables:
         digest.update(keras.ops.convert_to_numpy(variable).tobytes())
     return digest.hexdigest()
 
@@ -95,30 +100,39 @@ LIMIT = 4 * 1024**3  # bytes of features in the folder, of all runs together
 class Features:
     """Features of crops of one size at one cut, in stores of a folder.
 
+    Of training rows they are those of augmented copies; whenever a row is drawn, chance says of
+    which. Each epoch brings one copy more, until there are enough: the first one begins at once,
+    and a short phase computes no more than it needs.
+
     `also` are more tensors of the same network, cuts of later phases: one pass through the backbone
-    brings them all. `seed_salt` decides beside the settings' seed how copies are augmented.
+    brings them all.
     """
 
     def __init__(
-        self,
-        frozen: keras.Model,
-        also: Sequence[keras.KerasTensor],
-        size: int,
-        folder: Path,
-        settings: Settings,
-        seed_salt: Sequence[int],
-        progress: Progress,
+        self, cache: FeatureCache, frozen: keras.Model, also: Sequence[keras.KerasTensor], size: int
     ) -> None:
+        self._cache, self._size = cache, size
         parts = [frozen, *(keras.Model(frozen.input, tensor) for tensor in also)]
-        self._size, self._folder, self._progress = size, folder, progress
-        self._augmentation = settings.augmentation
-        self._how = f"{(settings.seed, *seed_salt)} {settings.augmentation} {size}"
         ending = f"-{size}{FORMAT}{FEATURES}"
-        self.paths = [folder / f"{fingerprint(part)[:16]}{ending}" for part in parts]
+        self.paths = [cache.folder / f"{fingerprint(part)[:16]}{ending}" for part in parts]
         self._shapes = [shape_of(part, size) for part in parts]
         outputs = zip(self.paths, parts, strict=True)
         self._backbone = keras.Model(frozen.input, {at.name: part.output for at, part in outputs})
         self.array = np.zeros((0, *self._shapes[0]), DTYPE)
+        self._index = np.unique(cache.train.index)
+        self._copies: list[np.ndarray] = []  # the places of each
+
+    def prepare(self, epoch: int) -> None:
+        """Have the copies that an epoch draws from, its number counted over all phases."""
+        while len(self._copies) < min(epoch + 1, self._cache.copies):
+            crops = self._cache.train.crops[self._index]
+            self._copies.append(self.places(crops, f"copy {len(self._copies)}"))
+
+    def draw(self, index: np.ndarray, epoch: int, generator: np.random.Generator) -> np.ndarray:
+        """Features of rows by their places among the crops ``(n,)``, each of a copy by chance."""
+        which = generator.integers(min(epoch + 1, self._cache.copies), size=len(index))
+        rows = np.searchsorted(self._index, index)
+        return self.array[np.stack(self._copies)[which, rows]]
 
     def places(self, crops: np.ndarray, change: str = "") -> np.ndarray:
         """Compute what is not yet known, and tell where in `array` each crop's features are.
@@ -127,16 +141,18 @@ class Features:
             crops: RGB ``uint8`` of shape ``(n, side, side, 3)``.
             change: Names an augmented copy; empty for crops as they are.
         """
-        how = f"{change} {self._how}" if change else ""
+        settings, seed = self._cache.settings, (self._cache.settings.seed, *self._cache.seed_salt)
+        how = f"{change} {seed} {settings.augmentation} {self._size}" if change else ""
         keys = [hashlib.sha256(crop.tobytes() + how.encode()).hexdigest() for crop in crops]
-        with open_store(self._folder) as store:
+        with open_store(self._cache.folder) as store:
             stores = [
                 store.rows(path.name, shape, DTYPE)
                 for path, shape in zip(self.paths, self._shapes, strict=True)
             ]
             known = np.all([rows.places(keys) >= 0 for rows in stores], axis=0)
             missing = np.flatnonzero(~known).tolist()
-            for start in self._progress.track(range(0, len(missing), TOGETHER), "features"):
+            starts = range(0, len(missing), TOGETHER)
+            for start in self._cache.progress.track(starts, "features"):
                 rows = missing[start : start + TOGETHER]
                 views = [self._augmented(crops[r], keys[r]) if how else crops[r] for r in rows]
                 found = self._compute(views)
@@ -149,42 +165,18 @@ class Features:
 
     def _augmented(self, crop: np.ndarray, key: str) -> np.ndarray:
         generator = np.random.default_rng(int(key[:16], 16))
-        return augment(crop[None], self._size, self._augmentation, generator)[0]
+        return augment(crop[None], self._size, self._cache.settings.augmentation, generator)[0]
 
     def _compute(self, views: list[np.ndarray]) -> dict[str, np.ndarray]:
         # A last, smaller batch would compile the backbone again: fill it up instead.
         full = np.resize(np.stack(views), (TOGETHER, *views[0].shape))
-        return answering(self._backbone.predict_on_batch)(full)
+        with batches_are_shared(False):
+            return self._backbone.predict_on_batch(full)
 
 
 def shape_of(frozen: keras.Model, size: int) -> tuple[int, ...]:
     """The shape of one crop's features."""
     return tuple(frozen.compute_output_shape((1, size, size, 3))[1:])
-
-
-class CachedAugmentations:
-    """Augmented copies of training rows; whenever a row is drawn, chance says which.
-
-    Each epoch brings one more, until there are enough: the first one begins at once, and a
-    short phase computes no more than it needs.
-    """
-
-    def __init__(self, features: Features, train: LabeledDataset, count: int) -> None:
-        self._features, self._crops, self.count = features, train.crops, count
-        self._index = np.unique(train.index)
-        self._places: list[np.ndarray] = []
-
-    def prepare(self, epoch: int) -> None:
-        """Have the copies that an epoch draws from, its number counted over all phases."""
-        while len(self._places) < min(epoch + 1, self.count):
-            crops = self._crops[self._index]
-            self._places.append(self._features.places(crops, f"copy {len(self._places)}"))
-
-    def draw(self, index: np.ndarray, epoch: int, generator: np.random.Generator) -> np.ndarray:
-        """Features of rows by their places among the crops ``(n,)``, each of a copy by chance."""
-        which = generator.integers(min(epoch + 1, self.count), size=len(index))
-        rows = np.searchsorted(self._index, index)
-        return self._features.array[np.stack(self._places)[which, rows]]
 
 
 @dataclass(frozen=True)
@@ -196,52 +188,57 @@ class CachedPhase:
     """
 
     trainable: keras.Model
-    repeats: Mapping[int, CachedAugmentations]
+    repeats: Mapping[int, Features]
     val: LabeledDataset
 
 
+@dataclass(frozen=True)
 class FeatureCache:
-    """The features of a run's training and validation rows, kept in a folder, phase by phase."""
+    """The features of a run's training and validation rows, kept in a folder, phase by phase.
 
-    def __init__(
-        self,
-        folder: Path,
-        settings: Settings,
-        train: LabeledDataset,
-        val: LabeledDataset,
-        seed_salt: Sequence[int] = (),
-        progress: Progress = SILENT,
-    ) -> None:
-        self._folder, self._settings, self._seed_salt = folder, settings, seed_salt
-        self._train, self._val, self._progress = train, val, progress
-        # Without augmentation all copies are alike.
-        is_plain = settings.augmentation == NO_AUGMENTATION
-        self._repeats = 1 if is_plain else settings.augment_repeats
+    `seed_salt` decides beside the settings' seed how copies are augmented.
+    """
+
+    folder: Path
+    settings: Settings
+    train: LabeledDataset
+    val: LabeledDataset
+    seed_salt: Sequence[int] = ()
+    progress: Progress = SILENT
+
+    @property
+    def copies(self) -> int:
+        """Of each face; without augmentation all would be alike."""
+        is_plain = self.settings.augmentation == NO_AUGMENTATION
+        return 1 if is_plain else self.settings.augment_repeats
 
     def prepare_phase(self, network: keras.Model, number: int) -> CachedPhase | None:
         """Prepare phase `number`, from 0; None where it has to be trained on crops."""
         cut, *later = self._cuts(network, number)
         if cut is None:
             return None
-        phase, own_size = self._settings.phases[number], self._train.crops.shape[1]
+        phase, own_size = self.settings.phases[number], self.train.crops.shape[1]
         sizes = {own_size, *(size for *_, size in phase.size_stages(own_size))}
         needed = sum(self._bytes(cut.frozen, size) for size in sizes)
         if needed > self._room():
-            self._progress.show(
-                f"{phase.name}: features of {len(self._train):,} faces would take "
+            self.progress.show(
+                f"{phase.name}: features of {len(self.train):,} faces would take "
                 f"{needed / 1e9:.1f} GB, so every crop is computed anew, as with "
                 "--augment-repeats 0"
             )
             return None
         also, needed = self._with_later(cut, later, needed, own_size)
-        how = (self._folder, self._settings, self._seed_salt, self._progress)
-        features = {size: Features(cut.frozen, also, size, *how) for size in sizes}
+        features = {size: Features(self, cut.frozen, also, size) for size in sizes}
         self._make_room(needed, [path for of in features.values() for path in of.paths])
-        repeats = {
-            size: CachedAugmentations(of, self._train, self._repeats)
-            for size, of in features.items()
-        }
-        return CachedPhase(cut.trainable, repeats, self._val_on(features[own_size]))
+        return CachedPhase(cut.trainable, features, self._val_on(features[own_size]))
+
+    def _cuts(self, network: keras.Model, number: int) -> list[Cut | None]:
+        """Where this phase and the later ones cut the network; this one's state is left."""
+        cuts: list[Cut | None] = []
+        for phase in reversed(self.settings.phases[number:]):
+            unfreeze(network, phase)
+            cuts.insert(0, cut_network(network))
+        return cuts
 
     def _with_later(
         self, cut: Cut, later: Iterable[Cut | None], needed: int, size: int
@@ -255,32 +252,24 @@ class FeatureCache:
                 also, needed = [*also, tensor], needed + more
         return also, needed
 
-    def _val_on(self, features: Features) -> LabeledDataset:
-        """The validation rows with features in place of crops."""
-        used, index = np.unique(self._val.index, return_inverse=True)
-        places = features.places(self._val.crops[used])
-        return LabeledDataset(features.array, places[index], self._val.targets)
-
-    def _cuts(self, network: keras.Model, number: int) -> list[Cut | None]:
-        """Where this phase and the later ones cut the network; this one's state is left."""
-        cuts: list[Cut | None] = []
-        for phase in reversed(self._settings.phases[number:]):
-            unfreeze(network, phase)
-            cuts.insert(0, cut_network(network))
-        return cuts
-
     def _bytes(self, frozen: keras.Model, size: int) -> int:
-        rows = self._repeats * len(np.unique(self._train.index)) + len(self._val)
+        rows = self.copies * len(np.unique(self.train.index)) + len(self.val)
         return rows * int(np.prod(shape_of(frozen, size))) * np.dtype(DTYPE).itemsize
 
     def _room(self) -> int:
         """Bytes that may be kept."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        return min(LIMIT, shutil.disk_usage(self._folder).free)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return min(LIMIT, shutil.disk_usage(self.folder).free)
 
     def _make_room(self, needed: int, own: Collection[Path]) -> None:
         """Hold the own stores, and delete others until there is room, but none that a run uses."""
         for path in own:
             hold(path)
-        others = [path for path in self._folder.glob(f"*{FEATURES}") if path not in own]
+        others = [path for path in self.folder.glob(f"*{FEATURES}") if path not in own]
         delete_oldest(others, LIMIT - needed)
+
+    def _val_on(self, features: Features) -> LabeledDataset:
+        """The validation rows with features in place of crops."""
+        used, index = np.unique(self.val.index, return_inverse=True)
+        places = features.places(self.val.crops[used])
+        return LabeledDataset(features.array, places[index], self.val.targets)

@@ -1,15 +1,19 @@
-"""Heads of a model file removed or renamed, classes renamed; what is left answers as before."""
+"""Heads of a model file: removed, renamed, put to other priors; and new ones beside the old."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
+from faceattr.compatibility import renamed_arguments
+from faceattr.data.dataset import LabeledDataset, is_known
 from faceattr.evaluation.calibration import set_prior
+from faceattr.evaluation.metrics import Interval, predict, wilson
 from faceattr.evaluation.robustness import smallest_face
 from faceattr.files import refuse_existing
 from faceattr.model import file as model_file
@@ -18,8 +22,12 @@ from faceattr.model.file import Description
 from faceattr.model.priors import Prior, log_ratios
 from faceattr.model.vgg16 import layer_name, split_layer_name
 from faceattr.tasks import KNOWN_TASKS, Task
+from faceattr.training.config import Network, Settings
+from faceattr.training.distill import with_answers
+from faceattr.training.network import start_file
 
-Classes = Mapping[str, Mapping[str, str]]
+FORGETTING = "forgetting.json"
+NewNames = Mapping[str, str]  # by the old ones
 
 
 def edit_heads(
@@ -27,8 +35,8 @@ def edit_heads(
     output: str | Path,
     *,
     remove: str | Collection[str] = (),
-    rename: Mapping[str, str] | None = None,
-    rename_classes: Classes | None = None,
+    rename: NewNames | None = None,
+    rename_classes: Mapping[str, NewNames] | None = None,
     priors: Mapping[str, Prior] | None = None,
     overwrite: bool = False,
 ) -> Description:
@@ -58,62 +66,50 @@ def edit_heads(
     refuse_existing(output, overwrite=overwrite)
     about, priors = model_file.describe(path), priors or {}
     tasks = _edited(about.tasks, remove, rename, rename_classes)
-    names = {old: task.name for old, task in tasks.items()}
     network = model_file.load(path)[0]
-    told = _set_priors(network, about, priors)
-    built = dict(about.network)
-    if "feature_layers" in built:
-        built["feature_layers"] = _renamed(built["feature_layers"], names)
+    for name, ratio in log_ratios(about, priors).items():
+        set_prior(network, name, ratio)
+    network = _with_heads(network, {old: task.name for old, task in tasks.items()})
     edit = {"removed": list(remove), "renamed": rename, "classes": rename_classes}
     edit |= {"file": Path(path).name, "sha256": runtime.sha256_of(path)}
-    # Scores of heads whose answers have changed are no longer theirs.
-    scored = {old: new for old, new in names.items() if old not in priors}
-    edited = replace(
-        about,
-        tasks=tuple(tasks.values()),
-        network=built,
-        scores=_scores(about.scores, scored, rename_classes),
-        provenance={
-            **about.provenance,
-            **_renamed_priors(told, names, rename_classes),
-            "heads_edited": edit,
-        },
-    )
-    network = _with_heads(network, names)
+    edited = _described(about, tasks, priors, edit)
     model_file.save(network, edited, output, half=model_file.is_stored_in_half(path))
     return edited
 
 
-def _set_priors(
-    network: keras.Model, about: Description, priors: Mapping[str, Prior]
-) -> dict[str, Any]:
-    """Give heads other priors, in place; what the new file says of them."""
-    for name, ratio in log_ratios(about, priors).items():
-        set_prior(network, name, ratio)
-    now = dict(about.provenance.get("priors", {}))
-    now |= {name: of if isinstance(of, str) else dict(of) for name, of in priors.items()}
-    known = about.provenance.get("class_shares", {})
-    return {"priors": now, "class_shares": known} if now else {}
-
-
-def _renamed_priors(
-    told: Mapping[str, Any], names: Mapping[str, str], rename_classes: Classes
-) -> dict[str, Any]:
-    """What a file says of priors, under the new names of heads and classes."""
-    found = {key: _renamed(by_head, names) for key, by_head in told.items()}
-    for head, new in names.items():
-        prior, renaming = found.get("priors", {}).get(new), rename_classes.get(head, {})
-        if isinstance(prior, Mapping):
-            shares = {renaming.get(name, name): share for name, share in prior.items()}
-            found["priors"][new] = shares
-    return found
+def _described(
+    about: Description,
+    tasks: Mapping[str, Task],
+    priors: Mapping[str, Prior],
+    edit: Mapping[str, Any],
+) -> Description:
+    """What the new file says about itself; `tasks` are those that are left, by their old names."""
+    heads = {old: task.name for old, task in tasks.items()}
+    classes = {
+        task.name: dict(zip(task.classes, tasks[task.name].classes, strict=True))
+        for task in about.tasks
+        if task.name in tasks
+    }
+    built = dict(about.network)
+    if "feature_layers" in built:
+        built["feature_layers"] = _renamed(built["feature_layers"], heads)
+    told = _told_priors(about.provenance, priors, heads, classes)
+    # Scores of heads whose answers have changed are no longer theirs.
+    scored = {old: new for old, new in heads.items() if old not in priors}
+    return replace(
+        about,
+        tasks=tuple(tasks.values()),
+        network=built,
+        scores=_scores(about.scores, scored, classes),
+        provenance={**about.provenance, **told, "heads_edited": edit},
+    )
 
 
 def _edited(
     tasks: Collection[Task],
     remove: Collection[str],
-    rename: Mapping[str, str],
-    rename_classes: Classes,
+    rename: NewNames,
+    rename_classes: Mapping[str, NewNames],
 ) -> dict[str, Task]:
     """The tasks that are left, by their old names."""
     there = {task.name: task for task in tasks}
@@ -139,7 +135,7 @@ def _edited(
     return left
 
 
-def _renamed_classes(task: Task, renaming: Mapping[str, str]) -> tuple[str, ...]:
+def _renamed_classes(task: Task, renaming: NewNames) -> tuple[str, ...]:
     if strangers := sorted(set(renaming) - set(task.classes)):
         raise ValueError(
             f"Head {task.name!r} has no class {', '.join(strangers)}. "
@@ -148,41 +144,241 @@ def _renamed_classes(task: Task, renaming: Mapping[str, str]) -> tuple[str, ...]
     return tuple(renaming.get(name, name) for name in task.classes)
 
 
-def _with_heads(network: keras.Model, names: Mapping[str, str]) -> keras.Model:
+def _with_heads(network: keras.Model, heads: NewNames) -> keras.Model:
     """The same network with some of its heads, under their new names."""
 
     def renamed(layer: keras.layers.Layer) -> keras.layers.Layer:
         base, owner = split_layer_name(layer.name)
-        name = names.get(layer.name) or layer_name(base, owner and names.get(owner, owner))
+        name = heads.get(layer.name) or layer_name(base, owner and heads.get(owner, owner))
         return type(layer).from_config({**layer.get_config(), "name": name})
 
-    smaller = keras.Model(network.inputs[0], {name: network.output[name] for name in names})
+    smaller = keras.Model(network.inputs[0], {name: network.output[name] for name in heads})
     copy = keras.models.clone_model(smaller, clone_function=renamed)
     copy.set_weights(smaller.get_weights())
-    outputs = {new: copy.output[old] for old, new in names.items()}
+    outputs = {new: copy.output[old] for old, new in heads.items()}
     return keras.Model(copy.inputs[0], outputs, name=network.name)
 
 
-def _renamed(by_head: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """Values of the heads that are left, under their new names."""
-    return {new: by_head[old] for old, new in names.items() if old in by_head}
+def _renamed(by_name: Mapping[str, Any], names: NewNames) -> dict[str, Any]:
+    """What is known of the heads, or classes, that are left, under their new names."""
+    return {new: by_name[old] for old, new in names.items() if old in by_name}
+
+
+def _told_priors(
+    provenance: Mapping[str, Any],
+    priors: Mapping[str, Prior],
+    heads: NewNames,
+    classes: Mapping[str, NewNames],
+) -> dict[str, Any]:
+    """What the new file says of priors."""
+    now = {
+        head: prior if isinstance(prior, str) else _renamed(prior, classes[head])
+        for head, prior in {**provenance.get("priors", {}), **priors}.items()
+        if head in heads
+    }
+    shares = _renamed(provenance.get("class_shares", {}), heads)
+    is_told = bool(provenance.get("priors") or priors)
+    return {"priors": _renamed(now, heads), "class_shares": shares} if is_told else {}
 
 
 def _scores(
-    scores: Mapping[str, Any], names: Mapping[str, str], rename_classes: Classes
+    scores: Mapping[str, Any], heads: NewNames, classes: Mapping[str, NewNames]
 ) -> dict[str, Any]:
     """The scores of some heads, under the new names of heads and classes."""
     found: dict[str, Any] = {}
-    for old, score in scores.items():
-        if old in names:
-            classes = rename_classes.get(old, {})
-            recall = {classes.get(name, name): of for name, of in score.get("recall", {}).items()}
-            new = {"task": names[old], "recall": recall}
-            found[names[old]] = {**score, **{key: new[key] for key in new if key in score}}
+    for old, new in heads.items():
+        if score := scores.get(old):
+            now = {"task": new, "recall": _renamed(score.get("recall", {}), classes[old])}
+            found[new] = {key: now.get(key, value) for key, value in score.items()}
     for key in ("half_precision", "forgetting"):
         if key in scores:
-            found[key] = _renamed(scores[key], names)
-    by_size = {int(side): _renamed(of, names) for side, of in scores.get("by_size", {}).items()}
+            found[key] = _renamed(scores[key], heads)
+    by_size = _by_size(scores, heads)
     if any(by_size.values()):
         found |= {"by_size": by_size, "min_face": smallest_face(by_size)}
     return found
+
+
+def _by_size(scores: Mapping[str, Any], heads: NewNames) -> dict[int, dict[str, float]]:
+    return {int(side): _renamed(of, heads) for side, of in scores.get("by_size", {}).items()}
+
+
+@dataclass(frozen=True)
+class Change:
+    """How one old head answers before and after, on `n` labelled rows of `seen`.
+
+    Args:
+        same: Share of the rows with the same answer.
+        largest: The largest difference of a probability.
+        before: Accuracy of the old model, with its 95 % Wilson interval; NaN without labels.
+        lost: Rows that only the old model answers right.
+        won: Rows that only the new model answers right.
+    """
+
+    task: str
+    seen: int
+    same: float
+    largest: float
+    n: int
+    before: float
+    before_interval: Interval
+    after: float
+    after_interval: Interval
+    lost: int
+    won: int
+
+    def __str__(self) -> str:
+        if not self.largest:
+            return f"{self.task} answers as before, to the last bit ({self.seen:,} images)."
+        if not self.n:
+            return (
+                f"{self.task}: nobody gave labels to judge it by (--evaluate-on); the answer is as "
+                f"before for {self.same:.1%} of {self.seen:,} images."
+            )
+        return (
+            f"{self.task}: accuracy {self.before:.1%} before and {self.after:.1%} after on "
+            f"{self.n:,} rows; {self.lost:,} right answers were lost and {self.won:,} won."
+        )
+
+
+def compare_heads(
+    old: keras.Model, new: keras.Model, tasks: Sequence[Task], parts: Sequence[LabeledDataset]
+) -> list[Change]:
+    """Compare how two models answer the tasks of the old one on the same rows."""
+    before, after = ([predict(model, rows) for rows in parts] for model in (old, new))
+    found = []
+    for task in tasks:
+        nothing = np.zeros((0, len(task.classes)), "float32")
+        unknown = [np.zeros((len(rows), len(task.classes)), "float32") for rows in parts]
+        truth = [of.targets.get(task.name, none) for of, none in zip(parts, unknown, strict=True)]
+        said = [[answers[task.name] for answers in model] for model in (before, after)]
+        found.append(_change(task, *(np.concatenate([nothing, *of]) for of in (truth, *said))))
+    return found
+
+
+def _change(task: Task, target: np.ndarray, old: np.ndarray, new: np.ndarray) -> Change:
+    known, truth = is_known(target), target.argmax(axis=1)
+    was, is_now = ((answers.argmax(axis=1) == truth)[known] for answers in (old, new))
+    n = int(known.sum())
+    return Change(
+        task=task.name,
+        seen=len(target),
+        same=float((old.argmax(axis=1) == new.argmax(axis=1)).mean()) if len(target) else np.nan,
+        largest=float(np.abs(old - new).max(initial=0)),
+        n=n,
+        before=float(was.mean()) if n else np.nan,
+        before_interval=wilson(int(was.sum()), n),
+        after=float(is_now.mean()) if n else np.nan,
+        after_interval=wilson(int(is_now.sum()), n),
+        lost=int((was & ~is_now).sum()),
+        won=int((is_now & ~was).sum()),
+    )
+
+
+@renamed_arguments(judge="evaluate_on")
+@dataclass(frozen=True)
+class NewHeads:
+    """What is added to the model that a run starts from, which keeps all of its heads.
+
+    Args:
+        sources: ``TASK=PATH`` each, labelled images for a new head, see
+            `faceattr.data.sources.read_source`.
+        evaluate_on: Labelled images that only measure what the old heads lose; nothing is
+            trained on them.
+    """
+
+    sources: tuple[str, ...]
+    evaluate_on: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.sources:
+            raise ValueError(
+                "There is no head to add: --distill old and --evaluate-on go with --add TASK=PATH."
+            )
+        if bare := [source for source in self.sources if "=" not in source]:
+            raise ValueError(f"A head is added as TASK=PATH. Received: {', '.join(bare)}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The new heads."""
+        return tuple(dict.fromkeys(source.partition("=")[0] for source in self.sources))
+
+    def freeze_old_heads(self, settings: Settings) -> Settings:
+        """The settings, with the old heads frozen as long as the backbone is."""
+        phases = (
+            replace(phase, heads=self.names) if phase.unfreeze_from is None else phase
+            for phase in settings.phases
+        )
+        return replace(settings, phases=tuple(phases))
+
+
+@dataclass(frozen=True)
+class ExistingHeads:
+    """The model that gets new heads: its file, the network in it, and what the file says."""
+
+    path: Path
+    network: keras.Model
+    description: Description
+
+    @classmethod
+    def of(cls, network: Network) -> ExistingHeads:
+        """The model file that a run starts from; ValueError where it starts from none."""
+        path = start_file(network)
+        if path is None:
+            raise ValueError(
+                "Heads are added to a model that has some: --weights is 'shipped' or a model "
+                f"file. Received: {network.weights}"
+            )
+        return cls(path, *model_file.load(path))
+
+    @property
+    def known(self) -> dict[str, Task]:
+        """The old tasks by name."""
+        return {task.name: task for task in self.description.tasks}
+
+    def with_new(self, tasks: Sequence[Task], added: Sequence[str]) -> tuple[Task, ...]:
+        """The old tasks and behind them those of the data that are new; all of these must be
+        `added`, and none be there already."""
+        new = [task for task in tasks if task.name not in self.known]
+        if there := sorted(set(added) & set(self.known)):
+            raise ValueError(
+                f"{self.path.name} has a head {', '.join(there)} already. Call the new one "
+                "otherwise, or give its data without --add to train it along."
+            )
+        if strangers := sorted({task.name for task in new} - set(added)):
+            raise ValueError(
+                f"{self.path.name} has no head {', '.join(strangers)}: give that data with --add."
+            )
+        return (*self.description.tasks, *new)
+
+    def unchanged(self, network: keras.Model) -> set[str]:
+        """The old heads that answer as before: neither they nor the backbone have changed."""
+        before, after = (
+            {layer.name: b"".join(w.tobytes() for w in layer.get_weights()) for layer in of.layers}
+            for of in (self.network, network)
+        )
+        same = {name for name, weights in before.items() if after.get(name) == weights}
+        backbone = {layer.name for layer in self.network.layers if layer.weights} - set(self.known)
+        return same & set(self.known) if backbone <= same else set()
+
+    def soft_labelled(self, rows: LabeledDataset) -> LabeledDataset:
+        """The rows with the old heads' answers wherever an old task is unknown."""
+        return with_answers(rows, predict(self.network, rows), dict.fromkeys(self.known, 0.0), {})
+
+    def scores(self, unchanged: Collection[str], found: Mapping[str, Any]) -> dict[str, Any]:
+        """What was found of the new model, and the old scores of heads that answer as before."""
+        before = self.description.scores
+        merged = {**{name: before[name] for name in unchanged if name in before}, **found}
+        old, new = _by_size(before, {name: name for name in unchanged}), found["by_size"]
+        by_size = {side: old[side] | new[side] for side in new if old.get(side)} or new
+        return {**merged, "by_size": by_size, "min_face": smallest_face(by_size)}
+
+    def provenance(self) -> dict[str, Any]:
+        """What the new model's file says about the old one."""
+        return {
+            "file": self.path.name,
+            "sha256": runtime.sha256_of(self.path),
+            "heads": list(self.known),
+            "data": [dict(part) for part in self.description.data],
+            "provenance": dict(self.description.provenance),
+        }

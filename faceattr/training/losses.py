@@ -10,6 +10,7 @@ from keras import ops
 
 from faceattr.data.dataset import class_prior
 from faceattr.model.build import feature_map, head, pool
+from faceattr.tasks import refuse_unknown
 from faceattr.training.config import Auxiliary, Settings
 
 
@@ -46,11 +47,7 @@ def with_auxiliary(network: keras.Model, auxiliary: Sequence[Auxiliary]) -> kera
     """
     outputs = dict(network.output)
     for extra in auxiliary:
-        if extra.task not in network.output:
-            raise ValueError(
-                f"There is no task {extra.task} for an auxiliary loss. "
-                f"The tasks are {', '.join(network.output)}."
-            )
+        refuse_unknown("task", [extra.task], network.output, "for an auxiliary loss")
         pooled = pool(feature_map(network, extra.layer, extra.task), "avg", extra.head)
         classes = network.output[extra.task].shape[-1]
         outputs[extra.head] = head(extra.head, classes)(pooled)

@@ -22,10 +22,9 @@ from faceattr.model.vgg16 import BACKBONES
 from faceattr.model.weights import measure_norms, transfer
 from faceattr.tasks import Task
 from faceattr.training.config import IMAGENET, NOTHING, Network
+from faceattr.training.devices import fastest_dtype
 
 MEASURED = 256  # crops that give normalisation its first statistics
-CPUINFO = Path("/proc/cpuinfo")
-BFLOAT16_SINCE = (8, 0)  # CUDA's compute capability: Ampere; T4 is 7.5, V100 7.0
 DEFAULTS = {"backbone": next(iter(BACKBONES)), "sharing": SHARINGS[0], "pooling": POOLINGS[0]}
 
 
@@ -71,11 +70,8 @@ def resolved(network: Network) -> Network:
 
 
 def with_old_heads(network: Network, old: Description) -> Network:
-    """The same with everything that old heads need to answer as before.
-
-    Raises:
-        ValueError: Another crop rule or architecture was asked for.
-    """
+    """The same with everything that old heads need to answer as before; ValueError where another
+    crop rule or architecture was asked for."""
     if moved := sorted({task.name for task in old.tasks} & set(network.feature_layers)):
         raise ValueError(
             "Old heads stay where they read, so --feature-layer is for new ones. "
@@ -162,34 +158,3 @@ def finished_model(network: Network, trained: keras.Model, tasks: Sequence[Task]
     plain = build(tasks, weights=None, dtype="float32", **architecture(network))
     transfer(trained, plain)
     return plain
-
-
-def fastest_dtype() -> str:
-    """``"mixed_bfloat16"`` where every GPU, or without one the processor, computes with it.
-
-    Else ``"float32"``: a GPU without bfloat16 would be slower with it, or refuse.
-    """
-    if gpus := _gpu_capabilities():
-        return "mixed_bfloat16" if min(gpus) >= BFLOAT16_SINCE else "float32"
-    flags = CPUINFO.read_text() if CPUINFO.is_file() else ""
-    return "mixed_bfloat16" if "amx_bf16" in flags or "avx512_bf16" in flags else "float32"
-
-
-def _gpu_capabilities() -> list[tuple[int, ...]]:
-    """CUDA's compute capability of every GPU, ``(8, 0)``; ``()`` of one that does not say."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        details = tf.config.experimental.get_device_details
-        found = [details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
-        return [tuple(about.get("compute_capability") or ()) for about in found]
-    if keras.backend.backend() == "torch":
-        import torch
-
-        numbers = range(torch.cuda.device_count())
-        return [torch.cuda.get_device_capability(number) for number in numbers]
-    import jax
-
-    gpus = [device for device in jax.devices() if device.platform == "gpu"]
-    said = [str(getattr(gpu, "compute_capability", "")).split(".") for gpu in gpus]
-    return [tuple(int(part) for part in parts if part.isdigit()) for parts in said]

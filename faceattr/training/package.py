@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,9 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from faceattr import __version__
 from faceattr.data.dataset import LabeledDataset, log_prior, log_priors_of
-from faceattr.data.sources import without_folders
 from faceattr.evaluation.calibration import Calibration, calibrate, set_prior, unseen
 from faceattr.evaluation.groups import near_duplicate_groups
 from faceattr.evaluation.metrics import Score, difference, predict, scores_of, write_json
@@ -26,9 +21,8 @@ from faceattr.model import file as model_file
 from faceattr.model.file import Description
 from faceattr.model.priors import Prior, class_shares
 from faceattr.training import checkpoint
-from faceattr.training.add_heads import FORGETTING, Change, ExistingHeads, compare_heads
-from faceattr.training.config import NATURAL, UNIFORM, Network, Settings
-from faceattr.training.network import architecture
+from faceattr.training.config import NATURAL, UNIFORM
+from faceattr.training.heads import FORGETTING, Change, ExistingHeads, compare_heads
 
 
 @dataclass(frozen=True)
@@ -54,40 +48,6 @@ class TrainingResult:
         return self.evaluation.scores
 
 
-def describe_run(
-    sources: Sequence[str],
-    rows: Mapping[str, LabeledDataset],
-    network: Network,
-    settings: Settings,
-    notes: Sequence[str] = (),
-    old: ExistingHeads | None = None,
-) -> dict[str, Any]:
-    """What a model file says about how it was made; `notes` tell how the labels were read."""
-    libraries = (keras.backend.backend(), "keras", "numpy", "opencv-python")
-    data = [
-        {"split": split, "rows": len(of), "labels": _labels(of), "sha256": of.sha256()}
-        for split, of in rows.items()
-    ]
-    made = {
-        "by": f"faceattr {__version__}",
-        "with": {name: importlib.metadata.version(name) for name in libraries},
-        "on": f"{platform.system()} {platform.machine()}",
-        "date": datetime.date.today().isoformat(),
-        "sources": [without_folders(source) for source in sources],
-        "weights": without_folders(network.weights),
-        "settings": asdict(settings),
-        "labels_read_as": list(notes),
-        **({"added_to": old.provenance()} if old else {}),
-    }
-    return {"network": architecture(network), "data": tuple(data), "provenance": made}
-
-
-def _labels(rows: LabeledDataset) -> dict[str, list[float]]:
-    """By task, how many rows (or shares of votes) each class has, in the task's order."""
-    counts = {name: target.sum(axis=0).round(1) for name, target in rows.targets.items()}
-    return {name: count.tolist() for name, count in counts.items() if count.any()}
-
-
 def package(
     best: keras.Model,
     description: Description,
@@ -106,10 +66,8 @@ def package(
 
     Args:
         best: The network of the best epoch, in float32.
-        description: What the model file shall say about it.
         rows: ``"train"``, which tells how frequent the classes of each source are, and ``"val"``,
             of `faceattr.data.near_duplicates.mark_near_duplicates`.
-        priors: By task the class shares that its head shall take for granted.
         folder: The folder of the run, with its log.
         compare_on: Rows that only show what the old heads have lost.
     """
@@ -151,7 +109,7 @@ def package(
     )
     write_report(evaluation, folder)
     checkpoint.remove(folder)
-    half_precision = found["half_precision"] if half else {}
+    half_precision = found.get("half_precision", {})
     return TrainingResult(output, evaluation, calibration, half_precision, changed)
 
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import datetime
+import importlib.metadata
+import platform
 import shutil
 import tempfile
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
 import keras
 import numpy as np
 
+from faceattr import __version__
 from faceattr.auditing import checks
-from faceattr.auditing.label_permutation import find_label_permutations
 from faceattr.compatibility import renamed_arguments
-from faceattr.data.dataset import LabeledDataset, add_log_priors, read_dataset
+from faceattr.data.dataset import LabeledDataset, add_log_priors, read_dataset, read_splits
 from faceattr.data.face_finder import FaceFinder
 from faceattr.data.label_map import LabelMap
 from faceattr.data.manifest import Manifest, Source, merge_sources, select_split
@@ -27,6 +29,7 @@ from faceattr.data.sources import (
     read_for_model,
     read_labels,
     unite,
+    without_folders,
 )
 from faceattr.data.store import features_folder
 from faceattr.evaluation.calibration import unseen
@@ -39,12 +42,12 @@ from faceattr.model.priors import class_shares
 from faceattr.progress import SILENT, Progress
 from faceattr.tasks import KNOWN_TASKS, Task
 from faceattr.training import network as networks
-from faceattr.training.add_heads import ExistingHeads, NewHeads
 from faceattr.training.checkpoint import SETTINGS
 from faceattr.training.config import FROZEN, Network, Settings
 from faceattr.training.devices import on_all_devices
 from faceattr.training.distill import Distillation, distilled
-from faceattr.training.package import TrainingResult, check_priors, describe_run, package
+from faceattr.training.heads import ExistingHeads, NewHeads
+from faceattr.training.package import TrainingResult, check_priors, package
 from faceattr.training.trainer import check, fit
 
 DOUBTED = "doubted.png"  # the labels that a teacher does not believe
@@ -142,17 +145,11 @@ def train(
         old=plan.old,
         compare_on=compare_on,
     )
-    _take_place(folder, output)
-    add_copy(output, val, progress)
-    return result
-
-
-def _take_place(folder: Path, output: Path) -> None:
-    """Put the folder of a finished run where that of the run before was."""
-    usual = output.with_suffix(".training")
-    if folder != usual:
+    if folder != (usual := output.with_suffix(".training")):  # of the run before
         shutil.rmtree(usual, ignore_errors=True)
         folder.rename(usual)
+    add_copy(output, val, progress)
+    return result
 
 
 @dataclass(frozen=True)
@@ -268,11 +265,9 @@ def _read_rows(
     manifest: Manifest, plan: _Plan, drop: bool, progress: Progress
 ) -> dict[str, LabeledDataset]:
     """Crop the faces of both splits, and refuse what cannot teach."""
-    rows, left_out = {}, Counter(manifest.left_out)
-    for split in ("train", "val", *(["test"] if drop else [])):
-        how = (plan.heads, plan.finder.rule, plan.finder.cache, progress)
-        rows[split], unusable = read_dataset(manifest.only(split), *how)
-        left_out.update(unusable)
+    splits = ("train", "val", *(["test"] if drop else []))
+    how = plan.heads, plan.finder.rule, plan.finder.cache, progress
+    rows, left_out = read_splits(manifest, splits, *how)
     if drop:
         others = [rows["val"], rows.pop("test")]
         seen = np.any([find_near_duplicates(rows["train"], part) for part in others], axis=0)
@@ -291,7 +286,7 @@ def _read_rows(
     rows["train"] = add_log_priors(rows["train"], plan.settings.priors)
     if start := networks.start_file(plan.network):
         where = (rows["train"].examples, start, plan.finder.cache)
-        for found in find_label_permutations(manifest.tasks, *where):
+        for found in checks.find_label_permutations(manifest.tasks, *where):
             progress.show(f"WARNING: {found.task}: {found}")
     return rows
 
@@ -303,10 +298,36 @@ def _description(
     licence: str | None,
 ) -> Description:
     """What the model file says about the run, but for the scores."""
-    about = describe_run(plan.specs, rows, plan.network, plan.settings, plan.notes, plan.old)
-    about["provenance"] |= {"distillation": distillation.provenance()} if distillation else {}
-    terms = licence or networks.licence(plan.network)
-    return Description(plan.heads, plan.finder.rule, licence=terms, **about)
+    libraries = (keras.backend.backend(), "keras", "numpy", "opencv-python")
+    made = {
+        "by": f"faceattr {__version__}",
+        "with": {name: importlib.metadata.version(name) for name in libraries},
+        "on": f"{platform.system()} {platform.machine()}",
+        "date": datetime.date.today().isoformat(),
+        "sources": [without_folders(source) for source in plan.specs],
+        "weights": without_folders(plan.network.weights),
+        "settings": asdict(plan.settings),
+        "labels_read_as": list(plan.notes),
+        **({"added_to": plan.old.provenance()} if plan.old else {}),
+        **({"distillation": distillation.provenance()} if distillation else {}),
+    }
+    return Description(
+        tasks=plan.heads,
+        crop=plan.finder.rule,
+        network=networks.architecture(plan.network),
+        data=tuple(
+            {"split": split, "rows": len(of), "labels": _labels(of), "sha256": of.sha256()}
+            for split, of in rows.items()
+        ),
+        provenance=made,
+        licence=licence or networks.licence(plan.network),
+    )
+
+
+def _labels(rows: LabeledDataset) -> dict[str, list[float]]:
+    """By task, how many rows (or shares of votes) each class has, in the task's order."""
+    counts = {name: target.sum(axis=0).round(1) for name, target in rows.targets.items()}
+    return {name: count.tolist() for name, count in counts.items() if count.any()}
 
 
 def _rows_to_compare(source: str, plan: _Plan, progress: Progress) -> LabeledDataset:

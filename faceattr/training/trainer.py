@@ -11,26 +11,26 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from faceattr.data.dataset import LabeledDataset, add_log_priors, mask, smooth_labels
+from faceattr.data.dataset import LabeledDataset, add_log_priors, is_known, smooth_labels
 from faceattr.data.manifest import Example
 from faceattr.evaluation.metrics import score_model
-from faceattr.model.learning import check_branches, head_names
 from faceattr.progress import SILENT, Progress
-from faceattr.tasks import Task
-from faceattr.training.batches import (
-    MaskedBatches,
-    is_by_source,
-    steps_per_epoch,
-    wanted_shares,
-)
-from faceattr.training.callbacks import SoftSharing, corresponding_variables
-from faceattr.training.checkpoint import Checkpoints, EpochCheckpoint, hash_of
+from faceattr.tasks import Task, refuse_unknown
+from faceattr.training.batches import MaskedBatches, is_by_source, steps_per_epoch, wanted_shares
+from faceattr.training.checkpoint import Checkpoints, EpochCheckpoint
 from faceattr.training.config import NATURAL, UNIFORM, Network, Phase, Settings, TaskSampling
-from faceattr.training.devices import answering, check_batch_size, training
-from faceattr.training.feature_cache import CachedPhase, FeatureCache
+from faceattr.training.devices import batches_are_shared, check_batch_size
+from faceattr.training.feature_cache import CachedPhase, FeatureCache, hash_of
 from faceattr.training.losses import WeightedSum, combination_for, compiled, with_auxiliary
 from faceattr.training.network import seed_salt
-from faceattr.training.optimizers import learning_rates, make_optimizer, unfreeze
+from faceattr.training.optimizers import (
+    SoftSharing,
+    check_branches,
+    corresponding_variables,
+    learning_rates,
+    make_optimizer,
+    unfreeze,
+)
 
 Callbacks = Sequence[keras.callbacks.Callback]
 
@@ -51,15 +51,11 @@ def check(model: keras.Model, settings: Settings, examples: Sequence[Example] = 
     for phase in settings.phases:
         check_branches(trainee, phase.branch_rates)
         unfreeze(trainee, phase)
-    heads = head_names(model)
-    for what, by_task in (("weigh", settings.loss_weights), ("give a prior", settings.priors)):
-        if strangers := sorted(set(by_task) - set(heads)):
-            raise ValueError(
-                f"There is no task {', '.join(strangers)} to {what}. "
-                f"The tasks are {', '.join(heads)}."
-            )
+    heads = list(model.output)
+    refuse_unknown("task", settings.loss_weights, heads, "to weigh")
+    refuse_unknown("task", settings.priors, heads, "to give a prior")
     # What has no split yet trains, or some of it does.
-    sources = {example.source for example in examples if example.split in ("train", "")}
+    sources = sorted({one.source for one in examples if one.split in ("train", "")})
     sampling, known = settings.task_sampling, {name for one in examples for name in one.labels}
     tasks = [name for name in heads if name in known] or heads
     if is_by_source(sampling, tasks, sources) and settings.schedule == "alternating":
@@ -67,16 +63,12 @@ def check(model: keras.Model, settings: Settings, examples: Sequence[Example] = 
             "--schedule alternating gives every step to one task, so its --mix is by task. "
             f"Received shares of sources: {dict(sampling.shares or {})}"
         )
-    for what in ("source_smoothing", "source_weights"):
-        if strangers := sorted(set(getattr(settings, what)) - sources):
-            raise ValueError(
-                f"There is no source {', '.join(strangers)} for {what}. "
-                f"The sources are {', '.join(sorted(sources))}."
-            )
+    refuse_unknown("source", settings.source_smoothing, sources, "for source_smoothing")
+    refuse_unknown("source", settings.source_weights, sources, "for source_weights")
     named = {prior for prior in settings.priors.values() if isinstance(prior, str)}
-    if strangers := sorted(named - {UNIFORM, NATURAL} - sources):
+    if strangers := sorted(named - {UNIFORM, NATURAL, *sources}):
         raise ValueError(
-            f"A prior is {UNIFORM}, {NATURAL}, the name of a source ({', '.join(sorted(sources))}) "
+            f"A prior is {UNIFORM}, {NATURAL}, the name of a source ({', '.join(sources)}) "
             f"or shares by class. Received: {', '.join(strangers)}"
         )
 
@@ -111,9 +103,6 @@ def fit(
         features: Folder for features of what does not learn (`faceattr.training.feature_cache`);
             without one every crop is computed anew.
         progress: Is shown every `Epoch`, before its checkpoint is written.
-
-    Raises:
-        ValueError: `resume` finds a checkpoint of a run with other settings.
     """
     folder.mkdir(parents=True, exist_ok=True)
     train = add_log_priors(train, settings.priors)  # of the labels themselves
@@ -145,14 +134,14 @@ def fit(
         schedule = task_schedule(inputs, combine)
         # The rows' features and what learns above them give the whole network's answers.
         rows = cached.val if cached else val
-        score = partial(answering(score_model), inputs.trainable, tasks, rows)
+        score = partial(batches_are_shared(False)(score_model), inputs.trainable, tasks, rows)
         epoch_end = EpochCheckpoint(
             settings, side, schedule.state, score, position, checkpoints, progress
         )
         for start, end, size in phase.size_stages(side, position.epochs):
             if not epoch_end.position.has_waited(phase):
                 watching = [*epoch_end.averages, epoch_end, steps, *callbacks]
-                with training():
+                with batches_are_shared(True):
                     schedule.run(start, end, size, watching)
         position = epoch_end.position
     steps.reach(epochs)
@@ -299,7 +288,7 @@ class Alternating:
         names = [name for name, target in targets.items() if target.any()]
         names = [name for name in names if network.get_layer(name).trainable]
         self._rows = {name: inputs.train.only(name) for name in names}
-        known = np.stack([mask(targets[name]) > 0 for name in names], axis=1)
+        known = np.stack([is_known(targets[name]) for name in names], axis=1)
         shares = wanted_shares(inputs.settings.task_sampling, names, known)
         steps = [max(1, round(share * inputs.steps)) for share in shares]
         self._steps = dict(zip(names, steps, strict=True))

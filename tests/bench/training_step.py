@@ -24,12 +24,11 @@ import numpy as np
 import tensorflow as tf
 
 from faceattr.model.build import build
-from faceattr.model.learning import BACKBONE, unfreeze_from
 from faceattr.tasks import AGE_GROUP, EXPRESSION, GENDER
-from faceattr.training.augment import augment
-from faceattr.training.config import Augmentation
-from faceattr.training.network import fastest_dtype
-from faceattr.training.optimizers import ConvolutionMuon
+from faceattr.training.batches import augment
+from faceattr.training.config import Augmentation, Phase
+from faceattr.training.devices import fastest_dtype
+from faceattr.training.optimizers import BACKBONE, ConvolutionMuon, unfreeze
 
 TASKS = (EXPRESSION, GENDER, AGE_GROUP)
 
@@ -73,7 +72,7 @@ def parts_of(size: int, count: int, first: str) -> dict[str, Callable[[], object
     """By name, what is timed."""
     crops = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype="uint8")
     model = build(TASKS, weights=None, norm=True, dtype=fastest_dtype())
-    unfreeze_from(model, first, norm_learns=True)
+    unfreeze(model, Phase("opened", 1, 0.1, first, norm_learns=True))
     variables = model.trainable_variables
 
     @tf.function
