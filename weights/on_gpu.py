@@ -200,8 +200,9 @@ class Trainer:
         import jax
 
         from faceattr.model.build import build
+        from faceattr.training.config import WHOLE
         from faceattr.training.losses import masked_losses
-        from faceattr.training.optimizers import ConvolutionMuon, unfreeze_from
+        from faceattr.training.optimizers import ConvolutionMuon, unfreeze
 
         self.tasks, self.settings = tasks, settings
         self.losses = masked_losses((task.name for task in tasks), settings.loss_smoothing)
@@ -212,7 +213,7 @@ class Trainer:
         # XLA 0.11 answers wrongly in bfloat16 on a CPU, where this is tried out.
         self.answering = build(tasks, dtype="float32", **how)
         for model in (self.model, self.answering):
-            unfreeze_from(model, "backbone", norm_learns=True)
+            unfreeze(model, WHOLE)
         self.optimizer = ConvolutionMuon(
             1.0,
             weight_decay=args.decay,
@@ -549,9 +550,10 @@ def pack_rows(into: Path, split: str, rows) -> None:
 
 def in_order(model):
     """The variables in the order of `write_weights`."""
-    from faceattr.training.optimizers import unfreeze_from
+    from faceattr.training.config import WHOLE
+    from faceattr.training.optimizers import unfreeze
 
-    unfreeze_from(model, "backbone", norm_learns=True)
+    unfreeze(model, WHOLE)
     return [*model.trainable_variables, *model.non_trainable_variables]
 
 
