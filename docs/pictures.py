@@ -27,7 +27,7 @@ from faceattr.model.file import shipped_model
 from faceattr.model.runtime import sha256_of
 
 ROOT = Path(__file__).parents[1]
-COMMAND = "import sys; from faceattr.cli import main; sys.exit(main(sys.argv[1:]))"
+COMMAND = (sys.executable, "-m", "faceattr")
 DETECTOR = ("--detector", "centerface")
 
 
@@ -72,9 +72,8 @@ def photograph(browser: Browser, place: Path) -> None:
         both.paste(desk, (0, 0))
         both.paste(phone, (desk.width + 24, 0))
         keep(both, "browser.png")
-    live = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, "live", "--web", "--port", "8765", "--quiet", *DETECTOR]
-    )
+    web = ("live", "--web", "--port", "8765", "--quiet")
+    live = subprocess.Popen([*COMMAND, *web, *DETECTOR])
     try:
         time.sleep(15)
         keep(page(browser, "http://localhost:8765/", 825, 570, "dark"), "live.png")
@@ -115,7 +114,7 @@ def serving(folder: Path) -> Iterator[str]:
 
 
 def faceattr(place: Path, *words: str) -> None:
-    subprocess.run([sys.executable, "-c", COMMAND, *words], cwd=place, check=True)
+    subprocess.run([*COMMAND, *words], cwd=place, check=True)
 
 
 def keep(image: Image.Image, name: str) -> None:

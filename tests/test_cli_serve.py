@@ -124,10 +124,8 @@ def test_the_command_answers_as_analyze_does_and_ends_what_it_has_begun(free_por
 
     files = [path.read_bytes() for path in sorted(EXAMPLES.glob("*.jpg"))]
     words = ["serve", "--port", str(free_port), "--detector", "centerface"]
-    program = "import sys; from faceattr.cli import main; sys.exit(main(sys.argv[1:]))"
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, *words], stderr=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-m", "faceattr", *words]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     with process, ThreadPoolExecutor() as pool:
         assert f"http://localhost:{free_port}" in process.stderr.readline()
         until(lambda: answers(free_port))

@@ -268,8 +268,7 @@ def test_the_environment_alone_says_where_the_hub_is(small_hub, content, tmp_pat
     small_hub.commit("user/moods", model__keras=content)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_ENDPOINT": small_hub.url}
     environment |= {"HF_HOME": str(tmp_path / "home")}
-    code = "import sys; from faceattr.cli import main; sys.exit(main(sys.argv[1:]))"
-    words = [sys.executable, "-c", code, "heads", "hf://user/moods"]
+    words = [sys.executable, "-m", "faceattr", "heads", "hf://user/moods"]
     run = subprocess.run(words, capture_output=True, text=True, env=environment)
     assert (run.returncode, run.stdout.splitlines()[1]) == (0, "gender: male, female"), run.stderr
     small_hub.end()

@@ -34,7 +34,7 @@ from figures import add_write, of_detectors, record
 from use_street import copies
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMAND = "import sys; from faceattr.cli import main; sys.exit(main(sys.argv[1:]))"
+COMMAND = (sys.executable, "-m", "faceattr")
 FOLDER = """
 import sys
 from faceattr.inference.label import label_to
@@ -107,7 +107,7 @@ def server(options):
         port = free.getsockname()[1]
     words = ["serve", "--port", str(port), "--detector", options.detector, "--offline", "--quiet"]
     words += ["--model", options.model] if options.model else []
-    process = subprocess.Popen([sys.executable, "-c", COMMAND, *words], env=environment())
+    process = subprocess.Popen([*COMMAND, *words], env=environment())
     try:
         wait_for(port, process)
         yield process, port
