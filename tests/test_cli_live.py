@@ -249,13 +249,14 @@ def test_the_window_shows_faces_and_obeys_its_keys(screen, long_clip, tmp_path, 
 
 
 def _watch_and_press(screen, running, tmp_path):
-    window = screen.window("faceattr")
-    for _ in range(20):  # the window is there before its first picture
+    window = screen.window("faceattr", running)
+    for _ in range(50):  # the window is there before its first picture, and that before an answer
         playing = [photograph(screen, tmp_path / f"{n}.png") for n in range(2)]
-        if moves := (playing[0] != playing[1]).any(axis=2).mean() > 0.005:
+        moves = (playing[0] != playing[1]).any(axis=2).mean() > 0.005
+        framed = [(np.abs(playing[0] - colour[::-1]).max(axis=2) < 12).sum() for colour in COLOURS]
+        if moves and max(framed) > 100:
             break
     assert moves, "the picture moves"
-    framed = [(np.abs(playing[0] - colour[::-1]).max(axis=2) < 12).sum() for colour in COLOURS]
     assert max(framed) > 100, "a face is framed"
     screen.press(window, "space")
     for _ in range(20):  # a key takes as long as a frame that is being drawn
@@ -278,7 +279,7 @@ def _watch_and_press(screen, running, tmp_path):
 @pytest.mark.slow
 def test_escape_ends_it(screen, long_clip, toy_model_path):
     with job(long_clip, toy_model_path, environment=screen.environment) as running:
-        window = screen.window("faceattr")
+        window = screen.window("faceattr", running)
         time.sleep(0.5)
         screen.press(window, "Escape")
         _, printed = running.communicate(timeout=30)

@@ -22,7 +22,9 @@ class Screen:
         needs("Xvfb", "xdotool")
         reading, writing = os.pipe()
         self._server = subprocess.Popen(
-            ["Xvfb", "-displayfd", str(writing), "-screen", "0", "1400x900x24"],
+            # Without -noreset it throws everyone out when its last client goes, as xdotool does ten
+            # times a second: a program that is just opening its window would abort.
+            ["Xvfb", "-noreset", "-displayfd", str(writing), "-screen", "0", "1400x900x24"],
             pass_fds=[writing],
             stderr=subprocess.DEVNULL,
         )
@@ -35,15 +37,17 @@ class Screen:
         quiet = {"QT_LOGGING_RULES": "*=false", "TF_CPP_MIN_LOG_LEVEL": "3"}
         return {**os.environ, **quiet, "DISPLAY": self.display}
 
-    def window(self, title: str, patience: float = 120) -> str:
-        """The id of a window, once it is there."""
+    def window(self, title: str, owner: subprocess.Popen, patience: float = 120) -> str:
+        """The id of a window that `owner` opens, once it is there."""
         end = time.monotonic() + patience
-        while time.monotonic() < end:
+        while time.monotonic() < end and owner.poll() is None:
             found = self._do("search", "--name", f"^{title}$").split()
             if found:
                 return found[-1]
             time.sleep(0.1)
-        raise TimeoutError(f"no window {title!r} within {patience} s")
+        if owner.poll() is None:
+            raise TimeoutError(f"no window {title!r} within {patience} s")
+        raise RuntimeError(f"no window {title!r}; {owner.returncode}: {owner.communicate()[1]}")
 
     def press(self, window: str, key: str) -> None:
         self._do("key", "--window", window, key)
