@@ -31,6 +31,7 @@ from faceattr.evaluation.groups import near_duplicate_groups, score_groups
 from faceattr.evaluation.metrics import ClassScore
 from faceattr.evaluation.report import Evaluation, _few_rows, write_report
 from faceattr.images.crop import CropRule
+from faceattr.model import file as model_file
 from faceattr.model.file import Description
 from faceattr.tasks import Task
 
@@ -232,9 +233,26 @@ def test_flipping_and_votes_are_told_in_print_and_on_the_page(
         assert told in printed and told in page
 
 
+def test_a_prior_changes_the_score_and_is_told_in_print_and_in_the_report(
+    toy_model_path, people, tmp_path, capsys
+):
+    network, about = model_file.load(toy_model_path)
+    known = {"uniform": [0.5, 0.5]}
+    made = {"priors": {"gender": "uniform"}, "class_shares": {"gender": known}}
+    model_file.save(network, replace(about, provenance=made), tmp_path / "prior.keras")
+    given = [tmp_path / "prior.keras", people, "--tasks", "gender", "-o", tmp_path / "out"]
+    prior = ["--prior", "gender:male=0.999999999,female=0.000000001"]
+    assert evaluate(*given, "--cache", tmp_path / "cache", *prior) == 0
+    assert "answers of gender are put to other class shares" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out/about.json").read_text())["priors"]["gender"]["male"] > 0.9
+    recall = json.loads((tmp_path / "out/scores.json").read_text())["gender"]["recall"]
+    assert recall == {"male": 1, "female": 0}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--prior", "gender=uniform"], "'gender' was not trained with --prior"),
         (["--by", "shoe"], "nothing to group by 'shoe'"),
         (["--tasks", "age_group"], "has no task age_group; its tasks are expression, gender"),
         (["--split", "test"], "no row of split 'test'"),

@@ -29,7 +29,7 @@ def add_command(commands) -> None:
         "whose answers make the groups where it is no column; near_duplicate: is the face in train "
         "too",
     )
-    add_describing(parser, "--flip", "--tta")
+    add_describing(parser, "--flip", "--tta", "--prior")
     add(
         "--runtime",
         dest="engine",

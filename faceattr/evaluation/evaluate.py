@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -25,6 +25,7 @@ from faceattr.images.load import PathLike, as_paths
 from faceattr.model import file as model_file
 from faceattr.model import runtime
 from faceattr.model.file import Description
+from faceattr.model.priors import Prior, log_ratios, with_priors
 from faceattr.progress import SILENT, Progress
 
 ABOUT = "about.json"  # which rows and which model file were scored
@@ -42,6 +43,7 @@ def evaluate(
     by: Sequence[str] = (),
     flip: bool = False,
     tta: int = 1,
+    priors: Mapping[str, Prior] | None = None,
     engine: str | None = None,
     robust: bool = False,
     output: str | Path | None = None,
@@ -61,6 +63,8 @@ def evaluate(
             of split train as well.
         flip: Average the answers on each face and its mirror image.
         tta: Average the answers on so many shifted crops of each face, 1 to 5.
+        priors: By task, how frequent its classes are taken to be, as for
+            `faceattr.FaceAttributes`.
         engine: Of a model file ``"keras"``, the network itself, is scored by default; ``"litert"``
             is the copy inside it, by which `label`, `live` and `serve` answer; ``"auto"`` the copy
             where there is one.
@@ -84,6 +88,7 @@ def evaluate(
     path, sources = model_file.path_of(model), as_paths(sources)
     runtime.check_engine(path, engine or "auto")
     description, config = runtime.describe(path), ReadingConfig(**reading)
+    log_ratios(description, priors or {})  # refuses what it cannot do before images are read
     finder = config.finder(description.crop, sources)
     known = {task.name: task for task in description.tasks}
     read = read_for_model(sources, known, config.label_map, finder, progress=progress)
@@ -95,13 +100,15 @@ def evaluate(
     rows = _read_rows(manifest, train, finder, progress)
     network = runtime.load(path, engine or "keras")[0]
     answered_by = getattr(network, "engine", "keras")
+    network = with_priors(network, description, priors or {})
     if flip or tta != 1:
         network = runtime.TestTimeAveraging(network, flip=flip, shifts=tta)
     probabilities = predict(network, rows, progress=progress)
     groups = score_groups(description.tasks, rows, probabilities, by)
     names = tuple(map(without_folders, sources))
     is_copy = answered_by == "litert" and not runtime.is_exported(path)
-    remarks = (*whole.notes, *_remarks(description, chosen, names, flip, tta, is_copy))
+    asked: dict[str, Any] = {"flip": flip, "tta": tta, "priors": dict(priors or {})}
+    remarks = (*whole.notes, *_remarks(description, chosen, names, is_copy=is_copy, **asked))
     evaluation = Evaluation(
         path.name, description, chosen, names, rows, probabilities, groups, remarks
     )
@@ -114,7 +121,7 @@ def evaluate(
         write_report(evaluation, Path(output))
         if worse:
             write_json(worse.accuracy, Path(output, ROBUSTNESS))
-        about = _provenance(evaluation, path, flip, tta) | {"engine": answered_by}
+        about = _provenance(evaluation, path) | asked | {"engine": answered_by}
         write_json(about, Path(output, ABOUT))
     return evaluation.scores
 
@@ -134,7 +141,7 @@ def _read_rows(
     return mark_near_duplicates(rows, read_dataset(train, manifest.tasks, *where)[0])
 
 
-def _provenance(evaluation: Evaluation, model: Path, flip: bool, tta: int) -> dict[str, Any]:
+def _provenance(evaluation: Evaluation, model: Path) -> dict[str, Any]:
     """Which model file was scored on which rows, for somebody who repeats it."""
     return {
         "faceattr": __version__,
@@ -142,8 +149,6 @@ def _provenance(evaluation: Evaluation, model: Path, flip: bool, tta: int) -> di
         "model": {"file": evaluation.model, "sha256": runtime.sha256_of(model)},
         "sources": evaluation.sources,
         "split": evaluation.split,
-        "flip": flip,
-        "tta": tta,
         "rows": {"count": len(evaluation.rows), "sha256": evaluation.rows.sha256()},
     }
 
@@ -160,8 +165,10 @@ def _remarks(
     description: Description,
     split: str,
     sources: Sequence[str],
+    *,
     flip: bool,
     tta: int,
+    priors: Mapping[str, Prior],
     is_copy: bool,
 ) -> Iterator[str]:
     """What a reader of these figures should have in mind."""
@@ -169,6 +176,9 @@ def _remarks(
         yield "Every answer is the average over a face and its mirror image (--flip)."
     if tta > 1:
         yield f"Every answer is the average over {tta} shifted crops of a face (--tta {tta})."
+    for task, prior in priors.items():
+        shares = prior if isinstance(prior, str) else _by_class(prior)
+        yield f"The answers of {task} are put to other class shares (--prior): {shares}."
     if split in ("all", "train") and set(sources) & set(description.provenance.get("sources", ())):
         yield (
             "The model learnt from a source of this name: if it is the same, these faces taught "
@@ -176,6 +186,10 @@ def _remarks(
         )
     if is_copy:
         yield "The answers are those of the LiteRT copy in the model file (--runtime litert)."
+
+
+def _by_class(shares: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {share:g}" for name, share in shares.items())
 
 
 def _only(

@@ -18,7 +18,7 @@ from faceattr.inference.pipeline import opencv_threads
 from faceattr.inference.results import NO_ANSWER, DescribedFace, Prediction
 from faceattr.model import file as model_file
 from faceattr.model import hub, runtime
-from faceattr.model.priors import Prior, WithPriors, log_ratios
+from faceattr.model.priors import Prior, with_priors
 from faceattr.tasks import Task
 
 if TYPE_CHECKING:
@@ -104,7 +104,6 @@ class FaceAttributes:
         self.min_face = float(self.min_face)
         self.filter = _checked(self.filter or {}, self.tasks)
         self.priors = dict(self.priors or {})
-        self._ratios = log_ratios(self.description, self.priors)
         self._predictor()  # refuses what it cannot do
         self.engine: str = getattr(self.model, "engine", "keras")
         self.precision: str = getattr(self.model, "precision", PRECISIONS[0])
@@ -307,7 +306,7 @@ class FaceAttributes:
 
     def _predictor(self) -> runtime.Predictor:
         """The model as it is asked: under other priors, and about several views of a crop."""
-        model = WithPriors(self.model, self._ratios) if self._ratios else self.model
+        model = with_priors(self.model, self.description, self.priors)
         if self.flip or self.tta != 1:
             return runtime.TestTimeAveraging(model, flip=self.flip, shifts=self.tta)
         return model

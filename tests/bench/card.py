@@ -34,6 +34,7 @@ from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
 from faceattr.model import runtime
 from faceattr.model.file import Description
+from faceattr.model.priors import change_prior, log_ratios
 
 sys.path.append(str(Path(__file__).parents[2] / "docs"))
 from figures import processor
@@ -44,7 +45,8 @@ SLIM_CARD, SLIM_FIGURES = CARD.with_name("SLIM.md"), CARD.with_name("figures-sli
 BEGIN, END = "<!-- figures: tests/bench/card.py --write -->", "<!-- end of figures -->"
 SETS = ("fer2013", "affectnet", "expw", "utkface", "celeba", "aaf")
 HEADS = ("celeba", "aaf")  # the others are faces already
-MAJORITY = "expression:majority"
+MAJORITY, VOTES = "expression:majority", LabelMap(votes={"expression": 1.0})
+OWN_SHARES = "model, --prior: its train rows' shares"
 GROUPS = {"utkface": ["ethnicity", "gender", "age_group"], "aaf": ["gender", "age_group"]}
 GROUPS |= {"celeba": ["gender"], "fer2013": ["near_duplicate"]}
 FIGURES_OF_A_SCORE = ("balanced_accuracy", "calibration_error", "expected_ece")
@@ -92,8 +94,12 @@ def measured(model: str, data: Path, cache: Path | None, beside: bool) -> dict[s
     }
     parts = []
     for name in SETS:
-        rows = val_rows(data / name, about, about.crop, cache)
+        rows, train = rows_of(data / name, about, about.crop, cache)
         parts.append(rows)
+        targets, taught = labels(about, rows), labels(about, train)
+        if name == "fer2013":  # the set with votes
+            voted = rows_of(data / name, about, about.crop, cache, VOTES)
+            targets[MAJORITY], taught[MAJORITY] = map(majority, (rows, train), voted)
         plain, flipped = (
             predict(network, rows),
             predict(runtime.TestTimeAveraging(network, flip=True), rows),
@@ -103,66 +109,69 @@ def measured(model: str, data: Path, cache: Path | None, beside: bool) -> dict[s
             answers["face-api"] = from_face_api(data / name, about, cache)
         groups = score_groups(about.tasks, rows, plain, GROUPS.get(name, []))
         found["sets"][name] = {
-            "scores": scores(about, rows, answers, majority_of(data / name, about, cache, name)),
+            "scores": {
+                task: scores(about, task, target, answers, taught[task])
+                for task, target in targets.items()
+            },
             "groups": [asdict(one) for one in groups],
         }
     found["robustness"] = robustness(network, about.tasks, joined(parts)).accuracy
     return found
 
 
-def val_rows(
+def rows_of(
     folder: Path, about: Description, rule: CropRule, cache: Path | None,
     label_map: LabelMap = LABELS_AS_WRITTEN,
-) -> LabeledDataset:  # fmt: skip
-    """The val rows of a set, with whether their faces are in train too."""
+) -> tuple[LabeledDataset, LabeledDataset]:  # fmt: skip
+    """The rows of val, with whether their faces are in train too, and those of train."""
     whole = folder.name in HEADS
     detector = choose_detector("centerface") if whole else None
     known = {task.name: task for task in about.tasks}
     manifest = read_for_model(
         [str(folder / "manifest.csv")], known, label_map, FaceFinder(rule, detector, cache)
     )
-    parts = [
+    val, train = (
         read_dataset(manifest.only(split), manifest.tasks, rule, cache)[0]
         for split in ("val", "train")
-    ]
-    return mark_near_duplicates(*parts)
+    )
+    return mark_near_duplicates(val, train), train
 
 
-def majority_of(
-    folder: Path, about: Description, cache: Path | None, name: str
-) -> dict[str, np.ndarray]:
-    """FER+'s majority by picture, where the set has votes; ties have none."""
-    if name != "fer2013":
-        return {}
-    rows = val_rows(folder, about, about.crop, cache, LabelMap(votes={"expression": 1.0}))
-    votes = rows.targets["expression"]
+def labels(about: Description, rows: LabeledDataset) -> dict[str, np.ndarray]:
+    """By task that a set knows, its targets."""
+    found = {task.name: rows.targets.get(task.name) for task in about.tasks}
+    return {name: target for name, target in found.items() if target is not None and target.any()}
+
+
+def majority(rows: LabeledDataset, voted: LabeledDataset) -> np.ndarray:
+    """What most of FER+'s voters said of each of the rows; ties and strangers have nothing."""
+    votes = voted.targets["expression"]
     alone = (votes == votes.max(axis=1, keepdims=True)).sum(axis=1) == 1
     target = np.eye(votes.shape[1])[votes.argmax(axis=1)] * alone[:, None]
-    return {str(e.path): row for e, row in zip(rows.examples, target, strict=True)}
+    known = {str(e.path): row for e, row in zip(voted.examples, target, strict=True)}
+    nothing = np.zeros(votes.shape[1])
+    return np.stack([known.get(str(e.path), nothing) for e in rows.examples])
 
 
 def scores(
     about: Description,
-    rows: LabeledDataset,
+    name: str,
+    target: np.ndarray,
     answers: dict[str, dict[str, np.ndarray]],
-    majority: dict,
+    taught: np.ndarray,
 ) -> dict[str, Any]:
-    """By task and by whose answers, the score."""
-    targets = {task.name: (task, rows.targets[task.name]) for task in about.tasks
-               if task.name in rows.targets and rows.targets[task.name].any()}  # fmt: skip
-    if majority:
-        task, target = targets["expression"]
-        nobody = np.zeros(target.shape[1])
-        votes = np.stack([majority.get(str(e.path), nobody) for e in rows.examples])
-        targets[MAJORITY] = (task, votes)
+    """By whose answers, the score; also with the class shares of `taught`, the train rows."""
+    head = "expression" if name == MAJORITY else name
+    task = next(task for task in about.tasks if task.name == head)
+    said = {who: of[head] for who, of in answers.items() if head in of}
+    if head in about.provenance.get("priors", {}):
+        shares = dict(zip(task.classes, taught.sum(axis=0), strict=True))
+        ratio = log_ratios(about, {head: shares})[head]
+        said[OWN_SHARES] = change_prior(said["model"], ratio)
     return {
-        name: {
-            who: {**asdict(found), "within_one": found.within_one}
-            for who, said in answers.items()
-            if task.name in said
-            for found in [score(task, target, said[task.name])]
-        }
-        for name, (task, target) in targets.items()
+        who: {**asdict(found), "within_one": found.within_one}
+        for who, of in said.items()
+        for found in [score(task, target, of)]
     }
 
 
@@ -170,7 +179,7 @@ def from_face_api(folder: Path, about: Description, cache: Path | None) -> dict[
     """What face-api says of the same faces, cut at its own size of 112 pixels."""
     from face_api import face_api
 
-    rows = val_rows(folder, about, CropRule(112, about.crop.margin, about.crop.align), cache)
+    rows, _ = rows_of(folder, about, CropRule(112, about.crop.margin, about.crop.align), cache)
     return face_api(np.ascontiguousarray(rows.crops[rows.index]))
 
 
