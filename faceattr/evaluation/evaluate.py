@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -19,18 +19,23 @@ from faceattr.data.sources import ReadingConfig, ReadingSettings, read_for_model
 from faceattr.evaluation.groups import check_columns, score_groups
 from faceattr.evaluation.metrics import Score, predict, write_json
 from faceattr.evaluation.report import Evaluation, write_report
-from faceattr.evaluation.robustness import robustness
+from faceattr.evaluation.robustness import Robustness, robustness
 from faceattr.files import validate_output_folder
 from faceattr.images.load import PathLike, as_paths
 from faceattr.model import file as model_file
 from faceattr.model import runtime
 from faceattr.model.file import Description
-from faceattr.model.priors import Prior, log_ratios, with_priors
+from faceattr.model.runtime import InferenceConfig, InferenceSettings
 from faceattr.progress import SILENT, Progress
 
 ABOUT = "about.json"  # which rows and which model file were scored
 ROBUSTNESS = "robustness.json"
+OF_THE_COPY = "The answers are those of the LiteRT copy in the model file (--runtime litert)."
 OLD_COLUMNS = {"twin": NEAR_DUPLICATE}  # what a column was called
+
+
+class EvaluationSettings(ReadingSettings, InferenceSettings, total=False):
+    """How the sources are read, and how the model is asked."""
 
 
 @renamed_arguments(spelling="label_map")
@@ -41,14 +46,11 @@ def evaluate(
     tasks: Collection[str] | None = None,
     split: str | None = None,
     by: Sequence[str] = (),
-    flip: bool = False,
-    tta: int = 1,
-    priors: Mapping[str, Prior] | None = None,
     engine: str | None = None,
     robust: bool = False,
     output: str | Path | None = None,
     progress: Progress = SILENT,
-    **reading: Unpack[ReadingSettings],
+    **how: Unpack[EvaluationSettings],
 ) -> dict[str, Score]:
     """Score a model file on labelled faces.
 
@@ -61,10 +63,6 @@ def evaluate(
         by: Columns by which to group, see `faceattr.evaluation.groups.score_groups`;
             ``"near_duplicate"`` parts the faces that are, or nearly are, among the sources' rows
             of split train as well.
-        flip: Average the answers on each face and its mirror image.
-        tta: Average the answers on so many shifted crops of each face, 1 to 5.
-        priors: By task, how frequent its classes are taken to be, as for
-            `faceattr.FaceAttributes`.
         engine: Of a model file ``"keras"``, the network itself, is scored by default; ``"litert"``
             is the copy inside it, by which `label`, `live` and `serve` answer; ``"auto"`` the copy
             where there is one.
@@ -72,8 +70,9 @@ def evaluate(
             covered, see `faceattr.evaluation.robustness.robustness`.
         output: A folder for the report, see `faceattr.evaluation.report.write_report`.
         progress: Is told how far the work is, and shown an `Evaluation` and a `Robustness`.
-        **reading: How the sources are read, see `faceattr.data.sources.ReadingConfig`:
-            ``label_map``, ``detector``, ``find_faces_in``, ``cache``.
+        **how: How the sources are read, see `faceattr.data.sources.ReadingConfig`:
+            ``label_map``, ``detector``, ``find_faces_in``, ``cache``; and how the model is asked,
+            as for `faceattr.FaceAttributes`: ``flip``, ``tta``, ``priors``.
 
     Returns:
         By task, the score.
@@ -87,8 +86,10 @@ def evaluate(
         validate_output_folder(Path(output))
     path, sources = model_file.path_of(model), as_paths(sources)
     runtime.check_engine(path, engine or "auto")
-    description, config = runtime.describe(path), ReadingConfig(**reading)
-    log_ratios(description, priors or {})  # refuses what it cannot do before images are read
+    description, given = runtime.describe(path), dict[str, Any](how)
+    names = given.keys() & InferenceSettings.__annotations__
+    asked = InferenceConfig(**{name: given.pop(name) for name in names})
+    config = ReadingConfig(**given)
     finder = config.finder(description.crop, sources)
     known = {task.name: task for task in description.tasks}
     read = read_for_model(sources, known, config.label_map, finder, progress=progress)
@@ -96,21 +97,19 @@ def evaluate(
     chosen, manifest = select_split(whole, split)
     by = [OLD_COLUMNS.get(name, name) for name in by]
     check_columns([c for c in by if c != NEAR_DUPLICATE], manifest.examples, description.tasks)
+    opened = runtime.load(path, engine or "keras")[0]
+    network = asked.apply(opened, description)
     train = whole.only("train") if NEAR_DUPLICATE in by else None
     rows = _read_rows(manifest, train, finder, progress)
-    network = runtime.load(path, engine or "keras")[0]
-    answered_by = getattr(network, "engine", "keras")
-    network = with_priors(network, description, priors or {})
-    if flip or tta != 1:
-        network = runtime.TestTimeAveraging(network, flip=flip, shifts=tta)
     probabilities = predict(network, rows, progress=progress)
     groups = score_groups(description.tasks, rows, probabilities, by)
-    names = tuple(map(without_folders, sources))
-    is_copy = answered_by == "litert" and not runtime.is_exported(path)
-    asked: dict[str, Any] = {"flip": flip, "tta": tta, "priors": dict(priors or {})}
-    remarks = (*whole.notes, *_remarks(description, chosen, names, is_copy=is_copy, **asked))
+    answered_by = getattr(opened, "engine", "keras")
+    scored = tuple(map(without_folders, sources))
+    remarks = [*whole.notes, *_remarks(description, chosen, scored, asked)]
+    if answered_by == "litert" and not runtime.is_exported(path):
+        remarks.append(OF_THE_COPY)
     evaluation = Evaluation(
-        path.name, description, chosen, names, rows, probabilities, groups, remarks
+        path.name, description, chosen, scored, rows, probabilities, groups, tuple(remarks)
     )
     progress.show(_scored(chosen, rows, whole))
     progress.show(evaluation)
@@ -118,12 +117,18 @@ def evaluate(
     if worse:
         progress.show(worse)
     if output is not None:
-        write_report(evaluation, Path(output))
-        if worse:
-            write_json(worse.accuracy, Path(output, ROBUSTNESS))
-        about = _provenance(evaluation, path) | asked | {"engine": answered_by}
-        write_json(about, Path(output, ABOUT))
+        about = _provenance(evaluation, path) | asdict(asked) | {"engine": answered_by}
+        _write(evaluation, worse, about, Path(output))
     return evaluation.scores
+
+
+def _write(
+    evaluation: Evaluation, worse: Robustness | None, about: dict[str, Any], folder: Path
+) -> None:
+    write_report(evaluation, folder)
+    if worse:
+        write_json(worse.accuracy, folder / ROBUSTNESS)
+    write_json(about, folder / ABOUT)
 
 
 def _read_rows(
@@ -162,21 +167,17 @@ def _scored(split: str, rows: LabeledDataset, whole: Manifest) -> str:
 
 
 def _remarks(
-    description: Description,
-    split: str,
-    sources: Sequence[str],
-    *,
-    flip: bool,
-    tta: int,
-    priors: Mapping[str, Prior],
-    is_copy: bool,
+    description: Description, split: str, sources: Sequence[str], asked: InferenceConfig
 ) -> Iterator[str]:
     """What a reader of these figures should have in mind."""
-    if flip:
+    if asked.flip:
         yield "Every answer is the average over a face and its mirror image (--flip)."
-    if tta > 1:
-        yield f"Every answer is the average over {tta} shifted crops of a face (--tta {tta})."
-    for task, prior in priors.items():
+    if asked.tta > 1:
+        yield (
+            f"Every answer is the average over {asked.tta} shifted crops of a face "
+            f"(--tta {asked.tta})."
+        )
+    for task, prior in asked.priors.items():
         shares = prior if isinstance(prior, str) else _by_class(prior)
         yield f"The answers of {task} are put to other class shares (--prior): {shares}."
     if split in ("all", "train") and set(sources) & set(description.provenance.get("sources", ())):
@@ -184,8 +185,6 @@ def _remarks(
             "The model learnt from a source of this name: if it is the same, these faces taught "
             "it and the figures are too good. Keep rows of split test aside, and score those."
         )
-    if is_copy:
-        yield "The answers are those of the LiteRT copy in the model file (--runtime litert)."
 
 
 def _by_class(shares: Mapping[str, float]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from faceattr.inference.pipeline import opencv_threads
 from faceattr.inference.results import NO_ANSWER, DescribedFace, Prediction
 from faceattr.model import file as model_file
 from faceattr.model import hub, runtime
-from faceattr.model.priors import Prior, with_priors
+from faceattr.model.priors import Prior
 from faceattr.tasks import Task
 
 if TYPE_CHECKING:
@@ -28,16 +28,13 @@ if TYPE_CHECKING:
 PRECISIONS = ("float32", "bfloat16")
 
 
-class Settings(TypedDict, total=False):
+class Settings(runtime.InferenceSettings, total=False):
     """The named arguments of `FaceAttributes`."""
 
     auto_rotate: bool
     min_face: float
     min_confidence: float
     filter: Mapping[str, str]
-    flip: bool
-    tta: int
-    priors: Mapping[str, Prior]
     batch_size: int
     threads: int | None
 
@@ -305,11 +302,8 @@ class FaceAttributes:
         return answers
 
     def _predictor(self) -> runtime.Predictor:
-        """The model as it is asked: under other priors, and about several views of a crop."""
-        model = with_priors(self.model, self.description, self.priors)
-        if self.flip or self.tta != 1:
-            return runtime.TestTimeAveraging(model, flip=self.flip, shifts=self.tta)
-        return model
+        asked = runtime.InferenceConfig(self.flip, self.tta, self.priors)
+        return asked.apply(self.model, self.description)
 
     def _room_for(self, count: int, full_batches: bool) -> int:
         # A new shape means a new compilation: sizes are powers of two, or always the same.

@@ -67,11 +67,6 @@ def change_prior(probabilities: np.ndarray, log_prior: np.ndarray | float) -> np
     return (put / put.sum(axis=-1, keepdims=True)).astype("float32")
 
 
-def with_priors(model: Predictor, about: Description, priors: Mapping[str, Prior]) -> Predictor:
-    """The model with the class shares of its heads put to others; itself where there are none."""
-    return WithPriors(model, log_ratios(about, priors)) if priors else model
-
-
 @dataclass(frozen=True)
 class WithPriors:
     """A model whose answers are put to other class shares, by head the `ratios` of `log_ratios`."""

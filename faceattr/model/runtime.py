@@ -15,9 +15,9 @@ import json
 import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from faceattr.files import require_package
 from faceattr.model import embedded
 from faceattr.model import file as model_file
 from faceattr.model.file import Description
+from faceattr.model.priors import Prior, WithPriors, log_ratios
 
 if TYPE_CHECKING:
     import keras
@@ -100,6 +101,31 @@ def _shifted(crops: np.ndarray, right: float, down: float) -> np.ndarray:
         np.clip(np.arange(side) - round(share * side), 0, side - 1) for share in (down, right)
     )
     return crops[:, rows][:, :, columns]
+
+
+class InferenceSettings(TypedDict, total=False):
+    """The arguments of `InferenceConfig`."""
+
+    flip: bool
+    tta: int
+    priors: Mapping[str, Prior]
+
+
+@dataclass(frozen=True)
+class InferenceConfig:
+    """How a model is asked about crops; the fields are explained by `faceattr.FaceAttributes`."""
+
+    flip: bool = False
+    tta: int = 1
+    priors: Mapping[str, Prior] = field(default_factory=dict)
+
+    def apply(self, model: Predictor, about: Description) -> Predictor:
+        """The model as it is asked; ValueError for what it cannot do."""
+        if self.priors:
+            model = WithPriors(model, log_ratios(about, self.priors))
+        if self.flip or self.tta != 1:
+            return TestTimeAveraging(model, flip=self.flip, shifts=self.tta)
+        return model
 
 
 @dataclass(frozen=True)
