@@ -27,8 +27,9 @@ from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
 from faceattr.data.near_duplicates import mark_near_duplicates
 from faceattr.data.sources import read_for_model
 from faceattr.detection.base import choose_detector
+from faceattr.evaluation.calibration import cross_calibrated
 from faceattr.evaluation.groups import score_groups
-from faceattr.evaluation.metrics import predict, score
+from faceattr.evaluation.metrics import calibration_error, predict, score
 from faceattr.evaluation.robustness import robustness
 from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
@@ -49,7 +50,10 @@ MAJORITY, VOTES = "expression:majority", LabelMap(votes={"expression": 1.0})
 OWN_SHARES = "model, --prior: its train rows' shares"
 GROUPS = {"utkface": ["ethnicity", "gender", "age_group"], "aaf": ["gender", "age_group"]}
 GROUPS |= {"celeba": ["gender"], "fer2013": ["near_duplicate"]}
-FIGURES_OF_A_SCORE = ("balanced_accuracy", "calibration_error", "expected_ece")
+OWN_TEMPERATURE = "calibration_error_own_temperature"
+FIGURES_OF_A_SCORE = (
+    "balanced_accuracy", "calibration_error", OWN_TEMPERATURE, "expected_ece"
+)  # fmt: skip
 TITLES = {
     "fer2013": "FER2013", "affectnet": "AffectNet (part)", "expw": "ExpW", "utkface": "UTKFace",
     "celeba": "CelebA", "aaf": "All-Age-Faces",
@@ -160,7 +164,9 @@ def scores(
     answers: dict[str, dict[str, np.ndarray]],
     taught: np.ndarray,
 ) -> dict[str, Any]:
-    """By whose answers, the score; also with the class shares of `taught`, the train rows."""
+    """By whose answers, the score, with the error of calibration by the other half of the rows; and
+    the same of the model under the class shares of `taught`, the train rows.
+    """
     head = "expression" if name == MAJORITY else name
     task = next(task for task in about.tasks if task.name == head)
     said = {who: of[head] for who, of in answers.items() if head in of}
@@ -169,7 +175,11 @@ def scores(
         ratio = log_ratios(about, {head: shares})[head]
         said[OWN_SHARES] = change_prior(said["model"], ratio)
     return {
-        who: {**asdict(found), "within_one": found.within_one}
+        who: {
+            **asdict(found),
+            "within_one": found.within_one,
+            OWN_TEMPERATURE: calibration_error(*cross_calibrated(target, of)),
+        }
         for who, of in said.items()
         for found in [score(task, target, of)]
     }
@@ -214,7 +224,7 @@ def row_of(name: str, found: dict[str, Any]) -> list[str]:
         name,
         f"{found['n']:,}",
         with_interval(found) + within,
-        *(percent(found.get(what, found.get("chance_error"))) for what in FIGURES_OF_A_SCORE),
+        *(percent(found.get(what)) for what in FIGURES_OF_A_SCORE),
     ]
 
 
@@ -230,7 +240,7 @@ def render(found: dict[str, Any]) -> str:
         f"`{found['command']}`, {found['date']}, {found['machine']}, two cores; model "
         f"`{about['sha256'][:12]}…`; split val, one crop a face, 95 % intervals in brackets.",
         table(
-            ["rows", "n", "accuracy", "balanced", "ECE", "of a perfect head"],
+            ["rows", "n", "accuracy", "balanced", "ECE", "own temperature", "perfect head"],
             [row_of(*one) for one in _lines(found)],
         ),
         "Recall by class:",
