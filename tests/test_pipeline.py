@@ -18,7 +18,7 @@ from faceattr.inference.pipeline import StageTimes
 
 def described(folder, describe, **how):
     items = samples_of(Inputs(folder), every=1.0)
-    return [result for result, _ in describe_samples(items, describe, **how)]
+    return list(describe_samples(items, describe, **how))
 
 
 def test_no_items_give_no_records():
@@ -28,14 +28,14 @@ def test_no_items_give_no_records():
 @pytest.mark.parametrize("workers", [1, 3])
 def test_every_item_comes_back_in_order_with_its_own_faces(tmp_path, workers):
     records = described(save_pictures(tmp_path, 23), attributes(), workers=workers)
-    assert [r.file.path[-8:-4] for r in records] == [f"p{n:03}" for n in range(23)]
+    assert [r.sample.file.path[-8:-4] for r in records] == [f"p{n:03}" for n in range(23)]
     assert [len(r.faces) for r in records] == [n % 4 for n in range(23)]
 
 
 def test_answers_belong_to_their_faces(tmp_path):
     folder, describe = save_pictures(tmp_path, 12), attributes()
     for record in described(folder, attributes()):
-        alone = describe(read_image(record.file.path))
+        alone = describe(read_image(record.sample.file.path))
         assert [f["mood"].probabilities for f in record.faces] == [
             f["mood"].probabilities for f in alone
         ]
@@ -60,7 +60,7 @@ def test_a_bad_file_is_a_record_and_the_others_go_on(tmp_path):
     (tmp_path / "p003.png").unlink()
     (tmp_path / "p003.png").symlink_to(tmp_path / "gone.png")
     records = described(tmp_path, attributes())
-    assert [r.reason for r in records] == [
+    assert [r.sample.reason for r in records] == [
         None,
         None,
         "empty file",
@@ -155,8 +155,8 @@ def test_frames_wait_only_where_they_are_needed_and_then_few(keep_frames):
 
     describe = attributes(batch_size=16)
     records = describe_samples(taken(), describe, workers=1, keep_frames=keep_frames)
-    for _, item in records:
-        assert (item.frame is not None) == keep_frames
+    for record in records:
+        assert (record.sample.frame is not None) == keep_frames
     assert most[0] < 16 + 4 + 8
 
 
@@ -236,5 +236,5 @@ def test_a_picture_at_which_the_detector_gives_up_has_its_reason(error):
             raise error
 
     items = [Sample(InputFile("x"), frame=draw(1))]
-    ((record, _),) = describe_samples(items, attributes(detector=GivesUp()))
-    assert record.reason
+    (record,) = describe_samples(items, attributes(detector=GivesUp()))
+    assert record.sample.reason

@@ -4,6 +4,7 @@ import pytest
 from use_toys import MOOD, SHADE, attributes, draw
 
 from faceattr.images.inputs import InputFile
+from faceattr.inference.samples import Sample
 from faceattr.inference.schema import ImageResult, columns, to_rows
 from faceattr.tasks import Task
 
@@ -12,7 +13,7 @@ TASKS = (MOOD, SHADE)
 
 def rows(faces, **how):
     described = tuple(attributes(**how)(draw(faces)))
-    return to_rows(ImageResult(InputFile("a.jpg"), None, described), TASKS)
+    return to_rows(ImageResult(Sample(InputFile("a.jpg")), described), TASKS)
 
 
 def test_the_columns_are_these_in_this_order():
@@ -33,7 +34,7 @@ def test_a_picture_without_a_face_has_a_row():
 
 
 def test_an_unreadable_file_has_a_row_with_the_reason():
-    (row,) = to_rows(ImageResult(InputFile("a.jpg"), None, reason="empty file"), TASKS)
+    (row,) = to_rows(ImageResult(Sample(InputFile("a.jpg"), reason="empty file")), TASKS)
     assert (row["path"], row["status"], row["reason"]) == ("a.jpg", "unreadable", "empty file")
     assert row["faces"] is None
 

@@ -192,6 +192,6 @@ class LabelProgress(Progress):
             self._bar.update(self._task, total=record.files, completed=record.done)
             return
         self._faces += len(record.faces)
-        step = record.file.path != self._last
-        self._last = record.file.path
+        step = record.sample.file.path != self._last
+        self._last = record.sample.file.path
         self._bar.update(self._task, advance=int(step), faces=self._faces)

@@ -22,7 +22,7 @@ from faceattr.images.crop import CropRule, crop
 from faceattr.images.draw import draw_faces
 from faceattr.images.inputs import InputFile
 from faceattr.images.load import DECODE_MEMORY, PathLike, Picture, read_picture, reason_of
-from faceattr.inference.samples import Detections, Sample
+from faceattr.inference.samples import Detections
 from faceattr.inference.schema import ImageResult
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -149,26 +149,26 @@ def save_crops(folder: PathLike, rule: CropRule, found: Detections, picture: Pic
         _save(Image.fromarray(cut), artifact_path(folder, sample.file, sample.time, ending))
 
 
-def save_annotated(
-    folder: PathLike, result: ImageResult, sample: Sample, max_pixels: int
-) -> ImageResult:
+def save_annotated(folder: PathLike, max_pixels: int, result: ImageResult) -> ImageResult:
     """Write a copy of a picture with boxes and answers; nothing for an unreadable one.
 
     Returns the result, with the reason in it where the picture can be read no more.
     """
-    if result.reason is not None:
+    sample = result.sample
+    if sample.reason is not None:
         return result
-    path, frame = result.file.path, sample.frame
+    path, frame = sample.file.path, sample.frame
     with DECODE_MEMORY.reservation() as reserve:
         try:
             if frame is None:
                 source = sample.content() if sample.content else path
                 frame = read_picture(source, max_pixels=max_pixels, reserve=reserve).image
         except (OSError, ValueError, MemoryError) as error:
-            return replace(result, faces=(), reason=reason_of(error, path))
+            unread = replace(sample.without_content(), reason=reason_of(error, path))
+            return ImageResult(unread)
         drawn = draw_faces(frame, result.faces)
-        _save(Image.fromarray(drawn), artifact_path(folder, result.file, result.time))
-    return result
+        _save(Image.fromarray(drawn), artifact_path(folder, sample.file, sample.time))
+    return replace(result, sample=sample.without_content())
 
 
 def _save(image: Image.Image, path: Path) -> None:

@@ -96,7 +96,7 @@ def label_batch(
     samples = (_sample(name, source, bgr, allow_urls) for name, source in given)
     rows = [
         row | {"path": row["path"] or None}
-        for result, _ in describe_samples(samples, attributes, **how)
+        for result in describe_samples(samples, attributes, **how)
         for row in to_rows(result, attributes.tasks)
     ]
     return pyarrow.Table.from_pylist(rows, arrow_schema(columns(attributes.tasks)))

@@ -112,7 +112,7 @@ def describe_inputs(
 ) -> Iterator[Row]:
     """As `label` with a model that is open; `how` as for `describe_samples`."""
     samples = samples_of(files, every, allow_urls=files.allow_urls)
-    for result, _ in describe_samples(samples, attributes, **how):
+    for result in describe_samples(samples, attributes, **how):
         progress.show(result)
         yield from to_rows(result, attributes.tasks)
 
@@ -221,11 +221,11 @@ def _with_artifacts(
         deaths=deaths,
     )
     if annotated is None:
-        return (result for result, _ in described)
+        return described
 
-    def annotate(pair: tuple[ImageResult, Sample]) -> ImageResult:
+    def annotate(result: ImageResult) -> ImageResult:
         with times.measure("annotate"):
-            return save_annotated(annotated, *pair, max_pixels)
+            return save_annotated(annotated, max_pixels, result)
 
     return prefetch_map(annotate, described, workers)
 
@@ -240,7 +240,7 @@ def describe_samples(
     keep_frames: bool = False,
     max_pixels: int = MAX_PIXELS,
     deaths: Deaths | None = None,
-) -> Iterator[tuple[ImageResult, Sample]]:
+) -> Iterator[ImageResult]:
     """Find and describe the faces of many pictures.
 
     Args:
@@ -248,11 +248,11 @@ def describe_samples(
         attributes: Detector and model.
         workers, max_pixels: As for `label`.
         times, on_detections: As for `detect_and_crop`, which the workers call.
-        keep_frames: Give a video's frames back with their records; fewer of them wait then.
+        keep_frames: Leave a video's frames in their samples; fewer of them wait then.
         deaths: Is told what is read. Where the job died before, what comes first is read alone.
 
     Yields:
-        One record a sample, in order.
+        One result a sample, in order.
     """
     times, workers = times or StageTimes(), count_workers(workers)
     max_pixels = checked_limit(max_pixels)
@@ -266,7 +266,7 @@ def describe_samples(
         )
         if keep_frames:
             return found
-        return replace(found, sample=replace(found.sample, frame=None, content=None))
+        return replace(found, sample=found.sample.without_content())
 
     # Many pictures at once use the processors better than many threads on one picture.
     with opencv_threads(1 if workers > 1 else attributes.threads):
@@ -331,8 +331,8 @@ def _detect(
 
 def _described(
     found: Iterable[Detections], attributes: FaceAttributes, times: StageTimes, most_waiting: int
-) -> Iterator[tuple[ImageResult, Sample]]:
-    """Records in the order of the pictures, whose crops are collected until a batch is full."""
+) -> Iterator[ImageResult]:
+    """Results in the order of the pictures, whose crops are collected until a batch is full."""
     waiting: deque[Detections] = deque()
     crops: list[np.ndarray] = []
     answers: deque[dict[str, np.ndarray]] = deque()
@@ -350,6 +350,4 @@ def _described(
         while waiting and len(waiting[0].crops) <= len(answers):
             since, done = time.monotonic(), waiting.popleft()
             own = [answers.popleft() for _ in done.crops]
-            faces = tuple(attributes.described(done.faces, own))
-            sample = done.sample
-            yield ImageResult(sample.file, sample.time, faces, sample.reason), sample
+            yield ImageResult(done.sample, tuple(attributes.described(done.faces, own)))

@@ -105,7 +105,7 @@ class PartWorker:
             self._parts.write_journal(part, journal)
         for place, file in enumerate(part.files):
             if journal.deaths.get(place, 0) >= MOST_DEATHS:
-                yield ImageResult(file, None, reason=DIED)
+                yield ImageResult(Sample(file, reason=DIED))
                 continue
             journal.at = place
             self._parts.write_journal(part, journal)
@@ -114,10 +114,7 @@ class PartWorker:
     def _described(self, files: Iterable[InputFile], times: StageTimes) -> Iterator[ImageResult]:
         how: dict[str, Any] = {"workers": self._labeller.threads, "times": times}
         samples = _samples(files, self._job.every, self._readers)
-        described = describe_samples(
-            samples, self._attributes, max_pixels=self._job.max_pixels, **how
-        )
-        return (result for result, _ in described)
+        return describe_samples(samples, self._attributes, max_pixels=self._job.max_pixels, **how)
 
     @cached_property
     def _readers(self) -> ThreadPoolExecutor:

@@ -28,7 +28,6 @@ from faceattr.detection.base import Face
 from faceattr.files import short_name
 from faceattr.images.inputs import InputFile
 from faceattr.images.load import PathLike, content_of, reason_of
-from faceattr.inference.schema import by_place
 
 MOST_DEATHS = 3
 DIED = (
@@ -56,6 +55,10 @@ class Sample:
     content: Callable[[], PathLike | bytes] | None = None
     reason: str | None = None
 
+    def without_content(self) -> Sample:
+        """The same without what takes memory: what waits for its row needs only the names."""
+        return replace(self, frame=None, content=None)
+
 
 @dataclass(frozen=True)
 class Detections:
@@ -79,7 +82,7 @@ def samples_of(
     What is `done` is left out: by name the times (None for a picture). `deaths` is told which video
     is read; one that it knows as deadly is left unread.
     """
-    times_at = by_place(dict(done or {}))
+    times_at = _by_place(done or {})
     for file in files:
         finished = times_at.get(os.path.abspath(file.name), set())
         if None in finished:
@@ -95,6 +98,17 @@ def samples_of(
             yield Sample(file, content=cache(fetched))
         else:
             yield Sample(file)
+
+
+def _by_place(done: Mapping[str, set]) -> dict[str, set]:
+    """Times by absolute path: a folder may be spelled otherwise than when the job began."""
+    times_at: dict[str, set] = {}
+    for name, times in done.items():
+        place = os.path.abspath(name)
+        before = times_at.get(place)
+        # A path that is whole already needs no second text.
+        times_at[name if place == name else place] = times if before is None else before | times
+    return times_at
 
 
 def _frames_of(file: InputFile, every: float, finished: set) -> Iterator[Sample]:

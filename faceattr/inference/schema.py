@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,8 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from faceattr.images.inputs import InputFile
-from faceattr.inference.predictor import DescribedFace
+from faceattr.inference.results import DescribedFace
+from faceattr.inference.samples import Sample
 from faceattr.tasks import Task
 
 STATUSES = ("ok", "no_face", "unreadable", "too_small", "rejected")
@@ -38,19 +37,12 @@ REMARKS: dict[str, type] = {"turn": int, "time": float, "reason": str}
 
 @dataclass(frozen=True)
 class ImageResult:
-    """One input and what was found in it.
-
-    Args:
-        file: The file.
-        time: Seconds into a video, None for a picture.
-        faces: From left to right; empty without a face and for an unreadable file.
-        reason: Why a file could not be read, else None.
+    """One sample and what the model says of its faces, from left to right; none where there is no
+    face, or where it cannot be read.
     """
 
-    file: InputFile
-    time: float | None
+    sample: Sample
     faces: tuple[DescribedFace, ...] = ()
-    reason: str | None = None
 
 
 def columns(tasks: Sequence[Task]) -> dict[str, type]:
@@ -84,8 +76,9 @@ def withheld_name(classes: Container[str]) -> str:
 def to_rows(result: ImageResult, tasks: Sequence[Task]) -> list[Row]:
     """The rows of one input: dicts with every column; None is an empty cell."""
     blank: Row = dict.fromkeys(columns(tasks))
-    blank.update(path=result.file.name, time=result.time, reason=result.reason)
-    if result.reason is not None:
+    sample = result.sample
+    blank.update(path=sample.file.name, time=sample.time, reason=sample.reason)
+    if sample.reason is not None:
         return [blank | {"status": UNREADABLE}]
     if not result.faces:
         return [blank | {"status": NO_FACE, "faces": 0}]
@@ -240,17 +233,6 @@ def rewritten(path: Path, serializer: Serializer, *, without_unreadable: bool) -
                 yield serializer.encode([row | {"status": REJECTED}])
             elif row and not (without_unreadable and row["status"] == UNREADABLE):
                 yield piece
-
-
-def by_place(done: Done) -> Done:
-    """Times by absolute path: a folder may be spelled otherwise than when the job began."""
-    times_at: Done = {}
-    for name, times in done.items():
-        place = os.path.abspath(name)
-        before = times_at.get(place)
-        # A path that is whole already needs no second text.
-        times_at[name if place == name else place] = times if before is None else before | times
-    return times_at
 
 
 def _key(row: Row) -> tuple[str, float | None, int] | None:

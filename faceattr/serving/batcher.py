@@ -116,8 +116,8 @@ class Batcher:
             found = detect_and_crop(
                 sample, self.attributes, StageTimes(), max_pixels=self.limits.max_pixels
             )
-            read = replace(found.sample, content=None)
-            job.found, job.left_out = self._largest(replace(found, sample=read))
+            light = replace(found, sample=found.sample.without_content())
+            job.found, job.left_out = self._largest(light)
         except Exception as error:  # whoever waits must hear of it
             job.future.set_exception(error)
         else:
