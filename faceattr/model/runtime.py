@@ -104,7 +104,7 @@ class InferenceSettings(TypedDict, total=False):
 
     flip: bool
     tta: int
-    priors: Mapping[str, Prior]
+    priors: Mapping[str, Prior] | None
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,9 @@ class InferenceConfig:
     flip: bool = False
     tta: int = 1
     priors: Mapping[str, Prior] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "priors", dict(self.priors or {}))  # None are none
 
     def check(self, about: Description) -> None:
         """Raise ValueError for what a model with this description cannot do."""
