@@ -5,6 +5,7 @@ from conftest import SHADE, TINT
 from test_trainer import PHASES, VAL, run
 
 from faceattr.evaluation.metrics import score_model
+from faceattr.training.checkpoint import Checkpoints
 from faceattr.training.config import NO_AUGMENTATION, Settings
 from faceattr.training.optimizers import WeightAverage
 
@@ -44,6 +45,21 @@ def test_an_average_moves_as_numpy_says():
             expected = kept * expected + (1 - kept) * value
     with average.in_place():
         assert float(weight[0]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_checkpoint_that_cannot_be_read_just_now_is_not_called_damaged(tmp_path, monkeypatch):
+    network = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    checkpoints = Checkpoints(tmp_path, network, ())
+    position = checkpoints.begin({"settings": {}}, resume=False)
+    checkpoints.save(position, checkpoints.changed(position), ())
+    assert checkpoints.begin({"settings": {}}, resume=True) == position
+
+    def refused(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("faceattr.training.checkpoint.open", refused, raising=False)
+    with pytest.raises(OSError, match=r"checkpoint.npz cannot be read: Permission denied\.$"):
+        checkpoints.begin({"settings": {}}, resume=True)
 
 
 @pytest.mark.slow

@@ -112,12 +112,13 @@ def test_each_run_into_a_table_is_on_the_page(tmp_path):
     assert [run["looked_at"] for run in runs] == [5, 0] and runs[1]["there_before"] == 5
 
 
-@pytest.mark.parametrize("damage", [Path.unlink, lambda page: page.write_text("{")])
+@pytest.mark.parametrize("damage", [None, "{", "[]", '{"settings": []}'])
 def test_a_table_without_its_page_is_not_gone_on_with(tmp_path, damage):
     inputs = save_pictures(tmp_path / "in", 3)
     label_to(tmp_path / "t.csv", inputs, attributes())
     before = (tmp_path / "t.csv").read_bytes()
-    damage(tmp_path / "t.csv.about.json")
+    page = tmp_path / "t.csv.about.json"
+    page.unlink() if damage is None else page.write_text(damage)
     with pytest.raises(ValueError, match=r"t.csv.about.json.* missing or damaged"):
         label_to(tmp_path / "t.csv", inputs, attributes(flip=True), resume=True)
     assert (tmp_path / "t.csv").read_bytes() == before

@@ -199,6 +199,10 @@ def test_parts_that_are_there_are_neither_mixed_nor_replaced(written, job, opene
     with pytest.raises(ValueError, match=r"is damaged .*Delete it: --resume does it again"):
         list(written.finished(names))
     storage.write(written.place(name), whole)
+    for page in (b"{", b"[]", b'{"settings": []}'):
+        storage.write(written.place("_metadata.json"), page)
+        with pytest.raises(ValueError, match="is missing or damaged"):
+            written.begin(job.settings, resume)
     storage.delete(written.place("_metadata.json"))
     with pytest.raises(ValueError, match="is missing or damaged"):
         written.begin(job.settings, resume)

@@ -1,13 +1,16 @@
 """Answers under other class shares than those that a head takes for granted."""
 
 from dataclasses import replace
+from types import NoneType
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
 from use_toys import MOOD, SHADE, GreenSquares, attributes
 
-from faceattr.inference.predictor import FaceAttributes
+from faceattr.inference.predictor import FaceAttributes, Settings
 from faceattr.model.priors import WithPriors, change_prior, class_shares, log_ratios
+from faceattr.model.runtime import InferenceConfig
 
 CROP = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype="uint8")
 KNOWN = {"uniform": [0.5, 0.5], "natural": [0.2, 0.8]}
@@ -23,6 +26,14 @@ def described(prior="natural"):
 def asked(**how):
     model = attributes().model
     return FaceAttributes(model, described(), GreenSquares(), **how).predict([CROP])[0]
+
+
+def test_none_may_be_passed_on_for_what_nobody_gave():
+    nothing = {"min_face": None, "filter": None, "priors": None}
+    assert all(NoneType in get_args(get_type_hints(Settings)[name]) for name in nothing)
+    found = FaceAttributes(attributes().model, described(), GreenSquares(), **nothing)
+    assert (found.filter, found.priors) == ({}, {}) and found.min_face > 0
+    assert InferenceConfig(priors=None) == InferenceConfig()
 
 
 def test_shares_are_named_or_told_by_class_in_any_order():

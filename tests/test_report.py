@@ -252,7 +252,6 @@ def test_a_prior_changes_the_score_and_is_told_in_print_and_in_the_report(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--prior", "gender=uniform"], "'gender' was not trained with --prior"),
         (["--by", "shoe"], "nothing to group by 'shoe'"),
         (["--tasks", "age_group"], "has no task age_group; its tasks are expression, gender"),
         (["--split", "test"], "no row of split 'test'"),
@@ -265,6 +264,21 @@ def test_what_cannot_be_scored_is_one_sentence(
 ):
     options = [option.format(people=people) for option in options]
     assert evaluate(toy_model_path, people, "--cache", tmp_path / "cache", *options) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--prior", "gender=uniform"], "'gender' was not trained with --prior"),
+        (["--tta", "6"], "takes 1 to 5 views (--tta). Received: 6"),
+    ],
+)
+def test_what_the_model_cannot_do_is_told_before_images_are_read(
+    toy_model_path, people, monkeypatch, capsys, options, message
+):
+    monkeypatch.setattr("faceattr.evaluation.evaluate.read_for_model", None)
+    assert evaluate(toy_model_path, people, *options) == 2
     assert message in capsys.readouterr().err
 
 

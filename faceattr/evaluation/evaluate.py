@@ -89,6 +89,7 @@ def evaluate(
     description, given = runtime.describe(path), dict[str, Any](how)
     names = given.keys() & InferenceSettings.__annotations__
     asked = InferenceConfig(**{name: given.pop(name) for name in names})
+    asked.check(description)  # before images are read
     config = ReadingConfig(**given)
     finder = config.finder(description.crop, sources)
     known = {task.name: task for task in description.tasks}

@@ -105,8 +105,8 @@ def export(
     usual = f"{path.stem}{'.int8' if int8 else ''}{target.ending or '_saved_model'}"
     output = Path(usual if output is None else output)
     _check_output(output, target.ending, overwrite)
+    network = model_file.load(path)[0]  # a damaged one fails before images are read
     shown = choose_crops(description, int8=int8, progress=progress, **compared)
-    network = model_file.load(path)[0]
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
         part = Path(folder, output.name)
@@ -263,9 +263,9 @@ def embed(
     if output.exists() and not (overwrite or output.samefile(path)):
         raise FileExistsError(f"{output} exists. Give another -o, or --overwrite.")
     formats.target_called("litert", int8=False)
-    description = model_file.describe(path)
+    network, description = model_file.load(path)
     shown = choose_crops(description, on, rows, cache, label_map, progress=progress)
-    about = _embed(path, output, shown, BATCHES, progress)
+    about = _embed(path, output, network, description, shown, BATCHES, progress)
     progress.show(f"wrote {output} with a LiteRT copy in {about.precision}")
     return about
 
@@ -274,9 +274,10 @@ def add_copy(path: Path, val: LabeledDataset, progress: Progress = SILENT) -> No
     """Give a model that was just trained its copy, compared on val; what goes wrong is a note."""
     try:
         formats.target_called("litert", int8=False)
+        network, description = model_file.load(path)
         some = val.take(np.arange(min(len(val), ROWS)))
         shown = ParityData(some, f"{len(some):,} val faces of the training")
-        _embed(path, path, shown, BATCHES[:1])
+        _embed(path, path, network, description, shown, BATCHES[:1])
     except Exception as error:  # converters raise whatever they stumble over
         reason = (str(error).strip() or type(error).__name__).split("\n")[0].rstrip(".")
         progress.show(
@@ -288,12 +289,13 @@ def add_copy(path: Path, val: LabeledDataset, progress: Progress = SILENT) -> No
 def _embed(
     path: Path,
     output: Path,
+    network: keras.Model,
+    description: Description,
     shown: ParityData,
     batches: Sequence[int],
     progress: Progress = SILENT,
 ) -> EmbeddedCopy:
     """The smallest copy that answers alike, put into the file."""
-    network, description = model_file.load(path)
 
     def write(precision: str, folder: Path) -> Path:
         progress.show(f"copying {path.name} for LiteRT in {precision}")

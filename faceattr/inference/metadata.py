@@ -207,6 +207,7 @@ def now() -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return found if isinstance(found.get("settings"), dict) else {}
+    except (AttributeError, OSError, ValueError):
         return {}

@@ -177,8 +177,9 @@ class Parts:
     def page(self) -> dict[str, Any]:
         """The page; empty where there is none."""
         try:
-            return json.loads(storage.read(self.place(PAGE)))
-        except (FileNotFoundError, ValueError):
+            found = json.loads(storage.read(self.place(PAGE)))
+            return found if isinstance(found.get("settings"), dict) else {}
+        except (AttributeError, FileNotFoundError, ValueError):
             return {}
 
     def write_page(

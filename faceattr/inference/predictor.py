@@ -32,9 +32,9 @@ class Settings(runtime.InferenceSettings, total=False):
     """The named arguments of `FaceAttributes`."""
 
     auto_rotate: bool
-    min_face: float
+    min_face: float | None
     min_confidence: float
-    filter: Mapping[str, str]
+    filter: Mapping[str, str] | None
     batch_size: int
     threads: int | None
 
@@ -150,7 +150,8 @@ class FaceAttributes:
         network, description = runtime.load(path, engine, how.get("threads"))
         if precision == "bfloat16" and not isinstance(network, runtime.ExportedModel):
             network = _in_bfloat16(network, description)
-        attributes = cls(network, description, detector, **how)
+        given: dict[str, Any] = {**how}  # None stands for the default
+        attributes = cls(network, description, detector, **given)
         if attributes.engine == "keras":
             attributes.precision = precision or attributes.precision
         elif precision not in (None, attributes.precision):

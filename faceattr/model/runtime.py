@@ -81,10 +81,6 @@ class TestTimeAveraging:
     __test__ = False  # no test of pytest's
 
     def __init__(self, model: Predictor, *, flip: bool = False, shifts: int = 1) -> None:
-        if not 1 <= shifts <= len(SHIFTS):
-            raise ValueError(
-                f"Test-time averaging takes 1 to {len(SHIFTS)} views (--tta). Received: {shifts}"
-            )
         self._model, self._flip, self._shifts = model, flip, SHIFTS[:shifts]
 
     def predict_on_batch(self, crops: np.ndarray) -> dict[str, np.ndarray]:
@@ -108,7 +104,7 @@ class InferenceSettings(TypedDict, total=False):
 
     flip: bool
     tta: int
-    priors: Mapping[str, Prior]
+    priors: Mapping[str, Prior] | None
 
 
 @dataclass(frozen=True)
@@ -119,8 +115,20 @@ class InferenceConfig:
     tta: int = 1
     priors: Mapping[str, Prior] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "priors", dict(self.priors or {}))  # None are none
+
+    def check(self, about: Description) -> None:
+        """Raise ValueError for what a model with this description cannot do."""
+        if not 1 <= self.tta <= len(SHIFTS):
+            raise ValueError(
+                f"Test-time averaging takes 1 to {len(SHIFTS)} views (--tta). Received: {self.tta}"
+            )
+        log_ratios(about, self.priors)
+
     def apply(self, model: Predictor, about: Description) -> Predictor:
-        """The model as it is asked; ValueError for what it cannot do."""
+        """The model as it is asked; ValueError as `check` raises it."""
+        self.check(about)
         if self.priors:
             model = WithPriors(model, log_ratios(about, self.priors))
         if self.flip or self.tta != 1:

@@ -7,6 +7,7 @@ far can have changed are left out: the resumed run builds the network in the sam
 
 from __future__ import annotations
 
+import errno
 import json
 import time
 import zipfile
@@ -311,6 +312,9 @@ def _read(path: Path, name: str) -> np.ndarray:
             file.seek(0)
             return np.load(file)[name]
     except DAMAGES as error:
+        # A right that is missing, or a share that is gone, costs nobody the run.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL, errno.ENOENT):
+            raise OSError(f"{path} cannot be read: {error.strerror}.") from None
         raise ValueError(
             f"{path} is damaged ({error}). Start the run anew with --overwrite."
         ) from None
