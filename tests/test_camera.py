@@ -1,14 +1,14 @@
 """Sources of moving pictures: one contract, and one sentence when one fails."""
 
-import http.server
-import threading
 from fractions import Fraction
+from http.server import BaseHTTPRequestHandler
 
 import av
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from use_loopback import website
 from use_scenes import Person, Scene
 
 from faceattr.images import camera as feed_module
@@ -127,7 +127,7 @@ def test_cameras_and_streams_are_live_and_files_are_not():
 def test_a_stream_over_http_is_read_until_it_ends(images):
     jpegs = [cv2.imencode(".jpg", image[:, :, ::-1])[1].tobytes() for image in images]
 
-    class Mjpeg(http.server.BaseHTTPRequestHandler):
+    class Mjpeg(BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(200)
             self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
@@ -136,20 +136,14 @@ def test_a_stream_over_http_is_read_until_it_ends(images):
                 head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
                 self.wfile.write(head.encode() + jpeg + b"\r\n")
 
-        def log_message(self, *arguments):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mjpeg)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     frames = []
-    try:
-        url = f"http://127.0.0.1:{server.server_port}/live.mjpg"
-        with open_feed(url) as feed, pytest.raises(OSError, match="unplugged or broke off after"):
-            for frame in feed.frames():
-                frames.append(frame)
-    finally:
-        server.shutdown()
-        server.server_close()
+    with (
+        website(Mjpeg) as (address, _),
+        open_feed(f"{address}/live.mjpg") as feed,
+        pytest.raises(OSError, match="unplugged or broke off after"),
+    ):
+        for frame in feed.frames():
+            frames.append(frame)
     assert feed.is_live and len(frames) >= 28
 
 

@@ -16,7 +16,8 @@ from faceattr.files import install_command
 
 pytest.importorskip("uvicorn", reason="needs faceattr[web]")
 pytest.importorskip("python_multipart", reason="needs faceattr[web]")
-from use_server import ask, file_of, multipart, served, until
+from use_loopback import wait_for
+from use_server import ask, file_of, multipart, served
 
 from faceattr.serving.address import Address, checked_token
 
@@ -128,7 +129,7 @@ def test_the_command_answers_as_analyze_does_and_ends_what_it_has_begun(free_por
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     with process, ThreadPoolExecutor() as pool:
         assert f"http://localhost:{free_port}" in process.stderr.readline()
-        until(lambda: answers(free_port))
+        wait_for(lambda: answers(free_port))
         one_by_one = [ask(free_port, "/analyze", file, "image/jpeg").json for file in files]
         wanted = faceattr.analyze(files, detector="centerface")
         for said, faces in zip(one_by_one, wanted, strict=True):

@@ -1,18 +1,18 @@
 """Images from anywhere: one function, one batch method, an object that pickles."""
 
 import csv
-import http.server
 import io
 import json
 import pickle
-import threading
 import time
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
 import pyarrow
 import pytest
 from PIL import Image
+from use_loopback import website
 from use_toys import GreenSquares, attributes, draw, save_pictures
 
 from faceattr.cli import main
@@ -38,7 +38,7 @@ def server():
     """Answers on loopback: what `pages` holds by path, or a status."""
     pages: dict = {}
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Pages(BaseHTTPRequestHandler):
         def do_GET(self):
             answer = pages.get(self.path, 404)
             status, content = (answer, b"") if isinstance(answer, int) else (200, answer)
@@ -53,13 +53,8 @@ def server():
                     return
                 time.sleep(0.2 if isinstance(content, list) else 0)
 
-        def log_message(self, *given):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{running.server_port}", pages
-        running.shutdown()
+    with website(Pages) as (address, _):
+        yield address, pages
 
 
 def test_files_bytes_open_files_and_pillow_give_the_same(tmp_path):

@@ -7,21 +7,18 @@ import http.client
 import io
 import json
 import struct
-import threading
-import time
 import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import uvicorn
 from PIL import Image
+from use_loopback import serving
 from use_toys import attributes, draw
 
 from faceattr.serving.app import application
 from faceattr.serving.batcher import Batcher
 from faceattr.serving.limits import Limits
-from faceattr.serving.server import bounds
 
 BATCHERS: dict[int, Batcher] = {}  # behind each port
 
@@ -31,27 +28,9 @@ def served(of=None, *, token: str | None = None, workers: int = 2, hosts=("127.0
     """The port of a server of toys, or of other attributes."""
     with Batcher(of or attributes(), Limits(**limits), workers) as batcher:
         app = application(batcher, hosts=hosts, token=token)
-        how = {**bounds(), "ws": "none", "log_level": "critical"}
-        server = uvicorn.Server(uvicorn.Config(app, port=0, **how))
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        until(lambda: server.started)
-        try:
-            port = server.servers[0].sockets[0].getsockname()[1]
+        with serving(app, ws="none", log_level="critical") as port:
             BATCHERS[port] = batcher
             yield port
-        finally:
-            server.should_exit = True
-            thread.join(20)
-
-
-def until(is_so, seconds: float = 20) -> None:
-    """Wait for something to be so."""
-    end = time.monotonic() + seconds
-    while not is_so():
-        if time.monotonic() > end:
-            raise TimeoutError("what was waited for did not happen")
-        time.sleep(0.01)
 
 
 @dataclass
