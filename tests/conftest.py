@@ -13,17 +13,16 @@ import numpy as np
 import pytest
 from use_ci import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401
 from use_network import refuse_all_but_loopback
+from use_toys import SHADE, OnEach  # noqa: F401
 
 from faceattr.evaluation.report import SCORES
 from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
-from faceattr.progress import Progress
 from faceattr.tasks import EXPRESSION, GENDER, Task
 from faceattr.training.checkpoint import Epoch
 
 refuse_all_but_loopback()
 
-SHADE = Task("shade", ("dark", "light"))
 TINT = Task("tint", ("blue", "green", "red"))
 
 
@@ -71,14 +70,12 @@ def noted_epochs(stop_after: int | None = None):
     """A list, and a progress that puts epochs into it and interrupts the run behind one."""
     seen = []
 
-    class NotedEpochs(Progress):
-        def show(self, record):
-            if isinstance(record, Epoch):
-                seen.append(record)
-                if record.number == stop_after:
-                    raise KeyboardInterrupt
+    def note(epoch: Epoch) -> None:
+        seen.append(epoch)
+        if epoch.number == stop_after:
+            raise KeyboardInterrupt
 
-    return seen, NotedEpochs()
+    return seen, OnEach(note, Epoch)
 
 
 def only_scores(evaluation, folder) -> None:

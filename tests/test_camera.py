@@ -1,51 +1,17 @@
 """Sources of moving pictures: one contract, and one sentence when one fails."""
 
-from fractions import Fraction
 from http.server import BaseHTTPRequestHandler
 
-import av
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 from use_loopback import website
 from use_scenes import Person, Scene
+from use_videos import write_video
 
 from faceattr.images import camera as feed_module
 from faceattr.images.camera import is_live, open_feed
-
-
-def write_video(path, images, times=None, sound=None, **how):
-    """H.264 of frames at these seconds, by default 25 a second, with seconds of sound."""
-    tick = Fraction(1, 90_000)
-    with av.open(str(path), "w", options=how) as file:
-        stream = file.add_stream("libx264", rate=25, options={"crf": "10", "bf": "0"})
-        stream.height, stream.width = images[0].shape[:2]
-        stream.pix_fmt, stream.gop_size = "yuv420p", 5
-        stream.codec_context.time_base = tick
-        if sound:
-            _add_sound(file, sound)
-        for number, image in enumerate(images):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            frame.pts = round((times[number] if times else number / 25) / tick)
-            frame.time_base = tick
-            file.mux(stream.encode(frame))
-        file.mux(stream.encode(None))
-    return path
-
-
-def _add_sound(file, seconds):
-    stream = file.add_stream("aac", rate=8000)
-    stream.layout = "mono"
-    silence = av.AudioFrame.from_ndarray(
-        np.zeros((1, round(8000 * seconds)), np.float32), "fltp", "mono"
-    )
-    silence.sample_rate = 8000
-    fifo = av.AudioFifo()
-    fifo.write(silence)
-    for frame in fifo.read_many(1024, partial=True):
-        file.mux(stream.encode(frame))
-    file.mux(stream.encode(None))
 
 
 @pytest.fixture(scope="module")

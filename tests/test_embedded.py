@@ -13,6 +13,7 @@ import pytest
 from conftest import SHADE, TINT, shaded, toy_network
 from PIL import Image
 from skimage import data
+from use_toys import OnEach
 
 from faceattr.cli import main
 from faceattr.exporting import export as embedding
@@ -25,7 +26,6 @@ from faceattr.inference.predictor import FaceAttributes
 from faceattr.model import embedded, runtime
 from faceattr.model import file as model_file
 from faceattr.model.file import Description
-from faceattr.progress import Progress
 from faceattr.training.heads import edit_heads
 
 SIDE = 32
@@ -230,15 +230,11 @@ def test_the_first_precision_that_answers_alike_is_kept(toy_model_path, monkeypa
 def test_a_copy_that_cannot_be_made_is_a_note_and_the_model_stays(toy_model_path, monkeypatch):
     said, before = [], toy_model_path.read_bytes()
 
-    class Heard(Progress):
-        def show(self, record):
-            said.append(record)
-
     def broken(*given):
         raise RuntimeError("the converter gave up.\nmore")
 
     monkeypatch.setattr(formats, "write_copy", broken)
-    add_copy(toy_model_path, synthetic_crops(48), Heard())
+    add_copy(toy_model_path, synthetic_crops(48), OnEach(said.append, object))
     assert toy_model_path.read_bytes() == before
     (note,) = said
     assert note.startswith("note: ") and note.count("\n") == 0

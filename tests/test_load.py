@@ -1,14 +1,13 @@
 """Whatever a picture file is like, an upright RGB uint8 array or one clear reason comes out."""
 
 import io
-import struct
 import subprocess
 import sys
-import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
+from use_toys import png_claiming
 
 from faceattr.images import load
 from faceattr.images.jpeg import decode_jpeg
@@ -177,16 +176,6 @@ def test_a_png_or_a_small_jpeg_is_read_whole(tmp_path):
 def test_a_missing_file_is_an_os_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_image(tmp_path / "none.jpg")
-
-
-def png_claiming(width, height):
-    """A PNG whose header promises far more pixels than it has."""
-    out = io.BytesIO()
-    Image.new("L", (1, 1)).save(out, "PNG")
-    data = bytearray(out.getvalue())
-    data[16:24] = struct.pack(">II", width, height)
-    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
-    return bytes(data)
 
 
 def jpeg_bytes():

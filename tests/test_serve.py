@@ -15,11 +15,11 @@ import pytest
 from PIL import Image
 from use_browser import Browser
 from use_loopback import wait_for
-from use_toys import ColourModel, GreenSquares, attributes
+from use_toys import ColourModel, GreenSquares, attributes, png_claiming
 
 pytest.importorskip("uvicorn", reason="needs faceattr[web]")
 pytest.importorskip("python_multipart", reason="needs faceattr[web]")
-from use_server import BATCHERS, ask, claiming, file_of, in_json, multipart, served
+from use_server import BATCHERS, ask, file_of, in_json, multipart, served
 
 from faceattr.serving import server as protocol
 from faceattr.serving.limits import Limits
@@ -119,7 +119,7 @@ def test_other_paths_and_methods_are_told_in_json(port, path, body, status):
 
 
 def test_an_image_that_claims_too_many_pixels_is_never_decoded(port):
-    said = ask(port, "/analyze", claiming(30_000, 30_000), "image/png")
+    said = ask(port, "/analyze", png_claiming(30_000, 30_000), "image/png")
     assert said.status == 422 and "at most 50 million are read" in said.json["error"]
 
 

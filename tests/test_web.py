@@ -20,12 +20,12 @@ import pytest
 from use_browser import Browser, camera_of
 from use_loopback import serving, wait_for
 from use_scenes import Person, Scene, astronaut_video, attributes
+from use_videos import record
 
 from faceattr.cli import main
 from faceattr.files import install_command
 from faceattr.inference.predictor import FaceAttributes
 from faceattr.live import web
-from faceattr.live.outputs import VideoFile
 from faceattr.live.web import MOST_BYTES, frame_of
 from faceattr.serving import server as protocol
 
@@ -322,10 +322,8 @@ def test_a_browser_shows_its_camera_with_faces_whose_labels_change(port, browser
 def test_a_browser_takes_pictures_and_videos_and_refuses_other_files(port, browser, tmp_path):
     image = Scene(Person(1, lambda n: (160, 90), 60)).image(0)
     (tmp_path / "one.png").write_bytes(png(image))
-    with VideoFile(tmp_path / "walk.mp4", 25) as video:
-        scene = Scene(Person(2, lambda n: (40 + n, 90), 60), count=100)
-        for frame in scene.frames():
-            video.write(frame.image, frame.time)
+    scene = Scene(Person(2, lambda n: (40 + n, 90), 60), count=100)
+    record(tmp_path / "walk.mp4", (frame.image for frame in scene.frames()))
     (tmp_path / "notes.txt").write_text("words")
     browser.open(f"http://127.0.0.1:{port}/")
     browser.give_file("file", tmp_path / "one.png")
@@ -421,9 +419,7 @@ def test_a_page_with_a_token_asks_with_it(browser):
 
 @pytest.mark.slow
 def test_a_real_face_is_found_by_the_page_from_the_command_line(browser, tmp_path, toy_model_path):
-    with VideoFile(tmp_path / "face.mp4", 25) as video:
-        for number, image in enumerate(astronaut_video(100)):
-            video.write(image, number / 25)
+    record(tmp_path / "face.mp4", astronaut_video(100))
     attributes = FaceAttributes.load(toy_model_path, "centerface")
     with served(attributes) as port:
         browser.open(f"http://localhost:{port}/")

@@ -6,8 +6,6 @@ import base64
 import http.client
 import io
 import json
-import struct
-import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -84,15 +82,3 @@ def in_json(*files: bytes) -> tuple[bytes, str]:
     texts = [base64.b64encode(file).decode() for file in files]
     given = {"image": texts[0]} if len(texts) == 1 else {"images": texts}
     return json.dumps(given).encode(), "application/json"
-
-
-def claiming(width: int, height: int) -> bytes:
-    """A PNG file of a few bytes that says it has so many pixels."""
-
-    def chunk(name, content):
-        checked = name + content
-        return struct.pack(">I", len(content)) + checked + struct.pack(">I", zlib.crc32(checked))
-
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    pixels = chunk(b"IDAT", zlib.compress(b"\0" * 1000))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + pixels + chunk(b"IEND", b"")
