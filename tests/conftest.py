@@ -8,9 +8,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # A Ray of a test listens on loopback alone; it looks when it is imported.
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 
+from collections.abc import Iterable
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 from use_ci import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401
 from use_network import refuse_all_but_loopback
 from use_toys import SHADE, OnEach  # noqa: F401
@@ -18,6 +22,7 @@ from use_toys import SHADE, OnEach  # noqa: F401
 from faceattr.evaluation.report import SCORES
 from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
+from faceattr.model.file import Description
 from faceattr.tasks import EXPRESSION, GENDER, Task
 from faceattr.training.checkpoint import Epoch
 
@@ -54,10 +59,24 @@ def no_copies(request, monkeypatch):
 @pytest.fixture
 def toy_model_path(tmp_path):
     """A saved toy model of expression and gender."""
-    keras.utils.set_random_seed(0)
-    description = model_file.Description((EXPRESSION, GENDER), CropRule())
-    model_file.save(toy_network(), description, tmp_path / "toy.keras")
-    return tmp_path / "toy.keras"
+    return save_toy(tmp_path / "toy.keras")
+
+
+def save_toy(path, tasks=(EXPRESSION, GENDER), crop=None, *, seed=0, half=True, **about):
+    """A model file of a toy network; `about` is for its `Description`."""
+    keras.utils.set_random_seed(seed)
+    description = Description(tasks, crop or CropRule(), **about)
+    model_file.save(toy_network(tasks), description, path, half=half)
+    return path
+
+
+def save_classes(folder: Path, **pictures: Iterable[np.ndarray]) -> Path:
+    """Class folders of RGB pictures, ``light/0.png``."""
+    for name, of_class in pictures.items():
+        (folder / name).mkdir(parents=True)
+        for number, picture in enumerate(of_class):
+            Image.fromarray(picture).save(folder / name / f"{number}.png")
+    return folder
 
 
 def shaded(level: int, seed: int = 0, size: int = 40) -> np.ndarray:

@@ -1,27 +1,19 @@
 """The mean of several models' weights."""
 
-from dataclasses import replace
-
-import keras
 import numpy as np
 import pytest
-from conftest import SHADE, TINT, toy_network
+from conftest import SHADE, TINT, save_toy
 
 from faceattr import cli
 from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
-from faceattr.model.file import Description
 from faceattr.training.average import average
 
-ABOUT = Description(
-    (SHADE, TINT), CropRule(48), scores={"min_face": 20}, provenance={"priors": {"tint": "natural"}}
-)
+ABOUT = {"scores": {"min_face": 20}, "provenance": {"priors": {"tint": "natural"}}}
 
 
-def written(path, seed, about=ABOUT, half=False):
-    keras.utils.set_random_seed(seed)
-    model_file.save(toy_network(about.tasks), about, path, half=half)
-    return path
+def written(path, seed, half=False, **other):
+    return save_toy(path, **{"tasks": (SHADE, TINT), "seed": seed, "half": half, **ABOUT, **other})
 
 
 @pytest.fixture
@@ -60,14 +52,14 @@ def test_the_mean_is_stored_in_half_where_all_models_are(tmp_path, halves):
 @pytest.mark.parametrize(
     ("what", "other"),
     [
-        ("heads", replace(ABOUT, tasks=(SHADE,))),
-        ("crop rule", replace(ABOUT, crop=CropRule(48, 0.5))),
-        ("priors", replace(ABOUT, provenance={"priors": {"tint": "uniform"}})),
-        ("network", replace(ABOUT, network={"pooling": "max"})),
+        ("heads", {"tasks": (SHADE,)}),
+        ("crop rule", {"crop": CropRule(48, 0.5)}),
+        ("priors", {"provenance": {"priors": {"tint": "uniform"}}}),
+        ("network", {"network": {"pooling": "max"}}),
     ],
 )
 def test_models_that_differ_in_more_than_weights_are_refused(models, what, other):
-    strange = written(models[0].with_name("other.keras"), 5, other)
+    strange = written(models[0].with_name("other.keras"), 5, **other)
     with pytest.raises(ValueError, match=f"the same {what}.*a.keras.*other.keras"):
         average([models[0], strange], models[0].with_name("mean.keras"))
     assert not models[0].with_name("mean.keras").exists()

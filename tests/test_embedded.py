@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import SHADE, TINT, shaded, toy_network
+from conftest import SHADE, TINT, save_toy, shaded
 from PIL import Image
 from skimage import data
 from use_toys import OnEach
@@ -34,9 +34,7 @@ SIDE = 32
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A model file with a copy inside."""
-    path = tmp_path_factory.mktemp("made") / "faces.keras"
-    keras.utils.set_random_seed(0)
-    model_file.save(toy_network((SHADE, TINT)), Description((SHADE, TINT), CropRule(SIDE)), path)
+    path = save_toy(tmp_path_factory.mktemp("made") / "faces.keras", (SHADE, TINT), CropRule(SIDE))
     embed(path)
     return path
 

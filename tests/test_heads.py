@@ -1,9 +1,8 @@
 """Heads of a model file shown, removed and renamed."""
 
-import keras
 import numpy as np
 import pytest
-from conftest import SHADE, TINT, toy_network
+from conftest import SHADE, TINT, save_toy
 
 from faceattr import cli
 from faceattr.images.crop import CropRule
@@ -19,18 +18,13 @@ CROPS = np.random.default_rng(3).integers(0, 255, (9, 48, 48, 3)).astype("uint8"
 @pytest.fixture(params=[True, False], ids=["half", "float32"])
 def path(tmp_path, request):
     """A model of shade and tint with scores."""
-    keras.utils.set_random_seed(2)
     scores = {
         name: {"task": name, "accuracy": 0.9, "recall": dict.fromkeys(classes, 0.5)}
         for name, classes in ((SHADE.name, SHADE.classes), (TINT.name, TINT.classes))
     }
     scores["by_size"] = {"24": {"shade": 0.5, "tint": 0.9}, "48": {"shade": 0.9, "tint": 0.9}}
-    about = Description(
-        (SHADE, TINT), CropRule(48), {"feature_layers": {"tint": "block2_pool"}}, (), scores
-    )
-    path = tmp_path / "old.keras"
-    model_file.save(toy_network((SHADE, TINT)), about, path, half=request.param)
-    return path
+    about = {"network": {"feature_layers": {"tint": "block2_pool"}}, "scores": scores}
+    return save_toy(tmp_path / "old.keras", (SHADE, TINT), seed=2, half=request.param, **about)
 
 
 def answers(path):

@@ -1,6 +1,5 @@
 """The server: what it answers, what it refuses, and what it does under load."""
 
-import io
 import json
 import re
 import socket
@@ -12,10 +11,9 @@ from http.client import HTTPConnection
 
 import numpy as np
 import pytest
-from PIL import Image
 from use_browser import Browser
 from use_loopback import wait_for
-from use_toys import ColourModel, GreenSquares, attributes, png_claiming
+from use_toys import ColourModel, GreenSquares, attributes, encoded, png_claiming
 
 pytest.importorskip("uvicorn", reason="needs faceattr[web]")
 pytest.importorskip("python_multipart", reason="needs faceattr[web]")
@@ -153,10 +151,8 @@ def test_of_many_faces_the_largest_are_described_from_left_to_right():
         image = np.full((120, 300, 3), 235, np.uint8)
         for left, side in ((10, 30), (60, 50), (130, 20), (180, 40)):
             image[10 : 10 + side, left : left + side] = (20, 200, 20)
-        file = io.BytesIO()
-        Image.fromarray(image).save(file, "PNG")
-        said = ask(port, "/analyze", file.getvalue(), "image/png").json
-        whole = expected(file.getvalue())
+        said = ask(port, "/analyze", encoded(image), "image/png").json
+        whole = expected(encoded(image))
         assert said == {"faces": [whole[1], whole[3]], "left_out": 2}
 
 
@@ -381,10 +377,8 @@ def test_nothing_is_put_on_a_disk(port, monkeypatch):
 
     monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", rolled)
     noise = np.random.default_rng(0).integers(0, 256, (900, 900, 3), "uint8")
-    file = io.BytesIO()
-    Image.fromarray(noise).save(file, "PNG")
-    assert len(file.getvalue()) > 2_000_000
-    assert ask(port, "/analyze", *multipart(file.getvalue())).status == 200
+    assert len(encoded(noise)) > 2_000_000
+    assert ask(port, "/analyze", *multipart(encoded(noise))).status == 200
 
 
 def test_the_model_tells_what_it_can_and_how_much_one_may_ask(port):

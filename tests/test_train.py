@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import interrupt, only_scores, shaded, toy_network
+from conftest import interrupt, only_scores, save_classes, shaded, toy_network
 
 import faceattr
 from faceattr import cli
@@ -33,11 +33,8 @@ from faceattr.training.config import FINETUNE, Network
 @pytest.fixture
 def data(tmp_path):
     """Two disjoint sets: class folders of light and dark, a manifest of blue, green and red."""
-    for i in range(20):
-        name = "light" if i % 2 else "dark"
-        path = tmp_path / "shades" / name / f"{i}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), shaded(60 + 130 * (i % 2), seed=i))
+    dark, light = ([shaded(level, seed) for seed in range(10)] for level in (60, 190))
+    save_classes(tmp_path / "shades", dark=dark, light=light)
     rows = []
     for i in range(30):
         picture = shaded(200, seed=i)

@@ -1,13 +1,12 @@
 """`faceattr label https://…`: addresses among the inputs, where that is allowed."""
 
-import io
 from http.server import BaseHTTPRequestHandler
 
 import pandas
 import pytest
 from PIL import Image
 from use_loopback import website
-from use_toys import attributes, draw
+from use_toys import attributes, draw, encoded
 
 from faceattr.cli import main
 from faceattr.images.inputs import Inputs
@@ -25,9 +24,7 @@ def address():
             self.send_response(200 if name.isdigit() else 404)
             self.end_headers()
             if name.isdigit():
-                file = io.BytesIO()
-                Image.fromarray(draw(int(name))).save(file, "PNG")
-                self.wfile.write(file.getvalue())
+                self.wfile.write(encoded(draw(int(name))))
 
     with website(Faces) as known:
         yield known

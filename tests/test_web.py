@@ -20,6 +20,7 @@ import pytest
 from use_browser import Browser, camera_of
 from use_loopback import serving, wait_for
 from use_scenes import Person, Scene, astronaut_video, attributes
+from use_toys import encoded
 from use_videos import record
 
 from faceattr.cli import main
@@ -126,17 +127,13 @@ def test_a_new_source_begins_anew(port):
     assert first["frame"] == 1 and again["frame"] == 0 and again["faces"][0]["track"] == 1
 
 
-def png(image):
-    return cv2.imencode(".png", image[:, :, ::-1])[1].tobytes()
-
-
 @pytest.mark.parametrize(
     ("message", "sentence"),
     [
         (b"", "no JPEG"),
         (b"words", "no JPEG"),
         (struct.pack("<d", 0) + b"<svg onload=alert(1)>", "no JPEG"),
-        (struct.pack("<d", 0) + png(np.zeros((8, 8, 3), np.uint8)), "no JPEG"),
+        (struct.pack("<d", 0) + encoded(np.zeros((8, 8, 3), np.uint8)), "no JPEG"),
         (struct.pack("<d", float("nan")) + packed(np.zeros((8, 8, 3), np.uint8))[8:], "no JPEG"),
         (packed(np.zeros((40, 40, 3), np.uint8))[:60], "no JPEG"),
         (packed(np.zeros((4001, 4000, 3), np.uint8)), "is larger"),
@@ -321,7 +318,7 @@ def test_a_browser_shows_its_camera_with_faces_whose_labels_change(port, browser
 
 def test_a_browser_takes_pictures_and_videos_and_refuses_other_files(port, browser, tmp_path):
     image = Scene(Person(1, lambda n: (160, 90), 60)).image(0)
-    (tmp_path / "one.png").write_bytes(png(image))
+    (tmp_path / "one.png").write_bytes(encoded(image))
     scene = Scene(Person(2, lambda n: (40 + n, 90), 60), count=100)
     record(tmp_path / "walk.mp4", (frame.image for frame in scene.frames()))
     (tmp_path / "notes.txt").write_text("words")
@@ -337,7 +334,7 @@ def test_a_browser_takes_pictures_and_videos_and_refuses_other_files(port, brows
 
 def test_a_blurred_face_is_gone_from_the_page(port, browser, tmp_path):
     image = Scene(Person(0, lambda n: (160, 90), 80)).image(0)
-    (tmp_path / "one.png").write_bytes(png(image))
+    (tmp_path / "one.png").write_bytes(encoded(image))
     browser.open(f"http://127.0.0.1:{port}/")
     browser.click("blur")
     browser.give_file("file", tmp_path / "one.png")
@@ -365,7 +362,7 @@ def test_a_dropped_picture_is_described_and_its_table_downloaded(port, browser, 
     browser.open(f"http://127.0.0.1:{port}/")
     browser.do("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
     image = Scene(Person(0, lambda n: (90, 90), 60), Person(2, lambda n: (230, 90), 60)).image(0)
-    drop(browser, png(image))
+    drop(browser, encoded(image))
     browser.wait(f"{LABELS} === 'blue,red'")
     browser.click("table")
     wait_for((tmp_path / "faceattr.csv").exists)
@@ -403,7 +400,7 @@ def test_an_idle_page_comes_back_when_there_is_something_to_look_at(browser, mon
     with served(of_squares()) as port:
         browser.open(f"http://127.0.0.1:{port}/")
         browser.wait("window.faceattr.isIdle")
-        drop(browser, png(image))
+        drop(browser, encoded(image))
         browser.wait(f"{LABELS} === 'green'")
         assert browser.errors == []
 
@@ -412,7 +409,7 @@ def test_a_page_with_a_token_asks_with_it(browser):
     image = Scene(Person(1, lambda n: (160, 90), 60)).image(0)
     with served(of_squares(), token="secret") as port:
         browser.open(f"http://127.0.0.1:{port}/?token=secret")
-        drop(browser, png(image))
+        drop(browser, encoded(image))
         browser.wait(f"{LABELS} === 'green'")
         assert browser.errors == []
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import base64
 import http.client
-import io
 import json
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image
 from use_loopback import serving
-from use_toys import attributes, draw
+from use_toys import attributes, draw, encoded
 
 from faceattr.serving.app import application
 from faceattr.serving.batcher import Batcher
@@ -62,9 +60,7 @@ def ask(port: int, path: str, body=None, kind: str = "", **how) -> Said:
 
 def file_of(faces: int = 1, **how) -> bytes:
     """A PNG file with so many toy faces."""
-    file = io.BytesIO()
-    Image.fromarray(draw(faces, **how)).save(file, "PNG")
-    return file.getvalue()
+    return encoded(draw(faces, **how))
 
 
 def multipart(*files: bytes) -> tuple[bytes, str]:

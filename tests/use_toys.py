@@ -97,11 +97,17 @@ def save_pictures(folder: Path, count: int) -> Path:
     return folder
 
 
+def encoded(image: np.ndarray | Image.Image, form: str = "PNG", **how) -> bytes:
+    """The file of a picture."""
+    opened = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    file = io.BytesIO()
+    opened.save(file, form, **how)
+    return file.getvalue()
+
+
 def png_claiming(width: int, height: int) -> bytes:
     """A PNG whose header promises far more pixels than it has."""
-    out = io.BytesIO()
-    Image.new("L", (1, 1)).save(out, "PNG")
-    data = bytearray(out.getvalue())
+    data = bytearray(encoded(np.zeros((1, 1), np.uint8)))
     data[16:24] = struct.pack(">II", width, height)
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
     return bytes(data)
