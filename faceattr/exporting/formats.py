@@ -23,7 +23,7 @@ from faceattr.files import require_package
 from faceattr.model.runtime import INPUT
 from faceattr.progress import suppress_stderr
 
-TOGETHER = 32  # crops
+BATCH_SIZE = 32
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,8 @@ def _onnx_int8(model: keras.Model, path: Path, side: int, crops: np.ndarray) -> 
 
     class Batches(CalibrationDataReader):
         def __init__(self) -> None:
-            starts = range(0, len(crops), TOGETHER)
-            self._batches = iter([{INPUT: crops[i : i + TOGETHER]} for i in starts])
+            starts = range(0, len(crops), BATCH_SIZE)
+            self._batches = iter([{INPUT: crops[i : i + BATCH_SIZE]} for i in starts])
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(self._batches, None)
