@@ -62,6 +62,17 @@ def toy_model_path(tmp_path):
     return save_toy(tmp_path / "toy.keras")
 
 
+@pytest.fixture
+def refused(capsys):
+    """What a command said that ended with 2, wrong input."""
+
+    def said(code):
+        assert code == 2
+        return capsys.readouterr().err
+
+    return said
+
+
 def save_toy(path, tasks=(EXPRESSION, GENDER), crop=None, *, seed=0, half=True, **about):
     """A model file of a toy network; `about` is for its `Description`."""
     keras.utils.set_random_seed(seed)

@@ -95,19 +95,17 @@ def free_port():
     ],
 )
 def test_wrong_options_are_one_sentence_before_the_model_is_opened(
-    options, sentence, capsys, monkeypatch, free_port
+    options, sentence, refused, monkeypatch, free_port
 ):
     monkeypatch.delenv("FACEATTR_TOKEN", raising=False)
     monkeypatch.setattr("faceattr.cli.serve.open_attributes", lambda *given: pytest.fail("opened"))
     port = [] if "--port" in options else ["--port", str(free_port)]
-    assert main(["serve", *port, *options]) == 2
-    assert sentence in capsys.readouterr().err
+    assert sentence in refused(main(["serve", *port, *options]))
 
 
-def test_a_port_in_use_is_told_before_the_model_is_opened(port, capsys, monkeypatch):
+def test_a_port_in_use_is_told_before_the_model_is_opened(port, refused, monkeypatch):
     monkeypatch.setattr("faceattr.cli.serve.open_attributes", lambda *given: pytest.fail("opened"))
-    assert main(["serve", "--port", str(port)]) == 2
-    assert "Choose another --port" in capsys.readouterr().err
+    assert "Choose another --port" in refused(main(["serve", "--port", str(port)]))
 
 
 @pytest.mark.parametrize("package", ["uvicorn", "starlette", "python_multipart"])

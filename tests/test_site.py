@@ -200,15 +200,14 @@ def test_only_a_page_of_faceattr_is_replaced_and_other_files_stay(
     (written / "CNAME").unlink()
 
 
-def test_wrong_options_are_one_sentence_and_code_2(toy, tmp_path, capsys):
+def test_wrong_options_are_one_sentence_and_code_2(toy, tmp_path, refused):
     cases = {
         "A page takes int8 by itself": ["--to", "web", "--int8"],
         "is for to='web' alone. Received: to='onnx'": ["--to", "onnx", "--web-runtime", "x.tgz"],
         "There is no": ["--to", "web", "--web-runtime", str(tmp_path / "none.tgz")],
     }
     for said, options in cases.items():
-        assert main(["export", str(toy), "-o", str(tmp_path / "site"), *options]) == 2
-        assert said in capsys.readouterr().err
+        assert said in refused(main(["export", str(toy), "-o", str(tmp_path / "site"), *options]))
 
 
 # ---- in a real browser
