@@ -221,7 +221,7 @@ def made_from(path: Path, others: Mapping[str, str] | None = None) -> dict[str, 
     return {
         "by": f"faceattr {__version__}",
         "with": {**versions_of(*LIBRARIES), **(others or {})},
-        "from": {"file": path.name, "sha256": runtime.sha256_of(path), **hub.told(path)},
+        "from": {"file": path.name, "sha256": runtime.sha256_of(path), **hub.provenance_of(path)},
     }
 
 
