@@ -31,9 +31,12 @@ refuse_all_but_loopback()
 TINT = Task("tint", ("blue", "green", "red"))
 
 
-def toy_network(tasks=(EXPRESSION, GENDER), dtype="float32") -> keras.Model:
+def toy_network(tasks=(EXPRESSION, GENDER), dtype="float32", *, seed=None) -> keras.Model:
     """A few hundred weights with the contract of the real network: named convolutions,
-    dropout, heads named after their tasks, RGB uint8 in, a dict of probabilities out."""
+    dropout, heads named after their tasks, RGB uint8 in, a dict of probabilities out. With a
+    seed, whatever is random from here on begins there."""
+    if seed is not None:
+        keras.utils.set_random_seed(seed)
     crops = keras.Input((None, None, 3), dtype="uint8")
     x = keras.layers.Rescaling(1 / 127.5, -1, dtype="float32")(crops)
     x = keras.layers.Conv2D(4, 3, strides=4, activation="relu", name="block1_conv1", dtype=dtype)(x)
@@ -75,9 +78,8 @@ def refused(capsys):
 
 def save_toy(path, tasks=(EXPRESSION, GENDER), crop=None, *, seed=0, half=True, **about):
     """A model file of a toy network; `about` is for its `Description`."""
-    keras.utils.set_random_seed(seed)
     description = Description(tasks, crop or CropRule(), **about)
-    model_file.save(toy_network(tasks), description, path, half=half)
+    model_file.save(toy_network(tasks, seed=seed), description, path, half=half)
     return path
 
 
