@@ -20,13 +20,7 @@ from faceattr import __version__
 from faceattr.data.dataset import LabeledDataset
 from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
 from faceattr.exporting import formats
-from faceattr.exporting.parity import (
-    BATCHES,
-    ParityData,
-    ParityReport,
-    check_parity,
-    choose_crops,
-)
+from faceattr.exporting.parity import BATCHES, ParityData, ParityReport, check_parity, choose_crops
 from faceattr.files import atomic_write, replace_durably, validate_output_path, versions_of
 from faceattr.model import embedded, hub, runtime
 from faceattr.model import file as model_file
@@ -301,11 +295,7 @@ def add_copy(path: Path, val: LabeledDataset, progress: Progress = SILENT) -> No
 
 
 def _embed(
-    path: Path,
-    output: Path,
-    shown: ParityData,
-    batches: Sequence[int],
-    progress: Progress = SILENT,
+    path: Path, output: Path, shown: ParityData, batches: Sequence[int], progress: Progress = SILENT
 ) -> EmbeddedCopy:
     """The smallest copy that answers alike, put into the file."""
     network, description = model_file.load(path)

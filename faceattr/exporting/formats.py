@@ -124,9 +124,7 @@ def _frozen(model: keras.Model, side: int) -> keras.Model:
     constant one more input of its graph.
     """
     import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import (
-        convert_variables_to_constants_v2,
-    )
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     crops = tf.TensorSpec((None, side, side, 3), tf.uint8, INPUT)
     function = tf.function(lambda crops: model(crops, training=False)).get_concrete_function(crops)

@@ -33,6 +33,7 @@ OWN_PAGE = Path(__file__).parent / "page"
 LIVE_PAGE = Path(__file__).parents[1] / "live" / "page"
 FROM_LIVE = ("page.css", "page.js", "draw.js")
 OWN = ("ask.js", "worker.js", "model.js", "crop.js", "centerface.js", "tracks.js")
+LARGE = {"runtime": "runtime", "model": "model", "detector": "centerface"}  # and their files
 LARGEST_CHANGE = 0.02  # of a probability, for weights of a precision to be good enough
 LONG_SIDE, LARGEST_STILL = 1280, 4096  # pixels of a video and a picture that is looked at
 # Nothing from elsewhere is loaded, and nothing goes anywhere else.
@@ -198,11 +199,7 @@ def _about(
         "looks": [],
         "files": {
             word: {"name": large[stem], "bytes": len(files[large[stem]])}
-            for word, stem in (
-                ("runtime", "runtime"),
-                ("model", "model"),
-                ("detector", "centerface"),
-            )
+            for word, stem in LARGE.items()
         },
         "licence": description.licence,
         "provenance": {
