@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from use_loopback import website
 from use_scenes import Person, Scene
-from use_videos import write_video
+from use_videos import FakeCamera, write_video
 
 from faceattr.images import camera as feed_module
 from faceattr.images.camera import is_live, open_feed
@@ -111,34 +111,6 @@ def test_a_stream_over_http_is_read_until_it_ends(images):
         for frame in feed.frames():
             frames.append(frame)
     assert feed.is_live and len(frames) >= 28
-
-
-class FakeCamera:
-    """Gives five pictures, then is unplugged."""
-
-    left = 5
-
-    def __init__(self, *_):
-        pass
-
-    def isOpened(self):
-        return True
-
-    def set(self, *_):
-        return False
-
-    def get(self, _):
-        return 0.0
-
-    def grab(self):
-        self.left -= 1
-        return self.left >= 0
-
-    def retrieve(self):
-        return True, np.full((48, 64, 3), (250, 0, 0), np.uint8)
-
-    def release(self):
-        self.is_released = True
 
 
 def test_a_camera_that_is_unplugged_says_so_and_is_released(monkeypatch):

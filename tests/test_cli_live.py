@@ -15,10 +15,9 @@ import numpy as np
 import pandas
 import pytest
 from PIL import ImageGrab
-from test_camera import FakeCamera
 from use_display import Screen
 from use_scenes import astronaut_video
-from use_videos import frames_of, record
+from use_videos import FakeCamera, frames_of, record
 
 from faceattr.cli import main
 from faceattr.cli.live import BROKE_OFF

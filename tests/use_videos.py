@@ -1,4 +1,4 @@
-"""Videos for tests: written as they shall be, and read by OpenCV."""
+"""Videos for tests: written as they shall be, read by OpenCV; and a camera without hardware."""
 
 from __future__ import annotations
 
@@ -59,3 +59,31 @@ def frames_of(path):
     while (read := video.read())[0]:
         images.append(read[1][:, :, ::-1])
     return images
+
+
+class FakeCamera:
+    """Stands for `cv2.VideoCapture`: gives five pictures, then is unplugged."""
+
+    left = 5
+
+    def __init__(self, *_):
+        pass
+
+    def isOpened(self):
+        return True
+
+    def set(self, *_):
+        return False
+
+    def get(self, _):
+        return 0.0
+
+    def grab(self):
+        self.left -= 1
+        return self.left >= 0
+
+    def retrieve(self):
+        return True, np.full((48, 64, 3), (250, 0, 0), np.uint8)
+
+    def release(self):
+        self.is_released = True
