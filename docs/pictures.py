@@ -5,15 +5,10 @@ Each holds the SHA-256 of the model that answered; tests/test_docs.py compares i
 
 from __future__ import annotations
 
-import functools
-import http.server
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +17,7 @@ from PIL import Image, PngImagePlugin
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
 from use_browser import Browser
+from use_loopback import files_of
 
 from faceattr.model.file import shipped_model
 from faceattr.model.runtime import sha256_of
@@ -37,11 +33,8 @@ def main(data: Path) -> None:
         answer(place, data)
         keep(Image.open(place / "drawn/examples/astronaut.jpg"), "example.jpg")
         keep(Image.open(place / "explain.png"), "explain.png")
-        browser = Browser(Path("/dev/null"))
-        try:
+        with Browser(Path("/dev/null")) as browser:
             photograph(browser, place)
-        finally:
-            browser.end()
 
 
 def answer(place: Path, data: Path) -> None:
@@ -63,7 +56,7 @@ def answer(place: Path, data: Path) -> None:
 
 def photograph(browser: Browser, place: Path) -> None:
     """The pages, in the browser."""
-    with serving(place) as url:
+    with files_of(place) as (url, _):
         keep(page(browser, f"{url}/gallery.html", 760, 600, "light"), "gallery.png")
         keep(page(browser, f"{url}/report/report.html", 1000, 1250, "light"), "report.png")
         desk = page(browser, f"{url}/site/", 1200, 760, "light", bars=True)
@@ -102,15 +95,6 @@ def page(
     with tempfile.NamedTemporaryFile(suffix=".png") as file:
         browser.photograph(Path(file.name))
         return Image.open(file.name).convert("RGB")
-
-
-@contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
 
 
 def faceattr(place: Path, *words: str) -> None:

@@ -189,21 +189,19 @@ def test_the_whole_backbone_cannot_go_on_under_old_heads(old, data, capsys):
         (["--learning-rate", "finetune=1"], "has no phase finetune; it has frozen"),
     ],
 )
-def test_what_would_spoil_the_old_heads_is_refused(data, capsys, monkeypatch, options, message):
+def test_what_would_spoil_the_old_heads_is_refused(data, refused, monkeypatch, options, message):
     save(data)
     if "hue=shades.csv" in options:
         text = (data / "shades.csv").read_text().replace("shade", "hue").replace("light", "red")
         (data / "shades.csv").write_text(text.replace("dark", "blue"))
     monkeypatch.chdir(data)
-    assert add(data, *options) == 2
-    assert message in capsys.readouterr().err
+    assert message in refused(add(data, *options))
 
 
-def test_keep_and_judge_go_with_a_head_to_add(data, capsys):
+def test_keep_and_judge_go_with_a_head_to_add(data, refused, capsys):
     assert cli.main(["train", str(data / "shades.csv"), "-o", "m.keras", "--distill", "old"]) == 2
     assert "no head to add" in capsys.readouterr().err
-    assert cli.main(["train", "-o", "m.keras"]) == 2
-    assert "nothing to learn from" in capsys.readouterr().err
+    assert "nothing to learn from" in refused(cli.main(["train", "-o", "m.keras"]))
     with pytest.raises(ValueError, match="no head to add"):
         NewHeads(())
 

@@ -10,8 +10,8 @@ import numpy as np
 import pandas
 import pytest
 from PIL import Image
-from test_camera import write_video
 from use_toys import MOOD, SHADE, GreenSquares, attributes, draw, save_pictures
+from use_videos import write_video
 
 from faceattr.cli.label import report
 from faceattr.images import video

@@ -8,16 +8,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
-import keras
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import toy_network
+from conftest import save_toy
 from PIL import Image
 from skimage import data
 
-from faceattr.images.crop import CropRule
-from faceattr.model import file as model_file
 from faceattr.tasks import EXPRESSION, GENDER, Task
 
 BENCHES = sorted((Path(__file__).parent / "bench").glob("*.py"))
@@ -282,9 +279,6 @@ def test_engines_are_measured(tmp_path, monkeypatch, capsys):
 
 
 def test_what_is_no_face_is_measured(photographs, tmp_path, monkeypatch, capsys):
-    keras.utils.set_random_seed(0)
-    tasks = (Task("is_face", ("no", "yes")),)
-    path = tmp_path / "is_face.keras"
-    model_file.save(toy_network(tasks), model_file.Description(tasks, CropRule()), path)
+    path = save_toy(tmp_path / "is_face.keras", (Task("is_face", ("no", "yes")),))
     start(monkeypatch, bench("is_face"), path, photographs)
     assert "2 photographs, 2 faces" in capsys.readouterr().out

@@ -53,9 +53,8 @@ def test_all_of_it_is_deleted_on_request(folder, capsys):
     assert "0.00 GB in all" in capsys.readouterr().out
 
 
-def test_a_negative_bound_is_refused(folder, capsys):
-    assert cache(folder, "--max-gb", "-1") == 2
-    assert "from 0 on. Received: -1.0" in capsys.readouterr().err
+def test_a_negative_bound_is_refused(folder, refused):
+    assert "from 0 on. Received: -1.0" in refused(cache(folder, "--max-gb", "-1"))
 
 
 def test_a_damaged_database_does_not_keep_the_rest_from_being_deleted(folder):
@@ -84,13 +83,12 @@ def test_what_another_process_has_just_deleted_is_no_error(folder):
     assert delete_oldest([gone, folder / "48.crops"], 0) == [folder / "48.crops"]
 
 
-def test_a_database_that_another_run_is_writing_is_left_to_it(folder, monkeypatch, capsys):
+def test_a_database_that_another_run_is_writing_is_left_to_it(folder, monkeypatch, refused):
     monkeypatch.setattr("faceattr.data.store.PATIENCE", 0)
     with open_store(folder) as store:
         store.put_faces({"kept": [1]})
     with closing(sqlite3.connect(folder / DATABASE)) as writing:
         writing.execute("BEGIN IMMEDIATE")
-        assert cache(folder, "--clear") == 2
-    assert "Try again when no other run uses it" in capsys.readouterr().err
+        assert "Try again when no other run uses it" in refused(cache(folder, "--clear"))
     with open_store(folder) as store:
         assert store.faces(["kept"]) == {"kept": [1]}

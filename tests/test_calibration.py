@@ -1,4 +1,3 @@
-import keras
 import numpy as np
 import pytest
 from conftest import toy_network
@@ -75,8 +74,7 @@ def test_no_row_fits_its_own_temperature():
 
 
 def test_calibration_goes_into_the_weights_of_the_heads():
-    keras.utils.set_random_seed(0)
-    network = toy_network()
+    network = toy_network(seed=0)
     head = network.get_layer("gender")
     head.set_weights([weights * 50 for weights in head.get_weights()])
     crops = GENERATOR.integers(0, 256, (60, 32, 32, 3), dtype="uint8")
@@ -110,8 +108,7 @@ def test_a_temperature_is_fitted_to_answers_under_the_shares_of_their_source():
 
 
 def test_a_prior_is_set_exactly_and_can_be_set_back():
-    keras.utils.set_random_seed(0)
-    network = toy_network()
+    network = toy_network(seed=0)
     crops = GENERATOR.integers(0, 256, (20, 32, 32, 3), dtype="uint8")
     before = network.predict(crops, verbose=0)["gender"]
     set_prior(network, "gender", np.log([0.8, 0.2]))

@@ -1,51 +1,17 @@
 """Sources of moving pictures: one contract, and one sentence when one fails."""
 
-import http.server
-import threading
-from fractions import Fraction
+from http.server import BaseHTTPRequestHandler
 
-import av
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from use_loopback import website
 from use_scenes import Person, Scene
+from use_videos import FakeCamera, write_video
 
 from faceattr.images import camera as feed_module
 from faceattr.images.camera import is_live, open_feed
-
-
-def write_video(path, images, times=None, sound=None, **how):
-    """H.264 of frames at these seconds, by default 25 a second, with seconds of sound."""
-    tick = Fraction(1, 90_000)
-    with av.open(str(path), "w", options=how) as file:
-        stream = file.add_stream("libx264", rate=25, options={"crf": "10", "bf": "0"})
-        stream.height, stream.width = images[0].shape[:2]
-        stream.pix_fmt, stream.gop_size = "yuv420p", 5
-        stream.codec_context.time_base = tick
-        if sound:
-            _add_sound(file, sound)
-        for number, image in enumerate(images):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            frame.pts = round((times[number] if times else number / 25) / tick)
-            frame.time_base = tick
-            file.mux(stream.encode(frame))
-        file.mux(stream.encode(None))
-    return path
-
-
-def _add_sound(file, seconds):
-    stream = file.add_stream("aac", rate=8000)
-    stream.layout = "mono"
-    silence = av.AudioFrame.from_ndarray(
-        np.zeros((1, round(8000 * seconds)), np.float32), "fltp", "mono"
-    )
-    silence.sample_rate = 8000
-    fifo = av.AudioFifo()
-    fifo.write(silence)
-    for frame in fifo.read_many(1024, partial=True):
-        file.mux(stream.encode(frame))
-    file.mux(stream.encode(None))
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +93,7 @@ def test_cameras_and_streams_are_live_and_files_are_not():
 def test_a_stream_over_http_is_read_until_it_ends(images):
     jpegs = [cv2.imencode(".jpg", image[:, :, ::-1])[1].tobytes() for image in images]
 
-    class Mjpeg(http.server.BaseHTTPRequestHandler):
+    class Mjpeg(BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(200)
             self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
@@ -136,49 +102,15 @@ def test_a_stream_over_http_is_read_until_it_ends(images):
                 head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
                 self.wfile.write(head.encode() + jpeg + b"\r\n")
 
-        def log_message(self, *arguments):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mjpeg)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     frames = []
-    try:
-        url = f"http://127.0.0.1:{server.server_port}/live.mjpg"
-        with open_feed(url) as feed, pytest.raises(OSError, match="unplugged or broke off after"):
-            for frame in feed.frames():
-                frames.append(frame)
-    finally:
-        server.shutdown()
-        server.server_close()
+    with (
+        website(Mjpeg) as (address, _),
+        open_feed(f"{address}/live.mjpg") as feed,
+        pytest.raises(OSError, match="unplugged or broke off after"),
+    ):
+        for frame in feed.frames():
+            frames.append(frame)
     assert feed.is_live and len(frames) >= 28
-
-
-class FakeCamera:
-    """Gives five pictures, then is unplugged."""
-
-    left = 5
-
-    def __init__(self, *_):
-        pass
-
-    def isOpened(self):
-        return True
-
-    def set(self, *_):
-        return False
-
-    def get(self, _):
-        return 0.0
-
-    def grab(self):
-        self.left -= 1
-        return self.left >= 0
-
-    def retrieve(self):
-        return True, np.full((48, 64, 3), (250, 0, 0), np.uint8)
-
-    def release(self):
-        self.is_released = True
 
 
 def test_a_camera_that_is_unplugged_says_so_and_is_released(monkeypatch):

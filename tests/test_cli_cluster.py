@@ -4,8 +4,7 @@ import pytest
 from use_toys import save_pictures
 
 from faceattr.cli import main
-from faceattr.cli.cluster import ClusterProgress
-from faceattr.cli.label_report import bar_of
+from faceattr.cli.label_report import ClusterProgress, bar_of
 from faceattr.inference.label import Started
 from faceattr.inference.parts import PartReport
 

@@ -15,16 +15,15 @@ import numpy as np
 import pandas
 import pytest
 from PIL import ImageGrab
-from test_camera import FakeCamera
 from use_display import Screen
 from use_scenes import astronaut_video
+from use_videos import FakeCamera, frames_of, record
 
 from faceattr.cli import main
 from faceattr.cli.live import BROKE_OFF
 from faceattr.images import camera
 from faceattr.images.draw import COLOURS
 from faceattr.live import viewer
-from faceattr.live.outputs import VideoFile
 from faceattr.live.viewer import require_screen
 
 DEMO = Path(__file__).parent.parent / "demo.py"
@@ -32,29 +31,17 @@ DEMO = Path(__file__).parent.parent / "demo.py"
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    with VideoFile(path, 25) as video:
-        for number, image in enumerate(astronaut_video()):
-            video.write(image, number / 25)
-    return path
+    return record(tmp_path_factory.mktemp("clip") / "clip.mp4", astronaut_video())
 
 
 def live(*arguments):
     return main(["live", "--offline", "--detector", "centerface", *map(str, arguments)])
 
 
-def frames_in(path):
-    video = cv2.VideoCapture(str(path))
-    count = 0
-    while video.read()[0]:
-        count += 1
-    return count
-
-
 def test_a_video_is_annotated_and_written_to_a_timeline(clip, tmp_path, toy_model_path, capfd):
     outputs = ["-o", tmp_path / "out.mp4", "-o", tmp_path / "out.csv"]
     assert live(clip, "--headless", *outputs, "--model", toy_model_path, "--bars") == 0
-    assert frames_in(tmp_path / "out.mp4") == 100
+    assert len(frames_of(tmp_path / "out.mp4")) == 100
     table = pandas.read_csv(tmp_path / "out.csv")
     assert table["frame"].nunique() == 100 and set(table["track"]) == {1}
     assert table["expression"].notna().all()
@@ -153,7 +140,7 @@ def test_a_camera_that_is_unplugged_leaves_whole_outputs_and_code_1(
     printed = capsys.readouterr().err
     assert "unplugged" in printed and "What was written so far is whole" in printed
     monkeypatch.undo()
-    assert frames_in(tmp_path / "out.mp4") >= 15
+    assert len(frames_of(tmp_path / "out.mp4")) >= 15
     assert len(pandas.read_csv(tmp_path / "out.csv")) == 0
 
 
@@ -170,7 +157,10 @@ def test_a_video_that_breaks_off_leaves_whole_outputs_and_code_1(
     assert live(tmp_path / "broken.mp4", *how, *outputs) == BROKE_OFF == 1
     printed = capsys.readouterr().err
     assert "breaks off after" in printed and "Traceback" not in printed
-    assert frames_in(tmp_path / "out.mp4") == pandas.read_csv(tmp_path / "out.csv").frame.max() + 1
+    assert (
+        len(frames_of(tmp_path / "out.mp4"))
+        == pandas.read_csv(tmp_path / "out.csv").frame.max() + 1
+    )
 
 
 def copy_video(source, target, rounds=1, **options):
@@ -221,7 +211,7 @@ def test_ctrl_c_ends_it_with_playable_outputs(long_clip, tmp_path, toy_model_pat
         running.send_signal(signal.SIGINT)
         _, printed = running.communicate(timeout=30)
     assert running.returncode == 130 and "Traceback" not in printed
-    written = frames_in(tmp_path / "out.mp4")
+    written = len(frames_of(tmp_path / "out.mp4"))
     assert 20 < written < 3000
     assert pandas.read_csv(tmp_path / "out.csv")["frame"].max() == written - 1
 
@@ -245,7 +235,7 @@ def test_the_window_shows_faces_and_obeys_its_keys(screen, long_clip, tmp_path, 
         _watch_and_press(screen, running, tmp_path)
     (snapshot,) = tmp_path.glob("faceattr-*.png")
     assert cv2.imread(str(snapshot)).shape == (270, 480, 3)
-    assert frames_in(tmp_path / "out.mp4") > 20
+    assert len(frames_of(tmp_path / "out.mp4")) > 20
 
 
 def _watch_and_press(screen, running, tmp_path):

@@ -16,7 +16,8 @@ from faceattr.files import install_command
 
 pytest.importorskip("uvicorn", reason="needs faceattr[web]")
 pytest.importorskip("python_multipart", reason="needs faceattr[web]")
-from use_server import ask, file_of, multipart, served, until
+from use_loopback import wait_for
+from use_server import ask, file_of, multipart, served
 
 from faceattr.serving.address import Address, checked_token
 
@@ -94,19 +95,17 @@ def free_port():
     ],
 )
 def test_wrong_options_are_one_sentence_before_the_model_is_opened(
-    options, sentence, capsys, monkeypatch, free_port
+    options, sentence, refused, monkeypatch, free_port
 ):
     monkeypatch.delenv("FACEATTR_TOKEN", raising=False)
     monkeypatch.setattr("faceattr.cli.serve.open_attributes", lambda *given: pytest.fail("opened"))
     port = [] if "--port" in options else ["--port", str(free_port)]
-    assert main(["serve", *port, *options]) == 2
-    assert sentence in capsys.readouterr().err
+    assert sentence in refused(main(["serve", *port, *options]))
 
 
-def test_a_port_in_use_is_told_before_the_model_is_opened(port, capsys, monkeypatch):
+def test_a_port_in_use_is_told_before_the_model_is_opened(port, refused, monkeypatch):
     monkeypatch.setattr("faceattr.cli.serve.open_attributes", lambda *given: pytest.fail("opened"))
-    assert main(["serve", "--port", str(port)]) == 2
-    assert "Choose another --port" in capsys.readouterr().err
+    assert "Choose another --port" in refused(main(["serve", "--port", str(port)]))
 
 
 @pytest.mark.parametrize("package", ["uvicorn", "starlette", "python_multipart"])
@@ -128,7 +127,7 @@ def test_the_command_answers_as_analyze_does_and_ends_what_it_has_begun(free_por
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     with process, ThreadPoolExecutor() as pool:
         assert f"http://localhost:{free_port}" in process.stderr.readline()
-        until(lambda: answers(free_port))
+        wait_for(lambda: answers(free_port))
         one_by_one = [ask(free_port, "/analyze", file, "image/jpeg").json for file in files]
         wanted = faceattr.analyze(files, detector="centerface")
         for said, faces in zip(one_by_one, wanted, strict=True):

@@ -15,9 +15,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from use_loopback import wait_for
 from use_ray import HERE, DeadlySquares, SlowSquares, two_nodes, workers
 from use_store import s3, upload
-from use_toys import GreenSquares, save_pictures
+from use_toys import GreenSquares, OnEach, save_pictures
+from use_videos import record
 
 from faceattr.inference.cluster import Labeller, Workers, label, label_to
 from faceattr.inference.label import label_to as label_here
@@ -25,8 +27,6 @@ from faceattr.inference.part_worker import DIED
 from faceattr.inference.parts import PartReport
 from faceattr.inference.predictor import FaceAttributes
 from faceattr.inference.ray_connection import connected
-from faceattr.live.outputs import VideoFile
-from faceattr.progress import Progress
 
 pytestmark = pytest.mark.slow
 ORDER = ["path", "time", "face"]
@@ -63,23 +63,12 @@ def plain(frame):
     return pd.read_csv(io.StringIO(text))
 
 
-class OnPart(Progress):
-    def __init__(self, call):
-        self._call = call
-
-    def show(self, record):
-        if isinstance(record, PartReport):
-            self._call(record)
-
-
 def test_the_table_is_that_of_one_machine(cluster, tmp_path):
     folder = save_pictures(tmp_path / "in", 20)
     (folder / "p003.png").write_bytes(b"broken")
-    with VideoFile(folder / "clip.mp4", 5) as video:
-        for number in range(15):
-            video.write(np.asarray(Image.open(folder / "p001.png")), number / 5)
+    record(folder / "clip.mp4", [np.asarray(Image.open(folder / "p001.png"))] * 15, 5)
     done = []
-    how = {"address": cluster.address, "workers": TWO, "progress": OnPart(done.append)}
+    how = {"address": cluster.address, "workers": TWO, "progress": OnEach(done.append, PartReport)}
     summary = label_to(tmp_path / "out", folder, detector=GreenSquares(), part_size=4, **how)
     pd.testing.assert_frame_equal(rows_of(tmp_path / "out"), expected(folder, tmp_path))
     assert len(done) == 7 and sum(report.files for report in done) == 21
@@ -163,10 +152,7 @@ def start(folder, *words):
 
 
 def wait_for_parts(folder, count):
-    deadline = time.monotonic() + 200
-    while len(list(Path(folder, "out").glob("part-*"))) < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: len(list(Path(folder, "out").glob("part-*"))) >= count, 200)
 
 
 def test_the_driver_may_be_killed_or_asked_to_end(cluster, tmp_path):

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from conftest import toy_network
 from test_train import data  # noqa: F401
+from use_toys import OnEach
 
 from faceattr import cli
 from faceattr.cli.compare import certainty, print_results, results_table
@@ -82,15 +83,9 @@ def test_a_comparison_goes_on_behind_what_is_finished(sets, tmp_path):
         compare([JOINT], sets, tmp_path / "c.csv", seeds=1, perform=perform)
     assert len(pd.read_csv(tmp_path / "c.csv")) == 2
     rest = []
-
-    class Noted(Progress):
-        def show(self, record):
-            if isinstance(record, RunStarted):
-                rest.append((record.run.name, record.number, record.total))
-
-    places = [JOINT], sets, tmp_path / "c.csv"
-    table = compare(*places, seeds=1, perform=untrained, progress=Noted())
-    assert rest == [("joint", 3, 3)]
+    places, progress = ([JOINT], sets, tmp_path / "c.csv"), OnEach(rest.append, RunStarted)
+    table = compare(*places, seeds=1, perform=untrained, progress=progress)
+    assert [(one.run.name, one.number, one.total) for one in rest] == [("joint", 3, 3)]
     assert len(table) == 4
 
 

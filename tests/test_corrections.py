@@ -5,7 +5,8 @@ import json
 import pandas
 import pytest
 from conftest import toy_network
-from use_browser import Browser, wait_for
+from use_browser import Browser
+from use_loopback import wait_for
 from use_toys import attributes, save_pictures
 
 from faceattr import cli
@@ -18,13 +19,12 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def browser(tmp_path):
-    browser = Browser(tmp_path / "no camera")
     (tmp_path / "downloads").mkdir()
     where = {"behavior": "allow", "downloadPath": str(tmp_path / "downloads")}
-    browser.do("Browser.setDownloadBehavior", **where)
-    yield browser
-    assert not browser.errors
-    browser.end()
+    with Browser(tmp_path / "no camera") as browser:
+        browser.do("Browser.setDownloadBehavior", **where)
+        yield browser
+        assert not browser.errors
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def saved(browser, page):
     path = page.parent.parent / "downloads/corrections.csv"
     path.unlink(missing_ok=True)
     browser.click("save")
-    wait_for(lambda: path.is_file() and path.stat().st_size, 20)
+    wait_for(lambda: path.is_file() and path.stat().st_size)
     return path
 
 

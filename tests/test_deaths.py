@@ -122,13 +122,11 @@ def test_after_a_death_what_comes_first_is_read_alone(tmp_path, monkeypatch, dea
 
 @pytest.mark.slow
 def test_a_job_that_a_crash_ends_gets_past_the_picture_and_the_video(tmp_path):
-    VideoFile = pytest.importorskip("faceattr.live.outputs").VideoFile
+    record = pytest.importorskip("use_videos").record
     save_pictures(tmp_path, 8)
     names = sorted(path.name for path in tmp_path.iterdir())
     (tmp_path / names[3]).rename(tmp_path / "p3.png")
-    with VideoFile(tmp_path / "z.mp4", 1.0) as video:
-        for second in range(5):
-            video.write(draw(1), float(second))
+    record(tmp_path / "z.mp4", [draw(1)] * 5, 1)
     here = Path(__file__).parent
     found = os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")])
     how = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": found}, "check": False}

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from skimage import data
-from use_toys import YUNET, GreenSquares, attributes, draw
+from use_toys import YUNET, GreenSquares, OnEach, attributes, draw
 
 from faceattr.detection import onnx_network, yunet
 from faceattr.detection.base import Face, WholePicture, choose_detector, find_rotated_faces, reduced
@@ -16,19 +16,8 @@ from faceattr.detection.centerface import CenterFace
 from faceattr.detection.yunet import YuNet
 from faceattr.images.crop import CropRule, crop
 from faceattr.inference.pipeline import opencv_threads
-from faceattr.progress import Progress
 
 ASTRONAUT = data.astronaut()
-
-
-class Heard(Progress):
-    """Keeps what it is shown."""
-
-    def __init__(self):
-        self.lines = []
-
-    def show(self, record):
-        self.lines.append(record)
 
 
 needs_yunet = pytest.mark.skipif(not YUNET.exists(), reason=f"no YuNet file at {YUNET}")
@@ -199,10 +188,10 @@ def test_a_detector_file_must_exist_and_be_one(tmp_path):
 def test_offline_never_asks_the_network(tmp_path, monkeypatch):
     monkeypatch.setattr(yunet.platformdirs, "user_cache_dir", lambda name: str(tmp_path))
     monkeypatch.setattr("socket.socket.connect", refuse)
-    heard = Heard()
-    found = choose_detector("auto", offline=True, progress=heard)
+    heard = []
+    found = choose_detector("auto", offline=True, progress=OnEach(heard.append, object))
     assert found.provenance["name"] == "centerface"
-    assert len(heard.lines) == 1 and "--offline" in heard.lines[0]
+    assert len(heard) == 1 and "--offline" in heard[0]
     with pytest.raises(OSError, match="--detector centerface"):
         choose_detector("yunet", offline=True)
 
@@ -219,9 +208,9 @@ def test_without_a_network_auto_does_with_centerface(tmp_path, monkeypatch):
 
     monkeypatch.setattr(yunet.platformdirs, "user_cache_dir", lambda name: str(tmp_path))
     monkeypatch.setattr(pooch, "retrieve", unreachable)
-    heard = Heard()
-    assert choose_detector(progress=heard).provenance["name"] == "centerface"
-    assert "could not be fetched" in heard.lines[0]
+    heard = []
+    assert choose_detector(progress=OnEach(heard.append, object)).provenance["name"] == "centerface"
+    assert "could not be fetched" in heard[0]
 
 
 @needs_yunet

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import noted_epochs
+from use_toys import OnEach
 
 from faceattr.training import devices
 
@@ -111,13 +111,9 @@ def test_machines_take_rows_of_their_own():
 def test_another_backend_with_several_gpus_says_which_to_take(monkeypatch):
     said = []
 
-    class Noted(type(noted_epochs()[1])):
-        def show(self, record):
-            said.append(record)
-
     for count in (1, 4):
         monkeypatch.setattr(devices, "gpu_capabilities", lambda count=count: [()] * count)
-        with devices.on_all_devices(Noted()):
+        with devices.on_all_devices(OnEach(said.append, object)):
             pass
     assert said == [
         "note: tensorflow trains on one of 4 GPUs here; with KERAS_BACKEND=jax all of them share "

@@ -10,9 +10,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import SHADE, TINT, shaded, toy_network
+from conftest import SHADE, TINT, save_toy, shaded
 from PIL import Image
 from skimage import data
+from use_toys import OnEach
 
 from faceattr.cli import main
 from faceattr.exporting import export as embedding
@@ -25,7 +26,6 @@ from faceattr.inference.predictor import FaceAttributes
 from faceattr.model import embedded, runtime
 from faceattr.model import file as model_file
 from faceattr.model.file import Description
-from faceattr.progress import Progress
 from faceattr.training.heads import edit_heads
 
 SIDE = 32
@@ -34,9 +34,7 @@ SIDE = 32
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A model file with a copy inside."""
-    path = tmp_path_factory.mktemp("made") / "faces.keras"
-    keras.utils.set_random_seed(0)
-    model_file.save(toy_network((SHADE, TINT)), Description((SHADE, TINT), CropRule(SIDE)), path)
+    path = save_toy(tmp_path_factory.mktemp("made") / "faces.keras", (SHADE, TINT), CropRule(SIDE))
     embed(path)
     return path
 
@@ -230,15 +228,11 @@ def test_the_first_precision_that_answers_alike_is_kept(toy_model_path, monkeypa
 def test_a_copy_that_cannot_be_made_is_a_note_and_the_model_stays(toy_model_path, monkeypatch):
     said, before = [], toy_model_path.read_bytes()
 
-    class Heard(Progress):
-        def show(self, record):
-            said.append(record)
-
     def broken(*given):
         raise RuntimeError("the converter gave up.\nmore")
 
     monkeypatch.setattr(formats, "write_copy", broken)
-    add_copy(toy_model_path, synthetic_crops(48), Heard())
+    add_copy(toy_model_path, synthetic_crops(48), OnEach(said.append, object))
     assert toy_model_path.read_bytes() == before
     (note,) = said
     assert note.startswith("note: ") and note.count("\n") == 0

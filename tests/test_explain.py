@@ -116,12 +116,11 @@ def test_pictures_without_faces_and_unknown_classes_are_told(tmp_path, attribute
     ],
 )
 def test_a_sheet_that_cannot_be_is_told_before_the_model_is_loaded(
-    tmp_path, monkeypatch, capsys, options, message
+    tmp_path, monkeypatch, refused, options, message
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "there.png").write_text("mine")
-    assert cli.main(["explain", "no.keras", "in", *options.split()]) == 2
-    assert message in capsys.readouterr().err
+    assert message in refused(cli.main(["explain", "no.keras", "in", *options.split()]))
 
 
 def test_a_missing_model_is_one_sentence(tmp_path, capsys):

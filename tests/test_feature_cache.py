@@ -183,8 +183,7 @@ def test_training_on_features_of_unchanged_crops_is_plain_training(tmp_path):
 
 
 def undropped():
-    keras.utils.set_random_seed(0)
-    network = toy_network((SHADE, TINT))
+    network = toy_network((SHADE, TINT), seed=0)
     next(layer for layer in network.layers if isinstance(layer, keras.layers.Dropout)).rate = 0.0
     return network
 

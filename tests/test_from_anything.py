@@ -1,19 +1,19 @@
 """Images from anywhere: one function, one batch method, an object that pickles."""
 
 import csv
-import http.server
 import io
 import json
 import pickle
-import threading
 import time
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
 import pyarrow
 import pytest
 from PIL import Image
-from use_toys import GreenSquares, attributes, draw, save_pictures
+from use_loopback import website
+from use_toys import GreenSquares, attributes, draw, encoded, save_pictures
 
 from faceattr.cli import main
 from faceattr.detection.centerface import CenterFace
@@ -25,12 +25,7 @@ from faceattr.inference.predictor import FaceAttributes
 from faceattr.inference.schema import columns
 
 IMAGE = draw(2)
-
-
-def encoded(image=IMAGE, **how):
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "png", **how)
-    return file.getvalue()
+CONTENT = encoded(IMAGE)
 
 
 @pytest.fixture
@@ -38,7 +33,7 @@ def server():
     """Answers on loopback: what `pages` holds by path, or a status."""
     pages: dict = {}
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Pages(BaseHTTPRequestHandler):
         def do_GET(self):
             answer = pages.get(self.path, 404)
             status, content = (answer, b"") if isinstance(answer, int) else (200, answer)
@@ -53,20 +48,15 @@ def server():
                     return
                 time.sleep(0.2 if isinstance(content, list) else 0)
 
-        def log_message(self, *given):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{running.server_port}", pages
-        running.shutdown()
+    with website(Pages) as (address, _):
+        yield address, pages
 
 
 def test_files_bytes_open_files_and_pillow_give_the_same(tmp_path):
     path = tmp_path / "a.png"
-    path.write_bytes(encoded())
+    path.write_bytes(CONTENT)
     with open(path, "rb") as file:
-        sources = [str(path), path, encoded(), memoryview(encoded()), file, Image.open(path), IMAGE]
+        sources = [str(path), path, CONTENT, memoryview(CONTENT), file, Image.open(path), IMAGE]
         for source in sources:
             np.testing.assert_array_equal(load_image(source), IMAGE)
     np.testing.assert_array_equal(read_image(path), IMAGE)
@@ -88,7 +78,7 @@ def test_arrays_of_every_kind_become_rgb_uint8():
 def test_an_open_image_of_pillow_is_turned_upright():
     exif = Image.Exif()
     exif[274] = 6
-    lying = Image.open(io.BytesIO(encoded(exif=exif)))
+    lying = Image.open(io.BytesIO(encoded(IMAGE, exif=exif)))
     assert load_image(lying).shape == (IMAGE.shape[1], IMAGE.shape[0], 3)
     assert lying.size == (IMAGE.shape[1], IMAGE.shape[0])  # the caller's own stays as it is
 
@@ -105,7 +95,7 @@ def test_an_open_image_of_pillow_is_turned_upright():
         (np.zeros((0, 4, 3), "uint8"), {}, r"Received: \(0, 4, 3\)"),
         (b"", {}, "empty file"),
         (b"no image", {}, "the file given: not a picture"),
-        (encoded()[:200], {}, "damaged or truncated"),
+        (CONTENT[:200], {}, "damaged or truncated"),
         (io.StringIO("text"), {}, "open it with 'rb'"),
         (7, {}, "Received: int"),
         (None, {}, "Received: NoneType"),
@@ -127,7 +117,7 @@ def test_a_missing_file_is_told():
 
 def test_an_address_is_fetched_where_that_is_allowed(server):
     address, pages = server
-    pages |= {"/a.png": encoded(), "/moved": b"to /a.png"}
+    pages |= {"/a.png": CONTENT, "/moved": b"to /a.png"}
     for place in ("/a.png", "/moved"):
         np.testing.assert_array_equal(load_image(address + place, allow_urls=True), IMAGE)
     with pytest.raises(OSError, match=r"/none.png cannot be fetched: 404"):
@@ -155,7 +145,7 @@ def test_one_image_may_be_given_in_any_form():
     ours = attributes()
     expected = [face["mood"].probabilities for face in ours(IMAGE)]
     assert len(expected) == 2
-    for source in (encoded(), Image.fromarray(IMAGE)):
+    for source in (CONTENT, Image.fromarray(IMAGE)):
         assert [face["mood"].probabilities for face in ours(source)] == expected
     assert [face["mood"].probabilities for face in ours(IMAGE[..., ::-1], bgr=True)] == expected
 
@@ -208,7 +198,7 @@ def test_a_batch_may_be_columns(tmp_path):
 
 def test_addresses_in_a_batch(server):
     address, pages = server
-    pages["/a.png"] = encoded()
+    pages["/a.png"] = CONTENT
     table = attributes().label_batch([f"{address}/a.png", f"{address}/b.png"], allow_urls=True)
     assert table["status"].to_pylist() == ["ok", "ok", "unreadable"]
     assert table["path"][0].as_py() == f"{address}/a.png"
@@ -256,11 +246,11 @@ def test_one_line_analyses_one_image_or_several_and_keeps_the_model(toy_model_pa
 
     monkeypatch.setattr(FaceAttributes, "load", counted)
     how = {"model": toy_model_path, "detector": "none"}
-    (face,) = analyze(encoded(), **how)
+    (face,) = analyze(CONTENT, **how)
     found = json.loads(json.dumps(face.to_dict()))
     assert found["box"] == [0, 0, 200, 90] and found["gender"]["label"] in ("female", "male")
     assert sum(found["gender"]["probabilities"].values()) == pytest.approx(1)
-    one, two = analyze([encoded(), IMAGE], **how)
+    one, two = analyze([CONTENT, IMAGE], **how)
     assert one == two == [face] and len(opened) == 1
     frame = analyze([IMAGE, b"x"], as_frame=True, **how)
     assert frame["status"].tolist() == ["ok", "unreadable"]
@@ -273,7 +263,9 @@ def test_one_line_analyses_one_image_or_several_and_keeps_the_model(toy_model_pa
         analyze(IMAGE, min_fase=3, **how)
 
 
-def test_label_prints_rows_without_an_output(toy_model_path, tmp_path, capsys, monkeypatch):
+def test_label_prints_rows_without_an_output(
+    toy_model_path, tmp_path, refused, capsys, monkeypatch
+):
     Image.fromarray(IMAGE).save(tmp_path / "a.png")
     how = ["label", str(tmp_path), "--model", str(toy_model_path), "--detector", "none"]
     assert main(how) == 0
@@ -283,5 +275,4 @@ def test_label_prints_rows_without_an_output(toy_model_path, tmp_path, capsys, m
     assert main(how) == 0
     shown = capsys.readouterr().out
     assert "gender" in shown and "%" in shown and "," in shown and "gender_prob" not in shown
-    assert main([*how, "--resume"]) == 2
-    assert "--resume needs a table: give -o TABLE" in capsys.readouterr().err
+    assert "--resume needs a table: give -o TABLE" in refused(main([*how, "--resume"]))

@@ -6,11 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cv2
 import keras
 import pytest
 import yaml
-from conftest import shaded
+from conftest import save_classes, shaded
 from use_hub import TOKEN, SmallHub
 from use_toys import save_pictures
 
@@ -284,11 +283,9 @@ def test_a_model_is_trained_from_one_of_the_hub_and_says_from_which(small_hub, t
     about = model_file.Description((GENDER,), CropRule(32), {"backbone": "vgg16-slim"})
     model_file.save(build([GENDER], weights=None, backbone="vgg16-slim"), about, slim)
     commit = small_hub.commit("user/slim", model__keras=slim.read_bytes())
-    for number in range(20):
-        path = tmp_path / "shades" / ("light" if number % 2 else "dark") / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), shaded(60 + 130 * (number % 2), seed=number))
-    words = ["train", f"shade={tmp_path / 'shades'}", "-o", str(tmp_path / "my.keras")]
+    dark, light = ([shaded(level, seed) for seed in range(10)] for level in (60, 190))
+    shades = save_classes(tmp_path / "shades", dark=dark, light=light)
+    words = ["train", f"shade={shades}", "-o", str(tmp_path / "my.keras")]
     words += ["--weights", "hf://user/slim", "--epochs", "frozen=1,finetune=0"]
     assert main([*words, "--cache", str(tmp_path / "cache")]) == 0
     description = model_file.describe(tmp_path / "my.keras")

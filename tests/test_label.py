@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas
 import pytest
-from test_load import jpeg_bytes, png_claiming
-from use_toys import OnEach, attributes, save_pictures
+from test_load import jpeg_bytes
+from use_toys import OnEach, attributes, png_claiming, save_pictures
 
 import faceattr.inference.label as folder_module
 from faceattr.inference.label import Artifacts, label, label_to

@@ -1,14 +1,12 @@
 """Whatever a picture file is like, an upright RGB uint8 array or one clear reason comes out."""
 
-import io
-import struct
 import subprocess
 import sys
-import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
+from use_toys import encoded, png_claiming
 
 from faceattr.images import load
 from faceattr.images.jpeg import decode_jpeg
@@ -21,6 +19,12 @@ def saved(tmp_path, image, name, **options):
     path = tmp_path / name
     image.save(path, **options)
     return path
+
+
+def exif_of(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "CMYK", "YCbCr", "1", "LA", "RGBA"])
@@ -82,9 +86,8 @@ def test_exif_turns_the_picture_upright(tmp_path, orientation):
         7: lambda a: np.rot90(np.transpose(a, (1, 0, 2)), 2),
         8: lambda a: np.rot90(a, 3),
     }[orientation](upright)
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    path = saved(tmp_path, Image.fromarray(np.ascontiguousarray(stored)), "x.png", exif=exif)
+    image = Image.fromarray(np.ascontiguousarray(stored))
+    path = saved(tmp_path, image, "x.png", exif=exif_of(orientation))
     picture = read_picture(path)
     assert (picture.image == upright).all()
     assert picture.full_size == (30, 50)
@@ -98,9 +101,7 @@ def test_the_first_frame_of_an_animation_is_read(tmp_path):
 
 def test_a_large_jpeg_is_decoded_smaller_but_not_below_what_is_asked_for(tmp_path):
     image = Image.effect_noise((1600, 1200), 40).convert("RGB")
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    picture = read_picture(saved(tmp_path, image, "x.jpg", exif=exif), at_least=350)
+    picture = read_picture(saved(tmp_path, image, "x.jpg", exif=exif_of(6)), at_least=350)
     assert picture.image.shape == (400, 300, 3)
     assert picture.full_size == (1600, 1200) and picture.scale == 4
 
@@ -108,15 +109,8 @@ def test_a_large_jpeg_is_decoded_smaller_but_not_below_what_is_asked_for(tmp_pat
 def jpeg(size=(333, 217), mode="RGB", **options):
     """A noisy picture in colour as a JPEG."""
     noise = np.random.default_rng(0).integers(0, 256, (9, 14, 3), np.uint8)
-    out = io.BytesIO()
-    Image.fromarray(noise).resize(size).convert(mode).save(out, "JPEG", **options)
-    return out.getvalue()
-
-
-def exif_of(orientation):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    return exif
+    image = Image.fromarray(noise).resize(size).convert(mode)
+    return encoded(image, "JPEG", **options)
 
 
 JPEGS = {
@@ -179,20 +173,8 @@ def test_a_missing_file_is_an_os_error(tmp_path):
         read_image(tmp_path / "none.jpg")
 
 
-def png_claiming(width, height):
-    """A PNG whose header promises far more pixels than it has."""
-    out = io.BytesIO()
-    Image.new("L", (1, 1)).save(out, "PNG")
-    data = bytearray(out.getvalue())
-    data[16:24] = struct.pack(">II", width, height)
-    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
-    return bytes(data)
-
-
 def jpeg_bytes():
-    out = io.BytesIO()
-    Image.fromarray(GRADIENT).resize((300, 200)).save(out, "JPEG", quality=95)
-    return out.getvalue()
+    return encoded(Image.fromarray(GRADIENT).resize((300, 200)), "JPEG", quality=95)
 
 
 @pytest.mark.parametrize(
@@ -254,8 +236,7 @@ assert spent < BYTES_A_PIXEL, spent
     ],
 )
 def test_reading_takes_no_more_memory_than_is_said(tmp_path, mode, name, orientation):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
+    exif = exif_of(orientation)
     large = saved(tmp_path, Image.new(mode, (4000, 4000)), name, exif=exif)
     small = saved(tmp_path, Image.new(mode, (40, 40)), f"small-{name}", exif=exif)
     subprocess.run([sys.executable, "-c", READ, small, large], check=True)

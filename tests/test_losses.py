@@ -77,8 +77,7 @@ def test_an_unknown_name_is_told_the_known_ones():
 
 @pytest.mark.parametrize("name", COMBINATIONS)
 def test_training_on_one_task_leaves_the_other_head_alone(name):
-    keras.utils.set_random_seed(0)
-    network = toy_network()
+    network = toy_network(seed=0)
     model = CombinedLosses(network, COMBINATIONS[name]({}, 2, 0), label_smoothing=0.1)
     model.compile(
         keras.optimizers.SGD(0.1), weighted_metrics={n: ["accuracy"] for n in model.output}
@@ -96,8 +95,7 @@ def test_training_on_one_task_leaves_the_other_head_alone(name):
 
 
 def test_uncertainty_learns_its_weights():
-    keras.utils.set_random_seed(0)
-    model = CombinedLosses(toy_network(), COMBINATIONS["uncertainty"]({}, 2, 0))
+    model = CombinedLosses(toy_network(seed=0), COMBINATIONS["uncertainty"]({}, 2, 0))
     model.compile(keras.optimizers.SGD(0.1))
     targets = {
         "expression": np.eye(7)[GENERATOR.integers(7, size=8)],
@@ -110,8 +108,7 @@ def test_uncertainty_learns_its_weights():
 
 
 def test_the_loss_that_is_told_is_the_mean_over_labelled_rows_of_the_epoch():
-    keras.utils.set_random_seed(0)
-    model = CombinedLosses(toy_network(), COMBINATIONS["log"]({}, 2, 0))
+    model = CombinedLosses(toy_network(seed=0), COMBINATIONS["log"]({}, 2, 0))
     model.compile(keras.optimizers.SGD(0.0))
     targets = {"expression": np.eye(7)[[0] * 8], "gender": np.eye(2)[[0] * 8]}
     targets["gender"][1:6] = 0  # one labelled row in the first batch, two in the second
@@ -126,8 +123,7 @@ def test_the_loss_that_is_told_is_the_mean_over_labelled_rows_of_the_epoch():
 
 def test_uncertainty_has_a_rate_of_its_own_and_keeps_its_weights_over_phases():
     """Losses that differ by a factor of ten get weights that differ by several."""
-    keras.utils.set_random_seed(0)
-    network, combine = toy_network(), COMBINATIONS["uncertainty"]({}, 2, 0)
+    network, combine = toy_network(seed=0), COMBINATIONS["uncertainty"]({}, 2, 0)
     settings = Settings(phases=(FINETUNE,), combine="uncertainty", loss_weights={"gender": 1})
     expression = np.full((8, 7), 1 / 7)  # a loss of 1.9 that nothing lowers
     targets = {"expression": expression, "gender": np.eye(2)[[0] * 8]}
@@ -149,8 +145,7 @@ def with_priors(targets, priors):
 
 def test_the_loss_under_a_prior_is_that_of_answers_times_class_shares():
     """Against numpy, with unlabelled rows and sources that differ."""
-    keras.utils.set_random_seed(0)
-    network = toy_network()
+    network = toy_network(seed=0)
     model = CombinedLosses(network, COMBINATIONS["sum"]({}, 2, 0), label_smoothing=0.1)
     targets = {
         "expression": np.eye(7)[GENERATOR.integers(7, size=8)] * (np.arange(8) % 2)[:, None],
@@ -172,8 +167,7 @@ def test_the_loss_under_a_prior_is_that_of_answers_times_class_shares():
 
 
 def test_under_a_prior_unlabelled_rows_move_nothing():
-    keras.utils.set_random_seed(0)
-    network = toy_network()
+    network = toy_network(seed=0)
     model = CombinedLosses(network, COMBINATIONS["sum"]({}, 2, 0), label_smoothing=0.1)
     targets = {"expression": np.zeros((8, 7)), "gender": np.eye(2)[[0] * 8]}
     masks = {task: mask(target) for task, target in targets.items()}

@@ -9,6 +9,7 @@ import numpy as np
 import pandas
 import pytest
 from use_scenes import PERSON, Person, Scene, attributes
+from use_videos import frames_of, record
 
 from faceattr.images.camera import open_feed
 from faceattr.live.outputs import (
@@ -21,24 +22,14 @@ from faceattr.live.outputs import (
 from faceattr.live.stream import watch
 
 
-def frames_of(path):
-    video = cv2.VideoCapture(str(path))
-    images = []
-    while (read := video.read())[0]:
-        images.append(read[1][:, :, ::-1])
-    return images
-
-
 def grey(level, size=(90, 160)):
     return np.full((*size, 3), level, np.uint8)
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.mov"])
 def test_a_video_plays_with_the_frames_that_were_written(tmp_path, name):
-    with VideoFile(tmp_path / name, 25) as video:
-        for number in range(30):
-            video.write(grey(8 * number), number / 25)
-    levels = [image.mean() for image in frames_of(tmp_path / name)]
+    path = record(tmp_path / name, [grey(8 * number) for number in range(30)])
+    levels = [image.mean() for image in frames_of(path)]
     assert len(levels) == 30
     np.testing.assert_allclose(levels, [8 * n for n in range(30)], atol=4)
 
@@ -65,10 +56,8 @@ def test_a_long_pause_does_not_fill_the_video(tmp_path):
 
 
 def test_frames_of_another_or_an_odd_size_are_fitted(tmp_path):
-    with VideoFile(tmp_path / "a.mp4", 25) as video:
-        video.write(grey(200, (91, 161)), 0)
-        video.write(grey(200, (400, 100)), 1 / 25)
-    first, second = frames_of(tmp_path / "a.mp4")
+    images = [grey(200, (91, 161)), grey(200, (400, 100))]
+    first, second = frames_of(record(tmp_path / "a.mp4", images))
     assert first.shape == second.shape == (90, 160, 3)
     assert second[:, 80].mean() > 180 and second[:, 5].mean() < 20
 
@@ -145,8 +134,7 @@ def test_folders_of_outputs_are_made(tmp_path, name):
     validate_output(tmp_path / name)
     assert not (tmp_path / "new").exists()
     if name.endswith(".mp4"):
-        with VideoFile(tmp_path / name, 25) as video:
-            video.write(grey(9), 0)
+        record(tmp_path / name, [grey(9)])
     else:
         with Timeline(tmp_path / name, [PERSON]):
             pass
@@ -159,10 +147,13 @@ def test_a_snapshot_is_the_picture_in_a_folder_that_is_made(tmp_path):
     np.testing.assert_array_equal(cv2.imread(str(path))[:, :, ::-1], image)
 
 
+LONG = [grey(0, (360, 640))] * 200
+
+
 def test_a_video_that_cannot_be_written_says_why(tmp_path):
     (tmp_path / "a.mp4").mkdir()
     with pytest.raises(OSError, match=r"a.mp4 cannot be written: .*Is a directory"):
-        write_until_it_fails(tmp_path / "a.mp4")
+        record(tmp_path / "a.mp4", LONG)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full disk")
@@ -170,7 +161,7 @@ def test_a_video_that_cannot_be_written_says_why(tmp_path):
 def test_a_full_disk_is_told_even_after_the_last_frame(tmp_path, count):
     (tmp_path / "a.mp4").symlink_to("/dev/full")
     with pytest.raises(OSError, match=r"a.mp4 cannot be written: No space left on device\.$"):
-        write_until_it_fails(tmp_path / "a.mp4", count)
+        record(tmp_path / "a.mp4", LONG[:count])
 
 
 LIMITED = """
@@ -197,13 +188,6 @@ def test_a_video_that_is_cut_short_is_an_error(tmp_path, name):
 @pytest.mark.parametrize("name", ["12:30.mp4", "file:a.mkv", "\udcff.mov"])
 def test_any_name_of_a_file_will_do(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    with VideoFile(name, 25) as video:
-        video.write(grey(9), 0)
+    record(name, [grey(9)])
     with open_feed(name) as feed:
         assert len(list(feed.frames())) == 1
-
-
-def write_until_it_fails(path, count=200):
-    with VideoFile(path, 25) as video:
-        for number in range(count):
-            video.write(grey(0, (360, 640)), number / 25)

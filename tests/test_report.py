@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import shaded
+from conftest import save_classes, shaded
 
 from faceattr import cli
 from faceattr.data.dataset import LabeledDataset
@@ -283,10 +283,7 @@ def test_what_the_model_cannot_do_is_told_before_images_are_read(
 
 
 def test_a_task_that_was_not_asked_for_is_not_scored(toy_model_path, people, tmp_path, capsys):
-    (tmp_path / "faces").mkdir()
-    for name in ("happy", "sad"):
-        (tmp_path / "faces" / name).mkdir()
-        cv2.imwrite(str(tmp_path / f"faces/{name}/0.png"), shaded(90))
+    save_classes(tmp_path / "faces", happy=[shaded(90)], sad=[shaded(90)])
     given = [toy_model_path, people, f"expression={tmp_path / 'faces'}", "--split", "all"]
     given += ["--cache", tmp_path / "cache"]
     assert evaluate(*given, "--tasks", "gender", "-o", tmp_path / "out") == 0

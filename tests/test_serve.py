@@ -1,6 +1,5 @@
 """The server: what it answers, what it refuses, and what it does under load."""
 
-import io
 import json
 import re
 import socket
@@ -12,13 +11,13 @@ from http.client import HTTPConnection
 
 import numpy as np
 import pytest
-from PIL import Image
 from use_browser import Browser
-from use_toys import ColourModel, GreenSquares, attributes
+from use_loopback import wait_for
+from use_toys import ColourModel, GreenSquares, attributes, encoded, png_claiming
 
 pytest.importorskip("uvicorn", reason="needs faceattr[web]")
 pytest.importorskip("python_multipart", reason="needs faceattr[web]")
-from use_server import BATCHERS, ask, claiming, file_of, in_json, multipart, served, until
+from use_server import BATCHERS, ask, file_of, in_json, multipart, served
 
 from faceattr.serving import server as protocol
 from faceattr.serving.limits import Limits
@@ -118,7 +117,7 @@ def test_other_paths_and_methods_are_told_in_json(port, path, body, status):
 
 
 def test_an_image_that_claims_too_many_pixels_is_never_decoded(port):
-    said = ask(port, "/analyze", claiming(30_000, 30_000), "image/png")
+    said = ask(port, "/analyze", png_claiming(30_000, 30_000), "image/png")
     assert said.status == 422 and "at most 50 million are read" in said.json["error"]
 
 
@@ -143,8 +142,8 @@ def test_all_bodies_together_take_so_much_memory_and_no_more(monkeypatch):
     with served() as port:
         with socket.create_connection(("127.0.0.1", port), 20) as line:
             line.sendall(head + b"Content-Length: 99000\r\n\r\n" + b"x" * 90_000)
-            until(lambda: ask(port, "/analyze", b"x" * 20_000, "image/png").status == 429)
-        until(lambda: ask(port, "/analyze", b"x" * 20_000, "image/png").status == 422)
+            wait_for(lambda: ask(port, "/analyze", b"x" * 20_000, "image/png").status == 429)
+        wait_for(lambda: ask(port, "/analyze", b"x" * 20_000, "image/png").status == 422)
 
 
 def test_of_many_faces_the_largest_are_described_from_left_to_right():
@@ -152,10 +151,8 @@ def test_of_many_faces_the_largest_are_described_from_left_to_right():
         image = np.full((120, 300, 3), 235, np.uint8)
         for left, side in ((10, 30), (60, 50), (130, 20), (180, 40)):
             image[10 : 10 + side, left : left + side] = (20, 200, 20)
-        file = io.BytesIO()
-        Image.fromarray(image).save(file, "PNG")
-        said = ask(port, "/analyze", file.getvalue(), "image/png").json
-        whole = expected(file.getvalue())
+        said = ask(port, "/analyze", encoded(image), "image/png").json
+        whole = expected(encoded(image))
         assert said == {"faces": [whole[1], whole[3]], "left_out": 2}
 
 
@@ -184,17 +181,17 @@ def test_a_full_queue_says_when_to_come_back_and_loses_nothing(held):
         kept = [
             pool.submit(ask, port, "/analyze", file_of(1, tint=n), "image/png") for n in range(2)
         ]
-        until(lambda: BATCHERS[port].waiting == 2)
+        wait_for(lambda: BATCHERS[port].waiting == 2)
         # Two more find no room, and one does.
         assert ask(port, "/analyze/batch", *multipart(*[file_of(1)] * 2)).status == 429
         kept.append(pool.submit(ask, port, "/analyze", file_of(1, tint=2), "image/png"))
-        until(lambda: BATCHERS[port].waiting == 3)
+        wait_for(lambda: BATCHERS[port].waiting == 3)
         said = ask(port, "/analyze", b"x", "image/png")
         assert int(said.headers["retry-after"]) >= 1 and "--queue" in said.json["error"]
         held.model.go.set()
         for number, answer in enumerate(kept):
             assert answer.result().json["faces"] == expected(file_of(1, tint=number))
-        until(lambda: BATCHERS[port].waiting == 0)
+        wait_for(lambda: BATCHERS[port].waiting == 0)
 
 
 def test_whoever_waits_too_long_is_told_and_leaves_room_for_others(held):
@@ -203,7 +200,7 @@ def test_whoever_waits_too_long_is_told_and_leaves_room_for_others(held):
         assert said.status == 503 and "--timeout" in said.json["error"]
         assert "retry-after" in said.headers
         held.model.go.set()
-        until(lambda: ask(port, "/analyze", file_of(1), "image/png").status == 200)
+        wait_for(lambda: ask(port, "/analyze", file_of(1), "image/png").status == 200)
 
 
 def test_nobody_looks_at_an_image_whose_client_was_told_to_come_back():
@@ -220,9 +217,9 @@ def test_nobody_looks_at_an_image_whose_client_was_told_to_come_back():
     with served(attributes(detector=detector), seconds=0.3, workers=1) as port:
         said = ask(port, "/analyze/batch", *multipart(*[file_of(1)] * 5))
         assert said.status == 503
-        until(lambda: BATCHERS[port].waiting == 1)
+        wait_for(lambda: BATCHERS[port].waiting == 1)
         detector.go.set()
-        until(lambda: BATCHERS[port].waiting == 0)
+        wait_for(lambda: BATCHERS[port].waiting == 0)
         assert detector.count == 1
 
 
@@ -279,7 +276,7 @@ def test_with_as_many_at_work_as_there_may_be_the_next_one_is_told(monkeypatch, 
     monkeypatch.setattr(protocol, "MOST_CONNECTIONS", 2)
     with served(held) as port, ThreadPoolExecutor() as pool:
         slow = [pool.submit(ask, port, "/analyze", file_of(1), "image/png") for _ in range(2)]
-        until(lambda: BATCHERS[port].waiting == 2)
+        wait_for(lambda: BATCHERS[port].waiting == 2)
         assert ask(port, "/health").status == 503
         held.model.go.set()
         assert [one.result().status for one in slow] == [200, 200]
@@ -333,9 +330,9 @@ def test_a_client_that_goes_away_while_it_waits_leaves_its_place(held):
     with served(held, queue=1, max_images=1) as port:
         with socket.create_connection(("127.0.0.1", port), 20) as line:
             line.sendall(POST + f"Content-Length: {len(file)}\r\n\r\n".encode() + file)
-            until(lambda: BATCHERS[port].waiting == 1)
+            wait_for(lambda: BATCHERS[port].waiting == 1)
         held.model.go.set()
-        until(lambda: BATCHERS[port].waiting == 0)
+        wait_for(lambda: BATCHERS[port].waiting == 0)
         assert ask(port, "/analyze", file, "image/png").status == 200
 
 
@@ -380,10 +377,8 @@ def test_nothing_is_put_on_a_disk(port, monkeypatch):
 
     monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", rolled)
     noise = np.random.default_rng(0).integers(0, 256, (900, 900, 3), "uint8")
-    file = io.BytesIO()
-    Image.fromarray(noise).save(file, "PNG")
-    assert len(file.getvalue()) > 2_000_000
-    assert ask(port, "/analyze", *multipart(file.getvalue())).status == 200
+    assert len(encoded(noise)) > 2_000_000
+    assert ask(port, "/analyze", *multipart(encoded(noise))).status == 200
 
 
 def test_the_model_tells_what_it_can_and_how_much_one_may_ask(port):
@@ -419,8 +414,7 @@ def test_the_page_loads_nothing_from_elsewhere(port):
 
 def test_the_page_shows_every_path_and_asks_about_a_file(port, tmp_path):
     (tmp_path / "one.png").write_bytes(file_of(2))
-    browser = Browser(tmp_path / "none.mjpeg")
-    try:
+    with Browser(tmp_path / "none.mjpeg") as browser:
         browser.do("Page.navigate", url=f"http://127.0.0.1:{port}/")
         browser.wait("document.querySelectorAll('h3').length === 4")
         browser.give_file("files", tmp_path / "one.png")
@@ -430,5 +424,3 @@ def test_the_page_shows_every_path_and_asks_about_a_file(port, tmp_path):
         assert json.loads(said.partition("\n")[2])["faces"] == expected(file_of(2))
         browser.photograph(tmp_path / "page.png")
         assert browser.errors == []
-    finally:
-        browser.end()

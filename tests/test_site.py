@@ -1,12 +1,8 @@
 """The page for the browser: what is written, what is refused, and that it answers like Python."""
 
-import functools
 import html
-import http.server
 import json
 import re
-import threading
-from contextlib import contextmanager
 
 import cv2
 import keras
@@ -16,7 +12,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from skimage import data
-from use_browser import Browser
+from use_browser import Browser, camera_of
+from use_loopback import files_of
 
 from faceattr.cli import main
 from faceattr.detection.centerface import CenterFace
@@ -203,36 +200,17 @@ def test_only_a_page_of_faceattr_is_replaced_and_other_files_stay(
     (written / "CNAME").unlink()
 
 
-def test_wrong_options_are_one_sentence_and_code_2(toy, tmp_path, capsys):
+def test_wrong_options_are_one_sentence_and_code_2(toy, tmp_path, refused):
     cases = {
         "A page takes int8 by itself": ["--to", "web", "--int8"],
         "is for to='web' alone. Received: to='onnx'": ["--to", "onnx", "--web-runtime", "x.tgz"],
         "There is no": ["--to", "web", "--web-runtime", str(tmp_path / "none.tgz")],
     }
     for said, options in cases.items():
-        assert main(["export", str(toy), "-o", str(tmp_path / "site"), *options]) == 2
-        assert said in capsys.readouterr().err
+        assert said in refused(main(["export", str(toy), "-o", str(tmp_path / "site"), *options]))
 
 
 # ---- in a real browser
-
-
-@contextmanager
-def serving(folder):
-    """Python's own server, which sends no special headers; the paths that were asked for."""
-    asked = []
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *given):
-            asked.append(self.path)
-
-    handler = functools.partial(Handler, directory=folder)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/", asked
-        finally:
-            server.shutdown()
 
 
 def needs_runtime():
@@ -250,16 +228,15 @@ def astronaut(tmp_path_factory):
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     """A browser whose camera shows the astronaut walking to the right."""
-    frames = []
-    for number in range(40):
-        frame = np.full((720, 1280, 3), 190, "uint8")
-        frame[104:616, 150 + 5 * number : 662 + 5 * number] = data.astronaut()
-        frames.append(cv2.imencode(".jpg", frame[:, :, ::-1])[1].tobytes())
-    path = tmp_path_factory.mktemp("camera") / "camera.mjpeg"
-    path.write_bytes(b"".join(frames))
-    browser = Browser(path)
-    yield browser
-    browser.end()
+
+    def images():
+        for number in range(40):
+            frame = np.full((720, 1280, 3), 190, "uint8")
+            frame[104:616, 150 + 5 * number : 662 + 5 * number] = data.astronaut()
+            yield frame
+
+    with Browser(camera_of(tmp_path_factory.mktemp("camera"), images())) as browser:
+        yield browser
 
 
 @pytest.fixture(scope="module")
@@ -267,8 +244,8 @@ def toy_page(toy, tmp_path_factory):
     needs_runtime()
     folder = tmp_path_factory.mktemp("real") / "site"
     export_site(toy, folder)
-    with serving(folder) as (url, asked):
-        yield url, asked
+    with files_of(folder) as known:
+        yield known
 
 
 FACE = "window.faceattr.answer?.faces[0]"
@@ -279,7 +256,6 @@ def test_a_picture_and_the_camera_are_answered_in_the_browser(
     toy, toy_page, browser, astronaut, tmp_path
 ):
     url, asked = toy_page
-    browser.errors.clear()
     browser.open(url)
     browser.wait("window.faceattr.isReady", 90)
     browser.give_file("file", astronaut)
@@ -304,8 +280,8 @@ def test_a_picture_and_the_camera_are_answered_in_the_browser(
 def test_the_page_and_its_worker_can_reach_no_other_server(toy_page, browser, tmp_path):
     url, _ = toy_page
     browser.open(url)
-    with serving(tmp_path) as (other, asked_there):
-        tried = f"fetch('{other}x').then(() => 'reached', () => 'refused')"
+    with files_of(tmp_path) as (other, asked_there):
+        tried = f"fetch('{other}/x').then(() => 'reached', () => 'refused')"
         assert browser.ask(tried) == "refused"
         in_worker = f"""new Promise(done => {{
           const code = new Blob(["{tried}.then(postMessage)"], {{ type: "text/javascript" }});
@@ -314,7 +290,6 @@ def test_the_page_and_its_worker_can_reach_no_other_server(toy_page, browser, tm
         }})"""
         assert browser.ask(in_worker) == "refused"
         assert asked_there == []
-    browser.errors.clear()
 
 
 @pytest.mark.slow
@@ -322,7 +297,6 @@ def test_a_page_opened_as_a_file_says_what_is_missing(toy_page, toy, browser, tm
     browser.do("Page.navigate", url=(written / "index.html").as_uri())
     message = "document.getElementById('message')?.textContent"
     assert "python -m http.server" in browser.wait(f"{message} ?? ''")
-    browser.errors.clear()
 
 
 def boxes_around(face, count, seed=0):
@@ -372,7 +346,7 @@ def test_the_shipped_model_answers_200_crops_in_the_browser_as_in_python(
     answers = attributes.predict(crops)
     (tmp_path / "site" / "astronaut.png").write_bytes(astronaut.read_bytes())
     found, cut = [], []
-    with serving(tmp_path / "site") as (url, _):
+    with files_of(tmp_path / "site") as (url, _):
         browser.open(url)
         (seen,) = json.loads(browser.ask(ASKING))
         for start in range(0, len(given), 10):

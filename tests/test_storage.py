@@ -1,12 +1,12 @@
 """Files in folders and in an object store, and the inputs of a job in both."""
 
-import http.server
 import os
-import threading
+from http.server import BaseHTTPRequestHandler
 
 import pandas as pd
 import pytest
 from pyarrow.lib import ArrowException
+from use_loopback import website
 from use_store import keys, s3, upload
 from use_toys import save_pictures
 
@@ -125,19 +125,15 @@ def test_folders_files_and_patterns_of_a_store_are_inputs(tmp_path, bucket):
 
 
 def test_a_bucket_without_rights_is_one_sentence(monkeypatch):
-    class Refuses(http.server.BaseHTTPRequestHandler):
+    class Refuses(BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(403)
             self.end_headers()
 
         do_HEAD = do_PUT = do_POST = do_GET
 
-        def log_message(self, *given):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{running.server_port}")
+    with website(Refuses) as (address, _):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
         monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
@@ -145,7 +141,6 @@ def test_a_bucket_without_rights_is_one_sentence(monkeypatch):
             Places("s3://closed/photos")
         with pytest.raises(OSError, match=r"cannot be .*(ACCESS_DENIED|403).*rights of this"):
             storage.write("s3://closed/faces/x", b"x")
-        running.shutdown()
 
 
 def test_local_inputs_are_those_of_a_job_on_one_machine(tmp_path, monkeypatch):

@@ -49,7 +49,7 @@ def test_a_cached_crop_is_the_crop(examples, folder):
 
 def test_the_next_run_decodes_nothing(examples, folder, monkeypatch):
     first = cache_crops(examples, RULE, folder)
-    monkeypatch.setattr(crops_module, "read_image", lambda path: 1 / 0)
+    monkeypatch.setattr(crops_module, "load_image", lambda path: 1 / 0)
     again = cache_crops(examples[::-1], RULE, folder)
     np.testing.assert_array_equal(again.array[again.rows[::-1]], first.array[first.rows])
 

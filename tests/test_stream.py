@@ -6,13 +6,13 @@ import time
 import numpy as np
 import pytest
 from use_scenes import ByColour, Person, Scene, attributes
+from use_toys import OnEach
 
 from faceattr.live import viewer
 from faceattr.live.face_tracker import InferenceBudget
 from faceattr.live.overlay import View
 from faceattr.live.stream import watch
 from faceattr.live.viewer import Outputs, Viewer
-from faceattr.progress import Progress
 
 
 def walker(count=40):
@@ -120,16 +120,6 @@ def test_hiding_faces_begins_with_a_frame_that_is_detected(monkeypatch, tmp_path
     assert numbers == sorted(set(numbers))
 
 
-class Said(Progress):
-    """Keeps the lines that it is shown."""
-
-    def __init__(self, lines):
-        self.lines = lines
-
-    def show(self, record):
-        self.lines.append(record)
-
-
 def test_a_snapshot_that_cannot_be_saved_ends_nothing(tmp_path, monkeypatch):
     class Keys:
         def __init__(self):
@@ -153,7 +143,9 @@ def test_a_snapshot_that_cannot_be_saved_ends_nothing(tmp_path, monkeypatch):
     outputs = Outputs(snapshots=tmp_path / "later")
     (tmp_path / "later").write_text("a file")
     with watch(scene, attributes(scene), every_frame=True) as watching:
-        summary = Viewer(watching, outputs, View(), Said(said)).run(threading.Event())
+        summary = Viewer(watching, outputs, View(), OnEach(said.append, object)).run(
+            threading.Event()
+        )
     assert "no snapshot was saved" in said[0]
     assert summary.frames == 5 and summary.failure is None and not summary.is_interrupted
 

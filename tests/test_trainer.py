@@ -37,8 +37,7 @@ TRAIN, VAL = rows(96, 0), rows(48, 1)
 
 
 def new_network():
-    keras.utils.set_random_seed(0)
-    return toy_network((SHADE, TINT))
+    return toy_network((SHADE, TINT), seed=0)
 
 
 def run(
@@ -58,6 +57,18 @@ def run(
             **more,
         )
     return network, epochs
+
+
+def run_killed_and_resumed(tmp_path, settings, new=new_network):
+    """A run to its end and one that is killed and goes on end alike; the network, its epochs, and
+    those behind the kill."""
+    whole, seen = run(tmp_path / "whole", settings, network=new())
+    _, begun = run(tmp_path / "part", settings, kill_after=2, network=new())
+    assert [epoch.number for epoch in begun] == [1, 2]
+    resumed, rest = run(tmp_path / "part", settings, resume=True, network=new())
+    for one, two in zip(whole.variables, resumed.variables, strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-5, err_msg=one.path)
+    return whole, seen, rest
 
 
 @pytest.fixture(scope="module")

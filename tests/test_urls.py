@@ -1,13 +1,12 @@
 """`faceattr label https://…`: addresses among the inputs, where that is allowed."""
 
-import http.server
-import io
-import threading
+from http.server import BaseHTTPRequestHandler
 
 import pandas
 import pytest
 from PIL import Image
-from use_toys import attributes, draw
+from use_loopback import website
+from use_toys import attributes, draw, encoded
 
 from faceattr.cli import main
 from faceattr.images.inputs import Inputs
@@ -18,26 +17,17 @@ from faceattr.inference.label import label_to
 @pytest.fixture(scope="module")
 def address():
     """Where every ``/N.png`` shows N faces; whatever else is asked for is not there."""
-    asked = []
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Faces(BaseHTTPRequestHandler):
         def do_GET(self):
-            asked.append(self.path)
             name = self.path.strip("/").partition("?")[0].removesuffix(".png")
             self.send_response(200 if name.isdigit() else 404)
             self.end_headers()
             if name.isdigit():
-                file = io.BytesIO()
-                Image.fromarray(draw(int(name))).save(file, "PNG")
-                self.wfile.write(file.getvalue())
+                self.wfile.write(encoded(draw(int(name))))
 
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{running.server_port}", asked
-        running.shutdown()
+    with website(Faces) as known:
+        yield known
 
 
 def job(tmp_path, inputs, **how):

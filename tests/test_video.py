@@ -6,7 +6,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from test_camera import write_video
+from use_videos import write_video
 
 from faceattr.cli.options import duration
 from faceattr.images.video import BrokenOff, Video, frames, frames_at

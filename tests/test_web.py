@@ -11,20 +11,22 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 import cv2
 import numpy as np
 import pandas
 import pytest
-from use_browser import Browser, wait_for
+from use_browser import Browser, camera_of
+from use_loopback import serving, wait_for
 from use_scenes import Person, Scene, astronaut_video, attributes
+from use_toys import encoded
+from use_videos import record
 
 from faceattr.cli import main
 from faceattr.files import install_command
 from faceattr.inference.predictor import FaceAttributes
 from faceattr.live import web
-from faceattr.live.outputs import VideoFile
 from faceattr.live.web import MOST_BYTES, frame_of
 from faceattr.serving import server as protocol
 
@@ -35,23 +37,7 @@ from websockets.sync.client import connect  # noqa: E402
 
 
 def served(attributes, **how):
-    return serving(web.application(attributes, **how))
-
-
-@contextmanager
-def serving(app):
-    from faceattr.serving.server import bounds
-
-    settings = uvicorn.Config(app, port=0, ws_max_size=MOST_BYTES, **bounds())
-    server = uvicorn.Server(settings)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    wait_for(lambda: server.started, 20)
-    try:
-        yield server.servers[0].sockets[0].getsockname()[1]
-    finally:
-        server.should_exit = True
-        thread.join(20)
+    return serving(web.application(attributes, **how), ws_max_size=MOST_BYTES)
 
 
 class Squares:
@@ -141,17 +127,13 @@ def test_a_new_source_begins_anew(port):
     assert first["frame"] == 1 and again["frame"] == 0 and again["faces"][0]["track"] == 1
 
 
-def png(size=(8, 8)):
-    return cv2.imencode(".png", np.zeros((*size, 3), np.uint8))[1].tobytes()
-
-
 @pytest.mark.parametrize(
     ("message", "sentence"),
     [
         (b"", "no JPEG"),
         (b"words", "no JPEG"),
         (struct.pack("<d", 0) + b"<svg onload=alert(1)>", "no JPEG"),
-        (struct.pack("<d", 0) + png(), "no JPEG"),
+        (struct.pack("<d", 0) + encoded(np.zeros((8, 8, 3), np.uint8)), "no JPEG"),
         (struct.pack("<d", float("nan")) + packed(np.zeros((8, 8, 3), np.uint8))[8:], "no JPEG"),
         (packed(np.zeros((40, 40, 3), np.uint8))[:60], "no JPEG"),
         (packed(np.zeros((4001, 4000, 3), np.uint8)), "is larger"),
@@ -247,7 +229,7 @@ def test_other_machines_need_the_token_that_is_printed(
     (address,) = re.findall(r"http://\S+", capsys.readouterr().err)
     token = "".join(re.findall(r"/\?token=([\w-]{20,})$", address))
     assert bool(token) != local
-    with serving(apps[0]) as port:
+    with serving(apps[0], ws_max_size=MOST_BYTES) as port:
         asked = f"?token={token}" if token else ""
         assert fetch(port, f"/about{asked}")[0] and fetch(port, f"/{asked}")[0]
         with connect(f"ws://127.0.0.1:{port}/look{asked}"):
@@ -271,9 +253,8 @@ def test_a_token_is_printed_even_to_the_quiet(monkeypatch, capsys, toy_model_pat
     assert "?token=" in capsys.readouterr().err
 
 
-def test_wrong_input_is_one_sentence_and_code_2(capsys, toy_model_path):
-    assert main(["live", "--web", "clip.mp4"]) == 2
-    assert "--web has no use for source" in capsys.readouterr().err
+def test_wrong_input_is_one_sentence_and_code_2(refused, capsys, toy_model_path):
+    assert "--web has no use for source" in refused(main(["live", "--web", "clip.mp4"]))
     assert main(["live", "--web", "--port", "99999"]) == 2
     assert "between 1 and 65535. Received: 99999" in capsys.readouterr().err
     import socket
@@ -286,21 +267,16 @@ def test_wrong_input_is_one_sentence_and_code_2(capsys, toy_model_path):
     assert "Choose another --port" in capsys.readouterr().err
 
 
-def test_without_the_extra_its_name_is_told(monkeypatch, capsys):
+def test_without_the_extra_its_name_is_told(monkeypatch, refused):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    assert main(["live", "--web"]) == 2
-    assert f"`{install_command('web')}` installs it" in capsys.readouterr().err
+    assert f"`{install_command('web')}` installs it" in refused(main(["live", "--web"]))
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     """A browser whose camera shows two people who change places, and a video of a real face."""
-    folder = tmp_path_factory.mktemp("camera")
-    jpegs = [cv2.imencode(".jpg", image[:, :, ::-1])[1].tobytes() for image in camera_images()]
-    (folder / "camera.mjpeg").write_bytes(b"".join(jpegs))
-    browser = Browser(folder / "camera.mjpeg")
-    yield browser
-    browser.end()
+    with Browser(camera_of(tmp_path_factory.mktemp("camera"), camera_images())) as browser:
+        yield browser
 
 
 def camera_images():
@@ -319,7 +295,6 @@ LABELS = "window.faceattr.answer?.faces.map(face => face.answers.person.label).s
 
 
 def test_a_browser_shows_its_camera_with_faces_whose_labels_change(port, browser, tmp_path):
-    browser.errors.clear()
     browser.open(f"http://127.0.0.1:{port}/")
     browser.click("camera")
     browser.wait(f"{LABELS} === 'blue,red'")
@@ -341,13 +316,10 @@ def test_a_browser_shows_its_camera_with_faces_whose_labels_change(port, browser
 
 def test_a_browser_takes_pictures_and_videos_and_refuses_other_files(port, browser, tmp_path):
     image = Scene(Person(1, lambda n: (160, 90), 60)).image(0)
-    cv2.imwrite(str(tmp_path / "one.png"), image[:, :, ::-1])
-    with VideoFile(tmp_path / "walk.mp4", 25) as video:
-        scene = Scene(Person(2, lambda n: (40 + n, 90), 60), count=100)
-        for frame in scene.frames():
-            video.write(frame.image, frame.time)
+    (tmp_path / "one.png").write_bytes(encoded(image))
+    scene = Scene(Person(2, lambda n: (40 + n, 90), 60), count=100)
+    record(tmp_path / "walk.mp4", (frame.image for frame in scene.frames()))
     (tmp_path / "notes.txt").write_text("words")
-    browser.errors.clear()
     browser.open(f"http://127.0.0.1:{port}/")
     browser.give_file("file", tmp_path / "one.png")
     browser.wait(f"{LABELS} === 'green'")
@@ -360,7 +332,7 @@ def test_a_browser_takes_pictures_and_videos_and_refuses_other_files(port, brows
 
 def test_a_blurred_face_is_gone_from_the_page(port, browser, tmp_path):
     image = Scene(Person(0, lambda n: (160, 90), 80)).image(0)
-    cv2.imwrite(str(tmp_path / "one.png"), image[:, :, ::-1])
+    (tmp_path / "one.png").write_bytes(encoded(image))
     browser.open(f"http://127.0.0.1:{port}/")
     browser.click("blur")
     browser.give_file("file", tmp_path / "one.png")
@@ -385,25 +357,23 @@ def drop(browser, data, name="one.png", kind="image/png"):
 
 
 def test_a_dropped_picture_is_described_and_its_table_downloaded(port, browser, tmp_path):
-    browser.errors.clear()
     browser.open(f"http://127.0.0.1:{port}/")
     browser.do("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
     image = Scene(Person(0, lambda n: (90, 90), 60), Person(2, lambda n: (230, 90), 60)).image(0)
-    drop(browser, cv2.imencode(".png", image[:, :, ::-1])[1].tobytes())
+    drop(browser, encoded(image))
     browser.wait(f"{LABELS} === 'blue,red'")
     browser.click("table")
-    wait_for((tmp_path / "faceattr.csv").exists, 20)
+    wait_for((tmp_path / "faceattr.csv").exists)
     table = pandas.read_csv(tmp_path / "faceattr.csv")
     assert set(table["person"]) == {"red", "blue"} and set(table["track"]) == {1, 2}
     assert list(table.columns) == json.loads(fetch(port, "/about")[0])["columns"]
     assert abs(table["x0"].min() - 60) < 8
     browser.click("snapshot")
-    wait_for((tmp_path / "faceattr.png").exists, 20)
+    wait_for((tmp_path / "faceattr.png").exists)
     assert browser.errors == []
 
 
 def test_a_dropped_file_that_pretends_to_be_a_picture_is_refused_on_the_page(port, browser):
-    browser.errors.clear()
     browser.open(f"http://127.0.0.1:{port}/")
     drop(browser, b"no picture at all")
     browser.wait("document.getElementById('message').textContent.includes('nothing that this')")
@@ -426,10 +396,9 @@ def test_an_idle_page_comes_back_when_there_is_something_to_look_at(browser, mon
     monkeypatch.setattr(web, "IDLE_SECONDS", 0.5)
     image = Scene(Person(1, lambda n: (160, 90), 60)).image(0)
     with served(of_squares()) as port:
-        browser.errors.clear()
         browser.open(f"http://127.0.0.1:{port}/")
         browser.wait("window.faceattr.isIdle")
-        drop(browser, cv2.imencode(".png", image[:, :, ::-1])[1].tobytes())
+        drop(browser, encoded(image))
         browser.wait(f"{LABELS} === 'green'")
         assert browser.errors == []
 
@@ -437,21 +406,17 @@ def test_an_idle_page_comes_back_when_there_is_something_to_look_at(browser, mon
 def test_a_page_with_a_token_asks_with_it(browser):
     image = Scene(Person(1, lambda n: (160, 90), 60)).image(0)
     with served(of_squares(), token="secret") as port:
-        browser.errors.clear()
         browser.open(f"http://127.0.0.1:{port}/?token=secret")
-        drop(browser, cv2.imencode(".png", image[:, :, ::-1])[1].tobytes())
+        drop(browser, encoded(image))
         browser.wait(f"{LABELS} === 'green'")
         assert browser.errors == []
 
 
 @pytest.mark.slow
 def test_a_real_face_is_found_by_the_page_from_the_command_line(browser, tmp_path, toy_model_path):
-    with VideoFile(tmp_path / "face.mp4", 25) as video:
-        for number, image in enumerate(astronaut_video(100)):
-            video.write(image, number / 25)
+    record(tmp_path / "face.mp4", astronaut_video(100))
     attributes = FaceAttributes.load(toy_model_path, "centerface")
     with served(attributes) as port:
-        browser.errors.clear()
         browser.open(f"http://localhost:{port}/")
         browser.give_file("file", tmp_path / "face.mp4")
         browser.wait("window.faceattr.answer?.faces[0]?.answers.gender.label", 60)
@@ -459,7 +424,6 @@ def test_a_real_face_is_found_by_the_page_from_the_command_line(browser, tmp_pat
 
 
 def test_the_page_s_table_is_quoted_and_drops_nothing(port, browser, tmp_path):
-    browser.errors.clear()
     browser.open(f"http://127.0.0.1:{port}/")
     browser.do("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
     browser.wait("state.about !== null")
@@ -473,7 +437,7 @@ def test_the_page_s_table_is_quoted_and_drops_nothing(port, browser, tmp_path):
       for (let i = 0; i < 25000; i++) keepRows({ time: i, frame: i, faces: [face] });
     }""")
     browser.click("table")
-    wait_for((tmp_path / "faceattr.csv").exists, 20)
+    wait_for((tmp_path / "faceattr.csv").exists)
     table = pandas.read_csv(tmp_path / "faceattr.csv")
     assert table["frame"].tolist() == list(range(25000))
     assert set(table["person"]) == {"a, b"}

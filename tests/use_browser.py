@@ -11,11 +11,14 @@ import json
 import shutil
 import subprocess
 import tempfile
-import time
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+from use_loopback import wait_for
 
 
 class Browser:
@@ -73,6 +76,8 @@ class Browser:
             self.errors.append(json.dumps(parameters["args"]))
 
     def open(self, url: str) -> None:
+        self.do("Page.navigate", url="about:blank")  # what the page before still says is not this
+        self.errors.clear()
         self.do("Page.navigate", url=url)
         self.wait("document.readyState === 'complete' && !!window.faceattr?.about")
 
@@ -96,7 +101,10 @@ class Browser:
     def photograph(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self.do("Page.captureScreenshot")["data"]))
 
-    def end(self) -> None:
+    def __enter__(self) -> Browser:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
         self._process.terminate()
         self._process.wait(timeout=20)
@@ -104,10 +112,9 @@ class Browser:
         self._folder.cleanup()
 
 
-def wait_for(condition, patience: float, what: str = "it"):
-    end = time.monotonic() + patience
-    while time.monotonic() < end:
-        if found := condition():
-            return found
-        time.sleep(0.1)
-    raise TimeoutError(f"{what} did not come true within {patience} s")
+def camera_of(folder: Path, images: Iterable[np.ndarray]) -> Path:
+    """A file that plays RGB ``uint8`` images as a browser's camera."""
+    path = folder / "camera.mjpeg"
+    jpegs = (cv2.imencode(".jpg", image[:, :, ::-1])[1].tobytes() for image in images)
+    path.write_bytes(b"".join(jpegs))
+    return path

@@ -57,8 +57,7 @@ def train(folder: Path, devices: int, epochs: int | None) -> None:
     """Train on the first devices; keep losses and weights."""
     losses, (_, progress) = Losses(), noted_epochs(epochs)
     with on_all_devices(most=devices), contextlib.suppress(KeyboardInterrupt):
-        keras.utils.set_random_seed(0)
-        network = toy_network((SHADE, TINT))
+        network = toy_network((SHADE, TINT), seed=0)
         tasks, resume = (SHADE, TINT), folder.exists()
         how = {"resume": resume, "callbacks": [losses], "progress": progress}
         fit(network, tasks, rows(96), rows(41), SETTINGS, folder, **how)

@@ -167,12 +167,9 @@ def _people(folder: Path, count: int) -> pd.DataFrame:
 
 
 def _clip(path: Path) -> None:
-    from faceattr.live.outputs import VideoFile
+    from use_videos import record
 
-    frame = np.asarray(Image.open(ROOT / "examples/astronaut.jpg").convert("RGB"))
-    with VideoFile(path, 10.0) as video:
-        for number in range(4):
-            video.write(frame, number / 10)
+    record(path, [np.asarray(Image.open(ROOT / "examples/astronaut.jpg").convert("RGB"))] * 4, 10)
 
 
 def models(folder: Path) -> Path:

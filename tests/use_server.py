@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import base64
 import http.client
-import io
 import json
-import struct
-import threading
-import time
-import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import uvicorn
-from PIL import Image
-from use_toys import attributes, draw
+from use_loopback import serving
+from use_toys import attributes, draw, encoded
 
 from faceattr.serving.app import application
 from faceattr.serving.batcher import Batcher
 from faceattr.serving.limits import Limits
-from faceattr.serving.server import bounds
 
 BATCHERS: dict[int, Batcher] = {}  # behind each port
 
@@ -31,27 +24,9 @@ def served(of=None, *, token: str | None = None, workers: int = 2, hosts=("127.0
     """The port of a server of toys, or of other attributes."""
     with Batcher(of or attributes(), Limits(**limits), workers) as batcher:
         app = application(batcher, hosts=hosts, token=token)
-        how = {**bounds(), "ws": "none", "log_level": "critical"}
-        server = uvicorn.Server(uvicorn.Config(app, port=0, **how))
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        until(lambda: server.started)
-        try:
-            port = server.servers[0].sockets[0].getsockname()[1]
+        with serving(app, ws="none", log_level="critical") as port:
             BATCHERS[port] = batcher
             yield port
-        finally:
-            server.should_exit = True
-            thread.join(20)
-
-
-def until(is_so, seconds: float = 20) -> None:
-    """Wait for something to be so."""
-    end = time.monotonic() + seconds
-    while not is_so():
-        if time.monotonic() > end:
-            raise TimeoutError("what was waited for did not happen")
-        time.sleep(0.01)
 
 
 @dataclass
@@ -85,9 +60,7 @@ def ask(port: int, path: str, body=None, kind: str = "", **how) -> Said:
 
 def file_of(faces: int = 1, **how) -> bytes:
     """A PNG file with so many toy faces."""
-    file = io.BytesIO()
-    Image.fromarray(draw(faces, **how)).save(file, "PNG")
-    return file.getvalue()
+    return encoded(draw(faces, **how))
 
 
 def multipart(*files: bytes) -> tuple[bytes, str]:
@@ -105,15 +78,3 @@ def in_json(*files: bytes) -> tuple[bytes, str]:
     texts = [base64.b64encode(file).decode() for file in files]
     given = {"image": texts[0]} if len(texts) == 1 else {"images": texts}
     return json.dumps(given).encode(), "application/json"
-
-
-def claiming(width: int, height: int) -> bytes:
-    """A PNG file of a few bytes that says it has so many pixels."""
-
-    def chunk(name, content):
-        checked = name + content
-        return struct.pack(">I", len(content)) + checked + struct.pack(">I", zlib.crc32(checked))
-
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    pixels = chunk(b"IDAT", zlib.compress(b"\0" * 1000))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + pixels + chunk(b"IEND", b"")

@@ -3,7 +3,10 @@ squares in them, and a model that reads their colour in microseconds."""
 
 from __future__ import annotations
 
+import io
 import os
+import struct
+import zlib
 from pathlib import Path
 from types import MappingProxyType
 
@@ -58,13 +61,13 @@ def _softmax(values: np.ndarray) -> np.ndarray:
 
 
 class OnEach(Progress):
-    """Calls a function with the result of each input of a job."""
+    """Calls a function with each record of a kind, by default the result of an input of a job."""
 
-    def __init__(self, call) -> None:
-        self._call = call
+    def __init__(self, call, kind: type = ImageResult) -> None:
+        self._call, self._kind = call, kind
 
     def show(self, record: object) -> None:
-        if isinstance(record, ImageResult):
+        if isinstance(record, self._kind):
             self._call(record)
 
 
@@ -92,3 +95,19 @@ def save_pictures(folder: Path, count: int) -> Path:
         image = draw(number % 4, tint=number * 13)
         Image.fromarray(image).save(folder / f"p{number:03}.png")
     return folder
+
+
+def encoded(image: np.ndarray | Image.Image, form: str = "PNG", **how) -> bytes:
+    """The file of a picture."""
+    opened = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    file = io.BytesIO()
+    opened.save(file, form, **how)
+    return file.getvalue()
+
+
+def png_claiming(width: int, height: int) -> bytes:
+    """A PNG whose header promises far more pixels than it has."""
+    data = bytearray(encoded(np.zeros((1, 1), np.uint8)))
+    data[16:24] = struct.pack(">II", width, height)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    return bytes(data)

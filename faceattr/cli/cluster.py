@@ -6,20 +6,18 @@ import argparse
 import io
 import re
 import sys
-import time
 import warnings
 from contextlib import redirect_stdout
 
 from rich.console import Console
 
-from faceattr.cli.label_report import bar_of, report
+from faceattr.cli.label_report import ClusterProgress, bar_of, report
 from faceattr.cli.options import INTERRUPTED, RUNTIMES, taken
-from faceattr.progress import Bar, Progress
 
-LOCAL, RAY = ENGINES = ("local", "ray")
+LOCAL, RAY = PLACES = ("local", "ray")
 
 
-class Engine(argparse.Action):
+class Place(argparse.Action):
     """``--engine local|ray``; what computes the network was typed here before ``--runtime`` was."""
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:
@@ -28,12 +26,12 @@ class Engine(argparse.Action):
                 f"faceattr: {option_string} {values} is called --runtime {values} now.",
                 file=sys.stderr,
             )
-            namespace.runtime = values
-        elif values in ENGINES:
             namespace.engine = values
+        elif values in PLACES:
+            namespace.place = values
         else:
             raise argparse.ArgumentError(
-                self, f"a job runs on {', '.join(ENGINES)}. Received: {values!r}"
+                self, f"a job runs on {', '.join(PLACES)}. Received: {values!r}"
             )
 
 
@@ -68,8 +66,6 @@ def label_on_cluster(inputs, output, console: Console, given: dict) -> int:
     from faceattr.inference.parts import Parts
 
     shape = {SHAPE[typed]: count for typed, count in taken(given, SHAPE).items()}
-    if "runtime" in given:
-        given["engine"] = given.pop("runtime")
     with bar_of(console) as bar, redirect_stdout(RayLines(console)), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"(ray|PIL)\.")
         progress = ClusterProgress(bar)
@@ -100,25 +96,3 @@ class RayLines(io.TextIOBase):
         if words:
             self._console.print(f"Ray: {words.split('. ')[0][:MOST_OF_RAY].rstrip('.')}.")
         return len(text)
-
-
-class ClusterProgress(Progress):
-    """Moves a bar on, part by part, and says how fast."""
-
-    def __init__(self, bar: Bar) -> None:
-        self._bar, self._start = bar, time.monotonic()
-        self._task = bar.add_task("labelling", total=None, faces=0)
-        self._files = self._faces = 0
-
-    def show(self, record) -> None:
-        from faceattr.inference.label import Started
-
-        if isinstance(record, Started):
-            self._start = time.monotonic()
-            self._bar.update(self._task, total=record.files, completed=record.done)
-            return
-        self._files += record.files
-        self._faces += record.statuses.get("ok", 0)
-        speed = self._files / max(time.monotonic() - self._start, 1e-9)
-        told = f"labelling ({self._faces:,} faces, {speed:.1f} pictures/s)"
-        self._bar.update(self._task, advance=record.files, faces=self._faces, description=told)

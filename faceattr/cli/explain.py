@@ -3,14 +3,7 @@
 from __future__ import annotations
 
 from faceattr.cli.console import Aside, Terminal, show
-from faceattr.cli.options import (
-    add_describing,
-    by_name,
-    command,
-    old_names,
-    open_attributes,
-    taken,
-)
+from faceattr.cli.options import add_describing, by_name, command, old_names, open_attributes, taken
 
 
 def add_command(commands) -> None:

@@ -8,11 +8,12 @@ import warnings
 from dataclasses import fields
 from functools import partial
 
+from rich.console import Console
 from rich.table import Table
 
-from faceattr.cli.cluster import LOCAL, RAY, Engine, add_cluster, label_on_cluster, must_be_local
+from faceattr.cli.cluster import LOCAL, RAY, Place, add_cluster, label_on_cluster, must_be_local
 from faceattr.cli.console import Aside, ctrl_c, on_stderr, show
-from faceattr.cli.label_report import bar_of, report
+from faceattr.cli.label_report import LabelProgress, bar_of, report
 from faceattr.cli.options import (
     INTERRUPTED,
     USUAL,
@@ -23,7 +24,6 @@ from faceattr.cli.options import (
     open_attributes,
     taken,
 )
-from faceattr.progress import Bar, Progress
 
 
 def add_command(commands) -> None:
@@ -51,7 +51,7 @@ def add_command(commands) -> None:
     )
     add(
         "--engine",
-        action=Engine,
+        action=Place,
         metavar="local|ray",
         help="where the job runs: in this process, or on the machines of a Ray cluster",
     )
@@ -92,16 +92,20 @@ def add_command(commands) -> None:
 ARTIFACTS = {"save_crops": "crops", "annotate": "annotated", "gallery": "gallery"}
 
 
-def label(inputs, output=None, engine=LOCAL, quiet=False, **given) -> int:
+def label(inputs, output=None, place=LOCAL, quiet=False, **given) -> int:
     """Find the faces of many pictures and write a table of their attributes."""
     if "every" in given:
         given["every"] = duration(given["every"])
     console = on_stderr(quiet)
-    if engine == RAY:
+    if place == RAY:
         return label_on_cluster(inputs, output, console, given)
     must_be_local(given)
     if output is None:
         return _print_rows(inputs, given)
+    return _write_table(inputs, output, console, given)
+
+
+def _write_table(inputs, output, console: Console, given: dict) -> int:
     from faceattr.images.inputs import Inputs
     from faceattr.inference.artifacts import Artifacts
     from faceattr.inference.label import label_to
@@ -119,16 +123,8 @@ def label(inputs, output=None, engine=LOCAL, quiet=False, **given) -> int:
     with bar_of(console) as bar, ctrl_c(finishing) as stopped, warnings.catch_warnings():
         # What Pillow thinks of a file's metadata would tear the bar and change nothing.
         warnings.filterwarnings("ignore", module=r"PIL\.")
-        summary = label_to(
-            output,
-            inputs,
-            attributes,
-            artifacts=artifacts,
-            progress=LabelProgress(bar),
-            stop=stopped.is_set,
-            **table,
-            **given,
-        )
+        given |= {"progress": LabelProgress(bar), "stop": stopped.is_set, **table}
+        summary = label_to(output, inputs, attributes, artifacts=artifacts, **given)
     found_with = attributes.detector.provenance["name"]
     for line in report(summary, output, found_with, artifacts.folders):
         console.print(line)
@@ -174,24 +170,3 @@ def _shown(rows, tasks) -> Table:
         face = "" if row["face"] is None else str(row["face"])
         table.add_row(row["path"], row["reason"] or row["status"], face, box, *told)
     return table
-
-
-class LabelProgress(Progress):
-    """Moves a bar on: one step a file, however many frames a video has."""
-
-    def __init__(self, bar: Bar) -> None:
-        self._bar = bar
-        self._task = bar.add_task("labelling", total=None, faces=0)
-        self._faces = 0
-        self._last = ""
-
-    def show(self, record) -> None:
-        from faceattr.inference.label import Started
-
-        if isinstance(record, Started):
-            self._bar.update(self._task, total=record.files, completed=record.done)
-            return
-        self._faces += len(record.faces)
-        step = record.sample.file.path != self._last
-        self._last = record.sample.file.path
-        self._bar.update(self._task, advance=int(step), faces=self._faces)

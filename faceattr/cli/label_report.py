@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Console
@@ -13,7 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from faceattr.progress import Bar
+from faceattr.progress import Bar, Progress
 
 
 def report(summary, output, detector: str, folders: Sequence = ()) -> Iterator[str]:
@@ -65,3 +66,43 @@ def bar_of(console: Console) -> Bar:
         TextColumn("{task.fields[faces]} faces"),
         console=console,
     )
+
+
+class LabelProgress(Progress):
+    """Moves a bar on: one step a file, however many frames a video has."""
+
+    def __init__(self, bar: Bar) -> None:
+        self._bar, self._start, self._last = bar, time.monotonic(), ""
+        self._task = bar.add_task("labelling", total=None, faces=0)
+        self._files = self._faces = 0
+
+    def show(self, record) -> None:
+        from faceattr.inference.label import Started
+
+        if isinstance(record, Started):
+            self._start = time.monotonic()
+            self._bar.update(self._task, total=record.files, completed=record.done)
+            return
+        files, faces = self._counted(record)
+        self._files, self._faces = self._files + files, self._faces + faces
+        self._bar.update(self._task, advance=files, faces=self._faces, description=self._words())
+
+    def _counted(self, result) -> tuple[int, int]:
+        """Files and faces."""
+        path = result.sample.file.path
+        is_new, self._last = path != self._last, path
+        return int(is_new), len(result.faces)
+
+    def _words(self) -> str:
+        return "labelling"
+
+
+class ClusterProgress(LabelProgress):
+    """Moves it on part by part, and says how fast."""
+
+    def _counted(self, part) -> tuple[int, int]:
+        return part.files, part.statuses.get("ok", 0)
+
+    def _words(self) -> str:
+        speed = self._files / max(time.monotonic() - self._start, 1e-9)
+        return f"labelling ({self._faces:,} faces, {speed:.1f} pictures/s)"

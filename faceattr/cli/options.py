@@ -187,6 +187,7 @@ DESCRIBING: dict[str, dict] = {
         "help": "a file of `faceattr train` or `faceattr export`, hf://user/model, or shipped-slim",
     },
     "--runtime": {
+        "dest": "engine",
         "choices": RUNTIMES,
         "help": "keras: the network itself; litert: the fast copy inside the model file; auto: "
         "the copy where there is one",
@@ -257,8 +258,6 @@ def open_attributes(given: dict, progress):
 
     offline, name = given.pop("offline", False), given.pop("detector", "auto")
     how = taken(given, LoadSettings.__annotations__)
-    if "runtime" in given:
-        how["engine"] = given.pop("runtime")
     detector = choose_detector(name, offline=offline, progress=progress)
     with suppress_stderr():
         return FaceAttributes.load(detector=detector, **how)

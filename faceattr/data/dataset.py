@@ -20,7 +20,7 @@ import numpy as np
 from faceattr.data.manifest import Example, Manifest, targets
 from faceattr.data.store import CROPS, FORMAT, crops_folder, open_store
 from faceattr.images.crop import CropRule, crop
-from faceattr.images.load import read_image
+from faceattr.images.load import load_image
 from faceattr.progress import SILENT, Progress
 from faceattr.tasks import Task
 
@@ -96,7 +96,7 @@ def content_hash(example: Example, about: str) -> str:
 
 def _crop(example: Example, rule: CropRule) -> np.ndarray | str:
     try:
-        image = example.pixels if example.pixels is not None else read_image(example.path)
+        image = example.pixels if example.pixels is not None else load_image(example.path)
     except (OSError, ValueError):
         return UNREADABLE
     try:

@@ -20,13 +20,7 @@ from faceattr import __version__
 from faceattr.data.dataset import LabeledDataset
 from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
 from faceattr.exporting import formats
-from faceattr.exporting.parity import (
-    BATCHES,
-    ParityData,
-    ParityReport,
-    check_parity,
-    choose_crops,
-)
+from faceattr.exporting.parity import BATCHES, ParityData, ParityReport, check_parity, choose_crops
 from faceattr.files import atomic_write, replace_durably, validate_output_path, versions_of
 from faceattr.model import embedded, hub, runtime
 from faceattr.model import file as model_file
@@ -89,14 +83,13 @@ def export(
         OSError: Something cannot be read or written.
     """
     compared: dict[str, Any] = {"on": on, "rows": rows, "cache": cache, "label_map": label_map}
+    compared["progress"] = progress
     if to == "web":
         from faceattr.exporting.site import export_site
 
         if int8:
             raise ValueError("A page takes int8 by itself where that answers alike: leave it away.")
-        return export_site(
-            model, output, overwrite, web_runtime_file, progress=progress, **compared
-        )
+        return export_site(model, output, overwrite, web_runtime_file, **compared)
     if web_runtime_file is not None:
         raise ValueError(f"The runtime of the web is for to='web' alone. Received: to={to!r}")
     path = model_file.path_of(model)
@@ -106,21 +99,36 @@ def export(
     output = Path(usual if output is None else output)
     _check_output(output, target.ending, overwrite)
     network = model_file.load(path)[0]  # a damaged one fails before images are read
-    shown = choose_crops(description, int8=int8, progress=progress, **compared)
+    shown = choose_crops(description, int8=int8, **compared)
+    parity = _write_alike(path, to, output, network, description, shown, progress)
+    progress.show(f"wrote {output} and {runtime.description_path(output)}")
+    return parity
+
+
+def _write_alike(
+    path: Path,
+    to: str,
+    output: Path,
+    network: keras.Model,
+    description: Description,
+    shown: ParityData,
+    progress: Progress,
+) -> ParityReport:
+    """Write the file into a folder beside its place, compare it, and move it if it is alike."""
+    precision = "float32" if shown.calibrating is None else "int8"
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
         part = Path(folder, output.name)
         progress.show(f"exporting {path.name} to {to}")
         formats.write(to, network, part, description.crop.size, shown.calibrating)
         with formats.quiet():
-            file = runtime.open_exported(part, "int8" if int8 else "float32")
+            file = runtime.open_exported(part, precision)
         parity = check_parity(network, file, description.tasks, shown, progress)
         progress.show(parity)
         if failures := parity.failures():
-            cure = INT8_CURE if int8 else ""
+            cure = INT8_CURE if precision == "int8" else ""
             raise ValueError(f"{output} was not kept: {'; '.join(failures)}.{cure}")
-        _keep(part, output, _page(path, description, part, to, file.precision, parity))
-    progress.show(f"wrote {output} and {runtime.description_path(output)}")
+        _keep(part, output, _metadata(path, description, part, to, precision, parity))
     return parity
 
 
@@ -189,7 +197,7 @@ def smallest_alike(
     raise ValueError(f"No {what} answers alike: {'; '.join(failures)}.")
 
 
-def _page(
+def _metadata(
     path: Path, description: Description, part: Path, to: str, precision: str, parity: ParityReport
 ) -> dict[str, Any]:
     """What stands beside the file; `faceattr.model.runtime` reads it."""
@@ -199,27 +207,34 @@ def _page(
         "sha256": runtime.sha256_of(part),
         "bytes": sum(file.stat().st_size for file in runtime.files_of(part)),
         "provenance": {
-            "by": f"faceattr {__version__}",
-            "with": versions_of(*LIBRARIES),
+            **made_from(path),
             "on": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
             "date": datetime.now(UTC).date().isoformat(),
-            "from": {"file": path.name, "sha256": runtime.sha256_of(path), **hub.told(path)},
         },
         "parity": asdict(parity),
         "description": json.loads(description.to_json()),
     }
 
 
-def _keep(part: Path, output: Path, page: Mapping[str, Any]) -> None:
-    """Move everything to its place, the page last: a file without it is not taken for whole."""
+def made_from(path: Path, others: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """For provenance: the model file, and the versions (and `others`) that another was made by."""
+    return {
+        "by": f"faceattr {__version__}",
+        "with": {**versions_of(*LIBRARIES), **(others or {})},
+        "from": {"file": path.name, "sha256": runtime.sha256_of(path), **hub.provenance_of(path)},
+    }
+
+
+def _keep(part: Path, output: Path, metadata: Mapping[str, Any]) -> None:
+    """Move everything to its place, the metadata last: a file without is not taken for whole."""
     runtime.description_path(output).unlink(missing_ok=True)
     if output.is_dir():
         shutil.rmtree(output)
     for file in sorted(part.parent.iterdir()):
         (replace_durably if file.is_file() else os.replace)(file, output.with_name(file.name))
-    text = json.dumps(model_file.to_jsonable(page), indent=1, ensure_ascii=False)
-    with atomic_write(runtime.description_path(output)) as page_part:
-        page_part.write_text(text + "\n", encoding="utf-8")
+    text = json.dumps(model_file.to_jsonable(metadata), indent=1, ensure_ascii=False)
+    with atomic_write(runtime.description_path(output)) as beside:
+        beside.write_text(text + "\n", encoding="utf-8")
 
 
 def embed(

@@ -23,7 +23,7 @@ from faceattr.files import require_package
 from faceattr.model.runtime import INPUT
 from faceattr.progress import suppress_stderr
 
-TOGETHER = 32  # crops
+BATCH_SIZE = 32
 
 
 @dataclass(frozen=True)
@@ -124,9 +124,7 @@ def _frozen(model: keras.Model, side: int) -> keras.Model:
     constant one more input of its graph.
     """
     import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import (
-        convert_variables_to_constants_v2,
-    )
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     crops = tf.TensorSpec((None, side, side, 3), tf.uint8, INPUT)
     function = tf.function(lambda crops: model(crops, training=False)).get_concrete_function(crops)
@@ -148,8 +146,8 @@ def _onnx_int8(model: keras.Model, path: Path, side: int, crops: np.ndarray) -> 
 
     class Batches(CalibrationDataReader):
         def __init__(self) -> None:
-            starts = range(0, len(crops), TOGETHER)
-            self._batches = iter([{INPUT: crops[i : i + TOGETHER]} for i in starts])
+            starts = range(0, len(crops), BATCH_SIZE)
+            self._batches = iter([{INPUT: crops[i : i + BATCH_SIZE]} for i in starts])
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(self._batches, None)

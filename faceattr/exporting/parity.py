@@ -30,8 +30,8 @@ from faceattr.progress import SILENT, Progress
 from faceattr.tasks import Task
 
 MIN_CROPS = 100  # for int8: of fewer, one changed answer would be more than is allowed
-CALIBRATING = 300
-MADE = 256
+CALIBRATION_CROPS = 300
+SYNTHETIC_CROPS = 256
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def choose_crops(
     if rows < 1:
         raise ValueError(f"A comparison takes 1 row or more of each task. Received: {rows}")
     if not on:
-        return _made_up(description, int8=int8, label_map=label_map)
+        return _synthetic(description, int8=int8, label_map=label_map)
     known = {task.name: task for task in description.tasks}
     manifest = read_for_model(on, known, label_map, aside=True)
     names = [task.name for task in description.tasks if task in manifest.tasks]
@@ -84,7 +84,7 @@ def choose_crops(
     about = f"{len(val):,} faces of {', '.join(map(without_folders, on))} (val)"
     if not int8:
         return ParityData(val, about)
-    chosen = _chosen(manifest, "train", names, CALIBRATING // len(names))
+    chosen = _chosen(manifest, "train", names, CALIBRATION_CROPS // len(names))
     train = _rows(chosen, manifest, description, cache, progress)
     if min(len(val), len(train)) < MIN_CROPS:
         raise ValueError(
@@ -94,7 +94,7 @@ def choose_crops(
     return ParityData(val, about, train.crops[train.index])
 
 
-def _made_up(description: Description, *, int8: bool, label_map: LabelMap) -> ParityData:
+def _synthetic(description: Description, *, int8: bool, label_map: LabelMap) -> ParityData:
     if int8:
         raise ValueError(
             "int8 is measured and compared on real faces: give labelled ones, for example "
@@ -135,15 +135,15 @@ def synthetic_crops(side: int) -> LabeledDataset:
     They tell whether two programs compute the same function, and nothing about faces.
     """
     generator = np.random.default_rng(0)
-    crops = np.empty((MADE, side, side, 3), "uint8")
-    for number in range(MADE):
+    crops = np.empty((SYNTHETIC_CROPS, side, side, 3), "uint8")
+    for number in range(SYNTHETIC_CROPS):
         grain = 2 + number % (side - 1)
         coarse = generator.integers(0, 256, (grain, grain, 3), dtype="uint8")
         crops[number] = cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)
-    return LabeledDataset(crops, np.arange(MADE), {})
+    return LabeledDataset(crops, np.arange(SYNTHETIC_CROPS), {})
 
 
-TOGETHER = 64  # crops asked at once
+BATCH_SIZE = 64
 BATCHES = (1, 32)
 ROUNDS = 11
 
@@ -284,7 +284,7 @@ def check_parity(
     """Ask both about the same crops and time them side by side, with `batches` of so many crops."""
     rows = shown.rows
     before, after = (
-        predict(model, rows, TOGETHER, progress, f"asking the {name}")
+        predict(model, rows, BATCH_SIZE, progress, f"asking the {name}")
         for name, model in (("network", network), ("file", file))
     )
     limits = INT8 if file.precision == "int8" else FLOAT
@@ -293,7 +293,7 @@ def check_parity(
     }
     models, crop = {"network": network, "file": file}, rows.crops[rows.index[:1]]
     times = {
-        size: _times(models, np.repeat(crop, size, axis=0))
+        size: milliseconds(models, np.repeat(crop, size, axis=0))
         for size in progress.track(batches, "timing both")
     }
     return ParityReport(shown.about, heads, limits, times)
@@ -332,12 +332,12 @@ def _labelled(
     )
 
 
-def _times(
-    models: Mapping[str, keras.Model | ExportedModel], batch: np.ndarray
+def milliseconds(
+    models: Mapping[str, keras.Model | ExportedModel], batch: np.ndarray, rounds: int = ROUNDS
 ) -> dict[str, float]:
-    """Median milliseconds of calls in turn: whatever else the machine does hits both."""
+    """By model the median time of a call, all in turn: whatever else the machine does hits all."""
     seconds: dict[str, list[float]] = {name: [] for name in models}
-    for number in range(ROUNDS + 1):
+    for number in range(rounds + 1):
         for name, model in models.items():
             start = time.perf_counter()
             model.predict_on_batch(batch)

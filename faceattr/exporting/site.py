@@ -18,13 +18,12 @@ from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
 from faceattr.detection.centerface import CenterFace
 from faceattr.exporting import formats, web_runtime
 from faceattr.exporting.compact import compact
-from faceattr.exporting.export import LIBRARIES, ROWS, smallest_alike
+from faceattr.exporting.export import ROWS, made_from, smallest_alike
 from faceattr.exporting.parity import BATCHES, ParityData, ParityReport, choose_crops
-from faceattr.files import atomic_write, validate_output_folder, versions_of
+from faceattr.files import atomic_write, validate_output_folder
 from faceattr.images.crop import MIN_FACE
 from faceattr.images.draw import COLOURS
 from faceattr.model import file as model_file
-from faceattr.model import hub, runtime
 from faceattr.model.file import Description
 from faceattr.progress import SILENT, Progress
 from faceattr.tasks import timeline_columns
@@ -34,6 +33,7 @@ OWN_PAGE = Path(__file__).parent / "page"
 LIVE_PAGE = Path(__file__).parents[1] / "live" / "page"
 FROM_LIVE = ("page.css", "page.js", "draw.js")
 OWN = ("ask.js", "worker.js", "model.js", "crop.js", "centerface.js", "tracks.js")
+LARGE = {"runtime": "runtime", "model": "model", "detector": "centerface"}  # and their files
 LARGEST_CHANGE = 0.02  # of a probability, for weights of a precision to be good enough
 LONG_SIDE, LARGEST_STILL = 1280, 4096  # pixels of a video and a picture that is looked at
 # Nothing from elsewhere is loaded, and nothing goes anywhere else.
@@ -199,19 +199,13 @@ def _about(
         "looks": [],
         "files": {
             word: {"name": large[stem], "bytes": len(files[large[stem]])}
-            for word, stem in (
-                ("runtime", "runtime"),
-                ("model", "model"),
-                ("detector", "centerface"),
-            )
+            for word, stem in LARGE.items()
         },
         "licence": description.licence,
         "provenance": {
-            "by": f"faceattr {__version__}",
-            "with": {**versions_of(*LIBRARIES), "onnxruntime-web": web_runtime.VERSION},
+            **made_from(path, {"onnxruntime-web": web_runtime.VERSION}),
             "detector": dict(finder.provenance),
             "precision": precision,
-            "from": {"file": path.name, "sha256": runtime.sha256_of(path), **hub.told(path)},
         },
         "parity": asdict(parity),
         "owned": sorted([*files, "index.html", ABOUT]),

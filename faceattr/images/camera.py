@@ -19,7 +19,7 @@ from typing import Protocol
 import cv2
 
 from faceattr.images.inputs import Inputs
-from faceattr.images.load import PathLike, read_image
+from faceattr.images.load import PathLike, load_image
 from faceattr.images.video import CLOSE_SECONDS, RATE, Frame, Video, always, gone
 
 Source = int | PathLike
@@ -178,4 +178,4 @@ class _Folder:
     def frames(self, wanted: Callable[[float], bool] = always) -> Iterator[Frame]:
         for number, path in enumerate(self._paths):
             if wanted(number / self.rate):
-                yield Frame(read_image(path), number, number / self.rate)
+                yield Frame(load_image(path), number, number / self.rate)

@@ -27,7 +27,7 @@ from PIL import Image
 
 from faceattr.files import atomic_write
 from faceattr.images.crop import CropRule, crop
-from faceattr.images.load import PathLike, read_image
+from faceattr.images.load import PathLike, load_image
 from faceattr.inference.schema import OK, Row, withheld_name
 from faceattr.tasks import Task
 
@@ -138,7 +138,7 @@ def _images(
     path: str, seconds: Iterable[float | None]
 ) -> Iterator[tuple[float | None, np.ndarray]]:
     if None in seconds:
-        yield None, read_image(path)
+        yield None, load_image(path)
     else:
         from faceattr.images.video import frames_at
 

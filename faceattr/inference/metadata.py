@@ -101,7 +101,7 @@ def settings_of(
         "model": {
             "file": path.name if path else None,
             "sha256": runtime.sha256_of(path) if path else None,
-            **hub.told(path),
+            **hub.provenance_of(path),
             "tasks": {task.name: list(task.classes) for task in attributes.tasks},
             "crop": asdict(attributes.crop_rule),
             "licence": attributes.description.licence,

@@ -88,13 +88,8 @@ class VideoFile:
         file = av.open(self._disk, "w", format=form, options={"flush_packets": "1", **fragments})
         rate = Fraction(self._rate).limit_denominator(1001)
         width, height = self._size
-        how: dict[str, Any] = {
-            "width": width,
-            "height": height,
-            "pix_fmt": "yuv420p",
-            "gop_size": 50,
-        }
-        self._stream: Any = file.add_stream(CODEC, rate, dict(QUALITY), **how)
+        how: dict[str, Any] = {"width": width, "height": height, "pix_fmt": "yuv420p"}
+        self._stream: Any = file.add_stream(CODEC, rate, dict(QUALITY), gop_size=50, **how)
         self._file, self._shift, self._last = file, second, second
 
     def _encode(self, image: np.ndarray, count: int) -> None:

@@ -98,10 +98,8 @@ def _draw_bars(canvas: Canvas, face: LiveFace, box: Area, taken: Sequence[Area])
             is_shown = answer.label == name
             canvas.text(name, (left + pad, y), size, draw.WHITE if is_shown else draw.DIM)
             x = left + 2 * pad + names
-            for length, shade in (
-                (bar, EMPTY_BAR),
-                (round(bar * p), colour if is_shown else draw.GREY),
-            ):
+            filled = colour if is_shown else draw.GREY
+            for length, shade in ((bar, EMPTY_BAR), (round(bar * p), filled)):
                 corners = (x, y - round(0.62 * size)), (x + length, y)
                 cv2.rectangle(canvas.image, *corners, shade, cv2.FILLED)
             text = f"{round(100 * p)} %"

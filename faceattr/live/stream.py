@@ -79,9 +79,9 @@ class PlaybackClock:
             self._start = time.monotonic() - second
 
     def now(self) -> float:
-        return (
-            (self._paused_at or time.monotonic()) - self._start if self._start is not None else 0.0
-        )
+        if self._start is None:
+            return 0.0
+        return (self._paused_at or time.monotonic()) - self._start
 
     def pause(self) -> None:
         self._paused_at = self._paused_at or time.monotonic()

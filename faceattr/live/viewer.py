@@ -168,9 +168,8 @@ class Viewer:
 
     def _set_budget(self) -> None:
         """While faces are blurred, nothing is shown or written that the detector has not seen."""
-        self.watching.tracker.budget = (
-            self._budget.while_blurring() if self.view.blur else self._budget
-        )
+        budget = self._budget.while_blurring() if self.view.blur else self._budget
+        self.watching.tracker.budget = budget
         self.watching.only_detected = self.view.blur
 
 

@@ -164,7 +164,7 @@ def pinned(model: str) -> str:
     return (is_hub_name(model) and origin_of(fetch(model))) or model
 
 
-def told(path: str | os.PathLike[str] | None) -> dict[str, str]:
+def provenance_of(path: str | os.PathLike[str] | None) -> dict[str, str]:
     """For provenance: where a model came from, if that was the hub."""
     origin = path and origin_of(path)
     return {"hub": origin} if origin else {}

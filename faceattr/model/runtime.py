@@ -333,13 +333,13 @@ def _copy(path: Path, engine: str, threads: int) -> ExportedModel | None:
 
 
 def _load_exported(path: Path, threads: int) -> tuple[ExportedModel, Description]:
-    description, page = _read(path)
-    if page["sha256"] != sha256_of(path):
+    description, metadata = _read(path)
+    if metadata["sha256"] != sha256_of(path):
         raise ValueError(
             f"{path} is not the file that {description_path(path)} describes: it was changed "
             "since it was exported. Export it again."
         )
-    model = open_exported(path, page["precision"], threads)
+    model = open_exported(path, metadata["precision"], threads)
     _check_heads(path, model, description)
     return model, description
 
@@ -352,19 +352,19 @@ def _check_heads(path: Path, model: ExportedModel, description: Description) -> 
 
 
 def _read(path: Path) -> tuple[Description, dict[str, Any]]:
-    page = description_path(path)
-    for file in (*files_of(path), page):
+    beside = description_path(path)
+    for file in (*files_of(path), beside):
         if not file.is_file():
             raise FileNotFoundError(
                 f"There is no {file}. An exported model needs everything that `faceattr export` "
-                f"wrote: {', '.join(f.name for f in (path, *files_of(path)[1:], page))}."
+                f"wrote: {', '.join(f.name for f in (path, *files_of(path)[1:], beside))}."
             )
     try:
-        fields = json.loads(page.read_text(encoding="utf-8"))
+        fields = json.loads(beside.read_text(encoding="utf-8"))
         if fields["precision"] not in embedded.PRECISIONS:
             raise ValueError(f"no precision is called {fields['precision']!r}")
         if not isinstance(fields["sha256"], str):
             raise ValueError(f"a SHA-256 is no {type(fields['sha256']).__name__}")
         return Description.from_json(json.dumps(fields["description"])), fields
     except (KeyError, RecursionError, TypeError, ValueError) as error:
-        raise ValueError(f"{page} does not describe {path.name}: {error}.") from None
+        raise ValueError(f"{beside} does not describe {path.name}: {error}.") from None

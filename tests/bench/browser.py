@@ -11,16 +11,12 @@ face-api's would be fewer where a server compresses its script.
 
 from __future__ import annotations
 
-import functools
 import http.server
 import json
 import shutil
 import sys
 import tempfile
-import threading
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -32,6 +28,7 @@ from skimage import data
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from use_browser import Browser
+from use_loopback import website
 
 from faceattr.detection.centerface import CenterFace
 from faceattr.exporting.site import export_site
@@ -98,8 +95,7 @@ def main() -> None:
         site = Path(folder, "site")
         export_site(given.model, site)
         shutil.copy(Path(folder, "frame.png"), site)
-        browser = Browser(Path(folder, "frame.png"))
-        try:
+        with Browser(Path(folder, "frame.png")) as browser:
             row, loaded = measured(browser, site, OURS, given.frames)
             rows.append(["faceattr", *row])
             for finder in ("tinyFaceDetector", "ssdMobilenetv1") if given.npm else ():
@@ -111,8 +107,6 @@ def main() -> None:
                 code = THEIRS.replace("DETECTOR", finder)
                 row, _ = measured(browser, their, code, given.frames)
                 rows.append([f"face-api, {finder}", *row])
-        finally:
-            browser.end()
     table = Table(*COLUMNS)
     for row in rows:
         table.add_row(*row)
@@ -137,7 +131,8 @@ def measured(
     browser: Browser, folder: Path, begin: str, frames: int
 ) -> tuple[list[str], dict[str, int]]:
     """Faces in the frame, the median time, frames a second, megabytes; and the files loaded."""
-    with serving(folder) as (url, sizes):
+    sizes: dict[str, int] = {}
+    with website(Weighing, directory=folder, sizes=sizes) as (url, _):
         browser.open(url)
         faces = browser.ask(begin)
         spent = [seconds_of(browser) for _ in range(frames)]
@@ -161,26 +156,18 @@ def thread_time(browser: Browser) -> float:
     return next(one["value"] for one in found if one["name"] == "TaskDuration")
 
 
-@contextmanager
-def serving(folder: Path) -> Iterator[tuple[str, dict[str, int]]]:
-    """Python's own server, and by path the bytes that were asked for."""
-    sizes: dict[str, int] = {}
+class Weighing(http.server.SimpleHTTPRequestHandler):
+    """Python's own server, which notes by path the bytes that were asked for."""
 
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def send_head(self):
-            file = super().send_head()
-            if hasattr(file, "fileno"):
-                sizes[self.path] = Path(self.translate_path(self.path)).stat().st_size
-            return file
+    def __init__(self, *given, sizes: dict[str, int], **how) -> None:
+        self._sizes = sizes
+        super().__init__(*given, **how)
 
-        def log_message(self, *given) -> None:
-            pass
-
-    handler = functools.partial(Handler, directory=folder)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/", sizes
-        server.shutdown()
+    def send_head(self):
+        file = super().send_head()
+        if hasattr(file, "fileno"):
+            self._sizes[self.path] = Path(self.translate_path(self.path)).stat().st_size
+        return file
 
 
 if __name__ == "__main__":

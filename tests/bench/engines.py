@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
-import time
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -23,7 +21,7 @@ import numpy as np
 
 from faceattr.evaluation.metrics import difference, predict, scores_of
 from faceattr.exporting import formats
-from faceattr.exporting.parity import ParityData, choose_crops
+from faceattr.exporting.parity import ParityData, choose_crops, milliseconds
 from faceattr.inference.predictor import FaceAttributes
 from faceattr.model import file as model_file
 from faceattr.model import runtime
@@ -102,24 +100,12 @@ def print_answers(models: dict, description: Description, shown: ParityData) -> 
 
 def print_speed(models: dict, crops: np.ndarray, rounds: int) -> None:
     for size in BATCHES:
-        seconds = in_turn(models, np.resize(crops, (size, *crops.shape[1:])), rounds)
-        median = {name: statistics.median(spent) for name, spent in seconds.items()}
+        median = milliseconds(models, np.resize(crops, (size, *crops.shape[1:])), rounds)
         print(f"batch {size}, median of {rounds} rounds")
         for name, spent in median.items():
             times = median[KERAS] / spent
-            line = f"{1000 * spent:8.1f} ms {size / spent:6.0f} crops/s {times:5.2f} x {KERAS}"
+            line = f"{spent:8.1f} ms {1000 * size / spent:6.0f} crops/s {times:5.2f} x {KERAS}"
             print(f"  {name:<22}{line}", flush=True)
-
-
-def in_turn(models: dict, batch: np.ndarray, rounds: int) -> dict[str, list[float]]:
-    seconds: dict[str, list[float]] = {name: [] for name in models}
-    for number in range(rounds + 1):
-        for name, model in models.items():
-            start = time.perf_counter()
-            model.predict_on_batch(batch)
-            if number:  # the first call compiles
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
 
 
 if __name__ == "__main__":

@@ -148,10 +148,10 @@ def shown(target: Target, folder: Path) -> dict:
     from use_browser import Browser
 
     try:
-        browser = Browser(Path("/dev/null"))
+        opened = Browser(Path("/dev/null"))
     except pytest.skip.Exception:
         return {"tries": 0, "broken": []}
-    try:
+    with opened as browser:
         file = folder / "<img src=x onerror=window.entered=1>.png"
         file.write_bytes(picture("PNG"))
         browser.open(f"http://{target.name}/")
@@ -160,8 +160,6 @@ def shown(target: Target, folder: Path) -> dict:
         time.sleep(1)
         entered = browser.ask("window.entered || document.querySelectorAll('img[src=x]').length")
         return {"tries": 1, "broken": ["the name of a class or a file is run"] * bool(entered)}
-    finally:
-        browser.end()
 
 
 def run(count: int, seed: int, only: Collection[str] = ()) -> dict:
