@@ -179,3 +179,17 @@ def test_a_manifest_names_inputs_anywhere(tmp_path, bucket):
 def test_a_store_is_not_for_a_job_on_one_machine():
     with pytest.raises(ValueError, match="--engine ray"):
         Inputs("s3://bucket/photos")
+
+
+def test_what_a_killed_worker_leaves_is_read_by_nobody(tmp_path, monkeypatch):
+    def killed(part, path):
+        raise KeyboardInterrupt
+
+    table = pd.DataFrame({"face": [0, 1]}).to_parquet()
+    storage.write(str(tmp_path / "out/part-1.parquet"), table)
+    monkeypatch.setattr(storage, "replace_durably", killed)
+    monkeypatch.setattr(storage.os, "unlink", lambda path: None)
+    with pytest.raises(KeyboardInterrupt):
+        storage.write(str(tmp_path / "out/part-1.parquet"), table)
+    assert len(list((tmp_path / "out").iterdir())) == 2
+    assert len(pd.read_parquet(tmp_path / "out")) == 2

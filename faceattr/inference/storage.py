@@ -92,9 +92,11 @@ def write(place: str, content: bytes) -> None:
 
 
 def _write_here(path: str, content: bytes) -> None:
-    # Two workers may write one file at once: each has a name of its own until it is whole.
-    part = f"{path}.{uuid.uuid4().hex}.part"
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    # Two workers may write one file at once: each has a name of its own until it is whole. A killed
+    # one leaves its file behind: pandas and others read no names that begin with a dot.
+    folder, name = os.path.split(path)
+    part = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.part")
+    os.makedirs(folder, exist_ok=True)
     try:
         with open(part, "wb") as file:
             file.write(content)

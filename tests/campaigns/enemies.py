@@ -24,7 +24,7 @@ from inputs import bombs
 
 logging.getLogger("websockets").setLevel(logging.CRITICAL)  # it tells of each broken line
 PATIENCE = 60.0  # seconds for an answer; bombs are looked at
-SHORT = 0.5  # seconds for one that need not come
+SHORT = 2.0  # seconds for one that need not come
 FOREIGN = ("evil.example", "localhost.evil.example", "127.0.0.1.nip.example", "0.0.0.0", "[::]")
 SECRET = b"root:"  # in /etc/passwd
 
