@@ -28,6 +28,7 @@ OF_THE_CARD = ROOT / "weights/figures.json"
 RECORDED = ROOT / "docs/figures.json"
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 BLOCK = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
+OWN_SHARES = "model, --prior: its train rows' shares"  # what the card calls them
 SETS = {"fer2013": "FER2013", "affectnet": "AffectNet (part)", "expw": "ExpW"}
 SETS |= {"utkface": "UTKFace", "celeba": "CelebA (part)", "aaf": "All-Age-Faces"}
 
@@ -124,11 +125,10 @@ def expression() -> str:
 
 def class_shares() -> str:
     """Accuracy with the prior that ships, and with the class shares of each set's train rows."""
-    own = "model, --prior: its train rows' shares"
     rows = (
-        (SETS[name] + ", FER+'s majority" * (":" in task), f"{by[own]['n']:,}",
+        (SETS[name] + ", FER+'s majority" * (":" in task), f"{by[OWN_SHARES]['n']:,}",
          *(f"{percent(by[who]['accuracy'])} ({percent(by[who]['balanced_accuracy'])})"
-           for who in ("model", own)))
+           for who in ("model", OWN_SHARES)))
         for name, one in of_the_card()["sets"].items()
         for task, by in one["scores"].items() if task.startswith("expression")
     )  # fmt: skip

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
 
 import pytest
+from use_loopback import wait_for
 
 
 def needs(*programs: str) -> None:
@@ -39,14 +39,13 @@ class Screen:
 
     def window(self, title: str, owner: subprocess.Popen, patience: float = 120) -> str:
         """The id of a window that `owner` opens, once it is there."""
-        end = time.monotonic() + patience
-        while time.monotonic() < end and owner.poll() is None:
-            found = self._do("search", "--name", f"^{title}$").split()
-            if found:
-                return found[-1]
-            time.sleep(0.1)
-        if owner.poll() is None:
-            raise TimeoutError(f"no window {title!r} within {patience} s")
+
+        def there() -> list[str] | bool:
+            return self._do("search", "--name", f"^{title}$").split() or owner.poll() is not None
+
+        found = wait_for(there, patience, f"a window {title!r}")
+        if isinstance(found, list):
+            return found[-1]
         raise RuntimeError(f"no window {title!r}; {owner.returncode}: {owner.communicate()[1]}")
 
     def press(self, window: str, key: str) -> None:

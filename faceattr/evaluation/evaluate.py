@@ -25,6 +25,7 @@ from faceattr.images.load import PathLike, as_paths
 from faceattr.model import file as model_file
 from faceattr.model import runtime
 from faceattr.model.file import Description
+from faceattr.model.priors import log_ratios
 from faceattr.model.runtime import InferenceConfig, InferenceSettings
 from faceattr.progress import SILENT, Progress
 
@@ -89,7 +90,7 @@ def evaluate(
     description, given = runtime.describe(path), dict[str, Any](how)
     names = given.keys() & InferenceSettings.__annotations__
     asked = InferenceConfig(**{name: given.pop(name) for name in names})
-    asked.check(description)  # before images are read
+    log_ratios(description, asked.priors)  # what it refuses is told before images are read
     config = ReadingConfig(**given)
     finder = config.finder(description.crop, sources)
     known = {task.name: task for task in description.tasks}

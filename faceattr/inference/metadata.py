@@ -207,7 +207,15 @@ def now() -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        return parsed(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def parsed(page: str | bytes) -> dict[str, Any]:
+    """What a page beside a table says; empty where it is damaged."""
+    try:
+        found = json.loads(page)
         return found if isinstance(found.get("settings"), dict) else {}
-    except (AttributeError, OSError, ValueError):
+    except (AttributeError, ValueError):
         return {}

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from faceattr.files import validate_output_folder
 from faceattr.images.inputs import InputFile
 from faceattr.inference import storage
-from faceattr.inference.metadata import Summary, check_settings, versions
+from faceattr.inference.metadata import Summary, check_settings, parsed, versions
 from faceattr.inference.schema import OK, OTHER_COLUMNS, UNREADABLE, Row
 from faceattr.inference.table import SUFFIXES, TableOptions, arrow_schema
 
@@ -177,9 +177,8 @@ class Parts:
     def page(self) -> dict[str, Any]:
         """The page; empty where there is none."""
         try:
-            found = json.loads(storage.read(self.place(PAGE)))
-            return found if isinstance(found.get("settings"), dict) else {}
-        except (AttributeError, FileNotFoundError, ValueError):
+            return parsed(storage.read(self.place(PAGE)))
+        except (FileNotFoundError, ValueError):
             return {}
 
     def write_page(

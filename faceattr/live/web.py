@@ -12,7 +12,7 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -102,8 +102,11 @@ def _to_jsonable(face: LiveFace) -> dict[str, Any]:
         "detection": round(face.score, 4),
         "too_small": face.too_small,
         "answers": {
-            task: asdict(answer)
-            | {"probabilities": {name: round(p, 4) for name, p in answer.probabilities.items()}}
+            task: {
+                "label": answer.label,
+                "probability": answer.probability,
+                "probabilities": {name: round(p, 4) for name, p in answer.probabilities.items()},
+            }
             for task, answer in face.predictions.items()
         },
     }

@@ -81,7 +81,7 @@ class TestTimeAveraging:
     __test__ = False  # no test of pytest's
 
     def __init__(self, model: Predictor, *, flip: bool = False, shifts: int = 1) -> None:
-        self._model, self._flip, self._shifts = model, flip, SHIFTS[:shifts]
+        self._model, self._flip, self._shifts = model, flip, _first_shifts(shifts)
 
     def predict_on_batch(self, crops: np.ndarray) -> dict[str, np.ndarray]:
         """Probabilities ``(n, classes)`` by task name."""
@@ -89,6 +89,14 @@ class TestTimeAveraging:
         views += [view[:, :, ::-1] for view in views] if self._flip else []
         answers = [self._model.predict_on_batch(view) for view in views]
         return {name: np.mean([of[name] for of in answers], axis=0) for name in answers[0]}
+
+
+def _first_shifts(count: int) -> tuple[tuple[float, float], ...]:
+    if not 1 <= count <= len(SHIFTS):
+        raise ValueError(
+            f"Test-time averaging takes 1 to {len(SHIFTS)} views (--tta). Received: {count}"
+        )
+    return SHIFTS[:count]
 
 
 def _shifted(crops: np.ndarray, right: float, down: float) -> np.ndarray:
@@ -116,21 +124,13 @@ class InferenceConfig:
     priors: Mapping[str, Prior] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        _first_shifts(self.tta)
         object.__setattr__(self, "priors", dict(self.priors or {}))  # None are none
 
-    def check(self, about: Description) -> None:
-        """Raise ValueError for what a model with this description cannot do."""
-        if not 1 <= self.tta <= len(SHIFTS):
-            raise ValueError(
-                f"Test-time averaging takes 1 to {len(SHIFTS)} views (--tta). Received: {self.tta}"
-            )
-        log_ratios(about, self.priors)
-
     def apply(self, model: Predictor, about: Description) -> Predictor:
-        """The model as it is asked; ValueError as `check` raises it."""
-        self.check(about)
-        if self.priors:
-            model = WithPriors(model, log_ratios(about, self.priors))
+        """The model as it is asked; ValueError where its heads cannot be put to these priors."""
+        if ratios := log_ratios(about, self.priors):
+            model = WithPriors(model, ratios)
         if self.flip or self.tta != 1:
             return TestTimeAveraging(model, flip=self.flip, shifts=self.tta)
         return model

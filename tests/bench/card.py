@@ -38,7 +38,7 @@ from faceattr.model.file import Description
 from faceattr.model.priors import change_prior, log_ratios
 
 sys.path.append(str(Path(__file__).parents[2] / "docs"))
-from figures import processor
+from figures import OWN_SHARES, processor
 
 CARD = Path(__file__).parents[2] / "weights/README.md"
 FIGURES = CARD.with_name("figures.json")
@@ -47,7 +47,6 @@ BEGIN, END = "<!-- figures: tests/bench/card.py --write -->", "<!-- end of figur
 SETS = ("fer2013", "affectnet", "expw", "utkface", "celeba", "aaf")
 HEADS = ("celeba", "aaf")  # the others are faces already
 MAJORITY, VOTES = "expression:majority", LabelMap(votes={"expression": 1.0})
-OWN_SHARES = "model, --prior: its train rows' shares"
 GROUPS = {"utkface": ["ethnicity", "gender", "age_group"], "aaf": ["gender", "age_group"]}
 GROUPS |= {"celeba": ["gender"], "fer2013": ["near_duplicate"]}
 OWN_TEMPERATURE = "calibration_error_own_temperature"
