@@ -264,14 +264,12 @@ def test_the_command_embeds_into_another_file_and_shows_it(toy_model_path, tmp_p
     assert "leave --int8 away" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("how", [("--embed",), ("--to", "onnx")])
 def test_weights_that_are_damaged_are_told_before_images_are_read(
-    toy_model_path, tmp_path, monkeypatch, capsys, how
+    toy_model_path, monkeypatch, capsys
 ):
     with_member(toy_model_path, "model.weights.h5", lambda weights: weights[:999])
     monkeypatch.setattr("faceattr.exporting.export.choose_crops", None)
-    monkeypatch.chdir(tmp_path)
-    assert main(["export", str(toy_model_path), *how]) == 2
+    assert main(["export", str(toy_model_path), "--embed"]) == 2
     assert toy_model_path.name in capsys.readouterr().err
 
 

@@ -334,3 +334,14 @@ def test_the_command_says_what_it_proved(model, tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "256 made pictures" in said and "wrote toy_saved_model" in said
     assert (tmp_path / "toy_saved_model.json").is_file()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_weights_that_are_damaged_are_told_before_images_are_read(
+    name, toy_model_path, tmp_path, monkeypatch, capsys
+):
+    model_file.replace_members(toy_model_path, {model_file.WEIGHTS_MEMBER: b"not HDF5"})
+    monkeypatch.setattr("faceattr.exporting.export.choose_crops", None)
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", str(toy_model_path), "--to", name]) == 2
+    assert toy_model_path.name in capsys.readouterr().err
