@@ -241,7 +241,7 @@ def test_the_campaign_of_many_at_once_sees_files_that_differ_and_a_page_that_is_
 
 @pytest.mark.slow
 def test_enemies_of_the_server_and_the_page_get_nothing(monkeypatch):
-    monkeypatch.setattr(web, "LONG_ENOUGH", 2.0)
+    monkeypatch.setattr(web, "LONG_ENOUGH", 4.0)
     monkeypatch.setattr(web, "CROWDED", 2.0)
     monkeypatch.setattr(web, "KEPT", 0.0)  # other tests use the processors, too
     found = web.run(12, 7, ("foreign_origin", "without_token", "bodies", "frames", "idle"))

@@ -63,13 +63,21 @@ class Honest:
         self._reader.join()
         self._process.stdout.close()
 
+    def wait_past(self, moment: float) -> None:
+        """Until it has an answer to something that it asked later, or a minute."""
+        given_up = time.monotonic() + 60
+        while time.monotonic() < given_up and not any(at >= moment for at, _ in self._asked()):
+            time.sleep(BEAT / 2)
+
     def between(self, began: float, ended: float) -> Asked:
         """What it got of what it asked in that time."""
-        asked = [json.loads(line) for line in list(self._lines)]
-        took = [seconds for moment, seconds in asked if began <= moment < ended]
+        took = [seconds for moment, seconds in self._asked() if began <= moment < ended]
         good = [seconds for seconds in took if isinstance(seconds, float)]
         rate, slowest = len(good) / (ended - began), round(max(good, default=0), 3)
         return Asked(len(good), rate, took.count("busy"), took.count(None), slowest)
+
+    def _asked(self) -> list[list]:
+        return [json.loads(line) for line in list(self._lines)]
 
 
 def of_server(host: str, port: int):

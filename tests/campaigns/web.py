@@ -107,8 +107,10 @@ def beside(honest: Honest | None) -> Iterator[dict]:
     began = time.monotonic()
     yield found
     if honest:
+        ended = time.monotonic()
+        honest.wait_past(ended)  # what it asked last may still be on its way
         quiet = honest.between(began - LONG_ENOUGH, began)
-        asked = honest.between(began, time.monotonic() - 1.0)  # later ones may be on their way
+        asked = honest.between(began, ended)
         ratio = round(asked.rate / max(quiet.rate, 0.1), 2)
         found |= {"honest_answers": asked.answers, "ratio": ratio, "slowest_s": asked.slowest}
         found |= {"busy": asked.busy} if asked.busy else {}
