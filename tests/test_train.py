@@ -24,6 +24,7 @@ from faceattr.model import file as model_file
 from faceattr.model.build import build
 from faceattr.model.embedded import describe_copy
 from faceattr.model.file import Description
+from faceattr.progress import Bar
 from faceattr.tasks import GENDER
 from faceattr.training import config, devices, trainer
 from faceattr.training import network as network_module
@@ -515,7 +516,14 @@ def test_a_prior_is_set_anew_without_training(data, untrained, refused, capsys):
     assert "above 0 for each of" in refused(cli.main(["heads", *places, "--prior", "tint:blue=1"]))
 
 
-def test_a_teacher_labels_what_the_rows_do_not_know(data, toy, capsys):
+def test_a_teacher_labels_what_the_rows_do_not_know(data, toy, capsys, monkeypatch):
+    watched, follow = [], Bar.follow
+
+    def watch(bar, items, what):
+        watched.append(what)
+        return follow(bar, items, what)
+
+    monkeypatch.setattr(Bar, "follow", watch)
     few = ["--epochs", "frozen=1,finetune=0"]
     assert train(data, *few) == 0
     (data / "my.keras").rename(data / "teacher.keras")
@@ -531,6 +539,9 @@ def test_a_teacher_labels_what_the_rows_do_not_know(data, toy, capsys):
     ]
     assert train(data, *few, *taught) == 0
     assert "teacher: tint: 16 of 16 unlabelled faces" in capsys.readouterr().out
+    # Each takes minutes for a hundred thousand rows, so somebody watches.
+    assert watched.count("asking the teacher") == 1
+    assert watched.count("asking the model") == 2 * 3  # to calibrate, score and compare halves
     made = model_file.describe(data / "my.keras").provenance
     assert made["distillation"]["shares"] == {"shade": 0.3}
     assert made["distillation"]["teachers"] == ["teacher.keras"]

@@ -23,6 +23,7 @@ from faceattr.evaluation.metrics import (
     wilson,
 )
 from faceattr.model.priors import change_prior
+from faceattr.progress import SILENT, Progress
 
 THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
@@ -180,6 +181,7 @@ def calibrate(
     val: LabeledDataset,
     heads: Collection[str] | None = None,
     log_priors: Mapping[str, np.ndarray] | None = None,
+    progress: Progress = SILENT,
 ) -> Mapping[str, Calibration]:
     """Fit a temperature per head and divide its weights by it, in place.
 
@@ -188,7 +190,7 @@ def calibrate(
     that answer as if all classes were equally frequent.
     """
     found = {}
-    for name, answers in predict(model, val).items():
+    for name, answers in predict(model, val, progress=progress).items():
         if heads is not None and name not in heads:
             continue
         target, prior = val.targets[name], (log_priors or {}).get(name)

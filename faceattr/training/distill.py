@@ -17,6 +17,7 @@ from faceattr.images.draw import Tile, contact_sheet
 from faceattr.model import runtime
 from faceattr.model.file import Description, path_of
 from faceattr.model.priors import change_prior, class_shares
+from faceattr.progress import SILENT, Progress
 from faceattr.tasks import Task
 
 SURE = 0.8
@@ -100,6 +101,7 @@ def distilled(
     priors: Collection[str] = (),
     tasks: Sequence[Task] = (),
     sheet: Path | None = None,
+    progress: Progress = SILENT,
 ) -> tuple[LabeledDataset, list[str]]:
     """Training rows with the teacher's answers among their targets, and what to say of it.
 
@@ -109,7 +111,7 @@ def distilled(
     teachers' answers are put to a uniform prior first, and beside a label to the shares of its
     source; an unlabelled row that is taught has no other prior then.
     """
-    said = [_answers_of(path_of(name), rows, priors) for name in how.teachers]
+    said = [_answers_of(path_of(name), rows, priors, progress) for name in how.teachers]
     names = dict.fromkeys(name for one in said for name in one)
     answers = {name: np.mean([one[name] for one in said if name in one], axis=0) for name in names}
     soft = {name: apply_temperature(of, how.temperature) for name, of in answers.items()}
@@ -175,10 +177,12 @@ def _doubts(
         )
 
 
-def _answers_of(path: Path, rows: LabeledDataset, priors: Collection[str]) -> dict[str, np.ndarray]:
+def _answers_of(
+    path: Path, rows: LabeledDataset, priors: Collection[str], progress: Progress
+) -> dict[str, np.ndarray]:
     """What one teacher says of the rows; for tasks with priors as if classes were even."""
     network, about = runtime.load(path)
-    said = predict(network, rows)
+    said = predict(network, rows, progress=progress, what="asking the teacher")
     for task in about.tasks:
         if task.name in said and task.name in priors:
             granted = np.log(_granted_shares(about, task))

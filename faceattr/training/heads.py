@@ -21,6 +21,7 @@ from faceattr.model import runtime
 from faceattr.model.file import Description
 from faceattr.model.priors import Prior, log_ratios
 from faceattr.model.vgg16 import layer_name, split_layer_name
+from faceattr.progress import SILENT, Progress
 from faceattr.tasks import KNOWN_TASKS, Task
 from faceattr.training.config import Network, Settings
 from faceattr.training.distill import with_answers
@@ -242,10 +243,16 @@ class Change:
 
 
 def compare_heads(
-    old: keras.Model, new: keras.Model, tasks: Sequence[Task], parts: Sequence[LabeledDataset]
+    old: keras.Model,
+    new: keras.Model,
+    tasks: Sequence[Task],
+    parts: Sequence[LabeledDataset],
+    progress: Progress = SILENT,
 ) -> list[Change]:
     """Compare how two models answer the tasks of the old one on the same rows."""
-    before, after = ([predict(model, rows) for rows in parts] for model in (old, new))
+    before, after = (
+        [predict(model, rows, progress=progress) for rows in parts] for model in (old, new)
+    )
     found = []
     for task in tasks:
         nothing = np.zeros((0, len(task.classes)), "float32")
@@ -361,9 +368,10 @@ class ExistingHeads:
         backbone = {layer.name for layer in self.network.layers if layer.weights} - set(self.known)
         return same & set(self.known) if backbone <= same else set()
 
-    def soft_labelled(self, rows: LabeledDataset) -> LabeledDataset:
+    def soft_labelled(self, rows: LabeledDataset, progress: Progress = SILENT) -> LabeledDataset:
         """The rows with the old heads' answers wherever an old task is unknown."""
-        return with_answers(rows, predict(self.network, rows), dict.fromkeys(self.known, 0.0), {})
+        answers = predict(self.network, rows, progress=progress, what="asking the old heads")
+        return with_answers(rows, answers, dict.fromkeys(self.known, 0.0), {})
 
     def scores(self, unchanged: Collection[str], found: Mapping[str, Any]) -> dict[str, Any]:
         """What was found of the new model, and the old scores of heads that answer as before."""

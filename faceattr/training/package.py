@@ -20,6 +20,7 @@ from faceattr.files import replace_durably
 from faceattr.model import file as model_file
 from faceattr.model.file import Description
 from faceattr.model.priors import Prior, class_shares
+from faceattr.progress import SILENT, Progress
 from faceattr.training import checkpoint
 from faceattr.training.config import NATURAL, UNIFORM
 from faceattr.training.heads import FORGETTING, Change, ExistingHeads, compare_heads
@@ -58,6 +59,7 @@ def package(
     *,
     old: ExistingHeads | None = None,
     compare_on: Sequence[LabeledDataset] = (),
+    progress: Progress = SILENT,
 ) -> TrainingResult:
     """Store, calibrate, score and report a trained network; the file is whole or not there.
 
@@ -76,20 +78,21 @@ def package(
     unchanged = old.unchanged(best) if old else set()
     fresh = unseen(val)
     shares = {name: log_priors_of(fresh, name, train) for name in priors if name in val.targets}
-    calibration = calibrate(best, fresh, set(val.targets) - unchanged, shares)
+    calibration = calibrate(best, fresh, set(val.targets) - unchanged, shares, progress)
     learnt = {name: prior for name, prior in priors.items() if name not in unchanged}
     description = _with_priors(best, description, learnt, train, old)
     part = folder / "part.keras"
     half = old is None or model_file.is_stored_in_half(old.path)
     model_file.save(best, description, part, half=half)
     stored = model_file.load(part)[0]
-    answers = predict(stored, val)
+    answers = predict(stored, val, progress=progress)
     found = _measured(stored, answers, description, val, calibration)
     if half:
-        found["half_precision"] = difference(predict(best, val), answers)
+        found["half_precision"] = difference(predict(best, val, progress=progress), answers)
     changed: list[Change] = []
     if old:
-        changed = compare_heads(old.network, stored, old.description.tasks, [val, *compare_on])
+        tasks, parts = old.description.tasks, [val, *compare_on]
+        changed = compare_heads(old.network, stored, tasks, parts, progress)
         by_task = {change.task: asdict(change) for change in changed}
         found = old.scores(unchanged, found) | {"forgetting": by_task}
         write_json(by_task, folder / FORGETTING)

@@ -144,6 +144,7 @@ def train(
         output,
         old=plan.old,
         compare_on=compare_on,
+        progress=progress,
     )
     if folder != (usual := output.with_suffix(".training")):  # of the run before
         shutil.rmtree(usual, ignore_errors=True)
@@ -253,9 +254,10 @@ def _distilled(
 ) -> LabeledDataset:
     """Training rows with the answers among their labels that shall count as such."""
     if distillation and distillation.old_heads and plan.old:
-        rows = plan.old.soft_labelled(rows)
+        rows = plan.old.soft_labelled(rows, progress)
     if distillation and distillation.teachers:
-        rows, lines = distilled(rows, distillation, plan.settings.priors, plan.heads, sheet)
+        priors = plan.settings.priors
+        rows, lines = distilled(rows, distillation, priors, plan.heads, sheet, progress)
         for line in lines:
             progress.show(line)
     return rows
