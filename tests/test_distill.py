@@ -12,6 +12,7 @@ from faceattr.data.manifest import Example
 from faceattr.evaluation.metrics import predict
 from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
+from faceattr.model.build import build
 from faceattr.model.file import Description
 from faceattr.tasks import Task
 from faceattr.training.distill import Distillation, distilled, with_answers
@@ -65,6 +66,22 @@ def test_the_mean_of_several_teachers_counts(teachers):
     np.testing.assert_allclose(taught.targets["shade"][2:], np.mean(said, axis=0)[2:], rtol=1e-4)
     assert np.abs(said[0] - said[1]).max() > 0.01
     assert list(lines) == ["teacher: shade: 4 of 4 unlabelled faces"]
+
+
+def test_a_teacher_computes_as_the_training_does(tmp_path):
+    how = {"backbone": "vgg16-slim", "dropout": 0.0}
+    network, path = build([SHADE], weights=None, **how), tmp_path / "teacher.keras"
+    kernel, bias = network.get_layer("shade").get_weights()
+    network.get_layer("shade").set_weights(
+        [np.linspace(-0.001, 0.001, kernel.size).reshape(kernel.shape), bias]
+    )
+    model_file.save(network, Description((SHADE,), CropRule(40), network=how), path)
+    asked = Distillation((str(path),), {"shade": 0.0})
+    exact, half = (
+        distilled(rows(), asked, dtype=dtype)[0].targets["shade"]
+        for dtype in ("float32", "mixed_bfloat16")
+    )
+    assert 0 < np.abs(exact - half).max() < 0.02
 
 
 def test_a_temperature_softens_what_is_taught_and_not_what_is_asked(teachers):

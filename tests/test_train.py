@@ -59,6 +59,7 @@ def toy(monkeypatch):
     monkeypatch.setattr(config, "FINETUNE", opened)
     monkeypatch.setattr(network_module, "new_model", built)
     monkeypatch.setattr(network_module, "finished_model", lambda network, trained, tasks: trained)
+    monkeypatch.setattr("faceattr.training.distill.in_bfloat16", lambda toy, *about: toy)
     monkeypatch.setattr("faceattr.training.package.write_report", only_scores)
 
 

@@ -149,7 +149,9 @@ class FaceAttributes:
             named = detector.provenance["name"] if named == "auto" else named
         network, description = runtime.load(path, engine, how.get("threads"))
         if precision == "bfloat16" and not isinstance(network, runtime.ExportedModel):
-            network = _in_bfloat16(network, description)
+            from faceattr.model.weights import in_bfloat16
+
+            network = in_bfloat16(network, description.tasks, description.network)
         given: dict[str, Any] = {**how}  # None stands for the default
         attributes = cls(network, description, detector, **given)
         if attributes.engine == "keras":
@@ -358,13 +360,3 @@ def _engine_for(path: Path, engine: str, precision: str | None) -> str:
         raise ValueError(f"A precision is one of {', '.join(PRECISIONS)}. Received: {precision!r}")
     runtime.check_engine(path, engine)
     return "keras" if engine == "auto" and precision is not None else engine
-
-
-def _in_bfloat16(network: keras.Model, description: model_file.Description) -> keras.Model:
-    """The same network with its convolutions in half the bits; the heads stay in float32."""
-    from faceattr.model.build import build
-    from faceattr.model.weights import transfer
-
-    halved = build(description.tasks, weights=None, dtype="mixed_bfloat16", **description.network)
-    transfer(network, halved)
-    return halved

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
+from faceattr.model.build import build
 from faceattr.model.vgg16 import convolutions, layer_name, norm_name, split_layer_name, vgg16
+from faceattr.tasks import Task
+
+
+def in_bfloat16(
+    model: keras.Model, tasks: Sequence[Task], network: Mapping[str, Any]
+) -> keras.Model:
+    """The same network with its convolutions in half the bits; the heads stay in float32.
+
+    `tasks` and `network` are those of its description.
+    """
+    halved = build(tasks, weights=None, dtype="mixed_bfloat16", **network)
+    transfer(model, halved)
+    return halved
 
 
 def transfer(
