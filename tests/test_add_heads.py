@@ -209,19 +209,14 @@ def test_keep_and_judge_go_with_a_head_to_add(data, refused, capsys):
 def test_changes_count_what_was_lost_and_won():
     from faceattr.data.dataset import LabeledDataset
 
-    class Says:
-        def __init__(self, *said):
-            self.output = {"shade": None}
-            self.said = np.eye(2, dtype="float32")[list(said)]
-
-        def predict_on_batch(self, crops):
-            return {"shade": self.said}
+    def said(*answers):
+        return {"shade": np.eye(2, dtype="float32")[list(answers)]}
 
     rows = LabeledDataset(
         CROPS[:4], np.arange(4), {"shade": np.eye(2)[[0, 0, 1, 1]] * [[1], [1], [1], [0]]}
     )
-    (found,) = compare_heads(Says(0, 0, 0, 0), Says(0, 1, 1, 1), [SHADE], [rows])
+    (found,) = compare_heads([SHADE], [rows], [said(0, 0, 0, 0)], [said(0, 1, 1, 1)])
     assert (found.n, found.lost, found.won, found.seen, found.same) == (3, 1, 1, 4, 0.25)
     assert found.before == found.after == pytest.approx(2 / 3)
-    (nothing,) = compare_heads(Says(), Says(), [SHADE], [])
+    (nothing,) = compare_heads([SHADE], [], [], [])
     assert nothing.n == nothing.seen == 0

@@ -243,16 +243,15 @@ class Change:
 
 
 def compare_heads(
-    old: keras.Model,
-    new: keras.Model,
     tasks: Sequence[Task],
     parts: Sequence[LabeledDataset],
-    progress: Progress = SILENT,
+    before: Sequence[Mapping[str, np.ndarray]],
+    after: Sequence[Mapping[str, np.ndarray]],
 ) -> list[Change]:
-    """Compare how two models answer the tasks of the old one on the same rows."""
-    before, after = (
-        [predict(model, rows, progress=progress) for rows in parts] for model in (old, new)
-    )
+    """Compare how two models answered the tasks of the old one about the same rows.
+
+    `before` and `after` have for each part the probabilities ``(n, classes)`` by task.
+    """
     found = []
     for task in tasks:
         nothing = np.zeros((0, len(task.classes)), "float32")

@@ -91,8 +91,10 @@ def package(
         found["half_precision"] = difference(predict(best, val, progress=progress), answers)
     changed: list[Change] = []
     if old:
-        tasks, parts = old.description.tasks, [val, *compare_on]
-        changed = compare_heads(old.network, stored, tasks, parts, progress)
+        parts = [val, *compare_on]
+        before = [predict(old.network, part, progress=progress) for part in parts]
+        after = [answers, *(predict(stored, part, progress=progress) for part in compare_on)]
+        changed = compare_heads(old.description.tasks, parts, before, after)
         by_task = {change.task: asdict(change) for change in changed}
         found = old.scores(unchanged, found) | {"forgetting": by_task}
         write_json(by_task, folder / FORGETTING)
