@@ -84,7 +84,7 @@ class Network:
         dropout: Share of the pooled features that is dropped while training.
         norm: Batch normalisation while training, folded away when saved; by default where the
             backbone starts from nothing. With a backbone that has learnt already, all of it learns.
-        dtype: What it computes in; by default the faster one on this machine.
+        dtype: What it and its teachers compute in; by default the faster one on this machine.
     """
 
     weights: str = "shipped"
