@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from faceattr.data.dataset import LabeledDataset, is_known
@@ -186,8 +185,9 @@ def _answers_of(
 ) -> dict[str, np.ndarray]:
     """What one teacher says of the rows; for tasks with priors as if classes were even."""
     network, about = runtime.load(path)
-    # An exported teacher computes as it was exported.
-    if dtype == "mixed_bfloat16" and isinstance(network, keras.Model) and about.network:
+    # An exported teacher computes as it was exported, and a network of one's own as it was made.
+    is_ours = not isinstance(network, runtime.ExportedModel) and about.network
+    if dtype == "mixed_bfloat16" and is_ours:
         network = in_bfloat16(network, about.tasks, about.network)
     said = predict(network, rows, progress=progress, what="asking the teacher")
     for task in about.tasks:

@@ -106,6 +106,11 @@ def architecture(network: Network) -> dict[str, Any]:
     return {**own, "feature_layers": network.feature_layers, "dropout": network.dropout}
 
 
+def dtype_of(network: Network) -> str:
+    """What it computes in: as it says, else the faster one on this machine."""
+    return network.dtype or fastest_dtype()
+
+
 def new_model(network: Network, tasks: Sequence[Task], seed: int = 0) -> keras.Model:
     """A new model for training, its backbone as `network.weights` says."""
     if network.is_normalised_again:
@@ -119,7 +124,7 @@ def new_model(network: Network, tasks: Sequence[Task], seed: int = 0) -> keras.M
         tasks,
         weights=None if path or network.weights == NOTHING else network.weights,
         norm=network.weights == NOTHING if network.norm is None else network.norm,
-        dtype=network.dtype or fastest_dtype(),
+        dtype=dtype_of(network),
         seed=seed,
         **architecture(network),
     )

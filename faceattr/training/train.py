@@ -44,7 +44,7 @@ from faceattr.tasks import KNOWN_TASKS, Task
 from faceattr.training import network as networks
 from faceattr.training.checkpoint import SETTINGS
 from faceattr.training.config import FROZEN, Network, Settings
-from faceattr.training.devices import fastest_dtype, on_all_devices
+from faceattr.training.devices import on_all_devices
 from faceattr.training.distill import Distillation, distilled
 from faceattr.training.heads import ExistingHeads, NewHeads
 from faceattr.training.package import TrainingResult, check_priors, package
@@ -257,7 +257,7 @@ def _distilled(
         rows = plan.old.soft_labelled(rows, progress)
     if distillation and distillation.teachers:
         priors = plan.settings.priors
-        dtype = plan.network.dtype or fastest_dtype()
+        dtype = networks.dtype_of(plan.network)
         rows, lines = distilled(rows, distillation, priors, plan.heads, sheet, progress, dtype)
         for line in lines:
             progress.show(line)
