@@ -14,9 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LONGEST_NAME = 255  # bytes that file systems take for one name
-STUCK = (
-    "{} cannot be written: {}. What was written before is whole. Make room and go on with --resume."
-)
+STUCK = "{} cannot be written: {}. What was written before is whole."
+RESUME = " Make room and go on with --resume."
 
 
 def install_command(extra: str) -> str:
@@ -71,9 +70,9 @@ def validate_output_folder(folder: Path) -> None:
 
 
 def refuse_existing(path: Path, *, overwrite: bool = False) -> None:
-    """Refuse (ValueError) to replace what is there, unless that is asked for."""
+    """Refuse (FileExistsError) to replace what is there, unless that is asked for."""
     if path.exists() and not overwrite:
-        raise ValueError(f"{path} exists already: choose another name, or --overwrite.")
+        raise FileExistsError(f"{path} exists already: choose another name, or --overwrite.")
 
 
 def short_name(name: str, most: int = LONGEST_NAME) -> str:
@@ -94,10 +93,13 @@ def replace_durably(part: str | os.PathLike[str], path: str | os.PathLike[str]) 
 
 
 @contextlib.contextmanager
-def atomic_write(path: str | os.PathLike[str], *, durable: bool = True) -> Iterator[Path]:
+def atomic_write(
+    path: str | os.PathLike[str], *, durable: bool = True, resumable: bool = False
+) -> Iterator[Path]:
     """A name to write a file under that gets its own name once it is whole.
 
-    `durable` waits for the disk first; without it a power cut may leave an empty file.
+    `durable` waits for the disk first; without it a power cut may leave an empty file. `resumable`
+    says that --resume goes on where it cannot be written.
 
     Raises:
         OSError: It cannot be written; nothing is left behind.
@@ -109,7 +111,8 @@ def atomic_write(path: str | os.PathLike[str], *, durable: bool = True) -> Itera
         yield part
         (replace_durably if durable else os.replace)(part, path)
     except OSError as error:
-        raise OSError(STUCK.format(path, error.strerror or error)) from error
+        cure = RESUME if resumable else ""
+        raise OSError(STUCK.format(path, error.strerror or error) + cure) from error
     finally:
         with contextlib.suppress(OSError):
             part.unlink()

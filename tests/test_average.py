@@ -8,6 +8,7 @@ from faceattr import cli
 from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
 from faceattr.training.average import average
+from faceattr.training.heads import edit_heads
 
 ABOUT = {"scores": {"min_face": 20}, "provenance": {"priors": {"tint": "natural"}}}
 
@@ -74,3 +75,14 @@ def test_the_command_writes_it_and_keeps_a_file_that_is_there(models, refused, c
     assert "exists already" in refused(cli.main(given))
     assert mean.read_bytes() == before
     assert cli.main([*given, "--overwrite"]) == 0
+
+
+def test_a_name_that_no_model_can_have_is_refused_before_models_are_opened(models, monkeypatch):
+    monkeypatch.setattr(model_file, "load", lambda path: pytest.fail("a model was opened"))
+    with pytest.raises(ValueError, match=r"name ends in .keras. Received: .*mean.h5"):
+        average(models, models[0].with_name("mean.h5"))
+    with pytest.raises(ValueError, match=r"name ends in .keras"):
+        edit_heads(models[0], models[0].with_name("new"), remove="shade")
+    (folder := models[0].with_name("folder.keras")).mkdir()
+    with pytest.raises(IsADirectoryError, match="is a folder"):
+        average(models, folder, overwrite=True)

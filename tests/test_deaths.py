@@ -19,9 +19,9 @@ DEADLY = """
 import ctypes, sys
 from use_toys import attributes
 from faceattr.images import video
-from faceattr.inference import label
+from faceattr.inference import label, samples
 
-def read(source, *how, _real=label.read_picture, **more):
+def read(source, *how, _real=samples.read_picture, **more):
     if str(source).endswith("p3.png"):
         ctypes.string_at(0)
     return _real(source, *how, **more)
@@ -32,7 +32,7 @@ def frames(path, every, start, _real=video.frames):
             ctypes.string_at(0)
         yield second, frame
 
-label.read_picture, video.frames = read, frames
+samples.read_picture, video.frames = read, frames
 label.label_to("t.csv", ".", attributes(), workers=4, resume=True)
 """
 

@@ -40,6 +40,8 @@ def server():
             self.send_response(302 if str(content)[2:].startswith("to ") else status)
             if str(content)[2:].startswith("to "):
                 self.send_header("Location", content.decode()[3:])
+            if isinstance(content, dict):
+                return self.drip(content)
             self.end_headers()
             for part in content if isinstance(content, list) else [content]:
                 try:
@@ -47,6 +49,16 @@ def server():
                 except OSError:
                     return
                 time.sleep(0.2 if isinstance(content, list) else 0)
+
+        def drip(self, headers):
+            """A header now and then, for longer than anybody should wait."""
+            try:
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                    self.flush_headers()
+                    time.sleep(0.2)
+            except OSError:
+                pass
 
     with website(Pages) as (address, _):
         yield address, pages
@@ -136,6 +148,11 @@ def test_what_is_fetched_is_bounded_in_size_and_time(server, monkeypatch):
         fetch(f"{address}/large", max_bytes=1000)
     with pytest.raises(ValueError, match=r"not there after 0\.5 seconds"):
         fetch(f"{address}/slow", seconds=0.5)
+    pages["/drips"] = {f"X-{number}": "x" for number in range(50)}
+    start = time.monotonic()
+    with pytest.raises(ValueError, match=r"not there after 0\.5 seconds"):
+        fetch(f"{address}/drips", seconds=0.5)
+    assert time.monotonic() - start < 5
     monkeypatch.setattr(fetching, "PATIENCE", 0.05)
     with pytest.raises(OSError, match="timed out"):
         fetch(f"{address}/slow")

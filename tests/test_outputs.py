@@ -20,6 +20,7 @@ from faceattr.live.outputs import (
     validate_output,
 )
 from faceattr.live.stream import watch
+from faceattr.live.viewer import Outputs
 
 
 def grey(level, size=(90, 160)):
@@ -127,6 +128,11 @@ def test_outputs_are_checked_before_anything_is_opened(tmp_path):
     ]:
         with pytest.raises(error, match=sentence):
             validate_output(path, overwrite=path == tmp_path / "folder.mp4")
+
+
+def test_no_file_is_written_twice_at_once(tmp_path):
+    with pytest.raises(ValueError, match=r"a file of its own. Received: .*a.mp4, .*a.mp4"):
+        Outputs([tmp_path / "a.mp4", f"{tmp_path}/./a.mp4"], headless=True)
 
 
 @pytest.mark.parametrize("name", ["new/deep/a.mp4", "new/deep/a.csv"])

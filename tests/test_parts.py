@@ -3,7 +3,10 @@
 import json
 import os
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
+from threading import Barrier
 
 import pandas as pd
 import pyarrow
@@ -176,6 +179,26 @@ def test_a_file_of_the_driver_goes_along(job, tmp_path, monkeypatch, toy_model_p
     copy = worker._here(toy_model_path)
     assert copy.read_bytes() == content[toy_model_path.name] and copy.parent.parent == tmp_path
     assert worker._here(GreenSquares) is GreenSquares
+
+
+def test_workers_that_start_together_put_a_file_in_place_together(job, tmp_path, monkeypatch):
+    import ray
+
+    content = {"large.keras": os.urandom(8 << 20)}
+    files = {"/driver/large.keras": {"sha256": "0" * 64, "content": content}}
+    workers, together = [PartWorker(replace(job, files=files)) for _ in range(8)], Barrier(8)
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+
+    def get(given):
+        together.wait(20)
+        return given
+
+    monkeypatch.setattr(ray, "get", get)
+    with ThreadPoolExecutor(8) as pool:
+        copies = set(pool.map(lambda worker: worker._here("/driver/large.keras"), workers))
+    (copy,) = copies
+    assert Path(copy).read_bytes() == content["large.keras"]
+    assert os.listdir(Path(copy).parent) == ["large.keras"]
 
 
 @pytest.fixture

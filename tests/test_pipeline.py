@@ -12,6 +12,7 @@ from use_toys import GreenSquares, attributes, draw, save_pictures
 from faceattr.images.inputs import InputFile, Inputs
 from faceattr.images.load import BYTES_A_PIXEL, MemoryBudget, read_image
 from faceattr.inference import label as job
+from faceattr.inference import samples as reading
 from faceattr.inference.label import Sample, describe_samples, samples_of
 from faceattr.inference.pipeline import StageTimes
 
@@ -83,14 +84,14 @@ def test_boxes_are_those_of_the_full_picture_and_small_faces_are_cut_from_it(
     image = np.full((1200, 1600, 3), 230, np.uint8)
     image[400 : 400 + side, 800 : 800 + side] = (10, 200, 10)
     Image.fromarray(image).save(tmp_path / "large.jpg", quality=95)
-    read, sizes = job.read_picture, []
+    read, sizes = reading.read_picture, []
 
     def spy(path, at_least=None, **how):
         picture = read(path, at_least, **how)
         sizes.append(max(picture.image.shape))
         return picture
 
-    monkeypatch.setattr(job, "read_picture", spy)
+    monkeypatch.setattr(reading, "read_picture", spy)
     (record,) = described(tmp_path, attributes(detector=HalfSize()))
     assert sizes == [800, 1600][:decodes]
     assert record.faces[0].box == pytest.approx((800, 400, 800 + side, 400 + side), abs=8)

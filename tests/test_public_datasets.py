@@ -67,3 +67,39 @@ def test_what_is_not_there_is_told(celeba, tmp_path):
         read_source(f"expression={other}")
     with pytest.raises(ValueError, match="expression and nothing else"):
         read_source(f"gender={other}")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("list_attr_celeba.txt", "0\nMale\n", "it names no image"),
+        ("list_attr_celeba.csv", "image_id,Male\n", "it names no image"),
+        ("list_attr_celeba.csv", "", "is not a list of labels"),
+        ("list_eval_partition.txt", "000001.jpg 7\n", "whole numbers from 0 to 2. Received: 7"),
+        ("list_eval_partition.txt", "000001.jpg x\n", "whole numbers from 0 to 2. Received: x"),
+    ],
+)
+def test_a_damaged_list_of_celeba_is_one_sentence(celeba, name, text, message):
+    if name.endswith(".csv"):
+        (celeba / "list_attr_celeba.txt").unlink()
+    (celeba / name).write_text(text)
+    with pytest.raises(ValueError, match=f"{name}.*{message}"):
+        read_source(f"gender={celeba}")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            "a.jpg 0 20 10 110 120 53.5 happy",
+            "labels are .* 0 to 6. Received: happy",
+        ),
+        ("a.jpg 0 20 10 110 120 53.5 7", "labels are .* 0 to 6. Received: 7"),
+        ("a.jpg 0 20 ten 110 120 53.5 3", "could not convert string to float: 'ten'"),
+    ],
+)
+def test_a_damaged_list_of_expw_is_one_sentence(tmp_path, row, message):
+    draw(tmp_path / "origin/a.jpg")
+    (tmp_path / "label.lst").write_text(f"{row}\n")
+    with pytest.raises(ValueError, match=f"label.lst: .*{message}"):
+        read_source(f"expression={tmp_path}")

@@ -171,6 +171,10 @@ def test_a_manifest_names_inputs_anywhere(tmp_path, bucket):
     (tmp_path / "no.csv").write_text("file,gender\na.png,male\n")
     with pytest.raises(ValueError, match=r"no column path.*Received: file, gender"):
         Places(tmp_path / "no.csv")
+    for content in (b'path\n"' + b"x" * 200_000, b"path\n\xff\xfe.png\n"):
+        (tmp_path / "odd.csv").write_bytes(content)
+        with pytest.raises(ValueError, match=r"odd.csv is not a readable CSV file: "):
+            list(Places(tmp_path / "odd.csv"))
     (tmp_path / "no.parquet").write_bytes(b"no")
     with pytest.raises(ValueError, match="not a readable Parquet file"):
         Places(tmp_path / "no.parquet")

@@ -85,7 +85,17 @@ def test_copies_of_what_was_fetched_are_left_beside_the_table(address, tmp_path)
     assert table["status"].tolist() == ["ok", "ok"]
     assert len(list((tmp_path / "crops").rglob("*.jpg"))) == 2
     assert len(list((tmp_path / "drawn").rglob("*.png"))) == 1
-    assert asked == ["/2.png"]
+    assert asked == ["/2.png"] * 2  # once more for the page
+
+
+def test_a_page_of_addresses_shows_their_faces_and_leads_to_them(address, tmp_path):
+    place, _ = address
+    page = tmp_path / "page.html"
+    job(tmp_path, f"{place}/2.png", allow_urls=True, artifacts=Artifacts(gallery=page))
+    text = page.read_text()
+    assert f'<a href="{place}/2.png"' in text and "<em>gone</em>" not in text
+    assert text.count("data:image/jpeg") >= 2
+    assert '"correctable": true' not in text  # a manifest names files
 
 
 def test_a_video_is_not_fetched(address, tmp_path):

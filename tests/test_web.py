@@ -32,6 +32,7 @@ from faceattr.serving import server as protocol
 
 uvicorn = pytest.importorskip("uvicorn", reason="needs faceattr[web]")
 pytest.importorskip("websockets", reason="needs faceattr[web]")
+from starlette.websockets import WebSocketDisconnect  # noqa: E402
 from websockets.exceptions import ConnectionClosed, InvalidStatus  # noqa: E402
 from websockets.sync.client import connect  # noqa: E402
 
@@ -174,6 +175,28 @@ def test_only_so_many_pages_are_answered_at_once(port):
             stack.enter_context(connect(address))
         with pytest.raises(InvalidStatus):
             stack.enter_context(connect(address))
+
+
+def test_pages_that_come_together_are_counted_before_they_are_let_in():
+    class Page:
+        scope, headers, said = {}, {}, ()
+
+        async def accept(self):
+            self.said = ("accepted",)
+            await asyncio.sleep(0.01)
+            raise WebSocketDisconnect
+
+        async def close(self, code):
+            self.said = ("refused",)
+
+    async def come_together(pages):
+        sessions = web._Sessions(lambda: None, lambda scope: None)
+        await asyncio.gather(*map(sessions.answer, pages))
+        return sessions._open
+
+    pages = [Page() for _ in range(web.MOST_PAGES + 3)]
+    assert asyncio.run(come_together(pages)) == 0
+    assert sum(page.said == ("accepted",) for page in pages) == web.MOST_PAGES
 
 
 def test_idle_pages_make_room_for_others(monkeypatch):

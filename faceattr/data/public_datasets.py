@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -117,7 +118,9 @@ def _celeba_splits(path: Path) -> dict[str, str]:
         file = path.parent / f"{place}list_eval_partition{ending}"
         if file.is_file():
             table = _read_table(file, header=None if file.suffix == ".txt" else 0)
-            return {str(name): SPLITS[int(n)] for name, n in table.iloc[:, 0].items()}
+            numbers = table.iloc[:, 0]
+            _must_be_below(len(SPLITS), numbers, file, "partitions")
+            return {str(name): SPLITS[int(n)] for name, n in numbers.items()}
     return {}
 
 
@@ -132,7 +135,8 @@ def _read_expw(path: Path, task: str) -> Source:
         )
     table.columns = pd.Index(EXPW_COLUMNS[1:])
     folder = _images_of(path, EXPW_IMAGES, str(table.index[0]))
-    boxes = table[["left", "top", "right", "bottom"]].astype(float).to_numpy().tolist()
+    _must_be_below(len(FER2013_ORDER.classes), table["label"], path, "labels")
+    boxes = _numbers(table[["left", "top", "right", "bottom"]], path).to_numpy().tolist()
     examples = []
     for name, box, label in zip(table.index, map(tuple, boxes), table["label"], strict=True):
         labels, origin = {task: FER2013_ORDER.name_of(int(label))}, f"{path.name} {name}"
@@ -142,12 +146,28 @@ def _read_expw(path: Path, task: str) -> Source:
 
 def _read_table(path: Path, skip: int = 0, header: int | None = 0) -> pd.DataFrame:
     """A table with its first column as the index: of commas, or, `skip` lines below, of spaces."""
-    if path.suffix == ".csv":
-        return pd.read_csv(path, index_col=0)
+    form: dict[str, Any] = {"sep": r"\s+", "skiprows": skip, "header": header}
     try:
-        return pd.read_csv(path, sep=r"\s+", skiprows=skip, header=header, index_col=0)
+        table = pd.read_csv(path, index_col=0, **({} if path.suffix == ".csv" else form))
     except (ValueError, pd.errors.ParserError) as error:
         raise ValueError(f"{path} is not a list of labels: {error}") from None
+    if table.empty:
+        raise ValueError(f"{path} is not a list of labels: it names no image.")
+    return table
+
+
+def _numbers(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    try:
+        return table.astype(float)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _must_be_below(end: int, values: pd.Series, path: Path, what: str) -> None:
+    known = pd.to_numeric(values, errors="coerce").isin(range(end))
+    if not known.all():
+        first = values[~known].iloc[0]
+        raise ValueError(f"{path}: {what} are whole numbers from 0 to {end - 1}. Received: {first}")
 
 
 def _images_of(path: Path, places: Sequence[str], first: str) -> Path:

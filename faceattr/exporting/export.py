@@ -21,7 +21,7 @@ from faceattr.data.dataset import LabeledDataset
 from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
 from faceattr.exporting import formats
 from faceattr.exporting.parity import BATCHES, ParityData, ParityReport, check_parity, choose_crops
-from faceattr.files import atomic_write, replace_durably, validate_output_path, versions_of
+from faceattr.files import atomic_write, replace_durably, versions_of
 from faceattr.model import embedded, hub, runtime
 from faceattr.model import file as model_file
 from faceattr.model.embedded import PRECISIONS, EmbeddedCopy
@@ -272,11 +272,8 @@ def embed(
     if output is None and hub.origin_of(path):
         raise ValueError(f"{model} lies in the hub's cache, which stays as it is: give -o.")
     output = path if output is None else Path(output)
-    validate_output_path(output)
-    if output.suffix != ".keras" and output != path:
-        raise ValueError(f"A model file's name ends in .keras. Received: {output}")
-    if output.exists() and not (overwrite or output.samefile(path)):
-        raise FileExistsError(f"{output} exists. Give another -o, or --overwrite.")
+    in_place = output.exists() and output.samefile(path)
+    model_file.validate_output(output, overwrite=overwrite or in_place)
     formats.target_called("litert", int8=False)
     network, description = model_file.load(path)
     shown = choose_crops(description, on, rows, cache, label_map, progress=progress)

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from faceattr.files import refuse_existing, validate_output_path
 from faceattr.images.load import PathLike
 
 Area = tuple[int, int, int, int]
@@ -225,8 +226,8 @@ def validate_sheet_path(path: PathLike, most: int = 1, *, overwrite: bool = Fals
         raise ValueError(f"A sheet has room for at least 1 face. Received: {most}")
     if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
         raise ValueError(f"A sheet's name ends in .png or .jpg. Received: {path}")
-    if path.is_dir() or (path.exists() and not overwrite):
-        raise FileExistsError(f"{path} exists already: choose another name, or --overwrite.")
+    validate_output_path(path)
+    refuse_existing(path, overwrite=overwrite)
 
 
 def contact_sheet(

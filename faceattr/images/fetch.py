@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
-import time
+import socket
+import threading
 import urllib.error
 import urllib.request
 
@@ -27,35 +29,86 @@ def fetch(address: str, *, max_bytes: int = MAX_BYTES, seconds: float = SECONDS)
         ValueError: The answer is too large or too slow.
         OSError: There is none, or it is an error.
     """
-    deadline = time.monotonic() + seconds
-    try:
-        with _opener().open(address, timeout=min(PATIENCE, seconds)) as answer:
-            return _bounded(answer, max_bytes, deadline, seconds)
-    except urllib.error.HTTPError as error:
-        raise OSError(f"{address} cannot be fetched: {error.code} {error.reason}") from None
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or str(error) or type(error).__name__
-        raise OSError(f"{address} cannot be fetched: {reason}") from None
+    too_slow = ValueError(f"not there after {seconds:g} seconds, the longest that is waited")
+    with _Deadline(seconds) as deadline:
+        try:
+            with _opener(deadline).open(address, timeout=min(PATIENCE, seconds)) as answer:
+                content = _bounded(answer, max_bytes)
+        except urllib.error.HTTPError as error:
+            raise OSError(f"{address} cannot be fetched: {error.code} {error.reason}") from None
+        except (OSError, http.client.HTTPException) as error:
+            if deadline.is_over:
+                raise too_slow from None
+            reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+            raise OSError(f"{address} cannot be fetched: {reason}") from None
+    if deadline.is_over:  # what was read until then looks like the end
+        raise too_slow
+    return content
 
 
-def _bounded(answer, max_bytes: int, deadline: float, seconds: float) -> bytes:
+def _bounded(answer: http.client.HTTPResponse, max_bytes: int) -> bytes:
     content = bytearray()
     while block := answer.read1(BLOCK):
         content += block
         if len(content) > max_bytes:
             raise ValueError(f"more than {max_bytes / 1e6:,.4g} million bytes, the most of a fetch")
-        if time.monotonic() > deadline:
-            raise ValueError(f"not there after {seconds:g} seconds, the longest that is waited")
     return bytes(content)
 
 
-def _opener() -> urllib.request.OpenerDirector:
+class _Deadline:
+    """Ends connections at a moment, even of a server that sends a byte now and then for hours."""
+
+    def __init__(self, seconds: float) -> None:
+        self.is_over = False
+        self._sockets: list[socket.socket] = []
+        self._timer = threading.Timer(seconds, self._end)
+        self._timer.daemon = True
+
+    def __enter__(self) -> _Deadline:
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def add(self, opened: socket.socket) -> None:
+        self._sockets.append(opened)
+        if self.is_over:
+            self._end()
+
+    def _end(self) -> None:
+        self.is_over = True
+        for opened in self._sockets:
+            with contextlib.suppress(OSError):  # it is closed already
+                opened.shutdown(socket.SHUT_RDWR)
+
+
+def _opener(deadline: _Deadline) -> urllib.request.OpenerDirector:
     """An opener without files, ftp and data, which an answer could lead on to otherwise."""
+
+    class Http(http.client.HTTPConnection):
+        def connect(self) -> None:
+            super().connect()
+            deadline.add(self.sock)
+
+    class Https(http.client.HTTPSConnection):
+        def connect(self) -> None:
+            super().connect()
+            deadline.add(self.sock)
+
+    class HttpHandler(urllib.request.HTTPHandler):
+        def http_open(self, request):
+            return self.do_open(Http, request)
+
+    class HttpsHandler(urllib.request.HTTPSHandler):
+        def https_open(self, request):
+            return self.do_open(Https, request)
+
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler,
-        urllib.request.HTTPHandler,
-        urllib.request.HTTPSHandler,
+        HttpHandler,
+        HttpsHandler,
         urllib.request.HTTPDefaultErrorHandler,
         urllib.request.HTTPRedirectHandler,
         urllib.request.HTTPErrorProcessor,

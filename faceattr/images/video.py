@@ -160,15 +160,18 @@ class Video:
         is_rtsp = self.is_live and self.name.lower().startswith("rtsp")
         options = {"rtsp_transport": "tcp"} if is_rtsp else {}  # UDP loses packets, faces smear
         timeout = (OPEN_SECONDS, SILENT_SECONDS) if self.is_live else None
+        container: Any = None
         stream: Any = None
         with suppress(av.error.FFmpegError):
-            self._container = av.open(address, options=options, timeout=timeout)
-            stream = self._container.streams.best("video")
+            container = av.open(address, options=options, timeout=timeout)
+            stream = container.streams.best("video")
         if stream is None:
+            if container is not None:  # of sound alone
+                container.close()
             raise self._no_video()
         if not self.is_live:
             stream.thread_type = "AUTO"  # by frames, too, which delays a live image
-        self._stream = stream
+        self._container, self._stream = container, stream
         # As players count: what lies before 0 is not shown.
         self._origin = max(0.0, (self._container.start_time or 0) / av.time_base)
         self._heard = 0.0

@@ -14,6 +14,7 @@ from PIL import Image
 from faceattr.files import (
     LONGEST_NAME,
     atomic_write,
+    refuse_existing,
     short_name,
     validate_output_folder,
     validate_output_path,
@@ -21,7 +22,7 @@ from faceattr.files import (
 from faceattr.images.crop import CropRule, crop
 from faceattr.images.draw import draw_faces
 from faceattr.images.inputs import InputFile
-from faceattr.images.load import DECODE_MEMORY, PathLike, Picture, read_picture, reason_of
+from faceattr.images.load import DECODE_MEMORY, PathLike, Picture, reason_of
 from faceattr.inference.samples import Detections
 from faceattr.inference.schema import ImageResult
 
@@ -61,11 +62,7 @@ class Artifacts:
         validate_output_path(page)
         if page.suffix != ".html":
             raise ValueError(f"A gallery's name ends in .html. Received: {page}")
-        if page.exists() and not (resume or overwrite):
-            raise FileExistsError(
-                f"{page} exists already. Replace it and the table (--overwrite) or choose "
-                "another name."
-            )
+        refuse_existing(page, overwrite=resume or overwrite)
 
     def validate_inputs(self, files: Iterable[InputFile]) -> None:
         """Refuse folders (ValueError) in which a copy would take the place of an input."""
@@ -157,21 +154,18 @@ def save_annotated(folder: PathLike, max_pixels: int, result: ImageResult) -> Im
     sample = result.sample
     if sample.reason is not None:
         return result
-    path, frame = sample.file.path, sample.frame
     with DECODE_MEMORY.reservation() as reserve:
         try:
-            if frame is None:
-                source = sample.content() if sample.content else path
-                frame = read_picture(source, max_pixels=max_pixels, reserve=reserve).image
+            picture = sample.decode(max_pixels=max_pixels, reserve=reserve)
         except (OSError, ValueError, MemoryError) as error:
-            unread = replace(sample.without_content(), reason=reason_of(error, path))
-            return ImageResult(unread)
-        drawn = draw_faces(frame, result.faces)
+            reason = reason_of(error, sample.file.path)
+            return ImageResult(replace(sample.without_content(), reason=reason))
+        drawn = draw_faces(picture.image, result.faces)
         _save(Image.fromarray(drawn), artifact_path(folder, sample.file, sample.time))
     return replace(result, sample=sample.without_content())
 
 
 def _save(image: Image.Image, path: Path) -> None:
     # There may be thousands: `label` syncs them together, before the rows that tell of them.
-    with atomic_write(path, durable=False) as part:
+    with atomic_write(path, durable=False, resumable=True) as part:
         image.save(part, quality=92)

@@ -27,7 +27,8 @@ from PIL import Image
 
 from faceattr.files import atomic_write
 from faceattr.images.crop import CropRule, crop
-from faceattr.images.load import PathLike, load_image
+from faceattr.images.fetch import is_url
+from faceattr.images.load import DECODE_MEMORY, MAX_PIXELS, PathLike, content_of, read_picture
 from faceattr.inference.schema import OK, Row, withheld_name
 from faceattr.tasks import Task
 
@@ -65,12 +66,19 @@ class _Answers:
 
 
 def write_gallery(
-    page: PathLike, rows: Callable[[], Iterable[Row]], tasks: Sequence[Task], *, title: str
+    page: PathLike,
+    rows: Callable[[], Iterable[Row]],
+    tasks: Sequence[Task],
+    *,
+    title: str,
+    max_pixels: int = MAX_PIXELS,
+    allow_urls: bool = False,
 ) -> None:
     """Write the page, whose heading is `title`.
 
     `rows` gives the rows of a table from its beginning. It is called twice, so that a table of any
-    length costs little memory.
+    length costs little memory. Pictures are read again, under the limits of `faceattr.label`; an
+    address is fetched again.
     """
     sections = _by_answer(rows(), tasks)
     shown = {number for groups in sections.values() for group in groups for number in group.shown}
@@ -83,10 +91,11 @@ def write_gallery(
     }
     # Marks are remembered by the browser, and must not come back on other faces.
     about["key"] = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+    thumbs = _thumbs(chosen, max_pixels, allow_urls)
     text = _template().render(
-        title=title, sections=sections, rows=chosen, about=about, thumbs=_thumbs(chosen)
+        title=title, sections=sections, rows=chosen, about=about, thumbs=thumbs
     )
-    with atomic_write(page) as part:
+    with atomic_write(page, resumable=True) as part:
         part.write_text(text, encoding="utf-8")
 
 
@@ -116,7 +125,7 @@ def _by_answer(rows: Iterable[Row], tasks: Sequence[Task]) -> dict[str, list[_An
     }
 
 
-def _thumbs(rows: Mapping[int, Row]) -> dict[int, str]:
+def _thumbs(rows: Mapping[int, Row], max_pixels: int, allow_urls: bool) -> dict[int, str]:
     """A JPEG as a data address by row; each picture and each video is opened once."""
     by_file: dict[str, dict[float | None, list[int]]] = {}
     for number, row in rows.items():
@@ -126,7 +135,7 @@ def _thumbs(rows: Mapping[int, Row]) -> dict[int, str]:
         path, numbers = file
         thumbs: dict[int, str] = {}
         with suppress(OSError, ValueError):  # moved away since
-            for second, image in _images(path, numbers):
+            for second, image in _images(path, numbers, max_pixels, allow_urls):
                 thumbs |= {number: _thumb(image, rows[number]) for number in numbers[second]}
         return thumbs
 
@@ -135,10 +144,12 @@ def _thumbs(rows: Mapping[int, Row]) -> dict[int, str]:
 
 
 def _images(
-    path: str, seconds: Iterable[float | None]
+    path: str, seconds: Iterable[float | None], max_pixels: int, allow_urls: bool
 ) -> Iterator[tuple[float | None, np.ndarray]]:
     if None in seconds:
-        yield None, load_image(path)
+        with DECODE_MEMORY.reservation() as reserve:
+            source = content_of(path, allow_urls=allow_urls)
+            yield None, read_picture(source, max_pixels=max_pixels, reserve=reserve).image
     else:
         from faceattr.images.video import frames_at
 
@@ -155,8 +166,8 @@ def _thumb(image: np.ndarray, row: Row) -> str:
 
 def _face(row: Row, tasks: Sequence[Task], here: Path) -> dict[str, Any]:
     """What the page knows of one face, and writes into the file of corrections."""
-    # A manifest has no place for a second of a video, nor for a quarter turn.
-    can_be_learnt = row["time"] is None and not row["turn"]
+    # A manifest has no place for a second of a video, a quarter turn, or an address.
+    can_be_learnt = row["time"] is None and not row["turn"] and not is_url(row["path"])
     return {
         "link": _link(row["path"], here),
         "box": [row[name] for name in ("x0", "y0", "x1", "y1")],
@@ -166,7 +177,9 @@ def _face(row: Row, tasks: Sequence[Task], here: Path) -> dict[str, Any]:
 
 
 def _link(path: str, here: Path) -> str:
-    """What leads to a picture starts at the page, which may be moved together with it."""
+    """What leads to a file starts at the page, which may be moved together with it."""
+    if is_url(path):
+        return path
     try:
         return quote(os.path.relpath(path, here).replace(os.sep, "/"))
     except ValueError:  # drives of Windows have no way from one to another

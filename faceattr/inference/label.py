@@ -26,7 +26,6 @@ from faceattr.images.load import (
     PathLike,
     Picture,
     checked_limit,
-    read_picture,
     reason_of,
 )
 from faceattr.inference.artifacts import NO_ARTIFACTS, Artifacts, save_annotated, save_crops
@@ -179,7 +178,14 @@ def label_to(
         again = partial(read_rows, output, names, spreadsheet=options.spreadsheet)
         title = f"Faces of {', '.join(files.inputs)}"
         with times.measure("gallery"):
-            write_gallery(artifacts.gallery, again, attributes.tasks, title=title)
+            write_gallery(
+                artifacts.gallery,
+                again,
+                attributes.tasks,
+                title=title,
+                max_pixels=max_pixels,
+                allow_urls=allow_urls,
+            )
     return summary
 
 
@@ -296,11 +302,8 @@ def detect_and_crop(
     with DECODE_MEMORY.reservation() as reserve:
 
         def read(at_least: int | None = None) -> Picture:
-            if sample.frame is not None:
-                return Picture(sample.frame, sample.frame.shape[:2])
-            source = sample.content() if sample.content else sample.file.path
             with times.measure("decode"):
-                return read_picture(source, at_least, max_pixels=max_pixels, reserve=reserve)
+                return sample.decode(at_least, max_pixels=max_pixels, reserve=reserve)
 
         try:
             found, picture = _detect(sample, attributes, times, read)

@@ -187,7 +187,7 @@ def write_metadata(table: PathLike, settings: Mapping[str, Any], run: Mapping[st
     path = metadata_path(table)
     runs = [r for r in _read(path).get("runs", []) if r.get("started") != run["started"]]
     page = {"table": Path(table).name, **versions(), "settings": settings, "runs": [*runs, run]}
-    with atomic_write(path) as part:
+    with atomic_write(path, resumable=True) as part:
         part.write_text(json.dumps(page, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

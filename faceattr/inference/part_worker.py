@@ -15,7 +15,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from faceattr.files import atomic_write
 from faceattr.images.inputs import InputFile
 from faceattr.images.load import reason_of
 from faceattr.inference import storage
@@ -155,9 +154,8 @@ class PartWorker:
 
         folder = Path(tempfile.gettempdir(), f"faceattr-{about['sha256'][:24]}")
         for name, content in ray.get(about["content"]).items():
-            if not (folder / name).exists():
-                with atomic_write(folder / name) as part:
-                    part.write_bytes(content)
+            if not (folder / name).exists():  # workers of one machine may all come here at once
+                storage.write(str(folder / name), content)
         return type(path)(folder / Path(key).name)
 
     def _must_see_inputs(self, part: Part, rows: list[Row]) -> None:

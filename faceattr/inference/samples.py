@@ -27,7 +27,7 @@ import numpy as np
 from faceattr.detection.base import Face
 from faceattr.files import short_name
 from faceattr.images.inputs import InputFile
-from faceattr.images.load import PathLike, content_of, reason_of
+from faceattr.images.load import PathLike, Picture, content_of, read_picture, reason_of
 
 MOST_DEATHS = 3
 DIED = (
@@ -54,6 +54,15 @@ class Sample:
     frame: np.ndarray | None = None
     content: Callable[[], PathLike | bytes] | None = None
     reason: str | None = None
+
+    def decode(
+        self, at_least: int | None = None, *, max_pixels: int, reserve: Callable[[int], None]
+    ) -> Picture:
+        """The picture itself; arguments and errors are those of `read_picture`."""
+        if self.frame is not None:
+            return Picture(self.frame, self.frame.shape[:2])
+        source = self.content() if self.content else self.file.path
+        return read_picture(source, at_least, max_pixels=max_pixels, reserve=reserve)
 
     def without_content(self) -> Sample:
         """The same without what takes memory: what waits for its row needs only the names."""

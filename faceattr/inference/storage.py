@@ -262,10 +262,13 @@ def _in_manifest(place: str) -> Iterator[str]:
 
 
 def _of_csv(place: str) -> Iterator[str]:
-    lines = io.StringIO(read(place).decode("utf-8-sig"), newline="")
-    reader = csv.DictReader(lines)
-    _must_have_path(place, reader.fieldnames or [])
-    yield from (row["path"] for row in reader if row["path"])
+    try:
+        lines = io.StringIO(read(place).decode("utf-8-sig"), newline="")
+        reader = csv.DictReader(lines)
+        _must_have_path(place, reader.fieldnames or [])
+        yield from (row["path"] for row in reader if row["path"])
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{place} is not a readable CSV file: {error}") from None
 
 
 def _of_parquet(place: str) -> Iterator[str]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypedDict
 
 from filelock import FileLock, Timeout
 
-from faceattr.files import STUCK, atomic_write, validate_output_path
+from faceattr.files import RESUME, STUCK, atomic_write, validate_output_path
 from faceattr.images.load import PathLike
 from faceattr.inference.schema import (
     OLD_REJECTED,
@@ -150,7 +150,7 @@ def _prepare(file: Path, serializer: Serializer, retry_unreadable: bool) -> None
     with open(file, "rb") as lines:
         is_old = any(OLD_REJECTED.encode() in line for line in lines)
     if retry_unreadable or is_old:
-        with atomic_write(file) as part, open(part, "wb") as kept:
+        with atomic_write(file, resumable=True) as part, open(part, "wb") as kept:
             kept.writelines(rewritten(file, serializer, without_unreadable=retry_unreadable))
 
 
@@ -250,7 +250,7 @@ class Table:
         except OSError as error:
             with contextlib.suppress(OSError):
                 self._file.truncate(self._end)
-            raise OSError(STUCK.format(self.path, error.strerror)) from error
+            raise OSError(STUCK.format(self.path, error.strerror) + RESUME) from error
         self._end += len(data)
 
 
@@ -276,7 +276,7 @@ def read_rows(path: PathLike, columns: Columns, *, spreadsheet: bool = False) ->
 def _unpack(table: Path, journal: Path, columns: Columns) -> None:
     """Turn a finished Parquet table back into the journal that rows can be added to."""
     serializer = JsonlSerializer(columns)
-    with atomic_write(journal) as part, open(part, "wb") as file:
+    with atomic_write(journal, resumable=True) as part, open(part, "wb") as file:
         for row in read_rows(table, columns):
             if list(row) != list(columns):
                 raise ValueError(OTHER_COLUMNS.format(table))
@@ -297,7 +297,10 @@ def _pack(journal: Path, table: Path, columns: Columns) -> None:
 
     schema = arrow_schema(columns)
     rows = read_rows(journal, columns)
-    with atomic_write(table) as part, pyarrow.parquet.ParquetWriter(part, schema) as writer:
+    with (
+        atomic_write(table, resumable=True) as part,
+        pyarrow.parquet.ParquetWriter(part, schema) as writer,
+    ):
         while some := list(islice(rows, ROWS_AT_ONCE)):
             writer.write_table(pyarrow.Table.from_pylist(some, schema))
     journal.unlink()

@@ -16,7 +16,7 @@ import av.error
 import numpy as np
 from PIL import Image, ImageOps
 
-from faceattr.files import validate_output_path
+from faceattr.files import refuse_existing, validate_output_path
 from faceattr.images.load import PathLike
 from faceattr.images.video import Frame
 from faceattr.live.tracking import LiveFace
@@ -39,10 +39,7 @@ def validate_output(path: PathLike, overwrite: bool = False) -> None:
             f"An output is a video ({', '.join(VIDEO_SUFFIXES)}) or a timeline (.csv). "
             f"Received: {target}"
         )
-    if target.exists() and not overwrite:
-        raise FileExistsError(
-            f"{target} exists already. Replace it (--overwrite) or choose another output."
-        )
+    refuse_existing(target, overwrite=overwrite)
     validate_output_path(target)
 
 

@@ -47,6 +47,10 @@ class Outputs:
     snapshots: str | Path = "."
 
     def __post_init__(self) -> None:
+        if len({os.path.abspath(path) for path in self.output}) < len(self.output):
+            raise ValueError(
+                "Every output is a file of its own. Received: " + ", ".join(map(str, self.output))
+            )
         for path in self.output:
             validate_output(path, self.overwrite)
         if Path(self.snapshots).exists() and not Path(self.snapshots).is_dir():

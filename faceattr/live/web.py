@@ -233,9 +233,9 @@ class _Sessions:
         if not self._may_enter(socket):
             await socket.close(code=1008)
             return
-        await socket.accept()
-        self._open += 1
+        self._open += 1  # before anything is waited for: pages may come together
         try:
+            await socket.accept()
             await self._converse(socket)
         except WebSocketDisconnect:
             pass

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from faceattr.files import replace_durably
+from faceattr.files import refuse_existing, replace_durably, validate_output_path
 from faceattr.images.crop import CropRule
 from faceattr.model import hub
 from faceattr.tasks import Task
@@ -153,6 +153,14 @@ def rename_keys(value: Any, names: Mapping[str, str]) -> Any:
     return names.get(value, value) if isinstance(value, str) else value
 
 
+def validate_output(path: Path, *, overwrite: bool = False) -> None:
+    """Raise ValueError or OSError where no model file can get this name, or one is there."""
+    if path.suffix != ".keras":
+        raise ValueError(f"A model file's name ends in .keras. Received: {path}")
+    validate_output_path(path)
+    refuse_existing(path, overwrite=overwrite)
+
+
 def save(
     model: keras.Model, description: Description, path: str | Path, *, half: bool = True
 ) -> None:
@@ -165,8 +173,7 @@ def save(
         half: Store the weights in half precision.
     """
     path = Path(path)
-    if path.suffix != ".keras":
-        raise ValueError(f"A model file's name ends in .keras. Received: {path}")
+    validate_output(path, overwrite=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}.") as folder:
         whole, small = Path(folder, "whole.keras"), Path(folder, "small.keras")

@@ -10,7 +10,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from faceattr.files import refuse_existing
 from faceattr.images.load import PathLike, as_paths
 from faceattr.model import file as model_file
 from faceattr.model import runtime
@@ -45,7 +44,7 @@ def average(
     paths, output = [model_file.path_of(path) for path in as_paths(models)], Path(output)
     if len(paths) < 2:
         raise ValueError(f"An average is of two or more models. Received: {len(paths)}")
-    refuse_existing(output, overwrite=overwrite)
+    model_file.validate_output(output, overwrite=overwrite)
     first, *others = (model_file.describe(path) for path in paths)
     for path, other in zip(paths[1:], others, strict=True):
         for what, of in ALIKE.items():

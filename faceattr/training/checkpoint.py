@@ -87,7 +87,7 @@ class Checkpoints:
             for name in (LOG, SCORES):
                 (self.folder / name).unlink(missing_ok=True)
             remove(self.folder)
-            with atomic_write(path) as part:
+            with atomic_write(path, resumable=True) as part:
                 part.write_text(text)
             return Position()
         self._check_same_run(path.read_text(), text)
@@ -247,7 +247,7 @@ def _write_log(epoch: Epoch, path: Path) -> None:
         old = _read_log(path)
         # A killed run may have logged an epoch whose checkpoint it did not finish.
         table = pd.concat([old[old["epoch"] < epoch.number], table])
-    with atomic_write(path) as part:
+    with atomic_write(path, resumable=True) as part:
         table.to_csv(part, index=False)
 
 
@@ -300,7 +300,7 @@ def _write(path: Path, **values: np.ndarray | Variables) -> None:
         else:
             numbered = enumerate(map(keras.ops.convert_to_numpy, value))
             arrays |= {f"{name}{number}": array for number, array in numbered}
-    with atomic_write(path) as part:
+    with atomic_write(path, resumable=True) as part:
         np.savez(part, allow_pickle=False, **arrays)
 
 

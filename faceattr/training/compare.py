@@ -292,10 +292,10 @@ def _make_crops(
 
 def _append(output: Path, results: Sequence[Result]) -> None:
     """Add the results of a run, all or none: one that has a line is not run again."""
-    before = output.read_text() if output.exists() else ""
+    before = output.read_text("utf-8") if output.exists() else ""
     lines = pd.DataFrame([asdict(result) for result in results])
     with atomic_write(output) as part:
-        part.write_text(before + lines.to_csv(header=not before, index=False))
+        part.write_text(before + lines.to_csv(header=not before, index=False), "utf-8")
 
 
 def _read_results(output: Path) -> pd.DataFrame:

@@ -15,7 +15,6 @@ from faceattr.data.dataset import LabeledDataset, is_known
 from faceattr.evaluation.calibration import set_prior
 from faceattr.evaluation.metrics import Interval, predict, wilson
 from faceattr.evaluation.robustness import smallest_face
-from faceattr.files import refuse_existing
 from faceattr.model import file as model_file
 from faceattr.model import runtime
 from faceattr.model.file import Description
@@ -60,11 +59,13 @@ def edit_heads(
 
     Raises:
         ValueError: There is no such head or class, two would be called the same, no head is
-            left, or the file exists.
+            left, or the new file's name does not end in ``.keras``.
+        OSError: A file cannot be read or written, or `output` is there already.
     """
     remove = [remove] if isinstance(remove, str) else remove
     output, rename, rename_classes = Path(output), dict(rename or {}), dict(rename_classes or {})
-    refuse_existing(output, overwrite=overwrite)
+    model_file.validate_output(output, overwrite=overwrite)
+    path = model_file.path_of(path)
     about, priors = model_file.describe(path), priors or {}
     tasks = _edited(about.tasks, remove, rename, rename_classes)
     network = model_file.load(path)[0]
@@ -72,7 +73,7 @@ def edit_heads(
         set_prior(network, name, ratio)
     network = _with_heads(network, {old: task.name for old, task in tasks.items()})
     edit = {"removed": list(remove), "renamed": rename, "classes": rename_classes}
-    edit |= {"file": Path(path).name, "sha256": runtime.sha256_of(path)}
+    edit |= {"file": path.name, "sha256": runtime.sha256_of(path)}
     edited = _described(about, tasks, priors, edit)
     model_file.save(network, edited, output, half=model_file.is_stored_in_half(path))
     return edited

@@ -35,8 +35,9 @@ from faceattr.data.store import features_folder
 from faceattr.evaluation.calibration import unseen
 from faceattr.evaluation.report import SCORES
 from faceattr.exporting.export import add_copy
-from faceattr.files import refuse_existing, validate_output_path
+from faceattr.files import refuse_existing
 from faceattr.images.load import PathLike, as_paths
+from faceattr.model import file as model_file
 from faceattr.model.file import Description
 from faceattr.model.priors import class_shares
 from faceattr.progress import SILENT, Progress
@@ -217,9 +218,7 @@ def _check_distillation(distillation: Distillation, plan: _Plan, progress: Progr
 
 def _folder_of_run(output: Path, *, resume: bool, overwrite: bool) -> Path:
     """Where a run keeps its things; refuses what cannot be written or would destroy."""
-    if output.suffix != ".keras" or output.is_dir():
-        raise ValueError(f"A model is a file whose name ends in .keras. Received: {output}")
-    validate_output_path(output)
+    model_file.validate_output(output, overwrite=True)
     if resume and overwrite:
         raise ValueError("--resume goes on with a run and --overwrite starts it anew: choose one.")
     folder, new = output.with_suffix(".training"), output.with_suffix(NEW)
