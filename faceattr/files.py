@@ -1,4 +1,4 @@
-"""Output paths that are checked before any work, files that are whole or not there.
+"""Output paths that are checked before any work, files that are whole or not there, and JSON.
 
 And what installs an optional part.
 """
@@ -9,9 +9,12 @@ import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
+import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 LONGEST_NAME = 255  # bytes that file systems take for one name
 STUCK = "{} cannot be written: {}. What was written before is whole."
@@ -93,6 +96,17 @@ def replace_durably(part: str | os.PathLike[str], path: str | os.PathLike[str]) 
 
 
 @contextlib.contextmanager
+def write_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Names the file, or the folder, where the system says only why it cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.strerror is None:  # a sentence of ours
+            raise
+        raise OSError(f"{path} cannot be written: {error.strerror}.") from error
+
+
+@contextlib.contextmanager
 def atomic_write(
     path: str | os.PathLike[str], *, durable: bool = True, resumable: bool = False
 ) -> Iterator[Path]:
@@ -116,3 +130,21 @@ def atomic_write(
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
+
+
+def to_jsonable(value: Any) -> Any:
+    """The same nested value as JSON can hold it: None for NaN, text for infinity."""
+    if isinstance(value, Mapping):
+        return {key: to_jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_jsonable(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
+
+
+def write_json(value: Any, path: Path, *, resumable: bool = False) -> None:
+    """Write a JSON file that is whole or not there; `resumable` is as for `atomic_write`."""
+    text = json.dumps(to_jsonable(value), indent=1, ensure_ascii=False)
+    with atomic_write(path, resumable=resumable) as part:
+        part.write_text(f"{text}\n", encoding="utf-8")

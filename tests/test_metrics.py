@@ -14,9 +14,9 @@ from faceattr.evaluation.metrics import (
     predict,
     score,
     score_model,
-    write_json,
 )
 from faceattr.evaluation.robustness import accuracy_by_size, smallest_face
+from faceattr.files import write_json
 from faceattr.images.crop import CropRule
 from faceattr.tasks import AGE_GROUP, EXPRESSION, GENDER
 

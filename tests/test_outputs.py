@@ -106,6 +106,16 @@ def test_a_timeline_without_faces_is_its_header(tmp_path):
     assert (tmp_path / "t.csv").read_text() == ",".join(timeline_columns([PERSON])) + "\n"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full disk")
+def test_a_timeline_that_cannot_be_written_says_why(tmp_path):
+    (tmp_path / "t.csv").symlink_to("/dev/full")
+    with (
+        pytest.raises(OSError, match=r"t.csv cannot be written: No space left on device\.$"),
+        Timeline(tmp_path / "t.csv", [PERSON]),
+    ):
+        pass
+
+
 def test_a_face_that_was_not_asked_about_has_empty_cells(tmp_path):
     scene = Scene(Person(0, lambda n: (60, 90), side=6), count=3)
     with Timeline(tmp_path / "t.csv", [PERSON]) as timeline:

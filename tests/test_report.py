@@ -30,6 +30,7 @@ from faceattr.evaluation.calibration import unseen
 from faceattr.evaluation.groups import near_duplicate_groups, score_groups
 from faceattr.evaluation.metrics import ClassScore
 from faceattr.evaluation.report import Evaluation, _few_rows, write_report
+from faceattr.files import write_json
 from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
 from faceattr.model.file import Description
@@ -104,6 +105,28 @@ def test_everything_is_written(folder):
         *("report.html", "card.md", "scores.json", "mistakes.csv", "mistakes.png"),
         *("confusions.png", "calibration.png"),
     }
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full disk")
+def test_a_full_disk_is_told_with_the_folder_and_no_scores_say_that_all_is_there(
+    findings, tmp_path, monkeypatch
+):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/mistakes.csv").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"/full cannot be written: No space left on device\.$"):
+        write_report(findings, tmp_path / "full")
+    write_report(findings, tmp_path / "good")
+    before = (tmp_path / "good/scores.json").read_text()
+
+    def half(path, text, **how):
+        with open(path, "w", **how) as file:
+            file.write(text[: len(text) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(OSError, match=r"scores.json cannot be written: No space.* is whole\.$"):
+        write_json({"mood": 1}, tmp_path / "good/scores.json")
+    assert (tmp_path / "good/scores.json").read_text() == before
 
 
 def test_the_page_loads_nothing_and_no_text_becomes_markup(folder):

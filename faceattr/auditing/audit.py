@@ -17,8 +17,7 @@ from faceattr.data.face_finder import FaceFinder
 from faceattr.data.manifest import Example, Source, merge_sources, strongest, targets
 from faceattr.data.near_duplicates import NEAR
 from faceattr.data.sources import ReadingConfig, ReadingTasksSettings, read_labels, without_folders
-from faceattr.evaluation.metrics import write_json
-from faceattr.files import validate_output_folder
+from faceattr.files import validate_output_folder, write_errors, write_json
 from faceattr.images.crop import CropRule
 from faceattr.images.draw import Tile, contact_sheet
 from faceattr.images.load import PathLike, as_paths
@@ -87,7 +86,7 @@ def _with_train_split(source: Source) -> Source:
 def _read_rows(
     tasks: Sequence[Task], examples: Sequence[Example], finder: FaceFinder, progress: Progress
 ) -> tuple[LabeledDataset, list[Finding]]:
-    """The faces in the order of the sources, and images without one or that nobody can read."""
+    """The faces, those of photographs last, and images without one or that nobody can read."""
     search = finder.search(examples, progress)
     cached = cache_crops(search.examples, finder.rule, finder.cache, progress)
     lost = [Finding(checks.NO_FACE, "images", one) for one in search.without]
@@ -104,6 +103,11 @@ def write_audit(audit: Audit, folder: Path) -> None:
     ``findings.csv`` has a row for every finding, ``audit.json`` the counts, and contact sheets
     show pairs of copies and contradictions.
     """
+    with write_errors(folder):
+        _write_audit(audit, folder)
+
+
+def _write_audit(audit: Audit, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame(map(_cells, audit.findings), columns=list(_cells(Finding("", ""))))
     table.to_csv(folder / "findings.csv", index=False)

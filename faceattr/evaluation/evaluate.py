@@ -17,10 +17,10 @@ from faceattr.data.manifest import Manifest, TasksByName, select_split
 from faceattr.data.near_duplicates import NEAR_DUPLICATE, mark_near_duplicates
 from faceattr.data.sources import ReadingConfig, ReadingSettings, read_for_model, without_folders
 from faceattr.evaluation.groups import check_columns, score_groups
-from faceattr.evaluation.metrics import Score, predict, write_json
+from faceattr.evaluation.metrics import Score, predict
 from faceattr.evaluation.report import Evaluation, write_report
 from faceattr.evaluation.robustness import Robustness, robustness
-from faceattr.files import validate_output_folder
+from faceattr.files import validate_output_folder, write_json
 from faceattr.images.load import PathLike, as_paths
 from faceattr.model import file as model_file
 from faceattr.model import runtime

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 from scipy.stats import binomtest
 
 from faceattr.data.dataset import LabeledDataset, is_known
-from faceattr.model.file import to_jsonable
 from faceattr.progress import SILENT, Progress
 from faceattr.tasks import ORDINAL_TASKS, Task
 
@@ -284,8 +280,3 @@ def mean_accuracy(scores: Mapping[str, Score], *, balanced: bool = False) -> flo
     known = [score for score in scores.values() if score.n]
     found = [score.balanced_accuracy if balanced else score.accuracy for score in known]
     return float(np.mean(found)) if found else float("nan")
-
-
-def write_json(scores: Mapping[str, Any], path: Path) -> None:
-    """Write scores; a figure without a row behind it becomes null."""
-    path.write_text(json.dumps(to_jsonable(dict(scores)), indent=1))

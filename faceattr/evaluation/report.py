@@ -29,10 +29,10 @@ from faceattr.evaluation.metrics import (
     TaskPredictions,
     predictions_by_task,
     scores_of,
-    write_json,
 )
+from faceattr.files import to_jsonable, write_errors, write_json
 from faceattr.images.draw import Tile, contact_sheet
-from faceattr.model.file import Description, to_jsonable
+from faceattr.model.file import Description
 from faceattr.tasks import Task
 
 SCORES = "scores.json"  # its absence tells that a run is not finished
@@ -143,6 +143,11 @@ def write_report(evaluation: Evaluation, folder: Path) -> None:
     ``mistakes.png`` with the surest, ``confusions.png``, ``calibration.png``, of a training run
     ``curves.png``, and, at last, ``scores.json``.
     """
+    with write_errors(folder):
+        _write_report(evaluation, folder)
+
+
+def _write_report(evaluation: Evaluation, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tasks, predictions = evaluation.tasks, evaluation.predictions
     plots.save_png(partial(plots.confusions, evaluation.scores, tasks), folder / "confusions.png")

@@ -21,7 +21,7 @@ from faceattr.data.dataset import LabeledDataset
 from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
 from faceattr.exporting import formats
 from faceattr.exporting.parity import BATCHES, ParityData, ParityReport, check_parity, choose_crops
-from faceattr.files import atomic_write, replace_durably, versions_of
+from faceattr.files import replace_durably, versions_of, write_json
 from faceattr.model import embedded, hub, runtime
 from faceattr.model import file as model_file
 from faceattr.model.embedded import PRECISIONS, EmbeddedCopy
@@ -232,9 +232,7 @@ def _keep(part: Path, output: Path, metadata: Mapping[str, Any]) -> None:
         shutil.rmtree(output)
     for file in sorted(part.parent.iterdir()):
         (replace_durably if file.is_file() else os.replace)(file, output.with_name(file.name))
-    text = json.dumps(model_file.to_jsonable(metadata), indent=1, ensure_ascii=False)
-    with atomic_write(runtime.description_path(output)) as beside:
-        beside.write_text(text + "\n", encoding="utf-8")
+    write_json(metadata, runtime.description_path(output))
 
 
 def embed(

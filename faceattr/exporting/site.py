@@ -20,7 +20,7 @@ from faceattr.exporting import formats, web_runtime
 from faceattr.exporting.compact import compact
 from faceattr.exporting.export import ROWS, made_from, smallest_alike
 from faceattr.exporting.parity import BATCHES, ParityData, ParityReport, choose_crops
-from faceattr.files import atomic_write, validate_output_folder
+from faceattr.files import atomic_write, to_jsonable, validate_output_folder
 from faceattr.images.crop import MIN_FACE
 from faceattr.images.draw import COLOURS
 from faceattr.model import file as model_file
@@ -227,7 +227,7 @@ def _write(
     folder: Path, files: Mapping[str, bytes], about: Mapping[str, Any], before: Sequence[str]
 ) -> None:
     """Put every file in its place, the page's own words last; then those of the old page go."""
-    text = json.dumps(model_file.to_jsonable(about), indent=1, ensure_ascii=False)
+    text = json.dumps(to_jsonable(about), indent=1, ensure_ascii=False)
     everything = {**files, ABOUT: f"{text}\n".encode()}
     for name, content in everything.items():
         with atomic_write(folder / name) as part:

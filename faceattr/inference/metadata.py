@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import Any
 
 from faceattr import __version__
-from faceattr.files import atomic_write, versions_of
+from faceattr.files import versions_of, write_json
 from faceattr.images.load import PathLike
 from faceattr.inference.pipeline import StageTimes
 from faceattr.inference.predictor import FaceAttributes
@@ -187,8 +187,7 @@ def write_metadata(table: PathLike, settings: Mapping[str, Any], run: Mapping[st
     path = metadata_path(table)
     runs = [r for r in _read(path).get("runs", []) if r.get("started") != run["started"]]
     page = {"table": Path(table).name, **versions(), "settings": settings, "runs": [*runs, run]}
-    with atomic_write(path, resumable=True) as part:
-        part.write_text(json.dumps(page, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(page, path, resumable=True)
 
 
 def versions(*more: str) -> dict[str, Any]:

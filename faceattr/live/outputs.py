@@ -16,7 +16,7 @@ import av.error
 import numpy as np
 from PIL import Image, ImageOps
 
-from faceattr.files import refuse_existing, validate_output_path
+from faceattr.files import refuse_existing, validate_output_path, write_errors
 from faceattr.images.load import PathLike
 from faceattr.images.video import Frame
 from faceattr.live.tracking import LiveFace
@@ -140,24 +140,27 @@ class Timeline:
     def __init__(self, path: PathLike, tasks: Sequence[Task]) -> None:
         self.path, self._tasks = Path(path), tuple(tasks)
         self.rows = 0
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(path, "w", newline="", encoding="utf-8")  # noqa: SIM115
+        with write_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(path, "w", newline="", encoding="utf-8")  # noqa: SIM115
         self._table = csv.writer(self._file, lineterminator="\n")
         self._table.writerow(timeline_columns(tasks))
         self._flushed = time.monotonic()
 
     def write(self, frame: Frame, faces: Sequence[LiveFace]) -> None:
-        self._table.writerows(_row(frame, face, self._tasks) for face in faces)
-        self.rows += len(faces)
-        if time.monotonic() - self._flushed > FLUSH_SECONDS:
-            self._file.flush()
-            self._flushed = time.monotonic()
+        with write_errors(self.path):
+            self._table.writerows(_row(frame, face, self._tasks) for face in faces)
+            self.rows += len(faces)
+            if time.monotonic() - self._flushed > FLUSH_SECONDS:
+                self._file.flush()
+                self._flushed = time.monotonic()
 
     def __enter__(self) -> Timeline:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with write_errors(self.path):
+            self._file.close()
 
 
 def _row(frame: Frame, face: LiveFace, tasks: Sequence[Task]) -> list[Any]:

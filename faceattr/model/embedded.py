@@ -14,13 +14,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from faceattr.files import to_jsonable
 from faceattr.model.file import (
     CONFIG_MEMBER,
     COPY_MEMBER,
     WEIGHTS_MEMBER,
     open_archive,
     replace_members,
-    to_jsonable,
 )
 
 ABOUT_MEMBER = f"{COPY_MEMBER}.json"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import shutil
 import tempfile
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from faceattr.files import refuse_existing, replace_durably, validate_output_path
+from faceattr.files import refuse_existing, replace_durably, to_jsonable, validate_output_path
 from faceattr.images.crop import CropRule
 from faceattr.model import hub
 from faceattr.tasks import Task
@@ -131,17 +130,6 @@ def _record(kind: type, what: str, given: Any) -> Any:
             f"Received: {received!r:.200}"
         )
     return kind(**given)
-
-
-def to_jsonable(value: Any) -> Any:
-    """The same nested value as JSON can hold it: None for NaN, text for infinity."""
-    if isinstance(value, Mapping):
-        return {key: to_jsonable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_jsonable(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    return value
 
 
 def rename_keys(value: Any, names: Mapping[str, str]) -> Any:

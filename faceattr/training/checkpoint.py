@@ -23,8 +23,8 @@ import pandas as pd
 
 from faceattr.evaluation.metrics import Score, mean_accuracy
 from faceattr.evaluation.report import SCORES
-from faceattr.files import atomic_write
-from faceattr.model.file import rename_keys, to_jsonable
+from faceattr.files import atomic_write, to_jsonable, write_json
+from faceattr.model.file import rename_keys
 from faceattr.progress import Progress
 from faceattr.training.config import FROZEN, OLD_NAMES, Phase, Settings
 from faceattr.training.feature_cache import trainable_in
@@ -82,15 +82,14 @@ class Checkpoints:
 
     def begin(self, identity: Mapping[str, Any], resume: bool) -> Position:
         """Where to start: at the beginning, or to `resume` where the checkpoint was written."""
-        path, text = self.folder / SETTINGS, json.dumps(to_jsonable(identity), indent=1)
+        path = self.folder / SETTINGS
         if not (resume and (self.folder / CHECKPOINT).is_file()):
             for name in (LOG, SCORES):
                 (self.folder / name).unlink(missing_ok=True)
             remove(self.folder)
-            with atomic_write(path, resumable=True) as part:
-                part.write_text(text)
+            write_json(identity, path, resumable=True)
             return Position()
-        self._check_same_run(path.read_text(), text)
+        self._check_same_run(path.read_text("utf-8"), json.dumps(to_jsonable(identity)))
         if (self.folder / LOG).is_file():
             _read_log(self.folder / LOG)  # it is told now, not after an epoch
         phase, epochs, best, *others = _read(self.folder / CHECKPOINT, "position").tolist()

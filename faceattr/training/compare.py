@@ -24,9 +24,9 @@ from faceattr.data.dataset import read_splits
 from faceattr.data.manifest import Manifest
 from faceattr.data.sources import ReadingConfig, ReadingTasksSettings, read_for_training
 from faceattr.data.store import features_folder
-from faceattr.files import atomic_write
+from faceattr.files import atomic_write, to_jsonable
 from faceattr.images.load import PathLike, as_paths
-from faceattr.model.file import rename_keys, to_jsonable
+from faceattr.model.file import rename_keys
 from faceattr.progress import SILENT, Progress
 from faceattr.training import network as networks
 from faceattr.training.batches import steps_per_epoch

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from faceattr.data.dataset import LabeledDataset
+from faceattr.files import to_jsonable
 from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
 from faceattr.model import hub
@@ -50,7 +51,7 @@ def seed_salt(network: Network) -> tuple[int, ...]:
     if start is None:
         return ()
     facts = [start.data, start.provenance.get("settings"), start.provenance.get("weights")]
-    text = json.dumps(model_file.to_jsonable(facts), sort_keys=True)
+    text = json.dumps(to_jsonable(facts), sort_keys=True)
     return (int(hashlib.sha256(text.encode()).hexdigest()[:8], 16),)
 
 

@@ -13,10 +13,10 @@ import numpy as np
 from faceattr.data.dataset import LabeledDataset, log_prior, log_priors_of
 from faceattr.evaluation.calibration import Calibration, calibrate, set_prior, unseen
 from faceattr.evaluation.groups import near_duplicate_groups
-from faceattr.evaluation.metrics import Score, difference, predict, scores_of, write_json
+from faceattr.evaluation.metrics import Score, difference, predict, scores_of
 from faceattr.evaluation.report import Evaluation, write_report
 from faceattr.evaluation.robustness import accuracy_by_size, smallest_face
-from faceattr.files import replace_durably
+from faceattr.files import replace_durably, write_json
 from faceattr.model import file as model_file
 from faceattr.model.file import Description
 from faceattr.model.priors import Prior, class_shares

@@ -31,6 +31,7 @@ from faceattr.evaluation.calibration import cross_calibrated
 from faceattr.evaluation.groups import score_groups
 from faceattr.evaluation.metrics import calibration_error, predict, score
 from faceattr.evaluation.robustness import robustness
+from faceattr.files import to_jsonable
 from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
 from faceattr.model import runtime
@@ -70,7 +71,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.data:
         found = measured(given.model, given.data, given.cache, given.face_api)
-        given.output.write_text(json.dumps(model_file.to_jsonable(found), indent=1))
+        given.output.write_text(json.dumps(to_jsonable(found), indent=1))
     if given.write:
         large, small = (json.loads(path.read_text()) for path in (FIGURES, SLIM_FIGURES))
         write(CARD, render(large))
