@@ -99,7 +99,7 @@ def test_pictures_without_faces_and_unknown_classes_are_told(tmp_path, attribute
     pictures = save_pictures(tmp_path / "in", 1)
     with pytest.raises(ValueError, match="None of the 1 pictures has a face"):
         explain(pictures, attributes, tmp_path / "sheet.png")
-    with pytest.raises(ValueError, match="no task mood; its tasks are left, right"):
+    with pytest.raises(ValueError, match=r"no task mood in the model. The tasks are left, right"):
         explain(pictures, attributes, tmp_path / "sheet.png", of={"mood": "calm"})
     with pytest.raises(ValueError, match="'odd' is not a class"):
         explain(pictures, attributes, tmp_path / "sheet.png", of={"left": "odd"})

@@ -65,13 +65,13 @@ def test_two_heads_can_swap_their_names(path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--remove age", "no head 'age'. The heads are shade, tint"),
+        ("--remove age", "no head age in the model. The heads are shade, tint"),
         ("--remove shade,tint", "at least one head"),
         ("--rename shade=tint", "called the same: tint, tint"),
         ("--rename shade=path", "name is made of plain letters"),
         ("--rename-class tint:pink=red", "has no class pink. Its classes are blue, green, red"),
         ("--rename-class tint:blue=red", "each named once"),
-        ("--rename-class age:old=new", "no head 'age'"),
+        ("--rename-class age:old=new", "no head age"),
         ("--remove shade --remove tint", "at least one head"),
         ("--rename tint=expression", "has the classes angry, disgust"),
     ],

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -12,7 +13,7 @@ from faceattr.data.dataset import (
     LabeledDataset,
     class_weights,
     draw,
-    log_priors,
+    log_priors_of,
     row_weights,
     sampling_weights,
     smooth_labels,
@@ -143,8 +144,9 @@ def test_the_labels_of_a_source_are_spread_and_unknown_rows_stay_zero():
 
 def test_each_row_has_the_class_shares_of_its_source():
     target = np.array([[1, 0], [1, 0], [0, 1], [0, 0], [0, 1]], float)
-    sources = np.array(["a", "a", "a", "a", "b"])
-    found = np.exp(log_priors(target, sources, np.array(["b", "a", "unheard of"])))
+    train = SimpleNamespace(targets={"shade": target}, sources=np.array(list("aaaab")))
+    asked = SimpleNamespace(sources=np.array(["b", "a", "unheard of"]))
+    found = np.exp(log_priors_of(asked, "shade", train))
     np.testing.assert_allclose(found[0], np.array([0.5, 1.5]) / 2, rtol=1e-5)
     np.testing.assert_allclose(found[1], np.array([2.5, 1.5]) / 4, rtol=1e-5)
     np.testing.assert_allclose(found[2], np.array([2.5, 2.5]) / 5, rtol=1e-5)

@@ -141,7 +141,10 @@ def test_the_library_prints_nothing_and_returns_what_was_measured(data, toy, cap
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--epochs", "scratch=1"], "no phase scratch; it has frozen, finetune"),
+        (
+            ["--epochs", "scratch=1"],
+            "no phase scratch in this run. The phases are frozen, ",
+        ),
         (["--unfreeze-from", "finetune=block9"], "Received: 'block9'"),
         (["--loss-weights", "age=2"], "no task age to weigh"),
         (["--mix", "shade=1"], "given for every task"),
@@ -272,7 +275,7 @@ def test_a_whole_backbone_goes_on_learning_with_normalisation(data, tmp_path, ca
     moved = np.abs(model.get_layer("block1_conv1").kernel - slim.get_layer("block1_conv1").kernel)
     assert moved.max() > 1e-3
     assert train(data, *start, "--epochs", "finetune=1", "--overwrite") == 2
-    assert "has no phase finetune; it has whole" in capsys.readouterr().err
+    assert "no phase finetune in this run. The phases are whole." in capsys.readouterr().err
 
 
 def test_half_precision_is_used_where_the_processor_has_it(tmp_path, monkeypatch):

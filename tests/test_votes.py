@@ -114,7 +114,7 @@ def test_votes_that_do_not_count_add_no_class_and_their_names_may_be_mapped(tmp_
     assert none.tasks[0].classes == ("glad", "sad")
     mapped = LabelMap(renamed={"mood": {"bored": ""}}, votes={"mood": 0.5})
     assert read_for_training([str(manifest)], label_map=mapped).tasks[0].classes == ("glad", "sad")
-    with pytest.raises(ValueError, match=r"No source has a column moood; their tasks are mood"):
+    with pytest.raises(ValueError, match=r"no task moood in the sources. The tasks are mood"):
         read_for_training([str(manifest)], ["mood", "moood"])
 
 

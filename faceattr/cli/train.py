@@ -36,6 +36,7 @@ from faceattr.cli.options import (
 )
 from faceattr.cli.recipe import merge_options, read_recipe
 from faceattr.progress import Bar
+from faceattr.tasks import refuse_unknown
 from faceattr.training.config import (
     FINETUNE,
     FROZEN,
@@ -239,10 +240,8 @@ def _phases(phases: Sequence[Phase], given: dict) -> Iterator[Phase]:
     opened.update({name: OLD_BRANCHES.get(of, of) for name, of in opened.items()})
     of_phases = {*names, *(phase.name for phase in (FROZEN, FINETUNE, SCRATCH, WHOLE))}
     branches = {OLD_BRANCHES.get(n, n): rates.pop(n) for n in list(rates) if n not in of_phases}
-    if strangers := sorted({name for values in typed.values() for name in values} - set(names)):
-        raise ValueError(
-            f"This run has no phase {', '.join(strangers)}; it has {', '.join(names)}."
-        )
+    given_to = {name for values in typed.values() for name in values}
+    refuse_unknown("phase", given_to, names, "in this run")
     for phase in phases:
         own = {field: values[phase.name] for field, values in typed.items() if phase.name in values}
         if own.get("epochs") != 0:

@@ -1,7 +1,7 @@
 """Labelled crops, kept on disk, with targets and masks by task, and what rare classes weigh.
 
 A rare class gets its weight here: in the loss by `LabeledDataset.masks`, in the batches by
-`LabeledDataset.sampling_weights`, and in a balanced softmax by `log_priors`.
+`LabeledDataset.sampling_weights`, and in a balanced softmax by `log_priors_of`.
 """
 
 from __future__ import annotations
@@ -164,23 +164,6 @@ def log_prior(target: np.ndarray) -> np.ndarray:
     return np.log(counts / counts.sum()).astype("float32")
 
 
-def log_priors(target: np.ndarray, sources: np.ndarray, of: np.ndarray) -> np.ndarray:
-    """For each row the logarithm of the class shares of its source, ``float32`` ``(m, classes)``.
-
-    A head that is trained on its answers times these shares (balanced softmax, Ren et al. 2020;
-    logit adjustment, Menon et al. 2021) does not learn how often a source shows each class, and
-    answers as if all were equally frequent.
-
-    `target` ``(n, classes)`` and `sources` ``(n,)`` are the training rows', `of` ``(m,)`` the names
-    of the sources that are asked for; one without a training row gets the shares of all.
-    """
-    found = np.empty((len(of), target.shape[1]), "float32")
-    for name in np.unique(of):
-        own = sources == name
-        found[of == name] = log_prior(target[own] if own.any() else target)
-    return found
-
-
 def class_prior(task: str) -> str:
     """What batches call the priors of a task's rows."""
     return f"{task}:prior"
@@ -199,7 +182,7 @@ class LabeledDataset:
             ``"sampling"`` shows them equally often, ``"none"`` takes rows as they are.
         soft: Tasks whose targets are in part another model's answers, and not balanced.
         source_weights: By source, what a row counts in the losses; 1 where not given.
-        log_priors: By task ``float32`` of shape ``(n, classes)``, see `log_priors`. Batches hold
+        log_priors: By task ``float32`` of shape ``(n, classes)``, see `log_priors_of`. Batches hold
             them beside the targets, under `class_prior` their task.
     """
 
@@ -302,8 +285,20 @@ class LabeledDataset:
 
 
 def log_priors_of(rows: LabeledDataset, task: str, train: LabeledDataset) -> np.ndarray:
-    """As `log_priors`, of some rows by the training rows, ``(n, classes)``."""
-    return log_priors(train.targets[task], train.sources, rows.sources)
+    """For each row the logarithm of the class shares of its source, ``float32`` ``(n, classes)``.
+
+    A head that is trained on its answers times these shares (balanced softmax, Ren et al. 2020;
+    logit adjustment, Menon et al. 2021) does not learn how often a source shows each class, and
+    answers as if all were equally frequent.
+
+    Shares are counted in the training rows; a source without any there gets the shares of all.
+    """
+    target, taught, asked = train.targets[task], train.sources, rows.sources
+    found = np.empty((len(asked), target.shape[1]), "float32")
+    for name in np.unique(asked):
+        own = taught == name
+        found[asked == name] = log_prior(target[own] if own.any() else target)
+    return found
 
 
 def add_log_priors(train: LabeledDataset, tasks: Iterable[str]) -> LabeledDataset:

@@ -164,12 +164,8 @@ def read_labels(
 ) -> tuple[list[Source], tuple[str, ...]]:
     """Sources whose labels are as they are meant, and notes on what was changed, without images."""
     sources, notes = normalize_labels(read_named(specs, columns, known), label_map, known)
-    there = {name for source in sources for name in source.tasks}
-    if strangers := sorted(set(columns or ()) - there):
-        raise ValueError(
-            f"No source has a column {', '.join(strangers)}; their tasks are "
-            f"{', '.join(sorted(there))}."
-        )
+    there = sorted({name for source in sources for name in source.tasks})
+    refuse_unknown("task", columns or (), there, "in the sources")
     return sources, notes
 
 

@@ -28,6 +28,7 @@ from faceattr.model.file import Description
 from faceattr.model.priors import log_ratios
 from faceattr.model.runtime import InferenceConfig, InferenceSettings
 from faceattr.progress import SILENT, Progress
+from faceattr.tasks import refuse_unknown
 
 ABOUT = "about.json"  # which rows and which model file were scored
 ROBUSTNESS = "robustness.json"
@@ -199,10 +200,7 @@ def _only(
     """The tasks of these names alone, and the examples that know one of them."""
     if names is None:
         return manifest
-    if strangers := sorted(set(names) - set(known)):
-        raise ValueError(
-            f"{path} has no task {', '.join(strangers)}; its tasks are {', '.join(known)}."
-        )
+    refuse_unknown("task", names, known, f"in {path}")
     tasks = tuple(task for task in manifest.tasks if task.name in names)
     examples = tuple(e for e in manifest.examples if any(e.labels.get(t.name) for t in tasks))
     if not examples:

@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import base64
 import csv
-import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -31,7 +29,7 @@ from faceattr.evaluation.metrics import (
     scores_of,
 )
 from faceattr.files import to_jsonable, write_errors, write_json
-from faceattr.images.draw import Tile, contact_sheet
+from faceattr.images.draw import Tile, contact_sheet, data_url
 from faceattr.model.file import Description
 from faceattr.tasks import Task
 
@@ -232,7 +230,7 @@ def _environment(evaluation: Evaluation) -> Environment:
         "percent": percent,
         "cell": cell,
         "json": lambda value: json.dumps(to_jsonable(value), indent=1),
-        "face": lambda wrong: _data_url(rows.crops[rows.index[wrong.row]]),
+        "face": lambda wrong: data_url(Image.fromarray(rows.crops[rows.index[wrong.row]]), SIDE),
         "path": lambda wrong: evaluation.path_of(wrong.row),
     }
     return pages
@@ -241,13 +239,6 @@ def _environment(evaluation: Evaluation) -> Environment:
 def _inline(draw: plots.Draw) -> Markup:
     """A figure as part of the page; matplotlib has escaped the texts in it."""
     return Markup(plots.svg_of(draw))
-
-
-def _data_url(face: np.ndarray) -> str:
-    image, jpeg = Image.fromarray(face), io.BytesIO()
-    image.thumbnail((SIDE, SIDE))
-    image.save(jpeg, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()
 
 
 def percent(share: float | None, digits: int = 1) -> str:

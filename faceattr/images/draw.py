@@ -6,6 +6,8 @@ join Arabic letters and sets Hebrew from left to right.
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +69,14 @@ def area_of(box: Sequence[float]) -> Area:
     """A box in whole pixels, at least one a side."""
     x0, y0, x1, y1 = map(round, box)
     return x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)
+
+
+def data_url(image: Image.Image, side: int) -> str:
+    """An image, at most `side` pixels wide and high, as a JPEG inside an address for web pages."""
+    jpeg = io.BytesIO()
+    image.thumbnail((side, side))
+    image.save(jpeg, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()
 
 
 def pixelate(image: np.ndarray, box: Sequence[float]) -> None:

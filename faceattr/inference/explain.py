@@ -23,6 +23,7 @@ from faceattr.model import file as model_file
 from faceattr.model import runtime
 from faceattr.model.vgg16 import convolutions
 from faceattr.progress import SILENT, Progress
+from faceattr.tasks import refuse_unknown
 
 FEWEST_CELLS = 8  # along a side of a feature map; fewer tell no eye from a mouth
 Logit = Callable[[Any], Any]
@@ -200,10 +201,7 @@ def _network_of(attributes: FaceAttributes) -> keras.Model:
 
 def _numbers(of: Mapping[str, str], attributes: FaceAttributes) -> dict[str, int]:
     tasks = {task.name: task for task in attributes.tasks}
-    if strangers := sorted(set(of) - set(tasks)):
-        raise ValueError(
-            f"The model has no task {', '.join(strangers)}; its tasks are {', '.join(tasks)}."
-        )
+    refuse_unknown("task", of, tasks, "in the model")
     return {name: tasks[name].index(label) for name, label in of.items()}
 
 

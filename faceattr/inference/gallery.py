@@ -6,9 +6,7 @@ answers in it saves them as a CSV file that `faceattr train` reads.
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import io
 import json
 import os
 from array import array
@@ -27,6 +25,7 @@ from PIL import Image
 
 from faceattr.files import atomic_write
 from faceattr.images.crop import CropRule, crop
+from faceattr.images.draw import data_url
 from faceattr.images.fetch import is_url
 from faceattr.images.load import DECODE_MEMORY, MAX_PIXELS, PathLike, content_of, read_picture
 from faceattr.inference.schema import OK, Row, withheld_name
@@ -158,10 +157,8 @@ def _images(
 
 def _thumb(image: np.ndarray, row: Row) -> str:
     box = (row["x0"], row["y0"], row["x1"], row["y1"])
-    face = Image.fromarray(crop(image, box, THUMB)).rotate(90 * int(row["turn"] or 0))
-    jpeg = io.BytesIO()
-    face.save(jpeg, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()
+    face = Image.fromarray(crop(image, box, THUMB))
+    return data_url(face.rotate(90 * int(row["turn"] or 0)), THUMB.size)
 
 
 def _face(row: Row, tasks: Sequence[Task], here: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from faceattr.inference.results import NO_ANSWER, DescribedFace, Prediction
 from faceattr.model import file as model_file
 from faceattr.model import hub, runtime
 from faceattr.model.priors import Prior
-from faceattr.tasks import Task
+from faceattr.tasks import Task, refuse_unknown
 
 if TYPE_CHECKING:
     import keras
@@ -346,11 +346,7 @@ class FaceAttributes:
 def _checked(filter: Mapping[str, str], tasks: Iterable[Task]) -> dict[str, str]:
     """The classes that are required, in the model's own spelling."""
     known = {task.name: task for task in tasks}
-    if strangers := sorted(set(filter) - set(known)):
-        raise ValueError(
-            f"The model has no task {', '.join(strangers)} to filter by; it knows "
-            f"{', '.join(known)}."
-        )
+    refuse_unknown("task", filter, known, "to filter by")
     return {name: known[name].class_of(label) for name, label in filter.items()}
 
 

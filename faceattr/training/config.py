@@ -330,7 +330,7 @@ class Settings:
         priors: By task, how frequent the saved head takes the classes to be: ``uniform``,
             ``natural`` (as in all training rows), the name of a source, or shares of all classes.
             Such a head learns with the class shares of each row's source taken into account, see
-            `faceattr.data.dataset.log_priors`. A task without one learns them from its rows.
+            `faceattr.data.dataset.log_priors_of`. A task without one learns them from its rows.
         ema: Decay per step of an average of the weights, which is scored and saved in place of
             the weights themselves: 0.998; 0 keeps none (Polyak and Juditsky 1992).
         loss_weights: By task, the weight of its loss; 1 where not given.

@@ -110,7 +110,7 @@ def distilled(
     `sheet` is the image file for the faces of `tasks` whose labels are least believed, `dtype` what
     the teachers compute in: ``"mixed_bfloat16"`` takes half the time where a machine has it.
 
-    Tasks with `priors` learn with the class shares of each row's source (`log_priors`). Their
+    Tasks with `priors` learn with the class shares of each row's source (`log_priors_of`). Their
     teachers' answers are put to a uniform prior first, and beside a label to the shares of its
     source; an unlabelled row that is taught has no other prior then.
     """

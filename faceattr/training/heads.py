@@ -21,7 +21,7 @@ from faceattr.model.file import Description
 from faceattr.model.priors import Prior, log_ratios
 from faceattr.model.vgg16 import layer_name, split_layer_name
 from faceattr.progress import SILENT, Progress
-from faceattr.tasks import KNOWN_TASKS, Task
+from faceattr.tasks import KNOWN_TASKS, Task, refuse_unknown
 from faceattr.training.config import Network, Settings
 from faceattr.training.distill import with_answers
 from faceattr.training.network import start_file
@@ -115,9 +115,7 @@ def _edited(
 ) -> dict[str, Task]:
     """The tasks that are left, by their old names."""
     there = {task.name: task for task in tasks}
-    for name in (*remove, *rename, *rename_classes):
-        if name not in there:
-            raise ValueError(f"There is no head {name!r}. The heads are {', '.join(there)}.")
+    refuse_unknown("head", (*remove, *rename, *rename_classes), there, "in the model")
     left = {}
     for name in (name for name in there if name not in remove):
         classes = _renamed_classes(there[name], rename_classes.get(name, {}))
