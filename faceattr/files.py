@@ -21,13 +21,14 @@ STUCK = "{} cannot be written: {}. What was written before is whole."
 RESUME = " Make room and go on with --resume."
 
 
-def install_command(extra: str) -> str:
-    """What installs an optional part, as faceattr itself was installed: from files or by name."""
+def install_command(extra: str = "") -> str:
+    """What installs faceattr, with an optional part, as it was installed: from files or by name."""
+    part = f"[{extra}]" if extra else ""
     root = Path(__file__).resolve().parents[1]
     if not (root / "pyproject.toml").is_file():
-        return f"pip install 'faceattr[{extra}]'"
+        return f"pip install 'faceattr{part}'"
     place = "." if root == Path.cwd() else str(root)
-    return f"pip install -e '{place}[{extra}]'"
+    return f"pip install -e '{place}{part}'"
 
 
 def require_package(package: str, extra: str, purpose: str) -> None:

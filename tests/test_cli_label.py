@@ -302,3 +302,18 @@ def test_help_answers_without_keras():
     code += "except SystemExit: print('keras' in sys.modules, 'cv2' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.rstrip().endswith("False False") and "--resume" in done.stdout
+
+
+def test_a_package_that_is_missing_is_one_sentence(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "faceattr.inference.label", None)
+    with pytest.raises(ModuleNotFoundError):  # ours is a bug, or a broken installation
+        main(["label", "x.png"])
+
+    def fails(**given):
+        pass
+
+    monkeypatch.setattr("faceattr.cli.label.label", fails)
+    assert main(["label", "x.png"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("faceattr: this command needs the package no_such_package, which is not")
+    assert "pip install -e" in said and "[" not in said

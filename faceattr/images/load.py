@@ -98,7 +98,7 @@ def load_image(
             is applied, transparency is blended over white, 16 bits are scaled to 8, of an
             animation the first frame is taken.
         bgr: The array's channels are BGR or BGRA, as OpenCV gives them.
-        allow_urls: Fetch addresses, of up to 64 MiB in up to 20 seconds. Never allow
+        allow_urls: Fetch addresses, of up to 67 million bytes in up to 20 seconds. Never allow
             it for texts that strangers send: they could name addresses inside your own network.
         max_pixels: A file with more of them is not read: a few bytes can claim gigabytes.
 
