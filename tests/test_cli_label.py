@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pandas
@@ -309,10 +310,10 @@ def test_a_package_that_is_missing_is_one_sentence(monkeypatch, capsys):
     with pytest.raises(ModuleNotFoundError):  # ours is a bug, or a broken installation
         main(["label", "x.png"])
 
-    def fails(**given):
-        pass
+    def label(**given):
+        import_module("no_such_package.of_others")
 
-    monkeypatch.setattr("faceattr.cli.label.label", fails)
+    monkeypatch.setattr("faceattr.cli.label.label", label)
     assert main(["label", "x.png"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("faceattr: this command needs the package no_such_package, which is not")
