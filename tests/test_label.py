@@ -207,6 +207,13 @@ def test_a_table_with_the_words_of_before_is_gone_on_with_in_todays(tmp_path, na
     assert page["settings"]["filter"] == filter and page["settings"]["model"]["crop"]["align"]
 
 
+def test_a_table_whose_paths_have_an_old_word_is_not_written_anew(tmp_path, monkeypatch):
+    inputs, table = save_pictures(tmp_path / "dropped", 5), tmp_path / "t.csv"
+    label_to(table, inputs, attributes())
+    monkeypatch.setattr("faceattr.inference.table.rewritten", lambda *given, **how: pytest.fail())
+    label_to(table, inputs, attributes(), resume=True)
+
+
 def with_old_words(table):
     """The table and its page as version 0.1.0 wrote them."""
     page = table.with_name(f"{table.name}.about.json")

@@ -1,6 +1,9 @@
+from io import BytesIO
+
 import numpy as np
 import pytest
 from conftest import SHADE, shaded
+from PIL import Image
 
 from faceattr.data.dataset import LabeledDataset
 from faceattr.evaluation.robustness import CHANGES, robustness
@@ -23,6 +26,15 @@ def test_each_change_makes_a_face_worse_and_keeps_its_form(name):
     np.testing.assert_array_equal(FACE, before)
     assert (worse.shape, worse.dtype) == (FACE.shape, FACE.dtype)
     assert (worse != FACE).mean() > 0.1
+
+
+def test_a_jpeg_is_that_of_the_right_colours():
+    x, y = np.meshgrid(np.arange(48), np.arange(48))
+    face = np.stack([5 * x, 5 * y, 235 - 5 * x], axis=2).astype("uint8")
+    saved = BytesIO()
+    Image.fromarray(face).save(saved, "JPEG", quality=20)
+    change = np.abs(np.asarray(Image.open(saved)).astype(int) - CHANGES["JPEG 20"](face))
+    assert change.mean() < 0.5
 
 
 def test_sunglasses_cover_the_eyes_and_a_mask_the_mouth():

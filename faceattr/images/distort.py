@@ -1,6 +1,6 @@
 """Changes that make a face harder to read, for training on them and for measuring with them.
 
-Images are ``uint8`` of shape ``(side, side, 3)``.
+Images are RGB ``uint8`` of shape ``(side, side, 3)``.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import numpy as np
 
 def compressed(face: np.ndarray, quality: int) -> np.ndarray:
     """The face after it was saved as a JPEG of this quality."""
-    _, code = cv2.imencode(".jpg", face, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR))
+    # OpenCV writes BGR: with the wrong order, JPEG would take the blue for the red.
+    _, code = cv2.imencode(".jpg", face[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR_RGB))
 
 
 def shrunk(face: np.ndarray, side: int) -> np.ndarray:

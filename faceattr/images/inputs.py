@@ -1,8 +1,8 @@
 """From what somebody typed to the pictures and videos that are meant.
 
 Nothing is read here but names, and they are walked through lazily: in memory are those of one
-folder at a time, about 100 bytes a file. Several inputs, or a list, cost more: their names are
-remembered, so that none comes twice.
+folder at a time, about 100 bytes a file. Several inputs, a list or a pattern cost more: all their
+names are remembered, so that none comes twice.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from faceattr.tasks import Task
 STATUSES = ("ok", "no_face", "unreadable", "too_small", "rejected")
 OK, NO_FACE, UNREADABLE, TOO_SMALL, REJECTED = STATUSES
 OLD_REJECTED = "dropped"  # in tables of version 0.1.0
+OLD_CELLS = (f",{OLD_REJECTED},".encode(), f': "{OLD_REJECTED}"'.encode())  # of CSV and of JSONL
 Row = dict[str, Any]
 
 PLACE: dict[str, type] = {

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from faceattr.files import RESUME, STUCK, atomic_write, validate_output_path
 from faceattr.images.load import PathLike
 from faceattr.inference.schema import (
-    OLD_REJECTED,
+    OLD_CELLS,
     OTHER_COLUMNS,
     Columns,
     CsvSerializer,
@@ -148,7 +148,7 @@ def open_table(
 def _prepare(file: Path, serializer: Serializer, retry_unreadable: bool) -> None:
     """Take out the rows that are tried again; an old status gets today's word."""
     with open(file, "rb") as lines:
-        is_old = any(OLD_REJECTED.encode() in line for line in lines)
+        is_old = any(cell in line for line in lines for cell in OLD_CELLS)
     if retry_unreadable or is_old:
         with atomic_write(file, resumable=True) as part, open(part, "wb") as kept:
             kept.writelines(rewritten(file, serializer, without_unreadable=retry_unreadable))
