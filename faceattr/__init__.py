@@ -13,10 +13,22 @@ Both: `Task`, `EXPRESSION`, `GENDER`, `AGE_GROUP`, `load_model`, `save_model`, `
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 import warnings
 from typing import Any
 
 __version__ = "0.2.0"
+
+# Nothing tells anybody that it is used: packages that would do so read this when they are imported.
+for _name, _value in {
+    "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime, to Microsoft
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}.items():
+    os.environ.setdefault(_name, _value)
+# OpenVINO and NNCF have no such switch, but do without the package that tells Google Analytics.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 # module: its public names
 _MODULES = {

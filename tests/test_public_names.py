@@ -1,5 +1,6 @@
 import dataclasses
 import inspect
+import os
 import subprocess
 import sys
 from typing import get_type_hints
@@ -92,3 +93,23 @@ def test_the_package_runs_as_the_command():
         [sys.executable, "-m", "faceattr", "--version"], capture_output=True, text=True
     )
     assert told.stdout == f"faceattr {faceattr.__version__}\n" and told.returncode == 0
+
+
+USES_ALL = """
+import sys
+from importlib.util import find_spec
+import faceattr
+for name in ("onnxruntime", "openvino", "nncf", "ray"):
+    if find_spec(name):
+        __import__(name)
+assert not any(name.startswith("openvino_telemetry.") for name in sys.modules)
+"""
+
+
+def test_no_package_tells_its_makers_that_it_is_used(tmp_path):
+    """ONNX Runtime and OpenVINO's tools would write an id of this machine, and send it along."""
+    own = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    given = {k: v for k, v in os.environ.items() if "TELEMETRY" not in k and "USAGE" not in k}
+    subprocess.run([sys.executable, "-c", USES_ALL], check=True, env=given | own)
+    written = {part.name for part in tmp_path.rglob("*")}
+    assert not written & {"Microsoft", "deviceid", "intel", "openvino_telemetry"}

@@ -24,7 +24,6 @@ def connected(address: str | None = None) -> Iterator[None]:
     """A connection to Ray, to this machine's own without an address; ValueError without a Ray."""
     with _own_sigterm():
         # What Ray says of itself is for those who run clusters.
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         with _on_loopback() if address is None else contextlib.nullcontext():
             import ray
