@@ -80,6 +80,16 @@ def test_the_table_is_that_of_one_machine(cluster, tmp_path):
     assert not (tmp_path / "out/_work").exists()
 
 
+def test_relative_paths_are_gone_on_with_from_their_folder_alone(cluster, tmp_path, monkeypatch):
+    save_pictures(tmp_path / "in", 6)
+    how = {"address": cluster.address, "workers": TWO, "detector": GreenSquares()}
+    monkeypatch.chdir(tmp_path)
+    label_to("out", "in", **how)
+    monkeypatch.chdir(tmp_path / "in")
+    with pytest.raises(ValueError, match=r"start at .*, and would mean other pictures here"):
+        label_to("../out", "../in", resume=True, **how)
+
+
 def test_a_bucket_into_a_bucket_and_on_with_it(cluster, bucket, tmp_path):
     folder = save_pictures(tmp_path / "in", 9)
     upload(folder, f"{bucket}/photos")

@@ -207,6 +207,35 @@ def test_a_table_with_the_words_of_before_is_gone_on_with_in_todays(tmp_path, na
     assert page["settings"]["filter"] == filter and page["settings"]["model"]["crop"]["align"]
 
 
+@pytest.mark.parametrize("name", FORMS)
+def test_a_table_of_relative_paths_is_gone_on_with_from_its_folder_alone(
+    tmp_path, monkeypatch, name
+):
+    first, other = tmp_path / "first", tmp_path / "other"
+    for folder in (first, other):
+        save_pictures(folder / "in", 5)
+    monkeypatch.chdir(first)
+    label_to(name, "in", attributes())
+    whole = read(first / name)
+    for there, inputs in ((other, "in"), (tmp_path, "first/in")):
+        monkeypatch.chdir(there)
+        with pytest.raises(ValueError, match=r"start at .*first, and would mean other pictures"):
+            label_to(first / name, inputs, attributes(), resume=True)
+    monkeypatch.chdir(first)
+    label_to(name, ["in", first / "in"], attributes(), resume=True)
+    assert read(first / name).equals(whole)
+    first.rename(moved := tmp_path / "moved")  # with all that is in it
+    monkeypatch.chdir(moved)
+    assert label_to(name, "in", attributes(), resume=True).inputs == 0
+
+
+def test_a_table_of_whole_paths_is_gone_on_with_from_anywhere(tmp_path, monkeypatch):
+    inputs = save_pictures(tmp_path / "in", 5)
+    label_to(tmp_path / "t.csv", inputs, attributes())
+    monkeypatch.chdir(inputs)
+    assert label_to(tmp_path / "t.csv", inputs, attributes(), resume=True).inputs == 0
+
+
 def test_a_table_whose_paths_have_an_old_word_is_not_written_anew(tmp_path, monkeypatch):
     inputs, table = save_pictures(tmp_path / "dropped", 5), tmp_path / "t.csv"
     label_to(table, inputs, attributes())

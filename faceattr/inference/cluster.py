@@ -22,7 +22,7 @@ from faceattr.images.load import MAX_PIXELS, PathLike, checked_limit
 from faceattr.inference import storage
 from faceattr.inference.batch import Labeller
 from faceattr.inference.label import Started
-from faceattr.inference.metadata import Summary, now, settings_of
+from faceattr.inference.metadata import Summary, check_folder, now, settings_of
 from faceattr.inference.part_worker import PartJob, PartWorker
 from faceattr.inference.parts import (
     MOST_FAILURES,
@@ -177,7 +177,7 @@ class _Run:
     progress: Progress
 
     def __post_init__(self) -> None:
-        self._run: dict[str, Any] = {"id": self.job.run, "started": now()}
+        self._run: dict[str, Any] = {"id": self.job.run, "started": now(), "folder": os.getcwd()}
         self._run["inputs"] = self.places.inputs
         self._total = Summary()  # of all runs
         self._failures: list[tuple[str, str]] = []
@@ -227,9 +227,12 @@ class _Run:
     def _done(self) -> set[str]:
         """The inputs in finished parts, which are counted as well."""
         done: set[str] = set()
+        page = self.parts.page()
         for _, table in self.parts.finished(self.columns):
+            names = table["path"].unique().to_pylist()
+            check_folder(page, self.parts.folder, names)
             self._count(report_of(table))
-            done.update(map(storage.place_of, table["path"].unique().to_pylist()))
+            done.update(map(storage.place_of, names))
         return done
 
     def _count(self, report: PartReport) -> None:

@@ -30,7 +30,15 @@ from faceattr.images.load import (
 )
 from faceattr.inference.artifacts import NO_ARTIFACTS, Artifacts, save_annotated, save_crops
 from faceattr.inference.gallery import write_gallery
-from faceattr.inference.metadata import Summary, begin_metadata, now, settings_of, write_metadata
+from faceattr.inference.metadata import (
+    Summary,
+    begin_metadata,
+    check_folder,
+    now,
+    read_metadata,
+    settings_of,
+    write_metadata,
+)
 from faceattr.inference.pipeline import (
     StageTimes,
     count_workers,
@@ -152,7 +160,8 @@ def label_to(
     how = {"workers": count_workers(workers), "max_pixels": checked_limit(max_pixels)}
     files = _checked_files(inputs, artifacts, allow_urls)
     settings = settings_of(attributes, every, options.spreadsheet)
-    run = {"started": now(), "inputs": files.inputs, "files": files.count, "max_pixels": max_pixels}
+    run = {"started": now(), "folder": os.getcwd(), "inputs": files.inputs, "files": files.count}
+    run |= {"max_pixels": max_pixels}
     names = columns(attributes.tasks)
     begin = partial(begin_metadata, output, settings, resume=options.resume)
     sync = getattr(os, "sync", None) if artifacts.folders else None  # Windows has none
@@ -160,6 +169,7 @@ def label_to(
         open_table(output, names, options, begin=begin, before_sync=sync) as written,
         Deaths(Path(output), resume=options.resume) as deaths,
     ):
+        check_folder(read_metadata(output), str(output), written.done)
         write_metadata(output, settings, run)
         summary.resumed = sum(map(len, written.done.values()))
         progress.show(Started(files.count, len(written.done)))

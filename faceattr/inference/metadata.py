@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -164,6 +165,21 @@ def check_settings(
     )
 
 
+def check_folder(page: Mapping[str, Any], table: str, names: Iterable[str]) -> None:
+    """Refuse (ValueError) to go on from another folder than the one that paths start at.
+
+    `page` is that of the table, `names` are the inputs in it. A folder that is gone was moved.
+    """
+    begun = str((page.get("runs") or [{}])[-1].get("folder", ""))
+    if not os.path.isdir(begun) or os.path.samefile(begun, os.getcwd()):
+        return
+    if any(not os.path.isabs(name) and "://" not in name for name in names):
+        raise ValueError(
+            f"The paths in {table} start at {begun}, and would mean other pictures here: go on "
+            "from there."
+        )
+
+
 def _in_todays_words(settings: Any) -> Any:
     """Settings with the names that they have now, those of the model's crop rule too."""
     found = _renamed(settings)
@@ -202,6 +218,11 @@ def versions(*more: str) -> dict[str, Any]:
 def now() -> str:
     """The time in UTC to the millisecond, as ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def read_metadata(table: PathLike) -> dict[str, Any]:
+    """The page beside a table; empty where there is none."""
+    return _read(metadata_path(table))
 
 
 def _read(path: Path) -> dict[str, Any]:
