@@ -12,7 +12,7 @@ import importlib.util
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,13 @@ def refuse_existing(path: Path, *, overwrite: bool = False) -> None:
     """Refuse (FileExistsError) to replace what is there, unless that is asked for."""
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists already: choose another name, or --overwrite.")
+
+
+def validate_report_folder(folder: Path, names: Iterable[str], *, overwrite: bool) -> None:
+    """Refuse (OSError) a folder that takes no files, or that has one of these `names` already."""
+    validate_output_folder(folder)
+    for name in names:
+        refuse_existing(folder / name, overwrite=overwrite)
 
 
 def short_name(name: str, most: int = LONGEST_NAME) -> str:

@@ -154,8 +154,10 @@ def test_the_findings_are_written_and_printed(data, capsys):
     sources = write(data, row12=exact)
     options = ["--model", "none", "--cache", str(data / "cache"), "-o", str(data / "out")]
     assert cli.main(["audit", *sources, *options]) == 0
-    assert cli.main(["audit", *sources, *options, "--strict"]) == 1
-    printed = capsys.readouterr().out
+    assert cli.main(["audit", *sources, *options, "--strict"]) == 2
+    printed, said = capsys.readouterr()
+    assert "findings.csv exists already" in said and "--overwrite" in said
+    assert cli.main(["audit", *sources, *options, "--strict", "--overwrite"]) == 1
     for told in ("exact copies in", "val, also train", "same pixels, two labels", "mood"):
         assert told in printed
     table = pd.read_csv(data / "out/findings.csv")
@@ -242,7 +244,7 @@ def test_find_faces_from_the_command_line(tmp_path, monkeypatch):
     )
     always = [f"mood={tmp_path / 'photos'}", "--model", "none", "--cache", str(tmp_path / "cache")]
     for options in ([], ["--find-faces"], ["--detector", "yunet"]):
-        out = ["-o", str(tmp_path / "out")]
+        out = ["-o", str(tmp_path / "out"), "--overwrite"]
         assert cli.main(["audit", *always, *out, *options]) == 0
         about = json.loads((tmp_path / "out/audit.json").read_text())
         assert about["faces"] == (3 if options else 4)
@@ -264,7 +266,7 @@ def test_find_faces_in_some_sources_from_the_command_line(tmp_path, monkeypatch,
     always = [*sources, "--model", "none", "--cache", str(tmp_path / "cache"), "-o", str(out)]
     assert cli.main(["audit", *always, "--find-faces-in", "photos"]) == 0
     assert json.loads((out / "audit.json").read_text())["faces"] == 3 + 4
-    assert cli.main(["audit", *always, "--find-faces-in", "photo"]) == 2
+    assert cli.main(["audit", *always, "--overwrite", "--find-faces-in", "photo"]) == 2
     assert (
         "no source photo to find faces in. The sources are photos, cut" in capsys.readouterr().err
     )

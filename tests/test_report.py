@@ -220,6 +220,24 @@ def test_fer2013_s_own_test_split_is_scored_from_its_csv(toy_model_path, tmp_pat
     assert json.loads((tmp_path / "out/scores.json").read_text())["expression"]["n"] == 5
 
 
+def test_a_report_that_is_there_is_replaced_as_a_whole_or_not_at_all(
+    toy_model_path, people, tmp_path, capsys
+):
+    out = ["--cache", tmp_path / "cache", "-o", tmp_path / "out"]
+    given = [toy_model_path, people, "--tasks", "gender", *out]
+    assert evaluate(*given, "--robust") == 0
+    card = tmp_path / "out/card.md"
+    card.write_text(card.read_text() + "Who is in the images: colleagues\n")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert evaluate(*given) == 2
+    assert "card.md exists already: choose another name, or --overwrite" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    assert evaluate(*given, "--overwrite") == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == before.keys() - {
+        "robustness.json"
+    }
+
+
 def test_the_card_has_fer2013_s_test_split_and_the_command_that_gives_it():
     card = (Path(__file__).parents[1] / "weights/README.md").read_text()
     assert "PrivateTest" in card

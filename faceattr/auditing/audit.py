@@ -17,7 +17,7 @@ from faceattr.data.face_finder import FaceFinder
 from faceattr.data.manifest import Example, Source, merge_sources, strongest, targets
 from faceattr.data.near_duplicates import NEAR
 from faceattr.data.sources import ReadingConfig, ReadingTasksSettings, read_labels, without_folders
-from faceattr.files import validate_output_folder, write_errors, write_json
+from faceattr.files import validate_report_folder, write_errors, write_json
 from faceattr.images.crop import CropRule
 from faceattr.images.draw import Tile, contact_sheet
 from faceattr.images.load import PathLike, as_paths
@@ -30,6 +30,7 @@ SHEETS = {
     "contradictions": (checks.EXACT_OTHERWISE, checks.NEAR_OTHERWISE),
     "copies_in_a_split": (checks.EXACT_WITHIN, checks.NEAR_WITHIN),
 }
+REPORT = ("findings.csv", "audit.json")
 SHOWN = 24  # pairs of each kind on a sheet
 
 
@@ -39,6 +40,7 @@ def audit(
     model: str | Path | None = model_file.SHIPPED,
     rule: CropRule | None = None,
     output: str | Path | None = None,
+    overwrite: bool = False,
     progress: Progress = SILENT,
     **reading: Unpack[ReadingTasksSettings],
 ) -> Audit:
@@ -50,11 +52,12 @@ def audit(
             ``"shipped"``, or None for nobody.
         rule: How faces are cropped to be compared.
         output: A folder for the findings, see `write_audit`.
+        overwrite: Replace the findings that are there.
         progress: Is told how far the work is, and shown the audit.
         **reading: How the sources are read, see `faceattr.data.sources.ReadingConfig`.
     """
     if output is not None:
-        validate_output_folder(Path(output))
+        validate_report_folder(Path(output), REPORT, overwrite=overwrite)
     sources, config = as_paths(sources), ReadingConfig(**reading)
     finder = config.finder(rule or CropRule(), sources)
     read, _ = read_labels(sources, config.tasks, config.label_map)
@@ -110,7 +113,7 @@ def write_audit(audit: Audit, folder: Path) -> None:
 def _write_audit(audit: Audit, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame(map(_cells, audit.findings), columns=list(_cells(Finding("", ""))))
-    table.to_csv(folder / "findings.csv", index=False)
+    table.to_csv(folder / REPORT[0], index=False)
     totals = [
         {"finding": kind, "where": where, "count": count}
         for (kind, where), count in audit.totals.items()
@@ -124,9 +127,10 @@ def _write_audit(audit: Audit, folder: Path) -> None:
         "serious": audit.is_serious,
         "findings": totals,
     }
-    write_json(about, folder / "audit.json")
+    write_json(about, folder / REPORT[1])
     for name, kinds in SHEETS.items():
         tiles = [tile for kind in kinds for tile in _tiles(audit, kind)]
+        (folder / f"{name}.png").unlink(missing_ok=True)  # of an audit that was there
         if tiles:
             title = f"{name.replace('_', ' ')}: pairs side by side"
             contact_sheet(tiles, title=title).save(folder / f"{name}.png")

@@ -12,6 +12,7 @@ def add_command(commands) -> None:
     add = parser.add_argument
     add("sources", nargs="+", metavar="[TASK=]PATH", help="manifest CSV or folder")
     add("-o", "--output", metavar="DIR", help="where findings.csv, audit.json and sheets go")
+    add("--overwrite", action="store_true", help="replace an audit that is there")
     add(
         "--model",
         metavar="MODEL",

@@ -43,6 +43,7 @@ def add_command(commands) -> None:
         help="score blurred, dark, compressed, turned and covered faces as well",
     )
     add("-o", "--output", metavar="DIR", help="where the report goes: report.html and its parts")
+    add("--overwrite", action="store_true", help="replace a report that is there, its card too")
     add_reading_options(parser, tasks="which of the model's tasks to score")
 
 

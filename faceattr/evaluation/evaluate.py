@@ -18,9 +18,9 @@ from faceattr.data.near_duplicates import NEAR_DUPLICATE, mark_near_duplicates
 from faceattr.data.sources import ReadingConfig, ReadingSettings, read_for_model, without_folders
 from faceattr.evaluation.groups import check_columns, score_groups
 from faceattr.evaluation.metrics import Score, predict
-from faceattr.evaluation.report import Evaluation, write_report
+from faceattr.evaluation.report import REPORT, Evaluation, write_report
 from faceattr.evaluation.robustness import Robustness, robustness
-from faceattr.files import validate_output_folder, write_json
+from faceattr.files import validate_report_folder, write_json
 from faceattr.images.load import PathLike, as_paths
 from faceattr.model import file as model_file
 from faceattr.model import runtime
@@ -51,6 +51,7 @@ def evaluate(
     engine: str | None = None,
     robust: bool = False,
     output: str | Path | None = None,
+    overwrite: bool = False,
     progress: Progress = SILENT,
     **how: Unpack[EvaluationSettings],
 ) -> dict[str, Score]:
@@ -71,6 +72,7 @@ def evaluate(
         robust: Also score the faces after they were blurred, darkened, compressed, turned away or
             covered, see `faceattr.evaluation.robustness.robustness`.
         output: A folder for the report, see `faceattr.evaluation.report.write_report`.
+        overwrite: Replace a report that is there, and whatever was written into its card.
         progress: Is told how far the work is, and shown an `Evaluation` and a `Robustness`.
         **how: How the sources are read, see `faceattr.data.sources.ReadingConfig`:
             ``label_map``, ``detector``, ``find_faces_in``, ``cache``; and how the model is asked,
@@ -80,12 +82,12 @@ def evaluate(
         By task, the score.
 
     Raises:
-        OSError: The report's folder cannot be written.
+        OSError: The report's folder cannot be written, or has a report in it.
         ValueError: Model and sources share no task, the split has no row, or there is nothing
             of the kind to group by.
     """
     if output is not None:
-        validate_output_folder(Path(output))
+        validate_report_folder(Path(output), REPORT, overwrite=overwrite)
     path, sources = model_file.path_of(model), as_paths(sources)
     runtime.check_engine(path, engine or "auto")
     description, given = runtime.describe(path), dict[str, Any](how)
@@ -129,6 +131,7 @@ def _write(
     evaluation: Evaluation, worse: Robustness | None, about: dict[str, Any], folder: Path
 ) -> None:
     write_report(evaluation, folder)
+    (folder / ROBUSTNESS).unlink(missing_ok=True)  # of a report that was there
     if worse:
         write_json(worse.accuracy, folder / ROBUSTNESS)
     write_json(about, folder / ABOUT)

@@ -34,6 +34,7 @@ from faceattr.model.file import Description
 from faceattr.tasks import Task
 
 SCORES = "scores.json"  # its absence tells that a run is not finished
+REPORT = ("card.md", "report.html", SCORES)  # what no report may replace unless asked to
 SHOWN = 24  # mistakes of a task
 SIDE = 96  # of a face on the page, in pixels
 BOX = ("x0", "y0", "x1", "y1")
@@ -150,6 +151,7 @@ def _write_report(evaluation: Evaluation, folder: Path) -> None:
     tasks, predictions = evaluation.tasks, evaluation.predictions
     plots.save_png(partial(plots.confusions, evaluation.scores, tasks), folder / "confusions.png")
     plots.save_png(partial(plots.calibration, predictions), folder / "calibration.png")
+    (folder / "curves.png").unlink(missing_ok=True)  # of a report that was there
     if evaluation.log is not None:
         plots.save_png(partial(plots.curves, evaluation.log), folder / "curves.png")
     _write_mistakes(evaluation, folder / "mistakes.csv")
