@@ -4,6 +4,7 @@ from conftest import toy_network
 
 from faceattr.data.dataset import LabeledDataset
 from faceattr.evaluation.calibration import (
+    Calibration,
     apply_temperature,
     calibrate,
     cross_calibrated,
@@ -59,6 +60,24 @@ def test_wherever_a_head_is_calibrated_the_held_out_rows_are(rows):
     always_right = np.eye(4)[unsure.argmax(axis=1)]
     error = 1 - unsure.max(axis=1).mean()
     assert calibration_error(*cross_calibrated(always_right, unsure)) < error / 2
+
+
+@pytest.mark.parametrize("rows", [40, 400])
+@pytest.mark.parametrize("factor", [0.3, 1.0, 3.0])
+def test_no_mistake_on_few_rows_makes_no_head_certain(rows, factor):
+    answers = apply_temperature(CHANCES[:rows], factor)
+    right = np.eye(4)[answers.argmax(axis=1)]
+    temperature = fit_temperature(right, answers)
+    assert 0.1 < temperature < 10
+    sure = apply_temperature(answers, temperature).max(axis=1)
+    assert 0.6 * (1 - 1 / (rows + 2)) < sure.mean() < 1 - 1 / (rows + 2) + 1e-3
+
+
+def test_a_head_that_knows_nothing_is_said_to():
+    noise = np.eye(4)[np.random.default_rng(0).integers(4, size=400)]
+    known = Calibration(fit_temperature(noise, apply_temperature(CHANCES[:400], 0.05)), True, 0, 0)
+    assert str(known).endswith("hardly better than chance")
+    assert "chance alone" in str(Calibration(2.0, True, 0.01, 0.01))
 
 
 def test_no_row_fits_its_own_temperature():

@@ -89,6 +89,7 @@ def coverage_curve(predictions: TaskPredictions) -> tuple[np.ndarray, np.ndarray
 
 
 FEWEST = 20  # labelled rows; fewer say more about themselves than about the model
+COLDEST, HOTTEST = 0.1, 10.0  # temperatures
 
 
 def fit_temperature(
@@ -102,6 +103,8 @@ def fit_temperature(
 
     Targets and probabilities are ``(n, classes)``; all-zero targets do not count. Of votes the
     class that has most counts, as it does for the accuracy: a confidence is the chance to be right.
+    ``n`` right answers without a mistake make no head surer than ``1 - 1 / (n + 2)`` on average
+    (Platt 1999, "Probabilistic outputs for support vector machines").
     `log_prior` are logarithms of the class shares to which the answers are put, ``(n, classes)``.
     """
     known = is_known(target)
@@ -110,12 +113,15 @@ def fit_temperature(
     truth = target[known].argmax(axis=-1)
     logits = np.log(np.clip(probabilities[known], 1e-12, 1).astype(float))
     offset = 0 if log_prior is None else log_prior[known]
+    doubt = 1 / (len(truth) + 2)
+    wanted = np.full(logits.shape, doubt / (logits.shape[1] - 1))
+    np.put_along_axis(wanted, truth[:, None], 1 - doubt, axis=-1)
 
     def mean_loss(log_temperature: float) -> float:
         answers = log_softmax(logits / np.exp(log_temperature) + offset, axis=-1)
-        return -float(np.take_along_axis(answers, truth[:, None], axis=-1).mean())
+        return -float((wanted * answers).sum(axis=-1).mean())
 
-    best = minimize_scalar(mean_loss, bounds=(np.log(0.1), np.log(10)), method="bounded")
+    best = minimize_scalar(mean_loss, bounds=np.log([COLDEST, HOTTEST]), method="bounded")
     return float(np.exp(best.x))
 
 
@@ -169,6 +175,8 @@ class Calibration:
     def __str__(self) -> str:
         if not self.fitted:
             return f"not calibrated, which takes {FEWEST} val rows that know it"
+        if self.temperature > 0.99 * HOTTEST:
+            return "calibrated to nearly even answers: on val it is hardly better than chance"
         return (
             f"calibrated with temperature {self.temperature:.2f}, calibration error "
             f"{self.held_out_error:.1%} on rows that did not fit it "
