@@ -65,11 +65,13 @@ def test_sound_faces_have_nothing_but_being_few(data):
 
 def test_names_that_may_be_one_class_or_none_are_told(data):
     moods = {"row0": "A", "row1": "nan", "row2": "1", "row4": "1.0"}
+    moods |= {"row6": "surprise", "row7": "suprise", "row8": "20-29", "row9": "20-39"}
     totals, found = found_in(data, write(data, **{row: {"mood": m} for row, m in moods.items()}))
-    assert totals == {(checks.NAMES_ALIKE, "mood"): 2, (checks.NAMES_UNKNOWN, "mood"): 1}
+    assert totals == {(checks.NAMES_ALIKE, "mood"): 3, (checks.NAMES_UNKNOWN, "mood"): 1}
     words = [one.words for one in found.findings if one.kind in checks.IN_WORDS]
     assert any("'A' and 'a'; `--map a=A`" in one for one in words)
     assert any("'1' and '1.0'" in one for one in words)
+    assert any("'suprise' and 'surprise'" in one for one in words)
     assert any("'nan'; `--map nan=`" in one for one in words)
 
 

@@ -108,6 +108,13 @@ def test_a_port_in_use_is_told_before_the_model_is_opened(port, refused, monkeyp
     assert "Choose another --port" in refused(main(["serve", "--port", str(port)]))
 
 
+def test_what_is_wrong_with_a_host_or_a_token_file_is_told(refused, free_port, tmp_path):
+    said = refused(main(["serve", "--host", "192.0.2.1", "--port", str(free_port)]))
+    assert "Choose another --host" in said
+    how = ["--port", str(free_port), "--token-file", str(tmp_path / "none")]
+    assert "--token-file" in (said := refused(main(["serve", *how]))) and "No such file" in said
+
+
 @pytest.mark.parametrize("package", ["uvicorn", "starlette", "python_multipart"])
 def test_without_the_extra_its_name_is_told(package, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, package, None)

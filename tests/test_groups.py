@@ -45,6 +45,7 @@ def test_each_group_has_its_accuracy_and_wilson_interval():
     assert yes.accuracy == 0.75
     assert yes.interval == pytest.approx((0.5981, 0.8581), abs=1e-4)
     assert groups.unknown == 3
+    assert groups.summary.endswith("; 3 of unknown group are not counted")
     assert groups.worst == yes
     assert groups.gap == pytest.approx(0.15)
     assert groups.may_be_chance

@@ -1,5 +1,6 @@
 """What somebody types becomes files: in order, each once, and no loop is followed."""
 
+import codecs
 import contextlib
 import io
 import os
@@ -116,6 +117,15 @@ def test_a_text_file_lists_paths(tmp_path):
     listed = tmp_path / "list.txt"
     listed.write_text(f"{tmp_path}/two words.jpg\n\n{tmp_path}/odd.ending\r\n")
     assert names(listed, tmp_path) == ["two words.jpg", "odd.ending"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+def test_a_list_may_be_one_of_powershell(tmp_path, encoding):
+    touch(tmp_path, "größe 1.jpg")
+    start = codecs.BOM_UTF16_LE if encoding == "utf-16-le" else b""
+    listed = tmp_path / "list.txt"
+    listed.write_bytes(start + f"{tmp_path}/größe 1.jpg\r\n".encode(encoding))
+    assert names(listed, tmp_path) == ["größe 1.jpg"]
 
 
 def test_a_missing_file_in_a_list_keeps_its_place(tmp_path):

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -12,6 +13,7 @@ from conftest import toy_network
 
 from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
+from faceattr.model import runtime
 from faceattr.model.build import build
 from faceattr.model.file import Description
 from faceattr.tasks import EXPRESSION, GENDER
@@ -112,6 +114,25 @@ def test_a_failed_save_leaves_the_old_file(toy_model_path, monkeypatch):
 def test_a_missing_file_says_how_to_make_one(tmp_path):
     with pytest.raises(FileNotFoundError, match="There is no model file"):
         model_file.load(tmp_path / "none.keras")
+
+
+def test_a_slip_in_a_model_s_name_is_understood(tmp_path, toy_model_path, monkeypatch):
+    monkeypatch.chdir(toy_model_path.parent)
+    for name, meant in (("toy", "mean toy.keras?"), ("shiped", "mean shipped?")):
+        with pytest.raises(FileNotFoundError, match=re.escape(meant)):
+            runtime.describe(name)
+    with pytest.raises(FileNotFoundError, match=r"-o mood.keras` makes one"):
+        runtime.describe("mood")
+
+
+def test_a_folder_of_images_or_of_a_run_is_no_model(tmp_path):
+    for name in ("photos", "mood.training"):
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            (tmp_path / name / f"{number}.jpg").write_bytes(b"")
+        with pytest.raises(ValueError, match=rf"{name} is a folder and no model") as told:
+            runtime.describe(tmp_path / name)
+        assert ".jpg" not in str(told.value)
 
 
 def test_a_text_file_is_no_model(tmp_path):

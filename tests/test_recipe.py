@@ -131,3 +131,9 @@ def test_an_old_name_is_told_once_however_many_sections_have_it(written, capsys)
     assert read_recipes(written(text), add_options)["two"]["augment_repeats"] == 1
     told = capsys.readouterr().err.splitlines()
     assert [line.split()[1] for line in told] == ["--copies", "--rate"]
+
+
+def test_an_option_by_phase_says_how_it_is_typed(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["train", "mood=photos", "-o", "mood.keras", "--epochs", "3"])
+    assert "argument --epochs: expected frozen=3,finetune=3 (by phase)" in capsys.readouterr().err

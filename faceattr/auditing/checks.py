@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -93,6 +95,7 @@ def totals(findings: Iterable[Finding]) -> Totals:
 
 
 UNKNOWN = ("nan", "none", "null", "n/a", "na", "unknown", "?", "-")  # as cells say it
+SLIP = 0.9  # from this similarity on, two names may be one: suprise and surprise have 0.93
 LOOKED_AT = 100  # images at most whose size is asked
 # Shorter side in pixels and longer side as its multiple, from which on an image is hardly a
 # face that was cut out.
@@ -173,23 +176,24 @@ def ambiguous_class_names(tasks: Iterable[Task]) -> Iterator[Finding]:
     for task in tasks:
         if task.name in KNOWN_TASKS:
             continue
-        first: dict[object, str] = {}
-        for name in task.classes:
-            other = first.setdefault(_essence(name), name)
-            if other != name:
+        for other, name in itertools.combinations(task.classes, 2):
+            if _may_be_one(other, name):
                 words = f"{other!r} and {name!r}; `--map {name}={other}` makes them one"
                 yield Finding(NAMES_ALIKE, task.name, words=words)
+        for name in task.classes:
             if name.casefold() in UNKNOWN:
                 words = f"{name!r}; `--map {name}=` leaves it out"
                 yield Finding(NAMES_UNKNOWN, task.name, words=words)
 
 
-def _essence(name: str) -> object:
-    """A name without capitals, or a number without its form."""
+def _may_be_one(name: str, other: str) -> bool:
+    """Whether names are the same but for capitals, the form of a number, or a letter or two."""
     try:
-        return float(name)
+        return float(name) == float(other)
     except ValueError:
-        return name.casefold()
+        one, two = name.casefold(), other.casefold()
+    is_slip = difflib.SequenceMatcher(None, one, two).ratio() >= SLIP
+    return one == two or (is_slip and one.isalpha() and two.isalpha())
 
 
 def whole_photographs(examples: Sequence[Example]) -> Iterator[Finding]:

@@ -76,17 +76,15 @@ def names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",")]
 
 
-def pairs(kind):
-    """A parser of ``name=value,name=value`` with values of one kind."""
+def pairs(kind, like: str = "name=value,name=value"):
+    """A parser of ``name=value,name=value`` with values of one kind; `like` is an example."""
 
     def parse(text: str) -> dict:
         try:
             pairs = [part.split("=") for part in text.split(",")]
             return {name.strip(): kind(value.strip()) for name, value in pairs}
         except ValueError:
-            raise argparse.ArgumentTypeError(
-                f"expected name=value,name=value. Received: {text!r}"
-            ) from None
+            raise argparse.ArgumentTypeError(f"expected {like}. Received: {text!r}") from None
 
     return parse
 
@@ -140,9 +138,9 @@ class _OldName(argparse.Action):
         self._renamed(parser, namespace, self.const or values, option_string)
 
 
-def by_name(kind) -> dict:
+def by_name(kind, *like: str) -> dict:
     """How an option of ``name=value,…`` is declared, with values of one kind."""
-    return {"action": Merged, "type": pairs(kind)}
+    return {"action": Merged, "type": pairs(kind, *like)}
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from faceattr.cli.console import Aside, on_stderr
 from faceattr.cli.fields import add_fields
@@ -56,5 +57,7 @@ def serve(quiet=False, **given) -> int:
 def _token(path: str | None) -> str | None:
     if path is None:
         return os.environ.get(TOKEN)
-    with open(path, encoding="utf-8") as file:
-        return file.read()
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise OSError(f"--token-file {path} cannot be read: {error.strerror}.") from None

@@ -54,14 +54,17 @@ from faceattr.training.config import (
 T = TypeVar("T")
 
 BY_PHASE = {
-    "epochs": {**by_name(int), "metavar": "PHASE=N,…"},
+    "epochs": {**by_name(int, "frozen=3,finetune=3 (by phase)"), "metavar": "PHASE=N,…"},
     "learning_rate": {
-        **by_name(float),
+        **by_name(float, "finetune=1e-5 (by phase) or block5=1e-6 (by branch)"),
         "flags": ("--lr", "--learning-rate"),
         "metavar": "PHASE=X|BRANCH=X,…",
     },
-    "unfreeze_from": {**by_name(str), "metavar": "PHASE=LAYER,…"},
-    "patience": {**by_name(int), "metavar": "PHASE=N,…"},
+    "unfreeze_from": {
+        **by_name(str, "finetune=block4_conv1 (by phase)"),
+        "metavar": "PHASE=LAYER,…",
+    },
+    "patience": {**by_name(int, "frozen=3,finetune=3 (by phase)"), "metavar": "PHASE=N,…"},
 }
 OLD_BRANCHES = {"trunk": "backbone"}  # as a layer and as a branch
 OLD_NAMES = {

@@ -109,7 +109,9 @@ def _check_filled(root: Path, examples: Sequence[Example], task: str) -> None:
     tops = [f for f in root.iterdir() if f.is_dir() and f.name.lower() in SPLIT_NAMES] or [root]
     folders = {f.name for top in tops for f in top.iterdir() if f.is_dir()}
     if empty := sorted(f for f in folders - filled if not f.startswith((".", "__MACOSX"))):
-        raise ValueError(f"{root}: class folders without an image: {', '.join(empty)}.")
+        raise ValueError(
+            f"{root}: class folders without an image: {', '.join(empty)}. Remove or fill them."
+        )
 
 
 def _check_level(root: Path, examples: Sequence[Example], task: str) -> None:

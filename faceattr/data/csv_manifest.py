@@ -32,23 +32,34 @@ def read_cells(path: Path) -> pd.DataFrame:
     how: dict[str, Any] = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
     try:
         header = pd.read_csv(path, header=None, nrows=1, **how).iloc[0].str.strip()
+        _must_have_commas(path, header)
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
             table = pd.read_csv(
                 path, index_col=False, skipinitialspace=True, skip_blank_lines=False, **how
             )
     except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
-        raise ValueError(f"{path} is not a readable CSV file: {error}") from None
+        reason = " ".join(str(error).split()).removeprefix("Error tokenizing data. C error: ")
+        raise ValueError(f"{path} is not a readable CSV file: {reason}") from None
     except UnicodeDecodeError:
-        raise ValueError(f"{path} is not a CSV file in UTF-8.") from None
-    for separator, name in SEPARATORS.items():
-        if len(header) == 1 and separator in header[0]:
-            raise ValueError(f"{path} separates its columns by {name}; expected commas.")
+        raise ValueError(
+            f"{path} is not a CSV file in UTF-8. Save it as such; Excel calls it CSV UTF-8."
+        ) from None
     if repeated := sorted(set(header[header.duplicated() & (header != "")])):
         raise ValueError(f"{path} has two columns called {', '.join(repeated)}.")
     table.columns = list(header)
     table = table.loc[:, header.ne("").to_numpy()]
     return table[table.ne("").any(axis=1)]
+
+
+def _must_have_commas(path: Path, header: pd.Series) -> None:
+    for separator, name in SEPARATORS.items():
+        if len(header) == 1 and separator in header[0]:
+            raise ValueError(
+                f"{path} separates its columns by {name}; expected commas. "
+                f"`pandas.read_csv({path.name!r}, sep={separator!r}, decimal=',')` reads it, and "
+                f"`to_csv({path.name!r}, index=False)` writes it anew."
+            )
 
 
 def vote_columns(columns: Iterable[str], task: str) -> dict[str, str]:

@@ -27,7 +27,7 @@ from faceattr.model import runtime
 from faceattr.model.file import Description
 from faceattr.model.priors import log_ratios
 from faceattr.model.runtime import InferenceConfig, InferenceSettings
-from faceattr.progress import SILENT, Progress
+from faceattr.progress import SILENT, Progress, suppress_stderr
 from faceattr.tasks import refuse_unknown
 
 ABOUT = "about.json"  # which rows and which model file were scored
@@ -102,7 +102,8 @@ def evaluate(
     chosen, manifest = select_split(whole, split)
     by = [OLD_COLUMNS.get(name, name) for name in by]
     check_columns([c for c in by if c != NEAR_DUPLICATE], manifest.examples, description.tasks)
-    opened = runtime.load(path, engine or "keras")[0]
+    with suppress_stderr():  # LiteRT greets
+        opened = runtime.load(path, engine or "keras")[0]
     network = asked.apply(opened, description)
     train = whole.only("train") if NEAR_DUPLICATE in by else None
     rows = _read_rows(manifest, train, finder, progress)
@@ -143,7 +144,7 @@ def _read_rows(
     """The faces to score; with training rows given, marked where they are among these."""
     where = finder.rule, finder.cache, progress
     rows, left_out = read_dataset(manifest.examples, manifest.tasks, *where)
-    for reason, count in left_out.items():
+    for reason, count in {**manifest.left_out, **left_out}.items():
         progress.show(f"left out: {count:,} ({reason})")
     if not len(rows):
         raise ValueError("None of these images can be read, so there is nothing to score.")

@@ -79,6 +79,12 @@ class Groups:
 
     @property
     def summary(self) -> str:
+        """The gap in words, and how many faces are in no group."""
+        unknown = f"; {self.unknown:,} of unknown group are not counted" if self.unknown else ""
+        return self._gap_in_words + unknown
+
+    @property
+    def _gap_in_words(self) -> str:
         if self.worst is None or self.gap is None:
             return f"fewer than two groups have {FEW} rows, so there is no gap to tell"
         chance = "; their intervals overlap" if self.may_be_chance else ""

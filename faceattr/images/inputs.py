@@ -7,6 +7,7 @@ names are remembered, so that none comes twice.
 
 from __future__ import annotations
 
+import codecs
 import glob
 import os
 import sys
@@ -132,7 +133,7 @@ class Inputs:
             for line in self._standard_input:
                 yield from self._behind_one(line)
         elif Path(path).suffix.lower() in LIST_SUFFIXES and os.path.isfile(path):
-            with open(path, encoding="utf-8-sig", errors="surrogateescape") as lines:
+            with open(path, encoding=_encoding_of(path), errors="surrogateescape") as lines:
                 for line in paths_in(lines):
                     yield from self._behind_one(line)
         elif not is_url(path) and not os.path.lexists(path):
@@ -168,6 +169,13 @@ class Inputs:
     @cached_property
     def _standard_input(self) -> list[str]:
         return list(paths_in(sys.stdin))
+
+
+def _encoding_of(path: str) -> str:
+    """Of a list: UTF-8, or UTF-16 as PowerShell's ``>`` writes it."""
+    with open(path, "rb") as file:
+        start = file.read(2)
+    return "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
 
 
 def paths_in(lines) -> Iterator[str]:

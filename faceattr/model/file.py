@@ -8,6 +8,7 @@ this package. Its weights are stored in half precision and compute in float32.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import json
 import os
 import shutil
@@ -238,15 +239,18 @@ def _convert(source: Path, target: Path, dtype: str) -> None:
 def describe(path: str | Path) -> Description:
     """Read a model file's description without loading the network (or Keras)."""
     path = Path(path)
-    if path.is_dir() or (path.suffix in EXPORTED and path.is_file()):
+    if is_saved_model(path) or (path.suffix in EXPORTED and path.is_file()):
         raise ValueError(
             f"{path} is an exported model: it labels and can be evaluated. Everything else needs "
             "the .keras file that it was made from."
         )
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"There is no model file {path}. `faceattr train … -o {path.name}` makes one."
+    if path.is_dir():
+        raise ValueError(
+            f"{path} is a folder and no model. Expected a .keras file, what `faceattr export` "
+            f"wrote, or {' or '.join(SHIPPED_FILES)}."
         )
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no model file {path}. {_model_meant(path)}")
     with open_archive(path) as archive:
         text = archive.read(MEMBER) if MEMBER in archive.namelist() else None
     if text is None:
@@ -258,6 +262,24 @@ def describe(path: str | Path) -> Description:
         return Description.from_json(text)
     except ValueError as error:
         raise ValueError(f"{path} cannot be used: {str(error).rstrip('.')}.") from None
+
+
+def is_saved_model(path: Path) -> bool:
+    """Whether a folder is a SavedModel of TensorFlow, as `faceattr export` writes it."""
+    return (path / "saved_model.pb").is_file()
+
+
+def _model_meant(path: Path) -> str:
+    """What a name that is no model's may have meant."""
+    near = difflib.get_close_matches(str(path), SHIPPED_FILES, n=1)
+    if (beside := path.with_name(f"{path.name}.keras")).is_file():
+        near = [str(beside)]
+    if near:
+        return f"Did you mean {near[0]}?"
+    name = path.name if path.suffix == ".keras" else f"{path.name}.keras"
+    return (
+        f"`faceattr train … -o {name}` makes one; {' and '.join(SHIPPED_FILES)} are there already."
+    )
 
 
 @contextlib.contextmanager

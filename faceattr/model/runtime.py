@@ -228,7 +228,7 @@ def _min_batch_of_tensorflow() -> int | None:
 def is_exported(path: str | Path) -> bool:
     """Whether the name is that of an exported file or, without an ending, of a SavedModel."""
     path = Path(path)
-    return path.suffix in RUNTIMES and (path.suffix != "" or path.is_dir())
+    return path.suffix in RUNTIMES and (path.suffix != "" or model_file.is_saved_model(path))
 
 
 def open_exported(

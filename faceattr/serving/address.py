@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import secrets
 import socket
 from collections.abc import Callable, Sequence
@@ -36,9 +37,10 @@ class Address:
             try:
                 attempt.bind((self.host, self.port))
             except OSError as error:
+                is_taken = error.errno in (errno.EADDRINUSE, errno.EACCES)
                 raise OSError(
-                    f"Nothing can be served on {self.host}:{self.port}: "
-                    f"{error.strerror or error}. Choose another --port."
+                    f"Nothing can be served on {self.host}:{self.port}: {error.strerror or error}. "
+                    f"Choose another {'--port' if is_taken else '--host'}."
                 ) from None
 
     @property
