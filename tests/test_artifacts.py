@@ -287,9 +287,12 @@ def test_a_class_that_is_called_unsure_does_not_swallow_withheld_answers(tmp_pat
     page = (tmp_path / "p.html").read_text()
     assert 'id="mood-unsure">unsure <small>2 faces' in page
     assert 'id="mood-unsure (withheld)">unsure (withheld) <small>1 face' in page
+    cut_out = Summary(inputs=3, statuses=Counter(ok=1, no_face=2, unreadable=0))
+    assert "--detector none" in "\n".join(report(cut_out, "t.csv", "green squares"))
     summary = Summary(answers={"mood": Counter({"unsure": 2, None: 1, "calm": 1})})
     assert summary.counts()["answers"]["mood"] == {"unsure": 2, "unsure (withheld)": 1, "calm": 1}
     printed = "\n".join(report(summary, "t.csv", "green squares"))
+    assert "--detector none" not in printed
     assert "unsure 2, unsure (withheld) 1, calm 1" in printed
 
 

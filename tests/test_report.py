@@ -238,6 +238,29 @@ def test_a_report_that_is_there_is_replaced_as_a_whole_or_not_at_all(
     }
 
 
+def test_rows_that_chose_the_model_or_that_a_model_labelled_are_told(
+    toy_model_path, people, tmp_path, capsys
+):
+    given = [people, "--tasks", "gender", "--cache", tmp_path / "cache"]
+    model, about = model_file.load(toy_model_path)
+    made = {"sources": [people.name]}
+    model_file.save(model, replace(about, provenance=made), tmp_path / "taught.keras")
+    for split, told in (("val", "chose its epoch"), ("train", "these faces taught it")):
+        assert evaluate(tmp_path / "taught.keras", *given, "--split", split) == 0
+        assert told in " ".join(capsys.readouterr().out.split())
+    assert evaluate(toy_model_path, *given) == 0
+    printed = capsys.readouterr().out
+    assert "chose its epoch" not in printed and "no accuracy" not in printed
+    lines = people.read_text().splitlines()
+    people.write_text(
+        "\n".join([f"{lines[0]},gender_prob", *(f"{line},0.9" for line in lines[1:])])
+    )
+    assert evaluate(toy_model_path, *given) == 0
+    assert "agree with a model's answers is no accuracy" in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
 def test_the_card_has_fer2013_s_test_split_and_the_command_that_gives_it():
     card = (Path(__file__).parents[1] / "weights/README.md").read_text()
     assert "PrivateTest" in card

@@ -249,7 +249,10 @@ def test_columns_that_hold_no_classes_are_left_out_of_a_bare_manifest(tmp_path):
         ("path,gender:male,gender:female\n", "single labelled image"),
         ("path,mood\na.png,good\n", "needs at least two classes"),
         ("path;gender\na.png;male\n", "by semicolons; expected commas"),
-        ("path;x0;gender\na.png;174,7;male\n", r"by semicolons; expected commas. `pandas.read_csv\("),
+        (
+            "path;x0;gender\na.png;174,7;male\n",
+            r"by semicolons; expected commas. `pandas.read_csv\(",
+        ),
         ("path\tgender\na.png\tmale\n", "by tabs; expected commas"),
         ("path,gender\na.png,male\nb.png,male,9,9\n", r"CSV file: Expected 2 fields.*saw 4$"),
         ("path,gender,gender\na.png,male,male\n", "two columns called gender"),

@@ -32,6 +32,11 @@ def report(summary, output, detector: str, folders: Sequence = ()) -> Iterator[s
     if summary.resumed and folders:
         names = ", ".join(map(str, folders))
         yield f"  {summary.resumed} inputs were done before: of them nothing was added to {names}"
+    if summary.statuses["no_face"] > summary.inputs / 2:
+        yield (
+            "  most have no face; of faces that were cut out already, --detector none takes each "
+            "image as one"
+        )
     if unreadable := summary.statuses["unreadable"]:
         yield (
             f"  {unreadable:,} could not be read (column reason); once they can be, the same "

@@ -25,7 +25,7 @@ def add_command(commands) -> None:
         help=f"file with the token that whoever asks must know (else {TOKEN} of the environment); "
         "needed on any address but this machine's own",
     )
-    add_describing(parser, *USUAL, "--flip", "--tta", "--batch-size")
+    add_describing(parser, *USUAL, "--flip", "--tta", "--prior", "--batch-size")
     add("--workers", type=int, metavar="N", help="threads that decode and detect")
     limits = parser.add_argument_group("limits")
     add_fields(limits, Limits, *LIMITS)

@@ -112,6 +112,7 @@ def evaluate(
     answered_by = getattr(opened, "engine", "keras")
     scored = tuple(map(without_folders, sources))
     remarks = [*whole.notes, *_remarks(description, chosen, scored, asked)]
+    remarks += _answers_as_labels(manifest)
     if answered_by == "litert" and not runtime.is_exported(path):
         remarks.append(OF_THE_COPY)
     evaluation = Evaluation(
@@ -187,11 +188,25 @@ def _remarks(
     for task, prior in asked.priors.items():
         shares = prior if isinstance(prior, str) else _by_class(prior)
         yield f"The answers of {task} are put to other class shares (--prior): {shares}."
-    if split in ("all", "train") and set(sources) & set(description.provenance.get("sources", ())):
-        yield (
-            "The model learnt from a source of this name: if it is the same, these faces taught "
-            "it and the figures are too good. Keep rows of split test aside, and score those."
+    if split != "test" and set(sources) & set(description.provenance.get("sources", ())):
+        taught = (
+            "chose its epoch and its calibration, and the figures are a little too good"
+            if split == "val"
+            else "taught it, and the figures are too good"
         )
+        yield (
+            "The model learnt from a source of this name: if it is the same, these faces "
+            f"{taught}. Keep rows of split test aside, and score those."
+        )
+
+
+def _answers_as_labels(manifest: Manifest) -> Iterator[str]:
+    for task in manifest.tasks:
+        if any(task.columns[1] in one.metadata for one in manifest.examples):
+            yield (
+                f"The labels of {task.name} stand beside {task.columns[1]}, as `faceattr label` "
+                "writes its answers: to agree with a model's answers is no accuracy."
+            )
 
 
 def _by_class(shares: Mapping[str, float]) -> str:
