@@ -93,7 +93,6 @@ def test_rows_with_near_duplicates_among_others_are_told_exactly_or_nearly():
     val = rows([faces[0], brighter(faces[1]), faces[4]])
     train = rows(faces[:4])
     assert find_near_duplicates(val, train).tolist() == [True, True, False]
-    assert find_near_duplicates(val, train, above=1).tolist() == [True, False, False]
     assert find_near_duplicates(val, rows([faces[3]])).tolist() == [False, False, False]
 
 

@@ -147,18 +147,13 @@ def near_duplicate_sets(cached: CachedCrops) -> np.ndarray:
     return connected_sets([hashes.tolist()], near)
 
 
-def find_near_duplicates(
-    rows: LabeledDataset, others: LabeledDataset, above: float = NEAR
-) -> np.ndarray:
-    """Which rows show a face that is also, or nearly, among other rows, ``bool`` ``(n,)``.
-
-    `above` is the least correlation; 1 asks for equal pixels alone.
-    """
+def find_near_duplicates(rows: LabeledDataset, others: LabeledDataset) -> np.ndarray:
+    """Which rows show a face that is also, or nearly, among other rows, ``bool`` ``(n,)``."""
     known = set(hashes_of(others.crops, others.index))
     found = np.array([one in known for one in hashes_of(rows.crops, rows.index)], bool)
-    if above < 1 and len(others):
+    if len(others):
         one, other = (fingerprints_of(part.crops, part.index) for part in (rows, others))
-        found[near_pairs(one, other, above).first] = True
+        found[near_pairs(one, other).first] = True
     return found
 
 

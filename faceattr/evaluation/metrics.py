@@ -96,9 +96,9 @@ def paired_accuracy_loss(before: np.ndarray, after: np.ndarray) -> Interval:
     return float(lost - won - half), float(lost - won + half)
 
 
-def confidence_bin(confidence: np.ndarray, bins: int = BINS) -> np.ndarray:
-    """In which of so many equal bins each confidence lies, counted from 0."""
-    return np.clip((confidence * bins).astype(int), 0, bins - 1)
+def confidence_bin(confidence: np.ndarray) -> np.ndarray:
+    """In which of `BINS` equal bins each confidence lies, counted from 0."""
+    return np.clip((confidence * BINS).astype(int), 0, BINS - 1)
 
 
 def calibration_error(correct: np.ndarray, confidence: np.ndarray) -> float:
