@@ -188,7 +188,7 @@ def test_the_whole_backbone_cannot_go_on_under_old_heads(old, data, capsys):
         (["--add", "shades.csv"], "A head is added as TASK=PATH. Received: shades.csv"),
         (
             ["--learning-rate", "finetune=1"],
-            "no phase finetune in this run. The phases are froz",
+            "no phase finetune in this run. The phases are frozen.",
         ),
     ],
 )

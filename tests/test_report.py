@@ -317,6 +317,10 @@ def test_a_prior_changes_the_score_and_is_told_in_print_and_in_the_report(
     ("options", "message"),
     [
         (["--by", "shoe"], "nothing to group by 'shoe'"),
+        (
+            ["--tasks", "age_group"],
+            "toy.keras. The tasks are expression, gender",
+        ),
         (["--tasks", "age_group"], "no task age_group in "),
         (["--split", "test"], "no row of split 'test'"),
         (["-o", "{people}"], "people.csv is not a folder that takes files"),

@@ -143,7 +143,7 @@ def test_the_library_prints_nothing_and_returns_what_was_measured(data, toy, cap
     [
         (
             ["--epochs", "scratch=1"],
-            "no phase scratch in this run. The phases are frozen, ",
+            "no phase scratch in this run. The phases are frozen, finetune",
         ),
         (["--unfreeze-from", "finetune=block9"], "Received: 'block9'"),
         (["--loss-weights", "age=2"], "no task age to weigh"),

@@ -30,7 +30,7 @@ SHEETS = {
     "contradictions": (checks.EXACT_OTHERWISE, checks.NEAR_OTHERWISE),
     "copies_in_a_split": (checks.EXACT_WITHIN, checks.NEAR_WITHIN),
 }
-REPORT = ("findings.csv", "audit.json")
+FINDINGS, COUNTS = "findings.csv", "audit.json"
 SHOWN = 24  # pairs of each kind on a sheet
 
 
@@ -57,7 +57,7 @@ def audit(
         **reading: How the sources are read, see `faceattr.data.sources.ReadingConfig`.
     """
     if output is not None:
-        validate_report_folder(Path(output), REPORT, overwrite=overwrite)
+        validate_report_folder(Path(output), (FINDINGS, COUNTS), overwrite=overwrite)
     sources, config = as_paths(sources), ReadingConfig(**reading)
     finder = config.finder(rule or CropRule(), sources)
     read, _ = read_labels(sources, config.tasks, config.label_map)
@@ -113,7 +113,7 @@ def write_audit(audit: Audit, folder: Path) -> None:
 def _write_audit(audit: Audit, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame(map(_cells, audit.findings), columns=list(_cells(Finding("", ""))))
-    table.to_csv(folder / REPORT[0], index=False)
+    table.to_csv(folder / FINDINGS, index=False)
     totals = [
         {"finding": kind, "where": where, "count": count}
         for (kind, where), count in audit.totals.items()
@@ -127,7 +127,7 @@ def _write_audit(audit: Audit, folder: Path) -> None:
         "serious": audit.is_serious,
         "findings": totals,
     }
-    write_json(about, folder / REPORT[1])
+    write_json(about, folder / COUNTS)
     for name, kinds in SHEETS.items():
         tiles = [tile for kind in kinds for tile in _tiles(audit, kind)]
         (folder / f"{name}.png").unlink(missing_ok=True)  # of an audit that was there

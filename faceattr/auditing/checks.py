@@ -192,8 +192,8 @@ def _may_be_one(name: str, other: str) -> bool:
         return float(name) == float(other)
     except ValueError:
         one, two = name.casefold(), other.casefold()
-    is_slip = difflib.SequenceMatcher(None, one, two).ratio() >= SLIP
-    return one == two or (is_slip and one.isalpha() and two.isalpha())
+    are_words = one.isalpha() and two.isalpha()
+    return one == two or (are_words and difflib.SequenceMatcher(None, one, two).ratio() >= SLIP)
 
 
 def whole_photographs(examples: Sequence[Example]) -> Iterator[Finding]:

@@ -53,8 +53,9 @@ from faceattr.training.config import (
 
 T = TypeVar("T")
 
+COUNT_BY_PHASE = {**by_name(int, "frozen=3,finetune=3 (by phase)"), "metavar": "PHASE=N,…"}
 BY_PHASE = {
-    "epochs": {**by_name(int, "frozen=3,finetune=3 (by phase)"), "metavar": "PHASE=N,…"},
+    "epochs": COUNT_BY_PHASE,
     "learning_rate": {
         **by_name(float, "finetune=1e-5 (by phase) or block5=1e-6 (by branch)"),
         "flags": ("--lr", "--learning-rate"),
@@ -64,7 +65,7 @@ BY_PHASE = {
         **by_name(str, "finetune=block4_conv1 (by phase)"),
         "metavar": "PHASE=LAYER,…",
     },
-    "patience": {**by_name(int, "frozen=3,finetune=3 (by phase)"), "metavar": "PHASE=N,…"},
+    "patience": COUNT_BY_PHASE,
 }
 OLD_BRANCHES = {"trunk": "backbone"}  # as a layer and as a branch
 OLD_NAMES = {

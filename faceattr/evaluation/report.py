@@ -34,7 +34,8 @@ from faceattr.model.file import Description
 from faceattr.tasks import Task
 
 SCORES = "scores.json"  # its absence tells that a run is not finished
-REPORT = ("card.md", "report.html", SCORES)  # what no report may replace unless asked to
+PAGES = ("card.md", "report.html")
+REPORT = (*PAGES, SCORES)  # what no report may replace unless asked to
 SHOWN = 24  # mistakes of a task
 SIDE = 96  # of a face on the page, in pixels
 BOX = ("x0", "y0", "x1", "y1")
@@ -156,7 +157,7 @@ def _write_report(evaluation: Evaluation, folder: Path) -> None:
         plots.save_png(partial(plots.curves, evaluation.log), folder / "curves.png")
     _write_mistakes(evaluation, folder / "mistakes.csv")
     _draw_mistakes(evaluation, folder / "mistakes.png")
-    for page in ("card.md", "report.html"):
+    for page in PAGES:
         (folder / page).write_text(_page(evaluation, page), encoding="utf-8")
     write_json(_as_json(evaluation), folder / SCORES)
 

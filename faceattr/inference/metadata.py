@@ -128,7 +128,7 @@ def begin_metadata(table: PathLike, settings: Mapping[str, Any], *, resume: bool
     path = metadata_path(table)
     if not resume:
         path.unlink(missing_ok=True)
-    before = _read(path).get("settings")
+    before = read_metadata(table).get("settings")
     # Without rows a kill may have come before the page was written.
     is_begun = resume and has_rows(table)
     before = before and _in_todays_words(before)
@@ -201,7 +201,7 @@ def write_metadata(table: PathLike, settings: Mapping[str, Any], run: Mapping[st
     `settings` are from `settings_of`; a `run` is known by its ``"started"``.
     """
     path = metadata_path(table)
-    runs = [r for r in _read(path).get("runs", []) if r.get("started") != run["started"]]
+    runs = [r for r in read_metadata(table).get("runs", []) if r.get("started") != run["started"]]
     page = {"table": Path(table).name, **versions(), "settings": settings, "runs": [*runs, run]}
     write_json(page, path, resumable=True)
 
@@ -221,13 +221,9 @@ def now() -> str:
 
 
 def read_metadata(table: PathLike) -> dict[str, Any]:
-    """The page beside a table; empty where there is none."""
-    return _read(metadata_path(table))
-
-
-def _read(path: Path) -> dict[str, Any]:
+    """The page beside a table; empty where there is none, or a damaged one."""
     try:
-        return parsed(path.read_text(encoding="utf-8"))
+        return parsed(metadata_path(table).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 
