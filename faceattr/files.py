@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 LONGEST_NAME = 255  # bytes that file systems take for one name
-STUCK = "{} cannot be written: {}. What was written before is whole."
-RESUME = " Make room and go on with --resume."
 
 
 def install_command(extra: str = "") -> str:
@@ -114,6 +112,13 @@ def write_errors(path: str | os.PathLike[str]) -> Iterator[None]:
         raise OSError(f"{path} cannot be written: {error.strerror}.") from error
 
 
+def unwritten(path: Path, error: OSError, *, resumable: bool) -> OSError:
+    """What is said of a file that could not be written to its end."""
+    cure = " Make room and go on with --resume." if resumable else ""
+    why = error.strerror or error
+    return OSError(f"{path} cannot be written: {why}. What was written before is whole.{cure}")
+
+
 @contextlib.contextmanager
 def atomic_write(
     path: str | os.PathLike[str], *, durable: bool = True, resumable: bool = False
@@ -133,8 +138,7 @@ def atomic_write(
         yield part
         (replace_durably if durable else os.replace)(part, path)
     except OSError as error:
-        cure = RESUME if resumable else ""
-        raise OSError(STUCK.format(path, error.strerror or error) + cure) from error
+        raise unwritten(path, error, resumable=resumable) from error
     finally:
         with contextlib.suppress(OSError):
             part.unlink()

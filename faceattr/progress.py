@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 import rich.progress
@@ -90,15 +91,39 @@ class Bar(rich.progress.Progress):
         )
 
 
+class _Stderr:
+    """The process' own standard error, which goes nowhere while at least one thread wants that."""
+
+    def __init__(self) -> None:
+        self._lock, self._wanted, self._before = threading.Lock(), 0, -1
+
+    def close(self) -> None:
+        with self._lock, suppress(OSError):  # a process may have none
+            self._wanted += 1
+            if self._wanted == 1:
+                self._before = os.dup(2)
+                with open(os.devnull, "wb") as nowhere:
+                    os.dup2(nowhere.fileno(), 2)
+
+    def open(self) -> None:
+        with self._lock:
+            self._wanted -= 1
+            if self._wanted == 0 and self._before >= 0:
+                os.dup2(self._before, 2)
+                os.close(self._before)
+                self._before = -1
+
+
+_STDERR = _Stderr()
+
+
 @contextmanager
 def suppress_stderr() -> Iterator[None]:
-    """TensorFlow greets on the process' own standard error, which Python cannot intercept."""
-    sys.stderr.flush()
-    before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+    """TensorFlow and LiteRT greet on standard error past Python, which cannot intercept it."""
+    with suppress(AttributeError, ValueError):  # none, or a closed one, behind pythonw
+        sys.stderr.flush()
+    _STDERR.close()
     try:
         yield
     finally:
-        os.dup2(before, 2)
-        os.close(before)
-        os.close(nowhere)
+        _STDERR.open()

@@ -13,9 +13,9 @@ from use_toys import GreenSquares, draw
 
 from faceattr import cli
 from faceattr.auditing import audit as audit_module
-from faceattr.auditing import checks
+from faceattr.auditing import checks, label_permutation
 from faceattr.auditing.audit import audit
-from faceattr.auditing.checks import find_permutation
+from faceattr.auditing.label_permutation import find_permutation
 from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
 from faceattr.tasks import EXPRESSION, GENDER, Task
@@ -210,7 +210,7 @@ def test_the_model_tells_exchanged_names_whatever_the_task_is_called(tmp_path, m
     description = model_file.Description((EXPRESSION, GENDER), CropRule())
     monkeypatch.setattr(model_file, "describe", lambda path: description)
     monkeypatch.setattr(model_file, "load", lambda path: (None, description))
-    monkeypatch.setattr(checks, "predict", bright_is_the_second_class)
+    monkeypatch.setattr(label_permutation, "predict", bright_is_the_second_class)
     found = audit_module.audit([str(tmp_path)], model="any.keras", cache=tmp_path / "cache")
     (swapped,) = [one for one in found.findings if one.kind == checks.SWAPPED]
     assert swapped.where == "sex"

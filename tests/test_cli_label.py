@@ -59,6 +59,19 @@ def test_quiet_prints_nothing(team, tmp_path, toy_model_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_quiet_tells_that_nothing_could_be_read(tmp_path, toy_model_path, capfd):
+    (tmp_path / "in").mkdir()
+    for name in "ab":
+        (tmp_path / f"in/{name}.jpg").write_bytes(b"no")
+    how = ["--model", str(toy_model_path), "--detector", "none", "--quiet"]
+    main(["label", str(tmp_path / "in"), "-o", str(tmp_path / "t.csv"), *how])
+    told = f"none of the inputs could be read; see the column reason of {tmp_path / 't.csv'}"
+    assert capfd.readouterr() == ("", f"faceattr: {told}\n")
+    save_pictures(tmp_path / "in", 1)
+    main(["label", str(tmp_path / "in"), "-o", str(tmp_path / "more.csv"), *how])
+    assert capfd.readouterr() == ("", "")
+
+
 def test_pictures_that_are_faces_need_no_detector(tmp_path, toy_model_path):
     faces = save_pictures(tmp_path / "faces", 3)
     how = ["--detector", "none", "--model", str(toy_model_path)]

@@ -88,7 +88,8 @@ def test_what_cannot_be_read_is_left_to_the_crop_cache_to_tell(folder, tmp_path)
     search = find_faces(examples, GreenSquares(), folder)
     assert search.examples == tuple(examples)
     assert search.without == ()
-    assert cache_crops(examples, CropRule(), folder).left_out == {"unreadable image": 2}
+    (told,) = cache_crops(examples, CropRule(), folder).left_out(examples).items()
+    assert told == (f"unreadable image: {tmp_path / 'text.png'}, {tmp_path / 'missing.png'}", 2)
 
 
 def test_the_face_is_cut_and_levelled_as_label_does(photos, folder, tmp_path):

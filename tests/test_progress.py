@@ -1,6 +1,8 @@
 """Long work tells how far it is, on a terminal and in a log."""
 
 import io
+import subprocess
+import sys
 
 import pytest
 from rich.console import Console
@@ -53,3 +55,26 @@ def test_every_item_comes_through():
     with Bar(console=Console(file=io.StringIO())) as bar:
         assert list(bar.follow("abc", "x")) == list("abc")
         assert list(bar.follow("", "x")) == []
+
+
+QUIET_TWICE = """
+import os
+from faceattr.progress import suppress_stderr
+one, other = suppress_stderr(), suppress_stderr()
+one.__enter__(), other.__enter__()  # of two threads; the first one ends first
+one.__exit__(None, None, None)
+os.write(2, b"greeting")
+other.__exit__(None, None, None)
+os.write(2, b"afterwards")
+"""
+
+
+def test_standard_error_comes_back_after_the_last_of_two_threads():
+    done = subprocess.run([sys.executable, "-c", QUIET_TWICE], capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"afterwards")
+
+
+def test_a_process_may_have_no_standard_error():
+    code = "from faceattr.progress import suppress_stderr\nwith suppress_stderr(): print(1)"
+    command = ["sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-c", code]
+    assert subprocess.run(command, stdout=subprocess.PIPE).stdout == b"1\n"

@@ -264,6 +264,10 @@ def test_columns_that_hold_no_classes_are_left_out_of_a_bare_manifest(tmp_path):
         ("path,gender\nnone.png,male\n", r"1 images of 1 that do not exist.*line 2.*none.png"),
         ("path,x0,y0,x1,y1,gender\na.png,1,2,x,4,male\n", "line 2: a box is four numbers"),
         ("path,x0,y0,x1,y1,gender\na.png,0.1,0,0.9,1,male\n", "shares of the image, it seems"),
+        (
+            "path,x0,y0,x1,y1,gender\n" + "a.png,50,50,20,20,male\na.png,5,5,9,9,male\n" * 3,
+            "6 boxes, of which 3 end .* are x, y, width and height",
+        ),
         ("path,split,gender\na.png,dev,male\n", "line 2: a split is one of"),
         ("path,gender\na.png,male\na.png,female\n", "has two values for 'gender'"),
         ("", "not a readable CSV"),

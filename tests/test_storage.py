@@ -156,6 +156,13 @@ def test_local_inputs_are_those_of_a_job_on_one_machine(tmp_path, monkeypatch):
         Places("empty")
 
 
+def test_a_list_in_a_store_may_be_one_of_powershell(bucket):
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        listed = "/in/größe 1.png\r\n/in/a\u2028b.png\r\n".encode(encoding)
+        storage.write(f"{bucket}/list.txt", listed)
+        assert names(Places(f"{bucket}/list.txt")) == ["/in/größe 1.png", "/in/a\u2028b.png"]
+
+
 def test_a_manifest_names_inputs_anywhere(tmp_path, bucket):
     paths = ["in/p0.png", "in/p0.png", "/whole/p1.png", "s3://bucket/x.png"]
     table = pd.DataFrame({"path": paths, "gender": "male"})

@@ -73,9 +73,13 @@ def test_pictures_in_memory_are_cached_too(folder):
 def test_unusable_pictures_are_left_out_and_counted(examples, folder, tmp_path):
     (tmp_path / "text.png").write_text("hello")
     outside = Example(examples[0].path, box=(90, 90, 99, 99))
-    cached = cache_crops([Example(tmp_path / "text.png"), outside, examples[1]], RULE, folder)
+    given = [Example(tmp_path / "text.png"), outside, examples[1]]
+    cached = cache_crops(given, RULE, folder)
     assert cached.rows.tolist() == [-1, -1, 0]
-    assert cached.left_out == {"unreadable image": 1, "box empty or outside the image": 1}
+    assert cached.left_out(given) == {
+        f"unreadable image: {tmp_path / 'text.png'}": 1,
+        f"box empty or outside the image: {examples[0].path}": 1,
+    }
 
 
 @pytest.mark.parametrize(

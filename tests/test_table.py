@@ -1,5 +1,6 @@
 """Tables that can be gone on with: whole inputs stay, a torn end goes, nothing comes twice."""
 
+import codecs
 import csv
 import errno
 import json
@@ -249,6 +250,8 @@ def test_a_table_for_spreadsheets_has_no_formulas_and_comes_back_as_it_was(tmp_p
     frame = pandas.read_csv(path)
     assert frame["path"].tolist() == [f"'{name}" for name in FORMULAS[:7]] + FORMULAS[7:]
     assert set(frame["x0"]) == {-1.5} and set(frame["reason"]) == {"'-"}
+    content = path.read_bytes()  # Excel takes it for UTF-8 by its first bytes, which come once
+    assert content.startswith(codecs.BOM_UTF8) and content.count(codecs.BOM_UTF8) == 1
     back = list(read_rows(path, COLUMNS, spreadsheet=True))
     assert back == [each for rows in groups for each in rows]
 

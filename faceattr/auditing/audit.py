@@ -12,6 +12,7 @@ import pandas as pd
 
 from faceattr.auditing import checks
 from faceattr.auditing.checks import Audit, Finding
+from faceattr.auditing.label_permutation import find_label_permutations
 from faceattr.data.dataset import LabeledDataset, cache_crops
 from faceattr.data.face_finder import FaceFinder
 from faceattr.data.manifest import Example, Source, merge_sources, strongest, targets
@@ -67,7 +68,7 @@ def audit(
     findings += [*lost, *checks.check_faces(manifest.tasks, rows)]
     if model is not None and len(rows):
         where = rows.examples, model_file.path_of(model), finder.cache
-        for mixed_up in checks.find_label_permutations(manifest.tasks, *where):
+        for mixed_up in find_label_permutations(manifest.tasks, *where):
             findings.append(Finding(checks.SWAPPED, mixed_up.task, words=str(mixed_up)))
     names = tuple(map(without_folders, sources))
     summary = checks.summary_of(manifest.tasks, rows)

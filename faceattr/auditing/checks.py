@@ -8,18 +8,15 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image
-from scipy.optimize import linear_sum_assignment
 
-from faceattr.data.dataset import DatasetSummary, LabeledDataset, read_dataset, summarize
-from faceattr.data.manifest import SPLITS, Example, targets
+from faceattr.data.dataset import DatasetSummary, LabeledDataset, summarize
+from faceattr.data.manifest import SPLITS, Example
 from faceattr.data.near_duplicates import SURE, detail, fingerprints_of, hashes_of, near_pairs
-from faceattr.evaluation.metrics import FEW_OF_A_CLASS, confusion_of, predict
-from faceattr.model import file as model_file
+from faceattr.evaluation.metrics import FEW_OF_A_CLASS
 from faceattr.tasks import KNOWN_TASKS, Task
 
 UNREADABLE, NO_FACE = "unreadable images", "images without a face"
@@ -308,95 +305,3 @@ def few_rows(summary: DatasetSummary) -> list[Finding]:
         for name, count in classes.items()
         if count < FEW_OF_A_CLASS
     ]
-
-
-PER_CLASS = 60  # faces that are asked about
-FEWEST = 10  # of a class
-TIMES, MORE = 2.0, 0.1  # as many right answers, and a share of the rows, or it is no swap
-
-
-@dataclass(frozen=True)
-class LabelPermutation:
-    """Names that look exchanged: what the labels call a class, and what a model calls it.
-
-    `as_labelled` is the share of the faces of these classes that the model calls as the labels do,
-    `exchanged` the same after the names are exchanged.
-    """
-
-    task: str
-    names: Mapping[str, str]
-    as_labelled: float
-    exchanged: float
-    faces: int
-
-    def __str__(self) -> str:
-        pairs = ", ".join(f"{one} looks like {other}" for one, other in self.names.items())
-        return (
-            f"{pairs}: the model agrees with {self.as_labelled:.0%} of {self.faces} labels as they "
-            f"are, with {self.exchanged:.0%} after exchanging the names"
-        )
-
-
-def find_permutation(
-    task: str, names: Sequence[str], confusion: np.ndarray
-) -> LabelPermutation | None:
-    """The exchange of names that explains a confusion much better than the names themselves.
-
-    `confusion` counts labels by row and answers of a model by column. None where the names are
-    right, as far as the model can tell: classes under 10 faces do not count, and an exchange must
-    double the right answers.
-    """
-    enough = np.flatnonzero(confusion.sum(axis=1) >= FEWEST)
-    counts = confusion[np.ix_(enough, enough)]
-    shares = counts / confusion[enough].sum(axis=1, keepdims=True)
-    answers = np.arange(len(names))
-    answers[enough] = enough[linear_sum_assignment(shares, maximize=True)[1]]
-    moved = np.flatnonzero(answers != np.arange(len(names))).tolist()
-    if not moved:
-        return None
-    faces = int(confusion[moved].sum())
-    before = confusion[moved, moved].sum() / faces
-    after = confusion[moved, answers[moved]].sum() / faces
-    if after < max(TIMES * before, before + MORE):
-        return None
-    return LabelPermutation(
-        task, {names[i]: names[answers[i]] for i in moved}, before, after, faces
-    )
-
-
-def find_label_permutations(
-    tasks: Sequence[Task], examples: Sequence[Example], model: Path, cache: Path | None = None
-) -> list[LabelPermutation]:
-    """Ask a model about some faces of every class, for each task whose classes a head knows.
-
-    A task is compared with the head that has its classes, whatever either is called.
-    """
-    description = model_file.describe(model)
-    known = {
-        task: head
-        for task in tasks
-        for head in reversed(description.tasks)  # of several heads, the first one
-        if set(task.classes) <= set(head.classes)
-    }
-    if not known:
-        return []
-    network, found = model_file.load(model)[0], []
-    for task, head in known.items():
-        some = sample_per_class(examples, task)
-        rows, _ = read_dataset(some, [replace(head, name=task.name)], description.crop, cache)
-        answers = predict(network, rows)[head.name].argmax(axis=1)
-        labels = rows.targets[task.name].argmax(axis=1)
-        confusion = confusion_of(labels, answers, len(head.classes))
-        found.append(find_permutation(task.name, head.classes, confusion))
-    return [swap for swap in found if swap is not None]
-
-
-def sample_per_class(examples: Sequence[Example], task: Task) -> list[Example]:
-    """Up to 60 faces of every class, always the same ones."""
-    answers = targets([task], examples)[task.name]
-    chosen: list[Example] = []
-    for place in range(len(task.classes)):
-        own = np.flatnonzero(answers.any(axis=1) & (answers.argmax(axis=1) == place))
-        order = np.random.default_rng(0).permutation(own)[:PER_CLASS]
-        chosen += [examples[row] for row in order]
-    return chosen

@@ -11,7 +11,7 @@ from contextlib import redirect_stdout
 
 from rich.console import Console
 
-from faceattr.cli.label_report import ClusterProgress, bar_of, report
+from faceattr.cli.label_report import ClusterProgress, bar_of, print_report
 from faceattr.cli.options import INTERRUPTED, RUNTIMES, taken
 
 LOCAL, RAY = PLACES = ("local", "ray")
@@ -75,8 +75,7 @@ def label_on_cluster(inputs, output, console: Console, given: dict) -> int:
             console.print("Stopped. The same command with --resume (without --overwrite) goes on.")
             return INTERRUPTED
     detector = Parts(output).page()["settings"]["detector"]["name"]
-    for line in report(summary, output, detector):
-        console.print(line)
+    print_report(console, summary, output, detector)
     return 0
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from faceattr.cli.cluster import LOCAL, RAY, Place, add_cluster, label_on_cluster, must_be_local
 from faceattr.cli.console import Aside, ctrl_c, on_stderr, show
-from faceattr.cli.label_report import LabelProgress, bar_of, report
+from faceattr.cli.label_report import LabelProgress, bar_of, print_report
 from faceattr.cli.options import (
     INTERRUPTED,
     USUAL,
@@ -126,8 +126,7 @@ def _write_table(inputs, output, console: Console, given: dict) -> int:
         given |= {"progress": LabelProgress(bar), "stop": stopped.is_set, **table}
         summary = label_to(output, inputs, attributes, artifacts=artifacts, **given)
     found_with = attributes.detector.provenance["name"]
-    for line in report(summary, output, found_with, artifacts.folders):
-        console.print(line)
+    print_report(console, summary, output, found_with, artifacts.folders)
     return INTERRUPTED if summary.interrupted else 0
 
 

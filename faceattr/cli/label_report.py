@@ -14,7 +14,17 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from faceattr.cli.console import on_stderr
 from faceattr.progress import Bar, Progress
+
+
+def print_report(console: Console, summary, output, detector: str, folders: Sequence = ()) -> None:
+    """Print what a job did; a quiet one tells only that it could read nothing."""
+    for line in report(summary, output, detector, folders):
+        console.print(line)
+    if console.quiet and summary.statuses["unreadable"] == summary.statuses.total() > 0:
+        why = f"see the column reason of {output}"
+        on_stderr(False).print(f"faceattr: none of the inputs could be read; {why}")
 
 
 def report(summary, output, detector: str, folders: Sequence = ()) -> Iterator[str]:

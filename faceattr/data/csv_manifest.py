@@ -18,6 +18,7 @@ from faceattr.tasks import EXPRESSION, TASK_NAME
 
 BOX_COLUMNS = ("x0", "y0", "x1", "y1")
 OWN_COLUMNS = ("path", "split", "group", *BOX_COLUMNS)
+FEW_EMPTY = 2  # boxes, or a tenth of all: these are slips
 MANY_TEXTS = 12  # a bare column with more, most of them different, holds no classes
 SEPARATORS = {";": "semicolons", "\t": "tabs"}  # that spreadsheets write in place of commas
 # FER+ (Barsoum et al. 2016): what ten people said of a face, under these names.
@@ -192,7 +193,7 @@ def _box(origin: str, cells: Mapping[Any, str]) -> Box | None:
 
 
 def _check(path: Path, examples: list[Example]) -> None:
-    """Refuse images that do not exist and boxes as shares of an image."""
+    """Refuse images that do not exist, and boxes that are no corners in pixels."""
     missing = [example for example in examples if not example.path.is_file()]
     if missing:
         raise FileNotFoundError(
@@ -204,4 +205,12 @@ def _check(path: Path, examples: list[Example]) -> None:
         raise ValueError(
             f"{path} has boxes from 0 to 1 only: shares of the image, it seems. Expected pixels: "
             "multiply x0 and x1 by its width, y0 and y1 by its height."
+        )
+    boxes = [example.box for example in examples if example.box]
+    empty = sum(x1 <= x0 or y1 <= y0 for x0, y0, x1, y1 in boxes)
+    if empty > max(FEW_EMPTY, len(boxes) / 10):
+        raise ValueError(
+            f"{path} has {len(boxes):,} boxes, of which {empty:,} end left of their start or above "
+            "it: they are x, y, width and height, it seems. Expected corners: x1 is x0 + width, y1 "
+            "is y0 + height."
         )

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from faceattr.data.manifest import Example, Manifest, targets
+from faceattr.data.manifest import Example, Manifest, names_of, targets
 from faceattr.data.store import CROPS, FORMAT, crops_folder, open_store
 from faceattr.images.crop import CropRule, crop
 from faceattr.images.load import load_image
@@ -45,10 +45,12 @@ class CachedCrops:
     rows: np.ndarray
     reasons: Mapping[int, str] = field(default_factory=dict)
 
-    @property
-    def left_out(self) -> Mapping[str, int]:
-        """How many images could not be used, by reason."""
-        return Counter(self.reasons.values())
+    def left_out(self, examples: Sequence[Example]) -> Mapping[str, int]:
+        """How many of the examples could not be used, by reason and the first ones' names."""
+        found: dict[str, list[Example]] = {}
+        for place, reason in self.reasons.items():
+            found.setdefault(reason, []).append(examples[place])
+        return {f"{reason}: {names_of(some)}": len(some) for reason, some in found.items()}
 
 
 def cache_crops(
@@ -345,7 +347,7 @@ def read_dataset(
 ) -> tuple[LabeledDataset, Mapping[str, int]]:
     """Crop all faces; also how many images could not be used, by reason."""
     cached = cache_crops(examples, rule, cache, progress)
-    return build_dataset(tasks, examples, cached), cached.left_out
+    return build_dataset(tasks, examples, cached), cached.left_out(examples)
 
 
 def read_splits(

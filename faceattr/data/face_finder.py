@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from faceattr.data.dataset import cache_crops, content_hash
-from faceattr.data.manifest import Example, Manifest, Source
+from faceattr.data.manifest import Example, Manifest, Source, names_of
 from faceattr.data.near_duplicates import near_duplicate_sets
 from faceattr.data.store import Store, crops_folder, open_store
 from faceattr.detection.base import Detector, Face, min_decode_size
@@ -23,7 +23,6 @@ from faceattr.progress import SILENT, Progress
 
 FOUND_VERSION = 1  # of how images are read for a detector; another one detects anew
 BATCH = 64  # images whose faces are written at once
-NAMED = 20  # images in a line for people
 
 
 @dataclass(frozen=True)
@@ -39,10 +38,8 @@ class Search:
     def lines(self) -> Iterator[str]:
         """What somebody must know of it, a line each."""
         if self.without:
-            names = [str(example.path) for example in self.without]
-            more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-            shown = ", ".join(names[:NAMED])
-            yield f"left out: {len(names):,} (no face found: {shown}{more})"
+            names = names_of(self.without)
+            yield f"left out: {len(self.without):,} (no face found: {names})"
         if self.crowded:
             yield f"note: of {self.crowded:,} images with several faces the largest counts"
 

@@ -21,6 +21,7 @@ from faceattr.tasks import KNOWN_TASKS, Task
 SPLITS = ("train", "val", "test")
 OTHER_NAMES = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 SPLIT_NAMES = OTHER_NAMES | {name: name for name in SPLITS}
+NAMED = 20  # images in a line for people
 Votes = Mapping[str, float]  # by class, how many people said so
 Label = str | Votes
 TasksByName = Mapping[str, Task]
@@ -72,6 +73,13 @@ class Example:
                 f"{self.origin}: pixels are RGB uint8 of shape (height, width, 3). "
                 f"Received: {pixels.dtype} of shape {pixels.shape}"
             )
+
+
+def names_of(examples: Sequence[Example]) -> str:
+    """The images of some examples in a line for people, who see the first ones."""
+    names = ", ".join(str(example.path) for example in examples[:NAMED])
+    more = len(examples) - NAMED
+    return f"{names} and {more:,} more" if more > 0 else names
 
 
 @dataclass(frozen=True)

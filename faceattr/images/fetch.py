@@ -86,15 +86,14 @@ class _Deadline:
 def _opener(deadline: _Deadline) -> urllib.request.OpenerDirector:
     """An opener without files, ftp and data, which an answer could lead on to otherwise."""
 
-    class Http(http.client.HTTPConnection):
+    class Bounded:
         def connect(self) -> None:
-            super().connect()
-            deadline.add(self.sock)
+            super().connect()  # type: ignore[misc]
+            deadline.add(self.sock)  # type: ignore[attr-defined]
 
-    class Https(http.client.HTTPSConnection):
-        def connect(self) -> None:
-            super().connect()
-            deadline.add(self.sock)
+    class Http(Bounded, http.client.HTTPConnection): ...
+
+    class Https(Bounded, http.client.HTTPSConnection): ...
 
     class HttpHandler(urllib.request.HTTPHandler):
         def http_open(self, request):

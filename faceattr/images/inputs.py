@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import codecs
 import glob
+import io
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO, TextIO
 
 from faceattr.images.fetch import is_url
 from faceattr.images.load import PathLike, as_paths
@@ -133,7 +135,7 @@ class Inputs:
             for line in self._standard_input:
                 yield from self._behind_one(line)
         elif Path(path).suffix.lower() in LIST_SUFFIXES and os.path.isfile(path):
-            with open(path, encoding=_encoding_of(path), errors="surrogateescape") as lines:
+            with open(path, "rb") as file, text_of(file) as lines:
                 for line in paths_in(lines):
                     yield from self._behind_one(line)
         elif not is_url(path) and not os.path.lexists(path):
@@ -171,14 +173,15 @@ class Inputs:
         return list(paths_in(sys.stdin))
 
 
-def _encoding_of(path: str) -> str:
-    """Of a list: UTF-8, or UTF-16 as PowerShell's ``>`` writes it."""
-    with open(path, "rb") as file:
-        start = file.read(2)
-    return "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+def text_of(file: BinaryIO) -> TextIO:
+    """What a list says: UTF-8, or UTF-16 as PowerShell's ``>`` writes it."""
+    start = file.read(2)
+    file.seek(0)
+    is_utf_16 = start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    return io.TextIOWrapper(file, "utf-16" if is_utf_16 else "utf-8-sig", "surrogateescape")
 
 
-def paths_in(lines) -> Iterator[str]:
+def paths_in(lines: Iterable[str]) -> Iterator[str]:
     """The paths that a list holds, one a line."""
     return (line for line in (raw.rstrip("\r\n") for raw in lines) if line.strip())
 

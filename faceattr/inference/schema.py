@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -117,13 +118,15 @@ OTHER_COLUMNS = (
 class CsvSerializer:
     """How rows become comma-separated values and come back.
 
-    With `spreadsheet`, texts that one would take for a formula get a ``'`` in front.
+    With `spreadsheet`, texts that one would take for a formula get a ``'`` in front, and a byte
+    order mark says that all of them are UTF-8: Excel would read "Zoë" otherwise.
     """
 
     def __init__(self, columns: Columns, *, spreadsheet: bool = False) -> None:
         self.columns = columns
         self._texts = {name for name, kind in columns.items() if kind is str and spreadsheet}
-        self.header = self.encode([dict(zip(columns, columns, strict=True))])
+        mark = codecs.BOM_UTF8 if spreadsheet else b""
+        self.header = mark + self.encode([dict(zip(columns, columns, strict=True))])
 
     def encode(self, rows: Sequence[Row]) -> bytes:
         text = io.StringIO(newline="")

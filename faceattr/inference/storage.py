@@ -21,7 +21,14 @@ from typing import TYPE_CHECKING, Any
 
 from faceattr.files import replace_durably
 from faceattr.images.fetch import is_url
-from faceattr.images.inputs import LIST_SUFFIXES, InputFile, Inputs, kind_of_name, paths_in
+from faceattr.images.inputs import (
+    LIST_SUFFIXES,
+    InputFile,
+    Inputs,
+    kind_of_name,
+    paths_in,
+    text_of,
+)
 from faceattr.images.load import PathLike
 
 if TYPE_CHECKING:
@@ -202,8 +209,7 @@ class Places(Inputs):
         if suffix in MANIFEST_SUFFIXES and (remote or os.path.isfile(path)):
             yield from map(InputFile.named, _in_manifest(path))
         elif remote and suffix in LIST_SUFFIXES:
-            lines = read(path).decode("utf-8-sig", "surrogateescape").splitlines()
-            for line in paths_in(lines):
+            for line in paths_in(text_of(io.BytesIO(read(path)))):
                 yield from self._behind_one(line)
         elif remote:
             yield from _in_store(path, self._remote_kinds[path])

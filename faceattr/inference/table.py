@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypedDict
 
 from filelock import FileLock, Timeout
 
-from faceattr.files import RESUME, STUCK, atomic_write, validate_output_path
+from faceattr.files import atomic_write, unwritten, validate_output_path
 from faceattr.images.load import PathLike
 from faceattr.inference.schema import (
     OLD_CELLS,
@@ -58,6 +58,7 @@ class TableOptions:
         overwrite: Replace a table, and a gallery, that is there.
         spreadsheet: The CSV will be opened in one: texts that it would take for formulas (they
             begin with ``=``, ``+``, ``-`` or ``@``) get a ``'`` in front. Numbers stay as they are.
+            A byte order mark at its start says that it is UTF-8.
     """
 
     resume: bool = False
@@ -250,7 +251,7 @@ class Table:
         except OSError as error:
             with contextlib.suppress(OSError):
                 self._file.truncate(self._end)
-            raise OSError(STUCK.format(self.path, error.strerror) + RESUME) from error
+            raise unwritten(self.path, error, resumable=True) from error
         self._end += len(data)
 
 
@@ -267,7 +268,7 @@ def read_rows(path: PathLike, columns: Columns, *, spreadsheet: bool = False) ->
             yield from map(json.loads, lines)
     else:
         serializer = CsvSerializer(columns, spreadsheet=spreadsheet)
-        with open(path, encoding="utf-8", newline="") as lines:
+        with open(path, encoding="utf-8-sig", newline="") as lines:
             for row in map(serializer.plain, csv.DictReader(lines)):
                 cells = ((name, kind, row[name]) for name, kind in columns.items())
                 yield {name: kind(cell) if cell else None for name, kind, cell in cells}

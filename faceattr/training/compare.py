@@ -284,8 +284,9 @@ def _make_crops(
     for note in manifest.notes:
         progress.show(f"note: {note}")
     rules = {networks.crop_rule(networks.resolved(config.network)) for config in configs}
+    left_out: dict[str, int] = {}
     for rule in rules:
-        _, left_out = read_splits(manifest, SPLITS, manifest.tasks, rule, cache, progress)
+        left_out |= read_splits(manifest, SPLITS, manifest.tasks, rule, cache, progress)[1]
     for reason, count in left_out.items():
         progress.show(f"left out: {count:,} ({reason})")
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from faceattr import __version__
 from faceattr.auditing import checks
+from faceattr.auditing.label_permutation import find_label_permutations
 from faceattr.compatibility import renamed_arguments
 from faceattr.data.dataset import LabeledDataset, add_log_priors, read_dataset, read_splits
 from faceattr.data.face_finder import FaceFinder
@@ -288,7 +289,7 @@ def _read_rows(
     rows["train"] = add_log_priors(rows["train"], plan.settings.priors)
     if start := networks.start_file(plan.network):
         where = (rows["train"].examples, start, plan.finder.cache)
-        for found in checks.find_label_permutations(manifest.tasks, *where):
+        for found in find_label_permutations(manifest.tasks, *where):
             progress.show(f"WARNING: {found.task}: {found}")
     return rows
 
