@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import save_classes, shaded
+from use_toys import GreenSquares, draw, encoded
 
 from faceattr.cli import main
 from faceattr.evaluation.evaluate import evaluate
@@ -275,10 +276,31 @@ def test_labels_that_are_spelt_otherwise_are_understood(model, shades, tmp_path,
     typed = ["export", str(model), "-o", str(tmp_path / "a"), *how]
     on = ["--on", f"shade={folder}"]
     assert main([*typed, *on]) == 2
-    assert "need labelled faces" in refused(main([*typed, "--map", "dim=dark"]))
+    assert "give some by --on" in refused(main([*typed, "--map", "dim=dark"]))
     assert main([*typed, *on, "--map", "dim=dark"]) == 0
     page = json.loads((tmp_path / "a.json").read_text())
     assert page["parity"]["heads"]["shade"]["labelled"]["n"] == 5
+
+
+def test_an_export_is_compared_on_the_faces_of_whole_photographs(model, tmp_path):
+    """As `evaluate` would score it; only the rows that are compared are looked at."""
+    for number in range(8):
+        photo = tmp_path / f"photos/val/{('dark', 'light')[number % 2]}/{number}.png"
+        photo.parent.mkdir(parents=True, exist_ok=True)
+        photo.write_bytes(encoded(draw(1, tint=number * 13)))
+    found = []
+
+    class Watched(GreenSquares):
+        def __call__(self, image):
+            found.append(super().__call__(image))
+            return found[-1]
+
+    on, cache = [f"shade={tmp_path / 'photos'}"], tmp_path / "c"
+    how = {"on": on, "cache": cache, "detector": Watched()}
+    report = export(model, "saved_model", tmp_path / "a", rows=2, **how)
+    assert len(found) == 2 and report.heads["shade"].labelled.n == 2
+    with pytest.raises(ValueError, match="give some by --on"):
+        export(model, "saved_model", tmp_path / "b", detector=Watched())
 
 
 def test_only_exported_models_are_replaced(model, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from faceattr.cli.console import Terminal
-from faceattr.cli.data_options import add_reading_options, reading_of
+from faceattr.cli.data_options import add_reading_options, add_tasks, reading_of
 from faceattr.cli.options import FOUND, command, start_keras
 
 
@@ -19,6 +19,7 @@ def add_command(commands) -> None:
         help="is asked whether names of classes were mixed up: a model or none (shipped)",
     )
     add("--strict", action="store_true", help=f"exit with {FOUND} where scores would be untrue")
+    add_tasks(parser)
     add_reading_options(parser)
 
 

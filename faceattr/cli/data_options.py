@@ -10,10 +10,14 @@ from faceattr.cli.options import Merged, by_name, names, old_names, pairs
 TASKS = "columns to take from bare manifests"
 
 
-def add_reading_options(parser: argparse.ArgumentParser, tasks: str = TASKS) -> None:
-    """How labelled images are read, in train, evaluate and audit; `tasks` is a help text."""
+def add_tasks(parser: argparse.ArgumentParser, what: str = TASKS) -> None:
+    """Which labels are read; `what` is a help text."""
+    parser.add_argument("--tasks", action="extend", type=names, metavar="TASK,…", help=what)
+
+
+def add_reading_options(parser: argparse.ArgumentParser) -> None:
+    """How labelled images are read."""
     add = parser.add_argument
-    add("--tasks", action="extend", type=names, metavar="TASK,…", help=tasks)
     add(
         "--find-faces",
         action="store_true",

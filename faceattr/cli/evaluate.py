@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from faceattr.cli.console import OUT, Terminal
-from faceattr.cli.data_options import add_reading_options, reading_of
+from faceattr.cli.data_options import add_reading_options, add_tasks, reading_of
 from faceattr.cli.options import RUNTIMES, add_describing, command, names, start_keras
 
 
@@ -44,7 +44,8 @@ def add_command(commands) -> None:
     )
     add("-o", "--output", metavar="DIR", help="where the report goes: report.html and its parts")
     add("--overwrite", action="store_true", help="replace a report that is there, its card too")
-    add_reading_options(parser, tasks="which of the model's tasks to score")
+    add_tasks(parser, "which of the model's tasks to score")
+    add_reading_options(parser)
 
 
 def evaluate(model, sources, **given) -> int:

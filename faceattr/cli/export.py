@@ -7,7 +7,7 @@ from functools import partial
 from rich.table import Column, Table
 
 from faceattr.cli.console import Terminal, show
-from faceattr.cli.data_options import add_label_options, label_map_of
+from faceattr.cli.data_options import add_reading_options, reading_of
 from faceattr.cli.options import command, start_keras
 
 
@@ -44,7 +44,6 @@ def add_command(commands) -> None:
     )
     add("--int8", action="store_true", help="compute in 8 bits; needs --on")
     add("--rows", type=int, metavar="N", help="faces for each task in the comparison (1000)")
-    add("--cache", metavar="DIR", help="folder of the crop cache")
     add("--overwrite", action="store_true", help="replace an exported model that is there")
     add(
         "--web-runtime",
@@ -52,7 +51,7 @@ def add_command(commands) -> None:
         metavar="FILE",
         help="with --to web: the npm package onnxruntime-web (fetched once, and kept)",
     )
-    add_label_options(parser)
+    add_reading_options(parser)
 
 
 def export(model, to=None, embed=False, **given) -> int:
@@ -68,7 +67,7 @@ def export(model, to=None, embed=False, **given) -> int:
 
     show.register(ParityReport)(_show_parity)
     run = exporting.embed if embed else partial(exporting.export, to=to)
-    run(model, label_map=label_map_of(given), progress=Terminal(), **given)
+    run(model, **reading_of(given), progress=Terminal())
     return 0
 
 

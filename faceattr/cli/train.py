@@ -19,6 +19,7 @@ from faceattr.cli.data_options import (
     add_distillation,
     add_new_heads,
     add_reading_options,
+    add_tasks,
     distillation_of,
     new_heads_of,
     reading_of,
@@ -93,6 +94,7 @@ def add_command(commands) -> None:
         action="store_true",
         help="leave training rows out whose face is in val or test too",
     )
+    add_tasks(parser)
     add_reading_options(parser)
     add_new_heads(parser)
     add_distillation(parser)

@@ -11,14 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import keras
 import numpy as np
 
 from faceattr import __version__
 from faceattr.data.dataset import LabeledDataset
-from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
+from faceattr.data.sources import ReadingSettings
 from faceattr.exporting import formats
 from faceattr.exporting.parity import BATCHES, ParityData, ParityReport, check_parity, choose_crops
 from faceattr.files import replace_durably, versions_of, write_json
@@ -48,11 +48,10 @@ def export(
     on: Sequence[str] = (),
     int8: bool = False,
     rows: int = ROWS,
-    cache: str | Path | None = None,
-    label_map: LabelMap = LABELS_AS_WRITTEN,
     overwrite: bool = False,
     web_runtime_file: str | Path | None = None,
     progress: Progress = SILENT,
+    **reading: Unpack[ReadingSettings],
 ) -> ParityReport:
     """Write a model for another runtime and check that the file answers alike.
 
@@ -70,20 +69,19 @@ def export(
             where no row is of val. Without, float files are compared on made pictures.
         int8: Compute in 8 bits. Needs `on`: ranges are measured on its train rows.
         rows: Most rows for each task that are compared.
-        cache: Folder of the crop cache.
-        label_map: How the labels of `on` are to be understood.
         overwrite: Replace a file that is there; a folder only if it is an exported model.
         web_runtime_file: For ``"web"``, the npm package of ONNX Runtime Web, where npm cannot be
             reached.
         progress: Is shown what is done, and the parity report before a file is refused for it.
+        **reading: How `on` is read, see `faceattr.data.sources.ReadingConfig`: ``label_map``,
+            ``detector``, ``find_faces_in``, ``cache``.
 
     Raises:
         ValueError: The file does not answer alike and was not kept; or the target, the model or the
             pictures cannot be used, or an optional package is missing.
         OSError: Something cannot be read or written.
     """
-    compared: dict[str, Any] = {"on": on, "rows": rows, "cache": cache, "label_map": label_map}
-    compared["progress"] = progress
+    compared: dict[str, Any] = {"on": on, "rows": rows, "progress": progress, **reading}
     if to == "web":
         from faceattr.exporting.site import export_site
 
@@ -241,10 +239,9 @@ def embed(
     *,
     on: Sequence[str] = (),
     rows: int = ROWS,
-    cache: str | Path | None = None,
-    label_map: LabelMap = LABELS_AS_WRITTEN,
     overwrite: bool = False,
     progress: Progress = SILENT,
+    **reading: Unpack[ReadingSettings],
 ) -> EmbeddedCopy:
     """Put a copy of the network for LiteRT into a model file.
 
@@ -254,9 +251,10 @@ def embed(
     Args:
         model: A model file, or ``"shipped"``.
         output: The file to write; by default the same one.
-        on, rows, cache, label_map: As for `faceattr.export`.
+        on, rows: As for `faceattr.export`.
         overwrite: Replace another file that is there.
         progress: Is shown what is done, and each parity report.
+        **reading: As for `faceattr.export`.
 
     Returns:
         What the copy says about itself.
@@ -274,7 +272,7 @@ def embed(
     model_file.validate_output(output, overwrite=overwrite or in_place)
     formats.target_called("litert", int8=False)
     network, description = model_file.load(path)
-    shown = choose_crops(description, on, rows, cache, label_map, progress=progress)
+    shown = choose_crops(description, on, rows, progress=progress, **reading)
     about = _embed(path, output, network, description, shown, BATCHES, progress)
     progress.show(f"wrote {output} with a LiteRT copy in {about.precision}")
     return about

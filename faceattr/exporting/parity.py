@@ -6,16 +6,21 @@ import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Unpack
 
 import cv2
 import keras
 import numpy as np
 
 from faceattr.data.dataset import LabeledDataset, read_dataset
-from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
+from faceattr.data.face_finder import FaceFinder
 from faceattr.data.manifest import Example, Manifest
-from faceattr.data.sources import read_for_model, without_folders
+from faceattr.data.sources import (
+    ReadingConfig,
+    ReadingSettings,
+    read_for_model,
+    without_folders,
+)
 from faceattr.evaluation.metrics import (
     Interval,
     calibration_error,
@@ -54,38 +59,40 @@ def choose_crops(
     description: Description,
     on: Sequence[str],
     rows: int,
-    cache: str | Path | None = None,
-    label_map: LabelMap = LABELS_AS_WRITTEN,
     *,
     int8: bool = False,
     progress: Progress = SILENT,
+    **reading: Unpack[ReadingSettings],
 ) -> ParityData:
     """Choose what an export is compared on.
 
     Args:
         description: The model's tasks and crop rule.
-        on, rows, cache, label_map: As for `faceattr.export`; a source without val rows gives a
-            fifth of its rows, as in training. Without a source pictures are made.
+        on, rows: As for `faceattr.export`; a source without val rows gives a fifth of its rows, as
+            in training. Without a source pictures are made.
         int8: Take crops of train rows for calibration as well.
         progress: Is told how many faces are cut.
+        **reading: As for `faceattr.export`.
 
     Raises:
-        ValueError: The sources have no task of the model, int8 has too few crops, or labels
-            are spelt and there are none.
+        ValueError: The sources have no task of the model, int8 has too few crops, or there are no
+            sources and it is said how to read them.
     """
     if rows < 1:
         raise ValueError(f"A comparison takes 1 row or more of each task. Received: {rows}")
     if not on:
-        return _synthetic(description, int8=int8, label_map=label_map)
+        return _synthetic(description, int8=int8, config=ReadingConfig(**reading))
+    config = ReadingConfig(**reading)
+    finder = config.finder(description.crop, on)
     known = {task.name: task for task in description.tasks}
-    manifest = read_for_model(on, known, label_map, aside=True)
+    manifest = read_for_model(on, known, config.label_map, aside=True)
     names = [task.name for task in description.tasks if task in manifest.tasks]
-    val = _rows(_chosen(manifest, "val", names, rows), manifest, description, cache, progress)
+    val = _rows(_chosen(manifest, "val", names, rows), manifest, finder, progress)
     about = f"{len(val):,} faces of {', '.join(map(without_folders, on))} (val)"
     if not int8:
         return ParityData(val, about)
     chosen = _chosen(manifest, "train", names, CALIBRATION_CROPS // len(names))
-    train = _rows(chosen, manifest, description, cache, progress)
+    train = _rows(chosen, manifest, finder, progress)
     if min(len(val), len(train)) < MIN_CROPS:
         raise ValueError(
             f"int8 needs at least {MIN_CROPS} faces to measure ranges on and {MIN_CROPS} others to "
@@ -94,14 +101,16 @@ def choose_crops(
     return ParityData(val, about, train.crops[train.index])
 
 
-def _synthetic(description: Description, *, int8: bool, label_map: LabelMap) -> ParityData:
+def _synthetic(description: Description, *, int8: bool, config: ReadingConfig) -> ParityData:
     if int8:
         raise ValueError(
             "int8 is measured and compared on real faces: give labelled ones, for example "
             f"--on {description.tasks[0].name}=FOLDER."
         )
-    if label_map != LABELS_AS_WRITTEN:
-        raise ValueError("--map, --order and --votes need labelled faces: give them by --on.")
+    if config != ReadingConfig(cache=config.cache):
+        raise ValueError(
+            "How labels are spelt and faces are found is for labelled images: give some by --on."
+        )
     rows = synthetic_crops(description.crop.size)
     return ParityData(rows, f"{len(rows)} made pictures, which are no faces")
 
@@ -117,13 +126,13 @@ def _chosen(manifest: Manifest, split: str, names: Iterable[str], most: int) -> 
 
 
 def _rows(
-    examples: Sequence[Example],
-    manifest: Manifest,
-    description: Description,
-    cache: str | Path | None,
-    progress: Progress,
+    examples: Sequence[Example], manifest: Manifest, finder: FaceFinder, progress: Progress
 ) -> LabeledDataset:
-    rows, _ = read_dataset(examples, manifest.tasks, description.crop, cache, progress)
+    found = finder.search(examples, progress)
+    for line in found.lines():
+        progress.show(line)
+    where = finder.rule, finder.cache, progress
+    rows, _ = read_dataset(found.examples, manifest.tasks, *where)
     if not len(rows):
         raise ValueError("None of the pictures given can be read, so nothing can be compared.")
     return rows

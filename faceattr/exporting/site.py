@@ -11,10 +11,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from faceattr import __version__
-from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
+from faceattr.data.sources import ReadingSettings
 from faceattr.detection.centerface import CenterFace
 from faceattr.exporting import formats, web_runtime
 from faceattr.exporting.compact import compact
@@ -52,9 +52,8 @@ def export_site(
     *,
     on: Sequence[str] = (),
     rows: int = ROWS,
-    cache: str | Path | None = None,
-    label_map: LabelMap = LABELS_AS_WRITTEN,
     progress: Progress = SILENT,
+    **reading: Unpack[ReadingSettings],
 ) -> ParityReport:
     """Write a page that runs a model in the browser: camera, pictures and videos in, answers out.
 
@@ -67,8 +66,9 @@ def export_site(
         overwrite: Replace the files of a page that is there; other files of the folder stay.
         web_runtime_file: The npm package ``onnxruntime-web`` in the version that
             `faceattr.exporting.web_runtime` names, for machines without a network.
-        on, rows, cache, label_map: As for `faceattr.export`.
+        on, rows: As for `faceattr.export`.
         progress: Is shown what is done, and the parity report.
+        **reading: As for `faceattr.export`.
 
     Raises:
         ValueError, OSError: As `faceattr.export`; or ONNX Runtime Web cannot be had.
@@ -79,7 +79,7 @@ def export_site(
     folder = Path(f"{path.stem}_web" if output is None else output)
     before = _check_folder(folder, overwrite)
     engine = web_runtime.runtime_files(web_runtime_file)
-    shown = choose_crops(description, on, rows, cache, label_map, progress=progress)
+    shown = choose_crops(description, on, rows, progress=progress, **reading)
     network, precision, parity = _smallest(path, description, shown, progress)
     files = {**_packed(engine, network), **_texts(engine)}
     about = _about(path, description, files, precision, parity)
