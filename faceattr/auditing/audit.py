@@ -65,7 +65,7 @@ def audit(
     manifest = merge_sources([_with_train_split(source) for source in read])
     findings = checks.groups_across_splits([e for source in read for e in source.examples])
     rows, lost = _read_rows(manifest.tasks, manifest.examples, finder, progress)
-    findings += [*lost, *checks.check_faces(manifest.tasks, rows)]
+    findings += [*lost, *checks.check_faces(manifest.tasks, rows, progress)]
     if model is not None and len(rows):
         where = rows.examples, model_file.path_of(model), finder.cache
         for mixed_up in find_label_permutations(manifest.tasks, *where):

@@ -17,6 +17,7 @@ from faceattr.data.dataset import DatasetSummary, LabeledDataset, summarize
 from faceattr.data.manifest import SPLITS, Example
 from faceattr.data.near_duplicates import SURE, detail, fingerprints_of, hashes_of, near_pairs
 from faceattr.evaluation.metrics import FEW_OF_A_CLASS
+from faceattr.progress import SILENT, Progress
 from faceattr.tasks import KNOWN_TASKS, Task
 
 UNREADABLE, NO_FACE = "unreadable images", "images without a face"
@@ -99,15 +100,19 @@ LOOKED_AT = 100  # images at most whose size is asked
 PHOTOGRAPH, OBLONG = 200, 1.2
 
 
-def check_faces(tasks: Sequence[Task], rows: LabeledDataset) -> list[Finding]:
+def check_faces(
+    tasks: Sequence[Task], rows: LabeledDataset, progress: Progress = SILENT
+) -> list[Finding]:
     """What can be seen from faces and labels alone."""
-    alike = NearDuplicates(rows)
+    alike = NearDuplicates(rows, progress)
     few = few_rows(summary_of(tasks, rows))
     odd = [*ambiguous_class_names(tasks), *whole_photographs(rows.examples)]
     return [*copies(alike), *contradictions(alike, tasks), *few, *odd]
 
 
-def brief_audit(tasks: Sequence[Task], parts: Sequence[LabeledDataset]) -> list[str]:
+def brief_audit(
+    tasks: Sequence[Task], parts: Sequence[LabeledDataset], progress: Progress = SILENT
+) -> list[str]:
     """A line for each kind of finding among the faces of several splits, and where to see more.
 
     All parts are cropped by the same rule into the same cache.
@@ -119,7 +124,7 @@ def brief_audit(tasks: Sequence[Task], parts: Sequence[LabeledDataset]) -> list[
     }
     index = np.concatenate([part.index for part in parts])
     examples = [example for part in parts for example in part.examples]
-    found = check_faces(tasks, LabeledDataset(crops, index, joined, examples))
+    found = check_faces(tasks, LabeledDataset(crops, index, joined, examples), progress)
     counted = totals(one for one in found if one.kind not in IN_WORDS)
     lines = [f"{kind}: {count:,} ({where})" for (kind, where), count in counted.items()]
     for kind in IN_WORDS:
@@ -131,8 +136,8 @@ def brief_audit(tasks: Sequence[Task], parts: Sequence[LabeledDataset]) -> list[
 class NearDuplicates:
     """Which of the rows show the same face."""
 
-    def __init__(self, rows: LabeledDataset) -> None:
-        self.rows = rows
+    def __init__(self, rows: LabeledDataset, progress: Progress = SILENT) -> None:
+        self.rows, self._progress = rows, progress
         # Rows that are equal pixel for pixel are one face.
         self._face = pd.factorize(np.array(hashes_of(rows.crops, rows.index), object))[0]
         self._rows_of: dict[int, list[int]] = defaultdict(list)
@@ -147,7 +152,8 @@ class NearDuplicates:
     def near(self) -> list[tuple[list[int], list[int], float]]:
         """The rows of two faces that are nearly alike and their correlation, most similar first."""
         firsts = [rows[0] for rows in self._rows_of.values()]
-        pairs = near_pairs(fingerprints_of(self.rows.crops, self.rows.index[firsts]))
+        faces = fingerprints_of(self.rows.crops, self.rows.index[firsts])
+        pairs = near_pairs(faces, progress=self._progress)
         order = np.argsort(-pairs.similarity, kind="stable")
         columns = (pairs.first, pairs.second, pairs.similarity)
         found = zip(*(column[order].tolist() for column in columns), strict=True)

@@ -152,4 +152,5 @@ class FaceFinder:
     ) -> np.ndarray:
         """For each example a number that it shares with its near-duplicates alone, ``(n,)``; one
         whose image cannot be read has none."""
-        return near_duplicate_sets(cache_crops(examples, self.rule, self.cache, progress))
+        cached = cache_crops(examples, self.rule, self.cache, progress)
+        return near_duplicate_sets(cached, progress)

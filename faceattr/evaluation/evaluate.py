@@ -151,7 +151,7 @@ def _read_rows(
         raise ValueError("None of these images can be read, so there is nothing to score.")
     if train is None:
         return rows
-    return mark_near_duplicates(rows, read_dataset(train, manifest.tasks, *where)[0])
+    return mark_near_duplicates(rows, read_dataset(train, manifest.tasks, *where)[0], progress)
 
 
 def _provenance(evaluation: Evaluation, model: Path) -> dict[str, Any]:

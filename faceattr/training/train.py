@@ -124,7 +124,7 @@ def train(
         compare_on = [_rows_to_compare(source, plan, progress) for source in plan.compared]
         description = _description(plan, rows, distillation, licence)
         networks.measure_norm_statistics(plan.network, plan.model, rows["train"])
-        val = mark_near_duplicates(rows["val"], rows["train"])
+        val = mark_near_duplicates(rows["val"], rows["train"], progress)
         fit(
             plan.model,
             manifest.tasks,
@@ -273,10 +273,11 @@ def _read_rows(
     rows, left_out = read_splits(manifest, splits, *how)
     if drop:
         others = [rows["val"], rows.pop("test")]
-        seen = np.any([find_near_duplicates(rows["train"], part) for part in others], axis=0)
+        repeats = [find_near_duplicates(rows["train"], part, progress) for part in others]
+        seen = np.any(repeats, axis=0)
         rows["train"] = rows["train"].take(np.flatnonzero(~seen))
         left_out["train rows that val or test repeats"] += int(seen.sum())
-    notes = (*manifest.notes, *checks.brief_audit(manifest.tasks, tuple(rows.values())))
+    notes = (*manifest.notes, *checks.brief_audit(manifest.tasks, tuple(rows.values()), progress))
     progress.show(RowsRead(manifest.tasks, rows, left_out, notes))
     check_classes(manifest.tasks, rows["train"])
     for task in manifest.tasks:
