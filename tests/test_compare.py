@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import toy_network
+from PIL import Image
 from test_train import data  # noqa: F401
 from use_toys import OnEach
 
@@ -128,6 +130,32 @@ def test_what_is_read_is_told_before_the_first_run(sets, tmp_path):
     assert isinstance(started, RunStarted)
     assert any("left out: 1 (" in str(line) for line in read)
     assert any("column age" in str(line) for line in read) and "faces" in read[0]
+
+
+def test_near_duplicates_stay_on_one_side_of_its_split_too(sets, tmp_path):
+    """Ten faces, each of them mirrored as well: as training, no val row has its copy in train."""
+    folder = tmp_path / "copies/dark"
+    folder.mkdir(parents=True)
+    faces = np.random.default_rng(0).integers(0, 255, (10, 6, 6, 3), "uint8")
+    for number, face in enumerate(faces):
+        large = Image.fromarray(face).resize((64, 64), Image.BICUBIC)
+        large.save(folder / f"{number}.png")
+        large.transpose(Image.FLIP_LEFT_RIGHT).save(folder / f"{number} mirrored.png")
+    read = []
+    run_compare(
+        [JOINT],
+        [f"shade={sets / 'shades'}", f"shade={tmp_path / 'copies'}"],
+        tmp_path / "c.csv",
+        seeds=1,
+        perform=lambda run: read.append(run.manifest) or untrained(run),
+        cache=tmp_path / "cache",
+    )
+    copies = [one for one in read[0].examples if one.source == "copies"]
+    sides = {}
+    for one in copies:
+        sides.setdefault(one.path.stem.split()[0], set()).add(one.split)
+    assert {one.split for one in copies} == {"train", "val"}
+    assert all(len(splits) == 1 for splits in sides.values())
 
 
 def test_a_detector_is_refused(sets, tmp_path):

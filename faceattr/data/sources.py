@@ -130,11 +130,12 @@ def read_for_training(
     specs: Sequence[str],
     columns: Collection[str] | None = None,
     label_map: LabelMap = LABELS_AS_WRITTEN,
+    finder: FaceFinder | None = None,
+    progress: Progress = SILENT,
 ) -> Manifest:
-    """Read sources, unite them, and set validation rows aside for those that have none; nobody
-    looks at the images."""
+    """Read sources and `unite` them."""
     sources, notes = read_labels(specs, columns, label_map)
-    return replace(unite(sources), notes=notes)
+    return replace(unite(sources, finder=finder, progress=progress), notes=notes)
 
 
 def unite(

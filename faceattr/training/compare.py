@@ -50,13 +50,16 @@ class Config:
 
 @dataclass(frozen=True)
 class Run:
-    """One training: a config, a seed, what is read and how, and the task that is trained alone."""
+    """One training: a config, a seed, what is read and how, the task that is trained alone, and
+    what was read, the same for all runs.
+    """
 
     config: Config
     seed: int
     sources: tuple[str, ...]
     reading: ReadingConfig
     alone: str | None = None
+    manifest: Manifest | None = None
 
     @property
     def name(self) -> str:
@@ -93,7 +96,7 @@ class Result:
 
     Args:
         config: The config's name, or `ALONE`.
-        n: Validation rows that know the task; no epoch is chosen by them.
+        n: Validation rows that know the task; the last epoch counts, whatever they say.
         images: How many the run trained on, repeats counted.
         minutes: That its training steps took, without reading, features and validation.
         megabytes: The most memory that its process held.
@@ -130,8 +133,8 @@ def train_in_subprocess(run: Run, begin: Callable[[], None] | None = None) -> li
 def train_once(run: Run) -> list[Result]:
     """Train once and score the last epoch."""
     network, reading, observer = networks.resolved(run.config.network), run.reading, _Observer()
-    manifest = read_for_training(run.sources, reading.tasks, reading.label_map)
     rule = networks.crop_rule(network)
+    manifest = run.manifest or read_for_training(run.sources, reading.tasks, reading.label_map)
     rows, _ = read_splits(manifest, SPLITS, manifest.tasks, rule, reading.cache)
     if run.alone:
         rows = {split: of.only(run.alone) for split, of in rows.items()}
@@ -243,12 +246,15 @@ def compare(
     runs = [Run(config, seed, specs, how, alone) for config, seed, alone in planned]
     known = set(_read_results(output)["run"])
     if not all(run.fingerprint in known for run in runs):
+        # Near-duplicates are kept on one side, as in a training: one split for all configs.
+        finder = how.finder(networks.crop_rule(networks.resolved(configs[0].network)), specs)
+        manifest = read_for_training(specs, how.tasks, how.label_map, finder, progress)
         _make_crops(configs, manifest, how.cache, progress)
     for number, run in enumerate(runs, 1):
         if run.fingerprint in known:
             continue
         progress.show(RunStarted(run, number, len(runs)))
-        results = perform(run)
+        results = perform(replace(run, manifest=manifest))
         _append(output, results)
         progress.show(RunFinished(results))
     table = _read_results(output)
