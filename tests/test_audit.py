@@ -193,6 +193,8 @@ def test_names_that_were_exchanged_are_told():
         [[30, 30], [30, 30]],  # a model that knows nothing
         [[25, 35], [33, 27]],  # one that knows nothing and had bad luck
         [[0, 60], [5, 3]],  # too few of a class
+        [[1, 9], [5, 5]],  # one class would be right no more often
+        [[2, 8], [6, 4]],  # few: chance does as much
     ],
 )
 def test_names_are_not_suspected_without_reason(confusion):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from conftest import toy_network
@@ -108,6 +110,11 @@ def test_calibration_goes_into_the_weights_of_the_heads():
     assert 0 < found["gender"].expected_ece < 0.2
     assert found["gender"].fitted and not found["expression"].fitted
     assert found["gender"].temperature > 1.2
+    assert "sources" not in str(found["gender"])
+    shares = calibrate(network, rows, ["gender"], {"gender": np.log(np.full((60, 2), 0.5))})
+    assert shares["gender"].put_to_sources and not found["gender"].put_to_sources
+    words = str(replace(found["gender"], temperature=1.2, put_to_sources=True))
+    assert words.endswith("answers put to the class shares of their sources")
     np.testing.assert_allclose(
         after["gender"], apply_temperature(before["gender"], found["gender"].temperature), atol=1e-4
     )

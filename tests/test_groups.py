@@ -49,7 +49,18 @@ def test_each_group_has_its_accuracy_and_wilson_interval():
     assert groups.worst == yes
     assert groups.gap == pytest.approx(0.15)
     assert groups.may_be_chance
-    assert "gap 15.0 points, worst yes, best no; their intervals overlap" in groups.summary
+    assert "gap 15.0 points, worst yes, best no; may be chance (p = 0.06)" in groups.summary
+
+
+def test_many_groups_of_one_accuracy_have_no_gap_that_means_something():
+    """Of 40 the best and the worst have intervals that do not overlap, by chance alone."""
+    generator = np.random.default_rng(0)
+    about = [{"team": f"t{number:02}"} for number in range(40) for _ in range(60)]
+    (groups,) = groups_of(generator.random(2400) < 0.7, about, "team")
+    assert groups.large[0].interval[1] < groups.large[-1].interval[0]
+    assert groups.may_be_chance and "may be chance (p = 0." in groups.summary
+    (apart,) = groups_of([True] * 40 + [False] * 20 + [True] * 60, about[:120], "team")
+    assert apart.p_value < 0.001 and "chance" not in apart.summary
 
 
 def test_small_groups_are_marked_and_do_not_decide_about_the_gap():

@@ -139,6 +139,8 @@ def test_the_smallest_face_keeps_nine_tenths_of_every_accuracy():
         48: {"gender": 0.95, "expression": 0.65},
     }
     assert smallest_face(table) == 24
+    # A small size that is right by luck lies below one that is not.
+    assert smallest_face({12: {"a": 0.95}, 16: {"a": 0.7}, 24: {"a": 0.92}, 48: {"a": 1.0}}) == 24
     assert smallest_face({12: {}, 48: {}}) == 12
 
 

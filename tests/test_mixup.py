@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 from conftest import toy_network
 
-from faceattr.data.dataset import class_prior, mask
+from faceattr.data.dataset import class_prior, mask, row_weights
 from faceattr.training.batches import mix_batch
 from faceattr.training.losses import compile_masked
 
@@ -45,6 +45,19 @@ def test_mixup_is_the_mean_of_two_crops_and_their_labels():
     other = next(i for i in range(5) if targets["expression"][row, i % 7] and i != row)
     expected = own * CROPS[row].astype(float) + (1 - own) * CROPS[other]
     np.testing.assert_allclose(crops[row], expected, atol=0.51)
+
+
+def test_a_rare_class_keeps_its_weight_in_a_mixed_batch():
+    """With --balance weights both classes have half of the loss, mixed or not."""
+    rare = np.eye(2, dtype="float32")[(np.arange(400) % 20 == 0).astype(int)]
+    weights, crops = row_weights(rare), np.zeros((400, 8, 8, 3), "uint8")
+    for way in ((1.0, 0.0), (0.0, 1.0)):
+        shares = np.zeros(2)
+        for seed in range(10):
+            batch = crops, {"shade": rare}, {"shade": weights}
+            _, targets, masks = mix_batch(batch, *way, np.random.default_rng(seed))
+            shares += (masks["shade"][:, None] * targets["shade"]).sum(axis=0)
+        np.testing.assert_allclose(shares / shares.sum(), [0.5, 0.5], atol=1e-3)
 
 
 def test_a_patch_counts_as_much_as_it_covers():

@@ -243,7 +243,7 @@ def test_rows_that_chose_the_model_or_that_a_model_labelled_are_told(
 ):
     given = [people, "--tasks", "gender", "--cache", tmp_path / "cache"]
     model, about = model_file.load(toy_model_path)
-    made = {"sources": [people.name]}
+    made = {"sources": [f"gender={people.name}"]}  # the same source, spelled otherwise
     model_file.save(model, replace(about, provenance=made), tmp_path / "taught.keras")
     for split, told in (("val", "chose its epoch"), ("train", "these faces taught it")):
         assert evaluate(tmp_path / "taught.keras", *given, "--split", split) == 0

@@ -2,9 +2,10 @@ import cv2
 import numpy as np
 import pytest
 from conftest import shaded
+from PIL import Image
 
 from faceattr.data.class_folders import age_group
-from faceattr.data.manifest import merge_sources
+from faceattr.data.manifest import merge_sources, strongest
 from faceattr.data.sources import (
     names_of,
     read_for_model,
@@ -225,6 +226,21 @@ def test_odd_but_honest_csv_files_are_read(tmp_path):
     assert read.tasks == ("gender",)
     assert labels(read, "gender") == ["Woman", "m"]
     assert [example.origin for example in read.examples] == ["m.csv line 2", "m.csv line 4"]
+
+
+def test_labels_are_spelled_as_classes_and_votes_stand_in_their_order(tmp_path):
+    """So that a face is in the group whose class it counts as, whatever its data call it."""
+    for name in "abcdef":
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+    text = "path,expression:sad,expression:anger\na.png,5,5\nb.png,3,2\n"
+    (tmp_path / "votes.csv").write_text(text)
+    (tmp_path / "names.csv").write_text(
+        "path,expression\nc.png,anger\nc.png,angry\nd.png,sad\ne.png,sad\n"
+    )
+    read = read_for_training([str(tmp_path / "votes.csv"), str(tmp_path / "names.csv")])
+    labels = [strongest(example.labels["expression"]) for example in read.examples]
+    assert labels == ["angry", "sad", "angry", "sad", "sad"]
+    assert read.left_out == {"the same image once more": 1}
 
 
 def test_columns_that_hold_no_classes_are_left_out_of_a_bare_manifest(tmp_path):

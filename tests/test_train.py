@@ -444,6 +444,33 @@ def test_a_mix_by_source_with_priors_and_an_average_trains(data, toy, capsys):
     assert description.provenance["settings"]["ema"] == 0.9
 
 
+def test_what_chooses_the_epoch_is_printed_and_logged(data, toy, capsys):
+    few = ["--epochs", "frozen=2,finetune=0"]
+    assert train(data, *few, "--prior", "tint=uniform") == 0
+    printed = capsys.readouterr().out
+    assert "bal: balanced accuracy on val" in printed and "loss   acc    bal" in printed
+    log = pd.read_csv(data / "my.training/log.csv")
+    chosen = log[["val_shade_balanced", "val_tint_balanced"]].mean(axis=1)
+    shown = re.findall(r"^ +\d frozen .*$", printed, re.MULTILINE)
+    assert ["best" in line for line in shown] == [True, bool(chosen[1] > chosen[0])]
+    tint = f"{log['val_tint_balanced'][0]:.1%}"
+    assert tint in shown[0]
+    assert train(data, *few, "--overwrite") == 0
+    assert "loss   acc    val" in capsys.readouterr().out
+
+
+def test_val_that_the_start_may_have_learnt_is_told(data, toy, capsys):
+    few = ["--epochs", "frozen=1,finetune=0"]
+    assert train(data, *few) == 0
+    assert "learnt" not in capsys.readouterr().out
+    start = ["--weights", str(data / "my.keras"), "-o", str(data / "second.keras")]
+    assert train(data, *few, *start) == 0
+    told = "val is set aside from shades, tints, and my.keras learnt shade, tint from shade=shades"
+    assert told in capsys.readouterr().out
+    (remark,) = model_file.describe(data / "second.keras").provenance["remarks"]
+    assert remark.startswith(told)
+
+
 def test_smoothing_weights_and_a_prior_of_shares_reach_a_run(data, toy, refused, capsys):
     by_source = ["--source-smoothing", "shades=0.3", "--source-weight", "tints=0.5"]
     prior = ["--prior", "shade=uniform", "--prior", "tint:red=2,blue=1,green=1"]

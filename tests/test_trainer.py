@@ -10,7 +10,7 @@ from conftest import SHADE, TINT, noted_epochs, shaded, toy_network
 from faceattr.data.dataset import LabeledDataset
 from faceattr.evaluation.metrics import score_model
 from faceattr.progress import Progress
-from faceattr.training.config import NO_AUGMENTATION, Phase, Settings
+from faceattr.training.config import NO_AUGMENTATION, Phase, Settings, TaskSampling
 from faceattr.training.trainer import fit
 
 PHASES = (
@@ -95,6 +95,20 @@ def test_each_epoch_is_told_and_logged(unbroken):
     log = pd.read_csv(folder / "log.csv")
     assert log["epoch"].tolist() == [1, 2, 3, 4, 5]
     assert {"shade_loss", "tint_accuracy", "val_shade_accuracy", "val_tint_accuracy"} <= set(log)
+
+
+def test_the_loss_of_a_rare_task_is_the_mean_over_the_rows_that_know_it(tmp_path):
+    """Batches without such a row are no losses of 0."""
+    targets = {name: of.copy() for name, of in TRAIN.targets.items()}
+    targets["tint"][4:] = 0  # of those that know it, the first four rows alone
+    train, still = replace(TRAIN, targets=targets), Phase("frozen", epochs=1, learning_rate=1e-9)
+    natural = replace(
+        SETTINGS, phases=(still,), batch_size=4, task_sampling=TaskSampling("natural")
+    )
+    network, epochs = run(tmp_path, settings, train=train)
+    answers = network.predict(TRAIN.crops[:4], verbose=0)["tint"]
+    expected = -np.log((answers * targets["tint"][:4]).sum(axis=1)).mean()
+    assert epochs[0].logs["tint_loss"] == pytest.approx(expected, rel=0.3)
 
 
 def test_the_best_epoch_has_the_highest_mean_accuracy(unbroken):

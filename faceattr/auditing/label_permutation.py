@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+from scipy.stats import binomtest
 
 from faceattr.data.dataset import read_dataset
 from faceattr.data.manifest import Example, targets
@@ -18,6 +20,7 @@ from faceattr.tasks import Task
 PER_CLASS = 60  # faces that are asked about
 FEWEST = 10  # of a class
 TIMES, MORE = 2.0, 0.1  # as many right answers, and a share of the rows, or it is no swap
+CHANCE = 0.01  # of finding a swap where there is none, over all that could be found
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,8 @@ def find_permutation(
 
     `confusion` counts labels by row and answers of a model by column. None where the names are
     right, as far as the model can tell: classes under 10 faces do not count, and an exchange must
-    double the right answers.
+    double the right answers, have more of them in each class, and be no chance (a sign test over
+    the faces that one of the two namings gets right, corrected for the number of exchanges).
     """
     enough = np.flatnonzero(confusion.sum(axis=1) >= FEWEST)
     counts = confusion[np.ix_(enough, enough)]
@@ -62,7 +66,13 @@ def find_permutation(
     faces = int(confusion[moved].sum())
     before = confusion[moved, moved].sum() / faces
     after = confusion[moved, answers[moved]].sum() / faces
-    if after < max(TIMES * before, before + MORE):
+    kept, exchanged = confusion[moved, moved], confusion[moved, answers[moved]]
+    is_each = bool((exchanged > kept).all())
+    if after < max(TIMES * before, before + MORE) or not is_each:
+        return None
+    tried = math.comb(len(enough), len(moved)) * round(math.factorial(len(moved)) / math.e)
+    votes = round(exchanged.sum()), round(exchanged.sum() + kept.sum())
+    if tried * binomtest(*votes, alternative="greater").pvalue > CHANCE:
         return None
     return LabelPermutation(
         task, {names[i]: names[answers[i]] for i in moved}, before, after, faces

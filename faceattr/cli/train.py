@@ -282,7 +282,10 @@ class TrainingTerminal(Terminal):
 
         if isinstance(record, TrainingStarted):
             self._run, self._began, self._first = record, time.monotonic(), 0
-            heads = "".join(f" | {name:>12}: loss   acc    val" for name in record.tasks)
+            val = "bal" if record.balanced else "val"
+            heads = "".join(f" | {name:>12}: loss   acc    {val}" for name in record.tasks)
+            if record.balanced:
+                OUT.print("bal: balanced accuracy on val, which chooses the best epoch")
             OUT.print(f"epoch phase    size{heads} | minutes  to go")
         elif isinstance(record, Epoch):
             self._show_epoch(record)
@@ -295,20 +298,24 @@ class TrainingTerminal(Terminal):
         self._first = self._first or epoch.number
         done = epoch.number - self._first + 1
         left = (time.monotonic() - self._began) / done * (self._run.epochs - epoch.number)
-        cells = "".join(_cell(name, epoch) for name in self._run.tasks)
+        balanced = self._run.balanced
+        cells = "".join(_cell(name, epoch, balanced=balanced) for name in self._run.tasks)
         OUT.print(
             f"{epoch.number:>5} {epoch.phase:<9}{epoch.size:>4}{cells} | {epoch.seconds / 60:>7.1f}"
             f" {datetime.timedelta(seconds=round(left))!s:>7}{' best' if epoch.is_best else ''}"
         )
 
 
-def _cell(name: str, epoch) -> str:
+def _cell(name: str, epoch, *, balanced: bool) -> str:
     # Keras names a figure after its head only where there are several.
     unnamed = {what: epoch.logs.get(what, float("nan")) for what in ("loss", "accuracy")}
     loss = epoch.logs.get(f"{name}_loss", unnamed["loss"])
     accuracy = epoch.logs.get(f"{name}_accuracy", unnamed["accuracy"])
     score = epoch.scores.get(name)
-    val = f"{score.accuracy:6.1%}" if score and score.n else "     -"
+    if not score or not score.n:
+        val = "     -"
+    else:
+        val = f"{score.balanced_accuracy if balanced else score.accuracy:6.1%}"
     return f" | {'':>12} {loss:6.3f} {accuracy:6.1%} {val}"
 
 

@@ -158,14 +158,39 @@ def merge_sources(sources: Sequence[Source], known: TasksByName = KNOWN_TASKS) -
     The classes of tasks that are not known are the labels that occur in any source, sorted.
     """
     names = dict.fromkeys(name for source in sources for name in source.tasks)
-    examples = [example for source in sources for example in source.examples]
-    tasks = {name: known.get(name) or _own_task(name, examples) for name in names}
+    read = [example for source in sources for example in source.examples]
+    tasks = {name: known.get(name) or _own_task(name, read) for name in names}
+    examples = [_with_names_of_classes(example, tasks) for example in read]
+    left_out = sum((Counter(source.left_out) for source in sources), Counter[str]())
     faces: dict[tuple[str, Box | None], Example] = {}
     for example in examples:
         key = os.path.abspath(example.path), example.box
-        faces[key] = _merged(faces[key], example, tasks) if key in faces else example
-    left_out = sum((Counter(source.left_out) for source in sources), Counter[str]())
+        first = faces.get(key)
+        faces[key] = _merged(first, example, tasks) if first else example
+        if first and first.source == example.source:
+            left_out["the same image once more"] += 1
     return Manifest(tuple(tasks.values()), tuple(faces.values()), left_out)
+
+
+def _with_names_of_classes(example: Example, tasks: Mapping[str, Task]) -> Example:
+    """The example with its labels spelled as the classes are, votes in the order of these."""
+    named: dict[str, Label] = {}
+    for name, label in example.labels.items():
+        task = tasks.get(name)
+        try:
+            places = {other: task.index(other) for other in label_names(label)} if task else {}
+        except ValueError:  # `Manifest` refuses it, with its line
+            continue
+        if not task or not places:
+            continue
+        if isinstance(label, str):
+            named[name] = task.classes[places[label]]
+        else:
+            votes = Counter[str]()
+            for other in sorted(places, key=places.__getitem__):
+                votes[task.classes[places[other]]] += label[other]  # type: ignore[assignment]
+            named[name] = votes
+    return replace(example, labels={**example.labels, **named}) if named else example
 
 
 def _own_task(name: str, examples: Iterable[Example]) -> Task:

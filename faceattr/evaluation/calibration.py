@@ -90,6 +90,7 @@ def coverage_curve(predictions: TaskPredictions) -> tuple[np.ndarray, np.ndarray
 
 FEWEST = 20  # labelled rows; fewer say more about themselves than about the model
 COLDEST, HOTTEST = 0.1, 10.0  # temperatures
+PUT_TO_SOURCES = "answers put to the class shares of their sources"
 
 
 def fit_temperature(
@@ -165,12 +166,15 @@ class Calibration:
         held_out_error: Expected calibration error on rows that did not fit the temperature: each
             half of val with the temperature of the other half, both halves together.
         expected_ece: The error that a perfectly calibrated head would show on so many rows.
+        put_to_sources: Whether that was measured on answers put to the class shares of each row's
+            source, because the head answers as if all classes were equally frequent.
     """
 
     temperature: float
     fitted: bool
     held_out_error: float
     expected_ece: float
+    put_to_sources: bool = False
 
     def __str__(self) -> str:
         if not self.fitted:
@@ -181,6 +185,8 @@ class Calibration:
             f"calibrated with temperature {self.temperature:.2f}, calibration error "
             f"{self.held_out_error:.1%} on rows that did not fit it "
             f"({self.expected_ece:.1%} by chance alone)"
+            + f", {PUT_TO_SOURCES}"
+            * self.put_to_sources
         )
 
 
@@ -205,7 +211,7 @@ def calibrate(
         right, confidence = cross_calibrated(target, answers, prior)
         fitted = fit_temperature(target, answers, log_prior=prior), len(right) >= FEWEST
         errors = calibration_error(right, confidence), expected_ece(confidence)
-        found[name] = Calibration(*fitted, *errors)
+        found[name] = Calibration(*fitted, *errors, prior is not None)
         head = model.get_layer(name)
         head.set_weights([weights / found[name].temperature for weights in head.get_weights()])
     return found

@@ -15,7 +15,13 @@ from faceattr.data.dataset import LabeledDataset, read_dataset
 from faceattr.data.face_finder import FaceFinder
 from faceattr.data.manifest import Manifest, TasksByName, select_split
 from faceattr.data.near_duplicates import NEAR_DUPLICATE, mark_near_duplicates
-from faceattr.data.sources import ReadingConfig, ReadingSettings, read_for_model, without_folders
+from faceattr.data.sources import (
+    MANIFEST,
+    ReadingConfig,
+    ReadingSettings,
+    read_for_model,
+    without_folders,
+)
 from faceattr.evaluation.groups import check_columns, score_groups
 from faceattr.evaluation.metrics import Score, predict
 from faceattr.evaluation.report import REPORT, Evaluation, write_report
@@ -188,16 +194,22 @@ def _remarks(
     for task, prior in asked.priors.items():
         shares = prior if isinstance(prior, str) else _by_class(prior)
         yield f"The answers of {task} are put to other class shares (--prior): {shares}."
-    if split != "test" and set(sources) & set(description.provenance.get("sources", ())):
-        taught = (
+    taught = map(_name_of, description.provenance.get("sources", ()))
+    if split != "test" and set(map(_name_of, sources)) & set(taught):
+        did = (
             "chose its epoch and its calibration, and the figures are a little too good"
             if split == "val"
             else "taught it, and the figures are too good"
         )
         yield (
             "The model learnt from a source of this name: if it is the same, these faces "
-            f"{taught}. Keep rows of split test aside, and score those."
+            f"{did}. Keep rows of split test aside, and score those."
         )
+
+
+def _name_of(source: str) -> str:
+    """What two spellings of a source have in common: without the task, and a manifest's name."""
+    return source.rpartition("=")[2].removesuffix(f"/{MANIFEST}")
 
 
 def _answers_as_labels(manifest: Manifest) -> Iterator[str]:

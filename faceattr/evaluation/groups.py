@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.stats import chi2_contingency
 
 from faceattr.data.dataset import LabeledDataset
 from faceattr.data.manifest import Example, strongest
@@ -15,6 +16,7 @@ from faceattr.data.near_duplicates import NEAR_DUPLICATE
 from faceattr.evaluation.metrics import Interval, TaskPredictions, predictions_by_task, wilson
 from faceattr.tasks import Task
 
+SURPRISE = 0.05
 FEW = 30  # rows; a smaller group is marked and does not decide about the gap
 MANY = 60  # groups; more tell nothing
 NUMBERS = 12  # different ones; more are put into quarters
@@ -73,9 +75,23 @@ class Groups:
         return self.large[-1].accuracy - self.large[0].accuracy if self.worst else None
 
     @property
+    def p_value(self) -> float | None:
+        """How often groups of these sizes differ as much by chance alone (a chi-squared test over
+        all that have enough rows); None where there is no gap. Of many groups the worst and the
+        best lie far apart even where all are the same.
+        """
+        if self.worst is None:
+            return None
+        right = np.array([round(group.accuracy * group.n) for group in self.large])
+        wrong = np.array([group.n for group in self.large]) - right
+        if not right.any() or not wrong.any():
+            return 1.0
+        return float(chi2_contingency([right, wrong], correction=False).pvalue)
+
+    @property
     def may_be_chance(self) -> bool:
-        """Whether the intervals of the worst and the best group overlap."""
-        return bool(self.worst) and self.large[0].interval[1] >= self.large[-1].interval[0]
+        """Whether so large a difference is no surprise where all groups are the same."""
+        return self.p_value is not None and self.p_value > SURPRISE
 
     @property
     def summary(self) -> str:
@@ -87,7 +103,7 @@ class Groups:
     def _gap_in_words(self) -> str:
         if self.worst is None or self.gap is None:
             return f"fewer than two groups have {FEW} rows, so there is no gap to tell"
-        chance = "; their intervals overlap" if self.may_be_chance else ""
+        chance = f"; may be chance (p = {self.p_value:.2f})" if self.may_be_chance else ""
         is_any_small = any(group.is_small for group in self.groups)
         few = f"; groups under {FEW} rows do not count" if is_any_small else ""
         return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -108,9 +109,10 @@ def _accuracy(
 
 
 def smallest_face(table: Mapping[int, Mapping[str, float]]) -> int:
-    """The smallest side at which every task keeps nine tenths of its full accuracy."""
+    """The smallest side at which, and above which, every task keeps nine tenths of its accuracy."""
     full = table[max(table)].items()
-    kept = (
-        side for side, at in table.items() if all(at[name] >= KEPT * most for name, most in full)
-    )
-    return min(kept)
+
+    def is_kept(side: int) -> bool:
+        return all(table[side][name] >= KEPT * most for name, most in full)
+
+    return list(itertools.takewhile(is_kept, sorted(table, reverse=True)))[-1]

@@ -323,12 +323,15 @@ def mix_batch(batch: Batch, mixup: float, cutmix: float, generator: np.random.Ge
     def both(values: np.ndarray) -> np.ndarray:
         return (share * values + (1 - share) * values[partner]).astype(values.dtype)
 
-    priors = {class_prior(name) for name in masks}
-    every = {
-        # Shares are mixed as labels are, not their logarithms.
-        name: np.log(both(np.exp(values))) if name in priors else both(values)
-        for name, values in targets.items()
-    }
+    every = {}
+    for name, mask in masks.items():
+        # A row that weighs more has more of the mixed label: weights and labels mixed one by one
+        # would give rare classes less than their balance.
+        weighted = both(mask[:, None] * targets[name])
+        total = both(mask)[:, None]
+        every[name] = np.divide(weighted, total, out=np.zeros_like(weighted), where=total > 0)
+        if (prior := class_prior(name)) in targets:
+            every[prior] = np.log(both(np.exp(targets[prior])))  # shares are mixed as labels are
     return crops, every, {name: both(values) for name, values in masks.items()}
 
 

@@ -215,8 +215,8 @@ class EpochCheckpoint(keras.callbacks.Callback):
         """Score an epoch, and keep its weights if none was better."""
         phase, settings, scores = self._phase, self._settings, self._score()
         number = 1 + epoch + settings.epochs_before(self.position.phase)
-        balanced = settings.balance != "none" or bool(settings.priors)
-        self.position = self.position.after(number, mean_accuracy(scores, balanced=balanced))
+        found = mean_accuracy(scores, balanced=settings.chosen_by_balanced)
+        self.position = self.position.after(number, found)
         is_best = self.position.number == number
         size, seconds = phase.size_of(epoch, self._side), time.monotonic() - self._started
         result = Epoch(number, phase.name, size, seconds, dict(logs), scores, is_best)
@@ -241,6 +241,8 @@ def _write_log(epoch: Epoch, path: Path) -> None:
     row |= {"seconds": round(epoch.seconds, 1)}
     row |= {name: round(float(value), 5) for name, value in epoch.logs.items()}
     row |= {f"val_{name}_accuracy": round(of.accuracy, 5) for name, of in epoch.scores.items()}
+    balanced = {name: of.balanced_accuracy for name, of in epoch.scores.items()}
+    row |= {f"val_{name}_balanced": round(of, 5) for name, of in balanced.items()}
     table = pd.DataFrame([row])
     if path.is_file():
         old = _read_log(path)

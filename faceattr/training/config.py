@@ -387,6 +387,13 @@ class Settings:
         )
 
     @property
+    def chosen_by_balanced(self) -> bool:
+        """Whether the best epoch is that of the highest balanced accuracy: who wants classes to
+        count alike, or to be equally frequent, is not served by one that is best at frequent ones.
+        """
+        return self.balance != "none" or bool(self.priors)
+
+    @property
     def loss_smoothing(self) -> float:
         """What the losses smooth: nothing where the targets are smoothed by source."""
         return 0.0 if self.source_smoothing else self.label_smoothing

@@ -191,9 +191,14 @@ def task_heads(network: keras.Model, auxiliary: Sequence[Auxiliary]) -> list[str
 
 
 def combination_for(settings: Settings, tasks: Sequence[str]) -> WeightedSum | None:
-    """What makes one loss of those of `tasks`; None where Keras' own sum will do."""
+    """What makes one loss of those of `tasks`; None where Keras' own sum will do.
+
+    Of several tasks Keras would report a mean over batches, in which those without a row that knows
+    a task count as a loss of 0.
+    """
     auxiliary = any(one.task in tasks for one in settings.auxiliary)
-    if settings.combine == "sum" and not auxiliary and not set(settings.priors) & set(tasks):
+    is_own = settings.combine != "sum" or auxiliary or set(settings.priors) & set(tasks)
+    if len(tasks) == 1 and not is_own:
         return None
     kind = COMBINATIONS[settings.combine]
     return kind(settings.loss_weights, len(tasks), settings.seed)

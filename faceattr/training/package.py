@@ -163,6 +163,7 @@ def known_shares(train: LabeledDataset, task: str) -> dict[str, list[float]]:
 def _what_was_done(made: Mapping[str, Any]) -> Iterator[str]:
     """What a reader of the report should know of how labels and classes were treated."""
     yield from (f"Labels were read so: {note}." for note in made.get("labels_read_as", ()))
+    yield from (f"{remark[0].upper()}{remark[1:]}." for remark in made.get("remarks", ()))
     if made["settings"]["balance"] == "weights":
         yield "Rare classes weighed more in the loss, so that all classes of a task counted alike."
     if made["settings"]["balance"] == "sampling":

@@ -7,7 +7,7 @@ import importlib.metadata
 import platform
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Unpack
@@ -277,7 +277,8 @@ def _read_rows(
         seen = np.any(repeats, axis=0)
         rows["train"] = rows["train"].take(np.flatnonzero(~seen))
         left_out["train rows that val or test repeats"] += int(seen.sum())
-    notes = (*manifest.notes, *checks.brief_audit(manifest.tasks, tuple(rows.values()), progress))
+    looked_at = checks.brief_audit(manifest.tasks, tuple(rows.values()), progress)
+    notes = (*manifest.notes, *_doubts_of_val(plan), *looked_at)
     progress.show(RowsRead(manifest.tasks, rows, left_out, notes))
     check_classes(manifest.tasks, rows["train"])
     for task in manifest.tasks:
@@ -293,6 +294,24 @@ def _read_rows(
         for found in find_label_permutations(manifest.tasks, *where):
             progress.show(f"WARNING: {found.task}: {found}")
     return rows
+
+
+def _doubts_of_val(plan: _Plan) -> Iterator[str]:
+    """Where val is drawn from a source, the model that the run starts from may know its faces."""
+    start = networks.start_file(plan.network)
+    splits = {(one.source, one.split) for source in plan.labelled for one in source.examples}
+    drawn = sorted({name for name, _ in splits if (name, "val") not in splits})
+    if start is None or not drawn:
+        return
+    about = model_file.describe(start)
+    known = {task.name for task in about.tasks}
+    if learnt := [task.name for task in plan.heads if task.name in known]:
+        taught = ", ".join(about.provenance.get("sources", ())) or "sources that it does not name"
+        yield (
+            f"val is set aside from {', '.join(drawn)}, and {without_folders(str(start))} learnt "
+            f"{', '.join(learnt)} from {taught}: faces that are in both make the figures too good, "
+            "and rows of split val that it has never seen do not"
+        )
 
 
 def _description(
@@ -312,6 +331,7 @@ def _description(
         "weights": without_folders(plan.network.weights),
         "settings": asdict(plan.settings),
         "labels_read_as": list(plan.notes),
+        "remarks": list(_doubts_of_val(plan)),
         **({"added_to": plan.old.provenance()} if plan.old else {}),
         **({"distillation": distillation.provenance()} if distillation else {}),
     }

@@ -37,11 +37,15 @@ Callbacks = Sequence[keras.callbacks.Callback]
 
 @dataclass(frozen=True)
 class TrainingStarted:
-    """What a run is going to do: epochs of all phases, of so many steps; shown before them."""
+    """What a run is going to do: epochs of all phases, of so many steps; shown before them.
+
+    `balanced` says that the balanced accuracy on val chooses the best epoch.
+    """
 
     tasks: tuple[str, ...]
     epochs: int
     steps: int
+    balanced: bool = False
 
 
 def check(model: keras.Model, settings: Settings, examples: Sequence[Example] = ()) -> None:
@@ -120,7 +124,8 @@ def fit(
         cache = FeatureCache(features, settings, train, val, salt, progress)
     side = train.crops.shape[1]
     epochs = settings.epochs_before(len(settings.phases))
-    run = TrainingStarted(tuple(names), epochs, steps_per_epoch(len(train), settings.batch_size))
+    per_epoch = steps_per_epoch(len(train), settings.batch_size)
+    run = TrainingStarted(tuple(names), epochs, per_epoch, settings.chosen_by_balanced)
     steps = _Steps(run, progress)
     for number, phase in enumerate(settings.phases):
         if number < position.phase or (number == position.phase and position.is_phase_done(phase)):
