@@ -3,12 +3,14 @@
 import csv
 import io
 import json
+import math
 import pickle
 import time
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pyarrow
 import pytest
 from PIL import Image
@@ -211,6 +213,46 @@ def test_a_batch_may_be_columns(tmp_path):
         ours.label_batch({"file": names})
     with pytest.raises(ValueError, match="Received: path 5, bytes 2"):
         ours.label_batch({"path": names, "bytes": contents[:2]})
+
+
+@pytest.mark.parametrize(
+    "table_of",
+    [pandas.DataFrame, pyarrow.table, lambda of: pyarrow.RecordBatch.from_pydict(of)],
+    ids=["pandas", "table", "record batch"],
+)
+def test_a_batch_may_be_a_table_with_empty_cells(tmp_path, table_of):
+    folder, ours = save_pictures(tmp_path / "in", 3), attributes()
+    names = [str(path) for path in sorted(folder.iterdir())]
+    contents = [Path(name).read_bytes() for name in names]
+    by_path = ours.label_batch({"path": names})
+    assert ours.label_batch(table_of({"path": names, "label": [1, 2, 3]})).equals(by_path)
+    half = table_of({"path": names, "bytes": [None, *contents[1:]]})
+    assert ours.label_batch(half).equals(by_path)
+    nameless = ours.label_batch(table_of({"path": [None, None, names[2]], "bytes": contents}))
+    assert set(nameless["path"].to_pylist()) == {None, names[2]}
+    assert nameless.drop_columns("path").equals(by_path.drop_columns("path"))
+    with pytest.raises(ValueError, match=r"a column of path, bytes, image. Received: file"):
+        ours.label_batch(table_of({"file": names}))
+
+
+@pytest.mark.parametrize("nothing", [None, math.nan, np.float32("nan"), pandas.NA])
+def test_an_empty_cell_is_no_path_that_is_called_nan(nothing):
+    table = attributes().label_batch({"path": [nothing], "bytes": [CONTENT]})
+    assert table["path"].to_pylist() == [None, None] and table["status"][0].as_py() == "ok"
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        *("a.png", Path("a.png"), CONTENT, memoryview(CONTENT), io.BytesIO(CONTENT)),
+        *(Image.fromarray(IMAGE), IMAGE, IMAGE[..., 0], None),
+    ],
+    ids=lambda image: type(image).__name__,
+)
+def test_one_image_in_place_of_a_list_is_refused(image):
+    with pytest.raises(ValueError, match=r"takes a list of images.*analyze takes one image"):
+        attributes().label_batch(image)
+    assert attributes().label_batch(IMAGE[None])["status"].to_pylist() == ["ok", "ok"]
 
 
 def test_addresses_in_a_batch(server):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, Unpack, overload
 
 import numpy as np
 
@@ -23,8 +23,12 @@ from faceattr.tasks import Task, refuse_unknown
 
 if TYPE_CHECKING:
     import keras
+    import pandas
     import pyarrow
 
+Columns: TypeAlias = (
+    "Mapping[str, Sequence] | pandas.DataFrame | pyarrow.Table | pyarrow.RecordBatch"
+)
 PRECISIONS = ("float32", "bfloat16")
 
 
@@ -214,7 +218,7 @@ class FaceAttributes:
 
     def label_batch(
         self,
-        images: Sequence[ImageSource] | Mapping[str, Sequence],
+        images: Sequence[ImageSource] | Columns,
         *,
         bgr: bool = False,
         allow_urls: bool = False,
@@ -224,8 +228,9 @@ class FaceAttributes:
         """Find and describe the faces of many images: ``data.map_batches(attributes.label_batch)``.
 
         Args:
-            images: Whatever `faceattr.load_image` takes; or columns: ``path`` (names, read where
-                nothing else is there), ``bytes`` (of files) or ``image`` (arrays).
+            images: A list of whatever `faceattr.load_image` takes; or columns, as a dict or a table
+                of pandas or Arrow: ``path`` (names, read where nothing else is there), ``bytes``
+                (of files) or ``image`` (arrays).
             bgr, allow_urls, max_pixels: As for `faceattr.load_image`.
             workers: Threads that decode and detect; by default one a processor.
 
@@ -236,7 +241,7 @@ class FaceAttributes:
             once makes no difference.
 
         Raises:
-            ValueError: The columns are not as told above.
+            ValueError: It is one image, or the columns are not as told above.
         """
         from faceattr.inference.batch import label_batch
 
