@@ -89,6 +89,12 @@ def test_arrays_of_every_kind_become_rgb_uint8():
     assert (load_image(clear) == 255).all()
 
 
+def test_floats_that_overshoot_a_little_are_clipped():
+    for kind in ("float16", "float32", "float64"):
+        levels = load_image(np.array([[-0.011, 0.5, 1.0000002, 1.004]], kind))
+        assert levels[0, :, 0].tolist() == [0, 128, 255, 255]
+
+
 def test_an_open_image_of_pillow_is_turned_upright():
     exif = Image.Exif()
     exif[274] = 6
@@ -100,13 +106,16 @@ def test_an_open_image_of_pillow_is_turned_upright():
 @pytest.mark.parametrize(
     ("source", "how", "message"),
     [
-        (IMAGE * 2.0, {}, "floats lie between 0 and 1. Received: 0 to 480"),
+        (IMAGE * 2.0, {}, r"floats lie between 0 and 1 .* Received: 0 to 480"),
+        (np.array([[0, 1.0500001]]), {}, r"between 0 and 1 .* Received: 0 to 1\.0500001"),
         (np.full((4, 4, 3), np.nan), {}, "floats lie between 0 and 1"),
         (IMAGE.astype("int32"), {}, "Received: int32"),
         (IMAGE > 3, {}, "Received: bool"),
         (np.moveaxis(IMAGE, -1, 0), {}, r"channels first: np.moveaxis\(image, 0, -1\)"),
         (IMAGE[None], {}, r"Received: \(1, 90, 200, 3\)"),
-        (np.zeros((0, 4, 3), "uint8"), {}, r"Received: \(0, 4, 3\)"),
+        (np.zeros((0, 4, 3), "uint8"), {}, r"has pixels. Received: .* of shape \(0, 4, 3\)"),
+        (np.zeros((4, 0)), {}, r"has pixels. Received: .* of shape \(4, 0\)"),
+        ("", {}, "The path of the image is empty"),
         (b"", {}, "empty file"),
         (b"no image", {}, "the file given: not a picture"),
         (CONTENT[:200], {}, "damaged or truncated"),

@@ -322,6 +322,15 @@ def test_three_hundred_broken_files_among_good_ones_all_have_their_row(tmp_path)
     assert good["path"].nunique() == 40 and (good["status"] == "ok").sum() == 60
 
 
+def test_a_named_file_that_ends_like_nothing_is_told_how_videos_are_known(tmp_path):
+    for name in ("clip", "clip.png"):
+        (tmp_path / name).write_bytes(b"words")
+    label_to(tmp_path / "t.csv", [tmp_path / "clip", tmp_path / "clip.png"], attributes())
+    without, png = read(tmp_path / "t.csv")["reason"]
+    assert png == "not a picture in a format that Pillow reads"
+    assert without == f"{png}, and its name does not end like a video's (.mp4, .mov …)"
+
+
 # Crashes
 
 JOB = """

@@ -26,7 +26,6 @@ from faceattr.images.load import (
     PathLike,
     Picture,
     checked_limit,
-    reason_of,
 )
 from faceattr.inference.artifacts import NO_ARTIFACTS, Artifacts, save_annotated, save_crops
 from faceattr.inference.gallery import write_gallery
@@ -319,7 +318,7 @@ def detect_and_crop(
             found, picture = _detect(sample, attributes, times, read)
             whole = read() if on_detections and found.faces and picture.scale > 1 else picture
         except (OSError, ValueError, MemoryError, cv2.error) as error:
-            return Detections(replace(sample, reason=reason_of(error, sample.file.path)))
+            return Detections(sample.unreadable(error))
         if on_detections:
             on_detections(found, whole)
         return found

@@ -26,8 +26,15 @@ import numpy as np
 
 from faceattr.detection.base import Face
 from faceattr.files import short_name
-from faceattr.images.inputs import InputFile
-from faceattr.images.load import PathLike, Picture, content_of, read_picture, reason_of
+from faceattr.images.inputs import InputFile, kind_of_name
+from faceattr.images.load import (
+    NO_PICTURE,
+    PathLike,
+    Picture,
+    content_of,
+    read_picture,
+    reason_of,
+)
 
 MOST_DEATHS = 3
 DIED = (
@@ -63,6 +70,14 @@ class Sample:
             return Picture(self.frame, self.frame.shape[:2])
         source = self.content() if self.content else self.file.path
         return read_picture(source, at_least, max_pixels=max_pixels, reserve=reserve)
+
+    def unreadable(self, error: Exception) -> Sample:
+        """The same with the reason why it cannot be read."""
+        reason = reason_of(error, self.file.path)
+        is_named = self.content is None and not kind_of_name(self.file.path)
+        if is_named and reason == NO_PICTURE:
+            reason += ", and its name does not end like a video's (.mp4, .mov …)"
+        return replace(self, reason=reason)
 
     def without_content(self) -> Sample:
         """The same without what takes memory: what waits for its row needs only the names."""
