@@ -162,8 +162,8 @@ class FaceAttributes:
             attributes.precision = precision or attributes.precision
         elif precision not in (None, attributes.precision):
             raise ValueError(
-                f"{path} computes as it was exported, in {attributes.precision}: leave the "
-                "precision away."
+                f"{path} computes as it was exported, in {attributes.precision}: leave "
+                "--precision away."
             )
         name = model_file.SHIPPED if model is None else model
         if name not in model_file.SHIPPED_FILES:

@@ -252,7 +252,8 @@ def check_engine(path: str | Path, engine: str) -> None:
     """Raises ValueError where an exported file is asked for another engine than its own."""
     if is_exported(path) and engine not in ("auto", engine_of(path)):
         raise ValueError(
-            f"{path} is an exported model for {engine_of(path)}: leave the engine away."
+            f"{path} is an exported model for {engine_of(path)}: leave --runtime (in Python: "
+            "engine) away."
         )
 
 
