@@ -1,6 +1,7 @@
 """The folder job: complete, resumable, honest about how it was made."""
 
 import json
+import math
 import random
 import subprocess
 import sys
@@ -48,6 +49,17 @@ def test_fewer_than_one_worker_are_refused_before_anything_is_written(tmp_path, 
     with pytest.raises(ValueError, match=f"At least 1 worker.* Received: {workers}"):
         label_to(tmp_path / "t.csv", inputs, attributes(), workers=workers)
     assert not list(tmp_path.glob("t.csv*"))
+
+
+@pytest.mark.parametrize("every", [-1, math.nan, math.inf, "1s"])
+def test_an_impossible_distance_of_frames_is_refused_before_anything_is_written(tmp_path, every):
+    folder = save_pictures(tmp_path / "in", 1)
+    told = r"Between two frames of a video are 0 seconds \(each frame\) or more .* Received: "
+    with pytest.raises(ValueError, match=told):
+        label_to(tmp_path / "t.csv", folder, attributes(), every=every)
+    with pytest.raises(ValueError, match=told):
+        next(label(folder, every=every, model="gone.keras"))
+    assert sorted(tmp_path.iterdir()) == [folder]
 
 
 def test_rows_in_python_are_those_of_the_table(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import faulthandler
 import itertools
 import json
+import math
 import os
 import sys
 import threading
@@ -19,6 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.util import find_spec
+from numbers import Real
 from pathlib import Path
 from typing import BinaryIO
 
@@ -91,6 +93,16 @@ class Detections:
     sample: Sample
     faces: tuple[Face, ...] = ()
     crops: tuple[np.ndarray, ...] = ()
+
+
+def checked_interval(every: float) -> float:
+    """Raises ValueError where there cannot be so many seconds between two frames."""
+    if not (isinstance(every, Real) and 0 <= every < math.inf):
+        raise ValueError(
+            "Between two frames of a video are 0 seconds (each frame) or more (--every). "
+            f"Received: {every!r}"
+        )
+    return every
 
 
 def samples_of(
