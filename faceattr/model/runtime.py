@@ -263,7 +263,7 @@ def count_threads(threads: int | None = None, what: str = "thread computes") -> 
         raise ValueError(f"At least 1 {what}. Received: {threads}")
     if threads is None and hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
-    return threads or os.cpu_count() or 1
+    return int(threads or os.cpu_count() or 1)  # of numpy's numbers, too
 
 
 def description_path(path: str | Path) -> Path:
