@@ -13,7 +13,7 @@ from PIL import Image
 from use_toys import MOOD, SHADE, GreenSquares, attributes, draw, save_pictures
 from use_videos import write_video
 
-from faceattr.cli.label import report
+from faceattr.cli.label_report import report
 from faceattr.images import video
 from faceattr.images.inputs import InputFile
 from faceattr.inference import gallery, samples

@@ -73,6 +73,8 @@ def test_what_is_no_source_is_named_in_one_sentence(tmp_path):
         ("gone.mp4", FileNotFoundError, "There is no video gone.mp4. A source is a camera"),
         (tmp_path / "text.mp4", ValueError, "not a video that FFmpeg reads"),
         (tmp_path / "empty", ValueError, "There are no images in"),
+        (None, ValueError, "A source is a camera's number, .* Received: NoneType"),
+        (["a"], ValueError, "A source is a camera's number, .* Received: list"),
         (97, OSError, "camera 97"),
         ("98", OSError, "camera 98"),
     ]:

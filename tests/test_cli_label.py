@@ -256,7 +256,9 @@ def typed(monkeypatch):
     return parse
 
 
-@pytest.mark.parametrize(("text", "expected"), [("1h", 3600), ("1.5min", 90), ("250ms", 0.25)])
+@pytest.mark.parametrize(
+    ("text", "expected"), [("1h", 3600), ("1.5min", 90), ("250ms", 0.25), ("0", 0)]
+)
 def test_a_distance_in_time_may_be_hours(typed, text, expected):
     assert typed("--every", text)["every"] == expected
 

@@ -113,6 +113,12 @@ def test_the_engine_and_the_precision_can_be_chosen(path):
         load(path, "none", engine="litert", precision="bfloat16")
 
 
+def test_an_exported_file_has_one_engine_and_the_option_is_named():
+    runtime.check_engine("faces.onnx", "auto")
+    with pytest.raises(ValueError, match=r"model for onnx: leave --runtime \(in Python: engine\)"):
+        runtime.check_engine("faces.onnx", "keras")
+
+
 def test_a_copy_of_other_weights_is_not_used(path):
     with_member(path, model_file.WEIGHTS_MEMBER, lambda weights: weights + b" ")
     assert embedded.describe_copy(path) is None

@@ -3,12 +3,14 @@
 import csv
 import io
 import json
+import math
 import pickle
 import time
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pyarrow
 import pytest
 from PIL import Image
@@ -87,6 +89,12 @@ def test_arrays_of_every_kind_become_rgb_uint8():
     assert (load_image(clear) == 255).all()
 
 
+def test_floats_that_overshoot_a_little_are_clipped():
+    for kind in ("float16", "float32", "float64"):
+        levels = load_image(np.array([[-0.011, 0.5, 1.0000002, 1.004]], kind))
+        assert levels[0, :, 0].tolist() == [0, 128, 255, 255]
+
+
 def test_an_open_image_of_pillow_is_turned_upright():
     exif = Image.Exif()
     exif[274] = 6
@@ -98,13 +106,16 @@ def test_an_open_image_of_pillow_is_turned_upright():
 @pytest.mark.parametrize(
     ("source", "how", "message"),
     [
-        (IMAGE * 2.0, {}, "floats lie between 0 and 1. Received: 0 to 480"),
+        (IMAGE * 2.0, {}, r"floats lie between 0 and 1 .* Received: 0 to 480"),
+        (np.array([[0, 1.0500001]]), {}, r"between 0 and 1 .* Received: 0 to 1\.0500001"),
         (np.full((4, 4, 3), np.nan), {}, "floats lie between 0 and 1"),
         (IMAGE.astype("int32"), {}, "Received: int32"),
         (IMAGE > 3, {}, "Received: bool"),
         (np.moveaxis(IMAGE, -1, 0), {}, r"channels first: np.moveaxis\(image, 0, -1\)"),
         (IMAGE[None], {}, r"Received: \(1, 90, 200, 3\)"),
-        (np.zeros((0, 4, 3), "uint8"), {}, r"Received: \(0, 4, 3\)"),
+        (np.zeros((0, 4, 3), "uint8"), {}, r"has pixels. Received: .* of shape \(0, 4, 3\)"),
+        (np.zeros((4, 0)), {}, r"has pixels. Received: .* of shape \(4, 0\)"),
+        ("", {}, "The path of the image is empty"),
         (b"", {}, "empty file"),
         (b"no image", {}, "the file given: not a picture"),
         (CONTENT[:200], {}, "damaged or truncated"),
@@ -211,6 +222,46 @@ def test_a_batch_may_be_columns(tmp_path):
         ours.label_batch({"file": names})
     with pytest.raises(ValueError, match="Received: path 5, bytes 2"):
         ours.label_batch({"path": names, "bytes": contents[:2]})
+
+
+@pytest.mark.parametrize(
+    "table_of",
+    [pandas.DataFrame, pyarrow.table, lambda of: pyarrow.RecordBatch.from_pydict(of)],
+    ids=["pandas", "table", "record batch"],
+)
+def test_a_batch_may_be_a_table_with_empty_cells(tmp_path, table_of):
+    folder, ours = save_pictures(tmp_path / "in", 3), attributes()
+    names = [str(path) for path in sorted(folder.iterdir())]
+    contents = [Path(name).read_bytes() for name in names]
+    by_path = ours.label_batch({"path": names})
+    assert ours.label_batch(table_of({"path": names, "label": [1, 2, 3]})).equals(by_path)
+    half = table_of({"path": names, "bytes": [None, *contents[1:]]})
+    assert ours.label_batch(half).equals(by_path)
+    nameless = ours.label_batch(table_of({"path": [None, None, names[2]], "bytes": contents}))
+    assert set(nameless["path"].to_pylist()) == {None, names[2]}
+    assert nameless.drop_columns("path").equals(by_path.drop_columns("path"))
+    with pytest.raises(ValueError, match=r"a column of path, bytes, image. Received: file"):
+        ours.label_batch(table_of({"file": names}))
+
+
+@pytest.mark.parametrize("nothing", [None, math.nan, np.float32("nan"), pandas.NA])
+def test_an_empty_cell_is_no_path_that_is_called_nan(nothing):
+    table = attributes().label_batch({"path": [nothing], "bytes": [CONTENT]})
+    assert table["path"].to_pylist() == [None, None] and table["status"][0].as_py() == "ok"
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        *("a.png", Path("a.png"), CONTENT, memoryview(CONTENT), io.BytesIO(CONTENT)),
+        *(Image.fromarray(IMAGE), IMAGE, IMAGE[..., 0], None),
+    ],
+    ids=lambda image: type(image).__name__,
+)
+def test_one_image_in_place_of_a_list_is_refused(image):
+    with pytest.raises(ValueError, match=r"takes a list of images.*analyze takes one image"):
+        attributes().label_batch(image)
+    assert attributes().label_batch(IMAGE[None])["status"].to_pylist() == ["ok", "ok"]
 
 
 def test_addresses_in_a_batch(server):

@@ -1,6 +1,7 @@
 """The folder job: complete, resumable, honest about how it was made."""
 
 import json
+import math
 import random
 import subprocess
 import sys
@@ -48,6 +49,17 @@ def test_fewer_than_one_worker_are_refused_before_anything_is_written(tmp_path, 
     with pytest.raises(ValueError, match=f"At least 1 worker.* Received: {workers}"):
         label_to(tmp_path / "t.csv", inputs, attributes(), workers=workers)
     assert not list(tmp_path.glob("t.csv*"))
+
+
+@pytest.mark.parametrize("every", [-1, math.nan, math.inf, "1s"])
+def test_an_impossible_distance_of_frames_is_refused_before_anything_is_written(tmp_path, every):
+    folder = save_pictures(tmp_path / "in", 1)
+    told = r"Between two frames of a video are 0 seconds \(each frame\) or more .* Received: "
+    with pytest.raises(ValueError, match=told):
+        label_to(tmp_path / "t.csv", folder, attributes(), every=every)
+    with pytest.raises(ValueError, match=told):
+        next(label(folder, every=every, model="gone.keras"))
+    assert sorted(tmp_path.iterdir()) == [folder]
 
 
 def test_rows_in_python_are_those_of_the_table(tmp_path, monkeypatch):
@@ -320,6 +332,15 @@ def test_three_hundred_broken_files_among_good_ones_all_have_their_row(tmp_path)
         assert reason in bad.loc[path, "reason"] and bad.loc[path, "reason"].strip()
     good = frame[frame["status"] != "unreadable"]
     assert good["path"].nunique() == 40 and (good["status"] == "ok").sum() == 60
+
+
+def test_a_named_file_that_ends_like_nothing_is_told_how_videos_are_known(tmp_path):
+    for name in ("clip", "clip.png"):
+        (tmp_path / name).write_bytes(b"words")
+    label_to(tmp_path / "t.csv", [tmp_path / "clip", tmp_path / "clip.png"], attributes())
+    without, png = read(tmp_path / "t.csv")["reason"]
+    assert png == "not a picture in a format that Pillow reads"
+    assert without == f"{png}, and its name does not end like a video's (.mp4, .mov …)"
 
 
 # Crashes

@@ -15,6 +15,7 @@ from use_store import s3, upload
 from use_toys import GreenSquares, save_pictures
 
 from faceattr.images.inputs import Inputs
+from faceattr.inference import cluster as on_cluster
 from faceattr.inference import part_worker, storage
 from faceattr.inference.batch import Labeller
 from faceattr.inference.cluster import Workers, spread
@@ -268,3 +269,10 @@ def test_a_labeller_is_small_opens_late_and_takes_any_batch(inputs, opened):
     assert "attributes" not in vars(pickle.loads(pickle.dumps(labeller)))
     batches = pyarrow.table({"path": paths, "label": range(7)}).to_batches(3)
     assert pyarrow.Table.from_batches(labeller.over(batches)).equals(expected)
+
+
+def test_an_impossible_distance_of_frames_is_refused_before_ray_is_met(inputs, tmp_path):
+    pytest.importorskip("ray", reason="needs faceattr[ray]")
+    with pytest.raises(ValueError, match="Between two frames of a video are 0 seconds"):
+        on_cluster.label_to(tmp_path / "faces", inputs, every=-1, model="gone.keras")
+    assert not (tmp_path / "faces").exists()

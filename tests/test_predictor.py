@@ -1,5 +1,8 @@
 """A detector and a model together: described faces out of an image."""
 
+import json
+import re
+from functools import partial
 from importlib.util import find_spec
 
 import numpy as np
@@ -10,6 +13,7 @@ from use_toys import MOOD, SHADE, ColourModel, GreenSquares, attributes, draw
 from faceattr.detection.base import Face
 from faceattr.exporting import formats
 from faceattr.images.crop import CropRule
+from faceattr.inference.metadata import settings_of
 from faceattr.inference.predictor import FaceAttributes
 from faceattr.model import file as model_file
 from faceattr.model import runtime
@@ -260,6 +264,44 @@ def test_no_crops_are_no_call():
 def test_impossible_settings_are_refused(how):
     with pytest.raises(ValueError, match="Received"):
         attributes(**how)
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ({"threads": "2"}, "threads is a whole number, such as 2. Received: '2'"),
+        ({"threads": 2.5}, "threads is a whole number"),
+        ({"threads": True}, "threads is a whole number"),
+        ({"batch_size": 1.5}, "batch_size is a whole number"),
+        ({"batch_size": None}, "batch_size is a whole number"),
+        ({"tta": 2.5}, "tta is a whole number from 1 to 5"),
+        ({"min_face": "a"}, "min_face is a number of pixels"),
+        ({"min_confidence": "x"}, "min_confidence is a number from 0 to 1"),
+        ({"flip": "no"}, "flip is True or False. Received: 'no'"),
+        ({"auto_rotate": "yes"}, "auto_rotate is True or False"),
+        ({"filter": "gender=female"}, 'filter is a dict such as {"gender": "female"}. Received'),
+        ({"priors": "uniform"}, 'priors is a dict such as {"expression": "uniform"}. Received'),
+    ],
+)
+def test_settings_of_another_kind_are_told_with_an_example(how, told):
+    for make in (attributes, partial(FaceAttributes.load, "gone.keras")):
+        with pytest.raises(ValueError, match=re.escape(told)):
+            make(**how)
+
+
+def test_numbers_of_numpy_are_numbers_and_reach_the_page_of_a_table():
+    numbers = {"min_face": np.int16(20), "min_confidence": np.float32(0.5), "tta": np.int64(2)}
+    how = {"batch_size": np.uint8(100), "threads": np.int32(1)}
+    ours = FaceAttributes.load(detector=GreenSquares(), **numbers, **how)
+    page = json.loads(json.dumps(settings_of(ours, 1.0)))
+    assert {name: page[name] for name in numbers} == numbers
+    assert len(ours([draw(3)] * 90)[-1]) == 3
+
+
+@pytest.mark.parametrize(("option", "name"), [("runtime", "engine"), ("prior", "priors")])
+def test_names_of_the_command_line_are_told_those_of_python(option, name):
+    with pytest.raises(TypeError, match=f"the option --{option} is called {name}=, not {option}="):
+        FaceAttributes.load("gone.keras", **{option: "keras"})
 
 
 def test_a_model_file_is_opened_and_used(toy_model_path):

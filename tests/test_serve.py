@@ -1,5 +1,6 @@
 """The server: what it answers, what it refuses, and what it does under load."""
 
+import base64
 import json
 import re
 import socket
@@ -59,6 +60,30 @@ def test_an_image_that_cannot_be_read_is_told_beside_the_others(port):
     good, bad, other = said.json["results"]
     assert bad == {"error": "not a picture in a format that Pillow reads"}
     assert len(good["faces"]) == 1 and len(other["faces"]) == 2
+    said = ask(port, "/analyze/batch", *multipart(b"", file_of(2)))
+    assert said.json["results"] == [{"error": "empty file"}, other]
+    texts = ["", base64.b64encode(file_of(2)).decode(), "%%"]
+    said = ask(port, "/analyze/batch", json.dumps({"images": texts}).encode(), "application/json")
+    bad = {"error": "An image in JSON is a file's content in base64. Received: '%%'"}
+    assert said.json["results"] == [{"error": "empty file"}, other, bad]
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        base64.encodebytes,
+        lambda file: base64.encodebytes(file).replace(b"\n", b"\r\n  "),
+        base64.urlsafe_b64encode,
+        lambda file: base64.urlsafe_b64encode(file).rstrip(b"="),
+    ],
+    ids=["lines", "indented lines", "base64url", "base64url without ="],
+)
+def test_base64_of_every_spelling_is_read(port, spelled):
+    files = [file_of(2, tint=tint) for tint in range(8)]
+    assert any(b"_" in base64.urlsafe_b64encode(file) for file in files)
+    body = json.dumps({"images": [spelled(file).decode() for file in files]}).encode()
+    said = ask(port, "/analyze/batch", body, "application/json")
+    assert [one["faces"] for one in said.json["results"]] == [expected(file) for file in files]
 
 
 def test_a_data_url_of_a_browser_is_read(port):
@@ -83,6 +108,8 @@ def test_a_data_url_of_a_browser_is_read(port):
         ("/analyze", b'{"image": "%%"}', "application/json", 400, "base64"),
         ("/analyze", '{"image": "é"}'.encode(), "application/json", 400, "base64"),
         ("/analyze", b'{"image": ""}', "application/json", 400, "no image in the request"),
+        ("/analyze/batch", b"", "image/png", 400, "no image in the request"),
+        ("/analyze", b'{"image": "a"}', "application/json", 400, "base64. Received: 'a'"),
         ("/analyze/batch", b'{"images": []}', "application/json", 400, "no image"),
         ("/analyze/batch", b'{"images": "a"}', "application/json", 400, '"images" looks like'),
         ("/analyze/batch", b'{"image": "aaaa"}', "application/json", 400, "JSON looks like"),

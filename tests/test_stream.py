@@ -272,6 +272,12 @@ def test_a_loop_that_is_left_can_be_gone_on_with_while_it_is_held():
         assert [frame.number for frame, _ in watching] == list(range(6, 20))
 
 
+@pytest.mark.parametrize("source", [None, ["a"]])
+def test_what_is_no_source_is_refused_before_a_model_is_opened(source):
+    with pytest.raises(ValueError, match=r"A source is .* Received: (NoneType|list)"):
+        watch(source)
+
+
 def test_every_frame_of_a_camera_cannot_be_had():
     scene = Camera(count=1)
     with pytest.raises(ValueError, match="cannot wait"):

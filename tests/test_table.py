@@ -177,11 +177,29 @@ def test_a_table_that_was_damaged_in_the_middle_is_not_cut(tmp_path):
 def test_two_jobs_do_not_write_one_table(tmp_path):
     with (
         open_table(tmp_path / "t.csv", COLUMNS),
-        pytest.raises(ValueError, match="Another faceattr"),
+        pytest.raises(ValueError, match=r"^Another faceattr is writing \S*/t.csv just now\.$"),
         open_table(tmp_path / "t.csv", COLUMNS, TableOptions(resume=True)),
     ):
         pass
     assert sorted(p.name for p in tmp_path.iterdir()) == [".t.csv.lock", "t.csv"]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a folder that takes no files")
+def test_a_folder_that_takes_no_files_is_no_other_job():
+    with (
+        pytest.raises(OSError, match=r"^/proc/t.csv cannot be written: /proc [a-z ]* files\.$"),
+        open_table("/proc/t.csv", COLUMNS),
+    ):
+        pass
+
+
+def test_a_lock_that_cannot_be_opened_names_the_table(tmp_path):
+    (tmp_path / ".t.csv.lock").mkdir()
+    with (
+        pytest.raises(OSError, match=r"/t.csv cannot be written: Is a directory\.$"),
+        open_table(tmp_path / "t.csv", COLUMNS),
+    ):
+        pass
 
 
 def test_a_lock_that_was_opened_while_another_job_ended_still_counts(tmp_path):

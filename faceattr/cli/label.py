@@ -56,7 +56,7 @@ def add_command(commands) -> None:
         help="where the job runs: in this process, or on the machines of a Ray cluster",
     )
     add_describing(parser, *USUAL, "--flip", "--tta", "--prior", "--filter", "--batch-size")
-    add("--every", metavar="TIME", help="distance between two frames of a video (1s)")
+    add("--every", metavar="TIME", help="distance between two frames of a video (1s; 0: each)")
     add("--save-crops", metavar="DIR", help="write every face there")
     add("--annotate", metavar="DIR", help="write copies with boxes and answers there")
     add("--gallery", metavar="PAGE.html", help="write a page of faces by answer and confidence")

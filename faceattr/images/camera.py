@@ -23,6 +23,7 @@ from faceattr.images.load import PathLike, load_image
 from faceattr.images.video import CLOSE_SECONDS, RATE, Frame, Video, always, gone
 
 Source = int | PathLike
+A_SOURCE = "A source is a camera's number, a video file, a folder of frames or a stream's URL"
 
 
 class Feed(Protocol):
@@ -59,6 +60,8 @@ def open_feed(source: Source | Feed, *, rate: float | None = None) -> Iterator[F
     if hasattr(source, "frames"):
         yield source  # type: ignore[misc]
         return
+    if not isinstance(source, int | str | os.PathLike):
+        raise ValueError(f"{A_SOURCE}. Received: {type(source).__name__}")
     name = os.fspath(source) if not isinstance(source, int) else str(source)
     if os.path.isdir(name):
         yield _Folder(name, RATE if rate is None else rate)
@@ -87,10 +90,7 @@ def _open(name: str) -> _Camera | Video:
         finally:
             cv2.utils.logging.setLogLevel(loud)
     if not _is_url(name) and not os.path.exists(name):
-        raise FileNotFoundError(
-            f"There is no video {name}. A source is a camera's number, a video file, a folder "
-            "of frames or a stream's URL."
-        )
+        raise FileNotFoundError(f"There is no video {name}. {A_SOURCE}.")
     return Video(name, is_live=_is_url(name))
 
 

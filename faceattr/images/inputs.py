@@ -30,7 +30,7 @@ PICTURE_SUFFIXES = (
 )
 VIDEO_SUFFIXES = (
     *(".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".wmv"),
-    *(".mpg", ".mpeg", ".mts", ".3gp", ".ogv"),
+    *(".mpg", ".mpeg", ".vob", ".ts", ".mts", ".m2t", ".m2ts", ".3gp", ".ogv"),
 )
 LIST_SUFFIXES = (".txt", ".lst")
 STANDARD_INPUT = "-"

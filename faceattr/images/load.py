@@ -21,6 +21,7 @@ from faceattr.images.jpeg import decode_jpeg
 
 PathLike = str | os.PathLike[str]
 ImageSource = PathLike | bytes | BinaryIO | Image.Image | np.ndarray
+NO_PICTURE = "not a picture in a format that Pillow reads"
 NAMELESS = "the file given"  # what the bytes of a file are called where a path has its name
 # EXIF orientations that exchange width and height.
 LYING = (5, 6, 7, 8)
@@ -28,6 +29,8 @@ LYING = (5, 6, 7, 8)
 MAX_PIXELS = 200_000_000
 BYTES_A_PIXEL = 12  # while a picture is read, whatever its file; measured
 BYTES_AT_ONCE = 2 << 30  # of all pictures that a process has under way
+# How far floats may lie beyond 0 and 1: resizing photographs by cubic splines overshoots a little.
+OVERSHOOT = 0.05
 STRIP = 1 << 16  # pixels that are converted at once; they fit a processor's cache
 _beyond_pillows_limit = threading.Lock()
 
@@ -94,9 +97,9 @@ def load_image(
     Args:
         source: A path, the `bytes` of a file, an open binary file, an ``http(s)://`` address, an
             image of Pillow, or an array: RGB ``(h, w, 3)``, grey ``(h, w)`` or RGBA ``(h, w, 4)``,
-            ``uint8`` or floats from 0 to 1. Of files any format that Pillow reads; EXIF rotation
-            is applied, transparency is blended over white, 16 bits are scaled to 8, of an
-            animation the first frame is taken.
+            ``uint8`` or floats from 0 to 1 (what lies up to 0.05 beyond is clipped). Of files any
+            format that Pillow reads; EXIF rotation is applied, transparency is blended over white,
+            16 bits are scaled to 8, of an animation the first frame is taken.
         bgr: The array's channels are BGR or BGRA, as OpenCV gives them.
         allow_urls: Fetch addresses, of up to 67 million bytes in up to 20 seconds. Never allow
             it for texts that strangers send: they could name addresses inside your own network.
@@ -137,6 +140,8 @@ def content_of(source: object, *, allow_urls: bool = False) -> PathLike | bytes:
                 "(--allow-urls)"
             )
         return fetch(str(source))
+    if source == "":
+        raise ValueError("The path of the image is empty: an image is a file, not ''")
     if isinstance(source, str | os.PathLike):
         return source
     if callable(read := getattr(source, "read", None)):
@@ -151,10 +156,12 @@ def content_of(source: object, *, allow_urls: bool = False) -> PathLike | bytes:
 
 def image_of_array(pixels: np.ndarray, *, bgr: bool = False) -> np.ndarray:
     """RGB ``uint8`` ``(h, w, 3)`` of an array of another kind, see `load_image`."""
+    if pixels.size == 0:
+        raise ValueError(f"An image has pixels. Received: an empty array of shape {pixels.shape}")
     levels = _levels(pixels)
     if levels.ndim == 2:
         levels = levels[..., None]
-    channels = levels.shape[-1] if levels.ndim == 3 and levels.size else 0
+    channels = levels.shape[-1] if levels.ndim == 3 else 0
     if channels not in (1, 3, 4):
         hint = ", which has its channels first: np.moveaxis(image, 0, -1) moves them"
         is_first = pixels.ndim == 3 and pixels.shape[0] in (1, 3, 4)
@@ -178,12 +185,13 @@ def _levels(pixels: np.ndarray) -> np.ndarray:
             "The levels of an array are uint8 from 0 to 255 or floats from 0 to 1. Received: "
             f"{pixels.dtype}"
         )
-    low, high = (pixels.min(), pixels.max()) if pixels.size else (0, 0)
-    if not (low >= 0 and high <= 1):  # so that NaN is refused
+    low, high = pixels.min(), pixels.max()
+    if not (low >= -OVERSHOOT and high <= 1 + OVERSHOOT):  # so that NaN is refused
         raise ValueError(
-            f"The levels of floats lie between 0 and 1. Received: {low:.4g} to {high:.4g}"
+            "The levels of floats lie between 0 and 1 (np.clip cuts off what a resize overshot). "
+            f"Received: {low:.8g} to {high:.8g}"
         )
-    return np.round(pixels * 255).astype(np.uint8)
+    return np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
 
 
 def _over_white(levels: np.ndarray) -> np.ndarray:
@@ -324,7 +332,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ValueError) and type(error) is ValueError:
         return str(error)
     if isinstance(error, UnidentifiedImageError):
-        return "not a picture in a format that Pillow reads"
+        return NO_PICTURE
     if isinstance(error, MemoryError):
         return "too large for the memory at hand"
     # Decoders raise what their parsers met: OSError, SyntaxError, struct.error, EOFError ...

@@ -13,7 +13,7 @@ from PIL import Image
 from faceattr.images.inputs import InputFile
 from faceattr.images.load import MAX_PIXELS, ImageSource, content_of, load_image, reason_of
 from faceattr.inference.label import describe_samples
-from faceattr.inference.predictor import FaceAttributes, LoadSettings
+from faceattr.inference.predictor import Columns, FaceAttributes, LoadSettings
 from faceattr.inference.results import DescribedFace
 from faceattr.inference.samples import Sample
 from faceattr.inference.schema import columns, to_rows
@@ -83,7 +83,7 @@ def _opened(**load: _Kept) -> FaceAttributes:
 
 def label_batch(
     attributes: FaceAttributes,
-    images: Sequence[ImageSource] | Mapping[str, Sequence],
+    images: Sequence[ImageSource] | Columns,
     *,
     bgr: bool = False,
     allow_urls: bool = False,
@@ -92,8 +92,7 @@ def label_batch(
     """What `FaceAttributes.label_batch` does; `how` as for `describe_samples`."""
     import pyarrow
 
-    given = _rows_of(images) if isinstance(images, Mapping) else (("", one) for one in images)
-    samples = (_sample(name, source, bgr, allow_urls) for name, source in given)
+    samples = (_sample(name, source, bgr, allow_urls) for name, source in _rows_of(images))
     rows = [
         row | {"path": row["path"] or None}
         for result in describe_samples(samples, attributes, **how)
@@ -102,21 +101,47 @@ def label_batch(
     return pyarrow.Table.from_pylist(rows, arrow_schema(columns(attributes.tasks)))
 
 
-def _rows_of(images: Mapping[str, Iterable]) -> Iterator[tuple[str, Any]]:
-    """Name and source of each row."""
-    there = [name for name in COLUMNS if name in images]
+def _rows_of(images: Any) -> Iterator[tuple[str, Any]]:
+    """Name and source of each row of columns, or of each image of a list."""
+    # Arrow's tables have names of columns, those of pandas and Polars have columns.
+    names = getattr(images, "column_names", getattr(images, "columns", None))
+    if names is not None or isinstance(images, Mapping):
+        return _rows_of_columns(images, list(images if names is None else names))
+    is_one = isinstance(images, str | bytes | bytearray | memoryview) or hasattr(images, "read")
+    is_one |= isinstance(images, np.ndarray) and images.ndim in (0, 2, 3)
+    if is_one or not isinstance(images, Iterable):
+        raise ValueError(
+            "label_batch takes a list of images, or columns, and faceattr.analyze takes one image. "
+            f"Received: {type(images).__name__}"
+        )
+    return (("", one) for one in images)
+
+
+def _rows_of_columns(images: Any, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    there = [name for name in COLUMNS if name in names]
     if not there:
         raise ValueError(
-            f"A batch has a column of {', '.join(COLUMNS)}. Received: {', '.join(map(str, images))}"
+            f"A batch has a column of {', '.join(COLUMNS)}. Received: {', '.join(map(str, names))}"
         )
-    lists = {name: list(images[name]) for name in there}
+    lists = {name: _cells(images[name]) for name in there}
     if len({len(one) for one in lists.values()}) > 1:
         counts = ", ".join(f"{name} {len(one)}" for name, one in lists.items())
         raise ValueError(f"The columns of a batch are equally long. Received: {counts}")
-    names = lists.get("path", [None] * len(lists[there[0]]))
-    contents = lists.get("bytes", lists.get("image", names))
-    for name, content in zip(names, contents, strict=True):
-        yield "" if name is None else str(name), name if content is None else content
+    paths = lists.get("path", [None] * len(lists[there[0]]))
+    contents = lists.get("bytes", lists.get("image", paths))
+    for path, content in zip(paths, contents, strict=True):
+        yield "" if path is None else str(path), path if content is None else content
+
+
+def _cells(column: Any) -> list[Any]:
+    """The cells of a column in Python's types; pandas' NaN and NA, too, are None."""
+    cells = column.to_pylist() if hasattr(column, "to_pylist") else column
+    return [None if _is_empty(cell) else cell for cell in cells]
+
+
+def _is_empty(cell: Any) -> bool:
+    is_nan = isinstance(cell, float | np.floating) and cell != cell
+    return is_nan or type(cell).__name__ == "NAType"
 
 
 def _sample(name: str, source: Any, bgr: bool, allow_urls: bool) -> Sample:
@@ -164,11 +189,9 @@ class Labeller:
         self._load: dict[str, Any] = {"model": model, "detector": detector, **load}
         self._how: dict[str, Any] = {"max_pixels": max_pixels, "allow_urls": allow_urls}
 
-    def __call__(self, batch: Mapping[str, Any] | pyarrow.RecordBatch) -> pyarrow.Table:
+    def __call__(self, batch: Columns) -> pyarrow.Table:
         """The table of one batch with a column ``path``, ``bytes`` or ``image``."""
-        names = getattr(batch, "column_names", None)  # of Arrow's kinds
-        columns = batch if names is None else {n: batch[n].to_pylist() for n in names}
-        return self.attributes.label_batch(columns, workers=self.threads, **self._how)
+        return self.attributes.label_batch(batch, workers=self.threads, **self._how)
 
     def over(self, batches: Iterable[pyarrow.RecordBatch]) -> Iterator[pyarrow.RecordBatch]:
         """Batch after batch: the function that Spark's ``mapInArrow`` takes."""

@@ -35,6 +35,7 @@ from faceattr.inference.parts import (
 from faceattr.inference.pipeline import StageTimes
 from faceattr.inference.predictor import FaceAttributes, LoadSettings
 from faceattr.inference.ray_connection import checked_address, connected
+from faceattr.inference.samples import checked_interval
 from faceattr.inference.schema import columns
 from faceattr.inference.storage import Places
 from faceattr.inference.table import TableOptions
@@ -133,6 +134,7 @@ def label_to(
     require_package("ray", "ray", "A job on a cluster")
     options = TableOptions(resume=resume, retry_unreadable=retry_unreadable, overwrite=overwrite)
     checked_limit(max_pixels)
+    checked_interval(every)
     if part_size < 1:
         raise ValueError(f"A part has at least one input. Received: {part_size}")
     address, folder = checked_address(address), os.fspath(output)

@@ -26,7 +26,6 @@ from faceattr.images.load import (
     PathLike,
     Picture,
     checked_limit,
-    reason_of,
 )
 from faceattr.inference.artifacts import NO_ARTIFACTS, Artifacts, save_annotated, save_crops
 from faceattr.inference.gallery import write_gallery
@@ -46,7 +45,7 @@ from faceattr.inference.pipeline import (
     prefetch_map,
 )
 from faceattr.inference.predictor import FaceAttributes, LoadSettings
-from faceattr.inference.samples import Deaths, Detections, Sample, samples_of
+from faceattr.inference.samples import Deaths, Detections, Sample, checked_interval, samples_of
 from faceattr.inference.schema import ImageResult, Row, columns, to_rows
 from faceattr.inference.table import (
     TableOptions,
@@ -86,7 +85,7 @@ def label(
 
     Args:
         inputs: Folders, pictures, videos, patterns or lists, as `Inputs` takes them.
-        every: Seconds between two frames of a video.
+        every: Seconds between two frames of a video; 0 takes each frame.
         workers: Threads that decode and detect; by default one a processor.
         max_pixels: A picture with more of them is not read. Whatever the limit, all pictures that
             are read at once take 2 GiB together; a larger one waits until it is alone.
@@ -101,7 +100,8 @@ def label(
     Raises:
         FileNotFoundError, ValueError: An input, the model or the detector cannot be had.
     """
-    # What is not there is told before the model is opened.
+    # What is wrong is told before the model is opened.
+    checked_interval(every)
     files = Inputs(inputs, allow_urls=allow_urls)
     how = {"workers": workers, "max_pixels": max_pixels}
     yield from describe_inputs(
@@ -159,7 +159,7 @@ def label_to(
     artifacts.validate(resume=options.resume, overwrite=options.overwrite)
     how = {"workers": count_workers(workers), "max_pixels": checked_limit(max_pixels)}
     files = _checked_files(inputs, artifacts, allow_urls)
-    settings = settings_of(attributes, every, options.spreadsheet)
+    settings = settings_of(attributes, checked_interval(every), options.spreadsheet)
     run = {"started": now(), "folder": os.getcwd(), "inputs": files.inputs, "files": files.count}
     run |= {"max_pixels": max_pixels}
     names = columns(attributes.tasks)
@@ -319,7 +319,7 @@ def detect_and_crop(
             found, picture = _detect(sample, attributes, times, read)
             whole = read() if on_detections and found.faces and picture.scale > 1 else picture
         except (OSError, ValueError, MemoryError, cv2.error) as error:
-            return Detections(replace(sample, reason=reason_of(error, sample.file.path)))
+            return Detections(sample.unreadable(error))
         if on_detections:
             on_detections(found, whole)
         return found

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
+from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, Unpack, overload
 
 import numpy as np
 
@@ -23,9 +24,26 @@ from faceattr.tasks import Task, refuse_unknown
 
 if TYPE_CHECKING:
     import keras
+    import pandas
     import pyarrow
 
+Columns: TypeAlias = (
+    "Mapping[str, Sequence] | pandas.DataFrame | pyarrow.Table | pyarrow.RecordBatch"
+)
 PRECISIONS = ("float32", "bfloat16")
+# What settings are; without it "no" would be taken for True.
+KINDS: dict[str, tuple[Any, str]] = {
+    "threads": (Integral | None, "a whole number, such as 2"),
+    "batch_size": (Integral, "a whole number, such as 32"),
+    "tta": (Integral, "a whole number from 1 to 5"),
+    "min_face": (Real | None, "a number of pixels, such as 24"),
+    "min_confidence": (Real, "a number from 0 to 1, such as 0.5"),
+    "flip": (bool, "True or False"),
+    "auto_rotate": (bool, "True or False"),
+    "filter": (Mapping | None, 'a dict such as {"gender": "female"}'),
+    "priors": (Mapping | None, 'a dict such as {"expression": "uniform"}'),
+}
+OF_THE_COMMAND_LINE = {"runtime": "engine", "prior": "priors"}
 
 
 class Settings(runtime.InferenceSettings, total=False):
@@ -90,6 +108,7 @@ class FaceAttributes:
     threads: int | None = None
 
     def __post_init__(self) -> None:
+        check_kinds(vars(self))
         if not 0 <= self.min_confidence <= 1:
             raise ValueError(f"A confidence lies between 0 and 1. Received: {self.min_confidence}")
         if self.min_face is None:
@@ -98,7 +117,9 @@ class FaceAttributes:
             raise ValueError(f"A smallest face has 0 pixels or more. Received: {self.min_face}")
         if self.batch_size < 1:
             raise ValueError(f"A batch holds at least one crop. Received: {self.batch_size}")
-        self.min_face = float(self.min_face)
+        # No numbers of numpy: small ones overflow, and the page beside a table is JSON.
+        self.min_face, self.min_confidence = float(self.min_face), float(self.min_confidence)
+        self.batch_size, self.tta = int(self.batch_size), int(self.tta)
         self.filter = _checked(self.filter or {}, self.tasks)
         self.priors = dict(self.priors or {})
         self._predictor()  # refuses what it cannot do
@@ -137,9 +158,10 @@ class FaceAttributes:
                 other than TensorFlow's, which belong to the process.
 
         Raises:
-            FileNotFoundError, ValueError: There is no such model, it is damaged, or the
-                detector cannot be had; the message says the cure.
+            FileNotFoundError, ValueError: There is no such model, it is damaged, the detector
+                cannot be had, or an argument is of another type; the message says the cure.
         """
+        check_kinds(how)
         path = model_file.path_of(model or model_file.SHIPPED, offline=offline)
         engine = _engine_for(path, engine, precision)
         runtime.describe(path)  # a wrong file fails before the slow import of Keras
@@ -158,8 +180,8 @@ class FaceAttributes:
             attributes.precision = precision or attributes.precision
         elif precision not in (None, attributes.precision):
             raise ValueError(
-                f"{path} computes as it was exported, in {attributes.precision}: leave the "
-                "precision away."
+                f"{path} computes as it was exported, in {attributes.precision}: leave "
+                "--precision away."
             )
         name = model_file.SHIPPED if model is None else model
         if name not in model_file.SHIPPED_FILES:
@@ -214,7 +236,7 @@ class FaceAttributes:
 
     def label_batch(
         self,
-        images: Sequence[ImageSource] | Mapping[str, Sequence],
+        images: Sequence[ImageSource] | Columns,
         *,
         bgr: bool = False,
         allow_urls: bool = False,
@@ -224,8 +246,9 @@ class FaceAttributes:
         """Find and describe the faces of many images: ``data.map_batches(attributes.label_batch)``.
 
         Args:
-            images: Whatever `faceattr.load_image` takes; or columns: ``path`` (names, read where
-                nothing else is there), ``bytes`` (of files) or ``image`` (arrays).
+            images: A list of whatever `faceattr.load_image` takes; or columns, as a dict or a table
+                of pandas or Arrow: ``path`` (names, read where nothing else is there), ``bytes``
+                (of files) or ``image`` (arrays).
             bgr, allow_urls, max_pixels: As for `faceattr.load_image`.
             workers: Threads that decode and detect; by default one a processor.
 
@@ -236,7 +259,7 @@ class FaceAttributes:
             once makes no difference.
 
         Raises:
-            ValueError: The columns are not as told above.
+            ValueError: It is one image, or the columns are not as told above.
         """
         from faceattr.inference.batch import label_batch
 
@@ -341,6 +364,18 @@ class FaceAttributes:
             found[task.name] = Prediction(label if is_sure else None, top, by_class)
             rejected |= label != self.filter.get(task.name, label)
         return DescribedFace(face, found, rejected=rejected)
+
+
+def check_kinds(settings: Mapping[str, Any]) -> None:
+    """Refuse settings of another kind (ValueError) or by the command line's names (TypeError)."""
+    for name, today in OF_THE_COMMAND_LINE.items():
+        if name in settings:
+            raise TypeError(f"In Python the option --{name} is called {today}=, not {name}=.")
+    for name in (name for name in KINDS if name in settings):
+        value, (kind, words) = settings[name], KINDS[name]
+        # In Python True is a number, too.
+        if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
+            raise ValueError(f"{name} is {words}. Received: {value!r}")
 
 
 def _checked(filter: Mapping[str, str], tasks: Iterable[Task]) -> dict[str, str]:

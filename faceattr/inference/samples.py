@@ -10,6 +10,7 @@ from __future__ import annotations
 import faulthandler
 import itertools
 import json
+import math
 import os
 import sys
 import threading
@@ -19,6 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.util import find_spec
+from numbers import Real
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,8 +28,15 @@ import numpy as np
 
 from faceattr.detection.base import Face
 from faceattr.files import short_name
-from faceattr.images.inputs import InputFile
-from faceattr.images.load import PathLike, Picture, content_of, read_picture, reason_of
+from faceattr.images.inputs import InputFile, kind_of_name
+from faceattr.images.load import (
+    NO_PICTURE,
+    PathLike,
+    Picture,
+    content_of,
+    read_picture,
+    reason_of,
+)
 
 MOST_DEATHS = 3
 DIED = (
@@ -64,6 +73,14 @@ class Sample:
         source = self.content() if self.content else self.file.path
         return read_picture(source, at_least, max_pixels=max_pixels, reserve=reserve)
 
+    def unreadable(self, error: Exception) -> Sample:
+        """The same with the reason why it cannot be read."""
+        reason = reason_of(error, self.file.path)
+        is_named = self.content is None and not kind_of_name(self.file.path)
+        if is_named and reason == NO_PICTURE:
+            reason += ", and its name does not end like a video's (.mp4, .mov …)"
+        return replace(self, reason=reason)
+
     def without_content(self) -> Sample:
         """The same without what takes memory: what waits for its row needs only the names."""
         return replace(self, frame=None, content=None)
@@ -76,6 +93,16 @@ class Detections:
     sample: Sample
     faces: tuple[Face, ...] = ()
     crops: tuple[np.ndarray, ...] = ()
+
+
+def checked_interval(every: float) -> float:
+    """Raises ValueError where there cannot be so many seconds between two frames."""
+    if not (isinstance(every, Real) and 0 <= every < math.inf):
+        raise ValueError(
+            "Between two frames of a video are 0 seconds (each frame) or more (--every). "
+            f"Received: {every!r}"
+        )
+    return every
 
 
 def samples_of(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypedDict
 
 from filelock import FileLock, Timeout
 
-from faceattr.files import atomic_write, unwritten, validate_output_path
+from faceattr.files import atomic_write, unwritten, validate_output_path, write_errors
 from faceattr.images.load import PathLike
 from faceattr.inference.schema import (
     OLD_CELLS,
@@ -178,11 +178,13 @@ def _only_one_job(path: Path) -> Iterator[None]:
     # The lock's file stays: were it deleted, whoever has just opened it would hold nothing.
     lock = FileLock(path.with_name(f".{path.name}.lock"), blocking=False)
     try:
-        lock.acquire()
+        with write_errors(path):
+            lock.acquire()
     except Timeout:
-        raise ValueError(
-            f"Another faceattr is writing {path} just now, or {path.parent} takes no new files."
-        ) from None
+        if not os.path.exists(lock.lock_file):
+            message = f"{path} cannot be written: {path.parent} takes no new files."
+            raise OSError(message) from None
+        raise ValueError(f"Another faceattr is writing {path} just now.") from None
     try:
         yield
     finally:

@@ -252,7 +252,8 @@ def check_engine(path: str | Path, engine: str) -> None:
     """Raises ValueError where an exported file is asked for another engine than its own."""
     if is_exported(path) and engine not in ("auto", engine_of(path)):
         raise ValueError(
-            f"{path} is an exported model for {engine_of(path)}: leave the engine away."
+            f"{path} is an exported model for {engine_of(path)}: leave --runtime (in Python: "
+            "engine) away."
         )
 
 
@@ -262,7 +263,7 @@ def count_threads(threads: int | None = None, what: str = "thread computes") -> 
         raise ValueError(f"At least 1 {what}. Received: {threads}")
     if threads is None and hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
-    return threads or os.cpu_count() or 1
+    return int(threads or os.cpu_count() or 1)  # of numpy's numbers, too
 
 
 def description_path(path: str | Path) -> Path:

@@ -46,7 +46,7 @@ class Answer:
 class _Job:
     """An image that somebody waits for; its bytes are let go once nobody does."""
 
-    content: bytes | None
+    content: bytes | ValueError | None
     future: Future[Answer]
     found: Detections = field(default_factory=lambda: Detections(Sample(NO_FILE)))
     left_out: int = 0
@@ -85,8 +85,8 @@ class Batcher:
     def is_alive(self) -> bool:
         return self._thread.is_alive()
 
-    def submit(self, contents: Sequence[bytes]) -> list[Future[Answer]]:
-        """Take images in, all or none (QueueFull): what is in their files.
+    def submit(self, contents: Sequence[bytes | ValueError]) -> list[Future[Answer]]:
+        """Take images in, all or none (QueueFull): what is in their files, or why it cannot be had.
 
         Returns their answers in order; one that is cancelled before its turn costs nothing.
         """
@@ -96,7 +96,7 @@ class Batcher:
             self.waiting += len(contents)
         return [self._begin(content) for content in contents]
 
-    def _begin(self, content: bytes) -> Future[Answer]:
+    def _begin(self, content: bytes | ValueError) -> Future[Answer]:
         job = _Job(content, Future())
         job.future.add_done_callback(lambda future: self._leave(job))
         self._pool.submit(self._detect, job)
@@ -112,7 +112,11 @@ class Batcher:
         if content is None or not job.future.set_running_or_notify_cancel():
             return
         try:
-            sample = Sample(NO_FILE, content=lambda: content)
+            sample = (
+                Sample(NO_FILE, reason=str(content))
+                if isinstance(content, ValueError)
+                else Sample(NO_FILE, content=lambda: content)
+            )
             found = detect_and_crop(
                 sample, self.attributes, StageTimes(), max_pixels=self.limits.max_pixels
             )

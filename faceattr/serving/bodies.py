@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import json
 import sys
 from collections.abc import AsyncIterator
@@ -19,6 +18,8 @@ from starlette.requests import Request
 from faceattr.serving.limits import Limits
 
 RETRY = {"Retry-After": "1"}  # seconds; a queue of 64 is through in about that time
+BASE64_OF_URLS = str.maketrans("-_", "+/")
+Content = bytes | ValueError
 KINDS = "multipart/form-data, application/json or image/*"
 
 
@@ -71,30 +72,35 @@ class Body:
         return content
 
 
-async def images_of(request: Request, body: bytes, limits: Limits, one: bool) -> list[bytes]:
+async def images_of(request: Request, body: bytes, limits: Limits, one: bool) -> list[Content]:
     """What is in the image files of a request, which is about `one` image or about several.
+
+    Of several, one that cannot be had is a ValueError among the others.
 
     Refusal: There is none, there are too many, or it is something else.
     """
+    images: list[Content]
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
         images = await asyncio.to_thread(_of_json, body, one)
     elif kind == "multipart/form-data":
-        images = await _of_multipart(request, body, limits)
+        images = [*await _of_multipart(request, body, limits)]
     elif kind.startswith("image/") or kind == "application/octet-stream":
         images = [body]
     else:
         raise Refusal(415, f"A request is of type {KINDS}. Received: {kind[:80] or 'no type'}")
     most = 1 if one else limits.max_images
-    if not images or not all(images):
+    if not body or not images or (one and not all(images)):
         raise Refusal(400, "There is no image in the request, or an empty one.")
     if len(images) > most:
         where = "/analyze/batch takes several" if one else "--max-images"
         raise Refusal(413, f"At most {most} may be in this request, {len(images)} are ({where}).")
+    if one and isinstance(images[0], ValueError):
+        raise Refusal(400, str(images[0]))
     return images
 
 
-def _of_json(body: bytes, one: bool) -> list[bytes]:
+def _of_json(body: bytes, one: bool) -> list[Content]:
     name, example = ("image", '"…"') if one else ("images", '["…", "…"]')
     try:
         given = json.loads(body)
@@ -108,13 +114,15 @@ def _of_json(body: bytes, one: bool) -> list[bytes]:
     return [_decoded(text) for text in texts]
 
 
-def _decoded(text: str) -> bytes:
-    if text.startswith("data:"):  # as browsers give it
-        text = text.partition(",")[2]
+def _decoded(text: str) -> Content:
+    content = text.partition(",")[2] if text.startswith("data:") else text  # as browsers give it
+    # Lines as the command base64 breaks them; base64url, mostly without the signs at its end.
+    content = "".join(content.split()).translate(BASE64_OF_URLS)
     try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise Refusal(400, "An image in JSON is a file's content in base64.") from None
+        return base64.b64decode(content + "=" * (-len(content) % 4), validate=True)
+    except ValueError:
+        sentence = f"An image in JSON is a file's content in base64. Received: {text[:40]!r}"
+        return ValueError(sentence)
 
 
 class _InMemory(MultiPartParser):
