@@ -102,9 +102,8 @@ def test_the_loss_of_a_rare_task_is_the_mean_over_the_rows_that_know_it(tmp_path
     targets = {name: of.copy() for name, of in TRAIN.targets.items()}
     targets["tint"][4:] = 0  # of those that know it, the first four rows alone
     train, still = replace(TRAIN, targets=targets), Phase("frozen", epochs=1, learning_rate=1e-9)
-    natural = replace(
-        SETTINGS, phases=(still,), batch_size=4, task_sampling=TaskSampling("natural")
-    )
+    natural = {"batch_size": 4, "task_sampling": TaskSampling(temperature=1)}
+    settings = replace(SETTINGS, phases=(still,), **natural)
     network, epochs = run(tmp_path, settings, train=train)
     answers = network.predict(TRAIN.crops[:4], verbose=0)["tint"]
     expected = -np.log((answers * targets["tint"][:4]).sum(axis=1)).mean()
