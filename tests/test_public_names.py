@@ -1,8 +1,10 @@
+import ast
 import dataclasses
 import inspect
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import get_type_hints
 
 import pytest
@@ -17,6 +19,48 @@ def test_every_public_name_exists_and_is_documented(name):
     value = getattr(faceattr, name)
     assert name in faceattr.__doc__
     assert not callable(value) or value.__doc__
+
+
+def test_type_checkers_see_the_same_names():
+    stub = ast.parse(Path(faceattr.__file__).with_suffix(".pyi").read_text())
+    imported = {name.asname for node in stub.body if isinstance(node, ast.ImportFrom)
+                for name in node.names}  # fmt: skip
+    (listed,) = (node.value for node in stub.body if isinstance(node, ast.Assign))
+    assert imported == set(faceattr.__all__) == set(ast.literal_eval(listed))
+
+
+USER = """
+import faceattr
+import pandas
+
+def one(path: str) -> faceattr.DescribedFace:
+    return faceattr.FaceAttributes.load(detector="none")(path)[0]
+
+def several(paths: list[str]) -> list[list[faceattr.DescribedFace]]:
+    return faceattr.analyze(paths)
+
+def table(paths: list[str]) -> pandas.DataFrame:
+    return faceattr.analyze(paths, as_frame=True, model="m.keras")
+
+faceattr.nonsense
+faceattr.analyze(3)
+faceattr.FaceAttributes.load(thread=2)
+"""
+
+
+@pytest.mark.slow
+def test_a_user_s_type_checker_knows_what_comes_and_what_is_wrong(tmp_path):
+    (tmp_path / "user.py").write_text(USER)
+    how = ["--strict", "--ignore-missing-imports", "--cache-dir", str(tmp_path / "c")]
+    checked = subprocess.run(
+        [sys.executable, "-m", "mypy", *how, "user.py"],
+        cwd=tmp_path,
+        env={**os.environ, "MYPYPATH": str(Path(faceattr.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+    )
+    wrong = {int(line.split(":")[1]) for line in checked.stdout.splitlines() if ": error" in line}
+    assert wrong == {14, 15, 16}, checked.stdout
 
 
 def test_unknown_names_are_told():

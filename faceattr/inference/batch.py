@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, cached_property, lru_cache, partial
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import numpy as np
 from PIL import Image
@@ -27,6 +27,39 @@ if TYPE_CHECKING:
 
 KEPT = 2  # models that stay open
 COLUMNS = ("path", "bytes", "image")
+
+
+@overload
+def analyze(
+    images: ImageSource | Sequence[ImageSource],
+    *,
+    as_frame: Literal[True],
+    bgr: bool = False,
+    allow_urls: bool = False,
+    **load: Unpack[LoadSettings],
+) -> pandas.DataFrame: ...
+
+
+@overload
+def analyze(
+    images: list | tuple,
+    *,
+    as_frame: Literal[False] = False,
+    bgr: bool = False,
+    allow_urls: bool = False,
+    **load: Unpack[LoadSettings],
+) -> list[list[DescribedFace]]: ...
+
+
+@overload
+def analyze(
+    images: ImageSource,
+    *,
+    as_frame: Literal[False] = False,
+    bgr: bool = False,
+    allow_urls: bool = False,
+    **load: Unpack[LoadSettings],
+) -> list[DescribedFace]: ...
 
 
 def analyze(
