@@ -84,6 +84,11 @@ def validate_report_folder(folder: Path, names: Iterable[str], *, overwrite: boo
         refuse_existing(folder / name, overwrite=overwrite)
 
 
+def spelled(path: str | os.PathLike[str]) -> str:
+    """A path, or a part of one, as valid text; bytes that are no UTF-8 are spelled ``\\xff``."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def short_name(name: str, most: int = LONGEST_NAME) -> str:
     """A name of at most `most` bytes: a longer one ends in a hash of itself, and in its suffix."""
     data = os.fsencode(name)

@@ -1,7 +1,9 @@
 """What a job leaves beside its table: crops, annotated copies, a gallery; videos as input."""
 
 import errno
+import os
 import re
+import sys
 from collections import Counter
 from pathlib import Path, PureWindowsPath
 
@@ -14,6 +16,7 @@ from use_toys import MOOD, SHADE, GreenSquares, attributes, draw, save_pictures
 from use_videos import write_video
 
 from faceattr.cli.label_report import report
+from faceattr.data.sources import read_source
 from faceattr.images import video
 from faceattr.images.inputs import InputFile
 from faceattr.inference import gallery, samples
@@ -238,6 +241,20 @@ def test_the_page_loads_nothing_and_escapes_names(labelled):
     assert "http" not in page and "<script src" not in page and "Faces of in &amp; out" in page
     assert 'href="in%20%26%20out/p001.png"' in page
     assert all(src.startswith("data:image/jpeg") for src in re.findall(r'src="([^"]+)', page))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are UTF-8 elsewhere")
+def test_a_name_that_is_no_utf_8_has_its_face_and_its_link_and_can_be_learnt(tmp_path, monkeypatch):
+    folder = save_pictures(tmp_path / "in", 2)
+    os.rename(folder / "p001.png", os.fsencode(folder / "l") + b"\xfct.png")
+    (folder / r"l\xfct too.png").write_bytes((folder / "p000.png").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    label_to("t.csv", "in", attributes(), artifacts=Artifacts(gallery="page.html"))
+    page = Path("page.html").read_text()
+    assert 'href="in/l%FCt.png"' in page and "<em>gone</em>" not in page
+    Path("m.csv").write_text("path,mood\nin/l\\xfct.png,calm\nin/l\\xfct too.png,wild\n")
+    read = read_source("m.csv").examples
+    assert [one.path.is_file() for one in read] == [True, True]
 
 
 def test_the_surest_come_first(labelled):

@@ -1,6 +1,9 @@
 """Correct and repeat: what somebody marks in the gallery becomes labels for training."""
 
 import json
+import os
+import sys
+from pathlib import Path
 
 import pandas
 import pytest
@@ -11,6 +14,7 @@ from use_toys import attributes, save_pictures
 
 from faceattr import cli
 from faceattr.data.sources import read_source
+from faceattr.images.inputs import path_of
 from faceattr.inference.label import Artifacts, label_to
 from faceattr.training import network as networks
 
@@ -30,7 +34,9 @@ def browser(tmp_path):
 @pytest.fixture
 def page(tmp_path, monkeypatch):
     """A gallery in one folder of pictures in another, made from a third."""
-    save_pictures(tmp_path / "my, pictures & more", 14)
+    folder = save_pictures(tmp_path / "my, pictures & more", 14)
+    if sys.platform == "linux":  # where a name may be any bytes
+        os.rename(folder / "p001.png", os.fsencode(folder / "p001 ") + b"l\xfct \xc3\xa9.png")
     monkeypatch.chdir(tmp_path)
     extras = Artifacts(gallery="pages/page.html")
     label_to("table.csv", "my, pictures & more", attributes(), artifacts=extras)
@@ -119,4 +125,4 @@ def test_marks_outlive_the_page_and_paths_may_begin_at_its_folder(browser, page,
     moved = saved(browser, page).rename(page.parent / "corrections.csv")
     (example,) = read_source(str(moved)).examples
     assert example.labels == {"shade": shade}
-    assert example.path.resolve() == tmp_path / table["path"][face]
+    assert example.path.resolve() == Path(path_of(str(tmp_path / table["path"][face])))

@@ -1,6 +1,7 @@
 """`faceattr train` and `faceattr evaluate` from the command line, on drawn pictures."""
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -442,6 +443,25 @@ def test_a_mix_by_source_with_priors_and_an_average_trains(data, toy, capsys):
     _, description = model_file.load(data / "my.keras")
     assert description.provenance["settings"]["priors"] == {"tint": "uniform", "shade": "shades"}
     assert description.provenance["settings"]["ema"] == 0.9
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are UTF-8 elsewhere")
+def test_names_that_are_no_utf_8_cost_no_training(data, whole_report, capsys):
+    """Of images and of class folders, in train, evaluate and audit."""
+    folder = os.fsencode(data / "shades")
+    os.rename(folder + b"/dark", folder + b"/d\xfcster")
+    for name in os.listdir(folder + b"/d\xfcster"):
+        os.rename(folder + b"/d\xfcster/" + name, folder + b"/d\xfcster/\xe9 " + name)
+    with open(folder + b"/light/\xfc.png", "wb") as broken:
+        broken.write(b"no")
+    source = [f"shade={data / 'shades'}"]
+    assert train(data, "--epochs", "frozen=1,finetune=0", sources=source) == 0
+    assert r"unreadable image: " in (printed := capsys.readouterr().out) and r"\xfc.png" in printed
+    assert r"d\xfcster" in (data / "my.training/card.md").read_text()
+    with_cache = [*source, "--cache", str(data / "cache"), "-o"]
+    assert cli.main(["evaluate", str(data / "my.keras"), *with_cache, str(data / "r")]) == 0
+    assert cli.main(["audit", "--model", "none", *with_cache, str(data / "a")]) == 0
+    assert r"\xfc.png" in (data / "a/findings.csv").read_text()
 
 
 def test_what_chooses_the_epoch_is_printed_and_logged(data, toy, capsys):

@@ -18,7 +18,7 @@ from faceattr.data.face_finder import FaceFinder
 from faceattr.data.manifest import Example, Source, merge_sources, strongest, targets
 from faceattr.data.near_duplicates import NEAR
 from faceattr.data.sources import ReadingConfig, ReadingTasksSettings, read_labels, without_folders
-from faceattr.files import validate_report_folder, write_errors, write_json
+from faceattr.files import spelled, validate_report_folder, write_errors, write_json
 from faceattr.images.crop import CropRule
 from faceattr.images.draw import Tile, contact_sheet
 from faceattr.images.load import PathLike, as_paths
@@ -140,7 +140,7 @@ def _write_audit(audit: Audit, folder: Path) -> None:
 def _cells(finding: Finding) -> dict[str, object]:
     cells: dict[str, object] = {"finding": finding.kind, "where": finding.where}
     for before, example in (("", finding.example), ("other_", finding.other)):
-        cells[f"{before}path"] = example and str(example.path)
+        cells[f"{before}path"] = example and example.name
         cells[f"{before}box"] = " ".join(f"{x:g}" for x in (example and example.box) or ())
         cells[f"{before}split"] = example and example.split
         cells[f"{before}labels"] = labels_of(example) if example else None
@@ -165,5 +165,5 @@ def _tiles(audit: Audit, kind: str) -> Iterator[Tile]:
             example = rows.examples[row]
             similar = f" r={finding.similarity:.2f}" if side else ""
             head = f"{example.split or checks.UNSPLIT}{similar}"
-            words = head, labels_of(example), example.path.name
+            words = head, labels_of(example), spelled(example.path.name)
             yield Tile(rows.crops[rows.index[row]], words)

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from faceattr.cli.console import Aside, Terminal, show
-from faceattr.cli.options import add_describing, by_name, command, old_names, open_attributes, taken
+from faceattr.cli.options import (
+    add_describing,
+    by_name,
+    command,
+    old_names,
+    open_attributes,
+    start_keras,
+    taken,
+)
 
 
 def add_command(commands) -> None:
@@ -33,6 +41,7 @@ def explain(model, pictures, output, **given) -> int:
     validate_sheet_path(output, **{k: given[k] for k in ("most", "overwrite") if k in given})
     drawing = taken(given, ("of", "most", "overwrite"))
     attributes = open_attributes({**given, "model": model}, Aside())
+    start_keras()
     from faceattr.inference.explain import explain as draw
 
     done = draw(pictures, attributes, output, progress=Terminal(), **drawing)

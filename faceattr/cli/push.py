@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from faceattr.cli.console import show
-from faceattr.cli.options import command
+from faceattr.cli.options import command, start_keras
 
 
 def add_command(commands) -> None:
@@ -19,6 +19,7 @@ def add_command(commands) -> None:
 def push(model, repo, **given) -> int:
     """Put a model and its card on the Hugging Face hub, in one commit. Everywhere a model is taken,
     hf://USER/NAME takes it from there."""
+    start_keras()
     from faceattr.exporting.push import push
 
     done = push(model, repo, **given)

@@ -6,6 +6,7 @@ It imports what the records need, so commands do so when they run.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
 from rich.table import Column, Table
@@ -54,7 +55,7 @@ def _(audit: Audit) -> None:
 
 
 def _in_short(finding: Finding) -> str:
-    ends = ["/".join(end.path.parts[-2:]) for end in (finding.example, finding.other) if end]
+    ends = ["/".join(Path(end.name).parts[-2:]) for end in (finding.example, finding.other) if end]
     said = "" if finding.kind == checks.SWAPPED else finding.words
     return " = ".join(ends) + (f" ({said})" if said and ends else said)
 

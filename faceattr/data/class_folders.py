@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from faceattr.data.manifest import SPLIT_NAMES, SPLITS, Example, Source
+from faceattr.files import spelled
 from faceattr.images.inputs import Inputs
 from faceattr.tasks import AGE_GROUP, GENDER, KNOWN_TASKS
 
@@ -38,7 +39,8 @@ def read_folder(root: Path, task: str) -> Source:
         split = _split_of(relative)
         folders = relative.parts[1 if split else 0 : -1]
         if folders:
-            examples.append(Example(path, {task: folders[0]}, split=split, origin=str(relative)))
+            label, origin = spelled(folders[0]), spelled(relative)
+            examples.append(Example(path, {task: label}, split=split, origin=origin))
         else:
             left_out["not in a class folder"] += 1
     if not examples:
@@ -53,7 +55,7 @@ def _read_utkface(root: Path, paths: Sequence[Path], task: str) -> Source:
     for path in paths:
         relative, columns = path.relative_to(root), _utkface_columns(path)
         if label := columns.pop(task, ""):
-            split, origin = _split_of(relative), str(relative)
+            split, origin = _split_of(relative), spelled(relative)
             example = Example(path, {task: label}, metadata=columns, split=split, origin=origin)
             examples.append(example)
         elif columns:
@@ -107,7 +109,7 @@ def _check_filled(root: Path, examples: Sequence[Example], task: str) -> None:
     """Refuse a tree with a class folder in which there is no image."""
     filled = {example.labels[task] for example in examples}
     tops = [f for f in root.iterdir() if f.is_dir() and f.name.lower() in SPLIT_NAMES] or [root]
-    folders = {f.name for top in tops for f in top.iterdir() if f.is_dir()}
+    folders = {spelled(f.name) for top in tops for f in top.iterdir() if f.is_dir()}
     if empty := sorted(f for f in folders - filled if not f.startswith((".", "__MACOSX"))):
         raise ValueError(
             f"{root}: class folders without an image: {', '.join(empty)}. Remove or fill them."

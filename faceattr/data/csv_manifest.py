@@ -14,6 +14,7 @@ import pandas as pd
 
 from faceattr.data.manifest import SPLIT_NAMES, Example, Label, Source, TasksByName, Votes
 from faceattr.images.crop import Box
+from faceattr.images.inputs import path_of
 from faceattr.tasks import EXPRESSION, TASK_NAME
 
 BOX_COLUMNS = ("x0", "y0", "x1", "y1")
@@ -121,7 +122,7 @@ def read_manifest(
             continue
         origin, split = f"{path.name} line {index + 2}", cells.get("split", "")
         example = Example(
-            path=path.parent / cells["path"],
+            path=Path(path_of(str(path.parent / cells["path"]))),
             labels=answers,
             votes={name: of[row] for name, of in votes.items() if of[row]},
             box=_box(origin, cells),

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from faceattr.files import spelled
 from faceattr.images.crop import Box, Landmarks
 from faceattr.tasks import KNOWN_TASKS, Task
 
@@ -74,10 +75,15 @@ class Example:
                 f"Received: {pixels.dtype} of shape {pixels.shape}"
             )
 
+    @property
+    def name(self) -> str:
+        """The image's path as valid text."""
+        return spelled(self.path)
+
 
 def names_of(examples: Sequence[Example]) -> str:
     """The images of some examples in a line for people, who see the first ones."""
-    names = ", ".join(str(example.path) for example in examples[:NAMED])
+    names = ", ".join(example.name for example in examples[:NAMED])
     more = len(examples) - NAMED
     return f"{names} and {more:,} more" if more > 0 else names
 

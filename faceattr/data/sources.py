@@ -20,6 +20,7 @@ from faceattr.data.manifest import Manifest, Source, TasksByName, merge_sources
 from faceattr.data.public_datasets import FER2013_FILE, read_fer2013, read_listing
 from faceattr.data.splits import assign_splits
 from faceattr.detection.base import Detector
+from faceattr.files import spelled
 from faceattr.images.crop import CropRule
 from faceattr.model import hub
 from faceattr.progress import SILENT, Progress
@@ -204,7 +205,7 @@ def names_of(specs: Sequence[str]) -> list[str]:
     Those of the same name are told apart by the folders that they lie in: ``a/train``, ``b/train``.
     """
     paths = [_parts_of(spec) for spec in specs]
-    return ["/".join(next(_unique_ends(path, paths))) for path in paths]
+    return [spelled("/".join(next(_unique_ends(path, paths)))) for path in paths]
 
 
 def _parts_of(spec: str) -> tuple[str, ...]:
@@ -233,4 +234,4 @@ def without_folders(spec: str) -> str:
     path = Path(text)
     # Many manifests are called alike: their folders tell them apart.
     name = f"{path.parent.name}/{path.name}" if path.name == MANIFEST else path.name
-    return f"{task}{equals}{name}"
+    return spelled(f"{task}{equals}{name}")

@@ -118,7 +118,7 @@ class Evaluation:
 
     def path_of(self, row: int) -> str:
         """Where a row's image lies; its number where nobody kept that."""
-        return str(self.rows.examples[row].path) if self.rows.examples else f"row {row}"
+        return self.rows.examples[row].name if self.rows.examples else f"row {row}"
 
 
 def _few_rows(score: Score) -> Iterator[str]:

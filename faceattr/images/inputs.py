@@ -11,6 +11,7 @@ import codecs
 import glob
 import io
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
+from faceattr.files import spelled
 from faceattr.images.fetch import is_url
 from faceattr.images.load import PathLike, as_paths
 
@@ -33,6 +35,7 @@ VIDEO_SUFFIXES = (
     *(".mpg", ".mpeg", ".vob", ".ts", ".mts", ".m2t", ".m2ts", ".3gp", ".ogv"),
 )
 LIST_SUFFIXES = (".txt", ".lst")
+NO_UTF_8 = re.compile(rb"\\x([89a-f][0-9a-f])")  # as `spelled` has a byte
 STANDARD_INPUT = "-"
 
 
@@ -55,12 +58,19 @@ class InputFile:
 
     @property
     def name(self) -> str:
-        """The path as valid text; bytes that are no UTF-8 are spelled ``\\\\xff``."""
-        return os.fsencode(self.path).decode("utf-8", "backslashreplace")
+        """The path as valid text, `spelled`."""
+        return spelled(self.path)
 
     @property
     def is_url(self) -> bool:
         return is_url(self.path)
+
+
+def path_of(name: str) -> str:
+    """The path that is `spelled` so in a table or a manifest."""
+    if "\\x" not in name or os.path.lexists(name):
+        return name
+    return os.fsdecode(NO_UTF_8.sub(lambda byte: bytes.fromhex(byte[1].decode()), name.encode()))
 
 
 class Inputs:

@@ -27,6 +27,7 @@ from faceattr.files import atomic_write
 from faceattr.images.crop import CropRule, crop
 from faceattr.images.draw import data_url
 from faceattr.images.fetch import is_url
+from faceattr.images.inputs import path_of
 from faceattr.images.load import DECODE_MEMORY, MAX_PIXELS, PathLike, content_of, read_picture
 from faceattr.inference.schema import OK, Row, withheld_name
 from faceattr.tasks import Task
@@ -131,7 +132,7 @@ def _thumbs(rows: Mapping[int, Row], max_pixels: int, allow_urls: bool) -> dict[
         by_file.setdefault(row["path"], {}).setdefault(row["time"], []).append(number)
 
     def cut(file: tuple[str, dict[float | None, list[int]]]) -> dict[int, str]:
-        path, numbers = file
+        path, numbers = path_of(file[0]), file[1]
         thumbs: dict[int, str] = {}
         with suppress(OSError, ValueError):  # moved away since
             for second, image in _images(path, numbers, max_pixels, allow_urls):
@@ -178,6 +179,7 @@ def _link(path: str, here: Path) -> str:
     if is_url(path):
         return path
     try:
-        return quote(os.path.relpath(path, here).replace(os.sep, "/"))
+        relative = os.path.relpath(path_of(path), here).replace(os.sep, "/")
+        return quote(os.fsencode(relative))
     except ValueError:  # drives of Windows have no way from one to another
         return Path(path).absolute().as_uri()

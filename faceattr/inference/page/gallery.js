@@ -55,11 +55,25 @@
 
   // The manifest
 
+  // A name that is no UTF-8 stands in a manifest as in the table: its odd bytes as \xfc.
+  function decoded(text) {
+    return text.replace(/(?:%[0-9A-F]{2})+/gi, (run) => {
+      try {
+        return decodeURIComponent(run);
+      } catch {
+        return run.replace(/%(..)/g, (_, hex) => {
+          const byte = parseInt(hex, 16);
+          return byte < 128 ? String.fromCharCode(byte) : "\\x" + hex.toLowerCase();
+        });
+      }
+    });
+  }
+
   function pathOf(link) {
     const isWhole = link.startsWith("file:"); // on another drive than the page
-    if (!isWhole && document.getElementById("paths").value === "relative") return decodeURIComponent(link);
+    if (!isWhole && document.getElementById("paths").value === "relative") return decoded(link);
     const url = new URL(link, location);
-    const path = decodeURIComponent(url.pathname).replace(/^\/(?=[A-Za-z]:\/)/, "");
+    const path = decoded(url.pathname).replace(/^\/(?=[A-Za-z]:\/)/, "");
     return url.host ? `//${url.host}${path}` : path;
   }
 
