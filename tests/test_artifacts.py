@@ -246,6 +246,7 @@ def test_the_page_loads_nothing_and_escapes_names(labelled):
 @pytest.mark.skipif(sys.platform != "linux", reason="names are UTF-8 elsewhere")
 def test_a_name_that_is_no_utf_8_has_its_face_and_its_link_and_can_be_learnt(tmp_path, monkeypatch):
     folder = save_pictures(tmp_path / "in", 2)
+    (odd := Path(os.fsdecode(os.fsencode(tmp_path / "f") + b"\xfc"))).mkdir()
     os.rename(folder / "p001.png", os.fsencode(folder / "l") + b"\xfct.png")
     (folder / r"l\xfct too.png").write_bytes((folder / "p000.png").read_bytes())
     monkeypatch.chdir(tmp_path)
@@ -255,6 +256,8 @@ def test_a_name_that_is_no_utf_8_has_its_face_and_its_link_and_can_be_learnt(tmp
     Path("m.csv").write_text("path,mood\nin/l\\xfct.png,calm\nin/l\\xfct too.png,wild\n")
     read = read_source("m.csv").examples
     assert [one.path.is_file() for one in read] == [True, True]
+    (odd / "m.csv").write_text("path,mood\n../in/l\\xfct.png,calm\n")
+    assert read_source(str(odd / "m.csv")).examples[0].path.is_file()
 
 
 def test_the_surest_come_first(labelled):

@@ -262,6 +262,7 @@ def test_one_image_in_place_of_a_list_is_refused(image):
     with pytest.raises(ValueError, match=r"takes a list of images.*analyze takes one image"):
         attributes().label_batch(image)
     assert attributes().label_batch(IMAGE[None])["status"].to_pylist() == ["ok", "ok"]
+    assert attributes().label_batch(np.zeros((5, 32, 32), "uint8")).num_rows == 5  # all grey
 
 
 def test_addresses_in_a_batch(server):

@@ -60,6 +60,17 @@ def test_a_rare_class_keeps_its_weight_in_a_mixed_batch():
         np.testing.assert_allclose(shares / shares.sum(), [0.5, 0.5], atol=1e-3)
 
 
+def test_class_shares_follow_the_weights_of_the_rows_as_labels_do():
+    labels, shares = np.eye(2, dtype="float32"), np.float32([[0.9, 0.1], [0.1, 0.9]])
+    prior = {class_prior("shade"): np.log(shares)}
+    weights = {"shade": np.float32([1, 0.01])}
+    batch = np.zeros((2, 8, 8, 3), "uint8"), {"shade": labels, **prior}, weights
+    for seed in range(6):
+        _, targets, _ = mix_batch(batch, 1.0, 0.0, np.random.default_rng(seed))
+        expected = targets["shade"] @ shares
+        np.testing.assert_allclose(np.exp(targets[class_prior("shade")]), expected, rtol=1e-4)
+
+
 def test_a_patch_counts_as_much_as_it_covers():
     crops, targets, _ = drawn(cutmix=1.0, seed=1)
     row = next(i for i in range(5) if np.count_nonzero(targets["expression"][i]) == 2)

@@ -15,6 +15,7 @@ from faceattr.exporting import formats
 from faceattr.images.crop import CropRule
 from faceattr.inference.metadata import settings_of
 from faceattr.inference.predictor import FaceAttributes
+from faceattr.inference.samples import checked_interval
 from faceattr.model import file as model_file
 from faceattr.model import runtime
 from faceattr.model.build import build
@@ -291,9 +292,10 @@ def test_settings_of_another_kind_are_told_with_an_example(how, told):
 
 def test_numbers_of_numpy_are_numbers_and_reach_the_page_of_a_table():
     numbers = {"min_face": np.int16(20), "min_confidence": np.float32(0.5), "tta": np.int64(2)}
-    how = {"batch_size": np.uint8(100), "threads": np.int32(1)}
+    how = {"batch_size": np.uint8(100), "threads": np.int32(1), "flip": np.True_}
     ours = FaceAttributes.load(detector=GreenSquares(), **numbers, **how)
-    page = json.loads(json.dumps(settings_of(ours, 1.0)))
+    page = json.loads(json.dumps(settings_of(ours, checked_interval(np.float32(1)))))
+    assert page["flip"] is True
     assert {name: page[name] for name in numbers} == numbers
     assert len(ours([draw(3)] * 90)[-1]) == 3
 

@@ -228,6 +228,13 @@ def test_odd_but_honest_csv_files_are_read(tmp_path):
     assert [example.origin for example in read.examples] == ["m.csv line 2", "m.csv line 4"]
 
 
+def test_boxes_that_are_empty_are_no_boxes_of_width_and_height(tmp_path):
+    Image.new("RGB", (80, 80)).save(tmp_path / "a.png")
+    rows = "".join(f"a.png,0,0,0,0,male\na.png,{n},5,60,60,male\n" for n in range(6))
+    (tmp_path / "m.csv").write_text(f"path,x0,y0,x1,y1,gender\n{rows}")
+    assert len(read_source(str(tmp_path / "m.csv")).examples) == 12
+
+
 def test_labels_are_spelled_as_classes_and_votes_stand_in_their_order(tmp_path):
     """So that a face is in the group whose class it counts as, whatever its data call it."""
     for name in "abcdef":
@@ -241,6 +248,13 @@ def test_labels_are_spelled_as_classes_and_votes_stand_in_their_order(tmp_path):
     labels = [strongest(example.labels["expression"]) for example in read.examples]
     assert labels == ["angry", "sad", "angry", "sad", "sad"]
     assert read.left_out == {"the same image once more": 1}
+    two = "path,mood,tint\n" + "".join(f"{name}.png,calm,red\n" for name in "abcdef")
+    (tmp_path / "two.csv").write_text(two)
+    both = merge_sources(
+        [read_source(f"{task}={tmp_path / 'two.csv'}") for task in ("mood", "tint")],
+        {"mood": Task("mood", ("calm", "wild")), "tint": Task("tint", ("blue", "red"))},
+    )
+    assert both.left_out == {} and len(both.examples) == 6  # two tasks of one file are united
 
 
 def test_columns_that_hold_no_classes_are_left_out_of_a_bare_manifest(tmp_path):

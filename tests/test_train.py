@@ -19,6 +19,7 @@ import faceattr
 from faceattr import cli
 from faceattr.cli.train import network_of
 from faceattr.data.dataset import LabeledDataset
+from faceattr.data.sources import read_labels
 from faceattr.evaluation.report import write_report
 from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
@@ -30,6 +31,7 @@ from faceattr.tasks import GENDER
 from faceattr.training import config, devices, trainer
 from faceattr.training import network as network_module
 from faceattr.training.config import FINETUNE, Network
+from faceattr.training.train import _doubts_of_val
 
 
 @pytest.fixture
@@ -489,6 +491,14 @@ def test_val_that_the_start_may_have_learnt_is_told(data, toy, capsys):
     assert told in capsys.readouterr().out
     (remark,) = model_file.describe(data / "second.keras").provenance["remarks"]
     assert remark.startswith(told)
+    lines = (data / "tints.csv").read_text().splitlines()
+    tested = [f"{line},{'split' if not n else 'test'}" for n, line in enumerate(lines)]
+    (data / "tested.csv").write_text("\n".join(tested))
+    plan = SimpleNamespace(
+        network=Network(weights=str(data / "my.keras")),
+        labelled=read_labels([f"glasses={data / 'shades'}", str(data / "tested.csv")], None)[0],
+    )
+    assert list(_doubts_of_val(plan)) == []  # of a head of its own, and of rows for a test
 
 
 def test_smoothing_weights_and_a_prior_of_shares_reach_a_run(data, toy, refused, capsys):

@@ -208,7 +208,7 @@ def _check(path: Path, examples: list[Example]) -> None:
             "multiply x0 and x1 by its width, y0 and y1 by its height."
         )
     boxes = [example.box for example in examples if example.box]
-    empty = sum(x1 <= x0 or y1 <= y0 for x0, y0, x1, y1 in boxes)
+    empty = sum((x1 < x0 or y1 < y0) and min(x1, y1) > 0 for x0, y0, x1, y1 in boxes)
     if empty > max(FEW_EMPTY, len(boxes) / 10):
         raise ValueError(
             f"{path} has {len(boxes):,} boxes, of which {empty:,} end left of their start or above "

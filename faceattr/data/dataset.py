@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from faceattr.data.manifest import Example, Manifest, names_of, targets
+from faceattr.data.manifest import Example, Manifest, listed, targets
 from faceattr.data.store import CROPS, FORMAT, crops_folder, open_store
 from faceattr.images.crop import CropRule, crop
 from faceattr.images.load import load_image
@@ -50,7 +50,7 @@ class CachedCrops:
         found: dict[str, list[Example]] = {}
         for place, reason in self.reasons.items():
             found.setdefault(reason, []).append(examples[place])
-        return {f"{reason}: {names_of(some)}": len(some) for reason, some in found.items()}
+        return {f"{reason}: {listed(some)}": len(some) for reason, some in found.items()}
 
 
 def cache_crops(

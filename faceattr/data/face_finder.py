@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from faceattr.data.dataset import cache_crops, content_hash
-from faceattr.data.manifest import Example, Manifest, Source, names_of
+from faceattr.data.manifest import Example, Manifest, Source, listed
 from faceattr.data.near_duplicates import near_duplicate_sets
 from faceattr.data.store import Store, crops_folder, open_store
 from faceattr.detection.base import Detector, Face, min_decode_size
@@ -38,7 +38,7 @@ class Search:
     def lines(self) -> Iterator[str]:
         """What somebody must know of it, a line each."""
         if self.without:
-            names = names_of(self.without)
+            names = listed(self.without)
             yield f"left out: {len(self.without):,} (no face found: {names})"
         if self.crowded:
             yield f"note: of {self.crowded:,} images with several faces the largest counts"

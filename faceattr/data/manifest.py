@@ -81,7 +81,7 @@ class Example:
         return spelled(self.path)
 
 
-def names_of(examples: Sequence[Example]) -> str:
+def listed(examples: Sequence[Example]) -> str:
     """The images of some examples in a line for people, who see the first ones."""
     names = ", ".join(example.name for example in examples[:NAMED])
     more = len(examples) - NAMED
@@ -173,7 +173,7 @@ def merge_sources(sources: Sequence[Source], known: TasksByName = KNOWN_TASKS) -
         key = os.path.abspath(example.path), example.box
         first = faces.get(key)
         faces[key] = _merged(first, example, tasks) if first else example
-        if first and first.source == example.source:
+        if first and first.source == example.source and not example.labels.keys() - first.labels:
             left_out["the same image once more"] += 1
     return Manifest(tuple(tasks.values()), tuple(faces.values()), left_out)
 

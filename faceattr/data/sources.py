@@ -131,12 +131,11 @@ def read_for_training(
     specs: Sequence[str],
     columns: Collection[str] | None = None,
     label_map: LabelMap = LABELS_AS_WRITTEN,
-    finder: FaceFinder | None = None,
-    progress: Progress = SILENT,
 ) -> Manifest:
-    """Read sources and `unite` them."""
+    """Read sources, unite them, and set validation rows aside for those that have none; nobody
+    looks at the images."""
     sources, notes = read_labels(specs, columns, label_map)
-    return replace(unite(sources, finder=finder, progress=progress), notes=notes)
+    return replace(unite(sources), notes=notes)
 
 
 def unite(

@@ -185,8 +185,7 @@ class Calibration:
             f"calibrated with temperature {self.temperature:.2f}, calibration error "
             f"{self.held_out_error:.1%} on rows that did not fit it "
             f"({self.expected_ece:.1%} by chance alone)"
-            + f", {PUT_TO_SOURCES}"
-            * self.put_to_sources
+            + (f", {PUT_TO_SOURCES}" if self.put_to_sources else "")
         )
 
 

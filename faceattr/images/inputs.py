@@ -32,8 +32,9 @@ PICTURE_SUFFIXES = (
 )
 VIDEO_SUFFIXES = (
     *(".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".wmv"),
-    *(".mpg", ".mpeg", ".vob", ".ts", ".mts", ".m2t", ".m2ts", ".3gp", ".ogv"),
+    *(".mpg", ".mpeg", ".vob", ".mts", ".m2t", ".m2ts", ".3gp", ".ogv"),
 )
+VIDEO_IF_NAMED = ".ts"  # in a folder such files are most often TypeScript
 LIST_SUFFIXES = (".txt", ".lst")
 NO_UTF_8 = re.compile(rb"\\x([89a-f][0-9a-f])")  # as `spelled` has a byte
 STANDARD_INPUT = "-"
@@ -54,7 +55,8 @@ class InputFile:
     @classmethod
     def named(cls, path: str) -> InputFile:
         """The input of a path, of the kind that its name tells."""
-        return cls(path, not is_url(path) and kind_of_name(path) == "video")
+        is_video = kind_of_name(path) == "video" or path.lower().endswith(VIDEO_IF_NAMED)
+        return cls(path, is_video and not is_url(path))
 
     @property
     def name(self) -> str:
@@ -68,9 +70,11 @@ class InputFile:
 
 def path_of(name: str) -> str:
     """The path that is `spelled` so in a table or a manifest."""
-    if "\\x" not in name or os.path.lexists(name):
+    # On Windows a name is always text, and "\\" parts folders.
+    if os.sep == "\\" or "\\x" not in name or os.path.lexists(name):
         return name
-    return os.fsdecode(NO_UTF_8.sub(lambda byte: bytes.fromhex(byte[1].decode()), name.encode()))
+    as_bytes = os.fsencode(name)
+    return os.fsdecode(NO_UTF_8.sub(lambda byte: bytes.fromhex(byte[1].decode()), as_bytes))
 
 
 class Inputs:

@@ -13,7 +13,7 @@ from PIL import Image
 from faceattr.images.inputs import InputFile
 from faceattr.images.load import MAX_PIXELS, ImageSource, content_of, load_image, reason_of
 from faceattr.inference.label import describe_samples
-from faceattr.inference.predictor import Columns, FaceAttributes, LoadSettings
+from faceattr.inference.predictor import BatchColumns, FaceAttributes, LoadSettings
 from faceattr.inference.results import DescribedFace
 from faceattr.inference.samples import Sample
 from faceattr.inference.schema import columns, to_rows
@@ -116,7 +116,7 @@ def _opened(**load: _Kept) -> FaceAttributes:
 
 def label_batch(
     attributes: FaceAttributes,
-    images: Sequence[ImageSource] | Columns,
+    images: Sequence[ImageSource] | BatchColumns,
     *,
     bgr: bool = False,
     allow_urls: bool = False,
@@ -141,11 +141,13 @@ def _rows_of(images: Any) -> Iterator[tuple[str, Any]]:
     if names is not None or isinstance(images, Mapping):
         return _rows_of_columns(images, list(images if names is None else names))
     is_one = isinstance(images, str | bytes | bytearray | memoryview) or hasattr(images, "read")
-    is_one |= isinstance(images, np.ndarray) and images.ndim in (0, 2, 3)
+    shape = images.shape if isinstance(images, np.ndarray) else None
+    is_one |= shape is not None and (len(shape) in (0, 2) or (len(shape) == 3 and shape[2] < 5))
     if is_one or not isinstance(images, Iterable):
+        of_shape = f" of shape {shape}" if shape else ""
         raise ValueError(
             "label_batch takes a list of images, or columns, and faceattr.analyze takes one image. "
-            f"Received: {type(images).__name__}"
+            f"Received: {type(images).__name__}{of_shape}"
         )
     return (("", one) for one in images)
 
@@ -222,7 +224,7 @@ class Labeller:
         self._load: dict[str, Any] = {"model": model, "detector": detector, **load}
         self._how: dict[str, Any] = {"max_pixels": max_pixels, "allow_urls": allow_urls}
 
-    def __call__(self, batch: Columns) -> pyarrow.Table:
+    def __call__(self, batch: BatchColumns) -> pyarrow.Table:
         """The table of one batch with a column ``path``, ``bytes`` or ``image``."""
         return self.attributes.label_batch(batch, workers=self.threads, **self._how)
 

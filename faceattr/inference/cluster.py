@@ -134,7 +134,7 @@ def label_to(
     require_package("ray", "ray", "A job on a cluster")
     options = TableOptions(resume=resume, retry_unreadable=retry_unreadable, overwrite=overwrite)
     checked_limit(max_pixels)
-    checked_interval(every)
+    every = checked_interval(every)
     if part_size < 1:
         raise ValueError(f"A part has at least one input. Received: {part_size}")
     address, folder = checked_address(address), os.fspath(output)

@@ -101,7 +101,7 @@ def label(
         FileNotFoundError, ValueError: An input, the model or the detector cannot be had.
     """
     # What is wrong is told before the model is opened.
-    checked_interval(every)
+    every = checked_interval(every)
     files = Inputs(inputs, allow_urls=allow_urls)
     how = {"workers": workers, "max_pixels": max_pixels}
     yield from describe_inputs(
@@ -159,7 +159,8 @@ def label_to(
     artifacts.validate(resume=options.resume, overwrite=options.overwrite)
     how = {"workers": count_workers(workers), "max_pixels": checked_limit(max_pixels)}
     files = _checked_files(inputs, artifacts, allow_urls)
-    settings = settings_of(attributes, checked_interval(every), options.spreadsheet)
+    every = checked_interval(every)
+    settings = settings_of(attributes, every, options.spreadsheet)
     run = {"started": now(), "folder": os.getcwd(), "inputs": files.inputs, "files": files.count}
     run |= {"max_pixels": max_pixels}
     names = columns(attributes.tasks)

@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     import pandas
     import pyarrow
 
-Columns: TypeAlias = (
+BatchColumns: TypeAlias = (
     "Mapping[str, Sequence] | pandas.DataFrame | pyarrow.Table | pyarrow.RecordBatch"
 )
 PRECISIONS = ("float32", "bfloat16")
+BOOLEAN = bool | np.bool_
 # What settings are; without it "no" would be taken for True.
 KINDS: dict[str, tuple[Any, str]] = {
     "threads": (Integral | None, "a whole number, such as 2"),
@@ -38,8 +39,8 @@ KINDS: dict[str, tuple[Any, str]] = {
     "tta": (Integral, "a whole number from 1 to 5"),
     "min_face": (Real | None, "a number of pixels, such as 24"),
     "min_confidence": (Real, "a number from 0 to 1, such as 0.5"),
-    "flip": (bool, "True or False"),
-    "auto_rotate": (bool, "True or False"),
+    "flip": (BOOLEAN, "True or False"),
+    "auto_rotate": (BOOLEAN, "True or False"),
     "filter": (Mapping | None, 'a dict such as {"gender": "female"}'),
     "priors": (Mapping | None, 'a dict such as {"expression": "uniform"}'),
 }
@@ -120,6 +121,7 @@ class FaceAttributes:
         # No numbers of numpy: small ones overflow, and the page beside a table is JSON.
         self.min_face, self.min_confidence = float(self.min_face), float(self.min_confidence)
         self.batch_size, self.tta = int(self.batch_size), int(self.tta)
+        self.flip, self.auto_rotate = bool(self.flip), bool(self.auto_rotate)
         self.filter = _checked(self.filter or {}, self.tasks)
         self.priors = dict(self.priors or {})
         self._predictor()  # refuses what it cannot do
@@ -236,7 +238,7 @@ class FaceAttributes:
 
     def label_batch(
         self,
-        images: Sequence[ImageSource] | Columns,
+        images: Sequence[ImageSource] | BatchColumns,
         *,
         bgr: bool = False,
         allow_urls: bool = False,
@@ -373,8 +375,8 @@ def check_kinds(settings: Mapping[str, Any]) -> None:
             raise TypeError(f"In Python the option --{name} is called {today}=, not {name}=.")
     for name in (name for name in KINDS if name in settings):
         value, (kind, words) = settings[name], KINDS[name]
-        # In Python True is a number, too.
-        if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
+        is_no_number = isinstance(value, bool) and kind is not BOOLEAN  # in Python True is one
+        if not isinstance(value, kind) or is_no_number:
             raise ValueError(f"{name} is {words}. Received: {value!r}")
 
 

@@ -97,12 +97,13 @@ class Detections:
 
 def checked_interval(every: float) -> float:
     """Raises ValueError where there cannot be so many seconds between two frames."""
-    if not (isinstance(every, Real) and 0 <= every < math.inf):
+    is_number = isinstance(every, Real) and not isinstance(every, bool)
+    if not (is_number and 0 <= every < math.inf):
         raise ValueError(
             "Between two frames of a video are 0 seconds (each frame) or more (--every). "
             f"Received: {every!r}"
         )
-    return every
+    return float(every)  # numpy's numbers cannot be written as JSON
 
 
 def samples_of(

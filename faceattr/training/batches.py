@@ -327,11 +327,13 @@ def mix_batch(batch: Batch, mixup: float, cutmix: float, generator: np.random.Ge
     for name, mask in masks.items():
         # A row that weighs more has more of the mixed label: weights and labels mixed one by one
         # would give rare classes less than their balance.
-        weighted = both(mask[:, None] * targets[name])
-        total = both(mask)[:, None]
-        every[name] = np.divide(weighted, total, out=np.zeros_like(weighted), where=total > 0)
-        if (prior := class_prior(name)) in targets:
-            every[prior] = np.log(both(np.exp(targets[prior])))  # shares are mixed as labels are
+        weights, total = mask[:, None], both(mask)[:, None]
+        target = both(weights * targets[name])
+        every[name] = np.divide(target, total, out=np.zeros_like(target), where=total > 0)
+        if (prior := class_prior(name)) in targets:  # shares are mixed as labels are
+            shares = np.exp(targets[prior])
+            mixed = both(weights * shares)
+            every[prior] = np.log(np.divide(mixed, total, out=both(shares), where=total > 0))
     return crops, every, {name: both(values) for name, values in masks.items()}
 
 

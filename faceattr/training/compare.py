@@ -22,7 +22,13 @@ import pandas as pd
 
 from faceattr.data.dataset import read_splits
 from faceattr.data.manifest import Manifest
-from faceattr.data.sources import ReadingConfig, ReadingTasksSettings, read_for_training
+from faceattr.data.sources import (
+    ReadingConfig,
+    ReadingTasksSettings,
+    read_for_training,
+    read_labels,
+    unite,
+)
 from faceattr.data.store import features_folder
 from faceattr.files import atomic_write, to_jsonable
 from faceattr.images.load import PathLike, as_paths
@@ -86,6 +92,7 @@ class Run:
             "tasks": self.reading.tasks,
             "spelling": asdict(self.reading.label_map),
             "alone": self.alone,
+            "split": "near-duplicates on one side",  # before, val had other rows
         }
         return hashlib.sha256(json.dumps(to_jsonable(facts)).encode()).hexdigest()[:16]
 
@@ -241,14 +248,15 @@ def compare(
         raise ValueError("A comparison takes images of faces. Received: a detector.")
     output.parent.mkdir(parents=True, exist_ok=True)
     specs = tuple(as_paths(sources))
-    manifest = read_for_training(specs, how.tasks, how.label_map)
+    labelled, notes = read_labels(specs, how.tasks, how.label_map)
+    manifest = unite(labelled)
     planned = _planned(configs, manifest, seeds)
     runs = [Run(config, seed, specs, how, alone) for config, seed, alone in planned]
     known = set(_read_results(output)["run"])
     if not all(run.fingerprint in known for run in runs):
         # Near-duplicates are kept on one side, as in a training: one split for all configs.
         finder = how.finder(networks.crop_rule(networks.resolved(configs[0].network)), specs)
-        manifest = read_for_training(specs, how.tasks, how.label_map, finder, progress)
+        manifest = replace(unite(labelled, finder=finder, progress=progress), notes=notes)
         _make_crops(configs, manifest, how.cache, progress)
     for number, run in enumerate(runs, 1):
         if run.fingerprint in known:

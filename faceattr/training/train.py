@@ -299,18 +299,19 @@ def _read_rows(
 def _doubts_of_val(plan: _Plan) -> Iterator[str]:
     """Where val is drawn from a source, the model that the run starts from may know its faces."""
     start = networks.start_file(plan.network)
-    splits = {(one.source, one.split) for source in plan.labelled for one in source.examples}
-    drawn = sorted({name for name, _ in splits if (name, "val") not in splits})
-    if start is None or not drawn:
+    if start is None:
         return
-    about = model_file.describe(start)
-    known = {task.name for task in about.tasks}
-    if learnt := [task.name for task in plan.heads if task.name in known]:
+    about, every = model_file.describe(start), [e for of in plan.labelled for e in of.examples]
+    with_val = {one.source for one in every if one.split == "val"}
+    open_rows = [one for one in every if one.source not in with_val and one.split != "test"]
+    drawn = sorted({one.source for one in open_rows})
+    asked = {name for one in open_rows for name, label in one.labels.items() if label}
+    if learnt := [task.name for task in about.tasks if task.name in asked]:
         taught = ", ".join(about.provenance.get("sources", ())) or "sources that it does not name"
         yield (
             f"val is set aside from {', '.join(drawn)}, and {without_folders(str(start))} learnt "
-            f"{', '.join(learnt)} from {taught}: faces that are in both make the figures too good, "
-            "and rows of split val that it has never seen do not"
+            f"{', '.join(learnt)} from {taught}. Where val has faces of these, the figures are too "
+            "good: to be sure, give rows that it has never seen the split val"
         )
 
 
