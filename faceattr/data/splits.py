@@ -67,7 +67,7 @@ def _set_aside(
 ) -> None:
     """Fill in the splits of sources that have no val rows: a fifth of each goes to val."""
     groups = [example.group for example in examples]
-    images = [os.path.abspath(example.path) for example in examples]
+    images = [os.path.abspath(example.name) for example in examples]  # old pandas want valid text
     sides = connected_sets([groups, images, *([alike(examples)] if alike else [])])
     # A stated train is a choice against test, not against val: it may still be set aside.
     fixed = {
