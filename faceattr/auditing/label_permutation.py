@@ -64,11 +64,9 @@ def find_permutation(
     if not moved:
         return None
     faces = int(confusion[moved].sum())
-    before = confusion[moved, moved].sum() / faces
-    after = confusion[moved, answers[moved]].sum() / faces
     kept, exchanged = confusion[moved, moved], confusion[moved, answers[moved]]
-    is_each = bool((exchanged > kept).all())
-    if after < max(TIMES * before, before + MORE) or not is_each:
+    before, after = kept.sum() / faces, exchanged.sum() / faces
+    if after < max(TIMES * before, before + MORE) or not (exchanged > kept).all():
         return None
     tried = math.comb(len(enough), len(moved)) * round(math.factorial(len(moved)) / math.e)
     votes = round(exchanged.sum()), round(exchanged.sum() + kept.sum())

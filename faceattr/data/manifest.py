@@ -6,6 +6,7 @@ what one file or folder holds, and a `Manifest` is any number of sources in one.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections import Counter
@@ -182,20 +183,16 @@ def _with_names_of_classes(example: Example, tasks: Mapping[str, Task]) -> Examp
     """The example with its labels spelled as the classes are, votes in the order of these."""
     named: dict[str, Label] = {}
     for name, label in example.labels.items():
-        task = tasks.get(name)
-        try:
-            places = {other: task.index(other) for other in label_names(label)} if task else {}
-        except ValueError:  # `Manifest` refuses it, with its line
+        if not label or (task := tasks.get(name)) is None:
             continue
-        if not task or not places:
-            continue
-        if isinstance(label, str):
-            named[name] = task.classes[places[label]]
-        else:
-            votes = Counter[str]()
-            for other in sorted(places, key=places.__getitem__):
-                votes[task.classes[places[other]]] += label[other]  # type: ignore[assignment]
-            named[name] = votes
+        with contextlib.suppress(ValueError):  # no class: `Manifest` refuses it, with its line
+            if isinstance(label, str):
+                named[name] = task.classes[task.index(label)]
+            else:
+                votes = Counter[str]()
+                for other in sorted(label, key=task.index):
+                    votes[task.classes[task.index(other)]] += label[other]  # type: ignore[assignment]
+                named[name] = votes
     return replace(example, labels={**example.labels, **named}) if named else example
 
 

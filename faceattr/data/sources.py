@@ -234,3 +234,10 @@ def without_folders(spec: str) -> str:
     # Many manifests are called alike: their folders tell them apart.
     name = f"{path.parent.name}/{path.name}" if path.name == MANIFEST else path.name
     return spelled(f"{task}{equals}{name}")
+
+
+def without_spelling(told: str) -> str:
+    """What spellings of one source, as `without_folders` tells them, have in common: neither the
+    task nor the name of a manifest in its folder.
+    """
+    return told.rpartition("=")[2].removesuffix(f"/{MANIFEST}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -33,7 +33,7 @@ def assign_splits(
     `faceattr.data.face_finder.FaceFinder.near_duplicates`; it is asked only where val is set aside.
     """
     groups = _splits_of_groups(examples)
-    with_val = {example.source for example in examples if example.split == "val"}
+    with_val = sources_with_val(examples)
     asked = np.array([example.source not in with_val for example in examples], bool)
     splits = [
         example.split or groups.get(example.group) or ("" if own else "train")
@@ -42,6 +42,11 @@ def assign_splits(
     if asked.any():
         _set_aside(examples, splits, asked, alike, seed)
     return tuple(replace(example, split=s) for example, s in zip(examples, splits, strict=True))
+
+
+def sources_with_val(examples: Iterable[Example]) -> set[str]:
+    """The sources that have val rows of their own, from which none are set aside."""
+    return {example.source for example in examples if example.split == "val"}
 
 
 def _splits_of_groups(examples: Sequence[Example]) -> dict[str, str]:

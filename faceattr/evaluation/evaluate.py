@@ -16,11 +16,11 @@ from faceattr.data.face_finder import FaceFinder
 from faceattr.data.manifest import Manifest, TasksByName, select_split
 from faceattr.data.near_duplicates import NEAR_DUPLICATE, mark_near_duplicates
 from faceattr.data.sources import (
-    MANIFEST,
     ReadingConfig,
     ReadingSettings,
     read_for_model,
     without_folders,
+    without_spelling,
 )
 from faceattr.evaluation.groups import check_columns, score_groups
 from faceattr.evaluation.metrics import Score, predict
@@ -194,8 +194,8 @@ def _remarks(
     for task, prior in asked.priors.items():
         shares = prior if isinstance(prior, str) else _by_class(prior)
         yield f"The answers of {task} are put to other class shares (--prior): {shares}."
-    taught = map(_name_of, description.provenance.get("sources", ()))
-    if split != "test" and set(map(_name_of, sources)) & set(taught):
+    taught = map(without_spelling, description.provenance.get("sources", ()))
+    if split != "test" and set(map(without_spelling, sources)) & set(taught):
         did = (
             "chose its epoch and its calibration, and the figures are a little too good"
             if split == "val"
@@ -205,11 +205,6 @@ def _remarks(
             "The model learnt from a source of this name: if it is the same, these faces "
             f"{did}. Keep rows of split test aside, and score those."
         )
-
-
-def _name_of(source: str) -> str:
-    """What two spellings of a source have in common: without the task, and a manifest's name."""
-    return source.rpartition("=")[2].removesuffix(f"/{MANIFEST}")
 
 
 def _answers_as_labels(manifest: Manifest) -> Iterator[str]:

@@ -80,9 +80,9 @@ def choose_crops(
     """
     if rows < 1:
         raise ValueError(f"A comparison takes 1 row or more of each task. Received: {rows}")
-    if not on:
-        return _synthetic(description, int8=int8, config=ReadingConfig(**reading))
     config = ReadingConfig(**reading)
+    if not on:
+        return _synthetic(description, int8=int8, config=config)
     finder = config.finder(description.crop, on)
     known = {task.name: task for task in description.tasks}
     manifest = read_for_model(on, known, config.label_map, aside=True)

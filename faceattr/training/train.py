@@ -32,6 +32,7 @@ from faceattr.data.sources import (
     unite,
     without_folders,
 )
+from faceattr.data.splits import sources_with_val
 from faceattr.data.store import features_folder
 from faceattr.evaluation.calibration import unseen
 from faceattr.evaluation.report import SCORES
@@ -302,7 +303,7 @@ def _doubts_of_val(plan: _Plan) -> Iterator[str]:
     if start is None:
         return
     about, every = model_file.describe(start), [e for of in plan.labelled for e in of.examples]
-    with_val = {one.source for one in every if one.split == "val"}
+    with_val = sources_with_val(every)
     open_rows = [one for one in every if one.source not in with_val and one.split != "test"]
     drawn = sorted({one.source for one in open_rows})
     asked = {name for one in open_rows for name, label in one.labels.items() if label}
