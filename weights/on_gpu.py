@@ -1,12 +1,17 @@
-"""The sixth model's run on one GPU: what `faceattr train` trains, with a loop of its own.
+"""The seventh model's run on one GPU: what `faceattr train` trains, with a loop of its own.
 
+    python weights/on_gpu.py ages MANIFEST…   here: what exact ages say of the age groups
     python weights/on_gpu.py pack OPTIONS…    here: the rows and the start, for the GPU machine
     python weights/on_gpu.py train …          there, with KERAS_BACKEND=jax
     python weights/on_gpu.py finish OPTIONS…  here: the model file, with calibration and report
 
-OPTIONS are those of `faceattr train` (recipe.toml: sixth). The network, losses, priors, optimiser,
-augmentation and mixing are the package's; another are the loop, whose rate falls with the clock,
-and that batches are made by many processes. The start, with its own crop size, is the teacher.
+OPTIONS are those of `faceattr train` (recipe.toml: seventh). The network, losses, priors,
+optimiser, augmentation and mixing are the package's; another are the loop, whose rate falls with
+the clock, and that batches are made by many processes.
+
+A model answers the rows that taught it with what their labels said. So the train rows are cut into
+folds, a teacher learns from all folds but one and answers that one, and the student learns from
+all rows, with labels and these answers mixed.
 """
 
 from __future__ import annotations
@@ -21,8 +26,9 @@ import shutil
 import sys
 import threading
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from multiprocessing import shared_memory
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,9 +36,13 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 
+from faceattr.training.config import Settings
+
 SHM = Path("/dev/shm/faceattr")
+FOLDS = 3  # of the train rows: what was taught by two of them answers the third
 STEPS = 500  # of what the batches' plan calls an epoch
-SIDE, TEACHER_SIDE = 64, 48  # of the crops; the start was trained on the smaller ones
+SIDE = 64  # of the crops
+ASKED = 1024  # crops at once
 
 
 # -- rows ------------------------------------------------------------------------------------
@@ -57,47 +67,40 @@ def decode(code: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(cv2.imdecode(code, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
-def read_rows(data: Path, split: str, targets: Path | None = None):
-    """Rows of a split; `targets` holds others than those of the labels."""
+def read_rows(data: Path, split: str, targets: Path | None = None, without: int | None = None):
+    """Rows of a split; `targets` holds others than those of the labels, and the rows of fold
+    `without` are left out."""
     from faceattr.data.dataset import LabeledDataset
 
     about = np.load(data / f"{split}.npz")
     crops = np.load(SHM / f"{split}.npy", mmap_mode="r")
+    given = np.load(targets) if targets else about
+    by_kind = {"target": {}, "prior": {}}
+    for name in given.files:
+        kind, _, task = name.partition(":")
+        if kind in by_kind:
+            by_kind[kind][task] = given[name].astype("float32")
     sources = about["names"][about["source"]]
-    tasks = [name.split(":")[1] for name in about if name.startswith("target:")]
-    found = {name: about[f"target:{name}"].astype("float32") for name in tasks}
-    priors = {}
-    for name in tasks:
-        if f"prior:{name}" in about:
-            priors[name] = about[f"prior:{name}"][about["source"]].astype("float32")
-    if targets is not None:
-        other = np.load(targets)
-        found = {name: other[f"target:{name}"] for name in found}
-        priors = {name: other[f"prior:{name}"] for name in priors}
-    examples = [SimpleNamespace(source=str(name)) for name in sources]
-    soft = tuple(found) if targets is not None else ()
-    return LabeledDataset(
-        crops, np.arange(len(crops)), found, examples, log_priors=priors, soft=soft
+    rows = LabeledDataset(
+        crops,
+        np.arange(len(crops)),
+        by_kind["target"],
+        [SimpleNamespace(source=str(name)) for name in sources],
+        log_priors=by_kind["prior"],
     )
+    return rows if without is None else rows.take(np.flatnonzero(about["fold"] != without))
 
 
 # -- batches by many processes ------------------------------------------------------------------
 
 
-class Ring:
-    """Batches in shared memory: `slots` of them, filled by processes."""
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training: which batches it sees."""
 
-    def __init__(self, form: dict[str, tuple[tuple[int, ...], str]], slots: int) -> None:
-        self.form = form
-        self.size = sum(int(np.prod(s)) * np.dtype(d).itemsize for s, d in form.values())
-        self.memory = shared_memory.SharedMemory(create=True, size=self.size * slots)
-        context = multiprocessing.get_context("spawn")
-        self.free, self.filled = context.Queue(), context.Queue()
-        for slot in range(slots):
-            self.free.put(slot)
-
-    def about(self):
-        return self.memory.name, self.form, self.size, self.free, self.filled
+    settings: Settings
+    targets: Path | None
+    without: int | None  # the fold that it does not see
 
 
 def views(buffer, form, size: int, slot: int) -> dict[str, np.ndarray]:
@@ -108,84 +111,89 @@ def views(buffer, form, size: int, slot: int) -> dict[str, np.ndarray]:
     return found
 
 
-def work(number, count, about, data, size, settings, round_, targets, go) -> None:
-    """Fill slots with every `count`-th batch."""
+def work(number, count, memory, form, slot_size, free, filled, data, stages, now) -> None:
+    """Fill slots with every `count`-th batch of the stage that it is."""
     cv2.setNumThreads(0)
     from faceattr.training.batches import MaskedBatches
 
-    go.wait()
-    rows = read_rows(data, "train", targets)
-    name, form, bytes_, free, filled = about
-    memory = shared_memory.SharedMemory(name)
-    epoch = 0
+    memory, at, rows_of = shared_memory.SharedMemory(memory), -1, None
     while True:
-        batches = MaskedBatches(rows, size, settings, seed=(round_, size), epoch=epoch, steps=STEPS)
-        for step in range(number, STEPS, count):
-            crops, targets_, masks = batches[step]
-            slot = free.get()
-            into = views(memory.buf, form, bytes_, slot)
-            into["crops"][:] = crops
-            for key, value in targets_.items():
-                into[key][:] = value
-            for key, value in masks.items():
-                into[f"{key}:mask"][:] = value
-            filled.put(slot)
-        epoch += 1
+        if now.value == -1:
+            time.sleep(0.02)
+            continue
+        if now.value != at:
+            at, epoch, step = now.value, 0, number
+            stage = stages[at]
+            if rows_of != (stage.targets, stage.without):
+                rows_of = stage.targets, stage.without
+                rows = read_rows(data, "train", *rows_of)
+        if step == number:
+            batches = MaskedBatches(
+                rows, SIDE, stage.settings, seed=(at, SIDE), epoch=epoch, steps=STEPS
+            )
+        crops, targets, masks = batches[step]
+        slot = free.get()
+        into = views(memory.buf, form, slot_size, slot)
+        into["crops"][:] = crops
+        for key, value in targets.items():
+            into[key][:] = value
+        for key, value in masks.items():
+            into[f"{key}:mask"][:] = value
+        filled.put((at, slot))
+        step += count
+        if step >= STEPS:
+            epoch, step = epoch + 1, number
 
 
 class Workers:
-    def __init__(self, form, data, size, settings, round_, targets, count) -> None:
+    """Processes that fill a ring of batches in shared memory, for one stage after the other."""
+
+    def __init__(self, form: dict[str, tuple[tuple[int, ...], str]], data, stages, count) -> None:
+        self.form, slots = form, 3 * count + 6
+        self.size = sum(int(np.prod(s)) * np.dtype(d).itemsize for s, d in form.values())
+        self.memory = shared_memory.SharedMemory(create=True, size=self.size * slots)
         context = multiprocessing.get_context("spawn")
-        self.ring = Ring(form, slots=2 * count + 6)
-        self.go = context.Event()
+        self.free, self.filled, self.now = context.Queue(), context.Queue(), context.Value("i", -1)
+        for slot in range(slots):
+            self.free.put(slot)
         os.environ["KERAS_BACKEND"] = "numpy"  # of the processes: the GPU is not theirs
+        about = self.memory.name, form, self.size, self.free, self.filled, data, stages, self.now
         self.all = [
-            context.Process(
-                target=work,
-                args=(n, count, self.ring.about(), data, size, settings, round_, targets, self.go),
-                daemon=True,
-            )
-            for n in range(count)
+            context.Process(target=work, args=(number, count, *about), daemon=True)
+            for number in range(count)
         ]
         for process in self.all:
             process.start()
         os.environ["KERAS_BACKEND"] = "jax"
 
-    def end(self) -> None:
-        for process in self.all:
-            process.kill()
-        for process in self.all:
-            process.join()
-        self.ring.memory.unlink()
+    def to_device(self, ahead: int = 3):
+        """Batches of the present stage on the device, a few ahead of their use."""
+        import jax
 
+        coming, stop = queue.Queue(ahead), threading.Event()
 
-def on_device(workers: Workers, ahead: int = 3):
-    """Batches on the device, a few ahead of their use."""
-    import jax
-
-    ring, coming, stop = workers.ring, queue.Queue(ahead), threading.Event()
-
-    def carry():
-        while not stop.is_set():
-            try:
-                slot = ring.filled.get(timeout=1)
-            except queue.Empty:
-                continue
-            values = views(ring.memory.buf, ring.form, ring.size, slot)
-            # A copy: on a CPU, JAX would go on reading the slot.
-            batch = jax.device_put({name: value.copy() for name, value in values.items()})
-            jax.block_until_ready(batch)
-            ring.free.put(slot)
+        def carry():
             while not stop.is_set():
                 try:
-                    coming.put(batch, timeout=1)
-                    break
-                except queue.Full:
+                    stage, slot = self.filled.get(timeout=1)
+                except queue.Empty:
                     continue
+                if stage == self.now.value:
+                    values = views(self.memory.buf, self.form, self.size, slot)
+                    # A copy: on a CPU, JAX would go on reading the slot.
+                    batch = jax.device_put({name: of.copy() for name, of in values.items()})
+                    jax.block_until_ready(batch)
+                self.free.put(slot)
+                while stage == self.now.value and not stop.is_set():
+                    try:
+                        coming.put(batch, timeout=1)
+                        break
+                    except queue.Full:
+                        continue
 
-    thread = threading.Thread(target=carry, daemon=True)
-    thread.start()
-    return coming, stop, thread
+        thread = threading.Thread(target=carry, daemon=True)
+        thread.start()
+        return coming, stop, thread
 
 
 # -- the step --------------------------------------------------------------------------------
@@ -230,23 +238,23 @@ class Trainer:
         self.rate_at = next(
             i for i, v in enumerate(self.optimizer.variables) if v is self.optimizer._learning_rate
         )
-        self.done, self.compiled, self.answers = 0, {}, {}
+        self.fresh = copy(v.value for v in self.optimizer.variables)
+        self.done = 0
 
-    def compile(self, form, answered) -> None:
-        """Compile the step, and answers about crops of these sizes."""
+    def compile(self, form) -> None:
+        """Compile the step and the answers."""
         import jax
 
         abstract = lambda shape, dtype: jax.ShapeDtypeStruct(shape, dtype)  # noqa: E731
         like = jax.tree.map(lambda v: abstract(v.shape, v.dtype), self.state)
-        scalar, size = abstract((), "float32"), form["crops"][0][1]
+        scalar = abstract((), "float32")
         batch = {name: abstract(*of) for name, of in form.items()}
         step = jax.jit(self._step, donate_argnums=(0,)).lower(like, batch, scalar, scalar)
-        self.compiled[size] = step.compile()
-        say(f"step for {size} pixels compiled")
-        for size in answered:
-            crops = abstract((1024, size, size, 3), "uint8")
-            self.answers[size] = jax.jit(self._answer).lower(like[3], like[4], crops).compile()
-            say(f"answers for {size} pixels compiled")
+        self.step = step.compile()
+        say("step compiled")
+        crops = abstract((ASKED, SIDE, SIDE, 3), "uint8")
+        self.answer = jax.jit(self._answer).lower(like[3], like[4], crops).compile()
+        say("answers compiled")
 
     def _loss(self, tv, ntv, batch):
         from faceattr.training.losses import with_prior
@@ -279,85 +287,92 @@ class Trainer:
         said, _ = self.answering.stateless_call(tv, ntv, crops, training=False)
         return said
 
-    def predict(self, crops, flips=(False,), batch: int = 1024):
+    def predict(self, crops, flips=(False,)):
         """Answers of the averaged weights, by task, the mean over flips."""
         _, _, _, etv, entv = self.state
-        answer, size = self.answers[self.size], self.size
         found = {task.name: [] for task in self.tasks}
         waiting = []
-        for start in range(0, len(crops), batch):
-            part = np.asarray(crops[start : start + batch])
-            if size != part.shape[1]:
-                part = np.stack(
-                    [cv2.resize(c, (size, size), interpolation=cv2.INTER_AREA) for c in part]
-                )
+        for start in range(0, len(crops), ASKED):
+            part = np.asarray(crops[start : start + ASKED])
             rows = len(part)
-            part = np.concatenate([part, np.repeat(part[:1], batch - rows, axis=0)])
-            said = [answer(etv, entv, part[:, :, ::-1] if f else part) for f in flips]
+            part = np.concatenate([part, np.repeat(part[:1], ASKED - rows, axis=0)])
+            said = [self.answer(etv, entv, part[:, :, ::-1] if f else part) for f in flips]
             waiting.append((rows, said))
         for rows, said in waiting:
             for name in found:
                 found[name].append(np.mean([np.asarray(one[name]) for one in said], axis=0)[:rows])
         return {name: np.concatenate(parts) for name, parts in found.items()}
 
-    def run(self, workers, seconds, rate_of, until=1.0, begin=0.0, ema=0.999, every=40.0):
+    def run(self, workers, stage, seconds, rate_of, begin, until, ema, every):
         """Train for the part of a round from share `begin` to share `until` of its seconds."""
         import jax.numpy as jnp
 
-        self.size = size = workers.ring.form["crops"][0][1]
-        step = self.compiled[size]
-        coming, stop, thread = on_device(workers)
-        began, shown, last_done, losses = None, time.time(), self.done, None
+        workers.now.value = stage
+        coming, stop, thread = workers.to_device()
+        began = None
         while True:
             batch = coming.get()
             if began is None:
-                began = shown = time.time()
+                began, shown, last = time.time(), time.time(), self.done
             share = begin + (time.time() - began) / seconds
             if share >= until:
                 break
             rate = jnp.float32(rate_of(share))
             kept = jnp.float32(min(ema, (1 + self.done) / (10 + self.done)))
-            self.state, losses = step(self.state, batch, rate, kept)
+            self.state, losses = self.step(self.state, batch, rate, kept)
             self.done += 1
             if self.done % 8 == 0 or self.done < 4:  # no more than a few steps ahead of the device
                 losses["gender"].block_until_ready()
             if time.time() - shown > every:
-                speed = (self.done - last_done) * self.settings.batch_size / (time.time() - shown)
-                means = {name: round(float(of), 3) for name, of in losses.items()}
+                speed = (self.done - last) * self.settings.batch_size / (time.time() - shown)
                 say(
-                    f"share {share:.3f} step {self.done} {speed:,.0f} crops/s rate "
-                    f"{float(rate):.4f} {means} filled {workers.ring.filled.qsize()}"
+                    f"stage {stage} share {share:.3f} step {self.done} {speed:,.0f} crops/s rate "
+                    f"{float(rate):.4f} filled {workers.filled.qsize()}"
                 )
-                if size in self.answers:
-                    self.score()
-                last_done, shown = self.done, time.time()
-        if losses:
-            losses["gender"].block_until_ready()
+                self.score(losses)
+                last, shown = self.done, time.time()
+        losses["gender"].block_until_ready()
+        self.losses_at_last = losses
         stop.set()
         thread.join()
 
-    def score(self, flips=(False,)):
-        said, val, table = self.predict(self.val.crops, flips), self.val, {}
-        for source in np.unique(val.sources):
-            for name, target in val.targets.items():
-                rows = np.flatnonzero((val.sources == source) & (target.max(axis=1) > 0))
-                if not len(rows):
-                    continue
-                truth, answer = target[rows].argmax(axis=1), said[name][rows].argmax(axis=1)
-                right = truth == answer
-                balanced = np.mean([right[truth == c].mean() for c in np.unique(truth)])
-                table[f"{source}/{name}"] = f"{right.mean():.3f}/{balanced:.3f}"
+    def score(self, losses, flips=(False,)):
+        said, val, table, right_of = self.predict(self.val.crops, flips), self.val, {}, {}
+        for name, target in val.targets.items():
+            known = target.max(axis=1) > 0
+            truth, right = target.argmax(axis=1), target.argmax(axis=1) == said[name].argmax(axis=1)
+            right_of[name] = right[known].mean()
+            for source in np.unique(val.sources[known]):
+                rows = known & (val.sources == source)
+                balanced = np.mean([right[rows & (truth == c)].mean() for c in set(truth[rows])])
+                table[f"{source}/{name}"] = f"{right[rows].mean():.3f}/{balanced:.3f}"
         say(table)
+        loss_of = {name: round(float(of), 3) for name, of in losses.items()}
+        say(loss_of)
+        self.log.append([time.time() - self.began, self.done, loss_of, right_of])
+
+    def log_to(self, path: Path) -> None:
+        """What `score` saw, as Keras' CSVLogger would have written it."""
+        names = sorted(task.name for task in self.tasks)
+        losses = ",".join(f"{name}_loss" for name in names)
+        accuracies = ",".join(f"val_{name}_accuracy" for name in names)
+        lines = [f"epoch,phase,size,seconds,steps,{losses},loss,{accuracies}"]
+        for number, (seconds, done, loss_of, right_of) in enumerate(self.log, 1):
+            of = [*(loss_of[name] for name in names), round(sum(loss_of.values()), 3)]
+            of += [round(float(right_of[name]), 4) for name in names]
+            lines.append(f"{number},whole,{SIDE},{seconds:.1f},{done},{','.join(map(str, of))}")
+        path.write_text("\n".join(lines) + "\n")
 
     def load(self, path: Path) -> None:
-        """Begin with saved weights."""
+        """Begin anew with saved weights."""
         import jax
 
-        _, _, ov, etv, entv = self.state
+        _, _, _, etv, entv = self.state
         values = read_weights(path, [*etv, *entv])
         tv, ntv = values[: len(etv)], values[len(etv) :]
         copy = lambda vs: [jax.numpy.array(v) for v in vs]  # noqa: E731
-        self.state = (copy(tv), copy(ntv), ov, copy(tv), copy(ntv))
+        self.state = (copy(tv), copy(ntv), copy(self.fresh), copy(tv), copy(ntv))
+        self.done, self.began, self.log = 0, time.time(), []
 
     def save(self, path: Path, pieces: int) -> None:
         """The averaged weights, in the order of the model's variables."""
@@ -402,25 +417,8 @@ def cosine(highest: float, warmup: float):
     return rate
 
 
-def taught(rows, trainer, args, into: Path) -> None:
-    """Write down the rows' targets with the answers of the trainer's averaged weights."""
-    from faceattr.training.distill import with_answers
-
-    answers = trainer.predict(rows.crops, flips=(False, True))
-    sure, shares = json.loads(args.sure), json.loads(args.distill)
-    new = with_answers(rows, answers, sure, shares)
-    for name in rows.targets:
-        before, after = (part.targets[name].max(axis=1) > 0 for part in (rows, new))
-        say(f"teacher {name}: {after.sum() - before.sum():,} of {(~before).sum():,}")
-    np.savez(
-        into,
-        **{f"target:{name}": of.astype("float32") for name, of in new.targets.items()},
-        **{f"prior:{name}": of.astype("float32") for name, of in new.log_priors.items()},
-    )
-
-
-def form_of(tasks, settings, size: int):
-    form = {"crops": ((settings.batch_size, size, size, 3), "uint8")}
+def form_of(tasks, settings):
+    form = {"crops": ((settings.batch_size, SIDE, SIDE, 3), "uint8")}
     for task in tasks:
         classes = (settings.batch_size, len(task.classes))
         form[task.name], form[f"{task.name}:mask"] = (classes, "float32"), (classes[:1], "float32")
@@ -436,33 +434,37 @@ def train(given) -> None:
     add("--output", type=Path, default=Path("/tmp/out"))
     add("--rate", type=float, default=0.015)
     add("--decay", type=float, default=0.0)
-    add("--dropout", type=float, default=0.2)
+    add("--dropout", type=float, default=0.3)
     add("--ema", type=float, default=0.999)
     add("--backbone", default="vgg16")
     add("--pooling", default="max")
     add("--workers", type=int, default=15)
-    add("--mixed", type=float, default=0.8, help="share of the time in which crops are mixed")
+    add("--teaching", type=float, default=0.15, help="share of the time that each teacher learns")
+    add("--mixed", type=float, default=0.8, help="share of a round with the recipe's mixing")
+    add("--mixup-at-last", type=float, default=0.2, help="after that")
     add("--sure", default='{"expression": 0.6, "gender": 0.8, "age_group": 0.5}')
-    add("--distill", default='{"expression": 0.3, "gender": 0.1, "age_group": 0.3}')
+    add("--distill", default='{"expression": 0.5, "gender": 0.2, "age_group": 0.4}')
     add("--float32", action="store_true")
     add("--every", type=float, default=30.0)
     args = parser.parse_args(given)
     args.output.mkdir(parents=True, exist_ok=True)
     with open(args.data / "settings.pkl", "rb") as file:
         tasks, settings = pickle.load(file)
-    plain = replace(
-        settings, mixup=0.0, augmentation=replace(settings.augmentation, erase=0.05, blur=0.15)
-    )
-    side, soft = SIDE, args.output / "taught.npz"
-    mixed, last = (
-        Workers(form_of(tasks, settings, side), args.data, side, how, number, soft, args.workers)
-        for number, how in enumerate((settings, plain))
-    )
+    milder = replace(settings.augmentation, erase=0.05, blur=0.15)
+    last = replace(settings, mixup=args.mixup_at_last, cutmix=0.0, augmentation=milder)
+    student, rounds = args.output / "taught.npz", [*range(FOLDS), None]
+    stages = [
+        Stage(how, None if fold is not None else student, fold)
+        for fold in rounds
+        for how in (settings, last)
+    ]
+    form = form_of(tasks, settings)
+    workers = Workers(form, args.data, stages, args.workers)
     import jax
 
     say("devices", jax.devices())
     trainer = Trainer(tasks, settings, args)
-    trainer.compile(form_of(tasks, settings, side), (TEACHER_SIDE, side))
+    trainer.compile(form)
     ready = args.data / "ready"  # the seconds at which the training ends
     while not ready.is_file():
         time.sleep(0.2)
@@ -470,39 +472,82 @@ def train(given) -> None:
     unpack(args.data)
     say("unpacked")
     rows, trainer.val = (read_rows(args.data, split) for split in ("train", "val"))
-    trainer.load(args.data / "start")
-    trainer.size = TEACHER_SIDE
-    trainer.score()
-    taught(rows, trainer, args, soft)
-    mixed.go.set()
-    seconds, rate = end - time.time(), cosine(args.rate, 0.03)
-    say(f"{seconds:.0f} s of training")
-    trainer.run(mixed, seconds, rate, until=args.mixed, ema=args.ema, every=args.every)
-    last.go.set()
-    mixed.end()
-    trainer.run(last, seconds, rate, begin=args.mixed, ema=args.ema, every=args.every)
-    say("done", trainer.done, "steps")
-    trainer.save(args.output / "end", 2)
+    folds = np.load(args.data / "train.npz")["fold"]
+    answers = {name: np.zeros_like(of) for name, of in rows.targets.items()}
+    teaching, rate = args.teaching * (end - time.time()), cosine(args.rate, 0.03)
+    for number, fold in enumerate(rounds):
+        seconds = max(end - time.time(), 10) if fold is None else teaching
+        say(f"{seconds:.0f} s of training without fold {fold}")
+        trainer.load(args.data / "start")
+        for part, (begin, until) in enumerate(((0, args.mixed), (args.mixed, 1))):
+            trainer.run(
+                workers, 2 * number + part, seconds, rate, begin, until, args.ema, args.every
+            )
+        trainer.score(trainer.losses_at_last)
+        name = "end" if fold is None else f"teacher{fold}"
+        trainer.save(args.output / name, 2)
+        trainer.log_to(args.output / f"{name}.csv")
+        if fold is not None:
+            places = np.flatnonzero(folds == fold)
+            for task, said in trainer.predict(rows.crops[places], (False, True)).items():
+                answers[task][places] = said
+        if fold == FOLDS - 1:
+            taught(rows, answers, args, student)
     (args.output / "done").write_text(str(trainer.done))
-    trainer.score()
-    trainer.score(flips=(False, True))
-    last.end()
+    trainer.score(trainer.losses_at_last, flips=(False, True))
+    for process in workers.all:
+        process.kill()
+    workers.memory.unlink()
     os._exit(0)
 
 
+def taught(rows, answers, args, into: Path) -> None:
+    """Write down the rows' targets with the answers of those who did not learn from them."""
+    from faceattr.training.distill import with_answers
+
+    new = with_answers(rows, answers, json.loads(args.sure), json.loads(args.distill))
+    for name, before in rows.targets.items():
+        known, knows = before.max(axis=1) > 0, new.targets[name].max(axis=1) > 0
+        right = (before.argmax(axis=1) == answers[name].argmax(axis=1))[known].mean()
+        say(f"teachers: {name}: {right:.1%} as the labels; {knows.sum() - known.sum():,} more")
+    np.savez(
+        into,
+        **{f"target:{name}": of.astype("float32") for name, of in new.targets.items()},
+        **{f"prior:{name}": of.astype("float32") for name, of in new.log_priors.items()},
+    )
+
+
 # -- before and after, where the pictures are ----------------------------------------------------
+
+
+YEARS = 3.0  # how far an age may be off: the standard deviation of a normal distribution
+STARTS = (-np.inf, 6, 13, 20, 30, 40, 50, 60, 70, np.inf)  # of the age groups
+
+
+def ages(manifests: list[str]) -> None:
+    """Beside each manifest `manifest-ages.csv`, with the groups' shares in columns of votes."""
+    import pandas as pd
+    from scipy.stats import norm
+
+    from faceattr.tasks import AGE_GROUP
+
+    for path in map(Path, manifests):
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        age, train = table.age.astype(float) + 0.5, table.split == "train"
+        bounds = zip(AGE_GROUP.classes, STARTS, STARTS[1:], strict=False)
+        for group, start, end in bounds:
+            share = norm.cdf((end - age) / YEARS) - norm.cdf((start - age) / YEARS)
+            said = [f"{of:.3f}" if known else "" for of, known in zip(share, train, strict=True)]
+            table[f"age_group:{group}"] = said
+        table.to_csv(path.with_name("manifest-ages.csv"), index=False)
 
 
 def run_train(given: list[str], fit) -> None:
     """`faceattr train` with another function in place of its training."""
     import faceattr.training.train as command
     from faceattr.cli import main
-    from faceattr.training.distill import Distillation
 
     command.fit = fit
-    # The teacher is asked on the GPU machine, about crops of its own size.
-    command._distilled = lambda rows, *of: rows
-    Distillation.check = lambda *of: None
     sys.exit(main(["train", *given]))
 
 
@@ -534,16 +579,17 @@ def pack_rows(into: Path, split: str, rows) -> None:
     lengths = np.array([len(code) for code in codes])
     names, source = np.unique(rows.sources, return_inverse=True)
     known = {f"target:{name}": of.astype("float16") for name, of in rows.targets.items()}
-    for name, of in rows.log_priors.items():
-        first = [np.flatnonzero(source == number)[0] for number in range(len(names))]
-        known[f"prior:{name}"] = of[first]
+    known |= {f"prior:{name}": of.astype("float16") for name, of in rows.log_priors.items()}
+    # The same picture twice is in one fold.
+    folds = np.array([zlib.crc32(code) % FOLDS for code in codes], "uint8")
     np.concatenate(codes).tofile(into / f"{split}.bin")
     np.savez_compressed(
         into / f"{split}.npz",
         length=lengths,
         side=rows.crops.shape[1],
         names=names,
-        source=source,
+        source=source.astype("uint8"),
+        fold=folds,
         **known,
     )
 
@@ -577,6 +623,9 @@ def same_scale(model) -> None:
 
 def finish(given: list[str]) -> None:
     """Make the model file from `end-*.npy` and `log.csv`, which came back."""
+    import faceattr.training.train as command
+
+    command._distilled = lambda rows, *of: rows  # the teacher has answered in `pack`
 
     def fit(model, tasks, train, val, settings, folder, **of) -> None:
         variables = in_order(model)
@@ -591,4 +640,4 @@ def finish(given: list[str]) -> None:
 
 START = time.time()
 if __name__ == "__main__":
-    {"pack": pack, "train": train, "finish": finish}[sys.argv[1]](sys.argv[2:])
+    {"ages": ages, "pack": pack, "train": train, "finish": finish}[sys.argv[1]](sys.argv[2:])
