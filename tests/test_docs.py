@@ -246,7 +246,7 @@ PRINTED = "```.*?^```"
 # tests compare or that a program of the page prints.
 BY_HAND = {
     "browser.md": "33 MB",
-    "cluster.md": "30 pictures/s for a core",
+    "cluster.md": "20 pictures/s for a core",
     "compare.md": "(64|96) %",
     "export.md": "a 95 % interval",
     "finetune.md": "[28] kB in",

@@ -40,6 +40,7 @@ from faceattr.training.config import Settings
 
 SHM = Path("/dev/shm/faceattr")
 FOLDS = 3  # of the train rows: what was taught by two of them answers the third
+ROUNDS = (*range(FOLDS), None)  # the fold that a teacher does not see; the student sees all
 STEPS = 500  # of what the batches' plan calls an epoch
 SIDE = 64  # of the crops
 ASKED = 1024  # crops at once
@@ -427,7 +428,7 @@ def form_of(tasks, settings):
     return form
 
 
-def train(given) -> None:
+def arguments(given) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add = parser.add_argument
     add("--data", type=Path, default=Path("/tmp/data"))
@@ -445,20 +446,17 @@ def train(given) -> None:
     add("--sure", default='{"expression": 0.6, "gender": 0.8, "age_group": 0.5}')
     add("--distill", default='{"expression": 0.5, "gender": 0.2, "age_group": 0.4}')
     add("--float32", action="store_true")
-    add("--every", type=float, default=30.0)
-    args = parser.parse_args(given)
+    add("--every", type=float, default=25.0)
+    return parser.parse_args(given)
+
+
+def train(given) -> None:
+    args = arguments(given)
     args.output.mkdir(parents=True, exist_ok=True)
     with open(args.data / "settings.pkl", "rb") as file:
         tasks, settings = pickle.load(file)
-    milder = replace(settings.augmentation, erase=0.05, blur=0.15)
-    last = replace(settings, mixup=args.mixup_at_last, cutmix=0.0, augmentation=milder)
-    student, rounds = args.output / "taught.npz", [*range(FOLDS), None]
-    stages = [
-        Stage(how, None if fold is not None else student, fold)
-        for fold in rounds
-        for how in (settings, last)
-    ]
-    form = form_of(tasks, settings)
+    student = args.output / "taught.npz"
+    stages, form = stages_of(settings, args.mixup_at_last, student), form_of(tasks, settings)
     workers = Workers(form, args.data, stages, args.workers)
     import jax
 
@@ -475,7 +473,7 @@ def train(given) -> None:
     folds = np.load(args.data / "train.npz")["fold"]
     answers = {name: np.zeros_like(of) for name, of in rows.targets.items()}
     teaching, rate = args.teaching * (end - time.time()), cosine(args.rate, 0.03)
-    for number, fold in enumerate(rounds):
+    for number, fold in enumerate(ROUNDS):
         seconds = max(end - time.time(), 10) if fold is None else teaching
         say(f"{seconds:.0f} s of training without fold {fold}")
         trainer.load(args.data / "start")
@@ -499,6 +497,17 @@ def train(given) -> None:
         process.kill()
     workers.memory.unlink()
     os._exit(0)
+
+
+def stages_of(settings: Settings, mixup_at_last: float, student: Path) -> list[Stage]:
+    """Two for each round: mixed as the recipe says, then less changed."""
+    milder = replace(settings.augmentation, erase=0.05, blur=0.15)
+    last = replace(settings, mixup=mixup_at_last, cutmix=0.0, augmentation=milder)
+    return [
+        Stage(how, student if fold is None else None, fold)
+        for fold in ROUNDS
+        for how in (settings, last)
+    ]
 
 
 def taught(rows, answers, args, into: Path) -> None:
