@@ -240,6 +240,7 @@ def test_the_card_s_header_is_what_the_hub_reads():
     assert metrics["accuracy"] == 0.9123 and metrics["f1"] == 0.89
     assert "| mood | 120 | 91.2% |" in card and "<i>" not in card
     assert 'load("hf://user/moods")' in card
+    assert "has no figures of gender" in card and "no figures of mood" not in card
 
 
 @pytest.mark.parametrize(
@@ -256,10 +257,11 @@ def test_the_shipped_model_has_a_card_too():
     description = model_file.describe(model_file.shipped_model())
     card = model_card("faceattr", "user/faceattr", description)
     results = header_of(card)["model-index"][0]["results"]
-    assert [result["dataset"]["config"] for result in results] == [
-        t.name for t in description.tasks
-    ]
-    assert all(len(result["metrics"]) == 4 for result in results)
+    scored = [result["dataset"]["config"] for result in results]
+    assert scored == [task.name for task in description.tasks if task.name in description.scores]
+    assert all(len(result["metrics"]) == 4 for result in results) and results
+    for task in description.tasks:
+        assert (f"no figures of {task.name}" in card) == (task.name not in scored)
 
 
 @pytest.mark.slow
