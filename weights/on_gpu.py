@@ -305,7 +305,11 @@ class Trainer:
         return {name: np.concatenate(parts) for name, parts in found.items()}
 
     def run(self, workers, stage, seconds, rate_of, begin, until, ema, every):
-        """Train for the part of a round from share `begin` to share `until` of its seconds."""
+        """Train for the part of a round from share `begin` to share `until` of its seconds.
+
+        Returns:
+            The losses of the last batch, by task.
+        """
         import jax.numpy as jnp
 
         workers.now.value = stage
@@ -333,9 +337,9 @@ class Trainer:
                 self.score(losses)
                 last, shown = self.done, time.time()
         losses["gender"].block_until_ready()
-        self.losses_at_last = losses
         stop.set()
         thread.join()
+        return losses
 
     def score(self, losses, flips=(False,)):
         said, val, table, right_of = self.predict(self.val.crops, flips), self.val, {}, {}
@@ -474,14 +478,15 @@ def train(given) -> None:
     answers = {name: np.zeros_like(of) for name, of in rows.targets.items()}
     teaching, rate = args.teaching * (end - time.time()), cosine(args.rate, 0.03)
     for number, fold in enumerate(ROUNDS):
+        if fold is None:
+            taught(rows, answers, args, student)
         seconds = max(end - time.time(), 10) if fold is None else teaching
         say(f"{seconds:.0f} s of training without fold {fold}")
         trainer.load(args.data / "start")
         for part, (begin, until) in enumerate(((0, args.mixed), (args.mixed, 1))):
-            trainer.run(
-                workers, 2 * number + part, seconds, rate, begin, until, args.ema, args.every
-            )
-        trainer.score(trainer.losses_at_last)
+            stage = 2 * number + part
+            losses = trainer.run(workers, stage, seconds, rate, begin, until, args.ema, args.every)
+        trainer.score(losses)
         name = "end" if fold is None else f"teacher{fold}"
         trainer.save(args.output / name, 2)
         trainer.log_to(args.output / f"{name}.csv")
@@ -489,10 +494,8 @@ def train(given) -> None:
             places = np.flatnonzero(folds == fold)
             for task, said in trainer.predict(rows.crops[places], (False, True)).items():
                 answers[task][places] = said
-        if fold == FOLDS - 1:
-            taught(rows, answers, args, student)
     (args.output / "done").write_text(str(trainer.done))
-    trainer.score(trainer.losses_at_last, flips=(False, True))
+    trainer.score(losses, flips=(False, True))
     for process in workers.all:
         process.kill()
     workers.memory.unlink()
@@ -530,7 +533,6 @@ def taught(rows, answers, args, into: Path) -> None:
 
 
 YEARS = 3.0  # how far an age may be off: the standard deviation of a normal distribution
-STARTS = (-np.inf, 6, 13, 20, 30, 40, 50, 60, 70, np.inf)  # of the age groups
 
 
 def ages(manifests: list[str]) -> None:
@@ -538,13 +540,14 @@ def ages(manifests: list[str]) -> None:
     import pandas as pd
     from scipy.stats import norm
 
+    from faceattr.data.class_folders import age_starts
     from faceattr.tasks import AGE_GROUP
 
+    bounds = [-np.inf, *age_starts()[1:], np.inf]
     for path in map(Path, manifests):
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
         age, train = table.age.astype(float) + 0.5, table.split == "train"
-        bounds = zip(AGE_GROUP.classes, STARTS, STARTS[1:], strict=False)
-        for group, start, end in bounds:
+        for group, start, end in zip(AGE_GROUP.classes, bounds[:-1], bounds[1:], strict=True):
             share = norm.cdf((end - age) / YEARS) - norm.cdf((start - age) / YEARS)
             said = [f"{of:.3f}" if known else "" for of, known in zip(share, train, strict=True)]
             table[f"age_group:{group}"] = said

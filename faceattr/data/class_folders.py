@@ -83,8 +83,12 @@ def _utkface_columns(path: Path) -> dict[str, str]:
 
 def age_group(age: int) -> str:
     """The class of `AGE_GROUP` into which an age in years falls."""
-    starts = [int(name.rstrip("+").split("-")[0]) for name in AGE_GROUP.classes]
-    return AGE_GROUP.classes[int(np.searchsorted(starts, age, side="right")) - 1]
+    return AGE_GROUP.classes[int(np.searchsorted(age_starts(), age, side="right")) - 1]
+
+
+def age_starts() -> list[int]:
+    """The youngest age in years of each class of `AGE_GROUP`."""
+    return [int(name.rstrip("+").split("-")[0]) for name in AGE_GROUP.classes]
 
 
 def _split_of(relative: Path) -> str:
