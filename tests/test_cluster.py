@@ -143,13 +143,13 @@ def test_an_input_that_kills_its_worker_is_a_row(cluster, tmp_path):
     assert rows.loc[rows["path"].str.endswith("p003.png"), "reason"].tolist() == [DIED]
 
 
-def start(folder, *words):
+def start(folder, *words, also=""):
     """The command as it is typed, in a folder; a picture takes a while."""
     program = (
         "import sys, use_ray, faceattr.inference.cluster as cluster; from faceattr.cli import main;"
         "before = cluster.label_to;"
         "slow = lambda *a, **k: before(*a, **(k | {'detector': use_ray.SlowSquares()}));"
-        "cluster.label_to = slow; sys.exit(main())"
+        f"cluster.label_to = slow; {also}sys.exit(main())"
     )
     path = os.pathsep.join([str(HERE.parent), str(HERE)])
     return subprocess.Popen(
@@ -185,6 +185,16 @@ def test_the_driver_may_be_killed_or_asked_to_end(cluster, tmp_path):
     names = rows_of(tmp_path / "out")
     names["path"] = [str(tmp_path / name) for name in names["path"]]
     pd.testing.assert_frame_equal(names, expected(folder, tmp_path))
+
+
+def test_an_end_asked_for_while_a_part_is_counted_is_a_clean_one(cluster, tmp_path):
+    save_pictures(tmp_path / "in", 20)
+    asked = (
+        "import os, signal; cluster._Run._count = lambda *_: os.kill(os.getpid(), signal.SIGTERM);"
+    )
+    ray = ["--engine", "ray", "--address", cluster.address, "--workers", "2"]
+    said = (job := start(tmp_path, *ray, also=asked)).communicate()[1]
+    assert job.returncode == 143 and "--resume" in said and "Traceback" not in said, said
 
 
 def test_a_labeller_is_a_stage_of_somebody_s_pipeline(cluster, tmp_path):

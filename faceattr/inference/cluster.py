@@ -11,7 +11,8 @@ import os
 import re
 import socket
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, cast
@@ -194,7 +195,9 @@ class _Run:
         self._write_page(finished=False)
         self.progress.show(Started(files, skipped))
         summary = Summary(resumed=len(done))
-        self._follow(_reports(left, self.job, count, cpus, workers.gpus), summary)
+        # Closed while Ray is connected: what a job has begun cannot be called off afterwards.
+        with closing(_reports(left, self.job, count, cpus, workers.gpus)) as reports:
+            self._follow(reports, summary)
         self.parts.end()
         return summary
 
@@ -209,7 +212,7 @@ class _Run:
 
         return list(in_parts(iter(self.places), part_size, is_done)), skipped
 
-    def _follow(self, reports: Iterator[PartReport], summary: Summary) -> None:
+    def _follow(self, reports: Iterable[PartReport], summary: Summary) -> None:
         """Count what is done, as it is; what was counted stays whatever ends the job."""
         clocks: list[float] = []
         is_whole = False
@@ -264,7 +267,7 @@ def spread(parts: list[Part], fewest: int) -> list[Part]:
 
 def _reports(
     left: Sequence[Part], job: PartJob, count: int, cpus: int, gpus: float
-) -> Iterator[PartReport]:
+) -> Generator[PartReport]:
     """What is done of the parts, as it is; raises what a worker raised."""
     import ray.data
     import ray.exceptions
