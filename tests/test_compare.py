@@ -12,7 +12,7 @@ from use_toys import OnEach
 
 from faceattr import cli
 from faceattr.cli.compare import certainty, print_results, results_table
-from faceattr.data.sources import ReadingConfig
+from faceattr.data.sources import ReadingConfig, read_labels, unite
 from faceattr.progress import Progress
 from faceattr.training import network as network_module
 from faceattr.training.compare import ALONE, Config, Result, Run, RunStarted, train_once
@@ -164,8 +164,9 @@ def test_a_detector_is_refused(sets, tmp_path):
 
 
 def test_other_settings_are_another_run(sets):
+    read = unite(read_labels(sources(sets))[0])
     names = {
-        Run(config, seed, sources(sets), ReadingConfig(), alone).fingerprint
+        Run(config, seed, sources(sets), ReadingConfig(), read, alone).fingerprint
         for config in (JOINT, LOG)
         for seed in (0, 1)
         for alone in (None, "shade")

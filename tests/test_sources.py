@@ -9,8 +9,9 @@ from faceattr.data.manifest import merge_sources, strongest
 from faceattr.data.sources import (
     names_of,
     read_for_model,
-    read_for_training,
+    read_labels,
     read_source,
+    unite,
     without_folders,
 )
 from faceattr.images.load import as_paths
@@ -191,7 +192,9 @@ def test_sources_without_shared_labels_are_put_together(tmp_path):
     for i in range(5):
         draw(tmp_path / f"fer/happy/{i}.png", tmp_path / f"people/female/{i}.png")
     draw(tmp_path / "people/male/c.png")
-    both = read_for_training([f"expression={tmp_path / 'fer'}", f"gender={tmp_path / 'people'}"])
+    both = unite(
+        read_labels([f"expression={tmp_path / 'fer'}", f"gender={tmp_path / 'people'}"])[0]
+    )
     assert both.tasks == (EXPRESSION, GENDER)
     assert len(both.examples) == 11
     assert {next(iter(e.labels)) for e in both.only("val")} == {"expression", "gender"}
@@ -244,7 +247,7 @@ def test_labels_are_spelled_as_classes_and_votes_stand_in_their_order(tmp_path):
     (tmp_path / "names.csv").write_text(
         "path,expression\nc.png,anger\nc.png,angry\nd.png,sad\ne.png,sad\n"
     )
-    read = read_for_training([str(tmp_path / "votes.csv"), str(tmp_path / "names.csv")])
+    read = unite(read_labels([str(tmp_path / "votes.csv"), str(tmp_path / "names.csv")])[0])
     labels = [strongest(example.labels["expression"]) for example in read.examples]
     assert labels == ["angry", "sad", "angry", "sad", "sad"]
     assert read.left_out == {"the same image once more": 1}
@@ -353,7 +356,7 @@ def test_a_face_in_two_sources_is_set_aside_in_both_or_in_neither(tmp_path):
     for name in ("mood", "tint"):
         rows = [f"{picture},{'ab'[i % 2]}" for i, picture in enumerate(pictures)]
         write(tmp_path / f"{name}.csv", "\n".join([f"path,{name}", *rows]), pictures)
-    both = read_for_training([str(tmp_path / "mood.csv"), str(tmp_path / "tint.csv")])
+    both = unite(read_labels([str(tmp_path / "mood.csv"), str(tmp_path / "tint.csv")])[0])
     assert len(both.examples) == 20
     assert len(both.only("val")) == 4
 

@@ -7,7 +7,7 @@ from conftest import shaded
 
 from faceattr.data.label_map import LabelMap, count_votes
 from faceattr.data.manifest import Example, Source, target
-from faceattr.data.sources import read_for_model, read_for_training
+from faceattr.data.sources import read_for_model, read_labels, unite
 from faceattr.tasks import EXPRESSION, KNOWN_TASKS
 
 HALF = LabelMap(votes={"expression": 0.5})
@@ -93,7 +93,7 @@ def test_a_manifest_has_votes_beside_its_label(tmp_path, columns):
     manifest.write_text(
         f"path,split,expression,{columns}\na.png,train,sad,1,1\nb.png,val,sad,,\nc.png,val,sad,4,0\n"
     )
-    read = read_for_training([str(manifest)], label_map=HALF)
+    read = unite(read_labels([str(manifest)], label_map=HALF)[0])
     assert [task.name for task in read.tasks] == ["expression"]
     found = [target(EXPRESSION, e.labels["expression"]).round(2).tolist() for e in read.examples]
     assert found == [
@@ -101,7 +101,7 @@ def test_a_manifest_has_votes_beside_its_label(tmp_path, columns):
         [0, 0, 0, 0, 0, 1, 0],
         [0, 0, 0, 0.5, 0, 0.5, 0],
     ]
-    assert read_for_training([str(manifest)]).examples[0].labels["expression"] == "sad"
+    assert unite(read_labels([str(manifest)])[0]).examples[0].labels["expression"] == "sad"
 
 
 def test_votes_that_do_not_count_add_no_class_and_their_names_may_be_mapped(tmp_path):
@@ -110,12 +110,13 @@ def test_votes_that_do_not_count_add_no_class_and_their_names_may_be_mapped(tmp_
     manifest = tmp_path / "m.csv"
     rows = "a.png,train,glad,1,1\nb.png,val,sad,,\n"
     manifest.write_text(f"path,split,mood,mood:sad,mood:bored\n{rows}")
-    none = read_for_training([str(manifest)], label_map=LabelMap(votes={"mood": 0}))
+    none = unite(read_labels([str(manifest)], label_map=LabelMap(votes={"mood": 0}))[0])
     assert none.tasks[0].classes == ("glad", "sad")
     mapped = LabelMap(renamed={"mood": {"bored": ""}}, votes={"mood": 0.5})
-    assert read_for_training([str(manifest)], label_map=mapped).tasks[0].classes == ("glad", "sad")
+    some = unite(read_labels([str(manifest)], label_map=mapped)[0])
+    assert some.tasks[0].classes == ("glad", "sad")
     with pytest.raises(ValueError, match=r"no task moood in the sources. The tasks are mood"):
-        read_for_training([str(manifest)], ["mood", "moood"])
+        read_labels([str(manifest)], ["mood", "moood"])
 
 
 def test_votes_that_are_nowhere_and_shares_that_are_none_are_refused(fer2013):

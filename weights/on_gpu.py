@@ -206,7 +206,6 @@ def say(*what) -> None:
 
 class Trainer:
     def __init__(self, tasks, settings, args) -> None:
-        import jax
 
         from faceattr.model.build import build
         from faceattr.training.config import WHOLE
@@ -215,8 +214,8 @@ class Trainer:
 
         self.tasks, self.settings = tasks, settings
         self.losses = masked_losses((task.name for task in tasks), settings.loss_smoothing)
-        how = {"weights": None, "norm": True, "dropout": args.dropout, "backbone": args.backbone}
-        how |= {"pooling": args.pooling, "seed": settings.seed}
+        how = {"weights": None, "norm": True, "dropout": args.dropout, "pooling": "max"}
+        how["seed"] = settings.seed
         dtype = "float32" if args.float32 else "mixed_bfloat16"
         self.model = build(tasks, dtype=dtype, **how)
         # XLA 0.11 answers wrongly in bfloat16 on a CPU, where this is tried out.
@@ -225,21 +224,19 @@ class Trainer:
             unfreeze(model, WHOLE)
         self.optimizer = ConvolutionMuon(
             1.0,
-            weight_decay=args.decay,
+            weight_decay=0.0,
             adam_weight_decay=None,
             adam_lr_ratio=1 / 30,
             momentum=0.9,
             ns_steps=4,
         )
         self.optimizer.build(self.model.trainable_variables)
-        value = lambda variables: [v.value for v in variables]  # noqa: E731
-        tv, ntv = value(self.model.trainable_variables), value(self.model.non_trainable_variables)
-        copy = lambda vs: [jax.numpy.array(v) for v in vs]  # noqa: E731
-        self.state = (tv, ntv, value(self.optimizer.variables), copy(tv), copy(ntv))
+        tv, ntv = values_of(self.model.trainable_variables, self.model.non_trainable_variables)
+        self.fresh = copied(ov := values_of(self.optimizer.variables)[0])
+        self.state = (tv, ntv, ov, copied(tv), copied(ntv))
         self.rate_at = next(
             i for i, v in enumerate(self.optimizer.variables) if v is self.optimizer._learning_rate
         )
-        self.fresh = copy(v.value for v in self.optimizer.variables)
         self.done = 0
 
     def compile(self, form) -> None:
@@ -370,19 +367,26 @@ class Trainer:
 
     def load(self, path: Path) -> None:
         """Begin anew with saved weights."""
-        import jax
-
         _, _, _, etv, entv = self.state
         values = read_weights(path, [*etv, *entv])
         tv, ntv = values[: len(etv)], values[len(etv) :]
-        copy = lambda vs: [jax.numpy.array(v) for v in vs]  # noqa: E731
-        self.state = (copy(tv), copy(ntv), copy(self.fresh), copy(tv), copy(ntv))
+        self.state = tuple(map(copied, (tv, ntv, self.fresh, tv, ntv)))
         self.done, self.began, self.log = 0, time.time(), []
 
     def save(self, path: Path, pieces: int) -> None:
         """The averaged weights, in the order of the model's variables."""
         _, _, _, etv, entv = self.state
         write_weights(path, [np.asarray(v) for v in [*etv, *entv]], pieces)
+
+
+def values_of(*variables):
+    return [[v.value for v in some] for some in variables]
+
+
+def copied(values):
+    import jax
+
+    return [jax.numpy.array(v) for v in values]
 
 
 def write_weights(path: Path, values, pieces: int) -> None:
@@ -438,11 +442,8 @@ def arguments(given) -> argparse.Namespace:
     add("--data", type=Path, default=Path("/tmp/data"))
     add("--output", type=Path, default=Path("/tmp/out"))
     add("--rate", type=float, default=0.015)
-    add("--decay", type=float, default=0.0)
     add("--dropout", type=float, default=0.3)
     add("--ema", type=float, default=0.999)
-    add("--backbone", default="vgg16")
-    add("--pooling", default="max")
     add("--workers", type=int, default=15)
     add("--teaching", type=float, default=0.15, help="share of the time that each teacher learns")
     add("--mixed", type=float, default=0.8, help="share of a round with the recipe's mixing")

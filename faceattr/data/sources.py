@@ -1,7 +1,8 @@
 """From what somebody typed to a manifest: ``TASK=PATH`` or ``PATH``, any number of them.
 
-`read_source` chooses the reader of one source; `read_for_training` and `read_for_model` read
-several, give every label the name of its class, find faces, and put all into one manifest.
+`read_source` chooses the reader of one source. `read_labels` reads several and gives every label
+the name of its class, `unite` finds faces and puts all into one manifest; `read_for_model` does
+both for the tasks of a model.
 """
 
 from __future__ import annotations
@@ -127,17 +128,6 @@ def read_named(
     return sources
 
 
-def read_for_training(
-    specs: Sequence[str],
-    columns: Collection[str] | None = None,
-    label_map: LabelMap = LABELS_AS_WRITTEN,
-) -> Manifest:
-    """Read sources, unite them, and set validation rows aside for those that have none; nobody
-    looks at the images."""
-    sources, notes = read_labels(specs, columns, label_map)
-    return replace(unite(sources), notes=notes)
-
-
 def unite(
     sources: Sequence[Source],
     known: TasksByName = KNOWN_TASKS,
@@ -159,7 +149,7 @@ def unite(
 
 def read_labels(
     specs: Sequence[str],
-    columns: Collection[str] | None,
+    columns: Collection[str] | None = None,
     label_map: LabelMap = LABELS_AS_WRITTEN,
     known: TasksByName = KNOWN_TASKS,
 ) -> tuple[list[Source], tuple[str, ...]]:

@@ -25,7 +25,6 @@ from faceattr.data.manifest import Manifest
 from faceattr.data.sources import (
     ReadingConfig,
     ReadingTasksSettings,
-    read_for_training,
     read_labels,
     unite,
 )
@@ -56,16 +55,16 @@ class Config:
 
 @dataclass(frozen=True)
 class Run:
-    """One training: a config, a seed, what is read and how, the task that is trained alone, and
-    what was read, the same for all runs.
+    """One training: a config, a seed, what is read and how, what was read, the same for all runs,
+    and the task that is trained alone.
     """
 
     config: Config
     seed: int
     sources: tuple[str, ...]
     reading: ReadingConfig
+    manifest: Manifest
     alone: str | None = None
-    manifest: Manifest | None = None
 
     @property
     def name(self) -> str:
@@ -139,10 +138,9 @@ def train_in_subprocess(run: Run, begin: Callable[[], None] | None = None) -> li
 
 def train_once(run: Run) -> list[Result]:
     """Train once and score the last epoch."""
-    network, reading, observer = networks.resolved(run.config.network), run.reading, _Observer()
-    rule = networks.crop_rule(network)
-    manifest = run.manifest or read_for_training(run.sources, reading.tasks, reading.label_map)
-    rows, _ = read_splits(manifest, SPLITS, manifest.tasks, rule, reading.cache)
+    network, manifest, observer = networks.resolved(run.config.network), run.manifest, _Observer()
+    rule, cache = networks.crop_rule(network), run.reading.cache
+    rows, _ = read_splits(manifest, SPLITS, manifest.tasks, rule, cache)
     if run.alone:
         rows = {split: of.only(run.alone) for split, of in rows.items()}
     tasks = [task for task in manifest.tasks if run.alone in (None, task.name)]
@@ -157,7 +155,7 @@ def train_once(run: Run) -> list[Result]:
             run.settings,
             Path(folder),
             callbacks=[observer],
-            features=features_folder(reading.cache),
+            features=features_folder(cache),
             progress=observer,
         )
     size = run.settings.batch_size
@@ -251,7 +249,7 @@ def compare(
     labelled, notes = read_labels(specs, how.tasks, how.label_map)
     manifest = unite(labelled)
     planned = _planned(configs, manifest, seeds)
-    runs = [Run(config, seed, specs, how, alone) for config, seed, alone in planned]
+    runs = [Run(config, seed, specs, how, manifest, alone) for config, seed, alone in planned]
     known = set(_read_results(output)["run"])
     if not all(run.fingerprint in known for run in runs):
         # Near-duplicates are kept on one side, as in a training: one split for all configs.
