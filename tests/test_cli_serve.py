@@ -13,6 +13,7 @@ import pytest
 
 from faceattr.cli import main
 from faceattr.files import install_command
+from faceattr.serving.address import LOCAL_NAMES, is_named
 
 pytest.importorskip("uvicorn", reason="needs faceattr[web]")
 pytest.importorskip("python_multipart", reason="needs faceattr[web]")
@@ -51,8 +52,13 @@ def test_without_a_token_other_sites_may_not_ask(port):
     for path in ("/", "/health", "/model"):
         assert ask(port, path, Host="evil.example").status == 400
         assert ask(port, path, Origin="http://evil.example").status == 403
-    assert ask(port, "/model", Origin="null").status == 403
+    for origin in ("null", "http://[bad"):
+        assert ask(port, "/model", Origin=origin).status == 403
     assert ask(port, "/model", Origin=f"http://127.0.0.1:{port}").status == 200
+
+
+def test_names_of_hosts_have_no_case():
+    assert is_named("LocalHost:8000", LOCAL_NAMES) and not is_named("Evil.example", LOCAL_NAMES)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 from use_toys import encoded, png_claiming
 
 from faceattr.images import load
@@ -186,9 +186,12 @@ def jpeg_bytes():
         (jpeg_bytes()[:900], "truncated"),
         (png_claiming(50_000, 50_000), "too large"),
         (png_claiming(20, 20), "damaged or truncated"),
+        (b"P6\n1x 10\n255\n", r"damaged or truncated \(invalid literal"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "PostScript, which"),
     ],
 )
-def test_a_bad_file_is_one_clear_reason(tmp_path, content, reason):
+def test_a_bad_file_is_one_clear_reason(tmp_path, monkeypatch, content, reason):
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", False)
     path = tmp_path / "bad.jpg"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=reason) as caught:

@@ -118,7 +118,10 @@ def test_a_data_url_of_a_browser_is_read(port):
         ("/analyze", b"--b--\r\n", "multipart/form-data; boundary=b", 400, "no image"),
         ("/analyze", *multipart(b"a", b"b"), 413, "/analyze/batch takes several"),
         ("/analyze/batch", *multipart(*[b"a"] * 33), 413, "--max-images"),
-        ("/analyze/batch", *multipart(*[b"a"] * 99), 400, "multipart body cannot be read"),
+        ("/analyze/batch", *multipart(*[b"a"] * 99), 413, "At most 32 may be in this request"),
+        ("/analyze", *multipart(*[b"a"] * 99), 413, "At most 1 may be in this request"),
+        ("/analyze/batch", multipart(b"a", b"b")[0][:-3], multipart()[1], 400, "it was cut off"),
+        ("/analyze/batch", multipart(b"a", b"b")[0][:-30], multipart()[1], 400, "it was cut off"),
         (
             "/analyze",
             b'--b\r\nContent-Disposition: form-data; name="image"\r\n\r\nwords\r\n--b--\r\n',
@@ -133,6 +136,12 @@ def test_what_is_malformed_gets_one_sentence(port, path, body, kind, status, sen
     assert (said.status, list(said.json)) == (status, ["error"])
     assert sentence in said.json["error"] and "\n" not in said.json["error"]
     assert ask(port, "/analyze", file_of(1), "image/png").status == 200
+
+
+def test_bytes_of_a_refused_body_are_not_logged(port, caplog):
+    assert ask(port, "/analyze", b"--a secret", multipart()[1]).status == 400
+    assert ask(port, "/analyze", b"--c secret --b--", multipart()[1]).status == 400
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(
@@ -425,6 +434,8 @@ def test_the_model_tells_what_it_can_and_how_much_one_may_ask(port):
 def test_the_description_has_every_path_and_its_references_lead_somewhere(port):
     spec = ask(port, "/openapi.json").json
     assert set(spec["paths"]) == {"/analyze", "/analyze/batch", "/health", "/model"}
+    methods = [method for path in spec["paths"].values() for method in path.values()]
+    assert all("403" in method["responses"] for method in methods)
     for reference in re.findall(r'"\$ref": "#/components/schemas/(\w+)"', json.dumps(spec)):
         assert reference in spec["components"]["schemas"]
     face = ask(port, "/analyze", file_of(1), "image/png").json["faces"][0]

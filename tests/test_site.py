@@ -16,6 +16,7 @@ from use_browser import Browser, camera_of
 from use_loopback import files_of
 
 from faceattr.cli import main
+from faceattr.detection.base import reduced
 from faceattr.detection.centerface import CenterFace
 from faceattr.exporting import site, web_runtime
 from faceattr.exporting.compact import compact, rounded
@@ -274,6 +275,17 @@ def test_a_picture_and_the_camera_are_answered_in_the_browser(
     assert cells == browser.ask("window.faceattr.about.columns.length")
     browser.click("camera")
     assert browser.errors == [] and not [path for path in asked if "?" in path]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(961, 960), (960, 641), (1282, 1920), (860, 1280), (97, 1024)])
+def test_the_page_reduces_an_image_to_the_size_of_the_detector_in_python(toy_page, browser, size):
+    browser.open(toy_page[0])
+    high, wide = size
+    image = f"{{ data: new Uint8ClampedArray({3 * high * wide}), width: {wide}, height: {high} }}"
+    found = f"import('./centerface.js').then(of => of.prepared({image}, 480))"
+    expected, _ = reduced(np.zeros((high, wide, 3), np.uint8), 480)
+    assert browser.ask(f"{found}.then(of => [of.height, of.width])") == list(expected.shape[:2])
 
 
 @pytest.mark.slow

@@ -156,7 +156,7 @@ def test_other_sites_may_neither_open_the_page_nor_the_websocket(port):
         fetch(port, Host="evil.example")
     refused.value.close()
     assert refused.value.code == 400
-    for headers in ({"Origin": "http://evil.example"}, {"Origin": "null"}):
+    for headers in ({"Origin": name} for name in ("http://evil.example", "null", "http://[bad")):
         with (
             pytest.raises(InvalidStatus),
             connect(f"ws://127.0.0.1:{port}/look", additional_headers=headers),
@@ -394,6 +394,14 @@ def test_a_dropped_picture_is_described_and_its_table_downloaded(port, browser, 
     browser.click("snapshot")
     wait_for((tmp_path / "faceattr.png").exists)
     assert browser.errors == []
+
+
+def test_what_is_transparent_is_white(port, browser):
+    browser.open(f"http://127.0.0.1:{port}/")
+    drop(browser, encoded(np.zeros((180, 320, 4), np.uint8)))
+    browser.wait("!!window.faceattr.answer")
+    pixel = "[...document.getElementById('canvas').getContext('2d').getImageData(60,60,1,1).data]"
+    assert browser.ask(pixel) == [255, 255, 255, 255]
 
 
 def test_a_dropped_file_that_pretends_to_be_a_picture_is_refused_on_the_page(port, browser):

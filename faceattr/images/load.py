@@ -298,7 +298,7 @@ def _opened(file: Path | BinaryIO, max_pixels: int) -> ImageFile.ImageFile:
 def _must_be_small(opened: Image.Image, max_pixels: int) -> None:
     width, height = opened.size
     if width * height > max_pixels:
-        raise ValueError(
+        raise _NotRead(
             f"too large: {width}x{height} are {width * height / 1e6:,.4g} million pixels, and at "
             f"most {max_pixels / 1e6:,g} million are read (--max-pixels)"
         )
@@ -311,10 +311,14 @@ def _with_content(source: PathLike | bytes) -> Path | BinaryIO:
         status = Path(source).stat()
         size = status.st_size
         if not stat.S_ISREG(status.st_mode):
-            raise ValueError("not a file but a folder or a device")
+            raise _NotRead("not a file but a folder or a device")
     if size == 0:
-        raise ValueError("empty file")
+        raise _NotRead("empty file")
     return io.BytesIO(source) if isinstance(source, bytes) else Path(source)
+
+
+class _NotRead(ValueError):
+    """A reason that needs no other words; what Pillow raises as ValueError does."""
 
 
 @contextlib.contextmanager
@@ -329,12 +333,14 @@ def _reasons(name: object) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, ValueError) and type(error) is ValueError:
+    if isinstance(error, _NotRead):
         return str(error)
     if isinstance(error, UnidentifiedImageError):
         return NO_PICTURE
     if isinstance(error, MemoryError):
         return "too large for the memory at hand"
+    if "Ghostscript" in str(error):
+        return "PostScript, which is read only by Ghostscript, where it is installed and allowed"
     # Decoders raise what their parsers met: OSError, SyntaxError, struct.error, EOFError ...
     return f"damaged or truncated ({error or type(error).__name__})"
 

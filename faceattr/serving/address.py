@@ -52,7 +52,8 @@ class Address:
     def names(self) -> tuple[str, ...] | None:
         """The names by which a browser may ask for it; None for any."""
         any_name = self.host in ("0.0.0.0", "::")
-        return None if any_name else (*LOCAL_NAMES, self.host, f"[{self.host}]")
+        host = self.host.lower()
+        return None if any_name else (*LOCAL_NAMES, host, f"[{host}]")
 
     @property
     def url(self) -> str:
@@ -120,12 +121,16 @@ def checked_token(token: str | None, address: Address) -> str | None:
 
 def is_named(host: str, hosts: tuple[str, ...] | None) -> bool:
     """Whether a request's ``Host`` is one of the names; any other site could lead its own here."""
+    host = host.lower()
     return hosts is None or host.rsplit(":", 1)[0] in hosts or host in hosts
 
 
 def is_own(origin: str | None, host: str) -> bool:
     """Whether a page of this server asks, or a program, which has no origin."""
-    return origin is None or urlsplit(origin).netloc == host
+    try:
+        return origin is None or urlsplit(origin).netloc == host.lower()
+    except ValueError:  # "http://[": no page has such an address
+        return False
 
 
 def is_same(given: str, token: str | None) -> bool:

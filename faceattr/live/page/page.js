@@ -151,9 +151,16 @@ function send() {
   state.isWaiting = true;
   const isFile = state.source === video && !state.stream;
   const second = isFile ? video.currentTime : (performance.now() - state.startedAt) / 1000;
-  paper.drawImage(state.source, 0, 0, sending.width, sending.height);
+  paint(paper, sending.width, sending.height);
   state.sentAt = performance.now();
   asker.ask(sending, second);
+}
+
+// What is transparent is white, as for `load_image`.
+function paint(pen, width, height) {
+  pen.fillStyle = "white";
+  pen.fillRect(0, 0, width, height);
+  pen.drawImage(state.source, 0, 0, width, height);
 }
 
 function draw() {
@@ -161,7 +168,7 @@ function draw() {
   const flip = ([x0, y0, x1, y1]) => isMirrored ? [width - x1, y0, width - x0, y1] : [x0, y0, x1, y1];
   pen.save();
   if (isMirrored) { pen.translate(width, 0); pen.scale(-1, 1); }
-  pen.drawImage(state.source, 0, 0, width, canvas.height);
+  paint(pen, width, canvas.height);
   pen.restore();
   if (!state.answer) {
     // Nobody knows yet where a face is.
