@@ -1,5 +1,8 @@
 """`faceattr compare` on drawn pictures."""
 
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -237,6 +240,25 @@ def test_the_command_reads_recipes_and_prints_a_table(sets, tmp_path, monkeypatc
     )
     printed = capsys.readouterr().out
     assert "| by-turns |" in printed and "by-turns, seed 0: shade" in printed
+
+
+IN_A_SUBPROCESS = """
+from functools import partial
+from faceattr.training.compare import train_in_subprocess
+begin = "import time; print('there', flush=True); time.sleep(90)"
+train_in_subprocess(None, begin=partial(exec, begin))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_a_training_ends_with_the_process_that_began_it(sent):
+    how = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen([sys.executable, "-c", IN_A_SUBPROCESS], **how) as job:
+        assert any(line == b"there\n" for line in job.stdout)
+        job.send_signal(sent)
+        said, _ = job.communicate(timeout=40)  # until nobody holds its output any more
+    assert job.returncode == -sent and (b"KeyboardInterrupt" in said) == (sent == signal.SIGINT)
 
 
 @pytest.mark.slow

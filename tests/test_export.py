@@ -267,6 +267,12 @@ def test_a_file_that_was_changed_or_left_alone_is_refused(model, tmp_path):
         runtime.load(path)
 
 
+def test_an_output_that_no_folder_can_take_is_refused_before_any_work(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"a.onnx cannot be written: .*file is not a folder"):
+        export("shipped", "onnx", tmp_path / "file/a.onnx")
+
+
 def test_labels_that_are_spelt_otherwise_are_understood(model, shades, tmp_path, refused):
     folder = tmp_path / "other"
     folder.mkdir()

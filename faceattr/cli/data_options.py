@@ -120,8 +120,8 @@ def add_distillation(parser) -> None:
         "--teacher",
         action="append",
         metavar="MODEL",
-        help="its answers are labels of training rows that have none, where it is sure enough; "
-        "repeated: the mean of several",
+        help="its answers are labels of the tasks that a training row has none of, where it is "
+        "sure enough (rows without any label are left out); repeated: the mean of several",
     )
     add("--sure", **by_name(float), metavar="TASK=P,…", help="how sure it must be (0.8)")
     add(

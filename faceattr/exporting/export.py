@@ -21,7 +21,7 @@ from faceattr.data.dataset import LabeledDataset
 from faceattr.data.sources import ReadingSettings
 from faceattr.exporting import formats
 from faceattr.exporting.parity import BATCHES, ParityData, ParityReport, check_parity, choose_crops
-from faceattr.files import replace_durably, versions_of, write_json
+from faceattr.files import replace_durably, validate_output_path, versions_of, write_json
 from faceattr.model import embedded, hub, runtime
 from faceattr.model import file as model_file
 from faceattr.model.embedded import PRECISIONS, EmbeddedCopy
@@ -134,7 +134,9 @@ def _check_output(output: Path, ending: str, overwrite: bool) -> None:
     if output.suffix != ending:
         wanted = f"a name ending in {ending}" if ending else "a folder's name without an ending"
         raise ValueError(f"This target needs {wanted}. Received: {output}")
-    if output.exists() and not _is_export(output, ending):
+    if not output.exists():
+        validate_output_path(output)
+    elif not _is_export(output, ending):
         raise FileExistsError(
             f"{output} is no exported model, so it is not replaced. Give another -o."
         )

@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -124,16 +126,36 @@ class Result:
 
 
 def train_in_subprocess(run: Run, begin: Callable[[], None] | None = None) -> list[Result]:
-    """`train_once` in a new process, in which `begin` is called before all else."""
-    fresh = multiprocessing.get_context("spawn")
+    """`train_once` in a new process, in which `begin` is called before all else.
+
+    An interruption ends it at once, and so does the end of this process.
+    """
+    fresh, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
     try:
-        with ProcessPoolExecutor(1, mp_context=fresh, initializer=begin) as pool:
-            return pool.submit(train_once, run).result()
+        with ProcessPoolExecutor(1, fresh, _begin_in_subprocess, (begin,)) as pool:
+            try:
+                return pool.submit(train_once, run).result()
+            except (KeyboardInterrupt, SystemExit):
+                for process in set(multiprocessing.active_children()) - others:
+                    process.terminate()
+                raise
     except BrokenProcessPool:
         raise OSError(
             f"The process of {run.name}, seed {run.seed}, was killed, most likely for want of "
             "memory. The same command goes on behind what is finished."
         ) from None
+
+
+def _begin_in_subprocess(begin: Callable[[], None] | None) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if begin:
+        begin()
+
+
+def _end_with_parent() -> None:
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def train_once(run: Run) -> list[Result]:

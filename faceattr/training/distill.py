@@ -157,7 +157,8 @@ def _draw_doubted(
             answer = answers[task.name][place]
             lines = (
                 f"{task.classes[int(answer.argmax())]} {answer.max():.0%}",
-                f"label: {label} {beliefs[task.name][place]:.1%}",
+                f"label: {label}",
+                f"believed {beliefs[task.name][place]:.1%}",
             )
             tiles.append(Tile(rows.crops[rows.index[place]], lines))
     path.parent.mkdir(parents=True, exist_ok=True)
