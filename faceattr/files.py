@@ -71,6 +71,13 @@ def validate_output_folder(folder: Path) -> None:
     validate_output_path(folder / "…")
 
 
+def is_same_file(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    """Whether two names lead to one file, by links too."""
+    if os.path.exists(one) and os.path.exists(other):
+        return os.path.samefile(one, other)
+    return os.path.abspath(one) == os.path.abspath(other)
+
+
 def refuse_existing(path: Path, *, overwrite: bool = False) -> None:
     """Refuse (FileExistsError) to replace what is there, unless that is asked for."""
     if path.exists() and not overwrite:

@@ -47,6 +47,16 @@ def test_a_folder_gives_its_pictures_by_name_at_the_rate_that_is_asked_for(tmp_p
     np.testing.assert_array_equal(frames[2].image, images[2])
 
 
+def test_a_folder_with_a_broken_picture_breaks_off_there(tmp_path, images):
+    Image.fromarray(images[0]).save(tmp_path / "0.png")
+    (tmp_path / "1.png").write_bytes(b"no picture")
+    with open_feed(tmp_path) as feed:
+        frames = feed.frames()
+        assert next(frames).number == 0
+        with pytest.raises(OSError, match=r"1.png: not a picture"):
+            next(frames)
+
+
 @pytest.mark.parametrize("rate", [0, -5, float("nan")])
 def test_a_rate_is_more_than_0(tmp_path, rate):
     with pytest.raises(ValueError, match="more than 0 frames a second"):

@@ -1,5 +1,6 @@
 """`faceattr label` as it is typed: exit codes, one clear sentence, a summary, Ctrl-C."""
 
+import io
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import pandas
 import pytest
 from PIL import Image
 from skimage import data
-from use_toys import save_pictures
+from use_toys import draw, encoded, save_pictures
 
 from faceattr import files
 from faceattr.cli import main
@@ -78,6 +79,15 @@ def test_pictures_that_are_faces_need_no_detector(tmp_path, toy_model_path):
     main(["label", str(faces), "-o", str(tmp_path / "t.csv"), *how])
     frame = pandas.read_csv(tmp_path / "t.csv")
     assert frame["x1"].tolist() == [200, 200, 200] and frame["gender"].notna().all()
+
+
+def test_rows_in_a_pipe_are_utf_8_whatever_its_encoding(tmp_path, monkeypatch, toy_model_path):
+    (tmp_path / "łódź.png").write_bytes(encoded(draw(1)))
+    pipe = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", pipe)
+    typed = ["label", str(tmp_path), "--detector", "none", "--model", str(toy_model_path)]
+    assert main(typed) == 0
+    assert "łódź.png" in pipe.buffer.getvalue().decode()
 
 
 def test_crops_that_a_resumed_job_does_not_write_are_told(tmp_path, toy_model_path, capsys):

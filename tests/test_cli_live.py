@@ -103,6 +103,7 @@ def test_headless_without_outputs_only_tells_the_figures(clip, toy_model_path, c
         (["clip", "--snapshots", "clip"], "Snapshots need a folder"),
         (["clip"], "There is no screen for a window"),
         (["clip", "--headless", "-o", "clip", "--overwrite"], "is the source itself"),
+        (["clip", "--headless", "-o", "link.mp4", "--overwrite"], "is the source itself"),
     ],
 )
 def test_wrong_input_is_one_sentence_and_code_2(
@@ -112,6 +113,7 @@ def test_wrong_input_is_one_sentence_and_code_2(
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     model = [] if "--model" in arguments else ["--model", toy_model_path]
+    (tmp_path / "link.mp4").symlink_to(clip)
     typed = [re.sub(r"^clip\b", str(clip), part) for part in arguments]
     assert live(*typed, *model) == 2
     printed = capsys.readouterr().err.strip()
@@ -138,7 +140,7 @@ def test_a_camera_that_is_unplugged_leaves_whole_outputs_and_code_1(
     outputs = ["-o", tmp_path / "out.mp4", "-o", tmp_path / "out.csv"]
     assert live("0", "--headless", "--model", toy_model_path, *outputs) == 1
     printed = capsys.readouterr().err
-    assert "unplugged" in printed and "What was written so far is whole" in printed
+    assert "unplugged" in printed and "What was written so far stays" in printed
     monkeypatch.undo()
     assert len(frames_of(tmp_path / "out.mp4")) >= 15
     assert len(pandas.read_csv(tmp_path / "out.csv")) == 0

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from use_toys import GreenSquares, save_pictures
+from use_toys import GreenSquares, OnEach, save_pictures
 
 from faceattr import cli
 from faceattr.images.crop import CropRule
@@ -93,6 +93,17 @@ def test_the_sheet_shows_every_face_with_every_head(tmp_path, attributes):
     assert sheet[1] > 9 * 144 and sheet[0] > small[0]
     with pytest.raises(FileExistsError, match="exists already"):
         explain(pictures, attributes, tmp_path / "few.png")
+
+
+def test_a_picture_is_not_replaced_by_its_sheet_and_unreadable_ones_are_told(tmp_path, attributes):
+    pictures, told = save_pictures(tmp_path / "in", 4), []
+    (pictures / "broken.png").write_bytes(b"")
+    (tmp_path / "link.png").symlink_to(pictures / "p003.png")
+    for output in (pictures / "p003.png", tmp_path / "link.png"):
+        with pytest.raises(ValueError, match="is one of the pictures"):
+            explain(pictures, attributes, output, overwrite=True)
+    explain(pictures, attributes, tmp_path / "s.png", progress=OnEach(told.append, str))
+    assert len(told) == 1 and told[0].startswith("left out: ") and "empty file" in told[0]
 
 
 def test_pictures_without_faces_and_unknown_classes_are_told(tmp_path, attributes):

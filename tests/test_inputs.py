@@ -4,8 +4,10 @@ import codecs
 import contextlib
 import io
 import os
+import shutil
 import sys
 import tracemalloc
+from pathlib import Path
 
 import pytest
 
@@ -136,8 +138,10 @@ def test_a_missing_file_in_a_list_keeps_its_place(tmp_path):
     assert [each.name for each in Inputs(listed)] == ["gone.jpg"]
 
 
-def test_standard_input_lists_paths_and_can_be_walked_twice(monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.StringIO("a.jpg\nb.jpg\n"))
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_standard_input_lists_paths_and_can_be_walked_twice(monkeypatch, encoding):
+    listed = "a.jpg\nb.jpg\n".encode(encoding)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(listed)))
     inputs = Inputs("-")
     assert inputs.count == 2
     assert [each.name for each in inputs] == ["a.jpg", "b.jpg"]
@@ -162,6 +166,17 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(inputs.os, "scandir", refuse)
     with pytest.raises(PermissionError, match="may not be read, so its pictures would be missing"):
         list(Inputs(tmp_path))
+
+
+def test_a_folder_that_vanishes_meanwhile_ends_nothing(tmp_path):
+    for name in ("a", "z"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.jpg").touch()
+    (tmp_path / "zz.jpg").touch()
+    found = iter(Inputs(tmp_path))
+    assert Path(next(found).path).parent.name == "a"
+    shutil.rmtree(tmp_path / "z")
+    assert [Path(file.path).name for file in found] == ["zz.jpg"]
 
 
 def test_folders_of_the_job_itself_are_left_out(tmp_path):

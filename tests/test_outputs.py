@@ -12,6 +12,7 @@ from use_scenes import PERSON, Person, Scene, attributes
 from use_videos import frames_of, record
 
 from faceattr.images.camera import open_feed
+from faceattr.live import outputs
 from faceattr.live.outputs import (
     Timeline,
     VideoFile,
@@ -50,10 +51,17 @@ def test_an_uneven_source_becomes_an_even_video_that_keeps_its_time(tmp_path):
 
 
 def test_a_long_pause_does_not_fill_the_video(tmp_path):
-    with VideoFile(tmp_path / "a.mp4", 20) as video:
+    with VideoFile(tmp_path / "a.mp4", 20, gap=1.0) as video:
         for second in (0.0, 0.05, 600.0, 600.05):
             video.write(grey(90), second)
     assert video.written <= 5
+
+
+def test_a_file_that_stands_still_stands_still_in_its_copy(tmp_path):
+    with VideoFile(tmp_path / "a.mp4", 20) as video:
+        for second in (0.0, 0.05, 3.0, 3.05):
+            video.write(grey(90), second)
+    assert video.written == 62
 
 
 def test_frames_of_another_or_an_odd_size_are_fitted(tmp_path):
@@ -114,6 +122,26 @@ def test_a_timeline_that_cannot_be_written_says_why(tmp_path):
         Timeline(tmp_path / "t.csv", [PERSON]),
     ):
         pass
+
+
+def test_on_a_full_disk_a_timeline_ends_with_a_whole_row(tmp_path, monkeypatch):
+    resource = pytest.importorskip("resource", reason="Windows has no limit of files")
+    monkeypatch.setattr(outputs, "FLUSH_SECONDS", 0)
+    scene, before = Scene(Person(0, lambda n: (60, 90)), count=30), resource.RLIMIT_FSIZE
+    limits = resource.getrlimit(before)
+    resource.setrlimit(before, (1000, limits[1]))
+    try:
+        with (
+            pytest.raises(OSError, match="File too large"),
+            Timeline(tmp_path / "t.csv", [PERSON]) as t,
+        ):
+            for frame, faces in watch(scene, attributes(scene)):
+                t.write(frame, faces)
+    finally:
+        resource.setrlimit(before, limits)
+    text = (tmp_path / "t.csv").read_text()
+    assert 800 < len(text) < 1000 and text.endswith("\n")
+    assert len({line.count(",") for line in text.splitlines()}) == 1
 
 
 def test_a_face_that_was_not_asked_about_has_empty_cells(tmp_path):

@@ -18,7 +18,13 @@ from faceattr.inference.table import TableOptions, open_table, read_rows
 
 COLUMNS = columns((MOOD, SHADE))
 FORMS = ["t.csv", "t.jsonl", "t.parquet"]
-ODD_NAMES = ['comma, and "quote".jpg', "new\nline.jpg", "ümläut 写真.jpg", "'; drop.jpg"]
+ODD_NAMES = [
+    'comma, and "quote".jpg',
+    "new\nline.jpg",
+    "carriage\rreturn.jpg",
+    "ümläut 写真.jpg",
+    "'; drop.jpg",
+]
 
 
 def row(path, face=0, faces=1, **cells):
@@ -181,7 +187,29 @@ def test_two_jobs_do_not_write_one_table(tmp_path):
         open_table(tmp_path / "t.csv", COLUMNS, TableOptions(resume=True)),
     ):
         pass
+    (tmp_path / "link.csv").symlink_to("t.csv")
+    with (
+        open_table(tmp_path / "t.csv", COLUMNS, TableOptions(resume=True)),
+        pytest.raises(ValueError, match=r"^Another faceattr is writing"),
+        open_table(tmp_path / "link.csv", COLUMNS, TableOptions(overwrite=True)),
+    ):
+        pass
+    (tmp_path / "link.csv").unlink()
     assert sorted(p.name for p in tmp_path.iterdir()) == [".t.csv.lock", "t.csv"]
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_table_that_is_replaced_or_removed_meanwhile_ends_the_job(tmp_path, replaced):
+    with (
+        pytest.raises(OSError, match="was replaced or removed while this job wrote it"),
+        open_table(tmp_path / "t.csv", COLUMNS) as table,
+    ):
+        table.write(GROUPS[0])
+        content = table.path.read_bytes()
+        table.path.unlink()
+        if replaced:
+            table.path.write_bytes(content)
+        table.write(GROUPS[1])
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a folder that takes no files")

@@ -106,6 +106,13 @@ def test_a_truncated_video_gives_what_it_has_and_breaks_off(tmp_path, name, how)
     assert [second for second, _ in frames_at(path, [0, 1])] == [0, 1]
 
 
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.ts"])
+def test_a_clock_that_does_not_begin_at_0_breaks_nothing_off(tmp_path, name):
+    times = [10 + number / 25 for number in range(50)]
+    path = write_video(tmp_path / name, [grey(n) for n in range(50)], times)
+    assert len(list(frames(path, 0))) == 50
+
+
 def test_sound_that_is_longer_or_shorter_breaks_nothing_off(tmp_path):
     for name, sound in [("a.mkv", 3.0), ("b.mkv", 1.0), ("c.mp4", 3.0), ("d.mp4", 1.0)]:
         path = write_video(tmp_path / name, [grey(n) for n in range(50)], sound=sound)

@@ -7,6 +7,7 @@ import sys
 import warnings
 from dataclasses import fields
 from functools import partial
+from itertools import chain
 
 from rich.console import Console
 from rich.table import Table
@@ -149,9 +150,11 @@ def _print_rows(inputs, given: dict) -> int:
         return 0
     serializer = CsvSerializer(columns(attributes.tasks))
     try:
-        print(serializer.header.decode(), end="", flush=True)
-        for row in rows:
-            print(serializer.encode([row]).decode(), end="", flush=True)
+        # Bytes, because a pipe's own encoding may lack a letter.
+        out = sys.stdout.buffer
+        for data in chain([serializer.header], (serializer.encode([row]) for row in rows)):
+            out.write(data)
+            out.flush()
     except BrokenPipeError:  # whoever reads has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from pathlib import Path
 
 from rich.console import Console
 
@@ -17,6 +16,7 @@ from faceattr.cli.options import (
     open_attributes,
     taken,
 )
+from faceattr.files import is_same_file
 
 
 def add_command(commands) -> None:
@@ -85,7 +85,7 @@ def _watch(source="0", quiet=False, **given) -> int:
     outputs = Outputs(**taken(given, ("output", "headless", "overwrite", "snapshots")))
     view, how = View(**taken(given, ("bars", "blur", "mirror"))), _budget_and_smoothing(given)
     for path in outputs.output:
-        if Path(path).absolute() == Path(source).absolute():
+        if is_same_file(path, source):
             raise ValueError(f"{path} is the source itself. Choose another output.")
     every_frame = given.pop("every_frame", outputs.headless and not is_live(source))
     # What is typed wrongly shall be told before the seconds that a model takes to load.
@@ -96,7 +96,7 @@ def _watch(source="0", quiet=False, **given) -> int:
         with watch(feed, attributes, every_frame=every_frame, **how) as watching, status:
             summary = Viewer(watching, outputs, view, progress).run(stopped)
     if summary.failure:
-        Aside().show(f"faceattr: {summary.failure}. What was written so far is whole.")
+        Aside().show(f"faceattr: {summary.failure}. What was written so far stays.")
     console.print(f"{summary.frames} frames, {summary.people} people; {summary.figures}")
     for path in summary.written:
         console.print(f"  -> {path}")

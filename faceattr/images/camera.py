@@ -17,6 +17,7 @@ from time import monotonic
 from typing import Protocol
 
 import cv2
+import numpy as np
 
 from faceattr.images.inputs import Inputs
 from faceattr.images.load import PathLike, load_image
@@ -178,4 +179,11 @@ class _Folder:
     def frames(self, wanted: Callable[[float], bool] = always) -> Iterator[Frame]:
         for number, path in enumerate(self._paths):
             if wanted(number / self.rate):
-                yield Frame(load_image(path), number, number / self.rate)
+                yield Frame(self._image(path), number, number / self.rate)
+
+    @staticmethod
+    def _image(path: str) -> np.ndarray:
+        try:
+            return load_image(path)
+        except ValueError as error:
+            raise OSError(str(error)) from error

@@ -184,7 +184,7 @@ class Inputs:
 
     @cached_property
     def _standard_input(self) -> list[str]:
-        return list(paths_in(sys.stdin))
+        return list(paths_in(text_of(io.BytesIO(sys.stdin.buffer.read()))))
 
 
 def text_of(file: BinaryIO) -> TextIO:
@@ -242,6 +242,8 @@ def _entries(folder: str) -> Iterator[tuple[str, bool]]:
                     names.append(entry.name)
                     if _is_folder(entry):
                         folders.add(entry.name)
+    except FileNotFoundError:  # it was there when its parent was looked at
+        return iter(())
     except PermissionError as error:
         raise PermissionError(
             f"The folder {folder} may not be read, so its pictures would be missing: allow it, or "

@@ -243,7 +243,9 @@ class Video:
         else:
             # Some containers only know how long the longest of sound and images is.
             whole = self._container
-            expected = ((whole.start_time or 0) + (whole.duration or 0)) / av.time_base
+            # Matroska counts its duration from 0, whenever the first frame is.
+            start = 0 if "matroska" in whole.format.name else whole.start_time or 0
+            expected = (start + (whole.duration or 0)) / av.time_base
             reached = max(end, self._heard)
         if reached + SPARE_FRAMES / self.rate < expected - self._origin:
             raise BrokenOff(self.name, end, expected - self._origin)

@@ -12,7 +12,7 @@ import cv2
 import keras
 import numpy as np
 
-from faceattr.files import atomic_write
+from faceattr.files import atomic_write, is_same_file
 from faceattr.images.draw import Tile, contact_sheet, validate_sheet_path
 from faceattr.images.inputs import Inputs
 from faceattr.images.load import PathLike
@@ -173,10 +173,13 @@ def explain(
         OSError: A picture is not there, or the sheet cannot be written.
     """
     validate_sheet_path(output, most, overwrite=overwrite)
+    files = Inputs(pictures)
+    if Path(output).exists() and any(is_same_file(output, file.path) for file in files):
+        raise ValueError(f"{output} is one of the pictures. Choose another output.")
     chosen = _numbers(of or {}, attributes)
     heat = Heat(_network_of(attributes), attributes.crop_rule.size)
     read: list[str] = []
-    faces = _crops_of(pictures, attributes, read)
+    faces = _crops_of(files, attributes, read, progress)
     tiles: list[Tile] = []
     few = islice(zip(faces, progress.track(range(most), "explaining"), strict=False), most)
     while batch := [face for face, _ in islice(few, attributes.batch_size)]:
@@ -206,13 +209,16 @@ def _numbers(of: Mapping[str, str], attributes: FaceAttributes) -> dict[str, int
 
 
 def _crops_of(
-    pictures: PathLike | Sequence[PathLike], attributes: FaceAttributes, read: list[str]
+    files: Inputs, attributes: FaceAttributes, read: list[str], progress: Progress
 ) -> Iterator[tuple[str, np.ndarray]]:
     """The crops of all faces that are large enough, each with its picture's name."""
-    for sample in samples_of(Inputs(pictures), every=1.0):
+    for sample in samples_of(files, every=1.0):
         name = Path(sample.file.name).name
         read.append(name)
-        for crop in detect_and_crop(sample, attributes, StageTimes()).crops:
+        found = detect_and_crop(sample, attributes, StageTimes())
+        if found.sample.reason is not None:
+            progress.show(f"left out: {name}: {found.sample.reason}")
+        for crop in found.crops:
             yield name, crop
 
 

@@ -129,11 +129,14 @@ class CsvSerializer:
         self.header = mark + self.encode([dict(zip(columns, columns, strict=True))])
 
     def encode(self, rows: Sequence[Row]) -> bytes:
+        return b"".join(map(self._line, rows))
+
+    def _line(self, row: Row) -> bytes:
         text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerows(
-            [self._cell(name, row[name]) for name in self.columns] for row in rows
-        )
-        return text.getvalue().encode()
+        # With another end of lines, the writer would not quote a name with a carriage return.
+        writer = csv.writer(text, lineterminator="\r\n")
+        writer.writerow([self._cell(name, row[name]) for name in self.columns])
+        return text.getvalue().removesuffix("\r\n").encode() + b"\n"
 
     def decode(self, lines: Iterator[bytes]) -> Iterator[Row | None]:
         """Rows, None for what is none."""

@@ -176,6 +176,7 @@ def has_rows(path: PathLike) -> bool:
 @contextlib.contextmanager
 def _only_one_job(path: Path) -> Iterator[None]:
     # The lock's file stays: were it deleted, whoever has just opened it would hold nothing.
+    path = Path(os.path.realpath(path))  # links lead to one table
     lock = FileLock(path.with_name(f".{path.name}.lock"), blocking=False)
     try:
         with write_errors(path):
@@ -228,6 +229,12 @@ class Table:
             self._sync()
         self._file.close()
 
+    def _is_there(self) -> bool:
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno()))
+        except FileNotFoundError:
+            return False
+
     def _sync(self) -> None:
         if self._before_sync:
             self._before_sync()
@@ -243,6 +250,11 @@ class Table:
         self._append(self._serializer.encode(rows))
 
     def _append(self, data: bytes) -> None:
+        if not self._is_there():
+            raise OSError(
+                f"{self.path} was replaced or removed while this job wrote it. --resume goes on "
+                "with what is there."
+            )
         try:
             left = memoryview(data)
             while left:

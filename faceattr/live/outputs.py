@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -23,7 +25,6 @@ from faceattr.live.tracking import LiveFace
 from faceattr.tasks import Task, timeline_columns
 
 VIDEO_SUFFIXES, TABLE_SUFFIXES = (".mp4", ".mkv", ".mov"), (".csv",)
-GAP = 1.0  # seconds without a frame beyond which the video goes on rather than stands still
 FLUSH_SECONDS = 1.0
 CODEC = "libx264" if "libx264" in av.codecs_available else "mpeg4"
 QUALITY = {"preset": "ultrafast", "crf": "21"} if CODEC == "libx264" else {"qmax": "4"}
@@ -49,10 +50,11 @@ class VideoFile:
     Args:
         path: Ends in ``.mp4``, ``.mkv`` or ``.mov``; its folder is made.
         rate: Frames a second. Frames that come faster are left out, slower ones repeated.
+        gap: Seconds without a frame beyond which the video goes on rather than stands still.
     """
 
-    def __init__(self, path: PathLike, rate: float) -> None:
-        self.path, self._rate = Path(path), rate
+    def __init__(self, path: PathLike, rate: float, gap: float = math.inf) -> None:
+        self.path, self._rate, self._gap = Path(path), rate, gap
         self.written = 0
         self._file: Any = None
         self._failure: OSError | None = None
@@ -67,7 +69,7 @@ class VideoFile:
         with self._reasons():
             if self._file is None:
                 self._open(image, second)
-            if second - self._last > GAP:
+            if second - self._last > self._gap:
                 self._shift += second - self._last - 1 / self._rate
             self._last = second
             count = round((second - self._shift) * self._rate) + 1 - self.written
@@ -139,27 +141,44 @@ class Timeline:
 
     def __init__(self, path: PathLike, tasks: Sequence[Task]) -> None:
         self.path, self._tasks = Path(path), tuple(tasks)
-        self.rows = 0
+        self.rows = self._end = 0
         with write_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(path, "w", newline="", encoding="utf-8")  # noqa: SIM115
-        self._table = csv.writer(self._file, lineterminator="\n")
+            self._file = open(path, "wb", buffering=0)  # noqa: SIM115
+        self._waiting = io.StringIO(newline="")
+        self._table = csv.writer(self._waiting, lineterminator="\n")
         self._table.writerow(timeline_columns(tasks))
         self._flushed = time.monotonic()
 
     def write(self, frame: Frame, faces: Sequence[LiveFace]) -> None:
+        self._table.writerows(_row(frame, face, self._tasks) for face in faces)
+        self.rows += len(faces)
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Bring what waits to the disk; where it is full, the last row there is a whole one."""
+        lines = self._waiting.getvalue().encode()
+        self._waiting.seek(0)
+        self._waiting.truncate()
+        self._flushed, written = time.monotonic(), 0
         with write_errors(self.path):
-            self._table.writerows(_row(frame, face, self._tasks) for face in faces)
-            self.rows += len(faces)
-            if time.monotonic() - self._flushed > FLUSH_SECONDS:
-                self._file.flush()
-                self._flushed = time.monotonic()
+            try:
+                while written < len(lines):
+                    written += self._file.write(lines[written:])
+            except OSError:
+                with suppress(OSError):
+                    self._file.truncate(self._end + lines.rfind(b"\n", 0, written) + 1)
+                raise
+        self._end += written
 
     def __enter__(self) -> Timeline:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with write_errors(self.path):
+        try:
+            self._flush()
+        finally:
             self._file.close()
 
 

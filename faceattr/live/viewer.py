@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from faceattr.progress import SILENT, Progress
 SWITCHES = {"b": "bars", "p": "blur", "m": "mirror", "i": "figures", "h": "help"}
 ESCAPE = "\x1b"
 STATUS_SECONDS = 0.5
+CAMERA_GAP = 1.0  # seconds: a camera that gave nothing for longer was away, not still
 NO_KEY = -1
 # Opens a window and is gone; what would abort this process aborts only that one.
 ATTEMPT = "import cv2; cv2.namedWindow('…'); cv2.waitKey(1); cv2.destroyAllWindows()"
@@ -117,7 +119,8 @@ class Viewer:
     def _open(self, path: str | Path) -> VideoFile | Timeline:
         if Path(path).suffix.lower() in TABLE_SUFFIXES:
             return Timeline(path, self.watching.tracker.attributes.tasks)
-        return VideoFile(path, self.watching.feed.rate)
+        feed = self.watching.feed
+        return VideoFile(path, feed.rate, CAMERA_GAP if feed.is_live else math.inf)
 
     def _step(self, window, sinks) -> bool:
         """Take the next moment and do what the pressed key asks for; False ends the loop."""
