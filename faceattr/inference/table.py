@@ -175,8 +175,8 @@ def has_rows(path: PathLike) -> bool:
 
 @contextlib.contextmanager
 def _only_one_job(path: Path) -> Iterator[None]:
-    # The lock's file stays: were it deleted, whoever has just opened it would hold nothing.
     path = Path(os.path.realpath(path))  # links lead to one table
+    # The lock's file stays: were it deleted, whoever has just opened it would hold nothing.
     lock = FileLock(path.with_name(f".{path.name}.lock"), blocking=False)
     try:
         with write_errors(path):
