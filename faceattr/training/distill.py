@@ -233,7 +233,8 @@ def with_answers(
         found = np.where(known, (1 - share) * target + share * beside, answer * sure)
         targets[name] = found.astype("float32")
         if name in priors:
-            priors[name] = np.where(known, priors[name], 0).astype("float32")
+            even = -np.log(answer.shape[1])  # mixup adds shares up, so they sum to 1 here as well
+            priors[name] = np.where(known, priors[name], even).astype("float32")
         if not np.array_equal(targets[name], target):
             soft.add(name)
     return replace(rows, targets=targets, log_priors=priors, soft=tuple(sorted(soft)))
