@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from conftest import SHADE, TINT, toy_network
 from PIL import Image
+from use_toys import OnEach
 
 from faceattr.data.dataset import LabeledDataset, class_prior, mask
 from faceattr.data.manifest import Example
@@ -139,6 +140,49 @@ def test_a_teacher_s_own_prior_is_taken_out_before_it_teaches_a_head_with_one(te
     np.testing.assert_allclose(taught.targets["shade"][:2], beside[:2], rtol=1e-4)
     np.testing.assert_allclose(np.exp(taught.log_priors["shade"][2:]), 0.5, rtol=1e-6)
     np.testing.assert_array_equal(taught.log_priors["shade"][:2], shares[:2])
+
+
+def counted(**labels):
+    return ({"split": "train", "rows": 9, "labels": labels, "sha256": ""},)
+
+
+def added_to(phases, **labels):
+    old = {"heads": ["shade"], "data": counted(shade=[1, 3]), "provenance": {}}
+    settings = {"balance": "none", "phases": phases}
+    return {"data": counted(**labels), "provenance": {"settings": settings, "added_to": old}}
+
+
+FROZEN, OPEN = [{"unfreeze_from": None}], [{"unfreeze_from": "backbone"}]
+
+
+@pytest.mark.parametrize(
+    ("about", "shares"),
+    [
+        ({"data": counted(shade=[1, 3])}, [1.5, 3.5]),
+        (added_to(FROZEN, tint=[1, 2, 3]), [1.5, 3.5]),
+        (added_to(FROZEN, shade=[9, 0]), [1.5, 3.5]),
+        (added_to(OPEN, shade=[9, 0]), [9.5, 0.5]),
+        *(
+            ({"data": counted(shade=[1, 3]), "provenance": {"settings": {"balance": how}}}, [1, 1])
+            for how in ("weights", "sampling")
+        ),
+        ({}, None),
+    ],
+)
+def test_a_teacher_s_class_shares_are_those_of_the_rows_that_taught_its_head(
+    teachers, about, shares
+):
+    path, shown = Path(teachers[0]), []
+    network, described = model_file.load(path)
+    plain = predict(network, rows())["shade"]
+    model_file.describe_anew(path, replace(described, **about))
+    how = Distillation((teachers[0],), {"shade": 0.0})
+    taught, _ = distilled(rows(), how, ["shade"], progress=OnEach(shown.append, str))
+    even = plain / np.array(shares or [1, 1])
+    even /= even.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(taught.targets["shade"][2:], even[2:], rtol=1e-4)
+    said = ["0.keras does not say how frequent the classes of shade" in line for line in shown]
+    assert said == [True] * (shares is None)
 
 
 def test_a_taught_row_counts_once_among_the_class_shares_of_a_mixed_batch():
