@@ -213,7 +213,9 @@ def _granted_shares(about: Description, task: Task) -> np.ndarray | None:
     for data, made in _runs(about):
         if _kept_as_it_was(task.name, made):
             continue
-        labels = next((part["labels"] for part in data if part["split"] == "train"), {})
+        labels: Mapping[str, Sequence[float]] = next(
+            (part["labels"] for part in data if part["split"] == "train"), {}
+        )
         if counts := labels.get(task.name):
             is_balanced = made.get("settings", {}).get("balance", "none") != "none"
             return np.ones(len(counts)) if is_balanced else np.array(counts) + 0.5
