@@ -274,3 +274,10 @@ def test_find_faces_in_some_sources_from_the_command_line(tmp_path, monkeypatch,
     assert (
         "no source photo to find faces in. The sources are photos, cut" in capsys.readouterr().err
     )
+
+
+def test_a_row_without_a_split_is_of_its_group_s_or_of_train_where_some_row_is_val(data):
+    val, of_val, of_train = {"group": "ann"}, {"split": "", "group": "ann"}, {"split": ""}
+    _, found = found_in(data, write(data, row11=val, row0=of_val, row1=of_train))
+    splits = {one.path.name: one.split for one in found.rows.examples}
+    assert (splits["11.png"], splits["0.png"], splits["1.png"]) == ("val", "val", "train")

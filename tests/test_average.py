@@ -10,7 +10,14 @@ from faceattr.model import file as model_file
 from faceattr.training.average import average
 from faceattr.training.heads import edit_heads
 
-ABOUT = {"scores": {"min_face": 20}, "provenance": {"priors": {"tint": "natural"}}}
+
+def with_prior(prior, natural=(0.2, 0.3, 0.5)):
+    even = [1 / 3] * 3
+    shares = {"tint": {"uniform": even, "natural": list(natural)}}
+    return {"priors": {"tint": prior}, "class_shares": shares}
+
+
+ABOUT = {"scores": {"min_face": 20}, "provenance": with_prior("natural")}
 
 
 def written(path, seed, half=False, **other):
@@ -55,7 +62,8 @@ def test_the_mean_is_stored_in_half_where_all_models_are(tmp_path, halves):
     [
         ("heads", {"tasks": (SHADE,)}),
         ("crop rule", {"crop": CropRule(48, 0.5)}),
-        ("priors", {"provenance": {"priors": {"tint": "uniform"}}}),
+        ("priors", {"provenance": with_prior("uniform")}),
+        ("priors", {"provenance": with_prior("natural", (0.5, 0.3, 0.2))}),
         ("network", {"network": {"pooling": "max"}}),
     ],
 )
@@ -64,6 +72,12 @@ def test_models_that_differ_in_more_than_weights_are_refused(models, what, other
     with pytest.raises(ValueError, match=f"the same {what}.*a.keras.*other.keras"):
         average([models[0], strange], models[0].with_name("mean.keras"))
     assert not models[0].with_name("mean.keras").exists()
+
+
+def test_priors_of_other_names_with_the_same_class_shares_are_the_same(models):
+    told = {"blue": 2, "green": 3, "red": 5}
+    same = written(models[0].with_name("told.keras"), 5, provenance=with_prior(told))
+    average([models[0], same], models[0].with_name("mean.keras"))
 
 
 def test_the_command_writes_it_and_keeps_a_file_that_is_there(models, refused, capsys):

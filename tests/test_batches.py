@@ -219,3 +219,8 @@ def test_a_batch_is_mixed_by_source():
 def test_shares_of_sources_are_given_for_all_of_them(shares, message):
     with pytest.raises(ValueError, match=message):
         batches(from_sources(a=30, b=10), task_sampling=TaskSampling(shares=shares))
+
+
+def test_rows_without_any_label_are_refused():
+    with pytest.raises(ValueError, match="2 rows without a label of expression, gender"):
+        batches(rows("", ""))

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from conftest import SHADE, TINT, toy_network
 from PIL import Image
+from use_toys import OnEach
 
-from faceattr.data.dataset import LabeledDataset, mask
+from faceattr.data.dataset import LabeledDataset, class_prior, mask
 from faceattr.data.manifest import Example
 from faceattr.evaluation.metrics import predict
 from faceattr.images.crop import CropRule
@@ -15,6 +16,7 @@ from faceattr.model import file as model_file
 from faceattr.model.build import build
 from faceattr.model.file import Description
 from faceattr.tasks import Task
+from faceattr.training.batches import mix_batch
 from faceattr.training.distill import Distillation, distilled, with_answers
 
 CROPS = np.random.default_rng(0).integers(0, 256, (6, 40, 40, 3), dtype="uint8")
@@ -136,8 +138,63 @@ def test_a_teacher_s_own_prior_is_taken_out_before_it_teaches_a_head_with_one(te
     np.testing.assert_allclose(taught.targets["shade"][2:], even[2:], rtol=1e-4)
     beside = (rows().targets["shade"] + put(even, np.array([0.9, 0.1]))) / 2
     np.testing.assert_allclose(taught.targets["shade"][:2], beside[:2], rtol=1e-4)
-    np.testing.assert_array_equal(taught.log_priors["shade"][2:], 0)
+    np.testing.assert_allclose(np.exp(taught.log_priors["shade"][2:]), 0.5, rtol=1e-6)
     np.testing.assert_array_equal(taught.log_priors["shade"][:2], shares[:2])
+
+
+def counted(**labels):
+    return ({"split": "train", "rows": 9, "labels": labels, "sha256": ""},)
+
+
+def added_to(phases, **labels):
+    old = {"heads": ["shade"], "data": counted(shade=[1, 3]), "provenance": {}}
+    settings = {"balance": "none", "phases": phases}
+    return {"data": counted(**labels), "provenance": {"settings": settings, "added_to": old}}
+
+
+FROZEN, OPEN = [{"unfreeze_from": None}], [{"unfreeze_from": "backbone"}]
+
+
+@pytest.mark.parametrize(
+    ("about", "shares"),
+    [
+        ({"data": counted(shade=[1, 3])}, [1.5, 3.5]),
+        (added_to(FROZEN, tint=[1, 2, 3]), [1.5, 3.5]),
+        (added_to(FROZEN, shade=[9, 0]), [1.5, 3.5]),
+        (added_to(OPEN, shade=[9, 0]), [9.5, 0.5]),
+        *(
+            ({"data": counted(shade=[1, 3]), "provenance": {"settings": {"balance": how}}}, [1, 1])
+            for how in ("weights", "sampling")
+        ),
+        ({}, None),
+    ],
+)
+def test_a_teacher_s_class_shares_are_those_of_the_rows_that_taught_its_head(
+    teachers, about, shares
+):
+    path, shown = Path(teachers[0]), []
+    network, described = model_file.load(path)
+    plain = predict(network, rows())["shade"]
+    model_file.describe_anew(path, replace(described, **about))
+    how = Distillation((teachers[0],), {"shade": 0.0})
+    taught, _ = distilled(rows(), how, ["shade"], progress=OnEach(shown.append, str))
+    even = plain / np.array(shares or [1, 1])
+    even /= even.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(taught.targets["shade"][2:], even[2:], rtol=1e-4)
+    said = ["0.keras does not say how frequent the classes of shade" in line for line in shown]
+    assert said == [True] * (shares is None)
+
+
+def test_a_taught_row_counts_once_among_the_class_shares_of_a_mixed_batch():
+    """Labelled and taught rows in equal parts have the mean of both their class shares."""
+    shares = np.tile(np.log([0.9, 0.1]).astype("float32"), (6, 1))
+    labelled = replace(rows((1, 1, 1, 0, 0, 0)), log_priors={"shade": shares})
+    taught = with_answers(labelled, answers(*[0.5] * 6), {"shade": 0.0}, {})
+    total = np.zeros(2)
+    for seed in range(40):
+        _, mixed, _ = mix_batch(taught.batch(np.arange(6)), 1.0, 0, np.random.default_rng(seed))
+        total += np.exp(mixed[class_prior("shade")]).sum(axis=0)
+    np.testing.assert_allclose(total / total.sum(), [0.7, 0.3], atol=1e-5)
 
 
 def test_a_label_that_the_teacher_does_not_believe_is_its_answer_or_none(teachers, tmp_path):

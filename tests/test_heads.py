@@ -56,6 +56,22 @@ def test_heads_and_classes_are_renamed_everywhere_in_the_file(path):
     np.testing.assert_array_equal(before["shade"], after["shade"])
 
 
+def test_counts_of_labels_follow_their_heads_also_those_of_the_model_added_to(tmp_path):
+    def rows(**labels):
+        return [{"split": "train", "rows": 9, "labels": labels, "sha256": ""}]
+
+    origin = {"heads": ["shade"], "data": rows(shade=[2, 7], age=[4, 5]), "provenance": {}}
+    about = {"data": tuple(rows(tint=[2, 3, 4])), "provenance": {"added_to": origin}}
+    path = save_toy(tmp_path / "old.keras", (SHADE, TINT), **about)
+    names = {"tint": "hue", "shade": "tint"}
+    edited = edit_heads(path, tmp_path / "new.keras", rename=names)
+    assert edited.data[0]["labels"] == {"hue": [2, 3, 4]}
+    assert edited.provenance["added_to"]["heads"] == ["tint"]
+    assert edited.provenance["added_to"]["data"] == rows(tint=[2, 7])
+    left = edit_heads(path, tmp_path / "left.keras", remove="tint")
+    assert left.data[0]["labels"] == {}
+
+
 def test_two_heads_can_swap_their_names(path):
     edit_heads(path, path.with_name("new.keras"), rename={"tint": "shade", "shade": "tint"})
     swapped = answers(path.with_name("new.keras"))

@@ -286,6 +286,18 @@ def test_evaluate_groups_by_columns_heads_and_near_duplicates(
     assert "report.html" in {path.name for path in (tmp_path / "out").iterdir()}
 
 
+def test_an_empty_split_is_train_where_some_row_is_val(toy_model_path, people, tmp_path, capsys):
+    people.write_text(people.read_text().replace(",train,", ",,"))
+    given = [toy_model_path, people, "--tasks", "gender", "--cache", tmp_path / "cache"]
+    assert evaluate(*given, "--by", "near_duplicate", "-o", tmp_path / "out") == 0
+    assert "scored: 6 faces of split val, not 6 of train" in capsys.readouterr().out
+    (groups,) = json.loads((tmp_path / "out/scores.json").read_text())["gender"]["groups"]
+    found = {group["name"]: group["n"] for group in groups["groups"]}
+    assert found["in train too"] >= 1 and sum(found.values()) == 6
+    assert evaluate(*given, "--split", "train") == 0
+    assert "scored: 6 faces of split train, not 6 of val" in capsys.readouterr().out
+
+
 def test_flipping_and_votes_are_told_in_print_and_on_the_page(
     toy_model_path, people, tmp_path, capsys
 ):

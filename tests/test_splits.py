@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from faceattr.data.manifest import Example
-from faceattr.data.splits import assign_splits
+from faceattr.data.splits import assign_splits, with_stated_splits
 from faceattr.tasks import GENDER
 
 SIDES = ("train", "val")
@@ -67,6 +67,14 @@ def test_with_val_rows_of_its_own_the_rest_trains():
     split = assign_splits(people(10, split=lambda i: "val" if i == 3 else ""))
     assert len(rows_of(split, "val")) == 1
     assert len(rows_of(split, "train")) == 9
+
+
+def test_only_splits_that_need_no_choice_are_stated():
+    mine = people(8, source=lambda i: "ab"[i % 2], split=lambda i: {0: "val", 3: "test"}.get(i, ""))
+    mine = [replace(one, group="ann") if i in (0, 2, 5) else one for i, one in enumerate(mine)]
+    found = [one.split for one in with_stated_splits(mine)]
+    assert found == ["val", "", "val", "test", "train", "val", "train", ""]
+    assert with_stated_splits(plain := people(3)) == plain
 
 
 def test_train_and_test_without_val_give_a_fifth_of_train():

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import interrupt, only_scores, save_classes, shaded, toy_network
+from conftest import SHADE, interrupt, only_scores, save_classes, save_toy, shaded, toy_network
 
 import faceattr
 from faceattr import cli
@@ -606,3 +606,12 @@ def test_a_teacher_labels_what_the_rows_do_not_know(data, toy, capsys, monkeypat
     made = model_file.describe(data / "my.keras").provenance
     assert made["distillation"]["shares"] == {"shade": 0.3}
     assert made["distillation"]["teachers"] == ["teacher.keras"]
+
+
+def test_a_teacher_that_doubts_every_label_and_is_sure_of_none_is_refused(data, toy, refused):
+    save_toy(data / "teacher.keras", (SHADE,), CropRule(64))
+    doubting = ["--teacher", str(data / "teacher.keras"), "--doubt", "shade=1", "--sure", "shade=1"]
+    for sources in ([f"shade={data / 'shades'}"], None):  # alone, and beside another task
+        said = refused(train(data, "--overwrite", *doubting, sources=sources))
+        assert "no training row of dark, light for task 'shade'" in said
+        assert "Give --doubt shade or --sure shade a smaller number" in said

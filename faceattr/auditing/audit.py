@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
@@ -15,9 +14,10 @@ from faceattr.auditing.checks import Audit, Finding
 from faceattr.auditing.label_permutation import find_label_permutations
 from faceattr.data.dataset import LabeledDataset, cache_crops
 from faceattr.data.face_finder import FaceFinder
-from faceattr.data.manifest import Example, Source, merge_sources, strongest, targets
+from faceattr.data.manifest import Example, merge_sources, strongest, targets
 from faceattr.data.near_duplicates import NEAR
 from faceattr.data.sources import ReadingConfig, ReadingTasksSettings, read_labels, without_folders
+from faceattr.data.splits import with_stated_splits
 from faceattr.files import spelled, validate_report_folder, write_errors, write_json
 from faceattr.images.crop import CropRule
 from faceattr.images.draw import Tile, contact_sheet
@@ -62,9 +62,10 @@ def audit(
     sources, config = as_paths(sources), ReadingConfig(**reading)
     finder = config.finder(rule or CropRule(), sources)
     read, _ = read_labels(sources, config.tasks, config.label_map)
-    manifest = merge_sources([_with_train_split(source) for source in read])
+    manifest = merge_sources(read)
     findings = checks.groups_across_splits([e for source in read for e in source.examples])
-    rows, lost = _read_rows(manifest.tasks, manifest.examples, finder, progress)
+    examples = with_stated_splits(manifest.examples)
+    rows, lost = _read_rows(manifest.tasks, examples, finder, progress)
     findings += [*lost, *checks.check_faces(manifest.tasks, rows, progress)]
     if model is not None and len(rows):
         where = rows.examples, model_file.path_of(model), finder.cache
@@ -77,14 +78,6 @@ def audit(
     if output is not None:
         write_audit(found, Path(output))
     return found
-
-
-def _with_train_split(source: Source) -> Source:
-    """Where a source has val rows, those without a split train; else val is not set aside yet."""
-    if not any(example.split == "val" for example in source.examples):
-        return source
-    examples = (replace(example, split=example.split or "train") for example in source.examples)
-    return replace(source, examples=tuple(examples))
 
 
 def _read_rows(

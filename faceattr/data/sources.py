@@ -19,7 +19,7 @@ from faceattr.data.face_finder import FaceFinder
 from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap, normalize_labels
 from faceattr.data.manifest import Manifest, Source, TasksByName, merge_sources
 from faceattr.data.public_datasets import FER2013_FILE, read_fer2013, read_listing
-from faceattr.data.splits import assign_splits
+from faceattr.data.splits import assign_splits, with_stated_splits
 from faceattr.detection.base import Detector
 from faceattr.files import spelled
 from faceattr.images.crop import CropRule
@@ -171,7 +171,8 @@ def read_for_model(
 ) -> Manifest:
     """Read sources for the tasks (and class orders) that a model knows, `known` by name.
 
-    `aside` sets validation rows aside where a source has none of its own.
+    Splits are those of `faceattr.data.splits.with_stated_splits`; `aside` sets validation rows
+    aside where a source has none of its own.
     """
     every = {**KNOWN_TASKS, **known}
     sources, notes = normalize_labels(read_named(specs, known, every), label_map, every)
@@ -184,7 +185,8 @@ def read_for_model(
             f"The model answers {', '.join(known)}, and the labels are of {', '.join(names)}: they "
             "tell nothing about it."
         )
-    return replace(manifest, examples=assign_splits(manifest.examples)) if aside else manifest
+    split = assign_splits if aside else with_stated_splits
+    return replace(manifest, examples=split(manifest.examples))
 
 
 def names_of(specs: Sequence[str]) -> list[str]:

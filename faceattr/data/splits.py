@@ -32,13 +32,10 @@ def assign_splits(
     `alike` numbers faces so that near-duplicates share one, see
     `faceattr.data.face_finder.FaceFinder.near_duplicates`; it is asked only where val is set aside.
     """
-    groups = _splits_of_groups(examples)
+    _refuse_groups_across_splits(examples)
     with_val = sources_with_val(examples)
     asked = np.array([example.source not in with_val for example in examples], bool)
-    splits = [
-        example.split or groups.get(example.group) or ("" if own else "train")
-        for example, own in zip(examples, asked, strict=True)
-    ]
+    splits = _stated_splits(examples)
     if asked.any():
         _set_aside(examples, splits, asked, alike, seed)
     return tuple(replace(example, split=s) for example, s in zip(examples, splits, strict=True))
@@ -49,7 +46,29 @@ def sources_with_val(examples: Iterable[Example]) -> set[str]:
     return {example.source for example in examples if example.split == "val"}
 
 
-def _splits_of_groups(examples: Sequence[Example]) -> dict[str, str]:
+def with_stated_splits(examples: Sequence[Example]) -> tuple[Example, ...]:
+    """Fill in the splits that need no choice: rows without one go with their group, and train where
+    their source has val rows. The others stay without, for val is not set aside yet.
+    """
+    splits = _stated_splits(examples)
+    return tuple(replace(example, split=s) for example, s in zip(examples, splits, strict=True))
+
+
+def _stated_splits(examples: Sequence[Example]) -> list[str]:
+    groups: dict[str, str] = {}
+    for example in examples:
+        if example.group and example.split:
+            groups.setdefault(example.group, example.split)
+    with_val = sources_with_val(examples)
+    return [
+        example.split
+        or groups.get(example.group)
+        or ("train" if example.source in with_val else "")
+        for example in examples
+    ]
+
+
+def _refuse_groups_across_splits(examples: Sequence[Example]) -> None:
     first: dict[str, Example] = {}
     for example in examples:
         if example.group and example.split:
@@ -60,7 +79,6 @@ def _splits_of_groups(examples: Sequence[Example]) -> dict[str, str]:
                     f"{example.split} ({other.origin}); one identity must not sit in two splits. "
                     "Where two sources only number their groups alike, rename those of one."
                 )
-    return {group: example.split for group, example in first.items()}
 
 
 def _set_aside(

@@ -14,13 +14,28 @@ from faceattr.images.load import PathLike, as_paths
 from faceattr.model import file as model_file
 from faceattr.model import runtime
 from faceattr.model.file import Description
+from faceattr.model.priors import class_shares
+
+
+def _priors(about: Description) -> dict[str, dict[str, float]]:
+    """By head, the class shares of its prior: one name stands for other shares in other models."""
+    known, classes = (
+        about.provenance.get("class_shares", {}),
+        {t.name: t.classes for t in about.tasks},
+    )
+    found = {}
+    for name, prior in about.provenance.get("priors", {}).items():
+        shares = class_shares(prior, known.get(name, {}), classes[name]).round(6).tolist()
+        found[name] = dict(zip(classes[name], shares, strict=True))
+    return found
+
 
 # What must be equal. A head's bias holds the class shares that it takes for granted.
 ALIKE: dict[str, Callable[[Description], Any]] = {
     "heads": lambda about: {task.name: task.classes for task in about.tasks},
     "crop rule": lambda about: about.crop,
     "network": lambda about: {k: v for k, v in about.network.items() if k != "dropout"},
-    "priors": lambda about: about.provenance.get("priors", {}),
+    "priors": _priors,
 }
 
 

@@ -145,6 +145,11 @@ class MaskedBatches(keras.utils.PyDataset):
         self._steps = steps or steps_per_epoch(len(rows), settings.batch_size)
         self._seed, self._epoch, self._features = seed or (settings.seed,), epoch, features
         names = [name for name, target in rows.targets.items() if target.any()]
+        if not names:
+            raise ValueError(
+                f"Training rows know a task at least. Received: {len(rows):,} rows without a label "
+                f"of {', '.join(rows.targets)}."
+            )
         self._patterns, self._shares = label_patterns(rows, names, settings.task_sampling)
         self._chances, self._share = rows.sampling_weights, own_share()
         self._plan, self._began = self._planned(), False

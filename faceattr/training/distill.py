@@ -193,20 +193,49 @@ def _answers_of(
     said = predict(network, rows, progress=progress, what="asking the teacher")
     for task in about.tasks:
         if task.name in said and task.name in priors:
-            granted = np.log(_granted_shares(about, task))
-            said[task.name] = change_prior(said[task.name], -granted)
+            granted = _granted_shares(about, task)
+            if granted is None:
+                progress.show(
+                    f"note: {path.name} does not say how frequent the classes of {task.name} were "
+                    "where it learnt them: they are taken to have been equally frequent"
+                )
+                continue
+            said[task.name] = change_prior(said[task.name], -np.log(granted))
     return said
 
 
-def _granted_shares(about: Description, task: Task) -> np.ndarray:
-    """The class shares that a teacher's head takes for granted, ``(classes,)``."""
+def _granted_shares(about: Description, task: Task) -> np.ndarray | None:
+    """The class shares that a teacher's head takes for granted, ``(classes,)``, if they are known;
+    they need not sum to 1."""
     if prior := about.provenance.get("priors", {}).get(task.name):
         return class_shares(prior, about.provenance["class_shares"][task.name], task.classes)
     # A head without one has learnt the shares of its rows.
-    labels: Mapping[str, Any] = next(
-        (part["labels"] for part in about.data if part["split"] == "train"), {}
-    )
-    return np.array(labels.get(task.name, np.zeros(len(task.classes)))) + 0.5
+    for data, made in _runs(about):
+        if _kept_as_it_was(task.name, made):
+            continue
+        labels: Mapping[str, Sequence[float]] = next(
+            (part["labels"] for part in data if part["split"] == "train"), {}
+        )
+        if counts := labels.get(task.name):
+            is_balanced = made.get("settings", {}).get("balance", "none") != "none"
+            return np.ones(len(counts)) if is_balanced else np.array(counts) + 0.5
+    return None
+
+
+def _runs(about: Description) -> Iterator[tuple[Sequence[Mapping[str, Any]], Mapping[str, Any]]]:
+    """Data and provenance of the run that made a model, and of those whose heads it kept."""
+    yield about.data, about.provenance
+    made: Mapping[str, Any] = about.provenance
+    while old := made.get("added_to"):
+        made = old["provenance"]
+        yield old["data"], made
+
+
+def _kept_as_it_was(head: str, made: Mapping[str, Any]) -> bool:
+    """Whether a run that added heads left this one alone: its rows only measured it."""
+    phases = made.get("settings", {}).get("phases", ())
+    opened = any(phase.get("unfreeze_from") or phase.get("first") for phase in phases)
+    return head in made.get("added_to", {}).get("heads", ()) and not opened
 
 
 def with_answers(
@@ -233,7 +262,8 @@ def with_answers(
         found = np.where(known, (1 - share) * target + share * beside, answer * sure)
         targets[name] = found.astype("float32")
         if name in priors:
-            priors[name] = np.where(known, priors[name], 0).astype("float32")
+            even = -np.log(answer.shape[1])  # mixup adds shares up, so they sum to 1 here as well
+            priors[name] = np.where(known, priors[name], even).astype("float32")
         if not np.array_equal(targets[name], target):
             soft.add(name)
     return replace(rows, targets=targets, log_priors=priors, soft=tuple(sorted(soft)))

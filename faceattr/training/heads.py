@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -103,8 +103,27 @@ def _described(
         tasks=tuple(tasks.values()),
         network=built,
         scores=_scores(about.scores, scored, classes),
-        provenance={**about.provenance, **told, "heads_edited": edit},
+        data=tuple(_labels_renamed(about.data, heads)),
+        provenance={**_origin_renamed(about.provenance, heads), **told, "heads_edited": edit},
     )
+
+
+def _labels_renamed(data: Iterable[Mapping[str, Any]], heads: NewNames) -> list[dict[str, Any]]:
+    """What a file says about its rows, with the labels of the heads that are left."""
+    return [{**part, "labels": _renamed(part.get("labels", {}), heads)} for part in data]
+
+
+def _origin_renamed(provenance: Mapping[str, Any], heads: NewNames) -> dict[str, Any]:
+    """The provenance with the heads' new names in what it says of the models they were added to."""
+    if not (old := provenance.get("added_to")):
+        return dict(provenance)
+    renamed = {
+        **old,
+        "heads": [heads[name] for name in old["heads"] if name in heads],
+        "data": _labels_renamed(old["data"], heads),
+        "provenance": _origin_renamed(old["provenance"], heads),
+    }
+    return {**provenance, "added_to": renamed}
 
 
 def _edited(

@@ -259,9 +259,12 @@ def _distilled(
     if distillation and distillation.teachers:
         priors = plan.settings.priors
         dtype = networks.dtype_of(plan.network)
-        rows, lines = distilled(rows, distillation, priors, plan.heads, sheet, progress, dtype)
+        how = priors, plan.heads, sheet, progress, dtype
+        taught, lines = distilled(rows, distillation, *how)
         for line in lines:
             progress.show(line)
+        check_classes_left(plan.heads, rows, taught)
+        return taught
     return rows
 
 
@@ -374,4 +377,18 @@ def check_classes(tasks: Sequence[Task], train: LabeledDataset) -> None:
                 f"Task {task.name!r} has no training row of {', '.join(missing)}, so that could "
                 "not be learnt. Add some, or call the task otherwise (for example "
                 f"my_{task.name}=…) to have a head of just your own classes."
+            )
+
+
+def check_classes_left(
+    tasks: Sequence[Task], before: LabeledDataset, taught: LabeledDataset
+) -> None:
+    """Raise ValueError where a teacher has doubted every training row of a task or a class away."""
+    for task in tasks:
+        had, has = (rows.targets[task.name].sum(axis=0) > 0 for rows in (before, taught))
+        if gone := [task.classes[place] for place in np.flatnonzero(had & ~has)]:
+            raise ValueError(
+                f"The teacher leaves no training row of {', '.join(gone)} for task {task.name!r}: "
+                "it believes none of these labels, and is sure enough of no row in their place. "
+                f"Give --doubt {task.name} or --sure {task.name} a smaller number."
             )
