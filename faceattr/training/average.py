@@ -19,11 +19,8 @@ from faceattr.model.priors import class_shares
 
 def _priors(about: Description) -> dict[str, dict[str, float]]:
     """By head, the class shares of its prior: one name stands for other shares in other models."""
-    known, classes = (
-        about.provenance.get("class_shares", {}),
-        {t.name: t.classes for t in about.tasks},
-    )
-    found = {}
+    known, found = about.provenance.get("class_shares", {}), {}
+    classes = {task.name: task.classes for task in about.tasks}
     for name, prior in about.provenance.get("priors", {}).items():
         shares = class_shares(prior, known.get(name, {}), classes[name]).round(6).tolist()
         found[name] = dict(zip(classes[name], shares, strict=True))
