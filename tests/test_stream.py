@@ -71,7 +71,7 @@ class Recorder:
 
     pictures = []  # noqa: RUF012
 
-    def __init__(self, path, rate):
+    def __init__(self, path, rate, gap):
         self.pictures.clear()
 
     def write(self, image, second):

@@ -227,7 +227,7 @@ def _runs(about: Description) -> Iterator[tuple[Sequence[Mapping[str, Any]], Map
     yield about.data, about.provenance
     made: Mapping[str, Any] = about.provenance
     while old := made.get("added_to"):
-        made = old["provenance"]
+        made = old.get("provenance", {})  # files of before have none here
         yield old["data"], made
 
 

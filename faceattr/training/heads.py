@@ -121,7 +121,7 @@ def _origin_renamed(provenance: Mapping[str, Any], heads: NewNames) -> dict[str,
         **old,
         "heads": [heads[name] for name in old["heads"] if name in heads],
         "data": _labels_renamed(old["data"], heads),
-        "provenance": _origin_renamed(old["provenance"], heads),
+        "provenance": _origin_renamed(old.get("provenance", {}), heads),
     }
     return {**provenance, "added_to": renamed}
 
