@@ -243,8 +243,10 @@ def test_the_command_reads_recipes_and_prints_a_table(sets, tmp_path, monkeypatc
 
 
 IN_A_SUBPROCESS = """
+import signal
 from functools import partial
 from faceattr.training.compare import train_in_subprocess
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 begin = "import time; print('there', flush=True); time.sleep(90)"
 train_in_subprocess(None, begin=partial(exec, begin))
 """
