@@ -30,7 +30,7 @@ from faceattr.progress import SILENT, Progress
 SWITCHES = {"b": "bars", "p": "blur", "m": "mirror", "i": "figures", "h": "help"}
 ESCAPE = "\x1b"
 STATUS_SECONDS = 0.5
-CAMERA_GAP = 1.0  # seconds: a camera that gave nothing for longer was away, not still
+GAP = 1.0  # seconds: a camera that gave nothing for longer was away, a window late, neither still
 NO_KEY = -1
 # Opens a window and is gone; what would abort this process aborts only that one.
 ATTEMPT = "import cv2; cv2.namedWindow('…'); cv2.waitKey(1); cv2.destroyAllWindows()"
@@ -120,7 +120,8 @@ class Viewer:
         if Path(path).suffix.lower() in TABLE_SUFFIXES:
             return Timeline(path, self.watching.tracker.attributes.tasks)
         feed = self.watching.feed
-        return VideoFile(path, feed.rate, CAMERA_GAP if feed.is_live else math.inf)
+        stands_still = self.outputs.headless and not feed.is_live
+        return VideoFile(path, feed.rate, math.inf if stands_still else GAP)
 
     def _step(self, window, sinks) -> bool:
         """Take the next moment and do what the pressed key asks for; False ends the loop."""
