@@ -206,7 +206,6 @@ def say(*what) -> None:
 
 class Trainer:
     def __init__(self, tasks, settings, args) -> None:
-
         from faceattr.model.build import build
         from faceattr.training.config import WHOLE
         from faceattr.training.losses import masked_losses
@@ -214,8 +213,8 @@ class Trainer:
 
         self.tasks, self.settings = tasks, settings
         self.losses = masked_losses((task.name for task in tasks), settings.loss_smoothing)
-        how = {"weights": None, "norm": True, "dropout": args.dropout, "pooling": "max"}
-        how["seed"] = settings.seed
+        how = {"weights": None, "norm": True, "pooling": "max"}
+        how |= {"dropout": args.dropout, "seed": settings.seed}
         dtype = "float32" if args.float32 else "mixed_bfloat16"
         self.model = build(tasks, dtype=dtype, **how)
         # XLA 0.11 answers wrongly in bfloat16 on a CPU, where this is tried out.
@@ -231,8 +230,9 @@ class Trainer:
             ns_steps=4,
         )
         self.optimizer.build(self.model.trainable_variables)
-        tv, ntv = values_of(self.model.trainable_variables, self.model.non_trainable_variables)
-        self.fresh = copied(ov := values_of(self.optimizer.variables)[0])
+        tv = values_of(self.model.trainable_variables)
+        ntv, ov = values_of(self.model.non_trainable_variables), values_of(self.optimizer.variables)
+        self.fresh = copied(ov)
         self.state = (tv, ntv, ov, copied(tv), copied(ntv))
         self.rate_at = next(
             i for i, v in enumerate(self.optimizer.variables) if v is self.optimizer._learning_rate
@@ -379,8 +379,8 @@ class Trainer:
         write_weights(path, [np.asarray(v) for v in [*etv, *entv]], pieces)
 
 
-def values_of(*variables):
-    return [[v.value for v in some] for some in variables]
+def values_of(variables):
+    return [v.value for v in variables]
 
 
 def copied(values):

@@ -21,7 +21,13 @@ from faceattr.data.dataset import LabeledDataset
 from faceattr.data.sources import ReadingSettings
 from faceattr.exporting import formats
 from faceattr.exporting.parity import BATCHES, ParityData, ParityReport, check_parity, choose_crops
-from faceattr.files import replace_durably, validate_output_path, versions_of, write_json
+from faceattr.files import (
+    is_same_file,
+    replace_durably,
+    validate_output_path,
+    versions_of,
+    write_json,
+)
 from faceattr.model import embedded, hub, runtime
 from faceattr.model import file as model_file
 from faceattr.model.embedded import PRECISIONS, EmbeddedCopy
@@ -270,7 +276,7 @@ def embed(
     if output is None and hub.origin_of(path):
         raise ValueError(f"{model} lies in the hub's cache, which stays as it is: give -o.")
     output = path if output is None else Path(output)
-    in_place = output.exists() and output.samefile(path)
+    in_place = is_same_file(output, path)
     model_file.validate_output(output, overwrite=overwrite or in_place)
     formats.target_called("litert", int8=False)
     network, description = model_file.load(path)

@@ -141,7 +141,7 @@ class Timeline:
 
     def __init__(self, path: PathLike, tasks: Sequence[Task]) -> None:
         self.path, self._tasks = Path(path), tuple(tasks)
-        self.rows = self._end = 0
+        self.rows = 0
         with write_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(path, "wb", buffering=0)  # noqa: SIM115
@@ -167,10 +167,10 @@ class Timeline:
                 while written < len(lines):
                     written += self._file.write(lines[written:])
             except OSError:
+                torn = written - (lines.rfind(b"\n", 0, written) + 1)
                 with suppress(OSError):
-                    self._file.truncate(self._end + lines.rfind(b"\n", 0, written) + 1)
+                    self._file.truncate(self._file.tell() - torn)
                 raise
-        self._end += written
 
     def __enter__(self) -> Timeline:
         return self

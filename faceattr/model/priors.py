@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from faceattr.model.file import Description
+from faceattr.tasks import Task
 
 if TYPE_CHECKING:
     from faceattr.model.runtime import Predictor
@@ -43,19 +44,30 @@ def class_shares(
     return shares / shares.sum()
 
 
+def granted_shares(about: Description, task: Task) -> np.ndarray | None:
+    """The class shares that a head trained with a prior takes for granted, ``(classes,)``; None
+    where it was trained without one.
+    """
+    prior = about.provenance.get("priors", {}).get(task.name)
+    if prior is None:
+        return None
+    known = about.provenance.get("class_shares", {}).get(task.name, {})
+    return class_shares(prior, known, task.classes)
+
+
 def log_ratios(about: Description, priors: Mapping[str, Prior]) -> dict[str, np.ndarray]:
     """By head, the logarithm of its new class shares over those that it has, ``(classes,)``."""
-    now, known = about.provenance.get("priors", {}), about.provenance.get("class_shares", {})
-    classes = {task.name: task.classes for task in about.tasks}
+    now, tasks = about.provenance.get("priors", {}), {task.name: task for task in about.tasks}
     found = {}
     for name, prior in priors.items():
-        if name not in now or name not in classes:
+        granted = granted_shares(about, tasks[name]) if name in tasks else None
+        if granted is None:
             raise ValueError(
                 f"Head {name!r} was not trained with --prior, so which class shares it takes for "
                 f"granted is not known. Those that were: {', '.join(now) or 'none'}."
             )
-        shares = [class_shares(one, known[name], classes[name]) for one in (prior, now[name])]
-        found[name] = np.log(shares[0] / shares[1])
+        known = about.provenance["class_shares"][name]
+        found[name] = np.log(class_shares(prior, known, tasks[name].classes) / granted)
     return found
 
 

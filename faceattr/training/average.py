@@ -14,17 +14,17 @@ from faceattr.images.load import PathLike, as_paths
 from faceattr.model import file as model_file
 from faceattr.model import runtime
 from faceattr.model.file import Description
-from faceattr.model.priors import class_shares
+from faceattr.model.priors import granted_shares
 
 
 def _priors(about: Description) -> dict[str, dict[str, float]]:
     """By head, the class shares of its prior: one name stands for other shares in other models."""
-    known, found = about.provenance.get("class_shares", {}), {}
-    classes = {task.name: task.classes for task in about.tasks}
-    for name, prior in about.provenance.get("priors", {}).items():
-        shares = class_shares(prior, known.get(name, {}), classes[name]).round(6).tolist()
-        found[name] = dict(zip(classes[name], shares, strict=True))
-    return found
+    granted = ((task, granted_shares(about, task)) for task in about.tasks)
+    return {
+        task.name: dict(zip(task.classes, shares.round(6).tolist(), strict=True))
+        for task, shares in granted
+        if shares is not None
+    }
 
 
 # What must be equal. A head's bias holds the class shares that it takes for granted.

@@ -16,7 +16,7 @@ from faceattr.images.crop import CropRule
 from faceattr.images.draw import Tile, contact_sheet
 from faceattr.model import runtime
 from faceattr.model.file import Description, path_of
-from faceattr.model.priors import change_prior, class_shares
+from faceattr.model.priors import change_prior, granted_shares
 from faceattr.model.weights import in_bfloat16
 from faceattr.progress import SILENT, Progress
 from faceattr.tasks import Task
@@ -207,8 +207,8 @@ def _answers_of(
 def _granted_shares(about: Description, task: Task) -> np.ndarray | None:
     """The class shares that a teacher's head takes for granted, ``(classes,)``, if they are known;
     they need not sum to 1."""
-    if prior := about.provenance.get("priors", {}).get(task.name):
-        return class_shares(prior, about.provenance["class_shares"][task.name], task.classes)
+    if (shares := granted_shares(about, task)) is not None:
+        return shares
     # A head without one has learnt the shares of its rows.
     for data, made in _runs(about):
         if _kept_as_it_was(task.name, made):
