@@ -75,7 +75,7 @@ def is_same_file(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> 
     """Whether two names lead to one file, by links too."""
     if os.path.exists(one) and os.path.exists(other):
         return os.path.samefile(one, other)
-    return os.path.abspath(one) == os.path.abspath(other)
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def refuse_existing(path: Path, *, overwrite: bool = False) -> None:

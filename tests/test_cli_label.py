@@ -141,6 +141,7 @@ GONE = ["--model", "gone.keras"]
     [
         (["gone/", "-o", "t.csv"], "There is no file or folder gone/"),
         (["empty", "-o", "t.csv"], "There are no pictures in empty."),
+        (["empty"], "There are no pictures in empty."),
         (["empty", "-o", "t.xlsx"], "A table's name ends in .csv, .jsonl, .parquet"),
         (["empty", "-o", "there.csv"], "there.csv exists already. Go on with it (--resume)"),
         (["empty", "-o", "t.csv", "--model", "gone.keras"], "There is no model file gone.keras"),

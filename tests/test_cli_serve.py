@@ -19,6 +19,7 @@ pytest.importorskip("uvicorn", reason="needs faceattr[web]")
 pytest.importorskip("python_multipart", reason="needs faceattr[web]")
 from use_loopback import wait_for
 from use_server import ask, file_of, multipart, served
+from use_toys import attributes
 
 from faceattr.serving.address import Address, checked_token
 
@@ -112,6 +113,19 @@ def test_wrong_options_are_one_sentence_before_the_model_is_opened(
 def test_a_port_in_use_is_told_before_the_model_is_opened(port, refused, monkeypatch):
     monkeypatch.setattr("faceattr.cli.serve.open_attributes", lambda *given: pytest.fail("opened"))
     assert "Choose another --port" in refused(main(["serve", "--port", str(port)]))
+
+
+def test_a_port_that_was_taken_while_the_model_was_opened_is_told(free_port, refused, monkeypatch):
+    with socket.socket() as other:
+
+        def open_attributes(*given):
+            other.bind(("127.0.0.1", free_port))
+            other.listen()
+            return attributes()
+
+        monkeypatch.setattr("faceattr.cli.serve.open_attributes", open_attributes)
+        told = refused(main(["serve", "--port", str(free_port)]))
+    assert f"Nothing can be served on 127.0.0.1:{free_port}" in told and "(Ctrl-C" not in told
 
 
 def test_what_is_wrong_with_a_host_or_a_token_file_is_told(refused, free_port, tmp_path):

@@ -171,6 +171,9 @@ def test_outputs_are_checked_before_anything_is_opened(tmp_path):
 def test_no_file_is_written_twice_at_once(tmp_path):
     with pytest.raises(ValueError, match=r"a file of its own. Received: .*a.mp4, .*a.mp4"):
         Outputs([tmp_path / "a.mp4", f"{tmp_path}/./a.mp4"], headless=True)
+    (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
+    with pytest.raises(ValueError, match="a file of its own"):
+        Outputs([tmp_path / "a.mp4", tmp_path / "link" / "a.mp4"], headless=True)
 
 
 @pytest.mark.parametrize("name", ["new/deep/a.mp4", "new/deep/a.csv"])

@@ -143,6 +143,7 @@ def _print_rows(inputs, given: dict) -> int:
             raise ValueError(f"--{name.replace('_', '-')} needs a table: give -o TABLE.")
     # What is not there is told before the model is opened.
     files = Inputs(inputs, allow_urls=given.pop("allow_urls", False))
+    files.require_any()
     attributes = open_attributes(given, Aside())
     rows = describe_inputs(files, attributes, **given)
     if sys.stdout.isatty():

@@ -102,6 +102,7 @@ class Inputs:
         self.inputs = as_paths(inputs)
         if not self.inputs:
             raise ValueError("There is nothing to read: no path was given.")
+        self.without = tuple(os.fspath(folder) for folder in without)
         self._without = {os.path.realpath(folder) for folder in without}
         self.allow_urls = allow_urls
         for path in self.inputs:
@@ -123,6 +124,13 @@ class Inputs:
     @cached_property
     def count(self) -> int:
         return sum(1 for _ in self)
+
+    def require_any(self) -> None:
+        """Raises ValueError where there is not one picture or video."""
+        if next(iter(self), None) is None:
+            where, own = ", ".join(self.inputs), ", ".join(self.without)
+            end = f", leaving out {own}, where this job writes itself." if own else "."
+            raise ValueError(f"There are no pictures in {where}{end}")
 
     def _must_exist(self, path: str) -> None:
         if is_url(path) and not self.allow_urls:

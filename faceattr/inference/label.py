@@ -103,6 +103,7 @@ def label(
     # What is wrong is told before the model is opened.
     every = checked_interval(every)
     files = Inputs(inputs, allow_urls=allow_urls)
+    files.require_any()
     how = {"workers": workers, "max_pixels": max_pixels}
     yield from describe_inputs(
         files, FaceAttributes.load(**load), every=every, progress=progress, **how
@@ -204,12 +205,7 @@ def _checked_files(
     inputs: PathLike | Sequence[PathLike], artifacts: Artifacts, allow_urls: bool
 ) -> Inputs:
     files = Inputs(inputs, without=artifacts.folders, allow_urls=allow_urls)
-    if files.count == 0:
-        left_out = ", ".join(map(str, artifacts.folders))
-        raise ValueError(
-            f"There are no pictures in {', '.join(files.inputs)}"
-            + (f", leaving out {left_out}, where this job writes itself." if left_out else ".")
-        )
+    files.require_any()
     artifacts.validate_inputs(files)
     return files
 

@@ -187,8 +187,7 @@ class Places(Inputs):
 
     def __init__(self, inputs: PathLike | Sequence[PathLike]) -> None:
         super().__init__(inputs)
-        if next(iter(self), None) is None:
-            raise ValueError(f"There are no pictures in {', '.join(self.inputs)}.")
+        self.require_any()
 
     def _must_exist(self, path: str) -> None:
         if not is_remote(path):  # a store is asked when it is listed

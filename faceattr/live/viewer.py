@@ -11,11 +11,13 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from faceattr.files import is_same_file
 from faceattr.live.outputs import (
     TABLE_SUFFIXES,
     Timeline,
@@ -49,7 +51,7 @@ class Outputs:
     snapshots: str | Path = "."
 
     def __post_init__(self) -> None:
-        if len({os.path.abspath(path) for path in self.output}) < len(self.output):
+        if any(is_same_file(*pair) for pair in combinations(self.output, 2)):
             raise ValueError(
                 "Every output is a file of its own. Received: " + ", ".join(map(str, self.output))
             )

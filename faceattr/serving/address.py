@@ -31,6 +31,10 @@ class Address:
     def __post_init__(self) -> None:
         if not 1 <= self.port <= 65535:
             raise ValueError(f"A port lies between 1 and 65535. Received: {self.port}")
+        self.require_free()
+
+    def require_free(self) -> None:
+        """Raises OSError, with the cure, where nothing can be served there now."""
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         with socket.socket(family) as attempt:
             attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

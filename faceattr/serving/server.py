@@ -64,6 +64,7 @@ def warm_up(batcher: Batcher) -> None:
 
 def run(app, address: Address, progress: Progress, **how: Any) -> None:
     """Let uvicorn serve an application until Ctrl-C; `progress` is shown its address."""
+    address.require_free()  # a model takes seconds to load, in which another server may begin
     progress.show(f"{address.url}  (Ctrl-C ends it)")
     uvicorn.run(app, host=address.host, port=address.port, **how, **bounds())
 
