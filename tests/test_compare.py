@@ -20,7 +20,7 @@ from faceattr.progress import Progress
 from faceattr.training import network as network_module
 from faceattr.training.compare import ALONE, Config, Result, Run, RunStarted, train_once
 from faceattr.training.compare import compare as run_compare
-from faceattr.training.config import FROZEN, Network, Settings
+from faceattr.training.config import FROZEN, Auxiliary, Network, Settings
 
 PHASE = replace(FROZEN, epochs=2, patience=1)
 JOINT = Config("joint", Network(), Settings((PHASE,), batch_size=8, augment_repeats=0))
@@ -73,6 +73,18 @@ def test_every_config_sees_the_same_rows_as_often_and_the_baseline_comes_first(s
     assert together["rows"].nunique() == 1
     assert set(together["images"]) == {2 * 20 * 8}  # 20 steps at least, patience or not
     assert table["accuracy"].between(0, 1).all() and (table["minutes"] > 0).all()
+
+
+@pytest.mark.slow
+def test_what_is_said_of_one_task_s_layers_is_left_out_where_another_is_alone(data, tmp_path):  # noqa: F811
+    layers = {"shade": "block2_pool"}
+    slim = Network(
+        "none", backbone="vgg16-slim", norm=False, feature_layers=layers, dtype="float32"
+    )
+    auxiliary = (Auxiliary("shade", "block1_pool"),)
+    config = replace(JOINT, network=slim, settings=replace(JOINT.settings, auxiliary=auxiliary))
+    table = compare([config], data, tmp_path / "c.csv", seeds=1, perform=train_once)
+    assert list(table["config"]) == [ALONE, ALONE, "joint", "joint"]
 
 
 def test_a_comparison_goes_on_behind_what_is_finished(sets, tmp_path):

@@ -22,6 +22,7 @@ def path(tmp_path, request):
         name: {"task": name, "accuracy": 0.9, "recall": dict.fromkeys(classes, 0.5)}
         for name, classes in ((SHADE.name, SHADE.classes), (TINT.name, TINT.classes))
     }
+    scores["forgetting"] = {"tint": {"task": "tint", "n": 9}}
     scores["by_size"] = {"24": {"shade": 0.5, "tint": 0.9}, "48": {"shade": 0.9, "tint": 0.9}}
     about = {"network": {"feature_layers": {"tint": "block2_pool"}}, "scores": scores}
     return save_toy(tmp_path / "old.keras", (SHADE, TINT), seed=2, half=request.param, **about)
@@ -49,6 +50,7 @@ def test_heads_and_classes_are_renamed_everywhere_in_the_file(path):
     about = edit_heads(path, new, rename={"tint": "hue"}, rename_classes=classes)
     assert about.tasks == (SHADE, Task("hue", ("blue", "green", "crimson")))
     assert about.scores["hue"]["task"] == "hue"
+    assert about.scores["forgetting"] == {"hue": {"task": "hue", "n": 9}}
     assert "crimson" in about.scores["hue"]["recall"]
     assert about.network["feature_layers"] == {"hue": "block2_pool"}
     before, after = answers(path), answers(new)

@@ -1,9 +1,10 @@
 """What is kept on disk between runs: rows of arrays (crops, features) and found faces.
 
 Rows lie in files of their own, memory-mapped and only ever appended to. An SQLite database beside
-them has their keys and checksums, and the found faces; its transaction is the only lock. A key is
-written when its rows are on the disk, so a kill costs at most the rows of the last moment; a row
-that a power cut or a bad disk left damaged does not fit its checksum and is not trusted.
+them has their keys and checksums, and the found faces; its transaction guards the keys, and a lock
+beside each file of rows says who uses it. A key is written when its rows are on the disk, so a kill
+costs at most the rows of the last moment; a row that a power cut or a bad disk left damaged does
+not fit its checksum and is not trusted.
 """
 
 from __future__ import annotations

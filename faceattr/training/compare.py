@@ -80,8 +80,17 @@ class Run:
         phases = tuple(replace(phase, patience=None) for phase in settings.phases)
         if self.alone:  # what was said of the other tasks and their sources has no meaning
             priors = {task: of for task, of in settings.priors.items() if task == self.alone}
-            settings = replace(settings, priors=priors, task_sampling=TaskSampling())
+            auxiliary = tuple(one for one in settings.auxiliary if one.task == self.alone)
+            only = {"priors": priors, "auxiliary": auxiliary, "task_sampling": TaskSampling()}
+            settings = replace(settings, **only)
         return replace(settings, phases=phases, seed=self.seed)
+
+    @property
+    def network(self) -> Network:
+        """Its config's, as far as it is of the tasks that are trained."""
+        network = self.config.network
+        layers = {t: layer for t, layer in network.feature_layers.items() if t == self.alone}
+        return replace(network, feature_layers=layers) if self.alone else network
 
     @property
     def fingerprint(self) -> str:
@@ -160,7 +169,7 @@ def _end_with_parent() -> None:
 
 def train_once(run: Run) -> list[Result]:
     """Train once and score the last epoch."""
-    network, manifest, observer = networks.resolved(run.config.network), run.manifest, _Observer()
+    network, manifest, observer = networks.resolved(run.network), run.manifest, _Observer()
     rule, cache = networks.crop_rule(network), run.reading.cache
     rows, _ = read_splits(manifest, SPLITS, manifest.tasks, rule, cache)
     if run.alone:

@@ -209,9 +209,11 @@ def _scores(
         if score := scores.get(old):
             now = {"task": new, "recall": _renamed(score.get("recall", {}), classes[old])}
             found[new] = {key: now.get(key, value) for key, value in score.items()}
-    for key in ("half_precision", "forgetting"):
-        if key in scores:
-            found[key] = _renamed(scores[key], heads)
+    if "half_precision" in scores:
+        found["half_precision"] = _renamed(scores["half_precision"], heads)
+    if "forgetting" in scores:
+        renamed = _renamed(scores["forgetting"], heads)
+        found["forgetting"] = {head: {**of, "task": head} for head, of in renamed.items()}
     by_size = _by_size(scores, heads)
     if any(by_size.values()):
         found |= {"by_size": by_size, "min_face": smallest_face(by_size)}
