@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from faceattr import __version__
-from faceattr.files import install_command
+from faceattr.files import cache_folder, install_command
 from faceattr.progress import suppress_stderr
 
 GOLDEN = Path(__file__).with_name("golden.json")
@@ -180,7 +179,7 @@ def cache() -> Iterator[Finding]:
     """The user's cache folder: whether it takes files, and how full it is."""
     from faceattr.data.store import stores_in
 
-    folder = Path(platformdirs.user_cache_dir("faceattr"))
+    folder = cache_folder()
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     kept = sum(path.stat().st_size for path in stores_in())
     free = shutil.disk_usage(there).free

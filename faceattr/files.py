@@ -1,6 +1,6 @@
 """Output paths that are checked before any work, files that are whole or not there, and JSON.
 
-And what installs an optional part.
+And the folder for what can be had again, and what installs an optional part.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import platformdirs
 
 LONGEST_NAME = 255  # bytes that file systems take for one name
 
@@ -45,6 +47,11 @@ def versions_of(*packages: str) -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
+
+
+def cache_folder() -> Path:
+    """The user's folder for what can be had again."""
+    return Path(platformdirs.user_cache_dir("faceattr"))
 
 
 def fetch_once(address: str, sha256: str, path: Path, seconds: float) -> None:

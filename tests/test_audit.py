@@ -243,7 +243,7 @@ def test_find_faces_from_the_command_line(tmp_path, monkeypatch):
         Image.fromarray(draw(number, tint=number * 13)).save(folder / f"{number}.png")
     asked = []
     monkeypatch.setattr(
-        "faceattr.detection.base.choose_detector",
+        "faceattr.detection.choose.choose_detector",
         lambda name, **how: asked.append(name) or GreenSquares(),
     )
     always = [f"mood={tmp_path / 'photos'}", "--model", "none", "--cache", str(tmp_path / "cache")]
@@ -263,7 +263,7 @@ def test_find_faces_in_some_sources_from_the_command_line(tmp_path, monkeypatch,
             face = draw(number, tint=number * 13 + 60 * (place == "cut"))
             Image.fromarray(face).save(folder / f"{number}.png")
     monkeypatch.setattr(
-        "faceattr.detection.base.choose_detector", lambda name, **how: GreenSquares()
+        "faceattr.detection.choose.choose_detector", lambda name, **how: GreenSquares()
     )
     out = tmp_path / "out"
     sources = [f"mood={tmp_path / 'photos'}", f"mood={tmp_path / 'cut'}"]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from faceattr.training.batches import augment
+from faceattr.training.augment import augment
 from faceattr.training.config import NO_AUGMENTATION, Augmentation
 from faceattr.training.config import augmentation_with as usual_but
 

@@ -11,9 +11,9 @@ from faceattr.evaluation.calibration import (
     calibrate,
     cross_calibrated,
     fit_temperature,
-    set_prior,
 )
 from faceattr.evaluation.metrics import calibration_error, predict
+from faceattr.model.priors import set_prior
 
 GENERATOR = np.random.default_rng(0)
 CHANCES = GENERATOR.dirichlet(np.ones(4), 4000)

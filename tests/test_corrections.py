@@ -15,7 +15,8 @@ from use_toys import attributes, save_pictures
 from faceattr import cli
 from faceattr.data.sources import read_source
 from faceattr.images.inputs import path_of
-from faceattr.inference.label import Artifacts, label_to
+from faceattr.inference.artifacts import Artifacts
+from faceattr.inference.label import label_to
 from faceattr.training import network as networks
 
 pytestmark = pytest.mark.slow

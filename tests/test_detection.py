@@ -11,8 +11,9 @@ from skimage import data
 from use_toys import YUNET, GreenSquares, OnEach, attributes, draw
 
 from faceattr.detection import onnx_network, yunet
-from faceattr.detection.base import Face, WholePicture, choose_detector, find_rotated_faces, reduced
+from faceattr.detection.base import Face, WholePicture, find_rotated_faces, reduced
 from faceattr.detection.centerface import CenterFace
+from faceattr.detection.choose import choose_detector
 from faceattr.detection.yunet import YuNet
 from faceattr.images.crop import CropRule, crop
 from faceattr.inference.pipeline import opencv_threads
@@ -186,7 +187,7 @@ def test_a_detector_file_must_exist_and_be_one(tmp_path):
 
 
 def test_offline_never_asks_the_network(tmp_path, monkeypatch):
-    monkeypatch.setattr(yunet.platformdirs, "user_cache_dir", lambda name: str(tmp_path))
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(tmp_path))
     monkeypatch.setattr("socket.socket.connect", refuse)
     heard = []
     found = choose_detector("auto", offline=True, progress=OnEach(heard.append, object))
@@ -206,7 +207,7 @@ def test_without_a_network_auto_does_with_centerface(tmp_path, monkeypatch):
     def unreachable(*_, **__):
         raise ConnectionError("no network")
 
-    monkeypatch.setattr(yunet.platformdirs, "user_cache_dir", lambda name: str(tmp_path))
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(tmp_path))
     monkeypatch.setattr(pooch, "retrieve", unreachable)
     heard = []
     assert choose_detector(progress=OnEach(heard.append, object)).provenance["name"] == "centerface"
@@ -216,7 +217,7 @@ def test_without_a_network_auto_does_with_centerface(tmp_path, monkeypatch):
 @needs_yunet
 def test_the_file_in_the_cache_is_used_when_it_is_the_right_one(tmp_path, monkeypatch):
     content = YUNET.read_bytes()
-    monkeypatch.setattr(yunet.platformdirs, "user_cache_dir", lambda name: str(tmp_path))
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(tmp_path))
     (tmp_path / yunet.NAME).write_bytes(content[:-1] + b"x")
     assert choose_detector(offline=True).provenance["name"] == "centerface"
     (tmp_path / yunet.NAME).write_bytes(content)
@@ -245,7 +246,7 @@ def test_a_download_is_checked_before_it_gets_its_name(tmp_path, monkeypatch):
         with open(output_file, "wb") as file:
             file.write(b"half of it")
 
-    monkeypatch.setattr(yunet.platformdirs, "user_cache_dir", lambda name: str(tmp_path))
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(tmp_path))
     monkeypatch.setattr(pooch, "HTTPDownloader", lambda **_: download)
     with pytest.raises(OSError, match="could not be fetched"):
         yunet.cached_yunet()

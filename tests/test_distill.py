@@ -16,7 +16,7 @@ from faceattr.model import file as model_file
 from faceattr.model.build import build
 from faceattr.model.file import Description
 from faceattr.tasks import Task
-from faceattr.training.batches import mix_batch
+from faceattr.training.augment import mix_batch
 from faceattr.training.distill import Distillation, distilled, with_answers
 
 CROPS = np.random.default_rng(0).integers(0, 256, (6, 40, 40, 3), dtype="uint8")

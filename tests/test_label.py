@@ -14,7 +14,8 @@ from test_load import jpeg_bytes
 from use_toys import OnEach, attributes, png_claiming, save_pictures
 
 import faceattr.inference.label as folder_module
-from faceattr.inference.label import Artifacts, label, label_to
+from faceattr.inference.artifacts import Artifacts
+from faceattr.inference.label import label, label_to
 
 FORMS = ["t.csv", "t.jsonl", "t.parquet"]
 

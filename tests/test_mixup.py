@@ -5,7 +5,7 @@ import tensorflow as tf
 from conftest import toy_network
 
 from faceattr.data.dataset import class_prior, mask, row_weights
-from faceattr.training.batches import mix_batch
+from faceattr.training.augment import mix_batch
 from faceattr.training.losses import compile_masked
 
 CROPS = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype="uint8")

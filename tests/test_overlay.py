@@ -5,7 +5,7 @@ import pytest
 
 from faceattr.detection.base import Face
 from faceattr.images.draw import COLOURS, line_of
-from faceattr.inference.predictor import NO_ANSWER, Prediction
+from faceattr.inference.results import NO_ANSWER, Prediction
 from faceattr.live.overlay import View, colour_of, draw_live
 from faceattr.live.tracking import LiveFace
 

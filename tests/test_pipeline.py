@@ -13,8 +13,9 @@ from faceattr.images.inputs import InputFile, Inputs
 from faceattr.images.load import BYTES_A_PIXEL, MemoryBudget, read_image
 from faceattr.inference import label as job
 from faceattr.inference import samples as reading
-from faceattr.inference.label import Sample, describe_samples, samples_of
+from faceattr.inference.label import describe_samples
 from faceattr.inference.pipeline import StageTimes
+from faceattr.inference.samples import Sample, samples_of
 
 
 def described(folder, describe, **how):

@@ -9,8 +9,8 @@ import pytest
 from use_toys import MOOD, SHADE, GreenSquares, attributes
 
 from faceattr.inference.predictor import FaceAttributes, Settings
-from faceattr.model.priors import WithPriors, change_prior, class_shares, log_ratios
-from faceattr.model.runtime import InferenceConfig
+from faceattr.model.priors import change_prior, class_shares, log_ratios
+from faceattr.model.runtime import InferenceConfig, WithPriors
 
 CROP = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype="uint8")
 KNOWN = {"uniform": [0.5, 0.5], "natural": [0.2, 0.8]}

@@ -21,6 +21,7 @@ from faceattr.detection.centerface import CenterFace
 from faceattr.exporting import site, web_runtime
 from faceattr.exporting.compact import compact, rounded
 from faceattr.exporting.site import export_site
+from faceattr.files import cache_folder
 from faceattr.images.crop import CropRule, crop
 from faceattr.inference.predictor import FaceAttributes
 from faceattr.model import file as model_file
@@ -88,7 +89,7 @@ def test_int8_refuses_a_file_that_is_too_old():
 
 
 def test_another_package_is_refused_and_a_missing_network_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(web_runtime.platformdirs, "user_cache_dir", lambda name: tmp_path / "cache")
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: tmp_path / "cache")
     with pytest.raises(OSError, match=r"npm pack onnxruntime-web@1.30.0` fetches .*--web-runtime"):
         web_runtime.runtime_files()
     with pytest.raises(FileNotFoundError, match="There is no"):
@@ -215,7 +216,7 @@ def test_wrong_options_are_one_sentence_and_code_2(toy, tmp_path, refused):
 
 
 def needs_runtime():
-    if not web_runtime.cache_path().is_file():
+    if not (cache_folder() / web_runtime.NAME).is_file():
         pytest.skip("onnxruntime-web is not in the cache")
 
 

@@ -12,7 +12,7 @@ import pytest
 from use_toys import MOOD, SHADE
 
 from faceattr.images.inputs import InputFile
-from faceattr.inference.label import samples_of
+from faceattr.inference.samples import samples_of
 from faceattr.inference.schema import columns
 from faceattr.inference.table import TableOptions, open_table, read_rows
 

@@ -494,11 +494,9 @@ def test_val_that_the_start_may_have_learnt_is_told(data, toy, capsys):
     lines = (data / "tints.csv").read_text().splitlines()
     tested = [f"{line},{'split' if not n else 'test'}" for n, line in enumerate(lines)]
     (data / "tested.csv").write_text("\n".join(tested))
-    plan = SimpleNamespace(
-        network=Network(weights=str(data / "my.keras")),
-        labelled=read_labels([f"glasses={data / 'shades'}", str(data / "tested.csv")], None)[0],
-    )
-    assert list(_doubts_of_val(plan)) == []  # of a head of its own, and of rows for a test
+    labelled, _ = read_labels([f"glasses={data / 'shades'}", str(data / "tested.csv")], None)
+    # Of a head of its own, and of rows for a test:
+    assert list(_doubts_of_val(labelled, data / "my.keras")) == []
 
 
 def test_smoothing_weights_and_a_prior_of_shares_reach_a_run(data, toy, refused, capsys):

@@ -68,8 +68,8 @@ def audit(
     rows, lost = _read_rows(manifest.tasks, examples, finder, progress)
     findings += [*lost, *checks.check_faces(manifest.tasks, rows, progress)]
     if model is not None and len(rows):
-        where = rows.examples, model_file.path_of(model), finder.cache
-        for mixed_up in find_label_permutations(manifest.tasks, *where):
+        asked = model_file.path_of(model)
+        for mixed_up in find_label_permutations(manifest.tasks, rows.examples, asked, finder.cache):
             findings.append(Finding(checks.SWAPPED, mixed_up.task, words=str(mixed_up)))
     names = tuple(map(without_folders, sources))
     summary = checks.summary_of(manifest.tasks, rows)
@@ -136,14 +136,14 @@ def _cells(finding: Finding) -> dict[str, object]:
         cells[f"{before}path"] = example and example.name
         cells[f"{before}box"] = " ".join(f"{x:g}" for x in (example and example.box) or ())
         cells[f"{before}split"] = example and example.split
-        cells[f"{before}labels"] = labels_of(example) if example else None
+        cells[f"{before}labels"] = _labels_of(example) if example else None
     for name in ("similarity", "detail"):
         value = getattr(finding, name)
         cells[name] = None if value is None else round(value, 3)
     return cells | {"words": finding.words}
 
 
-def labels_of(example: Example) -> str:
+def _labels_of(example: Example) -> str:
     """What is known of an example in words; of votes the strongest."""
     known = example.labels.items()
     return ", ".join(f"{task} {strongest(label)}" for task, label in known if label)
@@ -158,5 +158,5 @@ def _tiles(audit: Audit, kind: str) -> Iterator[Tile]:
             example = rows.examples[row]
             similar = f" r={finding.similarity:.2f}" if side else ""
             head = f"{example.split or checks.UNSPLIT}{similar}"
-            words = head, labels_of(example), spelled(example.path.name)
+            words = head, _labels_of(example), spelled(example.path.name)
             yield Tile(rows.crops[rows.index[row]], words)

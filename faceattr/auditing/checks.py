@@ -106,7 +106,7 @@ def check_faces(
     """What can be seen from faces and labels alone."""
     alike = NearDuplicates(rows, progress)
     few = few_rows(summary_of(tasks, rows))
-    odd = [*ambiguous_class_names(tasks), *whole_photographs(rows.examples)]
+    odd = [*_ambiguous_class_names(tasks), *_whole_photographs(rows.examples)]
     return [*copies(alike), *contradictions(alike, tasks), *few, *odd]
 
 
@@ -174,7 +174,7 @@ class NearDuplicates:
         return Finding(kind, where, one, other, similarity, fine, words, ends)
 
 
-def ambiguous_class_names(tasks: Iterable[Task]) -> Iterator[Finding]:
+def _ambiguous_class_names(tasks: Iterable[Task]) -> Iterator[Finding]:
     """Classes that may be one, spelled in two ways, or no class: what a cell says for unknown."""
     for task in tasks:
         if task.name in KNOWN_TASKS:
@@ -199,7 +199,7 @@ def _may_be_one(name: str, other: str) -> bool:
     return one == two or (are_words and difflib.SequenceMatcher(None, one, two).ratio() >= SLIP)
 
 
-def whole_photographs(examples: Sequence[Example]) -> Iterator[Finding]:
+def _whole_photographs(examples: Sequence[Example]) -> Iterator[Finding]:
     """One finding where most images that count as cropped faces are large and not square."""
     uncut = [one for one in examples if one.box is None and one.pixels is None]
     some = uncut[:: max(1, -(-len(uncut) // LOOKED_AT))]

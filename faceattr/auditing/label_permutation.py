@@ -95,7 +95,7 @@ def find_label_permutations(
         return []
     network, found = model_file.load(model)[0], []
     for task, head in known.items():
-        some = sample_per_class(examples, task)
+        some = _sample_per_class(examples, task)
         rows, _ = read_dataset(some, [replace(head, name=task.name)], description.crop, cache)
         answers = predict(network, rows)[head.name].argmax(axis=1)
         labels = rows.targets[task.name].argmax(axis=1)
@@ -104,7 +104,7 @@ def find_label_permutations(
     return [swap for swap in found if swap is not None]
 
 
-def sample_per_class(examples: Sequence[Example], task: Task) -> list[Example]:
+def _sample_per_class(examples: Sequence[Example], task: Task) -> list[Example]:
     """Up to 60 faces of every class, always the same ones."""
     answers = targets([task], examples)[task.name]
     chosen: list[Example] = []

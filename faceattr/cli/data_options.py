@@ -43,7 +43,7 @@ def reading_of(given: dict) -> dict:
     if not (given.pop("find_faces", False) or "find_faces_in" in given or name):
         return {**given, "label_map": label_map}
     from faceattr.cli.console import Aside
-    from faceattr.detection.base import choose_detector
+    from faceattr.detection.choose import choose_detector
 
     detector = choose_detector(name or "auto", offline=offline, progress=Aside())
     return {**given, "label_map": label_map, "detector": detector}

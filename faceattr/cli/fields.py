@@ -27,7 +27,7 @@ def add_fields(parser, record: type, *names: str, **options: Mapping[str, Any]) 
             ``flags`` are the option's names where it is not called like the field.
     """
     hints = get_type_hints(record, None, {"CropRule": Any})
-    texts = help_texts(record)
+    texts = _help_texts(record)
     every: dict[str, Mapping[str, Any]] = {**{name: {} for name in names}, **options}
     for name, changes in every.items():
         how = {"help": texts.get(name), "dest": name, **kind_of(hints[name]), **changes}
@@ -48,7 +48,7 @@ def kind_of(hint: Any) -> dict[str, Any]:
     return {"type": hint, "metavar": metavars[hint]} if hint in metavars else {}
 
 
-def help_texts(record: type) -> dict[str, str]:
+def _help_texts(record: type) -> dict[str, str]:
     """By field, the first sentence that the docstring says of it, and its default."""
     section = (getdoc(record) or "").partition("Args:\n")[2]
     found = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)

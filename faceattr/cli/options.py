@@ -250,7 +250,7 @@ def add_describing(parser: argparse.ArgumentParser, *names: str) -> None:
 
 def open_attributes(given: dict, progress):
     """Open model and detector; takes what is typed for `FaceAttributes.load` out of `given`."""
-    from faceattr.detection.base import choose_detector
+    from faceattr.detection.choose import choose_detector
     from faceattr.inference.predictor import FaceAttributes, LoadSettings
     from faceattr.progress import suppress_stderr
 

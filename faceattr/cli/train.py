@@ -343,13 +343,13 @@ def print_result(result) -> None:
     for name, calibration in result.calibration.items():
         OUT.print(f"{name}: {calibration}")
     if result.changes:
-        print_changes(result.changes)
+        _print_changes(result.changes)
     show(result.evaluation)
     OUT.print(f"  -> {result.model}")
     OUT.print(f"  -> {result.model.with_suffix('.training') / 'report.html'}")
 
 
-def print_changes(found: Sequence) -> None:
+def _print_changes(found: Sequence) -> None:
     """Print the forgetting table: every old head before and after."""
     table = Table("old head", "n", "before", "after", "change", "lost", "won", "same answer")
     for change in found:

@@ -64,7 +64,7 @@ def _must_have_commas(path: Path, header: pd.Series) -> None:
             )
 
 
-def vote_columns(columns: Iterable[str], task: str) -> dict[str, str]:
+def _vote_columns(columns: Iterable[str], task: str) -> dict[str, str]:
     """Columns that hold votes on a task, ``task:class``, with the class each is for; FER+'s may be
     called ``votes_happiness`` and so on as well.
     """
@@ -110,7 +110,7 @@ def read_manifest(
     votes = {
         name: read_votes(path, table, columns)
         for name in names
-        if name in table.columns and (columns := vote_columns(table.columns, name))
+        if name in table.columns and (columns := _vote_columns(table.columns, name))
     }
     others = [c for c in table.columns if c not in OWN_COLUMNS and c.split(":")[0] not in names]
     examples = []
@@ -140,7 +140,7 @@ def _tasks_of(
     path: Path, table: pd.DataFrame, wanted: Collection[str] | None, known: TasksByName
 ) -> tuple[list[str], Counter[str]]:
     """The tasks to take, and the columns that nobody asked for and that hold no classes."""
-    ferplus = {name for name in vote_columns(table.columns, EXPRESSION.name) if ":" not in name}
+    ferplus = {name for name in _vote_columns(table.columns, EXPRESSION.name) if ":" not in name}
     free = [name for name in table.columns if name not in OWN_COLUMNS and name not in ferplus]
     names = dict.fromkeys(name.split(":")[0] for name in free)
     if wanted is not None:
@@ -176,7 +176,7 @@ def _no_classes(table: pd.DataFrame, name: str, known: TasksByName) -> str:
 def _labels(path: Path, table: pd.DataFrame, name: str) -> list[Label]:
     """One label a row: a class name, votes by class, or an empty one."""
     if name not in table.columns:
-        return list(read_votes(path, table, vote_columns(table.columns, name)))
+        return list(read_votes(path, table, _vote_columns(table.columns, name)))
     cells = [cell.strip() for cell in table[name]]
     if not any(cells):
         raise ValueError(f"{path}: column {name!r} is empty in every row.")

@@ -113,7 +113,7 @@ def read_source(
     return read_fer2013(path, table)
 
 
-def read_named(
+def _read_named(
     specs: Sequence[str], columns: Collection[str] | None, known: TasksByName
 ) -> list[Source]:
     """Read sources as `read_source` does, each with its name beside its examples."""
@@ -154,7 +154,7 @@ def read_labels(
     known: TasksByName = KNOWN_TASKS,
 ) -> tuple[list[Source], tuple[str, ...]]:
     """Sources whose labels are as they are meant, and notes on what was changed, without images."""
-    sources, notes = normalize_labels(read_named(specs, columns, known), label_map, known)
+    sources, notes = normalize_labels(_read_named(specs, columns, known), label_map, known)
     there = sorted({name for source in sources for name in source.tasks})
     refuse_unknown("task", columns or (), there, "in the sources")
     return sources, notes
@@ -175,7 +175,7 @@ def read_for_model(
     aside where a source has none of its own.
     """
     every = {**KNOWN_TASKS, **known}
-    sources, notes = normalize_labels(read_named(specs, known, every), label_map, every)
+    sources, notes = normalize_labels(_read_named(specs, known, every), label_map, every)
     if finder:
         sources = [finder.faces_of(source, progress) for source in sources]
     manifest = replace(merge_sources(sources, every), notes=notes)

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 from filelock import ReadWriteLock, Timeout
+
+from faceattr.files import cache_folder
 
 DATABASE = "cache.sqlite"
 OLD_FACES = "faces.sqlite"  # where an older faceattr kept found faces
@@ -39,12 +40,12 @@ OLDER = (".index", ".keys")  # endings of what an older faceattr kept beside its
 
 def crops_folder(cache: str | Path | None = None) -> Path:
     """Where crops are kept: in the folder given, by default in the user's cache folder."""
-    return Path(cache) if cache else Path(platformdirs.user_cache_dir("faceattr"), "crops")
+    return Path(cache) if cache else cache_folder() / "crops"
 
 
 def features_folder(cache: str | Path | None = None) -> Path:
     """Where features are kept: beside the crops, by default in the user's cache folder."""
-    return Path(cache or platformdirs.user_cache_dir("faceattr"), "features")
+    return Path(cache or cache_folder(), "features")
 
 
 def stores_in(cache: str | Path | None = None) -> list[Path]:

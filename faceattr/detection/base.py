@@ -1,7 +1,7 @@
 """Finding faces: one small contract, ``image -> list of Face``, and the detectors that keep it.
 
 A detector is added in two steps. A file here gets a subclass of `NetworkDetector`, whose ``detect``
-gives a row of 15 numbers a face. `choose_detector` gets its name, as does `NAMES`. A detector of
+gives a row of 15 numbers a face; `choose.py` gets its name. A detector of
 one's own that is not chosen by name only has to keep `Detector`'s contract.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -18,9 +17,7 @@ import cv2
 import numpy as np
 
 from faceattr.images.crop import Box, Landmarks
-from faceattr.progress import SILENT, Progress
 
-NAMES = ("auto", "yunet", "centerface", "mtcnn", "none")
 # Pictures of 4000 pixels, decoded at no less than 1.5 times what the detector looks at: the same
 # 67 faces as in the whole picture with both detectors, boxes at a mean IoU of 0.99; at 1.0 times
 # 0.97 with CenterFace. A tenth of the time of decoding the whole.
@@ -82,54 +79,6 @@ class Detector(Protocol):
 
     def __call__(self, image: np.ndarray) -> list[Face]:
         """Find the faces of an RGB ``uint8`` image ``(h, w, 3)``, from left to right."""
-
-
-def choose_detector(
-    name: str = "auto", *, offline: bool = False, progress: Progress = SILENT
-) -> Detector:
-    """The detector called `name`.
-
-    Args:
-        name: ``"yunet"``, ``"centerface"``, ``"mtcnn"``, ``"none"`` (the picture is the face),
-            the path of a YuNet ``.onnx`` file, or ``"auto"``: YuNet where its file is in the
-            user's cache or can be fetched, else CenterFace.
-        offline: Forbid fetching.
-        progress: Is shown one line when ``"auto"`` has to do without YuNet.
-
-    Raises:
-        ValueError: There is no such detector.
-        OSError: YuNet was asked for and its file cannot be had.
-    """
-    from faceattr.detection.centerface import CenterFace
-    from faceattr.detection.mtcnn import Mtcnn
-    from faceattr.detection.yunet import YuNet
-
-    if name.endswith(".onnx"):
-        return YuNet(Path(name))
-    if name not in NAMES:
-        raise ValueError(
-            f"A detector is one of {', '.join(NAMES)} or a YuNet .onnx file. Received: {name!r}"
-        )
-    if name in ("auto", "yunet"):
-        return _yunet(offline, progress if name == "auto" else None)
-    return {"centerface": CenterFace, "mtcnn": Mtcnn, "none": WholePicture}[name]()
-
-
-def _yunet(offline: bool, instead: Progress | None) -> Detector:
-    """YuNet with the file in the cache; CenterFace where it cannot be had and `instead` is told."""
-    from faceattr.detection.centerface import CenterFace
-    from faceattr.detection.yunet import YuNet, cached_yunet
-
-    try:
-        return YuNet(cached_yunet(offline=offline))
-    except OSError as error:
-        if instead is None:
-            raise OSError(
-                f"{error}. Give a YuNet file by its path (--detector FILE.onnx) or use --detector "
-                "centerface, which needs none."
-            ) from error
-        instead.show(f"faces are found with centerface: {error}")
-        return CenterFace()
 
 
 class WholePicture:

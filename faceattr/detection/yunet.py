@@ -8,11 +8,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import platformdirs
 
 from faceattr.detection.base import NetworkDetector
 from faceattr.detection.onnx_network import OnnxNetwork, free_size
-from faceattr.files import fetch_once
+from faceattr.files import cache_folder, fetch_once
 
 NAME = "face_detection_yunet_2023mar.onnx"
 ADDRESS = (
@@ -127,7 +126,7 @@ def cached_yunet(*, offline: bool = False) -> Path:
 
     OSError: It is not there and cannot be had, or may not be fetched (`offline`).
     """
-    path = Path(platformdirs.user_cache_dir("faceattr"), NAME)
+    path = cache_folder() / NAME
     if path.is_file() and known_as(path):
         return path
     if offline:

@@ -216,15 +216,6 @@ def calibrate(
     return found
 
 
-def set_prior(model: keras.Model, task: str, log_prior: np.ndarray) -> None:
-    """Let a head that takes all classes to be equally frequent take other shares for granted, in
-    place; `log_prior` are their logarithms, ``(classes,)``.
-    """
-    head = model.get_layer(task)
-    kernel, bias = head.get_weights()
-    head.set_weights([kernel, bias + log_prior - log_prior.mean()])
-
-
 def unseen(rows: LabeledDataset) -> LabeledDataset:
     """The rows of `mark_near_duplicates` not in train; all of a task that has few others.
 

@@ -13,7 +13,7 @@ from faceattr import __version__
 from faceattr.compatibility import renamed_arguments
 from faceattr.data.dataset import LabeledDataset, read_dataset
 from faceattr.data.face_finder import FaceFinder
-from faceattr.data.manifest import Manifest, TasksByName, select_split
+from faceattr.data.manifest import Example, Manifest, TasksByName, select_split
 from faceattr.data.near_duplicates import NEAR_DUPLICATE, mark_near_duplicates
 from faceattr.data.sources import (
     ReadingConfig,
@@ -146,18 +146,21 @@ def _write(
 
 
 def _read_rows(
-    manifest: Manifest, train: Sequence | None, finder: FaceFinder, progress: Progress
+    manifest: Manifest, train: Sequence[Example] | None, finder: FaceFinder, progress: Progress
 ) -> LabeledDataset:
     """The faces to score; with training rows given, marked where they are among these."""
-    where = finder.rule, finder.cache, progress
-    rows, left_out = read_dataset(manifest.examples, manifest.tasks, *where)
+
+    def read(examples: Sequence[Example]) -> tuple[LabeledDataset, Mapping[str, int]]:
+        return read_dataset(examples, manifest.tasks, finder.rule, finder.cache, progress)
+
+    rows, left_out = read(manifest.examples)
     for reason, count in {**manifest.left_out, **left_out}.items():
         progress.show(f"left out: {count:,} ({reason})")
     if not len(rows):
         raise ValueError("None of these images can be read, so there is nothing to score.")
     if train is None:
         return rows
-    return mark_near_duplicates(rows, read_dataset(train, manifest.tasks, *where)[0], progress)
+    return mark_near_duplicates(rows, read(train)[0], progress)
 
 
 def _provenance(evaluation: Evaluation, model: Path) -> dict[str, Any]:

@@ -146,8 +146,9 @@ def score_groups(
     found = []
     for predictions in predictions_by_task(tasks, rows, probabilities):
         for by in columns:
-            where = predictions.rows, rows.examples, answers
-            parts = [_values(part, *where) for part in by.split("+")]
+            parts = [
+                _values(part, predictions.rows, rows.examples, answers) for part in by.split("+")
+            ]
             columns_of_parts, asked = zip(*parts, strict=True)
             if all(columns_of_parts):
                 crossed = zip(*columns_of_parts, strict=True)

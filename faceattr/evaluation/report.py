@@ -56,7 +56,7 @@ class Mistake:
     true_probability: float
 
 
-def mistakes_of(predictions: TaskPredictions) -> list[Mistake]:
+def _mistakes_of(predictions: TaskPredictions) -> list[Mistake]:
     """All wrong answers to one task, the surest first."""
     wrong = np.flatnonzero(~predictions.correct)
     order = wrong[np.argsort(-predictions.confidence[wrong], kind="stable")]
@@ -108,7 +108,7 @@ class Evaluation:
     @cached_property
     def mistakes(self) -> dict[str, list[Mistake]]:
         """By task all wrong answers, the surest first."""
-        return {found.task.name: mistakes_of(found) for found in self.predictions}
+        return {found.task.name: _mistakes_of(found) for found in self.predictions}
 
     def warnings(self) -> Iterator[str]:
         """What the figures cannot tell, in sentences: `remarks`, and classes of few rows."""

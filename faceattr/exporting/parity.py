@@ -131,8 +131,7 @@ def _rows(
     found = finder.search(examples, progress)
     for line in found.lines():
         progress.show(line)
-    where = finder.rule, finder.cache, progress
-    rows, _ = read_dataset(found.examples, manifest.tasks, *where)
+    rows, _ = read_dataset(found.examples, manifest.tasks, finder.rule, finder.cache, progress)
     if not len(rows):
         raise ValueError("None of the pictures given can be read, so nothing can be compared.")
     return rows

@@ -6,9 +6,7 @@ import shutil
 import tarfile
 from pathlib import Path
 
-import platformdirs
-
-from faceattr.files import atomic_write, fetch_once
+from faceattr.files import atomic_write, cache_folder, fetch_once
 from faceattr.model.runtime import sha256_of
 
 VERSION = "1.30.0"
@@ -32,12 +30,8 @@ def runtime_files(given: str | Path | None = None) -> dict[str, bytes]:
         return {name: member.read() for name, member in members.items() if member}
 
 
-def cache_path() -> Path:
-    return Path(platformdirs.user_cache_dir("faceattr"), NAME)
-
-
 def _cached(given: Path | None) -> Path:
-    path = cache_path()
+    path = cache_folder() / NAME
     if given is not None:
         _check(given)
         with atomic_write(path) as part:

@@ -113,7 +113,7 @@ def load_image(
         ValueError: It is empty, truncated, no image or far too large; the message says which.
     """
     if isinstance(source, np.ndarray):
-        return image_of_array(source, bgr=bgr)
+        return _image_of_array(source, bgr=bgr)
     if bgr:
         raise ValueError("bgr=True is for arrays; files and Pillow know the order of their colours")
     if isinstance(source, Image.Image):
@@ -154,7 +154,7 @@ def content_of(source: object, *, allow_urls: bool = False) -> PathLike | bytes:
     )
 
 
-def image_of_array(pixels: np.ndarray, *, bgr: bool = False) -> np.ndarray:
+def _image_of_array(pixels: np.ndarray, *, bgr: bool = False) -> np.ndarray:
     """RGB ``uint8`` ``(h, w, 3)`` of an array of another kind, see `load_image`."""
     if pixels.size == 0:
         raise ValueError(f"An image has pixels. Received: an empty array of shape {pixels.shape}")

@@ -246,13 +246,13 @@ class Labeller:
     @property
     def threads(self) -> int | None:
         """Threads that decode, detect and answer; None leaves the choice to the processors."""
-        return self._load.get("threads") or given_cpus()
+        return self._load.get("threads") or _given_cpus()
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "attributes"}
 
 
-def given_cpus() -> int | None:
+def _given_cpus() -> int | None:
     """Processors that Ray or Spark gave to this worker; None where it is neither's."""
     ray, spark = sys.modules.get("ray"), sys.modules.get("pyspark")
     if ray is not None and ray.is_initialized() and ray.get_runtime_context().get_task_id():

@@ -87,7 +87,7 @@ def named(answers: Mapping[str | None, int]) -> dict[str, int]:
     return {withheld if name is None else name: count for name, count in answers.items()}
 
 
-def metadata_path(table: PathLike) -> Path:
+def _metadata_path(table: PathLike) -> Path:
     """``faces.csv.about.json`` for ``faces.csv``."""
     table = Path(table)
     return table.with_name(f"{table.name}.about.json")
@@ -125,7 +125,7 @@ def settings_of(
 
 def begin_metadata(table: PathLike, settings: Mapping[str, Any], *, resume: bool) -> None:
     """Forget the page of a table that is replaced; else raise as `check_settings`."""
-    path = metadata_path(table)
+    path = _metadata_path(table)
     if not resume:
         path.unlink(missing_ok=True)
     before = read_metadata(table).get("settings")
@@ -200,7 +200,7 @@ def write_metadata(table: PathLike, settings: Mapping[str, Any], run: Mapping[st
 
     `settings` are from `settings_of`; a `run` is known by its ``"started"``.
     """
-    path = metadata_path(table)
+    path = _metadata_path(table)
     runs = [r for r in read_metadata(table).get("runs", []) if r.get("started") != run["started"]]
     page = {"table": Path(table).name, **versions(), "settings": settings, "runs": [*runs, run]}
     write_json(page, path, resumable=True)
@@ -223,7 +223,7 @@ def now() -> str:
 def read_metadata(table: PathLike) -> dict[str, Any]:
     """The page beside a table; empty where there is none, or a damaged one."""
     try:
-        return parsed(metadata_path(table).read_text(encoding="utf-8"))
+        return parsed(_metadata_path(table).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Unpack, overload
 import numpy as np
 
 from faceattr.compatibility import renamed_arguments
-from faceattr.detection.base import Detector, Face, choose_detector, find_rotated_faces
+from faceattr.detection.base import Detector, Face, find_rotated_faces
+from faceattr.detection.choose import choose_detector
 from faceattr.images.crop import MIN_FACE, CropRule, crop
 from faceattr.images.load import MAX_PIXELS, ImageSource, PathLike, load_image, validate_image
 from faceattr.inference.pipeline import opencv_threads
@@ -109,7 +110,7 @@ class FaceAttributes:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        check_kinds(vars(self))
+        _check_kinds(vars(self))
         if not 0 <= self.min_confidence <= 1:
             raise ValueError(f"A confidence lies between 0 and 1. Received: {self.min_confidence}")
         if self.min_face is None:
@@ -163,7 +164,7 @@ class FaceAttributes:
             FileNotFoundError, ValueError: There is no such model, it is damaged, the detector
                 cannot be had, or an argument is of another type; the message says the cure.
         """
-        check_kinds(how)
+        _check_kinds(how)
         path = model_file.path_of(model or model_file.SHIPPED, offline=offline)
         engine = _engine_for(path, engine, precision)
         runtime.describe(path)  # a wrong file fails before the slow import of Keras
@@ -368,7 +369,7 @@ class FaceAttributes:
         return DescribedFace(face, found, rejected=rejected)
 
 
-def check_kinds(settings: Mapping[str, Any]) -> None:
+def _check_kinds(settings: Mapping[str, Any]) -> None:
     """Refuse settings of another kind (ValueError) or by the command line's names (TypeError)."""
     for name, today in OF_THE_COMMAND_LINE.items():
         if name in settings:

@@ -20,7 +20,7 @@ from scipy.optimize import linear_sum_assignment
 from faceattr.detection.base import Face
 from faceattr.images.crop import Box, CropRule, crop
 from faceattr.images.draw import shared
-from faceattr.inference.predictor import NO_ANSWER, DescribedFace, Prediction
+from faceattr.inference.results import NO_ANSWER, DescribedFace, Prediction
 from faceattr.tasks import Task
 
 APPEARANCE_RULE = CropRule(32)
@@ -44,7 +44,7 @@ class LiveFace(DescribedFace):
 
     def at(self, box: Box) -> LiveFace:
         """The same face with its box somewhere else; the landmarks move along."""
-        return replace(self, face=moved_to(self.face, box))
+        return replace(self, face=_moved_to(self.face, box))
 
     def expected(self, elapsed: float) -> Box:
         """Its box after some seconds if it goes on as before."""
@@ -114,7 +114,7 @@ class Tracks:
         overlapped = [self._is_hidden(track) for track in self._tracks]
         for track, box, hidden in zip(self._tracks, boxes, overlapped, strict=True):
             known = None if hidden or track.missed else box
-            track.face = moved_to(track.face, track.expected(time) if known is None else known)
+            track.face = _moved_to(track.face, track.expected(time) if known is None else known)
             track.time = time
 
     def update(self, time: float, faces: Sequence[Face], image: np.ndarray) -> None:
@@ -123,7 +123,7 @@ class Tracks:
         The tracks have been propagated to the frame's second. Boxes are in pixels of its RGB
         ``uint8`` image ``(height, width, 3)``.
         """
-        appearances = [appearance_of(image, face.box) for face in faces]
+        appearances = [_appearance_of(image, face.box) for face in faces]
         pairs = match(self._tracks, time, faces, appearances)
         for number, track in enumerate(self._tracks):
             if number in pairs:
@@ -187,7 +187,7 @@ class _Track:
         self.face = face
         self.appearance = appearance
         self.time = self.last_seen = time
-        self.last_centre = centre_of(face.box)
+        self.last_centre = _centre_of(face.box)
         self.sightings, self.missed = 1, 0
         self.velocity = np.zeros(2)
         self.asked: float | None = None
@@ -203,11 +203,11 @@ class _Track:
     def continue_with(self, time: float, face: Face, appearance: np.ndarray) -> None:
         elapsed = time - self.last_seen
         if elapsed > 0:
-            now = (centre_of(face.box) - self.last_centre) / elapsed
+            now = (_centre_of(face.box) - self.last_centre) / elapsed
             share = 1.0 if self.sightings == 1 else 0.5
             self.velocity = (1 - share) * self.velocity + share * now
         self.face, self.time, self.last_seen = face, time, time
-        self.last_centre = centre_of(face.box)
+        self.last_centre = _centre_of(face.box)
         self.appearance = 0.8 * self.appearance + 0.2 * appearance
         self.sightings, self.missed = self.sightings + 1, 0
 
@@ -237,7 +237,7 @@ class _Track:
         return Prediction(task.classes[shown] if is_sure else None, float(average[shown]), by_class)
 
 
-def moved_to(face: Face, box: Box) -> Face:
+def _moved_to(face: Face, box: Box) -> Face:
     """A face in another place and size, its landmarks with it."""
     (x0, y0, x1, y1), (a0, b0, a1, b1) = face.box, box
     x_scale, y_scale = (a1 - a0) / (x1 - x0), (b1 - b0) / (y1 - y0)
@@ -262,7 +262,7 @@ def _cost(track: _Track, time: float, face: Face, appearance: np.ndarray) -> flo
     """How badly a face fits a track: overlap, distance and appearance; 0 is the same."""
     a, b = track.face.box, face.box
     side = (track.face.side + face.side) / 2
-    distance = float(np.linalg.norm(centre_of(a) - centre_of(b))) / side
+    distance = float(np.linalg.norm(_centre_of(a) - _centre_of(b))) / side
     # The longer ago it was seen, the further it may have come, in widths of itself.
     reach = min(2.5, 0.8 + 4 * (time - track.last_seen))
     if distance > reach or not 0.5 < track.face.side / face.side < 2:
@@ -273,7 +273,7 @@ def _cost(track: _Track, time: float, face: Face, appearance: np.ndarray) -> flo
     return (1 - overlap(a, b)) / 2 + distance / 2 + difference
 
 
-def appearance_of(image: np.ndarray, box: Box) -> np.ndarray:
+def _appearance_of(image: np.ndarray, box: Box) -> np.ndarray:
     """How a face looks, to tell it from others: roots of a colour histogram, ``(128,)``."""
     hsv = cv2.cvtColor(crop(image, box, APPEARANCE_RULE), cv2.COLOR_RGB2HSV)
     counts = cv2.calcHist([hsv], [0, 1, 2], None, [8, 4, 4], [0, 180, 0, 256, 0, 256])
@@ -294,6 +294,6 @@ def _shifted(box: Box, x: float, y: float) -> Box:
     return box[0] + x, box[1] + y, box[2] + x, box[3] + y
 
 
-def centre_of(box: Box) -> np.ndarray:
+def _centre_of(box: Box) -> np.ndarray:
     """``(x, y)``."""
     return np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2])

@@ -45,7 +45,7 @@ MOST_BYTES, MOST_PIXELS = 4 << 20, 16_000_000
 NO_JPEG = "What was sent is no JPEG image."
 
 
-def about_page(attributes: FaceAttributes, switched_on: Sequence[str]) -> dict[str, Any]:
+def _about_page(attributes: FaceAttributes, switched_on: Sequence[str]) -> dict[str, Any]:
     """What the page has to know before the first frame."""
     return {
         "tasks": [{"name": task.name, "classes": task.classes} for task in attributes.tasks],
@@ -187,7 +187,7 @@ def application(
     from starlette.routing import Route, WebSocketRoute
 
     async def about(request) -> JSONResponse:
-        return JSONResponse(about_page(attributes, switched_on), headers=HEADERS)
+        return JSONResponse(_about_page(attributes, switched_on), headers=HEADERS)
 
     if "blur" in switched_on:
         budget = (budget or InferenceBudget()).while_blurring()

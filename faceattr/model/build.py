@@ -42,7 +42,7 @@ def pool(output: keras.KerasTensor, pooling: str, layer: str) -> keras.KerasTens
 
 def feature_map(model: keras.Model, layer: str, task: str) -> keras.KerasTensor:
     """What a layer of VGG16 puts out in a model of `build`; in the task's own backbone, if any."""
-    check_layers([layer])
+    _check_layers([layer])
     outputs = {part.name: part.output for part in model.layers}
     for name in (layer_name(layer, task), layer):
         for last in (f"{norm_name(name)}_relu", name):
@@ -59,7 +59,7 @@ def head(name: str, classes: int) -> keras.layers.Dense:
     )
 
 
-def check_layers(names: Iterable[str]) -> None:
+def _check_layers(names: Iterable[str]) -> None:
     """Raise ValueError for a name that is no convolution or pooling layer of VGG16."""
     if strangers := sorted(set(names) - set(LAYERS)):
         raise ValueError(
@@ -167,6 +167,6 @@ def _check(tasks, backbone, sharing, feature_layers, weights, pooling) -> None:
             raise ValueError(f"{what} is one of {', '.join(known)}. Received: {given!r}")
     names = [task.name for task in tasks]
     refuse_unknown("task", feature_layers, names, "to read a feature layer")
-    check_layers(feature_layers.values())
+    _check_layers(feature_layers.values())
     if weights is not None and BACKBONES[backbone] != 1:
         raise ValueError(f"{backbone} starts from nothing (weights None). Received: {weights}")

@@ -7,8 +7,7 @@ al. 2021): its answers can be put to any others, exactly, by one multiplication.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from faceattr.model.file import Description
 from faceattr.tasks import Task
 
 if TYPE_CHECKING:
-    from faceattr.model.runtime import Predictor
+    import keras
 
 # "uniform", "natural" or the name of a source; or shares by class.
 Prior = str | Mapping[str, float]
@@ -79,17 +78,10 @@ def change_prior(probabilities: np.ndarray, log_prior: np.ndarray | float) -> np
     return (put / put.sum(axis=-1, keepdims=True)).astype("float32")
 
 
-@dataclass(frozen=True)
-class WithPriors:
-    """A model whose answers are put to other class shares, by head the `ratios` of `log_ratios`."""
-
-    model: Predictor
-    ratios: Mapping[str, np.ndarray]
-
-    def predict_on_batch(self, crops: np.ndarray) -> dict[str, Any]:
-        """Probabilities ``(n, classes)`` by task name."""
-        answers = self.model.predict_on_batch(crops)
-        return {
-            name: change_prior(np.asarray(rows), self.ratios[name]) if name in self.ratios else rows
-            for name, rows in answers.items()
-        }
+def set_prior(model: keras.Model, task: str, log_prior: np.ndarray) -> None:
+    """Let a head that takes all classes to be equally frequent take other shares for granted, in
+    place; `log_prior` are their logarithms, ``(classes,)``.
+    """
+    head = model.get_layer(task)
+    kernel, bias = head.get_weights()
+    head.set_weights([kernel, bias + log_prior - log_prior.mean()])

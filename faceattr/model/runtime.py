@@ -25,7 +25,7 @@ from faceattr.files import require_package
 from faceattr.model import embedded
 from faceattr.model import file as model_file
 from faceattr.model.file import Description
-from faceattr.model.priors import Prior, WithPriors, log_ratios
+from faceattr.model.priors import Prior, change_prior, log_ratios
 
 if TYPE_CHECKING:
     import keras
@@ -89,6 +89,22 @@ class TestTimeAveraging:
         views += [view[:, :, ::-1] for view in views] if self._flip else []
         answers = [self._model.predict_on_batch(view) for view in views]
         return {name: np.mean([of[name] for of in answers], axis=0) for name in answers[0]}
+
+
+@dataclass(frozen=True)
+class WithPriors:
+    """A model whose answers are put to other class shares, by head the `ratios` of `log_ratios`."""
+
+    model: Predictor
+    ratios: Mapping[str, np.ndarray]
+
+    def predict_on_batch(self, crops: np.ndarray) -> dict[str, Any]:
+        """Probabilities ``(n, classes)`` by task name."""
+        answers = self.model.predict_on_batch(crops)
+        return {
+            name: change_prior(np.asarray(rows), self.ratios[name]) if name in self.ratios else rows
+            for name, rows in answers.items()
+        }
 
 
 def _first_shifts(count: int) -> tuple[tuple[float, float], ...]:
@@ -243,16 +259,16 @@ def open_exported(
     return ExportedModel(answer, precision, min_batch, runtime.name)
 
 
-def engine_of(path: str | Path) -> str:
+def _engine_of(path: str | Path) -> str:
     """What computes where nothing says otherwise: by the file's name."""
     return RUNTIMES[Path(path).suffix].name if is_exported(path) else "keras"
 
 
 def check_engine(path: str | Path, engine: str) -> None:
     """Raises ValueError where an exported file is asked for another engine than its own."""
-    if is_exported(path) and engine not in ("auto", engine_of(path)):
+    if is_exported(path) and engine not in ("auto", _engine_of(path)):
         raise ValueError(
-            f"{path} is an exported model for {engine_of(path)}: leave --runtime (in Python: "
+            f"{path} is an exported model for {_engine_of(path)}: leave --runtime (in Python: "
             "engine) away."
         )
 

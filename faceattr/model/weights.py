@@ -37,7 +37,7 @@ def transfer(
     With kernel W, scale g, offset b, mean m and variance v, the folded convolution is ``W * g /
     sqrt(v + eps)`` with bias ``b - m * g / sqrt(v + eps)``.
     """
-    norms = {layer.name: layer for layer in norms_of(target)}
+    norms = {layer.name: layer for layer in _norms_of(target)}
     for layer in convolutions(target):
         kernel, bias = _folded(source, layer.name, layer.kernel.shape)
         if norm := norms.get(norm_name(layer.name)):
@@ -87,7 +87,7 @@ def _set_normed(
     norm.set_weights([gamma, bias, np.zeros_like(bias), np.ones_like(bias)])
 
 
-def norms_of(model: keras.Model) -> list[keras.layers.BatchNormalization]:
+def _norms_of(model: keras.Model) -> list[keras.layers.BatchNormalization]:
     """The batch normalisations of a model of `build`."""
     return [one for one in model.layers if isinstance(one, keras.layers.BatchNormalization)]
 
@@ -99,7 +99,7 @@ def measure_norms(model: keras.Model, crops: np.ndarray, batch_size: int = 16) -
     A network that got its weights from one without normalisation has none yet, and would answer
     otherwise as soon as it learns, when every batch is normalised by its own.
     """
-    for norm in norms_of(model):
+    for norm in _norms_of(model):
         beta, spread = _moments(keras.Model(model.input, norm.output), crops, batch_size)
         scale, offset = _scale_and_offset(norm)
         variance = spread / scale**2

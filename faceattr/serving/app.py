@@ -55,7 +55,10 @@ def application(
         token: What ``Authorization: Bearer`` must say; None where no other machine reaches it.
     """
     limits = batcher.limits
-    about, spec = about_model(batcher.attributes, limits), openapi(batcher.attributes.tasks, limits)
+    about, spec = (
+        _about_model(batcher.attributes, limits),
+        openapi(batcher.attributes.tasks, limits),
+    )
     held = HeldBytes(limits.bytes_at_once)
 
     async def health(request: Request) -> Response:
@@ -89,7 +92,7 @@ def application(
     return guarded(app, partial(_refusal, hosts=hosts, token=token))
 
 
-def about_model(attributes: FaceAttributes, limits: Limits) -> dict[str, Any]:
+def _about_model(attributes: FaceAttributes, limits: Limits) -> dict[str, Any]:
     """What ``/model`` tells."""
     description = attributes.description
     return {

@@ -81,8 +81,9 @@ class Run:
         if self.alone:  # what was said of the other tasks and their sources has no meaning
             priors = {task: of for task, of in settings.priors.items() if task == self.alone}
             auxiliary = tuple(one for one in settings.auxiliary if one.task == self.alone)
-            only = {"priors": priors, "auxiliary": auxiliary, "task_sampling": TaskSampling()}
-            settings = replace(settings, **only)
+            settings = replace(
+                settings, priors=priors, auxiliary=auxiliary, task_sampling=TaskSampling()
+            )
         return replace(settings, phases=phases, seed=self.seed)
 
     @property

@@ -37,7 +37,7 @@ def _refuse(is_wrong: bool, message: str) -> None:
         raise ValueError(message)
 
 
-def check_range(record: Any, low: float, high: float, *names: str, closed: bool = False) -> None:
+def _check_range(record: Any, low: float, high: float, *names: str, closed: bool = False) -> None:
     """Raise ValueError where a field, or a value in it, is not from `low` to below `high`.
 
     Args:
@@ -51,7 +51,7 @@ def check_range(record: Any, low: float, high: float, *names: str, closed: bool 
             _refuse(not right, f"{name} is a number from {low} {end}. Received: {given}")
 
 
-def check_choices(record: Any) -> None:
+def _check_choices(record: Any) -> None:
     """Raise ValueError where a field has none of the values that its type lists."""
     for name, hint in get_type_hints(type(record), None, {"CropRule": Any}).items():
         choices, value = choices_of(hint), getattr(record, name)
@@ -98,8 +98,8 @@ class Network:
     dtype: Literal["float32", "mixed_bfloat16"] | None = None
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        check_range(self, 0, 1, "dropout")
+        _check_choices(self)
+        _check_range(self, 0, 1, "dropout")
 
     @property
     def is_normalised_again(self) -> bool:
@@ -155,7 +155,7 @@ class Phase:
     branch_rates: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        _check_choices(self)
         rates = (self.learning_rate, *self.branch_rates.values())
         if self.epochs < 1 or not all(0 < rate < math.inf for rate in rates):
             raise ValueError(
@@ -163,7 +163,7 @@ class Phase:
                 f"Received: {self.epochs} epochs at {', '.join(map(str, rates))}"
             )
         if self.patience is not None:
-            check_range(self, 1, math.inf, "patience")
+            _check_range(self, 1, math.inf, "patience")
 
     def size_of(self, epoch: int, model_size: int) -> int:
         """The crop size of an epoch of this phase, counted from 0."""
@@ -262,10 +262,10 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         chances = ("flip", "grey", "blur", "erase", "fill", "dark", "jpeg")
-        check_range(self, 0, 1, *chances, closed=True)
-        check_range(self, 0, 1, "zoom", "yaw")
-        check_range(self, 0, math.inf, "turn", "shift", "light")
-        check_range(self, 1, math.inf, "smallest")
+        _check_range(self, 0, 1, *chances, closed=True)
+        _check_range(self, 0, 1, "zoom", "yaw")
+        _check_range(self, 0, math.inf, "turn", "shift", "light")
+        _check_range(self, 1, math.inf, "smallest")
 
 
 NO_AUGMENTATION = Augmentation(0, 0, 0, 0, 0, 0, 16, 0, 0)
@@ -365,13 +365,13 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        check_range(self, 1, math.inf, "batch_size")
-        check_range(self, 0, 2**32, "seed")
-        check_range(self, 0, 1, "label_smoothing", "source_smoothing", "ema")
-        check_range(self, 0, math.inf, "mixup", "cutmix", "loss_weights", "augment_repeats")
-        check_range(self, 0, math.inf, "source_weights")
-        check_range(self, 0, math.inf, "sharing_strength", closed=True)
+        _check_choices(self)
+        _check_range(self, 1, math.inf, "batch_size")
+        _check_range(self, 0, 2**32, "seed")
+        _check_range(self, 0, 1, "label_smoothing", "source_smoothing", "ema")
+        _check_range(self, 0, math.inf, "mixup", "cutmix", "loss_weights", "augment_repeats")
+        _check_range(self, 0, math.inf, "source_weights")
+        _check_range(self, 0, math.inf, "sharing_strength", closed=True)
         _refuse(not self.phases, "Every phase has 0 epochs, so nothing would be learnt.")
         _refuse(
             self.balance != "none" and bool(self.priors),

@@ -21,7 +21,7 @@ from faceattr.data.dataset import LabeledDataset
 from faceattr.data.store import FEATURES, FORMAT, delete_oldest, hold, open_store
 from faceattr.model.vgg16 import convolutions
 from faceattr.progress import SILENT, Progress
-from faceattr.training.batches import augment
+from faceattr.training.augment import augment
 from faceattr.training.config import NO_AUGMENTATION, Phase, Settings
 from faceattr.training.devices import batches_are_shared
 from faceattr.training.optimizers import unfreeze

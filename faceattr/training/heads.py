@@ -12,13 +12,12 @@ import numpy as np
 
 from faceattr.compatibility import renamed_arguments
 from faceattr.data.dataset import LabeledDataset, is_known
-from faceattr.evaluation.calibration import set_prior
 from faceattr.evaluation.metrics import Interval, predict, wilson
 from faceattr.evaluation.robustness import smallest_face
 from faceattr.model import file as model_file
 from faceattr.model import runtime
 from faceattr.model.file import Description
-from faceattr.model.priors import Prior, log_ratios
+from faceattr.model.priors import Prior, log_ratios, set_prior
 from faceattr.model.vgg16 import layer_name, split_layer_name
 from faceattr.progress import SILENT, Progress
 from faceattr.tasks import KNOWN_TASKS, Task, refuse_unknown

@@ -152,7 +152,7 @@ class CombinedLosses(keras.Model):
         self._auxiliary = tuple(auxiliary)
         self._losses_by_head = masked_losses(network.output, label_smoothing)
         self._means = {
-            name: keras.metrics.Mean(f"{name}_loss") for name in task_heads(network, auxiliary)
+            name: keras.metrics.Mean(f"{name}_loss") for name in _task_heads(network, auxiliary)
         }
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
@@ -184,7 +184,7 @@ def with_prior(probabilities, log_prior):
     return ops.softmax(logits + ops.cast(log_prior, logits.dtype))
 
 
-def task_heads(network: keras.Model, auxiliary: Sequence[Auxiliary]) -> list[str]:
+def _task_heads(network: keras.Model, auxiliary: Sequence[Auxiliary]) -> list[str]:
     """The names of the heads that are no auxiliary ones."""
     extra = {one.head for one in auxiliary}
     return [name for name in network.output if name not in extra]
@@ -215,7 +215,7 @@ def compiled(
     `network` has all heads of a joint step, or those of one task. `combine` has learnt already.
     """
     auxiliary = [one for one in settings.auxiliary if one.head in network.output]
-    tasks = task_heads(network, auxiliary)
+    tasks = _task_heads(network, auxiliary)
     combine = combine or combination_for(settings, tasks)
     if combine is None:
         weights, smoothing = settings.loss_weights, settings.loss_smoothing

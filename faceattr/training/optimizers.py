@@ -175,7 +175,7 @@ class ConvolutionMuon(keras.optimizers.Muon):
         return x * (self.rms_rate * max(1.0, height * width * n_in / n_out) ** 0.5)
 
 
-def sync_jax_state(model: keras.Model) -> None:
+def _sync_jax_state(model: keras.Model) -> None:
     """Give variables their values within an epoch: JAX keeps them in its compiled step."""
     if hasattr(model, "jax_state_sync"):
         model.jax_state_sync()
@@ -208,7 +208,7 @@ class WeightAverage(keras.callbacks.Callback):
         steps = int(self._steps)
         if steps % AVERAGED_EVERY:
             return
-        sync_jax_state(self.model)
+        _sync_jax_state(self.model)
         kept = min(self._decay, (1 + steps) / (10 + steps)) ** AVERAGED_EVERY
         for average, weight in zip(self._averages, self._weights, strict=True):
             # In this form what does not learn stays as it is to the last bit.
@@ -278,7 +278,7 @@ class SoftSharing(keras.callbacks.Callback):
         self._step = epoch * self._steps
 
     def on_train_batch_end(self, batch: int, logs=None) -> None:
-        sync_jax_state(self.model)
+        _sync_jax_state(self.model)
         share = self._rate_share(self._step)
         self._step += 1
         if share > 0:

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from faceattr.data.dataset import LabeledDataset, log_prior, log_priors_of
-from faceattr.evaluation.calibration import Calibration, calibrate, set_prior, unseen
+from faceattr.evaluation.calibration import Calibration, calibrate, unseen
 from faceattr.evaluation.groups import near_duplicate_groups
 from faceattr.evaluation.metrics import Score, difference, predict, scores_of
 from faceattr.evaluation.report import Evaluation, write_report
@@ -19,7 +19,7 @@ from faceattr.evaluation.robustness import accuracy_by_size, smallest_face
 from faceattr.files import replace_durably, write_json
 from faceattr.model import file as model_file
 from faceattr.model.file import Description
-from faceattr.model.priors import Prior, class_shares
+from faceattr.model.priors import Prior, class_shares, set_prior
 from faceattr.progress import SILENT, Progress
 from faceattr.training import checkpoint
 from faceattr.training.config import NATURAL, UNIFORM
@@ -130,7 +130,7 @@ def _with_priors(
     priors = {**before.get("priors", {}), **learnt}
     if not priors:
         return description
-    shares_of = {name: known_shares(train, name) for name in learnt}
+    shares_of = {name: _known_shares(train, name) for name in learnt}
     for task in (task for task in description.tasks if task.name in learnt):
         shares = class_shares(learnt[task.name], shares_of[task.name], task.classes)
         set_prior(best, task.name, np.log(shares))
@@ -141,7 +141,7 @@ def _with_priors(
 def check_priors(priors: Mapping[str, Prior], train: LabeledDataset) -> None:
     """Refuse priors that the training rows cannot tell."""
     for task, prior in priors.items():
-        known = known_shares(train, task)
+        known = _known_shares(train, task)
         if isinstance(prior, str) and prior not in known:
             raise ValueError(
                 f"No training row of {prior} knows {task}, so its class shares are not known. "
@@ -149,7 +149,7 @@ def check_priors(priors: Mapping[str, Prior], train: LabeledDataset) -> None:
             )
 
 
-def known_shares(train: LabeledDataset, task: str) -> dict[str, list[float]]:
+def _known_shares(train: LabeledDataset, task: str) -> dict[str, list[float]]:
     """By the name of a prior, the class shares that it stands for."""
     target, sources = train.targets[task], train.sources
     rows = {NATURAL: target, **{str(name): target[sources == name] for name in np.unique(sources)}}

@@ -118,7 +118,8 @@ def train(
     with on_all_devices(progress):
         plan = _plan(as_paths(sources), network or Network(), settings, new_heads, config)
         if distillation:
-            _check_distillation(distillation, plan, progress)
+            distillation.check(plan.heads, plan.finder.rule)
+            _tell_what_does_nothing(distillation, plan.settings, progress)
         found = unite(plan.labelled, plan.known, plan.finder, progress)
         manifest = replace(found, notes=plan.notes)
         rows = _read_rows(manifest, plan, drop_near_duplicates, progress)
@@ -161,18 +162,21 @@ class _Plan:
     """What a run trains, how, and on what, once labels are read and before images are.
 
     `specs` are the sources as they were given, `labelled` the same with labels; `compared` only
-    show what the old heads lose. `known` are the tasks whose classes are fixed.
+    show what the old heads lose. `known` are the tasks whose classes are fixed; `start` is the
+    model file that the run starts from.
     """
 
     network: Network
     settings: Settings
     heads: tuple[Task, ...]
     model: keras.Model
+    start: Path | None
     old: ExistingHeads | None
     specs: Sequence[str]
     compared: Sequence[str]
     labelled: Sequence[Source]
     notes: tuple[str, ...]
+    doubts_of_val: tuple[str, ...]
     known: Mapping[str, Task]
     label_map: LabelMap
     finder: FaceFinder
@@ -206,13 +210,29 @@ def _plan(
     for task in heads:
         if isinstance(prior := settings.priors.get(task.name), Mapping):
             class_shares(prior, {}, task.classes)
-    sources = (specs, compared, labelled, notes, known, label_map, finder)
-    return _Plan(network, settings, heads, model, old, *sources)
+    start = networks.start_file(network)
+    return _Plan(
+        network=network,
+        settings=settings,
+        heads=heads,
+        model=model,
+        start=start,
+        old=old,
+        specs=specs,
+        compared=compared,
+        labelled=labelled,
+        notes=notes,
+        doubts_of_val=tuple(_doubts_of_val(labelled, start)) if start else (),
+        known=known,
+        label_map=label_map,
+        finder=finder,
+    )
 
 
-def _check_distillation(distillation: Distillation, plan: _Plan, progress: Progress) -> None:
-    distillation.check(plan.heads, plan.finder.rule)
-    if distillation.old_heads and not any(phase.unfreeze_from for phase in plan.settings.phases):
+def _tell_what_does_nothing(
+    distillation: Distillation, settings: Settings, progress: Progress
+) -> None:
+    if distillation.old_heads and not any(phase.unfreeze_from for phase in settings.phases):
         progress.show(
             "note: --distill old does nothing: the backbone is frozen, --epochs finetune=N opens it"
         )
@@ -257,14 +277,19 @@ def _distilled(
     if distillation and distillation.old_heads and plan.old:
         rows = plan.old.soft_labelled(rows, progress)
     if distillation and distillation.teachers:
-        priors = plan.settings.priors
-        dtype = networks.dtype_of(plan.network)
-        how = priors, plan.heads, sheet, progress, dtype
-        taught, lines = distilled(rows, distillation, *how)
+        labelled = rows
+        rows, lines = distilled(
+            labelled,
+            distillation,
+            plan.settings.priors,
+            plan.heads,
+            sheet,
+            progress,
+            networks.dtype_of(plan.network),
+        )
         for line in lines:
             progress.show(line)
-        check_classes_left(plan.heads, rows, taught)
-        return taught
+        _check_classes_left(plan.heads, labelled, rows)
     return rows
 
 
@@ -273,8 +298,8 @@ def _read_rows(
 ) -> dict[str, LabeledDataset]:
     """Crop the faces of both splits, and refuse what cannot teach."""
     splits = ("train", "val", *(["test"] if drop else []))
-    how = plan.heads, plan.finder.rule, plan.finder.cache, progress
-    rows, left_out = read_splits(manifest, splits, *how)
+    finder = plan.finder
+    rows, left_out = read_splits(manifest, splits, plan.heads, finder.rule, finder.cache, progress)
     if drop:
         others = [rows["val"], rows.pop("test")]
         repeats = [find_near_duplicates(rows["train"], part, progress) for part in others]
@@ -282,9 +307,9 @@ def _read_rows(
         rows["train"] = rows["train"].take(np.flatnonzero(~seen))
         left_out["train rows that val or test repeats"] += int(seen.sum())
     looked_at = checks.brief_audit(manifest.tasks, tuple(rows.values()), progress)
-    notes = (*manifest.notes, *_doubts_of_val(plan), *looked_at)
+    notes = (*manifest.notes, *plan.doubts_of_val, *looked_at)
     progress.show(RowsRead(manifest.tasks, rows, left_out, notes))
-    check_classes(manifest.tasks, rows["train"])
+    _check_classes(manifest.tasks, rows["train"])
     for task in manifest.tasks:
         if not rows["val"].targets[task.name].any():
             raise ValueError(
@@ -293,19 +318,16 @@ def _read_rows(
             )
     check_priors(plan.settings.priors, rows["train"])
     rows["train"] = add_log_priors(rows["train"], plan.settings.priors)
-    if start := networks.start_file(plan.network):
-        where = (rows["train"].examples, start, plan.finder.cache)
-        for found in find_label_permutations(manifest.tasks, *where):
+    if plan.start:
+        train = rows["train"].examples
+        for found in find_label_permutations(manifest.tasks, train, plan.start, finder.cache):
             progress.show(f"WARNING: {found.task}: {found}")
     return rows
 
 
-def _doubts_of_val(plan: _Plan) -> Iterator[str]:
+def _doubts_of_val(labelled: Sequence[Source], start: Path) -> Iterator[str]:
     """Where val is drawn from a source, the model that the run starts from may know its faces."""
-    start = networks.start_file(plan.network)
-    if start is None:
-        return
-    about, every = model_file.describe(start), [e for of in plan.labelled for e in of.examples]
+    about, every = model_file.describe(start), [e for of in labelled for e in of.examples]
     with_val = sources_with_val(every)
     open_rows = [one for one in every if one.source not in with_val and one.split != "test"]
     drawn = sorted({one.source for one in open_rows})
@@ -336,7 +358,7 @@ def _description(
         "weights": without_folders(plan.network.weights),
         "settings": asdict(plan.settings),
         "labels_read_as": list(plan.notes),
-        "remarks": list(_doubts_of_val(plan)),
+        "remarks": list(plan.doubts_of_val),
         **({"added_to": plan.old.provenance()} if plan.old else {}),
         **({"distillation": distillation.provenance()} if distillation else {}),
     }
@@ -367,7 +389,7 @@ def _rows_to_compare(source: str, plan: _Plan, progress: Progress) -> LabeledDat
     return read_dataset(some.examples, some.tasks, finder.rule, finder.cache, progress)[0]
 
 
-def check_classes(tasks: Sequence[Task], train: LabeledDataset) -> None:
+def _check_classes(tasks: Sequence[Task], train: LabeledDataset) -> None:
     """Raise ValueError where a task or one of its classes has no training row."""
     for task in tasks:
         counts = train.targets[task.name].sum(axis=0)
@@ -380,7 +402,7 @@ def check_classes(tasks: Sequence[Task], train: LabeledDataset) -> None:
             )
 
 
-def check_classes_left(
+def _check_classes_left(
     tasks: Sequence[Task], before: LabeledDataset, taught: LabeledDataset
 ) -> None:
     """Raise ValueError where a teacher has doubted every training row of a task or a class away."""

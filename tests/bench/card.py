@@ -26,7 +26,7 @@ from faceattr.data.face_finder import FaceFinder
 from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap
 from faceattr.data.near_duplicates import mark_near_duplicates
 from faceattr.data.sources import read_for_model
-from faceattr.detection.base import choose_detector
+from faceattr.detection.choose import choose_detector
 from faceattr.evaluation.calibration import cross_calibrated
 from faceattr.evaluation.groups import score_groups
 from faceattr.evaluation.metrics import calibration_error, predict, score

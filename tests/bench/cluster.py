@@ -26,7 +26,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
-from faceattr.detection.base import choose_detector
+from faceattr.detection.choose import choose_detector
 from faceattr.model.file import shipped_model
 from faceattr.model.runtime import sha256_of
 

@@ -31,11 +31,11 @@ from faceattr.detection.base import (
     Detector,
     Face,
     NetworkDetector,
-    choose_detector,
     find_rotated_faces,
     reduced,
 )
 from faceattr.detection.centerface import CenterFace
+from faceattr.detection.choose import choose_detector
 from faceattr.detection.yunet import YuNet
 from faceattr.images.load import read_image
 

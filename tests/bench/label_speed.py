@@ -30,7 +30,8 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from faceattr.detection.base import Detector, choose_detector, min_decode_size
+from faceattr.detection.base import Detector, min_decode_size
+from faceattr.detection.choose import choose_detector
 from faceattr.images.crop import crop
 from faceattr.images.inputs import Inputs
 from faceattr.images.load import read_image, read_picture

@@ -16,7 +16,8 @@ import pandas as pd
 from faceattr.images.crop import crop
 from faceattr.images.draw import Tile, contact_sheet
 from faceattr.images.load import read_image
-from faceattr.inference.predictor import FaceAttributes, Prediction
+from faceattr.inference.predictor import FaceAttributes
+from faceattr.inference.results import Prediction
 
 FACES, COLUMNS, SIDE = 200, 20, 72
 

@@ -25,7 +25,7 @@ from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
-from faceattr.detection.base import choose_detector
+from faceattr.detection.choose import choose_detector
 from faceattr.model.file import shipped_model
 from faceattr.model.runtime import sha256_of
 

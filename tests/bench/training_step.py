@@ -25,7 +25,7 @@ import tensorflow as tf
 
 from faceattr.model.build import build
 from faceattr.tasks import AGE_GROUP, EXPRESSION, GENDER
-from faceattr.training.batches import augment
+from faceattr.training.augment import augment
 from faceattr.training.config import Augmentation, Phase
 from faceattr.training.devices import fastest_dtype
 from faceattr.training.optimizers import BACKBONE, ConvolutionMuon, unfreeze

@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from faceattr.detection.base import choose_detector
+from faceattr.detection.choose import choose_detector
 from faceattr.model.runtime import sha256_of
 
 sys.path.append(str(Path(__file__).parents[2] / "docs"))
