@@ -6,6 +6,7 @@ And the folder for what can be had again, and what installs an optional part.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -133,7 +134,8 @@ def write_errors(path: str | os.PathLike[str]) -> Iterator[None]:
 
 def unwritten(path: Path, error: OSError, *, resumable: bool) -> OSError:
     """What is said of a file that could not be written to its end."""
-    cure = " Make room and go on with --resume." if resumable else ""
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    cure = f" {'Make room and g' if is_full else 'G'}o on with --resume." if resumable else ""
     why = error.strerror or error
     return OSError(f"{path} cannot be written: {why}. What was written before is whole.{cure}")
 

@@ -39,6 +39,12 @@ from faceattr.tasks import Task
         ("_root/a.jpg", None, "__root/a.jpg"),
         ("../up/a.jpg", None, "_/up/a.jpg"),
         ("clip.mp4", 12.5, "clip.mp4.0012.500s.jpg"),
+        # The name of another one's copy:
+        ("a.bmp.jpg", None, "a.bmp.jpg.jpg"),
+        ("a.bmp.JPG.jpg", None, "a.bmp.JPG.jpg.jpg"),
+        ("clip.mp4.0012.500s.jpg", None, "clip.mp4.0012.500s.jpg.jpg"),
+        ("a.png.jpg", None, "a.png.jpg"),
+        ("clip.mp4.jpg", None, "clip.mp4.jpg"),
     ],
 )
 def test_copies_keep_their_names_below_the_folder(path, time, expected):

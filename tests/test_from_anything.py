@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import os
 import pickle
 import time
 from http.server import BaseHTTPRequestHandler
@@ -13,6 +14,7 @@ import numpy as np
 import pandas
 import pyarrow
 import pytest
+from conftest import save_toy
 from PIL import Image
 from use_loopback import website
 from use_toys import GreenSquares, attributes, draw, encoded, save_pictures
@@ -25,9 +27,14 @@ from faceattr.images.load import load_image, read_image
 from faceattr.inference.batch import analyze
 from faceattr.inference.predictor import FaceAttributes
 from faceattr.inference.schema import columns
+from faceattr.tasks import GENDER
 
 IMAGE = draw(2)
 CONTENT = encoded(IMAGE)
+
+
+class Part(bytes):
+    """The first half of what the answer says that it has."""
 
 
 @pytest.fixture
@@ -44,6 +51,8 @@ def server():
                 self.send_header("Location", content.decode()[3:])
             if isinstance(content, dict):
                 return self.drip(content)
+            if isinstance(content, Part):
+                self.send_header("Content-Length", str(2 * len(content)))
             self.end_headers()
             for part in content if isinstance(content, list) else [content]:
                 try:
@@ -169,6 +178,26 @@ def test_what_is_fetched_is_bounded_in_size_and_time(server, monkeypatch):
         fetch(f"{address}/slow")
 
 
+def test_an_address_may_have_letters_and_spaces(server):
+    address, pages = server
+    pages["/gr%C3%B6%C3%9Fe%201.png?a=%C3%A9&b=%41"] = CONTENT
+    given = f"{address}/größe 1.png?a=é&b=%41"
+    np.testing.assert_array_equal(load_image(given, allow_urls=True), IMAGE)
+    port = address.rpartition(":")[2]
+    with pytest.raises(ValueError, match=r"a user's name or a password in it is not fetched"):
+        load_image(f"http://me:secret@localhost:{port}/a.png", allow_urls=True)
+    with pytest.raises(OSError, match=r"http://\[bad is no address"):
+        load_image("http://[bad", allow_urls=True)
+
+
+def test_an_answer_that_breaks_off_is_no_damaged_image(server):
+    address, pages = server
+    pages["/a.png"] = CONTENT
+    pages["/half.png"] = Part(CONTENT)
+    with pytest.raises(OSError, match=r"/half.png cannot be fetched: its answer broke off"):
+        load_image(f"{address}/half.png", allow_urls=True)
+
+
 def test_one_image_may_be_given_in_any_form():
     ours = attributes()
     expected = [face["mood"].probabilities for face in ours(IMAGE)]
@@ -237,6 +266,10 @@ def test_a_batch_may_be_a_table_with_empty_cells(tmp_path, table_of):
     assert ours.label_batch(table_of({"path": names, "label": [1, 2, 3]})).equals(by_path)
     half = table_of({"path": names, "bytes": [None, *contents[1:]]})
     assert ours.label_batch(half).equals(by_path)
+    if table_of is pandas.DataFrame:
+        arrays = [*map(load_image, names[:2]), None]
+        mixed = ours.label_batch(table_of({"bytes": [None, None, contents[2]], "image": arrays}))
+        assert mixed.drop_columns("path").equals(by_path.drop_columns("path"))
     nameless = ours.label_batch(table_of({"path": [None, None, names[2]], "bytes": contents}))
     assert set(nameless["path"].to_pylist()) == {None, names[2]}
     assert nameless.drop_columns("path").equals(by_path.drop_columns("path"))
@@ -330,6 +363,24 @@ def test_one_line_analyses_one_image_or_several_and_keeps_the_model(toy_model_pa
     assert rejected.rejected == (face["gender"].label != "female") and len(opened) == 3
     with pytest.raises(TypeError, match="min_fase"):
         analyze(IMAGE, min_fase=3, **how)
+
+
+def test_a_model_that_was_replaced_is_opened_anew(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other").mkdir()
+    for seed, path in enumerate(("m.keras", "new.keras", "other/m.keras")):
+        save_toy(tmp_path / path, (GENDER,), seed=seed)
+
+    def answer():
+        (face,) = analyze(IMAGE, model="m.keras", detector="none")
+        return face["gender"].probability
+
+    found = [answer()]
+    os.replace("new.keras", "m.keras")
+    found.append(answer())
+    monkeypatch.chdir(tmp_path / "other")
+    found.append(answer())
+    assert len(set(found)) == 3
 
 
 def test_label_prints_rows_without_an_output(

@@ -132,6 +132,12 @@ def test_a_list_may_be_one_of_powershell(tmp_path, encoding):
     assert names(listed, tmp_path) == ["größe 1.jpg"]
 
 
+def test_a_line_ends_where_it_ends_and_not_within_a_name(tmp_path):
+    listed = tmp_path / "list.txt"
+    listed.write_bytes(b"one\rtwo.jpg\nthree.jpg\r\n")
+    assert [each.name for each in Inputs(listed)] == ["one\rtwo.jpg", "three.jpg"]
+
+
 def test_a_missing_file_in_a_list_keeps_its_place(tmp_path):
     listed = tmp_path / "list.txt"
     listed.write_text("gone.jpg\n")
@@ -150,6 +156,14 @@ def test_standard_input_lists_paths_and_can_be_walked_twice(monkeypatch, encodin
 def test_what_is_given_twice_comes_once(tmp_path):
     touch(tmp_path, "a.jpg", "b.jpg")
     assert names([tmp_path, tmp_path / "a.jpg"], tmp_path) == ["a.jpg", "b.jpg"]
+
+
+def test_a_path_through_a_link_and_back_is_where_it_leads(tmp_path, monkeypatch):
+    touch(tmp_path, "a/x.jpg", "real/x.jpg", "real/sub/y.jpg")
+    (tmp_path / "a/link").symlink_to("../real/sub")
+    monkeypatch.chdir(tmp_path)
+    given = ["a/link/../x.jpg", "a/x.jpg", "real/x.jpg", f"/{tmp_path}/a/x.jpg"]
+    assert [file.path for file in Inputs(given)] == given[:2]
 
 
 def test_one_folder_spelled_in_three_ways_comes_once(tmp_path, monkeypatch):

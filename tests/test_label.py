@@ -14,6 +14,7 @@ from test_load import jpeg_bytes
 from use_toys import OnEach, attributes, png_claiming, save_pictures
 
 import faceattr.inference.label as folder_module
+from faceattr.images.load import NO_PICTURE
 from faceattr.inference.artifacts import Artifacts
 from faceattr.inference.label import label, label_to
 
@@ -340,7 +341,7 @@ def test_a_named_file_that_ends_like_nothing_is_told_how_videos_are_known(tmp_pa
         (tmp_path / name).write_bytes(b"words")
     label_to(tmp_path / "t.csv", [tmp_path / "clip", tmp_path / "clip.png"], attributes())
     without, png = read(tmp_path / "t.csv")["reason"]
-    assert png == "not a picture in a format that Pillow reads"
+    assert png == NO_PICTURE
     assert without == f"{png}, and its name does not end like a video's (.mp4, .mov …)"
 
 

@@ -20,6 +20,7 @@ pytest.importorskip("uvicorn", reason="needs faceattr[web]")
 pytest.importorskip("python_multipart", reason="needs faceattr[web]")
 from use_server import BATCHERS, ask, file_of, in_json, multipart, served
 
+from faceattr.images.load import NO_PICTURE
 from faceattr.serving import server as protocol
 from faceattr.serving.limits import Limits
 
@@ -58,7 +59,7 @@ def test_a_batch_is_answered_like_its_images_one_by_one(port, packed):
 def test_an_image_that_cannot_be_read_is_told_beside_the_others(port):
     said = ask(port, "/analyze/batch", *multipart(file_of(1), b"words", file_of(2)))
     good, bad, other = said.json["results"]
-    assert bad == {"error": "not a picture in a format that Pillow reads"}
+    assert bad == {"error": NO_PICTURE}
     assert len(good["faces"]) == 1 and len(other["faces"]) == 2
     said = ask(port, "/analyze/batch", *multipart(b"", file_of(2)))
     assert said.json["results"] == [{"error": "empty file"}, other]

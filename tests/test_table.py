@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import tracemalloc
+from pathlib import Path
 
 import pandas
 import pytest
@@ -196,6 +197,17 @@ def test_two_jobs_do_not_write_one_table(tmp_path):
         pass
     (tmp_path / "link.csv").unlink()
     assert sorted(p.name for p in tmp_path.iterdir()) == [".t.csv.lock", "t.csv"]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+def test_a_link_to_a_table_stays_one(tmp_path, name):
+    link, real = tmp_path / f"link{Path(name).suffix}", tmp_path / "elsewhere" / name
+    real.parent.mkdir()
+    link.symlink_to(real)
+    write(link, GROUPS[:1])
+    write(link, GROUPS[:2], resume=True, retry_unreadable=True)
+    assert link.is_symlink()
+    assert len(list(read_rows(real, COLUMNS))) == sum(map(len, GROUPS[:2]))
 
 
 @pytest.mark.parametrize("replaced", [False, True])

@@ -76,6 +76,16 @@ def test_a_job_with_addresses_goes_on_where_it_was_stopped(address, tmp_path):
     assert job(tmp_path, inputs, allow_urls=True, resume=True).equals(whole) and asked == []
 
 
+def test_addresses_that_a_path_would_not_tell_apart_are_gone_on_with_as_they_stand(
+    address, tmp_path
+):
+    place, _ = address
+    some = [f"{place}/1.png", f"{place}//1.png", f"{place}/1.png/", f"{place}/x/../1.png"]
+    job(tmp_path, some[:1], allow_urls=True)
+    table = job(tmp_path, some, allow_urls=True, resume=True)
+    assert table["path"].tolist() == some
+
+
 def test_copies_of_what_was_fetched_are_left_beside_the_table(address, tmp_path):
     place, asked = address
     asked.clear()

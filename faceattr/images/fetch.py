@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import http.client
 import socket
+import string
 import threading
 import urllib.error
+import urllib.parse
 import urllib.request
 
 MAX_BYTES = 64 << 20
@@ -26,13 +28,14 @@ def fetch(address: str, *, max_bytes: int = MAX_BYTES, seconds: float = SECONDS)
     An answer that is larger, or takes longer, is not read any further.
 
     Raises:
-        ValueError: The answer is too large or too slow.
+        ValueError: The answer is too large or too slow, or the address has a password in it.
         OSError: There is none, or it is an error.
     """
+    asked = _in_ascii(address)
     too_slow = ValueError(f"not there after {seconds:g} seconds, the longest that is waited")
     with _Deadline(seconds) as deadline:
         try:
-            with _opener(deadline).open(address, timeout=min(PATIENCE, seconds)) as answer:
+            with _opener(deadline).open(asked, timeout=min(PATIENCE, seconds)) as answer:
                 content = _bounded(answer, max_bytes)
         except urllib.error.HTTPError as error:
             raise OSError(f"{address} cannot be fetched: {error.code} {error.reason}") from None
@@ -52,7 +55,22 @@ def _bounded(answer: http.client.HTTPResponse, max_bytes: int) -> bytes:
         content += block
         if len(content) > max_bytes:
             raise ValueError(f"more than {max_bytes / 1e6:,.4g} million bytes, the most of a fetch")
+    if answer.length:  # that `read1` has not seen to
+        raise http.client.HTTPException("its answer broke off")
     return bytes(content)
+
+
+def _in_ascii(address: str) -> str:
+    """The address as HTTP sends it: ``é`` and spaces in ``%``, the host's name in Punycode."""
+    try:
+        parts = urllib.parse.urlsplit(address)
+        host = parts.netloc.encode("idna").decode() if not parts.netloc.isascii() else parts.netloc
+    except ValueError as error:  # of the name of a host, too
+        raise OSError(f"{address} is no address: {error}") from None
+    if "@" in host:
+        raise ValueError("an address with a user's name or a password in it is not fetched")
+    rest = (urllib.parse.quote(part, string.punctuation) for part in parts[2:])
+    return urllib.parse.urlunsplit((parts.scheme, host, *rest))
 
 
 class _Deadline:

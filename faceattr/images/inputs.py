@@ -13,9 +13,9 @@ import io
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
@@ -38,6 +38,7 @@ VIDEO_IF_NAMED = ".ts"  # in a folder such files are most often TypeScript
 LIST_SUFFIXES = (".txt", ".lst")
 NO_UTF_8 = re.compile(rb"\\x([89a-f][0-9a-f])")  # as `spelled` has a byte
 STANDARD_INPUT = "-"
+FOLDERS = 1 << 14  # whose places are remembered: many files lie in few folders
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,22 @@ def path_of(name: str) -> str:
     return os.fsdecode(NO_UTF_8.sub(lambda byte: bytes.fromhex(byte[1].decode()), as_bytes))
 
 
+def places() -> Callable[[str], str]:
+    """What gives every spelling of a file's name one place, that an address is as it stands.
+
+    Links among the folders are followed; the file's own name is kept, for a link may be replaced.
+    """
+    real = lru_cache(FOLDERS)(os.path.realpath)
+
+    def place_of(name: str) -> str:
+        if "://" in name:
+            return name
+        folder, own = os.path.split(name.rstrip(os.sep))
+        return os.path.join(real(folder), own)
+
+    return place_of
+
+
 class Inputs:
     """The pictures and videos behind paths, in a fixed order, each once.
 
@@ -110,13 +127,13 @@ class Inputs:
 
     def __iter__(self) -> Iterator[InputFile]:
         seen: set[str] = set()
+        place_of = places()
         # One folder cannot name a file twice; several inputs can.
         may_repeat = len(self.inputs) > 1 or not self._is_folder(self.inputs[0])
         for path in self.inputs:
             for file in self._behind(path):
                 if may_repeat:
-                    place = file.path if "://" in file.path else os.path.abspath(file.path)
-                    if place in seen:
+                    if (place := place_of(file.path)) in seen:
                         continue
                     seen.add(place)
                 yield file
@@ -200,7 +217,9 @@ def text_of(file: BinaryIO) -> TextIO:
     start = file.read(2)
     file.seek(0)
     is_utf_16 = start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-    return io.TextIOWrapper(file, "utf-16" if is_utf_16 else "utf-8-sig", "surrogateescape")
+    return io.TextIOWrapper(
+        file, "utf-16" if is_utf_16 else "utf-8-sig", "surrogateescape", newline="\n"
+    )
 
 
 def paths_in(lines: Iterable[str]) -> Iterator[str]:

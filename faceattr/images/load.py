@@ -21,7 +21,7 @@ from faceattr.images.jpeg import decode_jpeg
 
 PathLike = str | os.PathLike[str]
 ImageSource = PathLike | bytes | BinaryIO | Image.Image | np.ndarray
-NO_PICTURE = "not a picture in a format that Pillow reads"
+NO_PICTURE = "not a picture in a format that Pillow reads, or a broken one"
 NAMELESS = "the file given"  # what the bytes of a file are called where a path has its name
 # EXIF orientations that exchange width and height.
 LYING = (5, 6, 7, 8)

@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path, PurePath
 
 from PIL import Image
@@ -21,7 +20,7 @@ from faceattr.files import (
 )
 from faceattr.images.crop import CropRule, crop
 from faceattr.images.draw import draw_faces
-from faceattr.images.inputs import InputFile
+from faceattr.images.inputs import InputFile, kind_of_name, places
 from faceattr.images.load import DECODE_MEMORY, PathLike, Picture, reason_of
 from faceattr.inference.samples import Detections
 from faceattr.inference.schema import ImageResult
@@ -30,6 +29,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 LARGEST = 512
 # What a copy's name has behind its input's: the second of a video, the number of a face.
 ADDED = re.compile(r"(\.\d{4,}\.\d{3}s)?(\.\d+)?\.jpg$")
+COPY = re.compile(r"(.+?)(\.\d{4,}\.\d{3}s)?(\.jpg)+", re.IGNORECASE)
 ROOM_FOR_ADDED = 32  # bytes
 
 
@@ -71,22 +71,17 @@ class Artifacts:
 
     def _must_spare(self, folder: PathLike, files: Iterable[InputFile]) -> None:
         """The files are gone through twice where some of them lie in `folder`."""
-        real = cache(os.path.realpath)  # many files lie in few folders
-
-        def entry(path: PathLike) -> str:
-            # Writing under a link's name replaces the link, not what it leads to.
-            parent, name = os.path.split(os.fspath(path))
-            return os.path.join(real(parent), name)
-
-        start = os.path.join(real(os.fspath(folder)), "")
-        inside = {name for name in (entry(file.path) for file in files) if name.startswith(start)}
+        place_of = places()
+        start = os.path.join(os.path.realpath(folder), "")
+        read_at = (place_of(file.path) for file in files)
+        inside = {place for place in read_at if place.startswith(start)}
         if not inside:
             return
         names = {ADDED.sub("", name): name for name in inside if ADDED.search(name)}
         if folder == self.annotated:  # whose copies may be called like the inputs
             names |= {name: name for name in inside}
         for file in files:
-            if hit := names.get(entry(_below(folder, file.path))):
+            if hit := names.get(place_of(str(_below(folder, file.path)))):
                 raise ValueError(
                     f"In {folder}, a copy of {file.path} would replace the input {hit}. Choose a "
                     "folder that holds no inputs."
@@ -110,9 +105,20 @@ def artifact_path(
     name = place.name
     if time is not None:
         name += f".{time:08.3f}s"
-    if not (name + ending).lower().endswith(IMAGE_SUFFIXES):
+    if not (name + ending).lower().endswith(IMAGE_SUFFIXES) or (
+        not ending and _is_called_like_a_copy(name)
+    ):
         ending += ".jpg"
     return place.with_name(name + ending)
+
+
+def _is_called_like_a_copy(name: str) -> bool:
+    """Whether the copy of another input, an ``a.tif`` or a frame of a video, has that name."""
+    if (found := COPY.fullmatch(name)) is None:
+        return False
+    first, second = found[1], found[2]
+    is_kept = first.lower().endswith(IMAGE_SUFFIXES)
+    return not is_kept and kind_of_name(first) == ("video" if second else "picture")
 
 
 def _below(folder: PathLike, path: PathLike) -> Path:

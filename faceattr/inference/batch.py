@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, cached_property, lru_cache, partial
@@ -77,7 +78,8 @@ def analyze(
         as_frame: Give the table that `faceattr label` writes. An image that cannot be read is a
             row of it then; otherwise it is an error.
         bgr, allow_urls: As for `faceattr.load_image`.
-        **load: As for `FaceAttributes.load`; what is opened stays open for the next call.
+        **load: As for `FaceAttributes.load`; what is opened stays open for the next call, unless
+            its file has changed by then.
 
     Returns:
         The faces from left to right, each with ``to_dict()``; of a list of images a list of lists;
@@ -96,11 +98,15 @@ def analyze(
 
 
 class _Kept:
-    """An argument that can be looked up, dicts too."""
+    """An argument that can be looked up, dicts too; a file is another one once it is replaced."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
         self._key = repr(value) if isinstance(value, Mapping) else value
+        if isinstance(value, str | os.PathLike) and os.path.exists(value):
+            about = os.stat(value)
+            version = about.st_mtime_ns, about.st_size, about.st_ino
+            self._key = os.path.abspath(value), version
 
     def __hash__(self) -> int:
         return hash(self._key)
@@ -162,10 +168,11 @@ def _rows_of_columns(images: Any, names: Sequence[str]) -> Iterator[tuple[str, A
     if len({len(one) for one in lists.values()}) > 1:
         counts = ", ".join(f"{name} {len(one)}" for name, one in lists.items())
         raise ValueError(f"The columns of a batch are equally long. Received: {counts}")
-    paths = lists.get("path", [None] * len(lists[there[0]]))
-    contents = lists.get("bytes", lists.get("image", paths))
-    for path, content in zip(paths, contents, strict=True):
-        yield "" if path is None else str(path), path if content is None else content
+    for cells in zip(*lists.values(), strict=True):
+        row = dict(zip(lists, cells, strict=True))
+        path, given = row.get("path"), (row.get(name) for name in ("bytes", "image", "path"))
+        content = next((cell for cell in given if cell is not None), None)
+        yield "" if path is None else str(path), content
 
 
 def _cells(column: Any) -> list[Any]:

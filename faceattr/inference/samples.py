@@ -28,7 +28,7 @@ import numpy as np
 
 from faceattr.detection.base import Face
 from faceattr.files import short_name
-from faceattr.images.inputs import InputFile, kind_of_name
+from faceattr.images.inputs import InputFile, kind_of_name, places
 from faceattr.images.load import (
     NO_PICTURE,
     PathLike,
@@ -119,9 +119,10 @@ def samples_of(
     What is `done` is left out: by name the times (None for a picture). `deaths` is told which video
     is read; one that it knows as deadly is left unread.
     """
-    times_at = _by_place(done or {})
+    place_of = places()
+    times_at = _by_place(done or {}, place_of)
     for file in files:
-        finished = times_at.get(os.path.abspath(file.name), set())
+        finished = times_at.get(place_of(file.name), set())
         if None in finished:
             continue
         if file.is_video and deaths and deaths.is_deadly(file.name):
@@ -137,11 +138,11 @@ def samples_of(
             yield Sample(file)
 
 
-def _by_place(done: Mapping[str, set]) -> dict[str, set]:
-    """Times by absolute path: a folder may be spelled otherwise than when the job began."""
+def _by_place(done: Mapping[str, set], place_of: Callable[[str], str]) -> dict[str, set]:
+    """Times by place: a folder may be spelled otherwise than when the job began."""
     times_at: dict[str, set] = {}
     for name, times in done.items():
-        place = os.path.abspath(name)
+        place = place_of(name)
         before = times_at.get(place)
         # A path that is whole already needs no second text.
         times_at[name if place == name else place] = times if before is None else before | times

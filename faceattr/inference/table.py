@@ -94,7 +94,7 @@ def validate_table_path(path: PathLike, options: TableOptions = NEW_TABLE) -> No
             f"--spreadsheet away. Received: {path}"
         )
     validate_output_path(path)
-    there = _begun(path)
+    there = _begun(_real(path))
     if there and not options.resume and not options.overwrite:
         raise FileExistsError(
             f"{there} exists already. Go on with it (--resume), replace it (--overwrite) or "
@@ -126,17 +126,18 @@ def open_table(
         ValueError: Another ending, other columns, a damaged table, or another job writes it.
         OSError: It cannot be written.
     """
-    target = Path(path)
-    validate_table_path(target, options)
+    validate_table_path(path, options)
+    target = _real(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    is_parquet = target.suffix == ".parquet"
+    suffix = Path(path).suffix  # a link may lead to another
+    is_parquet = suffix == ".parquet"
     file = _journal(target) if is_parquet else target
     with _only_one_job(target):
         begin()
         if is_parquet and options.resume and target.exists() and not file.exists():
             _unpack(target, file, columns)
         serializer: Serializer = JsonlSerializer(columns)
-        if file.suffix == ".csv":
+        if suffix == ".csv":
             serializer = CsvSerializer(columns, spreadsheet=options.spreadsheet)
         if options.resume and file.exists():
             _prepare(file, serializer, options.retry_unreadable)
@@ -155,6 +156,11 @@ def _prepare(file: Path, serializer: Serializer, retry_unreadable: bool) -> None
             kept.writelines(rewritten(file, serializer, without_unreadable=retry_unreadable))
 
 
+def _real(path: PathLike) -> Path:
+    """Where a table lies: a link to it is followed, not replaced."""
+    return Path(os.path.realpath(path))
+
+
 def _journal(path: Path) -> Path:
     return path.with_name(f"{path.name}.part.jsonl")
 
@@ -166,16 +172,15 @@ def _begun(path: Path) -> Path | None:
 
 def has_rows(path: PathLike) -> bool:
     """Whether there is a table with more in it than a header."""
-    file = _begun(Path(path))
+    file = _begun(_real(path))
     if file is None:
         return False
     with open(file, "rb") as lines:
-        return len(list(islice(lines, 2))) > (file.suffix == ".csv")
+        return len(list(islice(lines, 2))) > (Path(path).suffix == ".csv")
 
 
 @contextlib.contextmanager
 def _only_one_job(path: Path) -> Iterator[None]:
-    path = Path(os.path.realpath(path))  # links lead to one table
     # The lock's file stays: were it deleted, whoever has just opened it would hold nothing.
     lock = FileLock(path.with_name(f".{path.name}.lock"), blocking=False)
     try:
