@@ -56,7 +56,7 @@ def toy_network(tasks=(EXPRESSION, GENDER), dtype="float32", *, seed=None) -> ke
 def no_copies(request, monkeypatch):
     """Trainings make no LiteRT copy, which takes seconds, but where a test is about that."""
     if "makes_copies" not in request.keywords:
-        monkeypatch.setattr("faceattr.training.train.add_copy", lambda *given: None)
+        monkeypatch.setattr("faceattr.training.package.add_copy", lambda *given, **how: None)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """A head is added to a model: the old ones stay, or it is told what they lost."""
 
 import json
+from dataclasses import replace
 
 import cv2
 import keras
@@ -10,13 +11,15 @@ import pytest
 from conftest import interrupt, only_scores, shaded, toy_network
 
 from faceattr import cli
+from faceattr.data.dataset import LabeledDataset
 from faceattr.evaluation.report import write_report
 from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
 from faceattr.model.file import Description
 from faceattr.tasks import Task
 from faceattr.training import network as network_module
-from faceattr.training.heads import NewHeads, compare_heads
+from faceattr.training.config import Network
+from faceattr.training.heads import ExistingHeads, NewHeads, compare_heads
 
 SHADE = Task("shade", ("light", "dark"))  # not the order of the alphabet
 HUE = Task("hue", ("blue", "green", "red"))
@@ -119,6 +122,57 @@ def test_the_file_keeps_what_was_known_of_the_old_heads(data, monkeypatch):
     assert about.scores["feel"]["n"] == 12
     assert about.scores["by_size"]["24"].keys() == {"shade", "feel"}
     assert about.provenance["added_to"]["heads"] == ["shade", "hue"]
+
+
+UNEVEN = {"light": 0.8, "dark": 0.2}
+
+
+def with_prior(old):
+    about = model_file.describe(old)
+    made = {"priors": {"shade": UNEVEN}, "class_shares": {"shade": {"uniform": [0.5, 0.5]}}}
+    model_file.describe_anew(old, replace(about, provenance=made))
+    return old
+
+
+@pytest.mark.parametrize(
+    ("changed", "labels", "options", "prior"),
+    [
+        ("", True, [], UNEVEN),
+        ("shade", False, [], UNEVEN),
+        ("shade", True, [], None),
+        ("shade", False, ["--teacher", "old.keras", "--dtype", "float32"], None),
+        ("shade", True, ["--prior", "shade=uniform"], "uniform"),
+    ],
+)
+def test_an_old_head_that_learns_again_without_a_prior_has_none(
+    data, monkeypatch, capsys, changed, labels, options, prior
+):
+    def fit(model, *given, **how):
+        for name in filter(None, [changed]):
+            layer = model.get_layer(name)
+            layer.set_weights([weights + 1 for weights in layer.get_weights()])
+
+    with_prior(save(data))
+    monkeypatch.chdir(data)
+    monkeypatch.setattr("faceattr.training.train.fit", fit)
+    assert add(data, *(["shades.csv"] if labels else []), *options) == 0
+    about = model_file.describe("more.keras").provenance
+    assert about.get("priors", {}).get("shade") == prior
+    assert ("shade" in about.get("class_shares", {})) == (prior is not None)
+    said = "note: shade learnt again without --prior" in capsys.readouterr().out
+    assert said == (prior is None)
+
+
+def test_an_old_head_that_learns_with_a_prior_is_held_to_even_answers(data):
+    old = ExistingHeads.of(Network(weights=str(with_prior(save(data)))))
+    unknown = {"shade": np.zeros((40, 2), "float32")}
+    rows = LabeledDataset(CROPS, np.arange(40), unknown, [None] * 40)
+    plain = old.soft_labelled(rows).targets["shade"]
+    shares = {"shade": np.log(np.full((40, 2), 0.5, "float32"))}
+    even = old.soft_labelled(replace(rows, log_priors=shares)).targets["shade"]
+    expected = plain / [0.8, 0.2]
+    expected /= expected.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(even, expected, rtol=1e-4)
 
 
 @pytest.mark.slow

@@ -252,9 +252,9 @@ def test_a_training_s_end_adds_a_copy_compared_on_val(toy_model_path):
 
 @pytest.mark.makes_copies
 def test_training_makes_the_copy():
-    from faceattr.training import train
+    from faceattr.training import package
 
-    assert train.add_copy is add_copy
+    assert package.add_copy is add_copy
 
 
 def test_the_command_embeds_into_another_file_and_shows_it(toy_model_path, tmp_path, capsys):

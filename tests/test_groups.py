@@ -92,7 +92,30 @@ def test_columns_are_crossed_and_ranges_stand_in_their_order():
 
 def test_many_different_numbers_become_quarters():
     (groups,) = groups_of([True] * 100, [{"age": str(age)} for age in range(100)], "age")
-    assert [group.name for group in groups.groups] == ["0-24", "25-49", "50-74", "75-99"]
+    assert [group.name for group in groups.groups] == [
+        "0 to 24",
+        "25 to 49",
+        "50 to 74",
+        "75 to 99",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "names"),
+    [
+        (range(-30, 30), ["-30 to -16", "-15 to -1", "0 to 14", "15 to 29"]),
+        (np.arange(40) / 2, ["0 to 4.5", "5 to 9.5", "10 to 14.5", "15 to 19.5"]),
+        (
+            range(1_000_000, 1_000_040),
+            [f"10000{10 * q:02} to 10000{10 * q + 9:02}" for q in range(4)],
+        ),
+    ],
+)
+def test_quarters_stand_by_size_whatever_the_numbers(numbers, names):
+    about = [{"yaw": str(number), "hat": "a"} for number in numbers]
+    plain, crossed = groups_of([True] * len(about), about, "yaw", "yaw+hat")
+    assert [group.name for group in plain.groups] == names
+    assert [group.name for group in crossed.groups] == [f"{name} + a" for name in names]
 
 
 def test_too_many_groups_and_unknown_columns_are_refused():

@@ -19,7 +19,9 @@ import faceattr
 from faceattr import cli
 from faceattr.cli.train import network_of
 from faceattr.data.dataset import LabeledDataset
+from faceattr.data.manifest import merge_sources
 from faceattr.data.sources import read_labels
+from faceattr.data.splits import assign_splits
 from faceattr.evaluation.report import write_report
 from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
@@ -494,9 +496,31 @@ def test_val_that_the_start_may_have_learnt_is_told(data, toy, capsys):
     lines = (data / "tints.csv").read_text().splitlines()
     tested = [f"{line},{'split' if not n else 'test'}" for n, line in enumerate(lines)]
     (data / "tested.csv").write_text("\n".join(tested))
-    labelled, _ = read_labels([f"glasses={data / 'shades'}", str(data / "tested.csv")], None)
-    # Of a head of its own, and of rows for a test:
-    assert list(_doubts_of_val(labelled, data / "my.keras")) == []
+    few, others = (
+        lines[:4],
+        [f"{line},{'val' if n % 2 else 'train'}" for n, line in enumerate(lines)],
+    )
+    (data / "few.csv").write_text("\n".join(few))
+    (data / "others.csv").write_text("\n".join([f"{lines[0]},split", *others[4:]]))
+    # Of a head of its own, of rows for a test, and of rows that all train:
+    few_and_others = [str(data / "few.csv"), str(data / "others.csv")]
+    for sources in ([f"glasses={data / 'shades'}", str(data / "tested.csv")], few_and_others):
+        labelled, _ = read_labels(sources, None)
+        examples = assign_splits(merge_sources(labelled).examples)
+        manifest = replace(merge_sources(labelled), examples=examples)
+        plan = SimpleNamespace(start=data / "my.keras", labelled=labelled)
+        assert list(_doubts_of_val(manifest, plan)) == []
+
+
+def test_a_run_that_is_ended_while_the_copy_is_made_goes_on_with_it(data, toy, monkeypatch):
+    few, made = ["--epochs", "frozen=1,finetune=0"], []
+    monkeypatch.setattr("faceattr.training.package.add_copy", interrupt)
+    assert train(data, *few) == 130
+    assert not (data / "my.keras").exists()
+    copy = lambda path, *given, name: made.append((path.is_file(), name))  # noqa: E731
+    monkeypatch.setattr("faceattr.training.package.add_copy", copy)
+    assert train(data, *few, "--resume") == 0
+    assert made == [(True, data / "my.keras")]
 
 
 def test_smoothing_weights_and_a_prior_of_shares_reach_a_run(data, toy, refused, capsys):

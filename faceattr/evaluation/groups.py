@@ -21,6 +21,7 @@ FEW = 30  # rows; a smaller group is marked and does not decide about the gap
 MANY = 60  # groups; more tell nothing
 NUMBERS = 12  # different ones; more are put into quarters
 QUARTERS = 4
+START = re.compile(r"-?\d+(\.\d+)?(e[-+]?\d+)?(?=$|[-+ ])")  # of a range of numbers
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ def score_named_groups(
 
 def _start(name: str) -> float:
     """Where a range of numbers begins, so that "6-12" comes before "13-19"; else 0."""
-    number = re.match(r"\d+(?![^-+])", name)
+    number = START.match(name)
     return float(number[0]) if number else 0.0
 
 
@@ -222,5 +223,9 @@ def _in_quarters(values: list[str]) -> list[str]:
         return values
     quarter = pd.qcut(numbers, QUARTERS, labels=False, duplicates="drop")
     ends = numbers.groupby(quarter).agg(["min", "max"])
-    names = {q: f"{low:g}-{high:g}" for q, low, high in ends.itertuples()}
+    names = {q: f"{_written(low)} to {_written(high)}" for q, low, high in ends.itertuples()}
     return [names.get(q, "") for q in quarter]
+
+
+def _written(number: float) -> str:
+    return str(int(number)) if float(number).is_integer() else f"{number:g}"

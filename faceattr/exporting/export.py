@@ -286,8 +286,14 @@ def embed(
     return about
 
 
-def add_copy(path: Path, val: LabeledDataset, progress: Progress = SILENT) -> None:
-    """Give a model that was just trained its copy, compared on val; what goes wrong is a note."""
+def add_copy(
+    path: Path, val: LabeledDataset, progress: Progress = SILENT, *, name: Path | None = None
+) -> None:
+    """Give a model that was just trained its copy, compared on val; what goes wrong is a note.
+
+    `name` is what the file will be called.
+    """
+    name = name or path
     try:
         formats.target_called("litert", int8=False)
         network, description = model_file.load(path)
@@ -297,8 +303,8 @@ def add_copy(path: Path, val: LabeledDataset, progress: Progress = SILENT) -> No
     except Exception as error:  # converters raise whatever they stumble over
         reason = (str(error).strip() or type(error).__name__).split("\n")[0].rstrip(".")
         progress.show(
-            f"note: {path} has no LiteRT copy and is answered by Keras, as before: {reason}. "
-            f"`faceattr export {path} --embed` tries again."
+            f"note: {name} has no LiteRT copy and is answered by Keras, as before: {reason}. "
+            f"`faceattr export {name} --embed` tries again."
         )
 
 

@@ -7,7 +7,7 @@ al. 2021): its answers can be put to any others, exactly, by one multiplication.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -43,14 +43,14 @@ def class_shares(
     return shares / shares.sum()
 
 
-def granted_shares(about: Description, task: Task) -> np.ndarray | None:
-    """The class shares that a head trained with a prior takes for granted, ``(classes,)``; None
-    where it was trained without one.
+def granted_shares(made: Mapping[str, Any], task: Task) -> np.ndarray | None:
+    """The class shares that a head trained with a prior takes for granted, ``(classes,)``, by the
+    provenance of its file; None where it was trained without one.
     """
-    prior = about.provenance.get("priors", {}).get(task.name)
+    prior = made.get("priors", {}).get(task.name)
     if prior is None:
         return None
-    known = about.provenance.get("class_shares", {}).get(task.name, {})
+    known = made.get("class_shares", {}).get(task.name, {})
     return class_shares(prior, known, task.classes)
 
 
@@ -59,7 +59,7 @@ def log_ratios(about: Description, priors: Mapping[str, Prior]) -> dict[str, np.
     now, tasks = about.provenance.get("priors", {}), {task.name: task for task in about.tasks}
     found = {}
     for name, prior in priors.items():
-        granted = granted_shares(about, tasks[name]) if name in tasks else None
+        granted = granted_shares(about.provenance, tasks[name]) if name in tasks else None
         if granted is None:
             raise ValueError(
                 f"Head {name!r} was not trained with --prior, so which class shares it takes for "

@@ -19,7 +19,7 @@ from faceattr.model.priors import granted_shares
 
 def _priors(about: Description) -> dict[str, dict[str, float]]:
     """By head, the class shares of its prior: one name stands for other shares in other models."""
-    granted = ((task, granted_shares(about, task)) for task in about.tasks)
+    granted = ((task, granted_shares(about.provenance, task)) for task in about.tasks)
     return {
         task.name: dict(zip(task.classes, shares.round(6).tolist(), strict=True))
         for task, shares in granted

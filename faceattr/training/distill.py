@@ -191,26 +191,39 @@ def _answers_of(
     if dtype == "mixed_bfloat16" and is_ours:
         network = in_bfloat16(network, about.tasks, about.network)
     said = predict(network, rows, progress=progress, what="asking the teacher")
-    for task in about.tasks:
-        if task.name in said and task.name in priors:
-            granted = _granted_shares(about, task)
-            if granted is None:
-                progress.show(
-                    f"note: {path.name} does not say how frequent the classes of {task.name} were "
-                    "where it learnt them: they are taken to have been equally frequent"
-                )
-                continue
-            said[task.name] = change_prior(said[task.name], -np.log(granted))
-    return said
+    return as_if_even(said, about, priors, path.name, progress)
+
+
+def as_if_even(
+    said: Mapping[str, np.ndarray],
+    about: Description,
+    names: Collection[str],
+    file: str,
+    progress: Progress = SILENT,
+) -> dict[str, np.ndarray]:
+    """Answers of the model in `file`, for tasks `names` as if their classes had been equally
+    frequent where it learnt them.
+    """
+    found = dict(said)
+    for task in (task for task in about.tasks if task.name in said and task.name in names):
+        granted = _granted_shares(about, task)
+        if granted is None:
+            progress.show(
+                f"note: {file} does not say how frequent the classes of {task.name} were "
+                "where it learnt them: they are taken to have been equally frequent"
+            )
+        else:
+            found[task.name] = change_prior(said[task.name], -np.log(granted))
+    return found
 
 
 def _granted_shares(about: Description, task: Task) -> np.ndarray | None:
     """The class shares that a teacher's head takes for granted, ``(classes,)``, if they are known;
     they need not sum to 1."""
-    if (shares := granted_shares(about, task)) is not None:
-        return shares
-    # A head without one has learnt the shares of its rows.
     for data, made in _runs(about):
+        if (shares := granted_shares(made, task)) is not None:
+            return shares
+        # A head without a prior has learnt the shares of its rows.
         if _kept_as_it_was(task.name, made):
             continue
         labels: Mapping[str, Sequence[float]] = next(

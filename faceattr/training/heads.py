@@ -22,7 +22,7 @@ from faceattr.model.vgg16 import layer_name, split_layer_name
 from faceattr.progress import SILENT, Progress
 from faceattr.tasks import KNOWN_TASKS, Task, refuse_unknown
 from faceattr.training.config import Network, Settings
-from faceattr.training.distill import with_answers
+from faceattr.training.distill import as_if_even, with_answers
 from faceattr.training.network import start_file
 
 FORGETTING = "forgetting.json"
@@ -387,8 +387,11 @@ class ExistingHeads:
         return same & set(self.known) if backbone <= same else set()
 
     def soft_labelled(self, rows: LabeledDataset, progress: Progress = SILENT) -> LabeledDataset:
-        """The rows with the old heads' answers wherever an old task is unknown."""
-        answers = predict(self.network, rows, progress=progress, what="asking the old heads")
+        """The rows with the old heads' answers wherever an old task is unknown; of one that learns
+        with a prior, as if its classes were equally frequent.
+        """
+        said = predict(self.network, rows, progress=progress, what="asking the old heads")
+        answers = as_if_even(said, self.description, rows.log_priors, self.path.name, progress)
         return with_answers(rows, answers, dict.fromkeys(self.known, 0.0), {})
 
     def scores(self, unchanged: Collection[str], found: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from faceattr.evaluation.groups import near_duplicate_groups
 from faceattr.evaluation.metrics import Score, difference, predict, scores_of
 from faceattr.evaluation.report import Evaluation, write_report
 from faceattr.evaluation.robustness import accuracy_by_size, smallest_face
+from faceattr.exporting.export import add_copy
 from faceattr.files import replace_durably, write_json
 from faceattr.model import file as model_file
 from faceattr.model.file import Description
@@ -80,7 +81,8 @@ def package(
     shares = {name: log_priors_of(fresh, name, train) for name in priors if name in val.targets}
     calibration = calibrate(best, fresh, set(val.targets) - unchanged, shares, progress)
     learnt = {name: prior for name, prior in priors.items() if name not in unchanged}
-    description = _with_priors(best, description, learnt, train, old)
+    kept = _kept_priors(old, unchanged | learnt.keys(), train, description, progress)
+    description = _with_priors(best, description, learnt, train, kept)
     part = folder / "part.keras"
     half = old is None or model_file.is_stored_in_half(old.path)
     model_file.save(best, description, part, half=half)
@@ -100,6 +102,7 @@ def package(
         write_json(by_task, folder / FORGETTING)
     described = replace(description, scores=found)
     model_file.describe_anew(part, described)
+    add_copy(part, val, progress, name=output)
     replace_durably(part, output)
     evaluation = Evaluation(
         model=output.name,
@@ -118,23 +121,55 @@ def package(
     return TrainingResult(output, evaluation, calibration, half_precision, changed)
 
 
+def _kept_priors(
+    old: ExistingHeads | None,
+    settled: Collection[str],
+    train: LabeledDataset,
+    description: Description,
+    progress: Progress,
+) -> dict[str, dict[str, Any]]:
+    """What the file of the old model says of the class shares that its heads take for granted.
+
+    A head that learnt from labels, or a teacher, and is not `settled` by a prior of this run or
+    because it has not changed, has the shares of what taught it.
+    """
+    if old is None:
+        return {}
+    before, is_taught = old.description.provenance, _has_teachers(description)
+    lost = {
+        name
+        for name in before.get("priors", {}).keys() - settled
+        if is_taught or train.targets[name].any()
+    }
+    if lost:
+        progress.show(
+            f"note: {', '.join(sorted(lost))} learnt again without --prior and has the class "
+            "shares of its rows now: they cannot be set any more"
+        )
+    found = {key: before.get(key, {}) for key in ("priors", "class_shares")}
+    return {key: {name: of[name] for name in of.keys() - lost} for key, of in found.items()}
+
+
+def _has_teachers(description: Description) -> bool:
+    return bool(description.provenance.get("distillation", {}).get("teachers"))
+
+
 def _with_priors(
     best: keras.Model,
     description: Description,
     learnt: Mapping[str, Prior],
     train: LabeledDataset,
-    old: ExistingHeads | None,
+    kept: Mapping[str, Mapping[str, Any]],
 ) -> Description:
-    """Give heads their priors, in place, and say so in the description."""
-    before = old.description.provenance if old else {}
-    priors = {**before.get("priors", {}), **learnt}
+    """Give heads their priors, in place, and say so, and which were `kept`, in the description."""
+    priors = {**kept.get("priors", {}), **learnt}
     if not priors:
         return description
     shares_of = {name: _known_shares(train, name) for name in learnt}
     for task in (task for task in description.tasks if task.name in learnt):
         shares = class_shares(learnt[task.name], shares_of[task.name], task.classes)
         set_prior(best, task.name, np.log(shares))
-    about = {"priors": priors, "class_shares": {**before.get("class_shares", {}), **shares_of}}
+    about = {"priors": priors, "class_shares": {**kept.get("class_shares", {}), **shares_of}}
     return replace(description, provenance={**description.provenance, **about})
 
 

@@ -36,7 +36,6 @@ from faceattr.data.splits import sources_with_val
 from faceattr.data.store import features_folder
 from faceattr.evaluation.calibration import unseen
 from faceattr.evaluation.report import SCORES
-from faceattr.exporting.export import add_copy
 from faceattr.files import refuse_existing
 from faceattr.images.load import PathLike, as_paths
 from faceattr.model import file as model_file
@@ -121,10 +120,11 @@ def train(
             distillation.check(plan.heads, plan.finder.rule)
             _tell_what_does_nothing(distillation, plan.settings, progress)
         found = unite(plan.labelled, plan.known, plan.finder, progress)
-        manifest = replace(found, notes=plan.notes)
+        doubts = tuple(_doubts_of_val(found, plan))
+        manifest = replace(found, notes=(*plan.notes, *doubts))
         rows = _read_rows(manifest, plan, drop_near_duplicates, progress)
         compare_on = [_rows_to_compare(source, plan, progress) for source in plan.compared]
-        description = _description(plan, rows, distillation, licence)
+        description = _description(plan, rows, doubts, distillation, licence)
         networks.measure_norm_statistics(plan.network, plan.model, rows["train"])
         val = mark_near_duplicates(rows["val"], rows["train"], progress)
         fit(
@@ -153,7 +153,6 @@ def train(
     if folder != (usual := output.with_suffix(".training")):  # of the run before
         shutil.rmtree(usual, ignore_errors=True)
         folder.rename(usual)
-    add_copy(output, val, progress)
     return result
 
 
@@ -176,7 +175,6 @@ class _Plan:
     compared: Sequence[str]
     labelled: Sequence[Source]
     notes: tuple[str, ...]
-    doubts_of_val: tuple[str, ...]
     known: Mapping[str, Task]
     label_map: LabelMap
     finder: FaceFinder
@@ -210,19 +208,17 @@ def _plan(
     for task in heads:
         if isinstance(prior := settings.priors.get(task.name), Mapping):
             class_shares(prior, {}, task.classes)
-    start = networks.start_file(network)
     return _Plan(
         network=network,
         settings=settings,
         heads=heads,
         model=model,
-        start=start,
+        start=networks.start_file(network),
         old=old,
         specs=specs,
         compared=compared,
         labelled=labelled,
         notes=notes,
-        doubts_of_val=tuple(_doubts_of_val(labelled, start)) if start else (),
         known=known,
         label_map=label_map,
         finder=finder,
@@ -307,8 +303,7 @@ def _read_rows(
         rows["train"] = rows["train"].take(np.flatnonzero(~seen))
         left_out["train rows that val or test repeats"] += int(seen.sum())
     looked_at = checks.brief_audit(manifest.tasks, tuple(rows.values()), progress)
-    notes = (*manifest.notes, *plan.doubts_of_val, *looked_at)
-    progress.show(RowsRead(manifest.tasks, rows, left_out, notes))
+    progress.show(RowsRead(manifest.tasks, rows, left_out, (*manifest.notes, *looked_at)))
     _check_classes(manifest.tasks, rows["train"])
     for task in manifest.tasks:
         if not rows["val"].targets[task.name].any():
@@ -325,25 +320,28 @@ def _read_rows(
     return rows
 
 
-def _doubts_of_val(labelled: Sequence[Source], start: Path) -> Iterator[str]:
+def _doubts_of_val(manifest: Manifest, plan: _Plan) -> Iterator[str]:
     """Where val is drawn from a source, the model that the run starts from may know its faces."""
-    about, every = model_file.describe(start), [e for of in labelled for e in of.examples]
-    with_val = sources_with_val(every)
-    open_rows = [one for one in every if one.source not in with_val and one.split != "test"]
-    drawn = sorted({one.source for one in open_rows})
-    asked = {name for one in open_rows for name, label in one.labels.items() if label}
+    if plan.start is None:
+        return
+    about = model_file.describe(plan.start)
+    stated = sources_with_val(one for source in plan.labelled for one in source.examples)
+    val = [one for one in manifest.only("val") if one.source not in stated]
+    drawn = sorted({one.source for one in val})
+    asked = {name for one in val for name, label in one.labels.items() if label}
     if learnt := [task.name for task in about.tasks if task.name in asked]:
         taught = ", ".join(about.provenance.get("sources", ())) or "sources that it does not name"
         yield (
-            f"val is set aside from {', '.join(drawn)}, and {without_folders(str(start))} learnt "
-            f"{', '.join(learnt)} from {taught}. Where val has faces of these, the figures are too "
-            "good: to be sure, give rows that it has never seen the split val"
+            f"val is set aside from {', '.join(drawn)}, and {without_folders(str(plan.start))} "
+            f"learnt {', '.join(learnt)} from {taught}. Where val has faces of these, the figures are "
+            "too good: to be sure, give rows that it has never seen the split val"
         )
 
 
 def _description(
     plan: _Plan,
     rows: Mapping[str, LabeledDataset],
+    doubts: Sequence[str],
     distillation: Distillation | None,
     licence: str | None,
 ) -> Description:
@@ -358,7 +356,7 @@ def _description(
         "weights": without_folders(plan.network.weights),
         "settings": asdict(plan.settings),
         "labels_read_as": list(plan.notes),
-        "remarks": list(plan.doubts_of_val),
+        "remarks": list(doubts),
         **({"added_to": plan.old.provenance()} if plan.old else {}),
         **({"distillation": distillation.provenance()} if distillation else {}),
     }
