@@ -29,8 +29,8 @@ from faceattr.training.config import Network as Network
 from faceattr.training.config import Phase as Phase
 from faceattr.training.config import Settings as Settings
 from faceattr.training.config import TaskSampling as TaskSampling
-from faceattr.training.heads import NewHeads as NewHeads
 from faceattr.training.heads import edit_heads as edit_heads
+from faceattr.training.new_heads import NewHeads as NewHeads
 from faceattr.training.train import train as train
 
 __version__: str

@@ -19,7 +19,7 @@ from faceattr.model.file import Description
 from faceattr.tasks import Task
 from faceattr.training import network as network_module
 from faceattr.training.config import Network
-from faceattr.training.heads import ExistingHeads, NewHeads, compare_heads
+from faceattr.training.new_heads import ExistingHeads, NewHeads, compare_heads
 
 SHADE = Task("shade", ("light", "dark"))  # not the order of the alphabet
 HUE = Task("hue", ("blue", "green", "red"))

@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from faceattr.data.dataset import CachedCrops, LabeledDataset, build_dataset, mask
+from faceattr.data.crops import CachedCrops
+from faceattr.data.dataset import LabeledDataset, build_dataset, mask
 from faceattr.data.manifest import Example
 from faceattr.tasks import EXPRESSION, GENDER
 from faceattr.training.batches import (

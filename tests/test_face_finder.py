@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from use_toys import GreenSquares, draw
 
-from faceattr.data.dataset import cache_crops
+from faceattr.data.crops import cache_crops
 from faceattr.data.face_finder import find_faces
 from faceattr.data.manifest import Example
 from faceattr.data.store import DATABASE

@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from faceattr.data.dataset import LabeledDataset, cache_crops
+from faceattr.data.crops import cache_crops
+from faceattr.data.dataset import LabeledDataset
 from faceattr.data.manifest import Example
 from faceattr.data.near_duplicates import (
     NEAR,

@@ -12,14 +12,13 @@ from conftest import SHADE, TINT, toy_network
 from faceattr.data.dataset import (
     LabeledDataset,
     class_weights,
-    draw,
     log_priors_of,
     row_weights,
     sampling_weights,
     smooth_labels,
 )
 from faceattr.data.manifest import Example
-from faceattr.training.batches import MaskedBatches
+from faceattr.training.batches import MaskedBatches, draw
 from faceattr.training.config import FROZEN, NO_AUGMENTATION, Settings
 from faceattr.training.losses import compile_masked
 

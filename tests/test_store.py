@@ -10,7 +10,7 @@ import pytest
 from conftest import shaded
 
 from faceattr.data import dataset as crops_module
-from faceattr.data.dataset import cache_crops
+from faceattr.data.crops import cache_crops
 from faceattr.data.manifest import Example
 from faceattr.data.store import DATABASE, open_store
 from faceattr.images.crop import CropRule, crop

@@ -12,7 +12,8 @@ import pandas as pd
 from faceattr.auditing import checks
 from faceattr.auditing.checks import Audit, Finding
 from faceattr.auditing.label_permutation import find_label_permutations
-from faceattr.data.dataset import LabeledDataset, cache_crops
+from faceattr.data.crops import cache_crops
+from faceattr.data.dataset import LabeledDataset
 from faceattr.data.face_finder import FaceFinder
 from faceattr.data.manifest import Example, merge_sources, strongest, targets
 from faceattr.data.near_duplicates import NEAR

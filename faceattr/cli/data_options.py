@@ -173,7 +173,7 @@ def label_map_of(given: dict):
 
 def new_heads_of(sources: Sequence[str], distillation, given: dict):
     """What is added to a model, None where nothing is; takes it out of `given`."""
-    from faceattr.training.heads import NewHeads
+    from faceattr.training.new_heads import NewHeads
 
     added, compared = tuple(given.pop("add", ())), tuple(given.pop("evaluate_on", ()))
     if added or compared or (distillation and distillation.old_heads):

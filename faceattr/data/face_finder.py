@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from faceattr.data.dataset import cache_crops, content_hash
+from faceattr.data.crops import cache_crops, content_hash
 from faceattr.data.manifest import Example, Manifest, Source, listed
 from faceattr.data.near_duplicates import near_duplicate_sets
 from faceattr.data.store import Store, crops_folder, open_store

@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 from scipy.fft import dct
 
-from faceattr.data.dataset import CachedCrops, LabeledDataset
+from faceattr.data.crops import CachedCrops
+from faceattr.data.dataset import LabeledDataset
 from faceattr.data.splits import connected_sets
 from faceattr.progress import SILENT, Progress
 

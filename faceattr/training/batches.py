@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 import keras
 import numpy as np
 
-from faceattr.data.dataset import Batch, LabeledDataset, draw
+from faceattr.data.dataset import Batch, LabeledDataset
 from faceattr.training.augment import augment, mix_batch
 from faceattr.training.config import Settings, TaskSampling
 from faceattr.training.devices import own_share, rows_of_share
@@ -201,3 +201,16 @@ def stratified_interleave(shares: np.ndarray, slots: int) -> np.ndarray:
     patterns = np.repeat(np.arange(len(shares)), counts)
     places = np.concatenate([(np.arange(count) + 0.5) / count for count in counts if count])
     return patterns[np.argsort(places, kind="stable")]
+
+
+def draw(
+    rows: np.ndarray, shares: np.ndarray, count: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Draw `count` of the rows ``(n,)`` in proportion to their shares ``(n,)``, each as often as
+    that says, give or take one: systematic sampling (Madow and Madow 1944).
+    """
+    order = generator.permutation(len(rows))
+    ends = np.cumsum(shares[order], dtype=float)
+    places = (np.arange(count) + generator.random()) / max(count, 1) * ends[-1]
+    chosen = np.minimum(np.searchsorted(ends, places, side="right"), len(rows) - 1)
+    return generator.permutation(rows[order[chosen]])

@@ -24,7 +24,7 @@ from faceattr.model.priors import Prior, class_shares, set_prior
 from faceattr.progress import SILENT, Progress
 from faceattr.training import checkpoint
 from faceattr.training.config import NATURAL, UNIFORM
-from faceattr.training.heads import FORGETTING, Change, ExistingHeads, compare_heads
+from faceattr.training.new_heads import FORGETTING, Change, ExistingHeads, compare_heads
 
 
 @dataclass(frozen=True)

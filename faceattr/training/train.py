@@ -48,7 +48,7 @@ from faceattr.training.checkpoint import SETTINGS
 from faceattr.training.config import FROZEN, Network, Settings
 from faceattr.training.devices import on_all_devices
 from faceattr.training.distill import Distillation, distilled
-from faceattr.training.heads import ExistingHeads, NewHeads
+from faceattr.training.new_heads import ExistingHeads, NewHeads
 from faceattr.training.package import TrainingResult, check_priors, package
 from faceattr.training.trainer import check, fit
 
@@ -333,8 +333,8 @@ def _doubts_of_val(manifest: Manifest, plan: _Plan) -> Iterator[str]:
         taught = ", ".join(about.provenance.get("sources", ())) or "sources that it does not name"
         yield (
             f"val is set aside from {', '.join(drawn)}, and {without_folders(str(plan.start))} "
-            f"learnt {', '.join(learnt)} from {taught}. Where val has faces of these, the figures are "
-            "too good: to be sure, give rows that it has never seen the split val"
+            f"learnt {', '.join(learnt)} from {taught}. Where val has faces of these, the figures "
+            "are too good: to be sure, give rows that it has never seen the split val"
         )
 
 
