@@ -77,7 +77,8 @@ def test_models_that_differ_in_more_than_weights_are_refused(models, what, other
 def test_priors_of_other_names_with_the_same_class_shares_are_the_same(models):
     told = {"blue": 2, "green": 3, "red": 5}
     same = written(models[0].with_name("told.keras"), 5, provenance=with_prior(told))
-    average([models[0], same], models[0].with_name("mean.keras"))
+    mean = average([models[0], same], models[0].with_name("mean.keras"))
+    assert mean.tasks == model_file.describe(models[0]).tasks
 
 
 def test_the_command_writes_it_and_keeps_a_file_that_is_there(models, refused, capsys):

@@ -95,7 +95,9 @@ def test_features_are_computed_once_also_for_the_phases_to_come(tmp_path, monkey
         "faceattr.training.feature_cache.Features._compute", lambda self, looks: 1 / 0
     )
     for position in (0, 1):
-        again.prepare_phase(network, position).repeats[40].prepare(2)
+        kept = again.prepare_phase(network, position).repeats[40]
+        kept.prepare(2)
+        assert np.isfinite(kept.array).all() and len(kept.array)
 
 
 def test_phases_that_are_cut_at_the_same_place_share_one_file(tmp_path):
