@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from faceattr.detection.yunet import cached_yunet
 from faceattr.files import require_package
+from faceattr.images.inputs import places
 from faceattr.images.load import MAX_PIXELS, PathLike, checked_limit
 from faceattr.inference import storage
 from faceattr.inference.batch import Labeller
@@ -184,6 +185,7 @@ class _Run:
         self._run["inputs"] = self.places.inputs
         self._total = Summary()  # of all runs
         self._failures: list[tuple[str, str]] = []
+        self._place_of = places()
 
     def do(self, workers: Workers, part_size: int) -> Summary:
         """The counts of this run, once the last part is written."""
@@ -205,10 +207,11 @@ class _Run:
         """The parts that are not done, and how many inputs are."""
         skipped = 0
 
-        def is_done(place: str) -> bool:
+        def is_done(name: str) -> bool:
             nonlocal skipped
-            skipped += place in done
-            return place in done
+            found = self._place_of(name) in done
+            skipped += found
+            return found
 
         return list(in_parts(iter(self.places), part_size, is_done)), skipped
 
@@ -237,7 +240,7 @@ class _Run:
             names = table["path"].unique().to_pylist()
             check_folder(page, self.parts.folder, names)
             self._count(report_of(table))
-            done.update(map(storage.place_of, names))
+            done.update(map(self._place_of, names))
         return done
 
     def _count(self, report: PartReport) -> None:

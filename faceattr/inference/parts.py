@@ -293,7 +293,7 @@ def in_parts(
     paths: list[bytes] = []
     number = 0
     for place, file in enumerate(files):
-        if is_done(storage.place_of(file.name)):
+        if is_done(file.name):
             continue
         number = place // size if not paths else number
         paths.append(os.fsencode(file.path))

@@ -51,11 +51,6 @@ def is_remote(place: str) -> bool:
     return ADDRESS.match(place) is not None and not is_url(place)
 
 
-def place_of(name: str) -> str:
-    """What two spellings of an input have in common."""
-    return name if is_remote(name) else os.path.abspath(name)
-
-
 def join(folder: str, name: str) -> str:
     return f"{folder.rstrip('/')}/{name}" if is_remote(folder) else os.path.join(folder, name)
 
