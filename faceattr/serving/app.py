@@ -55,10 +55,8 @@ def application(
         token: What ``Authorization: Bearer`` must say; None where no other machine reaches it.
     """
     limits = batcher.limits
-    about, spec = (
-        _about_model(batcher.attributes, limits),
-        openapi(batcher.attributes.tasks, limits),
-    )
+    about = _about_model(batcher.attributes, limits)
+    spec = openapi(batcher.attributes.tasks, limits)
     held = HeldBytes(limits.bytes_at_once)
 
     async def health(request: Request) -> Response:
