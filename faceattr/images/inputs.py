@@ -13,6 +13,7 @@ import io
 import os
 import re
 import sys
+import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -38,6 +39,7 @@ VIDEO_IF_NAMED = ".ts"  # in a folder such files are most often TypeScript
 LIST_SUFFIXES = (".txt", ".lst")
 NO_UTF_8 = re.compile(rb"\\x([89a-f][0-9a-f])")  # as `spelled` has a byte
 STANDARD_INPUT = "-"
+HERE = re.compile(r"^(file|local)://(localhost)?(?=/)", re.IGNORECASE)
 FOLDERS = 1 << 14  # whose places are remembered: many files lie in few folders
 
 
@@ -94,6 +96,12 @@ def places() -> Callable[[str], str]:
     return place_of
 
 
+def on_disk(path: str) -> str:
+    """The path that ``file:///photos`` stands for; any other as it is."""
+    rest = HERE.sub("", path)
+    return rest if rest == path or os.path.lexists(rest) else urllib.request.url2pathname(rest)
+
+
 class Inputs:
     """The pictures and videos behind paths, in a fixed order, each once.
 
@@ -116,7 +124,7 @@ class Inputs:
         *,
         allow_urls: bool = False,
     ) -> None:
-        self.inputs = as_paths(inputs)
+        self.inputs = [on_disk(path) for path in as_paths(inputs)]
         if not self.inputs:
             raise ValueError("There is nothing to read: no path was given.")
         self.without = tuple(os.fspath(folder) for folder in without)
@@ -183,6 +191,7 @@ class Inputs:
             yield from self._behind_one(path)
 
     def _behind_one(self, path: str) -> Iterator[InputFile]:
+        path = on_disk(path)
         if os.path.isdir(path):
             yield from self._in_folder(path, set(self._without))
         else:

@@ -11,12 +11,14 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property
 from itertools import chain
 from time import monotonic
 from typing import Any
 
 # Before av: loaded after it, OpenCV's windows take av's copy of libxcb and hang for ever.
-import cv2  # noqa: F401  # isort: skip
+import cv2  # isort: skip
 import av
 import av.error
 import numpy as np
@@ -29,6 +31,7 @@ OPEN_SECONDS, SILENT_SECONDS, CLOSE_SECONDS = 10, 10, 2
 SPARE_FRAMES = 5
 # Beyond this distance it is cheaper to seek than to decode on.
 SEEK_SECONDS = 5.0
+RESTART = 0.5  # seconds that a clock goes back where it begins anew
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def frames_at(path: PathLike, seconds: Iterable[float]) -> Iterator[tuple[float,
             for here, decoded in timed:
                 # Times in a table are rounded to milliseconds.
                 if here + 0.001 >= wanted:
-                    yield wanted, _upright(decoded)
+                    yield wanted, _as_shown(decoded, video.aspect)
                     break
 
 
@@ -134,6 +137,11 @@ class Video:
         rates = (self._stream.guessed_rate, self._stream.average_rate)
         self.rate = next((float(rate) for rate in rates if rate and 1 <= rate <= 240), RATE)
 
+    @property
+    def aspect(self) -> Fraction | None:
+        """How wide a pixel is, of its height; None where nobody says."""
+        return self._stream.sample_aspect_ratio or None
+
     def frames(self, wanted: Callable[[float], bool] = always) -> Iterator[Frame]:
         """As `faceattr.images.camera.Feed.frames`."""
         start, number, end = monotonic(), 0, 0.0
@@ -142,7 +150,7 @@ class Video:
             end = max(end, second + length)
             second = monotonic() - start if self.is_live else second
             if wanted(second):
-                yield Frame(_upright(decoded), number, second)
+                yield Frame(_as_shown(decoded, self.aspect), number, second)
             number += 1
         self._must_be_the_end(number, end)
 
@@ -188,21 +196,27 @@ class Video:
 
     def timed(self) -> Iterator[tuple[float, av.VideoFrame]]:
         """The decoded frames from here on with their seconds."""
-        every, second = self._decoded(), -1 / self.rate
+        every, second, shift = self._decoded(), -1 / self.rate, 0.0
         while True:
             with self._reading:
                 decoded = None if self._is_closed else next(every, None)
             if decoded is None:
                 return
             stamp = decoded.pts if decoded.pts is not None else decoded.dts
+            before = second
             if stamp is None or decoded.time_base is None:
                 second += 1 / self.rate
             else:
-                second = max(0.0, float(stamp * decoded.time_base) - self._origin)
+                second = max(0.0, float(stamp * decoded.time_base) - self._origin) + shift
+            if second < before - RESTART:  # of two files that were joined
+                shift += before + 1 / self.rate - second
+                second = before + 1 / self.rate
             yield second, decoded
 
     def timed_from(self, second: float) -> Iterator[tuple[float, av.VideoFrame]]:
         """Decoded frames from a second on, or from a little before."""
+        if self._begins_anew:
+            return self._from_the_start()
         try:
             # A second earlier, for the frames that depend on a keyframe may stand before it.
             target = (max(0.0, second - 1) + self._origin) / self._stream.time_base
@@ -213,6 +227,26 @@ class Video:
             first = None
         if first is not None and first[0] <= second + 0.001:
             return chain([first], timed)
+        return self._from_the_start()
+
+    @cached_property
+    def _begins_anew(self) -> bool:
+        """Whether its clock begins anew somewhere, as in recordings that were joined: then no
+        second is one place. Nothing is decoded for it.
+        """
+        if not self._container.format.name.startswith("mpeg"):
+            return False
+        with av.open(os.path.abspath(self.name)) as whole:
+            before = -math.inf
+            for packet in whole.demux(whole.streams.best("video")):
+                if packet.dts is not None and packet.time_base is not None:
+                    second = float(packet.dts * packet.time_base)
+                    if second < before - RESTART:
+                        return True
+                    before = second
+        return False
+
+    def _from_the_start(self) -> Iterator[tuple[float, av.VideoFrame]]:
         self._container.close()
         self._open()
         return self.timed()
@@ -251,8 +285,18 @@ class Video:
             raise BrokenOff(self.name, end, expected - self._origin)
 
 
-def _upright(decoded: av.VideoFrame) -> np.ndarray:
-    """A decoded frame as RGB ``uint8``, turned as its container says."""
-    image = decoded.to_ndarray(format="rgb24")
-    turns = round(decoded.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+def _as_shown(decoded: av.VideoFrame, aspect: Fraction | None) -> np.ndarray:
+    """A decoded frame as RGB ``uint8``, as players show it: `aspect` is how wide its pixels are,
+    and the container says how it is turned and mirrored.
+    """
+    image: Any = decoded.to_ndarray(format="rgb24")
+    if aspect and aspect != 1:
+        width = max(1, round(image.shape[1] * aspect))
+        image = cv2.resize(image, (width, image.shape[0]), interpolation=cv2.INTER_LINEAR)
+    if (matrix := decoded.side_data.get("DISPLAYMATRIX")) is None:
+        return image
+    # x' = a x + c y and y' = b x + d y, in 65,536ths.
+    a, b, _, c, d = np.frombuffer(matrix, "int32")[:5]  # type: ignore[call-overload]
+    if abs(b) > abs(a):
+        image, a, d = image.transpose(1, 0, 2), c, b
+    return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from faceattr.detection.yunet import cached_yunet
 from faceattr.files import require_package
-from faceattr.images.inputs import places
+from faceattr.images.inputs import on_disk, places
 from faceattr.images.load import MAX_PIXELS, PathLike, checked_limit
 from faceattr.inference import storage
 from faceattr.inference.batch import Labeller
@@ -139,7 +139,7 @@ def label_to(
     every = checked_interval(every)
     if part_size < 1:
         raise ValueError(f"A part has at least one input. Received: {part_size}")
-    address, folder = checked_address(address), os.fspath(output)
+    address, folder = checked_address(address), on_disk(os.fspath(output))
     parts = Parts(folder if storage.is_remote(folder) else os.path.abspath(folder))
     model = model_file.path_of(load.get("model") or model_file.SHIPPED)
     names = columns(runtime.describe(model).tasks)
@@ -200,7 +200,8 @@ class _Run:
         # Closed while Ray is connected: what a job has begun cannot be called off afterwards.
         with closing(_reports(left, self.job, count, cpus, workers.gpus)) as reports:
             self._follow(reports, summary)
-        self.parts.end()
+        if self.parts.is_of(self.job.run):
+            self.parts.end()
         return summary
 
     def _left(self, done: set[str], part_size: int) -> tuple[list[Part], int]:
@@ -230,7 +231,8 @@ class _Run:
             summary.end(StageTimes(dict(summary.stages)), interrupted=not is_whole)
             at_work = round(max(clocks) - min(clocks), 2) if clocks else 0.0
             self._run |= {"ended": now(), **summary.counts(), "seconds_at_work": at_work}
-            self._write_page(finished=is_whole)
+            if self.parts.is_of(self.job.run):  # else the page is of who has gone on
+                self._write_page(finished=is_whole)
 
     def _done(self) -> set[str]:
         """The inputs in finished parts, which are counted as well."""

@@ -181,6 +181,10 @@ class Parts:
         except (FileNotFoundError, ValueError):
             return {}
 
+    def is_of(self, run: str) -> bool:
+        """Whether no other run has gone on with the job since this one began."""
+        return self.page().get("run") in (None, run)
+
     def write_page(
         self, settings: Mapping[str, Any], latest: Mapping[str, Any], **more: Any
     ) -> None:

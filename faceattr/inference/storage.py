@@ -26,6 +26,8 @@ from faceattr.images.inputs import (
     InputFile,
     Inputs,
     kind_of_name,
+    on_disk,
+    path_of,
     paths_in,
     text_of,
 )
@@ -211,6 +213,7 @@ class Places(Inputs):
             yield from super()._behind(path)
 
     def _behind_one(self, path: str) -> Iterator[InputFile]:
+        path = on_disk(path)
         # A store is not asked about what is called like a picture.
         if is_remote(path) and not kind_of_name(path):
             yield from _in_store(path, kind_of(path))
@@ -253,12 +256,16 @@ def _in_pattern(pattern: str) -> Iterator[InputFile]:
 
 
 def _in_manifest(place: str) -> Iterator[str]:
-    """The column ``path``; what is relative is so to the manifest's folder."""
+    """The column ``path``; what is relative is so to the manifest's folder.
+
+    Names that are no UTF-8 are spelled as in tables.
+    """
     folder = place.rpartition("/")[0] if is_remote(place) else os.path.dirname(place)
     is_parquet = place.lower().endswith(".parquet")
-    for path in (_of_parquet if is_parquet else _of_csv)(place):
+    for path in map(on_disk, (_of_parquet if is_parquet else _of_csv)(place)):
         is_whole = is_remote(path) or os.path.isabs(path)
-        yield path if is_whole or not folder else join(folder, path)
+        whole = path if is_whole or not folder else join(folder, path)
+        yield whole if is_remote(whole) else path_of(whole)
 
 
 def _of_csv(place: str) -> Iterator[str]:
@@ -281,7 +288,12 @@ def _of_parquet(place: str) -> Iterator[str]:
         raise ValueError(f"{place} is not a readable Parquet file: {error}") from None
     _must_have_path(place, file.schema_arrow.names)
     for batch in file.iter_batches(ROWS_AT_ONCE, columns=["path"]):
-        yield from filter(None, batch.column("path").to_pylist())
+        for cell in filter(None, batch.column("path").to_pylist()):
+            if not isinstance(cell, str | bytes):
+                raise ValueError(
+                    f"The column path of {place} has names as text. Received: {cell!r:.80}"
+                )
+            yield os.fsdecode(cell)
 
 
 def _must_have_path(place: str, names: Sequence[str]) -> None:
