@@ -22,7 +22,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from faceattr import __version__
-from faceattr.files import cache_folder, install_command
+from faceattr.files import cache_folder, install_command, without_package
 from faceattr.progress import suppress_stderr
 
 GOLDEN = Path(__file__).with_name("golden.json")
@@ -67,7 +67,10 @@ def _examined(look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
         yield from look()
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        yield Finding(look.__name__, reason, "see what is wrong above; else report this line")
+        cure = "see what is wrong above; else report this line"
+        if isinstance(error, ModuleNotFoundError):
+            cure = without_package(error)
+        yield Finding(look.__name__, reason, cure)
 
 
 def versions() -> Iterator[Finding]:

@@ -41,6 +41,21 @@ def require_package(package: str, extra: str, purpose: str) -> None:
         )
 
 
+def without_package(error: ModuleNotFoundError) -> str:
+    """What to do where a package is missing that nobody asks for before it is needed."""
+    package = (error.name or "").partition(".")[0]
+    if package == os.environ.get("KERAS_BACKEND"):
+        how = install_command("jax") if package == "jax" else f"pip install {package}"
+        return (
+            f"KERAS_BACKEND has Keras compute with {package}, which is not installed: `{how}` "
+            "installs it, or leave KERAS_BACKEND away."
+        )
+    return (
+        f"This needs the package {package}, which is not installed: `{install_command()}` "
+        "installs what faceattr needs."
+    )
+
+
 def versions_of(*packages: str) -> dict[str, str]:
     """By name, the versions of those packages that are installed."""
     found = {}

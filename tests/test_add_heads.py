@@ -124,6 +124,10 @@ def test_the_file_keeps_what_was_known_of_the_old_heads(data, monkeypatch):
     assert about.provenance["added_to"]["heads"] == ["shade", "hue"]
 
 
+def test_one_source_may_stand_without_a_list():
+    assert NewHeads("glasses=x.csv", "y.csv") == NewHeads(("glasses=x.csv",), ("y.csv",))
+
+
 UNEVEN = {"light": 0.8, "dark": 0.2}
 
 

@@ -342,5 +342,8 @@ def test_a_package_that_is_missing_is_one_sentence(monkeypatch, capsys):
     monkeypatch.setattr("faceattr.cli.label.label", label)
     assert main(["label", "x.png"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("faceattr: this command needs the package no_such_package, which is not")
+    assert said.startswith("faceattr: This needs the package no_such_package, which is not")
+    monkeypatch.setenv("KERAS_BACKEND", "no_such_package")
+    assert main(["label", "x.png"]) == 2
+    assert "KERAS_BACKEND has Keras compute with no_such_package" in capsys.readouterr().err
     assert "pip install -e" in said and "[" not in said

@@ -187,6 +187,22 @@ def test_the_driver_may_be_killed_or_asked_to_end(cluster, tmp_path):
     pd.testing.assert_frame_equal(names, expected(folder, tmp_path))
 
 
+def test_a_job_that_was_gone_on_with_ends_and_the_other_does_the_rest(cluster, tmp_path):
+    folder = save_pictures(tmp_path / "in", 60)
+    ray = ["--engine", "ray", "--address", cluster.address, "--workers", "1"]
+    first = start(tmp_path, *ray)
+    wait_for_parts(tmp_path, 1)
+    second = start(tmp_path, *ray, "--resume")
+    said = first.communicate()[1]
+    assert first.returncode == 2 and "Another faceattr has gone on with" in said, said
+    said = second.communicate()[1]
+    assert second.returncode == 0, said
+    assert json.loads((tmp_path / "out/_metadata.json").read_text())["finished"]
+    names = rows_of(tmp_path / "out")
+    names["path"] = [str(tmp_path / name) for name in names["path"]]
+    pd.testing.assert_frame_equal(names, expected(folder, tmp_path))
+
+
 def test_an_end_asked_for_while_a_part_is_counted_is_a_clean_one(cluster, tmp_path):
     save_pictures(tmp_path / "in", 20)
     asked = (

@@ -254,6 +254,13 @@ def test_the_command_reads_recipes_and_prints_a_table(sets, tmp_path, monkeypatc
     assert "| by-turns |" in printed and "by-turns, seed 0: shade" in printed
 
 
+def test_a_recipe_has_no_seed_of_its_own(sets, tmp_path, capsys):
+    (tmp_path / "configs.toml").write_text('epochs = "frozen=1"\nseed = 5\n')
+    places = f"--on {' '.join(sources(sets))} -o {tmp_path / 'c.csv'}"
+    assert cli.main(["compare", str(tmp_path / "configs.toml"), *places.split()]) == 2
+    assert "the seeds are 0, 1, …, the same for all" in capsys.readouterr().err
+
+
 IN_A_SUBPROCESS = """
 import signal
 from functools import partial

@@ -54,6 +54,16 @@ def test_a_package_beyond_its_bounds_has_a_cure(installed, told, cure):
     assert found.is_wrong == bool(cure)
 
 
+def test_a_backend_that_is_missing_has_a_cure(monkeypatch):
+    def look():
+        raise ModuleNotFoundError("No module named 'jax'", name="jax")
+        yield
+
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    (found,) = doctor._examined(look)
+    assert "KERAS_BACKEND" in found.cure and "[jax]'` installs it" in found.cure
+
+
 def test_headless_opencv_does_and_two_of_them_do_not():
     headless = {"opencv-python-headless": "5.0.0"}
     assert not doctor._package(Requirement("opencv-python>=5"), headless).is_wrong

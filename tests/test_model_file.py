@@ -116,6 +116,21 @@ def test_a_missing_file_says_how_to_make_one(tmp_path):
         model_file.load(tmp_path / "none.keras")
 
 
+def test_the_models_that_ship_are_opened_by_their_names():
+    network, about = model_file.load("shipped-slim")
+    assert about == model_file.describe(model_file.shipped_model("shipped-slim"))
+    assert list(network.output) == [task.name for task in about.tasks]
+
+
+def test_a_backend_that_is_missing_does_no_damage(toy_model_path, monkeypatch):
+    def load(path):
+        raise ModuleNotFoundError("No module named 'jax'", name="jax")
+
+    monkeypatch.setattr(model_file, "_load_network", load)
+    with pytest.raises(ModuleNotFoundError, match="jax"):
+        model_file.load(toy_model_path)
+
+
 def test_a_slip_in_a_model_s_name_is_understood(tmp_path, toy_model_path, monkeypatch):
     monkeypatch.chdir(toy_model_path.parent)
     for name, meant in (("toy", "mean toy.keras?"), ("shiped", "mean shipped?")):

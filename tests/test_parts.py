@@ -151,6 +151,13 @@ def test_a_worker_of_an_earlier_run_writes_nothing(inputs, job):
     assert Parts(job.output).names() == []
 
 
+def test_the_page_is_of_the_latest_run(job):
+    parts = Parts(job.output)
+    assert Parts(f"{job.output}/none").is_of("one")
+    parts.write_page(job.settings, RUN | {"id": "two"})
+    assert parts.is_of("two") and not parts.is_of("one")
+
+
 def block(part):
     paths = pyarrow.array([part.paths], pyarrow.list_(pyarrow.binary()))
     return pyarrow.table({"number": [part.number], "paths": paths})

@@ -15,7 +15,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import save_classes, shaded
+from use_toys import OnEach
 
+import faceattr
 from faceattr import cli
 from faceattr.data.dataset import LabeledDataset
 from faceattr.data.manifest import Example
@@ -218,6 +220,15 @@ def test_fer2013_s_own_test_split_is_scored_from_its_csv(toy_model_path, tmp_pat
     about = json.loads((tmp_path / "out/about.json").read_text())
     assert about["split"] == "test"
     assert json.loads((tmp_path / "out/scores.json").read_text())["expression"]["n"] == 5
+
+
+def test_one_name_may_stand_without_a_list(toy_model_path, people, tmp_path):
+    seen, how = [], {"cache": tmp_path / "cache"}
+    progress = OnEach(seen.append, Evaluation)
+    faceattr.evaluate(toy_model_path, people, tasks="gender", by="hat", progress=progress, **how)
+    assert [groups.by for groups in seen[0].groups] == ["hat"]
+    with pytest.raises(ValueError, match=r"Priors are given by head.*Received: 'uniform'"):
+        faceattr.evaluate(toy_model_path, people, priors="uniform", **how)
 
 
 def test_a_report_that_is_there_is_replaced_as_a_whole_or_not_at_all(

@@ -156,6 +156,15 @@ def test_local_inputs_are_those_of_a_job_on_one_machine(tmp_path, monkeypatch):
         Places("empty")
 
 
+def test_a_place_of_this_machine_may_be_written_as_an_address(tmp_path):
+    folder = save_pictures(tmp_path / "two words", 2)
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"file://{folder}/p000.png\n{folder.as_uri()}/p001.png\n")
+    for kind in (Places, Inputs):
+        for given in (f"file://{folder}", folder.as_uri(), f"local://{folder}", listed):
+            assert names(kind(given)) == names(Inputs(folder))
+
+
 def test_a_list_in_a_store_may_be_one_of_powershell(bucket):
     for encoding in ("utf-8", "utf-8-sig", "utf-16"):
         listed = "/in/größe 1.png\r\n/in/a\u2028b.png\r\n".encode(encoding)
@@ -182,6 +191,15 @@ def test_a_manifest_names_inputs_anywhere(tmp_path, bucket):
         (tmp_path / "odd.csv").write_bytes(content)
         with pytest.raises(ValueError, match=r"odd.csv is not a readable CSV file: "):
             list(Places(tmp_path / "odd.csv"))
+    named = {"path": [b"in/p0.png", b"in/l\xfct.png"]}
+    pd.DataFrame(named).to_parquet(tmp_path / "bytes.parquet")
+    (tmp_path / "spelled.csv").write_text("path\nin/p0.png\nin/l\\xfct.png\n")
+    found = [str(tmp_path / "in/p0.png"), os.fsdecode(os.fsencode(tmp_path) + b"/in/l\xfct.png")]
+    for name in ("bytes.parquet", "spelled.csv"):
+        assert [file.path for file in Places(tmp_path / name)] == found
+    pd.DataFrame({"path": [1, 2]}).to_parquet(tmp_path / "numbers.parquet")
+    with pytest.raises(ValueError, match=r"path of .*numbers.parquet has names as text. Received"):
+        Places(tmp_path / "numbers.parquet")
     (tmp_path / "no.parquet").write_bytes(b"no")
     with pytest.raises(ValueError, match="not a readable Parquet file"):
         Places(tmp_path / "no.parquet")

@@ -534,6 +534,7 @@ def test_smoothing_weights_and_a_prior_of_shares_reach_a_run(data, toy, refused,
     assert made["priors"] == {"shade": "uniform", "tint": {"red": 2, "blue": 1, "green": 1}}
     capsys.readouterr()
     for wrong, said in (
+        (["--source-weight", "tints=0"], "Every row of tint weighs 0"),
         (["--source-weight", "tint=2"], "There is no source tint for source_weights"),
         (["--source-smoothing", "shades=2"], "source_smoothing is a number from 0 to below 1"),
         (["--prior", "tint:red=1"], "above 0 for each of"),

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from fractions import Fraction
 
 import cv2
 import numpy as np
@@ -74,22 +75,52 @@ def test_a_pause_is_neither_filled_nor_made_up_for(tmp_path):
 
 
 IDENTITY = np.array([1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30], ">i4").tobytes()
-TURNS = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}
+SHOWN = {  # the part of a matrix that turns, and what it makes of an image
+    (0, 1, -1, 0): lambda image: np.rot90(image, -1),
+    (-1, 0, 0, -1): lambda image: np.rot90(image, 2),
+    (0, -1, 1, 0): lambda image: np.rot90(image, 1),
+    (-1, 0, 0, 1): np.fliplr,
+    (1, 0, 0, -1): np.flipud,
+    (0, 1, 1, 0): lambda image: image.transpose(1, 0, 2),
+    (0, -1, -1, 0): lambda image: np.rot90(image.transpose(1, 0, 2), 2),
+}
 
 
-@pytest.mark.parametrize("turn", TURNS)
-def test_the_rotation_that_a_phone_notes_is_applied(tmp_path, turn):
+@pytest.mark.parametrize("turn", SHOWN)
+def test_how_a_phone_says_that_it_was_held_is_applied(tmp_path, turn):
     image = np.zeros((48, 64, 3), np.uint8)
     image[:16, :16] = 250, 0, 0
     image[:16, -16:] = 0, 0, 250
     content = write_video(tmp_path / "a.mp4", [image] * 5).read_bytes()
-    a, b, c, d = (value << 16 for value in TURNS[turn])
+    a, b, c, d = (value << 16 for value in turn)
     matrix = np.array([a, b, 0, c, d, 0, 0, 0, 1 << 30], ">i4").tobytes()
     head, _, tail = content.rpartition(IDENTITY)  # of the track; an earlier one is the film's
     (tmp_path / "a.mp4").write_bytes(head + matrix + tail)
     _, frame = next(frames(tmp_path / "a.mp4"))
-    expected = np.rot90(image, -turn // 90)
+    expected = SHOWN[turn](image)
     assert frame.shape == expected.shape and np.abs(frame.astype(int) - expected).mean() < 12
+
+
+def test_pixels_that_are_wide_are_seen_as_wide(tmp_path):
+    image = np.zeros((48, 64, 3), np.uint8)
+    image[:, :32] = 250
+    _, frame = next(frames(write_video(tmp_path / "a.mp4", [image] * 5, aspect=Fraction(3, 2))))
+    assert frame.shape == (48, 96, 3)
+    assert frame[:, :44].mean() > 230 and frame[:, 52:].mean() < 20
+
+
+@pytest.mark.parametrize("name", ["joined.ts", "joined.mpg"])
+def test_recordings_that_were_joined_go_on_where_the_clock_begins_anew(tmp_path, name):
+    parts = [[grey(100 * part + 2 * n) for n in range(50)] for part in (0, 1)]
+    for number, images in enumerate(parts):
+        write_video(tmp_path / f"{number}.ts", images)
+    joined = b"".join((tmp_path / f"{number}.ts").read_bytes() for number in (0, 1))
+    (tmp_path / name).write_bytes(joined)
+    found = list(frames(tmp_path / name, 0))
+    assert [second for second, _ in found] == pytest.approx(np.arange(100) / 25, abs=0.002)
+    wanted = [second for second, _ in found[::7]]
+    for (_, whole), (_, single) in zip(found[::7], frames_at(tmp_path / name, wanted), strict=True):
+        np.testing.assert_array_equal(whole, single)
 
 
 @pytest.mark.parametrize(("name", "how"), [("a.mp4", {"movflags": "faststart"}), ("a.mkv", {})])

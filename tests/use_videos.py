@@ -20,14 +20,17 @@ def record(path, images, rate=25.0):
     return path
 
 
-def write_video(path, images, times=None, sound=None, **how):
-    """H.264 of frames at these seconds, by default 25 a second, with seconds of sound."""
+def write_video(path, images, times=None, sound=None, aspect=None, **how):
+    """H.264 of frames at these seconds, by default 25 a second, with seconds of sound; `aspect` is
+    how wide a pixel is."""
     tick = Fraction(1, 90_000)
     with av.open(str(path), "w", options=how) as file:
         stream = file.add_stream("libx264", rate=25, options={"crf": "10", "bf": "0"})
         stream.height, stream.width = images[0].shape[:2]
         stream.pix_fmt, stream.gop_size = "yuv420p", 5
         stream.codec_context.time_base = tick
+        if aspect:
+            stream.codec_context.sample_aspect_ratio = aspect
         if sound:
             _add_sound(file, sound)
         for number, image in enumerate(images):

@@ -17,7 +17,7 @@ from importlib import import_module
 
 from faceattr import __version__
 from faceattr.cli.options import FAILED, INTERRUPTED, TERMINATED, WRONG_INPUT, Parser, handled
-from faceattr.files import install_command
+from faceattr.files import without_package
 
 COMMANDS = (
     *("label", "live", "serve", "audit", "train", "compare", "evaluate", "heads", "average"),
@@ -43,14 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"faceattr: {error}", file=sys.stderr)
             code = WRONG_INPUT
         except ModuleNotFoundError as error:  # an image of a server alone has no Keras, say
-            package = (error.name or "faceattr").partition(".")[0]
-            if package == "faceattr":
+            if (error.name or "faceattr").partition(".")[0] == "faceattr":
                 raise
-            print(
-                f"faceattr: this command needs the package {package}, which is not installed: "
-                f"`{install_command()}` installs what faceattr needs.",
-                file=sys.stderr,
-            )
+            print(f"faceattr: {without_package(error)}", file=sys.stderr)
             code = WRONG_INPUT
         except Exception as error:
             if not _is_of_opencv(error):

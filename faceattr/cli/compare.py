@@ -63,6 +63,8 @@ def compare(recipes, on, output, **given) -> int:
 def _config(name: str, given: dict):
     from faceattr.training.compare import Config
 
+    if "seed" in given:
+        raise ValueError(f"Recipe {name!r}: the seeds are 0, 1, …, the same for all: --seeds N.")
     network = network_of(given)
     config = Config(name, network, settings_of(network.phases, given))
     if given:

@@ -51,9 +51,9 @@ def evaluate(
     model: str | Path,
     sources: PathLike | Sequence[PathLike],
     *,
-    tasks: Collection[str] | None = None,
+    tasks: str | Collection[str] | None = None,
     split: str | None = None,
-    by: Sequence[str] = (),
+    by: str | Sequence[str] = (),
     engine: str | None = None,
     robust: bool = False,
     output: str | Path | None = None,
@@ -95,6 +95,8 @@ def evaluate(
     if output is not None:
         validate_report_folder(Path(output), REPORT, overwrite=overwrite)
     path, sources = model_file.path_of(model), as_paths(sources)
+    tasks = [tasks] if isinstance(tasks, str) else tasks
+    by = [by] if isinstance(by, str) else by
     runtime.check_engine(path, engine or "auto")
     description, given = runtime.describe(path), dict[str, Any](how)
     names = given.keys() & InferenceSettings.__annotations__

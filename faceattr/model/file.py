@@ -238,7 +238,7 @@ def _convert(source: Path, target: Path, dtype: str) -> None:
 
 def describe(path: str | Path) -> Description:
     """Read a model file's description without loading the network (or Keras)."""
-    path = Path(path)
+    path = path_of(path)
     if is_saved_model(path) or (path.suffix in EXPORTED and path.is_file()):
         raise ValueError(
             f"{path} is an exported model: it labels and can be evaluated. Everything else needs "
@@ -313,9 +313,12 @@ def load(path: str | Path) -> tuple[keras.Model, Description]:
         FileNotFoundError: There is no such file.
         ValueError: The file is not a faceattr model, damaged, or of another format.
     """
+    path = path_of(path)
     description = describe(path)
     try:
-        model = _load_network(Path(path))
+        model = _load_network(path)
+    except ModuleNotFoundError:  # of Keras' backend
+        raise
     except Exception as error:  # Keras, HDF5 and TensorFlow raise whatever they stumble over
         reason = (str(error).strip() or type(error).__name__).split("\n")[0]
         raise ValueError(f"{path} is damaged or of another Keras: {reason}") from error

@@ -141,6 +141,10 @@ class InferenceConfig:
 
     def __post_init__(self) -> None:
         _first_shifts(self.tta)
+        if not isinstance(self.priors or {}, Mapping):
+            raise ValueError(
+                f'Priors are given by head: {{"expression": "uniform"}}. Received: {self.priors!r}'
+            )
         object.__setattr__(self, "priors", dict(self.priors or {}))  # None are none
 
     def apply(self, model: Predictor, about: Description) -> Predictor:

@@ -14,6 +14,7 @@ from faceattr.compatibility import renamed_arguments
 from faceattr.data.dataset import LabeledDataset, is_known
 from faceattr.evaluation.metrics import Interval, predict, wilson
 from faceattr.evaluation.robustness import smallest_face
+from faceattr.images.load import as_paths
 from faceattr.model import file as model_file
 from faceattr.model import runtime
 from faceattr.model.file import Description
@@ -119,6 +120,8 @@ class NewHeads:
     evaluate_on: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("sources", "evaluate_on"):  # one may stand without a list
+            object.__setattr__(self, name, tuple(as_paths(getattr(self, name))))
         if not self.sources:
             raise ValueError(
                 "There is no head to add: --distill old and --evaluate-on go with --add TASK=PATH."
