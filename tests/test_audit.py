@@ -187,6 +187,27 @@ def test_names_that_were_exchanged_are_told():
 
 
 @pytest.mark.parametrize(
+    "doubtful",
+    [
+        [[8, 4, 26, 22], [8, 4, 31, 17]],  # together with a and b it spoilt their test
+        [[8, 4, 22, 26], [8, 4, 26, 22]],  # together with a and b it passed it
+    ],
+)
+def test_each_exchange_is_judged_alone(doubtful):
+    confusion = np.array([[3, 55, 1, 1], [55, 3, 1, 1], *doubtful], float)
+    swap = find_permutation("mood", ("a", "b", "c", "d"), confusion)
+    assert swap.names == {"a": "b", "b": "a"}
+    assert (swap.as_labelled, swap.exchanged, swap.faces) == (6 / 120, 110 / 120, 120)
+
+
+def test_several_exchanges_are_told_together():
+    confusion = np.eye(5)[[1, 0, 3, 4, 2]] * 50 + 2
+    swap = find_permutation("mood", tuple("abcde"), confusion)
+    assert swap.names == {"a": "b", "b": "a", "c": "d", "d": "e", "e": "c"}
+    assert swap.faces == 300 and swap.exchanged == 52 / 60
+
+
+@pytest.mark.parametrize(
     "confusion",
     [
         [[50, 10], [20, 40]],  # a good model

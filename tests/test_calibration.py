@@ -6,6 +6,8 @@ from conftest import toy_network
 
 from faceattr.data.dataset import LabeledDataset
 from faceattr.evaluation.calibration import (
+    COLDEST,
+    HOTTEST,
     Calibration,
     apply_temperature,
     calibrate,
@@ -70,7 +72,7 @@ def test_no_mistake_on_few_rows_makes_no_head_certain(rows, factor):
     answers = apply_temperature(CHANCES[:rows], factor)
     right = np.eye(4)[answers.argmax(axis=1)]
     temperature = fit_temperature(right, answers)
-    assert 0.1 < temperature < 10
+    assert 1.01 * COLDEST < temperature < 0.99 * HOTTEST
     sure = apply_temperature(answers, temperature).max(axis=1)
     assert 0.6 * (1 - 1 / (rows + 2)) < sure.mean() < 1 - 1 / (rows + 2) + 1e-3
 
@@ -80,6 +82,47 @@ def test_a_head_that_knows_nothing_is_said_to():
     known = Calibration(fit_temperature(noise, apply_temperature(CHANCES[:400], 0.05)), True, 0, 0)
     assert str(known).endswith("hardly better than chance")
     assert "chance alone" in str(Calibration(2.0, True, 0.01, 0.01))
+
+
+def test_a_head_that_was_hardly_trained_becomes_as_sure_as_it_is_right():
+    hardly = apply_temperature(CHANCES, 200.0)
+    right = TRUTH.argmax(axis=1) == hardly.argmax(axis=1)
+    assert hardly.max() < 0.3 < right.mean()
+    temperature = fit_temperature(TRUTH, hardly)
+    assert temperature == pytest.approx(1 / 200, rel=0.05)
+    mended = apply_temperature(hardly, temperature).max(axis=1)
+    assert calibration_error(right, mended) < 0.03
+    assert "temperature 0.00492," in str(Calibration(temperature, True, 0.01, 0.01))
+
+
+def test_a_head_whose_scores_hardly_differ_is_said_to():
+    nothing = apply_temperature(CHANCES, 1e5)
+    known = Calibration(fit_temperature(TRUTH, nothing), True, 0, 0)
+    assert "the lowest temperature, 0.001, and still less sure" in str(known)
+
+
+def test_the_lowest_temperature_leaves_numbers():
+    answers = np.array([[0.35, 0.34, 0.31], [1, 0, 0], [1e-30, 1e-30, 1]], "float32")
+    np.testing.assert_allclose(apply_temperature(answers, 1e-3), np.eye(3)[[0, 0, 2]], atol=1e-12)
+    evens = apply_temperature(np.full((1, 3), 1 / 3), 1e-3, np.log([0.5, 0.3, 0.2]))
+    np.testing.assert_allclose(evens, [[0.5, 0.3, 0.2]], rtol=1e-6)
+
+
+def test_divided_weights_can_be_stored_in_half_precision():
+    network = toy_network(seed=0)
+    head = network.get_layer("gender")
+    kernel, bias = head.get_weights()
+    # Scores that hardly differ, of large weights: both classes have the same ones but for a trace.
+    kernel[:] = 300 + 1e-3 * kernel
+    head.set_weights([kernel, bias])
+    crops = GENERATOR.integers(0, 256, (60, 32, 32, 3), dtype="uint8")
+    rows = LabeledDataset(crops, np.arange(60), {"gender": np.zeros((60, 2))})
+    rows.targets["gender"][np.arange(60), predict(network, rows)["gender"].argmax(axis=1)] = 1
+    found = calibrate(network, rows, ["gender"])["gender"]
+    assert found.temperature < 0.1
+    for divided, before in zip(head.get_weights(), (kernel, bias), strict=True):
+        np.testing.assert_allclose(divided * found.temperature, before, rtol=1e-5)
+        assert np.isfinite(divided.astype("float16")).all()
 
 
 def test_no_row_fits_its_own_temperature():

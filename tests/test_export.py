@@ -13,11 +13,12 @@ from conftest import save_classes, shaded
 from use_toys import GreenSquares, draw, encoded
 
 from faceattr.cli import main
+from faceattr.data.sources import ReadingConfig, read_labels, unite
 from faceattr.evaluation.evaluate import evaluate
 from faceattr.evaluation.metrics import paired_accuracy_loss
 from faceattr.exporting import formats
 from faceattr.exporting.export import export
-from faceattr.exporting.parity import FLOAT, INT8, Agreement, LabeledAgreement
+from faceattr.exporting.parity import FLOAT, INT8, Agreement, LabeledAgreement, choose_crops
 from faceattr.files import install_command
 from faceattr.images.crop import CropRule
 from faceattr.inference.explain import Heat
@@ -307,6 +308,24 @@ def test_an_export_is_compared_on_the_faces_of_whole_photographs(model, tmp_path
     assert len(found) == 2 and report.heads["shade"].labelled.n == 2
     with pytest.raises(ValueError, match="give some by --on"):
         export(model, "saved_model", tmp_path / "b", detector=Watched())
+
+
+@pytest.mark.parametrize("detector", [None, GreenSquares()])
+def test_val_of_an_export_is_that_of_the_training(detector, tmp_path):
+    """Copies, and photographs without a face, decide what a training sets aside."""
+    generator = np.random.default_rng(0)
+    photos = generator.integers(0, 110, (30, 48, 48, 3), dtype="uint8")
+    if detector:
+        photos[:25, 8:40, 8:40, 1] += 151
+    dark, light = photos[::2], photos[1::2]
+    folder = save_classes(tmp_path / "p", dark=[*dark, *dark[:9]], light=[*light, *light[:9]])
+    specs, how = [f"shade={folder}"], {"detector": detector, "cache": tmp_path / "c"}
+    finder = ReadingConfig(**how).finder(CropRule(SIZE), specs)
+    training = unite(read_labels(specs)[0], finder=finder)
+    shown = choose_crops(Description((SHADE, TINT), CropRule(SIZE)), specs, 100, **how)
+    assert {e.path for e in shown.rows.examples} == {e.path for e in training.only("val")}
+    pictures = {e.path.read_bytes() for e in shown.rows.examples}
+    assert pictures.isdisjoint(e.path.read_bytes() for e in training.only("train"))
 
 
 def test_only_exported_models_are_replaced(model, tmp_path):

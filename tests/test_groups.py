@@ -5,7 +5,12 @@ import pytest
 
 from faceattr.data.dataset import LabeledDataset
 from faceattr.data.manifest import Example
-from faceattr.evaluation.groups import check_columns, score_groups, score_named_groups
+from faceattr.evaluation.groups import (
+    chance_of,
+    check_columns,
+    score_groups,
+    score_named_groups,
+)
 from faceattr.evaluation.metrics import predictions_for, wilson
 from faceattr.tasks import GENDER, Task
 
@@ -61,6 +66,24 @@ def test_many_groups_of_one_accuracy_have_no_gap_that_means_something():
     assert groups.may_be_chance and "may be chance (p = 0." in groups.summary
     (apart,) = groups_of([True] * 40 + [False] * 20 + [True] * 60, about[:120], "team")
     assert apart.p_value < 0.001 and "chance" not in apart.summary
+
+
+def test_a_few_mistakes_are_no_surprise_in_a_small_group():
+    """29 of 30 and 2994 of 3000: chi-squared says 0.0004, Fisher's exact test 0.067."""
+    about = [{"hat": "yes"}] * 30 + [{"hat": "no"}] * 3000
+    (groups,) = groups_of([False] + [True] * 29 + [False] * 6 + [True] * 2994, about, "hat")
+    assert groups.p_value == pytest.approx(0.0675, abs=0.01)
+    assert "may be chance (p = 0.07)" in groups.summary
+    (apart,) = groups_of([False] * 3 + [True] * 27 + [False] * 4 + [True] * 2996, about, "hat")
+    assert apart.p_value < 0.001
+
+
+def test_equal_groups_surprise_no_more_than_one_time_in_twenty():
+    generator, sizes = np.random.default_rng(0), np.array([30, 3000])
+    rights = generator.binomial(sizes, 0.995, (400, 2))
+    assert np.mean([chance_of(right, sizes) <= 0.05 for right in rights]) < 0.075
+    assert chance_of(np.array([20, 40]), np.array([40, 60])) == pytest.approx(0.0956, abs=1e-4)
+    assert chance_of(sizes, sizes) == 1.0
 
 
 def test_small_groups_are_marked_and_do_not_decide_about_the_gap():

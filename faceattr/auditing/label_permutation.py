@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -48,7 +48,7 @@ class LabelPermutation:
 def find_permutation(
     task: str, names: Sequence[str], confusion: np.ndarray
 ) -> LabelPermutation | None:
-    """The exchange of names that explains a confusion much better than the names themselves.
+    """The exchanges of names that explain a confusion much better than the names themselves.
 
     `confusion` counts labels by row and answers of a model by column. None where the names are
     right, as far as the model can tell: classes under 10 faces do not count, and an exchange must
@@ -60,21 +60,42 @@ def find_permutation(
     shares = counts / confusion[enough].sum(axis=1, keepdims=True)
     answers = np.arange(len(names))
     answers[enough] = enough[linear_sum_assignment(shares, maximize=True)[1]]
-    moved = np.flatnonzero(answers != np.arange(len(names))).tolist()
+    # Each exchange must hold alone: a real one neither falls with a doubtful one nor carries it.
+    cycles = [c for c in _cycles(answers) if _is_exchanged(confusion, c, answers[c], len(enough))]
+    moved = sorted(place for cycle in cycles for place in cycle)
     if not moved:
         return None
     faces = int(confusion[moved].sum())
-    kept, exchanged = confusion[moved, moved], confusion[moved, answers[moved]]
+    kept, exchanged = confusion[moved, moved].sum(), confusion[moved, answers[moved]].sum()
+    words = {names[i]: names[answers[i]] for i in moved}
+    return LabelPermutation(task, words, kept / faces, exchanged / faces, faces)
+
+
+def _cycles(answers: np.ndarray) -> Iterator[list[int]]:
+    """The classes that a permutation moves, apart by which of them it exchanges for each other."""
+    seen: set[int] = set()
+    for start in np.flatnonzero(answers != np.arange(len(answers))).tolist():
+        cycle, place = [], start
+        while place not in seen:
+            seen.add(place)
+            cycle.append(place)
+            place = int(answers[place])
+        if cycle:
+            yield cycle
+
+
+def _is_exchanged(
+    confusion: np.ndarray, cycle: list[int], answers: np.ndarray, classes: int
+) -> bool:
+    """Whether `answers` are much better names for a cycle than its own; one of `classes`."""
+    faces = confusion[cycle].sum()
+    kept, exchanged = confusion[cycle, cycle], confusion[cycle, answers]
     before, after = kept.sum() / faces, exchanged.sum() / faces
     if after < max(TIMES * before, before + MORE) or not (exchanged > kept).all():
-        return None
-    tried = math.comb(len(enough), len(moved)) * round(math.factorial(len(moved)) / math.e)
+        return False
+    tried = math.comb(classes, len(cycle)) * math.factorial(len(cycle) - 1)
     votes = round(exchanged.sum()), round(exchanged.sum() + kept.sum())
-    if tried * binomtest(*votes, alternative="greater").pvalue > CHANCE:
-        return None
-    return LabelPermutation(
-        task, {names[i]: names[answers[i]] for i in moved}, before, after, faces
-    )
+    return bool(tried * binomtest(*votes, alternative="greater").pvalue <= CHANCE)
 
 
 def find_label_permutations(

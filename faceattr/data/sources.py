@@ -19,7 +19,7 @@ from faceattr.data.face_finder import FaceFinder
 from faceattr.data.label_map import LABELS_AS_WRITTEN, LabelMap, normalize_labels
 from faceattr.data.manifest import Manifest, Source, TasksByName, merge_sources
 from faceattr.data.public_datasets import FER2013_FILE, read_fer2013, read_listing
-from faceattr.data.splits import assign_splits, with_stated_splits
+from faceattr.data.splits import assign_splits, sources_with_val, with_stated_splits
 from faceattr.detection.base import Detector
 from faceattr.files import spelled
 from faceattr.images.crop import CropRule
@@ -172,11 +172,12 @@ def read_for_model(
     """Read sources for the tasks (and class orders) that a model knows, `known` by name.
 
     Splits are those of `faceattr.data.splits.with_stated_splits`; `aside` sets validation rows
-    aside where a source has none of its own.
+    aside where a source has none of its own, as `unite` does, and lets `finder` find no face where
+    no split depends on that.
     """
     every = {**KNOWN_TASKS, **known}
     sources, notes = normalize_labels(_read_named(specs, known, every), label_map, every)
-    if finder:
+    if finder and not (aside and _all_have_val(sources)):
         sources = [finder.faces_of(source, progress) for source in sources]
     manifest = replace(merge_sources(sources, every), notes=notes)
     names = [task.name for task in manifest.tasks]
@@ -185,8 +186,15 @@ def read_for_model(
             f"The model answers {', '.join(known)}, and the labels are of {', '.join(names)}: they "
             "tell nothing about it."
         )
-    split = assign_splits if aside else with_stated_splits
-    return replace(manifest, examples=split(manifest.examples))
+    if not aside:
+        return replace(manifest, examples=with_stated_splits(manifest.examples))
+    alike = partial(finder.near_duplicates, progress=progress) if finder else None
+    return replace(manifest, examples=assign_splits(manifest.examples, alike))
+
+
+def _all_have_val(sources: Sequence[Source]) -> bool:
+    examples = [example for source in sources for example in source.examples]
+    return {example.source for example in examples} == sources_with_val(examples)
 
 
 def names_of(specs: Sequence[str]) -> list[str]:

@@ -89,7 +89,8 @@ def coverage_curve(predictions: TaskPredictions) -> tuple[np.ndarray, np.ndarray
 
 
 FEWEST = 20  # labelled rows; fewer say more about themselves than about the model
-COLDEST, HOTTEST = 0.1, 10.0  # temperatures
+# Temperatures. A head that was hardly trained may know the answers and be sure of none of them.
+COLDEST, HOTTEST = 1e-3, 10.0
 PUT_TO_SOURCES = "answers put to the class shares of their sources"
 
 
@@ -133,7 +134,9 @@ def apply_temperature(
 
     With `log_prior` they are put to these class shares, and the order may change.
     """
-    return change_prior(np.power(probabilities.astype(float), 1 / temperature), log_prior)
+    sure = probabilities.astype(float)
+    sure /= sure.max(axis=-1, keepdims=True)  # else a low temperature makes all of a row 0
+    return change_prior(np.power(sure, 1 / temperature), log_prior)
 
 
 def cross_calibrated(
@@ -181,8 +184,13 @@ class Calibration:
             return f"not calibrated, which takes {FEWEST} val rows that know it"
         if self.temperature > 0.99 * HOTTEST:
             return "calibrated to nearly even answers: on val it is hardly better than chance"
+        if self.temperature < 1.01 * COLDEST:
+            return (
+                f"calibrated with the lowest temperature, {COLDEST:g}, and still less sure than "
+                "it is right: its scores hardly differ, so it should learn longer or faster"
+            )
         return (
-            f"calibrated with temperature {self.temperature:.2f}, calibration error "
+            f"calibrated with temperature {self.temperature:.3g}, calibration error "
             f"{self.held_out_error:.1%} on rows that did not fit it "
             f"({self.expected_ece:.1%} by chance alone)"
             + (f", {PUT_TO_SOURCES}" if self.put_to_sources else "")
@@ -208,12 +216,21 @@ def calibrate(
             continue
         target, prior = val.targets[name], (log_priors or {}).get(name)
         right, confidence = cross_calibrated(target, answers, prior)
-        fitted = fit_temperature(target, answers, log_prior=prior), len(right) >= FEWEST
-        errors = calibration_error(right, confidence), expected_ece(confidence)
-        found[name] = Calibration(*fitted, *errors, prior is not None)
         head = model.get_layer(name)
-        head.set_weights([weights / found[name].temperature for weights in head.get_weights()])
+        kernel, bias = head.get_weights()
+        temperature = max(fit_temperature(target, answers, log_prior=prior), _coldest(kernel, bias))
+        errors = calibration_error(right, confidence), expected_ece(confidence)
+        is_fitted = len(right) >= FEWEST
+        found[name] = Calibration(temperature, is_fitted, *errors, prior is not None)
+        head.set_weights([kernel / temperature, bias / temperature])
     return found
+
+
+def _coldest(kernel: np.ndarray, bias: np.ndarray) -> float:
+    """The lowest temperature whose weights half precision can store, with room for a prior; 1 for
+    weights that are too large for it as they are."""
+    largest = max(np.abs(kernel).max(), np.abs(bias).max())
+    return min(1.0, float(largest) / (0.5 * float(np.finfo("float16").max)))
 
 
 def unseen(rows: LabeledDataset) -> LabeledDataset:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,8 @@ from faceattr.evaluation.metrics import Interval, TaskPredictions, predictions_b
 from faceattr.tasks import Task
 
 SURPRISE = 0.05
+EXPECTED = 5  # answers of a group; fewer are too few for a chi-squared test
+DRAWS = 9999
 FEW = 30  # rows; a smaller group is marked and does not decide about the gap
 MANY = 60  # groups; more tell nothing
 NUMBERS = 12  # different ones; more are put into quarters
@@ -75,19 +78,16 @@ class Groups:
         """From the worst to the best group; None with fewer than two groups of enough rows."""
         return self.large[-1].accuracy - self.large[0].accuracy if self.worst else None
 
-    @property
+    @cached_property
     def p_value(self) -> float | None:
-        """How often groups of these sizes differ as much by chance alone (a chi-squared test over
-        all that have enough rows); None where there is no gap. Of many groups the worst and the
-        best lie far apart even where all are the same.
+        """How often groups of these sizes differ as much by chance alone, see `chance_of`, over all
+        that have enough rows; None where there is no gap. Of many groups the worst and the best
+        lie far apart even where all are the same.
         """
         if self.worst is None:
             return None
-        right = np.array([round(group.accuracy * group.n) for group in self.large])
-        wrong = np.array([group.n for group in self.large]) - right
-        if not right.any() or not wrong.any():
-            return 1.0
-        return float(chi2_contingency([right, wrong], correction=False).pvalue)
+        sizes = np.array([group.n for group in self.large])
+        return chance_of(np.array([round(group.accuracy * group.n) for group in self.large]), sizes)
 
     @property
     def may_be_chance(self) -> bool:
@@ -111,6 +111,27 @@ class Groups:
             f"gap {100 * self.gap:.1f} points, worst {self.worst.name}, "
             f"best {self.large[-1].name}{chance}{few}"
         )
+
+
+def chance_of(right: np.ndarray, sizes: np.ndarray) -> float:
+    """How often groups of these `sizes` differ by chance as much as with so many `right` answers.
+
+    A chi-squared test. Where it expects fewer than 5 right or wrong answers of a group it would
+    find surprises too often: there the mistakes are dealt out to the groups at random instead.
+    """
+    wrong = sizes - right
+    if not right.any() or not wrong.any():
+        return 1.0
+    test = chi2_contingency([right, wrong], correction=False)
+    if test.expected_freq.min() >= EXPECTED:
+        return float(test.pvalue)
+    expected = wrong.sum() * sizes / sizes.sum()
+    dealt = np.random.default_rng(0).multivariate_hypergeometric(
+        sizes, wrong.sum(), DRAWS, method="marginals"
+    )
+    apart, found = (((one - expected) ** 2 / sizes).sum(axis=-1) for one in (dealt, wrong))
+    as_far = apart >= found * (1 - 1e-9)  # sums of the same numbers in another order
+    return float((1 + as_far.sum()) / (1 + DRAWS))
 
 
 def check_columns(

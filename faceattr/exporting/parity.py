@@ -85,7 +85,8 @@ def choose_crops(
         return _synthetic(description, int8=int8, config=config)
     finder = config.finder(description.crop, on)
     known = {task.name: task for task in description.tasks}
-    manifest = read_for_model(on, known, config.label_map, aside=True)
+    # Faces and copies decide what is set aside: without them, rows that taught would be val.
+    manifest = read_for_model(on, known, config.label_map, finder, aside=True, progress=progress)
     names = [task.name for task in description.tasks if task in manifest.tasks]
     val = _rows(_chosen(manifest, "val", names, rows), manifest, finder, progress)
     about = f"{len(val):,} faces of {', '.join(map(without_folders, on))} (val)"
