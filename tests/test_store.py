@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import shaded
 
-from faceattr.data import dataset as crops_module
+from faceattr.data import crops as crops_module
 from faceattr.data.crops import cache_crops
 from faceattr.data.manifest import Example
 from faceattr.data.store import DATABASE, open_store

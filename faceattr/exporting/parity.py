@@ -80,7 +80,7 @@ def choose_crops(
     """
     if rows < 1:
         raise ValueError(f"A comparison takes 1 row or more of each task. Received: {rows}")
-    config = ReadingConfig(**reading)
+    config, on = ReadingConfig(**reading), as_paths(on)
     if not on:
         return _synthetic(description, int8=int8, config=config)
     finder = config.finder(description.crop, on)
