@@ -1,8 +1,10 @@
 """The page for the browser: what is written, what is refused, and that it answers like Python."""
 
 import html
+import http.server
 import json
 import re
+import shutil
 
 import cv2
 import keras
@@ -13,7 +15,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from skimage import data
 from use_browser import Browser, camera_of
-from use_loopback import files_of
+from use_loopback import files_of, website
+from use_videos import write_sound
 
 from faceattr.cli import main
 from faceattr.detection.base import reduced
@@ -114,12 +117,15 @@ def toy_network(tasks, size):
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
     """A model file of two tasks, one class of which looks like markup."""
+    return toy_file(tmp_path_factory.mktemp("model") / "mood & tint.keras", (MOOD, TINT))
+
+
+def toy_file(path, tasks):
     keras.utils.set_random_seed(3)
-    path = tmp_path_factory.mktemp("model") / "mood & tint.keras"
     description = model_file.Description(
-        (MOOD, TINT), CropRule(32, 0.1), licence="<i>ours</i>", scores={"min_face": 20}
+        tasks, CropRule(32, 0.1), licence="<i>ours</i>", scores={"min_face": 20}
     )
-    model_file.save(toy_network((MOOD, TINT), 32), description, path)
+    model_file.save(toy_network(tasks, 32), description, path)
     return path
 
 
@@ -152,8 +158,45 @@ def test_the_page_has_its_own_files_alone_and_loads_nothing_from_elsewhere(writt
         )
     assert b"sourceMappingURL" not in (written / web_runtime.SCRIPT).read_bytes()
     for use in re.findall(r'(?:src|href)="([^"#:]+)"', page):
-        assert (written / use).is_file()
+        assert (written / use.split("?")[0]).is_file()
     assert "Star-Clouds" in (written / "LICENCES.txt").read_text()
+
+
+def marks_of(folder):
+    """What the scripts, styles and modules of a page are asked for with."""
+    asks = r"""(?:src="|href="|from "\./)[\w.]+\.(?:js|mjs|css)(?:\?v=(\w+))?\""""
+    files = [folder / "index.html", *(folder / name for name in site.OWN)]
+    found = [mark for file in files for mark in re.findall(asks, file.read_text())]
+    assert len(found) == 12
+    return set(found)
+
+
+def about_of(folder):
+    """The name of what the page has to know."""
+    (name,) = re.findall(r'data-about="(about-\w{8}\.json)"', (folder / "index.html").read_text())
+    assert [path.name for path in folder.glob("about-*")] == [name]
+    return name
+
+
+def test_what_a_browser_may_keep_has_another_name_when_it_changes(
+    toy, written, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(web_runtime, "runtime_files", lambda given: FAKE_RUNTIME)
+    folder = tmp_path / "site"
+    shutil.copytree(written, folder)
+    before, (mark,) = about_of(folder), marks_of(folder)
+    assert (folder / before).read_bytes() == (folder / "model.json").read_bytes()
+    assert re.fullmatch("[0-9a-f]{8}", mark)
+    other = toy_file(tmp_path / "tint.keras", (TINT,))
+    export_site(other, folder, overwrite=True)
+    assert about_of(folder) != before and marks_of(folder) == {mark}
+    changed = {**FAKE_RUNTIME, web_runtime.SCRIPT: b"walk();"}
+    monkeypatch.setattr(web_runtime, "runtime_files", lambda given: changed)
+    before = about_of(folder)
+    export_site(other, folder, overwrite=True)
+    assert about_of(folder) != before and mark not in marks_of(folder)
+    about = json.loads((folder / "model.json").read_text())
+    assert sorted(about["owned"]) == sorted(path.name for path in folder.iterdir())
 
 
 def test_what_a_model_says_is_text_on_the_page(written):
@@ -251,6 +294,7 @@ def toy_page(toy, tmp_path_factory):
 
 
 FACE = "window.faceattr.answer?.faces[0]"
+MESSAGE = "document.getElementById('message')?.textContent"
 
 
 @pytest.mark.slow
@@ -275,7 +319,8 @@ def test_a_picture_and_the_camera_are_answered_in_the_browser(
     cells = browser.ask("window.faceattr.rows[0].split(',').length")
     assert cells == browser.ask("window.faceattr.about.columns.length")
     browser.click("camera")
-    assert browser.errors == [] and not [path for path in asked if "?" in path]
+    assert browser.errors == []
+    assert not [path for path in asked if "?" in re.sub(r"\?v=[0-9a-f]{8}$", "", path)]
 
 
 @pytest.mark.slow
@@ -308,8 +353,59 @@ def test_the_page_and_its_worker_can_reach_no_other_server(toy_page, browser, tm
 @pytest.mark.slow
 def test_a_page_opened_as_a_file_says_what_is_missing(toy_page, toy, browser, tmp_path, written):
     browser.do("Page.navigate", url=(written / "index.html").as_uri())
-    message = "document.getElementById('message')?.textContent"
-    assert "python -m http.server" in browser.wait(f"{message} ?? ''")
+    assert "python -m http.server" in browser.wait(f"{MESSAGE} ?? ''")
+
+
+class Kept(http.server.SimpleHTTPRequestHandler):
+    """What is asked for may be kept for ten minutes; only the page itself is asked for anew."""
+
+    def end_headers(self):
+        self.send_header("Cache-Control", "no-store" if self.path == "/" else "max-age=600")
+        super().end_headers()
+
+
+@pytest.mark.slow
+def test_a_page_that_is_loaded_again_answers_with_its_own_model(toy, browser, tmp_path):
+    needs_runtime()
+    export_site(toy, tmp_path / "site")
+    other = toy_file(tmp_path / "tint.keras", (TINT,))
+    with website(Kept, directory=tmp_path / "site") as (url, asked):
+        browser.open(url)
+        browser.wait("window.faceattr.isReady", 90)
+        browser.open(url)
+        browser.wait("window.faceattr.isReady", 90)
+        assert sum("page.js" in path for path in asked) == 1
+        export_site(other, tmp_path / "site", overwrite=True)
+        browser.open(url)
+        assert browser.ask("document.title") == "tint"
+        assert browser.ask("window.faceattr.about.tasks.map(task => task.name).join()") == "a_tint"
+        browser.wait("window.faceattr.isReady", 90)
+        assert not [path for path in asked if path.endswith((".js", ".mjs", ".css"))]
+        assert browser.errors == []
+
+
+@pytest.mark.slow
+def test_a_page_that_was_replaced_says_so(written, browser, tmp_path):
+    shutil.copytree(written, tmp_path / "site")
+    (tmp_path / "site" / about_of(written)).unlink()
+    with files_of(tmp_path / "site") as (url, _):
+        browser.do("Page.navigate", url=url)
+        replaced = "This page has been replaced by a newer one: reload it."
+        browser.wait(f"{MESSAGE} === '{replaced}'")
+
+
+@pytest.mark.slow
+def test_sound_alone_and_a_line_do_not_make_the_page_deaf(toy_page, browser, astronaut, tmp_path):
+    browser.open(toy_page[0])
+    browser.wait("window.faceattr.isReady", 90)
+    browser.give_file("file", write_sound(tmp_path / "sound.mp4"))
+    browser.wait(f"{MESSAGE} === 'sound.mp4 has no pictures.'")
+    cv2.imwrite(str(tmp_path / "line.png"), np.zeros((1, 10000, 3), np.uint8))
+    browser.give_file("file", tmp_path / "line.png")
+    browser.wait("window.faceattr.answer?.faces.length === 0", 60)
+    browser.give_file("file", astronaut)
+    browser.wait(f"{FACE}?.answers.mood.label", 60)
+    assert browser.errors == []
 
 
 def boxes_around(face, count, seed=0):

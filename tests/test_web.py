@@ -21,7 +21,7 @@ from use_browser import Browser, camera_of
 from use_loopback import serving, wait_for
 from use_scenes import Person, Scene, astronaut_video, attributes
 from use_toys import encoded
-from use_videos import record
+from use_videos import record, write_sound
 
 from faceattr.cli import main
 from faceattr.files import install_command
@@ -409,6 +409,81 @@ def test_a_dropped_file_that_pretends_to_be_a_picture_is_refused_on_the_page(por
     drop(browser, b"no picture at all")
     browser.wait("document.getElementById('message').textContent.includes('nothing that this')")
     assert browser.errors == [] and browser.ask("window.faceattr.source === null")
+
+
+# The page waits for a camera, or for a picture, until the test calls what is in `gates`.
+SLOW_CAMERA = """{
+  window.gates = []; window.streams = [];
+  const media = navigator.mediaDevices, real = media.getUserMedia.bind(media);
+  media.getUserMedia = async wished => {
+    const stream = await real(wished);
+    streams.push(stream);
+    await new Promise(done => gates.push(done));
+    return stream;
+  };
+}"""
+SLOW_PICTURE = """{
+  window.gates = [];
+  const real = window.createImageBitmap;
+  window.createImageBitmap = async file => {
+    if (!gates.length) await new Promise(done => gates.push(done));
+    return real(file);
+  };
+}"""
+RUNNING = "streams.filter(stream => stream.getTracks()[0].readyState === 'live').length"
+
+
+def test_a_double_click_starts_one_camera_that_can_be_stopped(port, browser):
+    browser.open(f"http://127.0.0.1:{port}/")
+    browser.ask(SLOW_CAMERA)
+    browser.click("camera")
+    browser.click("camera")
+    browser.wait("gates.length === 2")
+    browser.ask("gates.forEach(open => open())")
+    browser.wait("window.faceattr.source === video")
+    assert browser.ask(RUNNING) == 1
+    browser.click("camera")
+    assert browser.ask(RUNNING) == 0 and browser.ask("window.faceattr.source === null")
+    assert browser.errors == []
+
+
+def test_a_camera_that_comes_late_does_not_take_the_place_of_a_picture(port, browser):
+    browser.open(f"http://127.0.0.1:{port}/")
+    browser.ask(SLOW_CAMERA)
+    browser.click("camera")
+    browser.wait("gates.length === 1")
+    drop(browser, encoded(Scene(Person(1, lambda n: (160, 90), 60)).image(0)))
+    browser.wait(f"{LABELS} === 'green'")
+    browser.ask("gates[0]()")
+    browser.wait(f"{RUNNING} === 0")
+    assert browser.ask("window.faceattr.source instanceof ImageBitmap && !window.faceattr.stream")
+    assert browser.errors == []
+
+
+def test_of_two_pictures_the_one_that_was_opened_last_is_shown(port, browser):
+    browser.open(f"http://127.0.0.1:{port}/")
+    browser.ask(SLOW_PICTURE)
+    drop(browser, encoded(Scene(Person(0, lambda n: (160, 90), 60)).image(0)))
+    browser.wait("gates.length === 1")
+    drop(browser, encoded(Scene(Person(1, lambda n: (160, 90), 60)).image(0)))
+    browser.wait(f"{LABELS} === 'green'")
+    browser.ask("window.shown = window.faceattr.source; gates[0]()")
+    time.sleep(0.3)
+    assert browser.ask("window.faceattr.source === window.shown")
+    drop(browser, b"no picture at all")
+    browser.wait("document.getElementById('message').textContent.includes('nothing that this')")
+    assert browser.errors == []
+
+
+def test_sound_alone_is_refused_and_a_line_is_a_picture(port, browser, tmp_path):
+    browser.open(f"http://127.0.0.1:{port}/")
+    browser.give_file("file", write_sound(tmp_path / "sound.mp4"))
+    said = "document.getElementById('message').textContent"
+    browser.wait(f"{said} === 'sound.mp4 has no pictures.'")
+    assert browser.ask("window.faceattr.source === null")
+    drop(browser, encoded(np.zeros((1, 5000, 3), np.uint8)))
+    browser.wait("window.faceattr.answer?.faces.length === 0")
+    assert browser.ask(said) == "" and browser.errors == []
 
 
 def test_a_page_that_is_refused_asks_less_and_less_often_and_comes_in_at_last(browser):

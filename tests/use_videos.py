@@ -42,6 +42,13 @@ def write_video(path, images, times=None, sound=None, aspect=None, **how):
     return path
 
 
+def write_sound(path, seconds=2):
+    """A "video" that has sound alone."""
+    with av.open(str(path), "w") as file:
+        _add_sound(file, seconds)
+    return path
+
+
 def _add_sound(file, seconds):
     stream = file.add_stream("aac", rate=8000)
     stream.layout = "mono"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -81,10 +82,13 @@ def export_site(
     engine = web_runtime.runtime_files(web_runtime_file)
     shown = choose_crops(description, on, rows, progress=progress, **reading)
     network, precision, parity = _smallest(path, description, shown, progress)
-    files = {**_packed(engine, network), **_texts(engine)}
-    about = _about(path, description, files, precision, parity)
-    files["index.html"] = _index(path.stem, description).encode()
-    _write(folder, files, about, before)
+    texts = _texts(engine)
+    mark = _mark(b"".join(texts.values()))
+    files = {**_packed(engine, network), **_marked(texts, mark)}
+    about = {**_about(path, description, files, precision, parity), "page": mark}
+    named = _add_about(files, about)
+    files["index.html"] = _index(path.stem, description, named, mark).encode()
+    _write(folder, files, before)
     megabytes = sum(map(len, files.values())) / 1e6
     progress.show(
         f"wrote {folder} ({megabytes:.1f} MB, weights in {precision}). "
@@ -164,7 +168,11 @@ def _detector() -> bytes:
 def _named(name: str, content: bytes) -> str:
     """``model-1a2b3c4d.onnx.gz``: another content has another name, whatever a browser kept."""
     stem, _, ending = name.partition(".")
-    return f"{stem}-{hashlib.sha256(content).hexdigest()[:8]}.{ending}.gz"
+    return f"{stem}-{_mark(content)}.{ending}.gz"
+
+
+def _mark(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:8]
 
 
 def _texts(engine: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -173,6 +181,13 @@ def _texts(engine: Mapping[str, bytes]) -> dict[str, bytes]:
     live = {name: (LIVE_PAGE / name).read_bytes() for name in FROM_LIVE}
     script = engine[web_runtime.SCRIPT].split(b"//# sourceMappingURL=")[0]
     return {**own, **live, web_runtime.SCRIPT: script}
+
+
+def _marked(texts: Mapping[str, bytes], mark: str) -> dict[str, bytes]:
+    """The same, where every module asks for those of its own export: ``./crop.js?v=1a2b3c4d``."""
+    asked = rf'\1?v={mark}"'.encode()
+    own = {name: re.sub(rb'(from "\./[\w.]+)"', asked, texts[name]) for name in OWN}
+    return {**texts, **own}
 
 
 def _about(
@@ -208,29 +223,43 @@ def _about(
             "precision": precision,
         },
         "parity": asdict(parity),
-        "owned": sorted([*files, "index.html", ABOUT]),
     }
 
 
-def _index(name: str, description: Description) -> str:
+def _add_about(files: dict[str, bytes], about: Mapping[str, Any]) -> str:
+    """Add what the page has to know twice: as ``about-1a2b3c4d.json``, which is returned and which
+    no browser kept from another page, and as ``model.json``, for people and for the next export.
+    """
+    named = f"about-{_mark(_as_json(about))}.json"
+    owned = sorted([*files, "index.html", named, ABOUT])
+    files[named] = files[ABOUT] = _as_json({**about, "owned": owned})
+    return named
+
+
+def _as_json(about: Mapping[str, Any]) -> bytes:
+    return f"{json.dumps(to_jsonable(about), indent=1, ensure_ascii=False)}\n".encode()
+
+
+def _index(name: str, description: Description, about: str, mark: str) -> str:
     """The page itself; whatever a model says is text there."""
     import jinja2
 
     page = (OWN_PAGE / "index.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(page).render(
-        name=name, description=description, policy=POLICY, version=__version__
+        name=name,
+        description=description,
+        about=about,
+        mark=mark,
+        policy=POLICY,
+        version=__version__,
     )
 
 
-def _write(
-    folder: Path, files: Mapping[str, bytes], about: Mapping[str, Any], before: Sequence[str]
-) -> None:
-    """Put every file in its place, the page's own words last; then those of the old page go."""
-    text = json.dumps(to_jsonable(about), indent=1, ensure_ascii=False)
-    everything = {**files, ABOUT: f"{text}\n".encode()}
-    for name, content in everything.items():
+def _write(folder: Path, files: Mapping[str, bytes], before: Sequence[str]) -> None:
+    """Put every file in its place, the page itself last; then those of the old page go."""
+    for name, content in files.items():
         with atomic_write(folder / name) as part:
             part.write_bytes(content)
-    for name in set(before) - set(everything):
+    for name in set(before) - set(files):
         (folder / name).unlink(missing_ok=True)

@@ -166,7 +166,8 @@ class Weighing(http.server.SimpleHTTPRequestHandler):
     def send_head(self):
         file = super().send_head()
         if hasattr(file, "fileno"):
-            self._sizes[self.path] = Path(self.translate_path(self.path)).stat().st_size
+            path = self.path.split("?")[0]  # the bench asks for modules without the page's mark
+            self._sizes[path] = Path(self.translate_path(self.path)).stat().st_size
         return file
 
 

@@ -5,9 +5,13 @@ const asker = {
   async begin() {
     if (location.protocol === "file:")
       return say("Browsers open a model only from a web server: `python -m http.server` in this folder is one.");
-    state.about = await (await fetch("model.json")).json();
+    // Named by their contents, so that what the browser kept of another page is not taken for them.
+    const { about, mark } = document.body.dataset;
+    const answer = await fetch(about);
+    if (!answer.ok) return say("This page has been replaced by a newer one: reload it.");
+    state.about = await answer.json();
     // A worker that a page starts from a blob keeps to the page's Content-Security-Policy.
-    const code = `import ${JSON.stringify(new URL("worker.js", document.baseURI).href)};`;
+    const code = `import ${JSON.stringify(new URL(`worker.js?v=${mark}`, document.baseURI).href)};`;
     const address = URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
     this.worker = new Worker(address, { type: "module" });
     this.worker.onmessage = ({ data }) => hear(data);

@@ -11,6 +11,7 @@ const ROWS_IN_MEMORY = 10000, LARGEST_STILL = 1920;
 const state = {
   about: null, source: null, stream: null, answer: null, answeredFrame: null,
   isWaiting: false, isPaused: false, sentAt: 0, rows: [], shown: [], answered: [], delay: 0,
+  turn: 0, // of the source: what was waited for in an older one comes too late
 };
 window.faceattr = state; // for tests
 
@@ -71,7 +72,7 @@ function open(source, width, height) {
   const { largest_still: largest = LARGEST_STILL, long_side: longSide = LARGEST_STILL } = state.about ?? {};
   const most = isStill ? largest : longSide;
   const share = Math.min(1, most / Math.max(width, height));
-  [sending.width, sending.height] = [Math.round(width * share), Math.round(height * share)];
+  [sending.width, sending.height] = [width, height].map(side => Math.max(1, Math.round(side * share)));
   canvas.classList.add("shown");
   byId("hint").hidden = true;
   for (const id of ["pause", "snapshot"]) byId(id).disabled = false;
@@ -80,7 +81,8 @@ function open(source, width, height) {
 }
 
 function closeSource() {
-  for (const track of state.stream?.getTracks() ?? []) track.stop();
+  state.turn++;
+  stopTracks(state.stream);
   if (state.url) URL.revokeObjectURL(state.url);
   Object.assign(state, { stream: null, url: null, source: null });
   video.pause();
@@ -89,41 +91,58 @@ function closeSource() {
   byId("camera").textContent = "Start camera";
 }
 
+function stopTracks(stream) {
+  for (const track of stream?.getTracks() ?? []) track.stop();
+}
+
 async function startCamera() {
   if (!navigator.mediaDevices)
     return say("Browsers give the camera only to pages of this machine (localhost) or over https.");
+  const { turn } = state;
   try {
     const wished = { width: { ideal: 1280 }, height: { ideal: 720 }, facingMode: "user" };
-    state.stream = await navigator.mediaDevices.getUserMedia({ video: wished });
+    const stream = await navigator.mediaDevices.getUserMedia({ video: wished });
+    if (turn !== state.turn) return stopTracks(stream);
+    state.stream = stream; // from here on `closeSource` stops it
+    stream.getVideoTracks()[0].onended = () => { closeSource(); say("The camera was unplugged."); };
+    video.srcObject = stream;
+    await video.play();
   } catch (error) {
+    if (turn !== state.turn) return;
+    closeSource();
     return say(`The camera cannot be used: ${error.message}`);
   }
-  state.stream.getVideoTracks()[0].onended = () => { closeSource(); say("The camera was unplugged."); };
-  video.srcObject = state.stream;
-  await video.play();
+  if (turn !== state.turn) return;
   open(video, video.videoWidth, video.videoHeight);
   byId("camera").textContent = "Stop camera";
 }
 
 async function openFile(file) {
   closeSource();
+  const { turn } = state;
   say("");
   try {
     if (file.type.startsWith("image/")) {
       const picture = await createImageBitmap(file);
-      open(picture, picture.width, picture.height);
+      if (turn === state.turn) open(picture, picture.width, picture.height);
     } else if (file.type.startsWith("video/")) {
       state.url = URL.createObjectURL(file);
       video.src = state.url;
       video.loop = false;
       await video.play();
-      open(video, video.videoWidth, video.videoHeight);
+      if (turn === state.turn) openVideo(file.name);
     } else {
       say(`${file.name} is neither a picture nor a video.`);
     }
   } catch {
-    say(`${file.name} is nothing that this browser can show.`);
+    if (turn === state.turn) say(`${file.name} is nothing that this browser can show.`);
   }
+}
+
+function openVideo(name) {
+  if (video.videoWidth) return open(video, video.videoWidth, video.videoHeight);
+  closeSource(); // it is sound alone
+  say(`${name} has no pictures.`);
 }
 
 // ---- the loop
