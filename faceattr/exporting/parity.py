@@ -29,6 +29,7 @@ from faceattr.evaluation.metrics import (
     predict,
     predictions_for,
 )
+from faceattr.images.load import as_paths
 from faceattr.model.file import Description
 from faceattr.model.runtime import ExportedModel
 from faceattr.progress import SILENT, Progress
