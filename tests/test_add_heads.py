@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import interrupt, only_scores, shaded, toy_network
+from conftest import interrupt, only_scores, save_toy, shaded, toy_network
 
 from faceattr import cli
 from faceattr.data.dataset import LabeledDataset
@@ -145,6 +145,7 @@ def with_prior(old):
         ("shade", False, [], UNEVEN),
         ("shade", True, [], None),
         ("shade", False, ["--teacher", "old.keras", "--dtype", "float32"], None),
+        ("shade", False, ["--teacher", "hue.keras", "--dtype", "float32"], UNEVEN),
         ("shade", True, ["--prior", "shade=uniform"], "uniform"),
     ],
 )
@@ -157,6 +158,7 @@ def test_an_old_head_that_learns_again_without_a_prior_has_none(
             layer.set_weights([weights + 1 for weights in layer.get_weights()])
 
     with_prior(save(data))
+    save_toy(data / "hue.keras", (HUE,), CropRule(48))
     monkeypatch.chdir(data)
     monkeypatch.setattr("faceattr.training.train.fit", fit)
     assert add(data, *(["shades.csv"] if labels else []), *options) == 0

@@ -43,6 +43,7 @@ from faceattr.tasks import Task
         ("a.bmp.jpg", None, "a.bmp.jpg.jpg"),
         ("a.bmp.JPG.jpg", None, "a.bmp.JPG.jpg.jpg"),
         ("clip.mp4.0012.500s.jpg", None, "clip.mp4.0012.500s.jpg.jpg"),
+        ("clip.ts.0012.500s.jpg", None, "clip.ts.0012.500s.jpg.jpg"),
         ("a.png.jpg", None, "a.png.jpg"),
         ("clip.mp4.jpg", None, "clip.mp4.jpg"),
     ],

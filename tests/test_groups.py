@@ -129,6 +129,10 @@ def test_many_different_numbers_become_quarters():
         (range(-30, 30), ["-30 to -16", "-15 to -1", "0 to 14", "15 to 29"]),
         (np.arange(40) / 2, ["0 to 4.5", "5 to 9.5", "10 to 14.5", "15 to 19.5"]),
         (
+            np.arange(40) + 1_600_000_000.5,
+            [f"16000000{10 * q:02}.5 to 16000000{10 * q + 9:02}.5" for q in range(4)],
+        ),
+        (
             range(1_000_000, 1_000_040),
             [f"10000{10 * q:02} to 10000{10 * q + 9:02}" for q in range(4)],
         ),

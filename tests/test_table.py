@@ -208,6 +208,10 @@ def test_a_link_to_a_table_stays_one(tmp_path, name):
     write(link, GROUPS[:2], resume=True, retry_unreadable=True)
     assert link.is_symlink()
     assert len(list(read_rows(real, COLUMNS))) == sum(map(len, GROUPS[:2]))
+    other = tmp_path / f"other{link.suffix}"
+    other.symlink_to(tmp_path / "blob")
+    with pytest.raises(ValueError, match=r"is a link to .*blob, whose name ends otherwise"):
+        write(other, GROUPS[:1])
 
 
 @pytest.mark.parametrize("replaced", [False, True])

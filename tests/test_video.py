@@ -107,10 +107,18 @@ def test_pixels_that_are_wide_are_seen_as_wide(tmp_path):
     _, frame = next(frames(write_video(tmp_path / "a.mp4", [image] * 5, aspect=Fraction(3, 2))))
     assert frame.shape == (48, 96, 3)
     assert frame[:, :44].mean() > 230 and frame[:, 52:].mean() < 20
+    (video := Video(tmp_path / "a.mp4")).close()
+    assert video.aspect == Fraction(3, 2)  # PyAV would look it up in what is closed
+
+
+def test_pixels_that_are_wider_than_any_are_taken_for_square(tmp_path):
+    path = write_video(tmp_path / "a.mp4", [grey(9)] * 5, aspect=Fraction(200, 1))
+    _, frame = next(frames(path))
+    assert frame.shape == (48, 64, 3)
 
 
 @pytest.mark.parametrize("name", ["joined.ts", "joined.mpg"])
-def test_recordings_that_were_joined_go_on_where_the_clock_begins_anew(tmp_path, name):
+def test_recordings_that_were_joined_go_on_where_the_clock_begins_anew(tmp_path, monkeypatch, name):
     parts = [[grey(100 * part + 2 * n) for n in range(50)] for part in (0, 1)]
     for number, images in enumerate(parts):
         write_video(tmp_path / f"{number}.ts", images)
@@ -119,8 +127,13 @@ def test_recordings_that_were_joined_go_on_where_the_clock_begins_anew(tmp_path,
     found = list(frames(tmp_path / name, 0))
     assert [second for second, _ in found] == pytest.approx(np.arange(100) / 25, abs=0.002)
     wanted = [second for second, _ in found[::7]]
+    decoded, timed = [], Video.timed
+    counted = lambda self: (decoded.append(0) or each for each in timed(self))  # noqa: E731
+    monkeypatch.setattr(Video, "timed", counted)
+    monkeypatch.setattr("faceattr.images.video.SEEK_SECONDS", 0.1)
     for (_, whole), (_, single) in zip(found[::7], frames_at(tmp_path / name, wanted), strict=True):
         np.testing.assert_array_equal(whole, single)
+    assert len(decoded) == 99  # the last wanted one is the last but one
 
 
 @pytest.mark.parametrize(("name", "how"), [("a.mp4", {"movflags": "faststart"}), ("a.mkv", {})])

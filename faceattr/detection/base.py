@@ -1,8 +1,8 @@
 """Finding faces: one small contract, ``image -> list of Face``, and the detectors that keep it.
 
 A detector is added in two steps. A file here gets a subclass of `NetworkDetector`, whose ``detect``
-gives a row of 15 numbers a face; `choose.py` gets its name. A detector of
-one's own that is not chosen by name only has to keep `Detector`'s contract.
+gives a row of 15 numbers a face; `choose.py` gets its name. A detector of one's own that is not
+chosen by name only has to keep `Detector`'s contract.
 """
 
 from __future__ import annotations

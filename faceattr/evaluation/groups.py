@@ -249,4 +249,4 @@ def _in_quarters(values: list[str]) -> list[str]:
 
 
 def _written(number: float) -> str:
-    return str(int(number)) if float(number).is_integer() else f"{number:g}"
+    return str(int(number)) if float(number).is_integer() else f"{number:.15g}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import keras
@@ -106,6 +107,14 @@ def _accuracy(
 ) -> dict[str, float]:
     scores = score_model(model, tasks, LabeledDataset(crops, np.arange(len(crops)), targets))
     return {task: score.accuracy for task, score in scores.items() if score.n}
+
+
+def by_size_of(scores: Mapping[str, Any], heads: Mapping[str, str]) -> dict[int, dict[str, float]]:
+    """A file's accuracies by side of a face, of some heads under their new names."""
+    return {
+        int(side): {new: of[old] for old, new in heads.items() if old in of}
+        for side, of in scores.get("by_size", {}).items()
+    }
 
 
 def smallest_face(table: Mapping[int, Mapping[str, float]]) -> int:

@@ -85,7 +85,7 @@ def export_site(
     texts = _texts(engine)
     mark = _mark(b"".join(texts.values()))
     files = {**_packed(engine, network), **_marked(texts, mark)}
-    about = {**_about(path, description, files, precision, parity), "page": mark}
+    about = {**_about(path, description, files, precision, parity), "mark": mark}
     named = _add_about(files, about)
     files["index.html"] = _index(path.stem, description, named, mark).encode()
     _write(folder, files, before)

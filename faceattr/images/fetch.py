@@ -69,7 +69,9 @@ def _in_ascii(address: str) -> str:
         raise OSError(f"{address} is no address: {error}") from None
     if "@" in host:
         raise ValueError("an address with a user's name or a password in it is not fetched")
-    rest = (urllib.parse.quote(part, string.punctuation) for part in parts[2:])
+    rest = (
+        urllib.parse.quote(part, string.punctuation, errors="surrogateescape") for part in parts[2:]
+    )
     return urllib.parse.urlunsplit((parts.scheme, host, *rest))
 
 

@@ -91,7 +91,7 @@ def places() -> Callable[[str], str]:
         if "://" in name:
             return name
         folder, own = os.path.split(name.rstrip(os.sep))
-        return os.path.join(real(folder), own)
+        return os.path.join(real(folder), os.path.normcase(own))
 
     return place_of
 

@@ -32,6 +32,7 @@ SPARE_FRAMES = 5
 # Beyond this distance it is cheaper to seek than to decode on.
 SEEK_SECONDS = 5.0
 RESTART = 0.5  # seconds that a clock goes back where it begins anew
+WIDEST = 4  # as wide as high that a pixel may be: more is no video's, but a damaged file's
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,10 @@ def frames_at(path: PathLike, seconds: Iterable[float]) -> Iterator[tuple[float,
     none for a second past the end.
     """
     with closing(Video(path)) as video:
-        here, timed = math.inf, video.timed()
+        here, timed = 0.0, video.timed()
         for wanted in sorted(set(seconds)):
-            if not here <= wanted <= here + SEEK_SECONDS:
+            is_far = wanted > here + SEEK_SECONDS and video.can_seek
+            if wanted < here or is_far:
                 timed = video.timed_from(wanted)
             for here, decoded in timed:
                 # Times in a table are rounded to milliseconds.
@@ -136,11 +138,6 @@ class Video:
         self._open()
         rates = (self._stream.guessed_rate, self._stream.average_rate)
         self.rate = next((float(rate) for rate in rates if rate and 1 <= rate <= 240), RATE)
-
-    @property
-    def aspect(self) -> Fraction | None:
-        """How wide a pixel is, of its height; None where nobody says."""
-        return self._stream.sample_aspect_ratio or None
 
     def frames(self, wanted: Callable[[float], bool] = always) -> Iterator[Frame]:
         """As `faceattr.images.camera.Feed.frames`."""
@@ -180,6 +177,8 @@ class Video:
         if not self.is_live:
             stream.thread_type = "AUTO"  # by frames, too, which delays a live image
         self._container, self._stream = container, stream
+        # Read here: a stream of a closed container is no more.
+        self.aspect = stream.sample_aspect_ratio
         # As players count: what lies before 0 is not shown.
         self._origin = max(0.0, (self._container.start_time or 0) / av.time_base)
         self._heard = 0.0
@@ -214,42 +213,39 @@ class Video:
             yield second, decoded
 
     def timed_from(self, second: float) -> Iterator[tuple[float, av.VideoFrame]]:
-        """Decoded frames from a second on, or from a little before."""
-        if self._begins_anew:
-            return self._from_the_start()
+        """Decoded frames from a second on, or from a little before; from the start where there is
+        no seeking.
+        """
         try:
             # A second earlier, for the frames that depend on a keyframe may stand before it.
             target = (max(0.0, second - 1) + self._origin) / self._stream.time_base
             self._container.seek(int(target), stream=self._stream)
             timed = self.timed()
-            first = next(timed, None)
+            first = next(timed, None) if self.can_seek else None
         except av.error.FFmpegError:
             first = None
         if first is not None and first[0] <= second + 0.001:
             return chain([first], timed)
-        return self._from_the_start()
+        self._container.close()
+        self._open()
+        return self.timed()
 
     @cached_property
-    def _begins_anew(self) -> bool:
-        """Whether its clock begins anew somewhere, as in recordings that were joined: then no
-        second is one place. Nothing is decoded for it.
+    def can_seek(self) -> bool:
+        """Whether each second is one place: not where the clock begins anew, as in recordings that
+        were joined. Nothing is decoded for it.
         """
         if not self._container.format.name.startswith("mpeg"):
-            return False
-        with av.open(os.path.abspath(self.name)) as whole:
-            before = -math.inf
+            return True
+        before = -math.inf
+        with suppress(av.error.FFmpegError), av.open(os.path.abspath(self.name)) as whole:
             for packet in whole.demux(whole.streams.best("video")):
                 if packet.dts is not None and packet.time_base is not None:
                     second = float(packet.dts * packet.time_base)
                     if second < before - RESTART:
-                        return True
+                        return False
                     before = second
-        return False
-
-    def _from_the_start(self) -> Iterator[tuple[float, av.VideoFrame]]:
-        self._container.close()
-        self._open()
-        return self.timed()
+        return True
 
     def _decoded(self) -> Iterator[av.VideoFrame]:
         try:
@@ -290,7 +286,7 @@ def _as_shown(decoded: av.VideoFrame, aspect: Fraction | None) -> np.ndarray:
     and the container says how it is turned and mirrored.
     """
     image: Any = decoded.to_ndarray(format="rgb24")
-    if aspect and aspect != 1:
+    if aspect and aspect != 1 and 1 / WIDEST <= aspect <= WIDEST:
         width = max(1, round(image.shape[1] * aspect))
         image = cv2.resize(image, (width, image.shape[0]), interpolation=cv2.INTER_LINEAR)
     if (matrix := decoded.side_data.get("DISPLAYMATRIX")) is None:

@@ -99,7 +99,8 @@ def artifact_path(
     ``../photos/a.jpg`` becomes ``FOLDER/_/photos/a.jpg`` and ``/photos/a.jpg``
     ``FOLDER/_root/photos/a.jpg`` (``D:\`` becomes ``_D``); a folder that is called so itself gets
     one more ``_`` in front. A frame of a video carries its second,
-    ``FOLDER/clip.mp4.0012.500s.jpg``. Of very long names a hash takes the place of the end.
+    ``FOLDER/clip.mp4.0012.500s.jpg``. What is called like the copy of another,
+    ``a.tif.jpg``, gets one more ``.jpg``. Of very long names a hash takes the place of the end.
     """
     place = _below(folder, file.path)
     name = place.name
@@ -118,7 +119,7 @@ def _is_called_like_a_copy(name: str) -> bool:
         return False
     first, second = found[1], found[2]
     is_kept = first.lower().endswith(IMAGE_SUFFIXES)
-    return not is_kept and kind_of_name(first) == ("video" if second else "picture")
+    return not is_kept and (second is not None or kind_of_name(first) == "picture")
 
 
 def _below(folder: PathLike, path: PathLike) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache, cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
@@ -103,10 +104,11 @@ class _Kept:
     def __init__(self, value: Any) -> None:
         self.value = value
         self._key = repr(value) if isinstance(value, Mapping) else value
-        if isinstance(value, str | os.PathLike) and os.path.exists(value):
-            about = os.stat(value)
-            version = about.st_mtime_ns, about.st_size, about.st_ino
-            self._key = os.path.abspath(value), version
+        if isinstance(value, str | os.PathLike):
+            with suppress(OSError):  # a name, such as "shipped", or a file that is just replaced
+                about = os.stat(value)
+                version = about.st_mtime_ns, about.st_size, about.st_ino
+                self._key = os.path.abspath(value), version
 
     def __hash__(self) -> int:
         return hash(self._key)

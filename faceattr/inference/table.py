@@ -94,7 +94,11 @@ def validate_table_path(path: PathLike, options: TableOptions = NEW_TABLE) -> No
             f"--spreadsheet away. Received: {path}"
         )
     validate_output_path(path)
-    there = _begun(_real(path))
+    if (real := _real(path)).suffix != path.suffix:
+        raise ValueError(
+            f"{path} is a link to {real}, whose name ends otherwise. Give the name of the table."
+        )
+    there = _begun(real)
     if there and not options.resume and not options.overwrite:
         raise FileExistsError(
             f"{there} exists already. Go on with it (--resume), replace it (--overwrite) or "
@@ -129,15 +133,14 @@ def open_table(
     validate_table_path(path, options)
     target = _real(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    suffix = Path(path).suffix  # a link may lead to another
-    is_parquet = suffix == ".parquet"
+    is_parquet = target.suffix == ".parquet"
     file = _journal(target) if is_parquet else target
     with _only_one_job(target):
         begin()
         if is_parquet and options.resume and target.exists() and not file.exists():
             _unpack(target, file, columns)
         serializer: Serializer = JsonlSerializer(columns)
-        if suffix == ".csv":
+        if file.suffix == ".csv":
             serializer = CsvSerializer(columns, spreadsheet=options.spreadsheet)
         if options.resume and file.exists():
             _prepare(file, serializer, options.retry_unreadable)
@@ -176,7 +179,7 @@ def has_rows(path: PathLike) -> bool:
     if file is None:
         return False
     with open(file, "rb") as lines:
-        return len(list(islice(lines, 2))) > (Path(path).suffix == ".csv")
+        return len(list(islice(lines, 2))) > (file.suffix == ".csv")
 
 
 @contextlib.contextmanager

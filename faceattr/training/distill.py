@@ -64,15 +64,21 @@ class Distillation:
         if not self.teachers and (needs_teacher or not self.old_heads):
             raise ValueError("Thresholds and shares go with --teacher MODEL, and there is none.")
 
-    def provenance(self) -> dict[str, Any]:
-        """What a model file says of it."""
+    def provenance(self, tasks: Sequence[Task]) -> dict[str, Any]:
+        """What a model file of these tasks says of it."""
         paths = [path_of(teacher) for teacher in self.teachers]
         hashes = [runtime.sha256_of(path) for path in paths]
-        return {**asdict(self), "teachers": [path.name for path in paths], "sha256": hashes}
+        names = {"teachers": [path.name for path in paths], "sha256": hashes}
+        return {**asdict(self), **names, "answered": sorted(self.answered(tasks))}
+
+    def answered(self, tasks: Sequence[Task]) -> set[str]:
+        """Those of the tasks that a teacher answers."""
+        known = (runtime.describe(path_of(teacher)).tasks for teacher in self.teachers)
+        return {task.name for of in known for task in of} & {task.name for task in tasks}
 
     def check(self, tasks: Sequence[Task], rule: CropRule) -> None:
         """Refuse teachers that have other classes or another crop rule, or teach nothing."""
-        own, answered = {task.name: task for task in tasks}, set()
+        own, answered = {task.name: task for task in tasks}, self.answered(tasks)
         for teacher in self.teachers:
             about = runtime.describe(path_of(teacher))
             if about.crop != rule:
@@ -87,7 +93,6 @@ class Distillation:
                         f"{teacher} answers {task.name} with the classes {', '.join(task.classes)},"
                         f" and here they are {', '.join(own[task.name].classes)}."
                     )
-                answered.add(task.name)
         strangers = sorted({*self.thresholds, *self.shares, *self.doubts} - answered)
         if self.teachers and (strangers or not answered):
             raise ValueError(
@@ -290,3 +295,17 @@ def _lines(
             unknown = ~is_known(before.targets[name])
             got = int(is_known(after.targets[name])[unknown].sum())
             yield f"teacher: {name}: {got:,} of {int(unknown.sum()):,} unlabelled faces"
+
+
+def check_classes_left(
+    tasks: Sequence[Task], before: LabeledDataset, taught: LabeledDataset
+) -> None:
+    """Raise ValueError where a teacher has doubted every training row of a task or a class away."""
+    for task in tasks:
+        had, has = (rows.targets[task.name].sum(axis=0) > 0 for rows in (before, taught))
+        if gone := [task.classes[place] for place in np.flatnonzero(had & ~has)]:
+            raise ValueError(
+                f"The teacher leaves no training row of {', '.join(gone)} for task {task.name!r}: "
+                "it believes none of these labels, and is sure enough of no row in their place. "
+                f"Give --doubt {task.name} or --sure {task.name} a smaller number."
+            )

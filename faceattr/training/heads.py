@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from faceattr.evaluation.robustness import smallest_face
+from faceattr.evaluation.robustness import by_size_of, smallest_face
 from faceattr.model import file as model_file
 from faceattr.model import runtime
 from faceattr.model.file import Description
@@ -204,11 +204,7 @@ def _scores(
     if "forgetting" in scores:
         renamed = _renamed(scores["forgetting"], heads)
         found["forgetting"] = {head: {**of, "task": head} for head, of in renamed.items()}
-    by_size = _by_size(scores, heads)
+    by_size = by_size_of(scores, heads)
     if any(by_size.values()):
         found |= {"by_size": by_size, "min_face": smallest_face(by_size)}
     return found
-
-
-def _by_size(scores: Mapping[str, Any], heads: NewNames) -> dict[int, dict[str, float]]:
-    return {int(side): _renamed(of, heads) for side, of in scores.get("by_size", {}).items()}

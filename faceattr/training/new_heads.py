@@ -13,7 +13,7 @@ import numpy as np
 from faceattr.compatibility import renamed_arguments
 from faceattr.data.dataset import LabeledDataset, is_known
 from faceattr.evaluation.metrics import Interval, predict, wilson
-from faceattr.evaluation.robustness import smallest_face
+from faceattr.evaluation.robustness import by_size_of, smallest_face
 from faceattr.images.load import as_paths
 from faceattr.model import file as model_file
 from faceattr.model import runtime
@@ -204,9 +204,7 @@ class ExistingHeads:
         """What was found of the new model, and the old scores of heads that answer as before."""
         before = self.description.scores
         merged = {**{name: before[name] for name in unchanged if name in before}, **found}
-        new, old = found["by_size"], {}
-        for side, of in before.get("by_size", {}).items():
-            old[int(side)] = {name: of[name] for name in unchanged if name in of}
+        new, old = found["by_size"], by_size_of(before, {name: name for name in unchanged})
         by_size = {side: old[side] | new[side] for side in new if old.get(side)} or new
         return {**merged, "by_size": by_size, "min_face": smallest_face(by_size)}
 

@@ -135,23 +135,20 @@ def _kept_priors(
     """
     if old is None:
         return {}
-    before, is_taught = old.description.provenance, _has_teachers(description)
+    before = old.description.provenance
+    answered = description.provenance.get("distillation", {}).get("answered", ())
     lost = {
         name
         for name in before.get("priors", {}).keys() - settled
-        if is_taught or train.targets[name].any()
+        if name in answered or train.targets[name].any()
     }
     if lost:
         progress.show(
-            f"note: {', '.join(sorted(lost))} learnt again without --prior and has the class "
-            "shares of its rows now: they cannot be set any more"
+            f"note: {', '.join(sorted(lost))} learnt again without --prior: the class shares are "
+            "those of these rows now, and `faceattr heads --prior` cannot set others"
         )
     found = {key: before.get(key, {}) for key in ("priors", "class_shares")}
     return {key: {name: of[name] for name in of.keys() - lost} for key, of in found.items()}
-
-
-def _has_teachers(description: Description) -> bool:
-    return bool(description.provenance.get("distillation", {}).get("teachers"))
 
 
 def _with_priors(

@@ -47,7 +47,7 @@ from faceattr.training import network as networks
 from faceattr.training.checkpoint import SETTINGS
 from faceattr.training.config import FROZEN, Network, Settings
 from faceattr.training.devices import on_all_devices
-from faceattr.training.distill import Distillation, distilled
+from faceattr.training.distill import Distillation, check_classes_left, distilled
 from faceattr.training.new_heads import ExistingHeads, NewHeads
 from faceattr.training.package import TrainingResult, check_priors, package
 from faceattr.training.trainer import check, fit
@@ -285,7 +285,7 @@ def _distilled(
         )
         for line in lines:
             progress.show(line)
-        _check_classes_left(plan.heads, labelled, rows)
+        check_classes_left(plan.heads, labelled, rows)
     return rows
 
 
@@ -358,7 +358,7 @@ def _description(
         "labels_read_as": list(plan.notes),
         "remarks": list(doubts),
         **({"added_to": plan.old.provenance()} if plan.old else {}),
-        **({"distillation": distillation.provenance()} if distillation else {}),
+        **({"distillation": distillation.provenance(plan.heads)} if distillation else {}),
     }
     return Description(
         tasks=plan.heads,
@@ -397,18 +397,4 @@ def _check_classes(tasks: Sequence[Task], train: LabeledDataset) -> None:
                 f"Task {task.name!r} has no training row of {', '.join(missing)}, so that could "
                 "not be learnt. Add some, or call the task otherwise (for example "
                 f"my_{task.name}=…) to have a head of just your own classes."
-            )
-
-
-def _check_classes_left(
-    tasks: Sequence[Task], before: LabeledDataset, taught: LabeledDataset
-) -> None:
-    """Raise ValueError where a teacher has doubted every training row of a task or a class away."""
-    for task in tasks:
-        had, has = (rows.targets[task.name].sum(axis=0) > 0 for rows in (before, taught))
-        if gone := [task.classes[place] for place in np.flatnonzero(had & ~has)]:
-            raise ValueError(
-                f"The teacher leaves no training row of {', '.join(gone)} for task {task.name!r}: "
-                "it believes none of these labels, and is sure enough of no row in their place. "
-                f"Give --doubt {task.name} or --sure {task.name} a smaller number."
             )

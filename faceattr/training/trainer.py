@@ -69,9 +69,11 @@ def check(model: keras.Model, settings: Settings, examples: Sequence[Example] = 
         )
     refuse_unknown("source", settings.source_smoothing, sources, "for source_smoothing")
     refuse_unknown("source", settings.source_weights, sources, "for source_weights")
+    silent = {source for source, weight in settings.source_weights.items() if not weight}
+    rows = [one for one in examples if one.split in ("train", "")] if silent else []
     for name in tasks:
-        teach = {one.source for one in examples if one.source in sources and one.labels.get(name)}
-        if teach and not any(settings.source_weights.get(source, 1) for source in teach):
+        teach = {one.source for one in rows if one.labels.get(name)}
+        if teach and teach <= silent:
             raise ValueError(f"Every row of {name} weighs 0 (--source-weight), so none teaches it.")
     named = {prior for prior in settings.priors.values() if isinstance(prior, str)}
     if strangers := sorted(named - {UNIFORM, NATURAL, *sources}):
