@@ -164,7 +164,8 @@ class Calibration:
     """How one head was calibrated.
 
     Args:
-        temperature: By which its weights were divided; 1 where that was not done.
+        temperature: By which its weights were divided; 1 where that was not done. Above the fitted
+            one where half precision could not store larger weights.
         fitted: Whether there were rows enough to calibrate it.
         held_out_error: Expected calibration error on rows that did not fit the temperature: each
             half of val with the temperature of the other half, both halves together.
