@@ -191,8 +191,13 @@ def to_jsonable(value: Any) -> Any:
     return value
 
 
+def json_of(value: Any) -> str:
+    """What a JSON file of a value holds."""
+    return f"{json.dumps(to_jsonable(value), indent=1, ensure_ascii=False)}\n"
+
+
 def write_json(value: Any, path: Path, *, resumable: bool = False) -> None:
     """Write a JSON file that is whole or not there; `resumable` is as for `atomic_write`."""
-    text = json.dumps(to_jsonable(value), indent=1, ensure_ascii=False)
+    text = json_of(value)
     with atomic_write(path, resumable=resumable) as part:
-        part.write_text(f"{text}\n", encoding="utf-8")
+        part.write_text(text, encoding="utf-8")

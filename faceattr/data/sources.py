@@ -139,11 +139,15 @@ def unite(
     `finder` finds the faces first, and near-duplicates are set aside together; without one nobody
     looks at the images.
     """
-    if finder is None:
-        manifest, alike = merge_sources(sources, known), None
-    else:
-        manifest = merge_sources([finder.faces_of(one, progress) for one in sources], known)
-        alike = partial(finder.near_duplicates, progress=progress)
+    if finder:
+        sources = [finder.faces_of(source, progress) for source in sources]
+    return _with_val_set_aside(merge_sources(sources, known), finder, progress)
+
+
+def _with_val_set_aside(
+    manifest: Manifest, finder: FaceFinder | None, progress: Progress
+) -> Manifest:
+    alike = partial(finder.near_duplicates, progress=progress) if finder else None
     return replace(manifest, examples=assign_splits(manifest.examples, alike))
 
 
@@ -186,10 +190,9 @@ def read_for_model(
             f"The model answers {', '.join(known)}, and the labels are of {', '.join(names)}: they "
             "tell nothing about it."
         )
-    if not aside:
-        return replace(manifest, examples=with_stated_splits(manifest.examples))
-    alike = partial(finder.near_duplicates, progress=progress) if finder else None
-    return replace(manifest, examples=assign_splits(manifest.examples, alike))
+    if aside:
+        return _with_val_set_aside(manifest, finder, progress)
+    return replace(manifest, examples=with_stated_splits(manifest.examples))
 
 
 def _all_have_val(sources: Sequence[Source]) -> bool:

@@ -21,7 +21,7 @@ from faceattr.exporting import formats, web_runtime
 from faceattr.exporting.compact import compact
 from faceattr.exporting.export import ROWS, made_from, smallest_alike
 from faceattr.exporting.parity import BATCHES, ParityData, ParityReport, choose_crops
-from faceattr.files import atomic_write, to_jsonable, validate_output_folder
+from faceattr.files import atomic_write, json_of, validate_output_folder
 from faceattr.images.crop import MIN_FACE
 from faceattr.images.draw import COLOURS
 from faceattr.model import file as model_file
@@ -230,14 +230,10 @@ def _add_about(files: dict[str, bytes], about: Mapping[str, Any]) -> str:
     """Add what the page has to know twice: as ``about-1a2b3c4d.json``, which is returned and which
     no browser kept from another page, and as ``model.json``, for people and for the next export.
     """
-    named = f"about-{_mark(_as_json(about))}.json"
+    named = f"about-{_mark(json_of(about).encode())}.json"
     owned = sorted([*files, "index.html", named, ABOUT])
-    files[named] = files[ABOUT] = _as_json({**about, "owned": owned})
+    files[named] = files[ABOUT] = json_of({**about, "owned": owned}).encode()
     return named
-
-
-def _as_json(about: Mapping[str, Any]) -> bytes:
-    return f"{json.dumps(to_jsonable(about), indent=1, ensure_ascii=False)}\n".encode()
 
 
 def _index(name: str, description: Description, about: str, mark: str) -> str:
