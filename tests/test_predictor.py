@@ -290,10 +290,10 @@ def test_settings_of_another_kind_are_told_with_an_example(how, told):
             make(**how)
 
 
-def test_numbers_of_numpy_are_numbers_and_reach_the_page_of_a_table():
+def test_numbers_of_numpy_are_numbers_and_reach_the_page_of_a_table(toy_model_path):
     numbers = {"min_face": np.int16(20), "min_confidence": np.float32(0.5), "tta": np.int64(2)}
     how = {"batch_size": np.uint8(100), "threads": np.int32(1), "flip": np.True_}
-    ours = FaceAttributes.load(detector=GreenSquares(), **numbers, **how)
+    ours = FaceAttributes.load(toy_model_path, GreenSquares(), **numbers, **how)
     page = json.loads(json.dumps(settings_of(ours, checked_interval(np.float32(1)))))
     assert page["flip"] is True
     assert {name: page[name] for name in numbers} == numbers
