@@ -199,6 +199,11 @@ def test_a_class_without_a_training_row_stops_before_training(data, toy, refused
     rows = [{"path": f"../tint{i}.png", "gender": "male"} for i in range(6)]
     pd.DataFrame(rows).to_csv(data / "people/manifest.csv", index=False)
     assert "no training row of female" in refused(train(data, sources=[str(data / "people")]))
+    others = [{"path": f"tint{i}.png", "gender": "female"} for i in range(6, 30)]
+    pd.DataFrame(others).to_csv(data / "others.csv", index=False)
+    both = [str(data / "people"), str(data / "others.csv")]
+    weightless = train(data, "--source-weight", "others=0", sources=both)
+    assert "no training row of female" in refused(weightless)
 
 
 def test_nothing_that_is_there_is_overwritten_unless_asked(data, untrained, refused):
