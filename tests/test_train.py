@@ -548,6 +548,17 @@ def test_smoothing_weights_and_a_prior_of_shares_reach_a_run(data, toy, refused,
         assert said in refused(train(data, *few, *wrong, "--overwrite"))
 
 
+def test_a_source_whose_faces_are_all_rows_of_another_cannot_weigh(data, toy, refused):
+    tints = pd.read_csv(data / "tints.csv")
+    looks = tints[["path"]].assign(look=["up", "down"] * 15)
+    looks.to_csv(data / "looks.csv", index=False)
+    same = {"sources": [str(data / "tints.csv"), str(data / "looks.csv")]}
+    for option in ("--source-weight", "--source-smoothing"):
+        said = refused(train(data, option, "looks=0.5", "--epochs", "frozen=1,finetune=0", **same))
+        assert "There is no source looks for" in said
+        assert "a face of several sources is of the first. The sources are tints." in said
+
+
 def test_overwriting_keeps_the_finished_run_until_there_is_a_new_model(data, toy, monkeypatch):
     few = ["--epochs", "frozen=1,finetune=0"]
     assert train(data, *few) == 0

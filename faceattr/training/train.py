@@ -120,6 +120,8 @@ def train(
             distillation.check(plan.heads, plan.finder.rule)
             _tell_what_does_nothing(distillation, plan.settings, progress)
         found = unite(plan.labelled, plan.known, plan.finder, progress)
+        # Once more: where sources share faces, one of them may have no rows of its own.
+        check(plan.model, plan.settings, found.examples)
         doubts = tuple(_doubts_of_val(found, plan))
         manifest = replace(found, notes=(*plan.notes, *doubts))
         rows = _read_rows(manifest, plan, drop_near_duplicates, progress)
