@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from faceattr.training.config import FINETUNE, FROZEN, SCRATCH, Phase
+from faceattr.training.config import FINETUNE, FROZEN, SCRATCH, Phase, Settings
 from faceattr.training.optimizers import ConvolutionMuon, make_optimizer
 
 
@@ -58,3 +58,16 @@ def test_a_phase_names_its_optimiser():
 def test_a_phase_needs_epochs_and_a_rate(epochs, rate):
     with pytest.raises(ValueError, match="at least one epoch and a rate above 0"):
         Phase("a", epochs, rate)
+
+
+@pytest.mark.parametrize("wrong", [{"batch_size": 2.5}, {"seed": 0.5}, {"augment_repeats": "4"}])
+def test_what_is_counted_is_a_whole_number(wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} is a whole number. Received: "):
+        Settings((FROZEN,), **wrong)
+    with pytest.raises(ValueError, match=r"epochs is a whole number\. Received: 2\.5"):
+        Phase("a", 2.5, 1)
+
+
+def test_a_task_that_weighs_nothing_is_refused():
+    with pytest.raises(ValueError, match=r"weight above 0 .--weight., or its head never learns"):
+        Settings((FROZEN,), loss_weights={"gender": 0, "age": 1})

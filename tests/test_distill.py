@@ -13,6 +13,7 @@ from faceattr.data.manifest import Example
 from faceattr.evaluation.metrics import predict
 from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
+from faceattr.model import runtime
 from faceattr.model.build import build
 from faceattr.model.file import Description
 from faceattr.tasks import Task
@@ -119,6 +120,17 @@ def test_a_teacher_with_other_classes_or_another_task_is_refused(teachers):
         Distillation(tuple(teachers)).check([SHADE], CropRule(48))
     with pytest.raises(ValueError, match="No teacher answers mood here"):
         Distillation(tuple(teachers)).check([Task("mood", ("a", "b"))], CropRule(40))
+
+
+def test_a_teacher_is_described_once(teachers, monkeypatch):
+    opened, describe = [], runtime.describe
+    monkeypatch.setattr(
+        runtime, "describe", lambda path: opened.append(str(path)) or describe(path)
+    )
+    how = Distillation(tuple(teachers))
+    how.check([SHADE], CropRule(40))
+    assert how.provenance([SHADE])["answered"] == ["shade"]
+    assert opened == teachers
 
 
 def test_a_teacher_s_own_prior_is_taken_out_before_it_teaches_a_head_with_one(teachers):

@@ -100,9 +100,22 @@ def test_an_old_argument_of_a_function_works_with_a_warning(tmp_path):
             function(str(tmp_path / "none"), str(tmp_path), spelling=faceattr.LabelMap())
 
 
-def test_an_argument_that_never_was_is_refused():
-    with pytest.raises(TypeError, match="colour"):
+def test_an_argument_that_never_was_is_refused(tmp_path):
+    with pytest.raises(TypeError, match=r"^audit\(\) has no argument colour\."):
         faceattr.audit([], colour="red")
+    with pytest.raises(
+        TypeError, match=r"^train\(\) has no argument epochs. .*label_map.*, tasks.$"
+    ):
+        faceattr.train([], tmp_path / "a.keras", epochs=3)
+    with pytest.raises(TypeError, match=r"^evaluate\(\) has no argument rule."):
+        faceattr.evaluate("shipped-slim", [], rule=3)
+
+
+def test_a_number_is_no_crop_rule_and_half_a_row_is_none(tmp_path):
+    with pytest.raises(ValueError, match=r"^A crop rule is a CropRule, such as CropRule\(48\). Re"):
+        faceattr.audit(f"mood={tmp_path}", rule=48)
+    with pytest.raises(ValueError, match=r"takes 1 row or more of each task. Received: 50.5$"):
+        faceattr.export("shipped-slim", "onnx", tmp_path / "a.onnx", rows=50.5)
 
 
 def test_help_and_import_pay_for_neither_keras_nor_pandas():

@@ -127,6 +127,15 @@ def test_a_source_s_rows_count_what_is_asked_and_unknown_rows_stay_nothing():
     assert (plain["tint"] == 0).any()
 
 
+def test_classes_count_the_same_whatever_their_sources_weigh():
+    target = np.repeat(np.eye(2, dtype="float32"), [10, 10], axis=0)  # one class a source
+    balanced = from_two_sources(
+        targets={"shade": target}, balance="weights", source_weights={"noisy": 0.25}
+    )
+    clean, noisy = balanced.masks["shade"] @ target
+    assert clean == pytest.approx(noisy)
+
+
 def test_the_labels_of_a_source_are_spread_and_unknown_rows_stay_zero():
     before, after = from_two_sources(), smooth_labels(from_two_sources(), {"noisy": 0.3}, 0.06)
     known = before.masks["tint"] > 0

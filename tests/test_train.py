@@ -199,6 +199,11 @@ def test_a_class_without_a_training_row_stops_before_training(data, toy, refused
     rows = [{"path": f"../tint{i}.png", "gender": "male"} for i in range(6)]
     pd.DataFrame(rows).to_csv(data / "people/manifest.csv", index=False)
     assert "no training row of female" in refused(train(data, sources=[str(data / "people")]))
+    others = [{"path": f"tint{i}.png", "gender": "female"} for i in range(6, 30)]
+    pd.DataFrame(others).to_csv(data / "others.csv", index=False)
+    both = [str(data / "people"), str(data / "others.csv")]
+    weightless = train(data, "--source-weight", "others=0", sources=both)
+    assert "no training row of female" in refused(weightless)
 
 
 def test_nothing_that_is_there_is_overwritten_unless_asked(data, untrained, refused):
@@ -541,6 +546,17 @@ def test_smoothing_weights_and_a_prior_of_shares_reach_a_run(data, toy, refused,
         ([*by_source, "--balance", "weights"], "--source-smoothing spreads: choose one"),
     ):
         assert said in refused(train(data, *few, *wrong, "--overwrite"))
+
+
+def test_a_source_whose_faces_are_all_rows_of_another_cannot_weigh(data, toy, refused):
+    tints = pd.read_csv(data / "tints.csv")
+    looks = tints[["path"]].assign(look=["up", "down"] * 15)
+    looks.to_csv(data / "looks.csv", index=False)
+    same = {"sources": [str(data / "tints.csv"), str(data / "looks.csv")]}
+    for option in ("--source-weight", "--source-smoothing"):
+        said = refused(train(data, option, "looks=0.5", "--epochs", "frozen=1,finetune=0", **same))
+        assert "There is no source looks for" in said
+        assert "a face of several sources is of the first. The sources are tints." in said
 
 
 def test_overwriting_keeps_the_finished_run_until_there_is_a_new_model(data, toy, monkeypatch):

@@ -60,7 +60,7 @@ def audit(
     """
     if output is not None:
         validate_report_folder(Path(output), (FINDINGS, COUNTS), overwrite=overwrite)
-    sources, config = as_paths(sources), ReadingConfig(**reading)
+    sources, config = as_paths(sources), ReadingConfig.of("audit", reading)
     finder = config.finder(rule or CropRule(), sources)
     read, _ = read_labels(sources, config.tasks, config.label_map)
     manifest = merge_sources(read)

@@ -7,11 +7,11 @@ both for the tasks of a model.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from faceattr.data.class_folders import read_folder
 from faceattr.data.csv_manifest import read_cells, read_manifest
@@ -64,8 +64,21 @@ class ReadingConfig:
     find_faces_in: Collection[str] | None = None
     cache: str | Path | None = None
 
+    @classmethod
+    def of(cls, function: str, given: Mapping[str, Any]) -> ReadingConfig:
+        """What a public function was given by name; TypeError for what it does not take."""
+        known = ReadingTasksSettings.__annotations__
+        if strangers := sorted(given.keys() - known.keys()):
+            raise TypeError(
+                f"{function}() has no argument {', '.join(strangers)}. Beside its own it takes how "
+                f"sources are read: {', '.join(sorted(known))}."
+            )
+        return cls(**given)
+
     def finder(self, rule: CropRule, specs: Sequence[str]) -> FaceFinder:
         """What finds and crops the faces of these sources."""
+        if not isinstance(rule, CropRule):
+            raise ValueError(f"A crop rule is a CropRule, such as CropRule(48). Received: {rule!r}")
         there = dict.fromkeys(names_of(specs))
         refuse_unknown("source", self.find_faces_in or (), there, "to find faces in")
         cache = Path(self.cache) if self.cache else None

@@ -102,7 +102,7 @@ def evaluate(
     names = given.keys() & InferenceSettings.__annotations__
     asked = InferenceConfig(**{name: given.pop(name) for name in names})
     log_ratios(description, asked.priors)  # what it refuses is told before images are read
-    config = ReadingConfig(**given)
+    config = ReadingConfig.of("evaluate", given)
     finder = config.finder(description.crop, sources)
     known = {task.name: task for task in description.tasks}
     read = read_for_model(sources, known, config.label_map, finder, progress=progress)

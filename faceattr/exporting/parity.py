@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Unpack
 
 import cv2
@@ -79,9 +80,9 @@ def choose_crops(
         ValueError: The sources have no task of the model, int8 has too few crops, or there are no
             sources and it is said how to read them.
     """
-    if rows < 1:
+    if not isinstance(rows, Integral) or rows < 1:
         raise ValueError(f"A comparison takes 1 row or more of each task. Received: {rows}")
-    config, on = ReadingConfig(**reading), as_paths(on)
+    config, on = ReadingConfig.of("export", reading), as_paths(on)
     if not on:
         return _synthetic(description, int8=int8, config=config)
     finder = config.finder(description.crop, on)

@@ -273,7 +273,7 @@ def compare(
     Returns:
         A line for every run and task, with the fields of `Result`.
     """
-    output, how = Path(output), ReadingConfig(**reading)
+    output, how = Path(output), ReadingConfig.of("compare", reading)
     if how.detector or how.find_faces_in:
         raise ValueError("A comparison takes images of faces. Received: a detector.")
     output.parent.mkdir(parents=True, exist_ok=True)

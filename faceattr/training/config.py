@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from itertools import groupby
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from faceattr.compatibility import renamed_arguments
@@ -51,12 +52,15 @@ def _check_range(record: Any, low: float, high: float, *names: str, closed: bool
             _refuse(not right, f"{name} is a number from {low} {end}. Received: {given}")
 
 
-def _check_choices(record: Any) -> None:
-    """Raise ValueError where a field has none of the values that its type lists."""
+def _check_types(record: Any) -> None:
+    """Raise ValueError where a field has none of the values that its type lists, or is no whole
+    number where its type is one."""
     for name, hint in get_type_hints(type(record), None, {"CropRule": Any}).items():
         choices, value = choices_of(hint), getattr(record, name)
         if choices and value not in (*choices, None):
             raise ValueError(f"{name} is one of {', '.join(choices)}. Received: {value!r}")
+        if int in (hint, *get_args(hint)) and not isinstance(value, Integral | None):
+            raise ValueError(f"{name} is a whole number. Received: {value!r}")
 
 
 def choices_of(hint: Any) -> tuple[str, ...]:
@@ -98,7 +102,7 @@ class Network:
     dtype: Literal["float32", "mixed_bfloat16"] | None = None
 
     def __post_init__(self) -> None:
-        _check_choices(self)
+        _check_types(self)
         _check_range(self, 0, 1, "dropout")
 
     @property
@@ -155,7 +159,7 @@ class Phase:
     branch_rates: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_choices(self)
+        _check_types(self)
         rates = (self.learning_rate, *self.branch_rates.values())
         if self.epochs < 1 or not all(0 < rate < math.inf for rate in rates):
             raise ValueError(
@@ -365,13 +369,17 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_choices(self)
+        _check_types(self)
         _check_range(self, 1, math.inf, "batch_size")
         _check_range(self, 0, 2**32, "seed")
         _check_range(self, 0, 1, "label_smoothing", "source_smoothing", "ema")
-        _check_range(self, 0, math.inf, "mixup", "cutmix", "loss_weights", "augment_repeats")
-        _check_range(self, 0, math.inf, "source_weights")
+        _check_range(self, 0, math.inf, "mixup", "cutmix", "augment_repeats", "source_weights")
         _check_range(self, 0, math.inf, "sharing_strength", closed=True)
+        _refuse(
+            not all(0 < weight < math.inf for weight in self.loss_weights.values()),
+            "A task has a weight above 0 (--weight), or its head never learns; --tasks leaves "
+            f"labels away. Received: {dict(self.loss_weights)}",
+        )
         _refuse(not self.phases, "Every phase has 0 epochs, so nothing would be learnt.")
         _refuse(
             self.balance != "none" and bool(self.priors),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -73,14 +74,17 @@ class Distillation:
 
     def answered(self, tasks: Sequence[Task]) -> set[str]:
         """Those of the tasks that a teacher answers."""
-        known = (runtime.describe(path_of(teacher)).tasks for teacher in self.teachers)
-        return {task.name for of in known for task in of} & {task.name for task in tasks}
+        known = {task.name for about in self._descriptions for task in about.tasks}
+        return known & {task.name for task in tasks}
+
+    @cached_property
+    def _descriptions(self) -> tuple[Description, ...]:
+        return tuple(runtime.describe(path_of(teacher)) for teacher in self.teachers)
 
     def check(self, tasks: Sequence[Task], rule: CropRule) -> None:
         """Refuse teachers that have other classes or another crop rule, or teach nothing."""
         own, answered = {task.name: task for task in tasks}, self.answered(tasks)
-        for teacher in self.teachers:
-            about = runtime.describe(path_of(teacher))
+        for teacher, about in zip(self.teachers, self._descriptions, strict=True):
             if about.crop != rule:
                 raise ValueError(
                     f"{teacher} sees faces cropped by {about.crop}, and here they are cropped by "

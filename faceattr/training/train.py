@@ -111,7 +111,7 @@ def train(
     Returns:
         The scores of the finished file and what else was measured.
     """
-    output, config = Path(output), ReadingConfig(**reading)
+    output, config = Path(output), ReadingConfig.of("train", reading)
     folder = _folder_of_run(output, resume=resume, overwrite=overwrite)
     # Everything that can be refused is refused before images are read.
     with on_all_devices(progress):
@@ -120,6 +120,8 @@ def train(
             distillation.check(plan.heads, plan.finder.rule)
             _tell_what_does_nothing(distillation, plan.settings, progress)
         found = unite(plan.labelled, plan.known, plan.finder, progress)
+        # Once more: where sources share faces, one of them may have no rows of its own.
+        check(plan.model, plan.settings, found.examples)
         doubts = tuple(_doubts_of_val(found, plan))
         manifest = replace(found, notes=(*plan.notes, *doubts))
         rows = _read_rows(manifest, plan, drop_near_duplicates, progress)
@@ -304,7 +306,9 @@ def _read_rows(
         left_out["train rows that val or test repeats"] += int(seen.sum())
     looked_at = checks.brief_audit(manifest.tasks, tuple(rows.values()), progress)
     progress.show(RowsRead(manifest.tasks, rows, left_out, (*manifest.notes, *looked_at)))
-    _check_classes(manifest.tasks, rows["train"])
+    _check_classes(
+        manifest.tasks, replace(rows["train"], source_weights=plan.settings.source_weights)
+    )
     for task in manifest.tasks:
         if not rows["val"].targets[task.name].any():
             raise ValueError(
@@ -388,9 +392,9 @@ def _rows_to_compare(source: str, plan: _Plan, progress: Progress) -> LabeledDat
 
 
 def _check_classes(tasks: Sequence[Task], train: LabeledDataset) -> None:
-    """Raise ValueError where a task or one of its classes has no training row."""
+    """Raise ValueError where a task or one of its classes has no training row that counts."""
     for task in tasks:
-        counts = train.targets[task.name].sum(axis=0)
+        counts = train.targets[task.name][train.masks[task.name] > 0].sum(axis=0)
         missing = [name for name, count in zip(task.classes, counts, strict=True) if not count]
         if missing:
             raise ValueError(

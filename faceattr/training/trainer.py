@@ -67,8 +67,9 @@ def check(model: keras.Model, settings: Settings, examples: Sequence[Example] = 
             "--schedule alternating gives every step to one task, so its --mix is by task. "
             f"Received shares of sources: {dict(sampling.shares or {})}"
         )
-    refuse_unknown("source", settings.source_smoothing, sources, "for source_smoothing")
-    refuse_unknown("source", settings.source_weights, sources, "for source_weights")
+    for name in ("source_smoothing", "source_weights"):
+        purpose = f"for {name}; a face of several sources is of the first"
+        refuse_unknown("source", getattr(settings, name), sources, purpose)
     silent = {source for source, weight in settings.source_weights.items() if not weight}
     rows = [one for one in examples if one.split in ("train", "")] if silent else []
     for name in tasks:
