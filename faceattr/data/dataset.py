@@ -138,13 +138,16 @@ class LabeledDataset:
     def masks(self) -> Mapping[str, np.ndarray]:
         """By task, what each row counts in its loss, ``(n,)``: 0 where the task is unknown."""
         balanced = self.targets.keys() - self.soft if self.balance == "weights" else ()
-        weights = self.by_source(self.source_weights, 1.0) if self.source_weights else 1.0
-        found = {}
-        for name, target in self.targets.items():
+        weights = np.ones(len(self), "float32")
+        if self.source_weights:
+            weights = self.by_source(self.source_weights, 1.0)
+        return {
             # The balance comes last: classes count the same whatever their sources weigh.
-            weighed = (weights * target.T).T
-            found[name] = row_weights(weighed) if name in balanced else weights * mask(target)
-        return found
+            name: row_weights(weights[:, None] * target)
+            if name in balanced
+            else weights * mask(target)
+            for name, target in self.targets.items()
+        }
 
     def by_source(self, values: Mapping[str, float], usual: float) -> np.ndarray:
         """For each row its source's value, `usual` where there is none, ``float32`` ``(n,)``."""
