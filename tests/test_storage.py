@@ -240,9 +240,10 @@ def test_a_manifest_names_inputs_anywhere(tmp_path, bucket):
     for suffix in (".csv", ".parquet"):
         found = names(Places(tmp_path / f"m{suffix}"))
         assert found == [str(tmp_path / "in/p0.png"), *paths[2:]]
-    storage.write(f"{bucket}/lists/m.csv", b"path\na.png\n\n../b.png\n")
+    storage.write(f"{bucket}/lists/m.csv", b"path\n./a.png\n\n../b.png\nhttp://x/c.png\n")
     storage.write(f"{bucket}/lists/l.txt", b"s3://bucket/lists/m.csv\ns3://bucket/x.png\n")
-    assert names(Places(f"{bucket}/lists/m.csv"))[0] == "s3://bucket/lists/a.png"
+    found = ["s3://bucket/lists/a.png", "s3://bucket/b.png", "http://x/c.png"]
+    assert names(Places(f"{bucket}/lists/m.csv")) == found
     assert keys()[-2:] == ["lists/l.txt", "lists/m.csv"] or "lists/l.txt" in keys()
     (tmp_path / "no.csv").write_text("file,gender\na.png,male\n")
     with pytest.raises(ValueError, match=r"no column path.*Received: file, gender"):

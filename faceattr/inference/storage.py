@@ -13,6 +13,7 @@ import csv
 import importlib.util
 import io
 import os
+import posixpath
 import re
 import uuid
 from collections.abc import Iterator, Sequence
@@ -289,9 +290,14 @@ def _in_manifest(place: str) -> Iterator[str]:
     folder = place.rpartition("/")[0] if is_remote(place) else os.path.dirname(place)
     is_parquet = place.lower().endswith(".parquet")
     for path in map(on_disk, (_of_parquet if is_parquet else _of_csv)(place)):
-        is_whole = is_remote(path) or os.path.isabs(path)
-        whole = path if is_whole or not folder else join(folder, path)
-        yield whole if is_remote(whole) else path_of(whole)
+        if is_remote(path) or is_url(path):
+            yield path
+        elif is_remote(folder) and not os.path.isabs(path):
+            # A store knows neither "./a.jpg" nor "../a.jpg".
+            store, key = ADDRESS.match(join(folder, path)).groups()  # type: ignore[union-attr]
+            yield f"{store}/{posixpath.normpath(key)}"
+        else:
+            yield path_of(os.path.join(folder, path))
 
 
 def _of_csv(place: str) -> Iterator[str]:
