@@ -41,6 +41,12 @@ def test_a_folder_is_read_recursively_in_order_without_what_is_no_picture(tmp_pa
     assert names(tmp_path, tmp_path) == ["a/z.png", "b.JPG", "c.heic"]
 
 
+def test_a_photograph_of_any_camera_or_telephone_has_its_row(tmp_path):
+    photographs = ["3d.MPO", "canon.HIF", "iphone.heic", "pixel.avif", "samsung.jxl"]
+    touch(tmp_path, *photographs, "raw.dng")
+    assert names(tmp_path, tmp_path) == photographs
+
+
 def test_a_large_folder_costs_little_memory_a_file(monkeypatch):
     class Entry:
         def __init__(self, number):

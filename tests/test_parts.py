@@ -26,6 +26,7 @@ from faceattr.inference.parts import Journal, Part, Parts, in_parts
 from faceattr.inference.predictor import FaceAttributes
 from faceattr.inference.schema import columns
 from faceattr.inference.table import TableOptions
+from faceattr.progress import SILENT
 
 RUN = {"id": "one", "started": "now"}
 
@@ -149,6 +150,33 @@ def test_a_worker_of_an_earlier_run_writes_nothing(inputs, job):
     told = PartWorker(job)(block(part_of(inputs)))
     assert "Another faceattr has gone on with" in told["error"][0] and told["report"] == [None]
     assert Parts(job.output).names() == []
+
+
+def test_what_an_earlier_run_writes_while_parts_are_read_is_not_done_again(
+    inputs, job, monkeypatch
+):
+    """A driver that was thought dead, or whose workers are not yet: no row comes twice."""
+    parts, left = Parts(job.output), []
+    files = Inputs(inputs).count
+    finished = Parts.finished
+
+    def meanwhile(self, *known):
+        yield from finished(self, *known)
+        if not self.names():
+            PartWorker(job)(block(part_of([str(inputs / "p000.png"), str(inputs / "p001.png")])))
+
+    monkeypatch.setattr(Parts, "finished", meanwhile)
+    monkeypatch.setattr(on_cluster, "shape_of", lambda workers: (1, 1))
+    monkeypatch.setattr(
+        on_cluster, "_reports", lambda given, *_: (left.extend(given), (yield from ()))
+    )
+    run = on_cluster._Run(
+        parts, PartWorker(job)._columns, replace(job, run="two"), storage.Places(inputs), SILENT
+    )
+    summary = run.do(Workers(), 100)
+    assert len(parts.names()) == 1 and summary.resumed == 2
+    assert sum(len(part.paths) for part in left) == files - 2
+    assert parts.page()["run"] == "two" and sum(parts.page()["rows"].values()) == 2
 
 
 def test_the_page_is_of_the_latest_run(job):

@@ -78,7 +78,7 @@ def test_what_azure_says_without_an_identity_is_one_sentence(monkeypatch):
                 "See Azure::Core::Diagnostics::Logger for details (https://aka.ms/azsdk)."
             )
 
-    monkeypatch.setattr(storage, "_opened", lambda place: (NoIdentity(), place))
+    monkeypatch.setattr(storage, "_opened", lambda place, **_: (NoIdentity(), place))
     with pytest.raises(OSError) as told:
         storage.kind_of("abfs://photos@x.dfs.core.windows.net/a")
     assert str(told.value) == (
@@ -101,6 +101,66 @@ def test_azure_is_opened_by_adlfs_where_it_is_installed(monkeypatch):
     storage.write("abfs://photos/a/x y.jpg", b"one")
     assert storage.read("abfs://photos/a/x y.jpg") == b"one" and opened == ["abfs://photos"]
     storage._of_root.cache_clear()
+
+
+@pytest.fixture
+def kept_store():
+    """A store that fsspec opens: it keeps listings and its `find` goes deep, as those of adlfs."""
+    import fsspec
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    class Kept(MemoryFileSystem):
+        protocol, store, pseudo_dirs = "kept", {}, [""]
+
+        def ls(self, path, detail=True, **how):
+            if "locked" in path:
+                raise PermissionError(13, "Permission denied", path)
+            if path not in self.dircache:
+                self.dircache[path] = super().ls(path, detail=True, **how)
+            return self.dircache[path] if detail else [one["name"] for one in self.dircache[path]]
+
+        def find(self, path, maxdepth=None, **how):
+            return super().find(path, **how)
+
+        def invalidate_cache(self, path=None):
+            self.dircache.clear()
+
+    fsspec.register_implementation("kept", Kept, clobber=True)
+    yield "kept://in"
+    storage._of_root.cache_clear()
+
+
+def test_a_store_of_fsspec_is_listed_folder_by_folder_and_anew_for_each_job(kept_store):
+    there = [f"{kept_store}/a.jpg", f"{kept_store}/sub/b.jpg", f"{kept_store}/sub/deep/c.jpg"]
+    for place in there:
+        storage.write(place, b"x")
+    assert storage.entries(kept_store) == [("a.jpg", False), ("sub", True)]
+    assert names(Places(kept_store)) == there
+    store = storage._of_root(kept_store)[0].handler.fs
+    (key,) = (key for key in store.store if key.endswith("sub/b.jpg"))
+    store.store[key.replace("b.jpg", "new.jpg")] = store.store[key]  # by another program
+    assert names(Places(kept_store)) == [*there, f"{kept_store}/sub/new.jpg"]
+    assert storage.entries(f"{kept_store}/none") == []
+
+
+def test_a_folder_of_fsspec_that_cannot_be_listed_is_told(kept_store):
+    storage.write(f"{kept_store}/locked/a.jpg", b"x")
+    storage.write(f"{kept_store}/b.jpg", b"x")
+    with pytest.raises(OSError, match="locked cannot be listed: Permission denied"):
+        names(Places(kept_store))
+
+
+def test_names_that_begin_with_a_slash_are_told(monkeypatch):
+    import pyarrow.fs
+
+    class Store:  # as pyarrow answers for an object "/a.jpg"
+        def get_file_info(self, asked):
+            folder = pyarrow.fs.FileInfo("bucket/", pyarrow.fs.FileType.Directory)
+            return folder if isinstance(asked, str) else [folder]
+
+    monkeypatch.setattr(storage, "_of_root", lambda root: (Store(), "bucket"))
+    with pytest.raises(ValueError, match=r"s3://bucket has objects whose names begin with /"):
+        Places("s3://bucket")
 
 
 def test_folders_files_and_patterns_of_a_store_are_inputs(tmp_path, bucket):
@@ -180,9 +240,10 @@ def test_a_manifest_names_inputs_anywhere(tmp_path, bucket):
     for suffix in (".csv", ".parquet"):
         found = names(Places(tmp_path / f"m{suffix}"))
         assert found == [str(tmp_path / "in/p0.png"), *paths[2:]]
-    storage.write(f"{bucket}/lists/m.csv", b"path\na.png\n\n../b.png\n")
+    storage.write(f"{bucket}/lists/m.csv", b"path\n./a.png\n\n../b.png\nhttp://x/c.png\n")
     storage.write(f"{bucket}/lists/l.txt", b"s3://bucket/lists/m.csv\ns3://bucket/x.png\n")
-    assert names(Places(f"{bucket}/lists/m.csv"))[0] == "s3://bucket/lists/a.png"
+    found = ["s3://bucket/lists/a.png", "s3://bucket/b.png", "http://x/c.png"]
+    assert names(Places(f"{bucket}/lists/m.csv")) == found
     assert keys()[-2:] == ["lists/l.txt", "lists/m.csv"] or "lists/l.txt" in keys()
     (tmp_path / "no.csv").write_text("file,gender\na.png,male\n")
     with pytest.raises(ValueError, match=r"no column path.*Received: file, gender"):

@@ -24,10 +24,11 @@ from faceattr.files import spelled
 from faceattr.images.fetch import is_url
 from faceattr.images.load import PathLike, as_paths
 
-# What a folder's files must end in to count; HEIC is in it so that such a file gets its row
-# ("unreadable") rather than being passed over.
+# What a folder's files must end in to count; HEIC (also as .hif) and JPEG XL are in it so that
+# such a file gets its row ("unreadable") rather than being passed over.
 PICTURE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".avif", ".heic", ".heif"),
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif"),
+    *(".heic", ".heif", ".hif", ".jxl"),
     *(".gif", ".bmp", ".dib", ".tif", ".tiff", ".tga", ".jp2", ".j2k", ".jpx"),
     *(".ppm", ".pgm", ".pbm", ".pnm"),
 )

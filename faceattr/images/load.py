@@ -99,7 +99,8 @@ def load_image(
             image of Pillow, or an array: RGB ``(h, w, 3)``, grey ``(h, w)`` or RGBA ``(h, w, 4)``,
             ``uint8`` or floats from 0 to 1 (what lies up to 0.05 beyond is clipped). Of files any
             format that Pillow reads; EXIF rotation is applied, transparency is blended over white,
-            16 bits are scaled to 8, of an animation the first frame is taken.
+            16 bits are scaled to 8, colour profiles are passed over, of an animation the first
+            frame is taken.
         bgr: The array's channels are BGR or BGRA, as OpenCV gives them.
         allow_urls: Fetch addresses, of up to 67 million bytes in up to 20 seconds. Never allow
             it for texts that strangers send: they could name addresses inside your own network.

@@ -186,10 +186,13 @@ class _Run:
         self._total = Summary()  # of all runs
         self._failures: list[tuple[str, str]] = []
         self._place_of = places()
+        self._known: set[str] = set()  # parts that are counted
 
     def do(self, workers: Workers, part_size: int) -> Summary:
         """The counts of this run, once the last part is written."""
         done, (count, cpus) = self._done(), shape_of(workers)
+        self._write_page(finished=False)  # from now on an earlier run writes nothing
+        done |= self._done()
         left, skipped = self._left(done, part_size)
         left = spread(left, PARTS_A_WORKER * count)
         files = skipped + sum(len(part.paths) for part in left)
@@ -235,10 +238,11 @@ class _Run:
                 self._write_page(finished=is_whole)
 
     def _done(self) -> set[str]:
-        """The inputs in finished parts, which are counted as well."""
+        """The inputs in parts that were finished since it was asked last; they are counted."""
         done: set[str] = set()
         page = self.parts.page()
-        for _, table in self.parts.finished(self.columns):
+        for part, table in self.parts.finished(self.columns, self._known):
+            self._known.add(part)
             names = table["path"].unique().to_pylist()
             check_folder(page, self.parts.folder, names)
             self._count(report_of(table))

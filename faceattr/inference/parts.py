@@ -11,7 +11,7 @@ import json
 import os
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -195,10 +195,15 @@ class Parts:
         text = json.dumps(page, indent=1, ensure_ascii=False)
         storage.write(self.place(PAGE), f"{text}\n".encode())
 
-    def finished(self, columns: Mapping[str, type]) -> Iterator[tuple[str, pyarrow.Table]]:
-        """Name and table of each part in order; ValueError where one is damaged or not ours."""
+    def finished(
+        self, columns: Mapping[str, type], known: Set[str] = frozenset()
+    ) -> Iterator[tuple[str, pyarrow.Table]]:
+        """Name and table of each part but those known, in order.
+
+        ValueError: One is damaged or not ours.
+        """
         with ThreadPoolExecutor(READERS) as pool:
-            names = self.names()
+            names = [name for name in self.names() if name not in known]
             tables = pool.map(lambda name: self._read(name, columns), names)
             yield from zip(names, tables, strict=True)
 

@@ -13,6 +13,7 @@ import csv
 import importlib.util
 import io
 import os
+import posixpath
 import re
 import uuid
 from collections.abc import Iterator, Sequence
@@ -59,19 +60,35 @@ def join(folder: str, name: str) -> str:
 
 def entries(folder: str) -> list[tuple[str, bool]]:
     """Names in a folder and whether they are folders, in order; none where there is no folder."""
-    from pyarrow.fs import FileSelector, FileType
+    from pyarrow.fs import FileSelector, FileType, PyFileSystem
 
-    system, path = _opened(folder)
+    system, path = _opened(folder, anew=True)
     with _told(folder, "listed"):
+        if isinstance(system, PyFileSystem):
+            return _listed(system.handler.fs, path)
         found = system.get_file_info(FileSelector(path, allow_not_found=True))
     return sorted((info.base_name, info.type == FileType.Directory) for info in found)
+
+
+def _listed(system: Any, path: str) -> list[tuple[str, bool]]:
+    """As `entries`, of a file system of fsspec.
+
+    pyarrow takes its `find`, which is silent about what cannot be listed and which adlfs answers
+    with all that lies below.
+    """
+    try:
+        found = {one["name"].strip("/"): one["type"] for one in system.ls(path, detail=True)}
+    except FileNotFoundError:
+        return []
+    found.pop(path.strip("/"), None)  # the mark of the folder itself
+    return sorted((name.rpartition("/")[2], kind == "directory") for name, kind in found.items())
 
 
 def kind_of(place: str) -> str:
     """``"file"``, ``"folder"`` or nothing."""
     from pyarrow.fs import FileType
 
-    system, path = _opened(place)
+    system, path = _opened(place, anew=True)
     with _told(place, "looked at"):
         found = system.get_file_info(path).type
     return {FileType.File: "file", FileType.Directory: "folder"}.get(found, "")
@@ -116,15 +133,20 @@ def delete(place: str) -> None:
         system.delete_file(path)
 
 
-def _opened(place: str) -> tuple[FileSystem, str]:
-    """The file system of a place and what the place is called in it."""
-    from pyarrow.fs import LocalFileSystem
+def _opened(place: str, *, anew: bool = False) -> tuple[FileSystem, str]:
+    """The file system of a place and what the place is called in it.
+
+    `anew`: It forgets what it has listed before; those of fsspec would answer from that.
+    """
+    from pyarrow.fs import LocalFileSystem, PyFileSystem
 
     address = ADDRESS.match(place)
     if address is None:
         return LocalFileSystem(), os.path.abspath(place)
     # Keys are no URIs: spaces and "%" are their own.
     system, root = _of_root(address[1])
+    if anew and isinstance(system, PyFileSystem):
+        system.handler.fs.invalidate_cache()
     return system, "/".join(part for part in (root.rstrip("/"), address[2].rstrip("/")) if part)
 
 
@@ -239,6 +261,11 @@ def _in_folder(folder: str) -> Iterator[InputFile]:
         place = join(folder, name)
         if name.startswith("."):
             continue
+        if not name:  # a key such as "/a.jpg"
+            raise ValueError(
+                f"{folder} has objects whose names begin with /, which cannot be opened, so its "
+                "pictures would be missing: name its other folders one by one."
+            )
         if is_folder:
             yield from _in_folder(place)
         elif kind := kind_of_name(name):
@@ -263,9 +290,14 @@ def _in_manifest(place: str) -> Iterator[str]:
     folder = place.rpartition("/")[0] if is_remote(place) else os.path.dirname(place)
     is_parquet = place.lower().endswith(".parquet")
     for path in map(on_disk, (_of_parquet if is_parquet else _of_csv)(place)):
-        is_whole = is_remote(path) or os.path.isabs(path)
-        whole = path if is_whole or not folder else join(folder, path)
-        yield whole if is_remote(whole) else path_of(whole)
+        if is_remote(path) or is_url(path):
+            yield path
+        elif is_remote(folder) and not os.path.isabs(path):
+            # A store knows neither "./a.jpg" nor "../a.jpg".
+            store, key = ADDRESS.match(join(folder, path)).groups()  # type: ignore[union-attr]
+            yield f"{store}/{posixpath.normpath(key)}"
+        else:
+            yield path_of(os.path.join(folder, path))
 
 
 def _of_csv(place: str) -> Iterator[str]:
