@@ -133,15 +133,6 @@ def _record(kind: type, what: str, given: Any) -> Any:
     return kind(**given)
 
 
-def rename_keys(value: Any, names: Mapping[str, str]) -> Any:
-    """The same nested JSON value with other keys; texts of one word are renamed as well."""
-    if isinstance(value, Mapping):
-        return {names.get(key, key): rename_keys(item, names) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [rename_keys(item, names) for item in value]
-    return names.get(value, value) if isinstance(value, str) else value
-
-
 def validate_output(path: Path, *, overwrite: bool = False) -> None:
     """Raise ValueError or OSError where no model file can get this name, or one is there."""
     if path.suffix != ".keras":
