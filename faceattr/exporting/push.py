@@ -15,6 +15,7 @@ from faceattr.files import require_package
 from faceattr.model import file as model_file
 from faceattr.model import hub
 from faceattr.model.file import Description
+from faceattr.pages import template
 
 FILE, CARD = "model.keras", "README.md"
 LICENCES = {
@@ -198,11 +199,5 @@ def _scores(description: Description) -> dict[str, Mapping[str, Any]]:
 
 
 def _body(name: str, repo: str, description: Description) -> str:
-    from jinja2 import Environment, PackageLoader
-
-    pages = Environment(  # of Markdown: `cell` escapes what a model says
-        loader=PackageLoader("faceattr", "exporting/page"), trim_blocks=True, lstrip_blocks=True
-    )
-    pages.filters |= {"cell": cell, "percent": percent}
-    page = pages.get_template("hub.md")
+    page = template("exporting/page", "hub.md", cell=cell, percent=percent)
     return page.render(name=name, repo=repo, description=description, scores=_scores(description))
