@@ -219,8 +219,7 @@ def _page(evaluation: Evaluation, page: str) -> str:
         shown["curves"] = evaluation.log and _inline(partial(plots.curves, evaluation.log))
     rows = evaluation.rows
     report = template(
-        "evaluation/page",
-        page,
+        f"evaluation/page/{page}",
         percent=percent,
         cell=cell,
         json=lambda value: json.dumps(to_jsonable(value), indent=1),

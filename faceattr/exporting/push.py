@@ -199,5 +199,5 @@ def _scores(description: Description) -> dict[str, Mapping[str, Any]]:
 
 
 def _body(name: str, repo: str, description: Description) -> str:
-    page = template("exporting/page", "hub.md", cell=cell, percent=percent)
+    page = template("exporting/page/hub.md", cell=cell, percent=percent)
     return page.render(name=name, repo=repo, description=description, scores=_scores(description))

@@ -239,7 +239,7 @@ def _add_about(files: dict[str, bytes], about: Mapping[str, Any]) -> str:
 
 def _index(name: str, description: Description, about: str, mark: str) -> str:
     """The page itself; whatever a model says is text there."""
-    return template("exporting/page", "index.html").render(
+    return template("exporting/page/index.html").render(
         name=name,
         description=description,
         about=about,

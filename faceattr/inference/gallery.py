@@ -92,7 +92,7 @@ def write_gallery(
     # Marks are remembered by the browser, and must not come back on other faces.
     about["key"] = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
     thumbs = _thumbs(chosen, max_pixels, allow_urls)
-    text = template("inference/page", "gallery.html").render(
+    text = template("inference/page/gallery.html").render(
         title=title, sections=sections, rows=chosen, about=about, thumbs=thumbs
     )
     with atomic_write(page, resumable=True) as part:
