@@ -22,7 +22,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from faceattr.files import refuse_existing, replace_durably, to_jsonable, validate_output_path
+from faceattr.files import (
+    atomic_write,
+    refuse_existing,
+    replace_durably,
+    to_jsonable,
+    validate_output_path,
+)
 from faceattr.images.crop import CropRule
 from faceattr.model import hub
 from faceattr.tasks import Task
@@ -189,16 +195,12 @@ def replace_members(
 ) -> None:
     """Write a model file anew, by default over itself, with other contents of some members, by
     name; it is whole or unchanged."""
-    output = Path(path if output is None else output)
-    part = output.with_name(f".{output.name}.part")
-    try:
-        with open_archive(Path(path)) as source, zipfile.ZipFile(part, "w") as target:
-            kept = {n: source.read(n) for n in source.namelist() if n not in members}
-            for name, content in {**kept, **members}.items():
-                target.writestr(name, content)
-        replace_durably(part, output)
-    finally:
-        part.unlink(missing_ok=True)
+    with open_archive(Path(path)) as source:
+        kept = {name: source.read(name) for name in source.namelist() if name not in members}
+    output = path if output is None else output
+    with atomic_write(output) as part, zipfile.ZipFile(part, "w") as target:
+        for name, content in {**kept, **members}.items():
+            target.writestr(name, content)
 
 
 def _convert(source: Path, target: Path, dtype: str) -> None:
