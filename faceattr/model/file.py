@@ -22,13 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from faceattr.files import (
-    atomic_write,
-    refuse_existing,
-    replace_durably,
-    to_jsonable,
-    validate_output_path,
-)
+from faceattr.files import atomic_write, refuse_existing, to_jsonable, validate_output_path
 from faceattr.images.crop import CropRule
 from faceattr.model import hub
 from faceattr.tasks import Task
@@ -160,21 +154,22 @@ def save(
     """
     path = Path(path)
     validate_output(path, overwrite=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}.") as folder:
-        whole, small = Path(folder, "whole.keras"), Path(folder, "small.keras")
+    with (
+        atomic_write(path) as part,
+        tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}.") as folder,
+    ):
+        whole = Path(folder, "whole.keras")
         model.save(whole)
-        _rewrite(whole, small, description, "float16" if half else "float32")
-        replace_durably(small, path)
+        _rewrite(whole, part, description, "float16" if half else "float32")
 
 
 def _rewrite(whole: Path, small: Path, description: Description, dtype: str) -> None:
     """Copy the archive with weights of `dtype`, without how it was compiled, described."""
-    weights = small.with_suffix(".h5")
+    weights = whole.with_suffix(".h5")
     with zipfile.ZipFile(whole) as source, zipfile.ZipFile(small, "w") as target:
         for name in source.namelist():
             if name == WEIGHTS_MEMBER:
-                _convert(Path(source.extract(name, small.parent)), weights, dtype)
+                _convert(Path(source.extract(name, whole.parent)), weights, dtype)
                 target.write(weights, name)
             elif name == CONFIG_MEMBER:
                 config = json.loads(source.read(name))
