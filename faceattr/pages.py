@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 def template(path: str, /, **filters: Callable[..., object]) -> Template:
     """A template by its path in the package: ``"inference/page/gallery.html"``.
 
-    In HTML what is no text of ours is escaped; in Markdown `filters` have to do that.
+    In HTML what is no text of ours is escaped; in Markdown the filter `cell` has to do that.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
@@ -23,5 +24,14 @@ def template(path: str, /, **filters: Callable[..., object]) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pages.filters |= filters
+    pages.filters |= {"percent": _percent, "cell": _cell, **filters}
     return pages.get_template(path)
+
+
+def _percent(share: float | None, digits: int = 1) -> str:
+    return "-" if share is None or math.isnan(share) else f"{share:.{digits}%}"
+
+
+def _cell(text: object) -> str:
+    """A text as it may stand in a cell of a Markdown table."""
+    return " ".join(str(text).replace("|", "\\|").replace("<", "&lt;").split())

@@ -220,8 +220,6 @@ def _page(evaluation: Evaluation, page: str) -> str:
     rows = evaluation.rows
     report = template(
         f"evaluation/page/{page}",
-        percent=percent,
-        cell=cell,
         json=lambda value: json.dumps(to_jsonable(value), indent=1),
         face=lambda wrong: data_url(Image.fromarray(rows.crops[rows.index[wrong.row]]), SIDE),
         path=lambda wrong: evaluation.path_of(wrong.row),
@@ -232,12 +230,3 @@ def _page(evaluation: Evaluation, page: str) -> str:
 def _inline(draw: plots.Draw) -> Markup:
     """A figure as part of the page; matplotlib has escaped the texts in it."""
     return Markup(plots.svg_of(draw))
-
-
-def percent(share: float | None, digits: int = 1) -> str:
-    return "-" if share is None or np.isnan(share) else f"{share:.{digits}%}"
-
-
-def cell(text: object) -> str:
-    """A text as it may stand in a cell of a Markdown table."""
-    return " ".join(str(text).replace("|", "\\|").replace("<", "&lt;").split())

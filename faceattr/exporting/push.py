@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from faceattr.data.sources import MANIFEST
-from faceattr.evaluation.report import cell, percent
 from faceattr.files import require_package
 from faceattr.model import file as model_file
 from faceattr.model import hub
@@ -199,5 +198,5 @@ def _scores(description: Description) -> dict[str, Mapping[str, Any]]:
 
 
 def _body(name: str, repo: str, description: Description) -> str:
-    page = template("exporting/page/hub.md", cell=cell, percent=percent)
+    page = template("exporting/page/hub.md")
     return page.render(name=name, repo=repo, description=description, scores=_scores(description))
