@@ -35,7 +35,7 @@ from faceattr.data.splits import sources_with_val
 from faceattr.data.store import features_folder
 from faceattr.evaluation.calibration import unseen
 from faceattr.evaluation.report import SCORES
-from faceattr.files import refuse_existing, versions_of
+from faceattr.files import OPENCV, refuse_existing, versions_of
 from faceattr.images.load import PathLike, as_paths
 from faceattr.model import file as model_file
 from faceattr.model.file import Description
@@ -345,10 +345,9 @@ def _description(
     licence: str | None,
 ) -> Description:
     """What the model file says about the run, but for the scores."""
-    libraries = keras.backend.backend(), "keras", "numpy", "opencv-python", "opencv-python-headless"
     made = {
         "by": f"faceattr {__version__}",
-        "with": versions_of(*libraries),
+        "with": versions_of(keras.backend.backend(), "keras", "numpy", *OPENCV),
         "on": f"{platform.system()} {platform.machine()}",
         "date": datetime.date.today().isoformat(),
         "sources": [without_folders(source) for source in plan.specs],
