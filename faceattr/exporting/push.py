@@ -68,12 +68,12 @@ def push(
     path = model_file.path_of(model)
     description = model_file.describe(path)
     require_package("huggingface_hub", "hub", "push")
-    text = _card(path, repo, description, card)
+    text = _card(repo, description, card)
     with _refusals(repo), hub.quiet():
         return _commit(path, repo, text, private, overwrite_card)
 
 
-def _card(path: Path, repo: str, description: Description, given: str | Path | None) -> str:
+def _card(repo: str, description: Description, given: str | Path | None) -> str:
     if given is None:
         return model_card(repo.split("/")[1], repo, description)
     if not Path(given).is_file():
