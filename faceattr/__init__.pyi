@@ -1,4 +1,4 @@
-"""The public names for editors and type checkers, which do not follow those that come when used."""
+"""The public names: editors and type checkers read them here, and `faceattr` itself does."""
 
 from faceattr.auditing.audit import audit as audit
 from faceattr.data.label_map import LabelMap as LabelMap
@@ -15,8 +15,7 @@ from faceattr.inference.predictor import FaceAttributes as FaceAttributes
 from faceattr.inference.results import DescribedFace as DescribedFace
 from faceattr.inference.results import Prediction as Prediction
 from faceattr.model.file import Description as Description
-from faceattr.model.file import load as load_model
-from faceattr.model.file import save as save_model
+from faceattr.model.file import load, save
 from faceattr.tasks import AGE_GROUP as AGE_GROUP
 from faceattr.tasks import EXPRESSION as EXPRESSION
 from faceattr.tasks import GENDER as GENDER
@@ -34,37 +33,5 @@ from faceattr.training.new_heads import NewHeads as NewHeads
 from faceattr.training.train import train as train
 
 __version__: str
-__all__ = [
-    "AGE_GROUP",
-    "EXPRESSION",
-    "FINETUNE",
-    "FROZEN",
-    "GENDER",
-    "SCRATCH",
-    "Augmentation",
-    "CropRule",
-    "DescribedFace",
-    "Description",
-    "Face",
-    "FaceAttributes",
-    "LabelMap",
-    "Network",
-    "NewHeads",
-    "Phase",
-    "Prediction",
-    "Settings",
-    "Task",
-    "TaskSampling",
-    "analyze",
-    "audit",
-    "crop",
-    "edit_heads",
-    "evaluate",
-    "export",
-    "label",
-    "load_image",
-    "load_model",
-    "read_image",
-    "save_model",
-    "train",
-]
+load_model = load
+save_model = save

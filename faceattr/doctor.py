@@ -22,14 +22,12 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from faceattr import __version__
-from faceattr.files import cache_folder, install_command, without_package
+from faceattr.files import OPENCV, cache_folder, install_command, without_package
 from faceattr.progress import suppress_stderr
 
 GOLDEN = Path(__file__).with_name("golden.json")
 TOLERANCE = 0.05  # of a probability: int8 rounds otherwise on another processor, by less
 LITTLE_ROOM = 1e9  # bytes
-OPENCV: tuple[str, ...] = ("opencv-python", "opencv-python-headless", "opencv-contrib-python")
-OPENCV += ("opencv-contrib-python-headless",)  # one of them, whichever
 # What is compiled, and fails to load where a library of the system is missing.
 COMPILED = ("numpy", "cv2", "av", "onnxruntime", "ai_edge_litert.interpreter", "h5py", "pyarrow")
 SYSTEM_CURE = (

@@ -20,6 +20,10 @@ from typing import Any
 import platformdirs
 
 LONGEST_NAME = 255  # bytes that file systems take for one name
+OPENCV = (  # one of them is installed, whichever
+    *("opencv-python", "opencv-python-headless"),
+    *("opencv-contrib-python", "opencv-contrib-python-headless"),
+)
 
 
 def install_command(extra: str = "") -> str:

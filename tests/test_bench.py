@@ -243,14 +243,6 @@ def test_the_card_s_figures_are_measured(tmp_path, monkeypatch, toy_model_path):
 
 
 @pytest.mark.slow
-def test_each_head_is_asked_about_the_other_set(tmp_path, monkeypatch, capsys):
-    expressions(tmp_path / "fer", 280)
-    people(tmp_path / "utk", 280)
-    start(monkeypatch, bench("other_set"), tmp_path / "fer", tmp_path / "utk", tmp_path / "out")
-    assert "gender, 200 val faces of fer" in capsys.readouterr().out
-
-
-@pytest.mark.slow
 def test_fine_tuning_on_own_data_is_measured(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     expressions(tmp_path / "fer", 500, ("happy", "sad", "surprise"))

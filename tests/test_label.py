@@ -1,5 +1,6 @@
 """The folder job: complete, resumable, honest about how it was made."""
 
+import importlib.metadata
 import json
 import math
 import random
@@ -17,6 +18,7 @@ import faceattr.inference.label as folder_module
 from faceattr.images.load import NO_PICTURE
 from faceattr.inference.artifacts import Artifacts
 from faceattr.inference.label import label, label_to
+from faceattr.inference.metadata import versions
 
 FORMS = ["t.csv", "t.jsonl", "t.parquet"]
 
@@ -115,6 +117,14 @@ def test_the_page_beside_the_table_says_how_it_was_made(tmp_path):
     assert page["settings"]["min_confidence"] == 0.4
     assert page["faceattr"] and page["packages"]["keras"]
     assert page["runs"][0]["rows"]["ok"] == 6 and page["runs"][0]["ended"]
+
+
+def test_the_page_names_whichever_build_of_opencv_there_is(monkeypatch):
+    def version(name, known=importlib.metadata.version):
+        return "5.0" if name == "opencv-python-headless" else known(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert versions()["packages"]["opencv-python-headless"] == "5.0"
 
 
 def test_each_run_into_a_table_is_on_the_page(tmp_path):

@@ -12,6 +12,7 @@ LAYERS = (
     "tasks",
     "progress",
     "files",
+    "pages",
     "images",
     "detection",
     "model",

@@ -1,5 +1,6 @@
 """`faceattr train` and `faceattr evaluate` from the command line, on drawn pictures."""
 
+import importlib.metadata
 import json
 import os
 import re
@@ -118,6 +119,17 @@ def test_evaluate_scores_a_file_and_writes_what_it_found(data, untrained, capsys
     scores = json.loads((data / "report/scores.json").read_text())
     assert list(scores) == ["tint"]
     assert scores["tint"]["n"] == 30  # no row says of which split it is, so all are scored
+
+
+def test_any_build_of_opencv_will_do(data, untrained, monkeypatch):
+    def version(name, known=importlib.metadata.version):
+        if name == "opencv-python":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return known(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert train(data, "--epochs", "frozen=1,finetune=0") == 0
+    assert "numpy" in model_file.describe(data / "my.keras").provenance["with"]
 
 
 def test_an_interrupted_run_says_how_to_go_on(data, toy, monkeypatch, capsys):

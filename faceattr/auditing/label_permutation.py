@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from scipy.stats import binomtest
 
 from faceattr.data.dataset import read_dataset
 from faceattr.data.manifest import Example, targets
+from faceattr.data.splits import connected_sets
 from faceattr.evaluation.metrics import confusion_of, predict
 from faceattr.model import file as model_file
 from faceattr.tasks import Task
@@ -71,17 +72,12 @@ def find_permutation(
     return LabelPermutation(task, words, kept / faces, exchanged / faces, faces)
 
 
-def _cycles(answers: np.ndarray) -> Iterator[list[int]]:
+def _cycles(answers: np.ndarray) -> list[list[int]]:
     """The classes that a permutation moves, apart by which of them it exchanges for each other."""
-    seen: set[int] = set()
-    for start in np.flatnonzero(answers != np.arange(len(answers))).tolist():
-        cycle, place = [], start
-        while place not in seen:
-            seen.add(place)
-            cycle.append(place)
-            place = int(answers[place])
-        if cycle:
-            yield cycle
+    numbers = np.arange(len(answers))
+    sets = connected_sets([numbers], np.column_stack([numbers, answers]))
+    cycles = (np.flatnonzero(sets == number).tolist() for number in np.unique(sets))
+    return [cycle for cycle in cycles if len(cycle) > 1]
 
 
 def _is_exchanged(

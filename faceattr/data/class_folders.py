@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
 
 from faceattr.data.manifest import SPLIT_NAMES, SPLITS, Example, Source
 from faceattr.files import spelled
@@ -83,12 +82,8 @@ def _utkface_columns(path: Path) -> dict[str, str]:
 
 def age_group(age: int) -> str:
     """The class of `AGE_GROUP` into which an age in years falls."""
-    return AGE_GROUP.classes[int(np.searchsorted(age_starts(), age, side="right")) - 1]
-
-
-def age_starts() -> list[int]:
-    """The youngest age in years of each class of `AGE_GROUP`."""
-    return [int(name.rstrip("+").split("-")[0]) for name in AGE_GROUP.classes]
+    youngest = [int(name.rstrip("+").split("-")[0]) for name in AGE_GROUP.classes]
+    return AGE_GROUP.classes[bisect(youngest, age) - 1]
 
 
 def _split_of(relative: Path) -> str:

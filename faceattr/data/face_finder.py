@@ -8,12 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
 from faceattr.data.crops import cache_crops, content_hash
-from faceattr.data.manifest import Example, Manifest, Source, listed
+from faceattr.data.manifest import Example, Source, listed
 from faceattr.data.near_duplicates import near_duplicate_sets
 from faceattr.data.store import Store, crops_folder, open_store
 from faceattr.detection.base import Detector, Face, min_decode_size
@@ -109,9 +108,6 @@ def _face(box: list, landmarks: list | None, score: float) -> Face:
     return Face(tuple(box), points, score)  # type: ignore[arg-type]
 
 
-Read = TypeVar("Read", Source, Manifest)
-
-
 @dataclass(frozen=True)
 class FaceFinder:
     """How the faces of labelled images are found and cropped.
@@ -135,17 +131,17 @@ class FaceFinder:
         search = find_faces(whole, self.detector, self.cache, progress) if whole else Search(())
         return replace(search, examples=(*faces, *search.examples))
 
-    def faces_of(self, read: Read, progress: Progress = SILENT) -> Read:
-        """The same source or manifest with faces in place of photographs; shows what is lost."""
-        search = self.search(read.examples, progress)
+    def faces_of(self, source: Source, progress: Progress = SILENT) -> Source:
+        """The same source with faces in place of photographs; shows what is lost."""
+        search = self.search(source.examples, progress)
         for line in search.lines():
             progress.show(line)
-        if read.examples and not search.examples:
+        if source.examples and not search.examples:
             raise ValueError(
-                f"No face was found in any of {len(read.examples):,} images. If they are faces "
+                f"No face was found in any of {len(source.examples):,} images. If they are faces "
                 "already cropped, leave --find-faces out."
             )
-        return replace(read, examples=search.examples)
+        return replace(source, examples=search.examples)
 
     def near_duplicates(
         self, examples: Sequence[Example], progress: Progress = SILENT

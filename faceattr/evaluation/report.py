@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 from PIL import Image
 
@@ -31,6 +30,7 @@ from faceattr.evaluation.metrics import (
 from faceattr.files import to_jsonable, write_errors, write_json
 from faceattr.images.draw import Tile, contact_sheet, data_url
 from faceattr.model.file import Description
+from faceattr.pages import template
 from faceattr.tasks import Task
 
 SCORES = "scores.json"  # its absence tells that a run is not finished
@@ -199,7 +199,7 @@ def _as_json(evaluation: Evaluation) -> dict[str, dict]:
     return found
 
 
-def _page(evaluation: Evaluation, template: str) -> str:
+def _page(evaluation: Evaluation, page: str) -> str:
     """The report as one HTML file that loads nothing, or the card in Markdown; what is no text of
     ours is escaped.
     """
@@ -210,44 +210,23 @@ def _page(evaluation: Evaluation, template: str) -> str:
         "points": {name: operating_points(found) for name, found in by_task.items()},
         "surest": {name: wrong[:SHOWN] for name, wrong in evaluation.mistakes.items()},
     }
-    if template.endswith(".html"):
+    if page.endswith(".html"):
         drawings = plots.draw_reliability, plots.draw_coverage
         shown["figures"] = {
             name: [_inline(partial(plots.alone, draw, found)) for draw in drawings]
             for name, found in by_task.items()
         }
         shown["curves"] = evaluation.log and _inline(partial(plots.curves, evaluation.log))
-    return _environment(evaluation).get_template(template).render(shown)
-
-
-def _environment(evaluation: Evaluation) -> Environment:
-    pages = Environment(
-        loader=PackageLoader("faceattr", "evaluation/page"),
-        autoescape=select_autoescape(("html",)),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     rows = evaluation.rows
-    pages.filters |= {
-        "percent": percent,
-        "cell": cell,
-        "json": lambda value: json.dumps(to_jsonable(value), indent=1),
-        "face": lambda wrong: data_url(Image.fromarray(rows.crops[rows.index[wrong.row]]), SIDE),
-        "path": lambda wrong: evaluation.path_of(wrong.row),
-    }
-    return pages
+    report = template(
+        f"evaluation/page/{page}",
+        json=lambda value: json.dumps(to_jsonable(value), indent=1),
+        face=lambda wrong: data_url(Image.fromarray(rows.crops[rows.index[wrong.row]]), SIDE),
+        path=lambda wrong: evaluation.path_of(wrong.row),
+    )
+    return report.render(shown)
 
 
 def _inline(draw: plots.Draw) -> Markup:
     """A figure as part of the page; matplotlib has escaped the texts in it."""
     return Markup(plots.svg_of(draw))
-
-
-def percent(share: float | None, digits: int = 1) -> str:
-    return "-" if share is None or np.isnan(share) else f"{share:.{digits}%}"
-
-
-def cell(text: object) -> str:
-    """A text as it may stand in a cell of a Markdown table."""
-    return " ".join(str(text).replace("|", "\\|").replace("<", "&lt;").split())

@@ -10,11 +10,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from faceattr.data.sources import MANIFEST
-from faceattr.evaluation.report import cell, percent
 from faceattr.files import require_package
 from faceattr.model import file as model_file
 from faceattr.model import hub
 from faceattr.model.file import Description
+from faceattr.pages import template
 
 FILE, CARD = "model.keras", "README.md"
 LICENCES = {
@@ -68,12 +68,12 @@ def push(
     path = model_file.path_of(model)
     description = model_file.describe(path)
     require_package("huggingface_hub", "hub", "push")
-    text = _card(path, repo, description, card)
+    text = _card(repo, description, card)
     with _refusals(repo), hub.quiet():
         return _commit(path, repo, text, private, overwrite_card)
 
 
-def _card(path: Path, repo: str, description: Description, given: str | Path | None) -> str:
+def _card(repo: str, description: Description, given: str | Path | None) -> str:
     if given is None:
         return model_card(repo.split("/")[1], repo, description)
     if not Path(given).is_file():
@@ -198,11 +198,5 @@ def _scores(description: Description) -> dict[str, Mapping[str, Any]]:
 
 
 def _body(name: str, repo: str, description: Description) -> str:
-    from jinja2 import Environment, PackageLoader
-
-    pages = Environment(  # of Markdown: `cell` escapes what a model says
-        loader=PackageLoader("faceattr", "exporting/page"), trim_blocks=True, lstrip_blocks=True
-    )
-    pages.filters |= {"cell": cell, "percent": percent}
-    page = pages.get_template("hub.md")
+    page = template("exporting/page/hub.md")
     return page.render(name=name, repo=repo, description=description, scores=_scores(description))

@@ -26,6 +26,7 @@ from faceattr.images.crop import MIN_FACE
 from faceattr.images.draw import COLOURS
 from faceattr.model import file as model_file
 from faceattr.model.file import Description
+from faceattr.pages import template
 from faceattr.progress import SILENT, Progress
 from faceattr.tasks import timeline_columns
 
@@ -238,11 +239,7 @@ def _add_about(files: dict[str, bytes], about: Mapping[str, Any]) -> str:
 
 def _index(name: str, description: Description, about: str, mark: str) -> str:
     """The page itself; whatever a model says is text there."""
-    import jinja2
-
-    page = (OWN_PAGE / "index.html").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(page).render(
+    return template("exporting/page/index.html").render(
         name=name,
         description=description,
         about=about,

@@ -36,7 +36,7 @@ def _cached(given: Path | None) -> Path:
         _check(given)
         with atomic_write(path) as part:
             shutil.copyfile(given, part)
-    elif not path.is_file() or sha256_of(path) != SHA256:
+    else:
         try:
             fetch_once(ADDRESS, SHA256, path, TIMEOUT_SECONDS)
         except (OSError, ValueError) as error:

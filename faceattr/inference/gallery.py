@@ -20,7 +20,6 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from faceattr.files import atomic_write
@@ -30,6 +29,7 @@ from faceattr.images.fetch import is_url
 from faceattr.images.inputs import path_of
 from faceattr.images.load import DECODE_MEMORY, MAX_PIXELS, PathLike, content_of, read_picture
 from faceattr.inference.schema import OK, Row, withheld_name
+from faceattr.pages import template
 from faceattr.tasks import Task
 
 MOST_A_CLASS = 96
@@ -92,22 +92,11 @@ def write_gallery(
     # Marks are remembered by the browser, and must not come back on other faces.
     about["key"] = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
     thumbs = _thumbs(chosen, max_pixels, allow_urls)
-    text = _template().render(
+    text = template("inference/page/gallery.html").render(
         title=title, sections=sections, rows=chosen, about=about, thumbs=thumbs
     )
     with atomic_write(page, resumable=True) as part:
         part.write_text(text, encoding="utf-8")
-
-
-def _template():
-    pages = Environment(
-        loader=PackageLoader("faceattr", "inference/page"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return pages.get_template("gallery.html")
 
 
 def _by_answer(rows: Iterable[Row], tasks: Sequence[Task]) -> dict[str, list[_Answers]]:

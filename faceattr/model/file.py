@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from faceattr.files import refuse_existing, replace_durably, to_jsonable, validate_output_path
+from faceattr.files import atomic_write, refuse_existing, to_jsonable, validate_output_path
 from faceattr.images.crop import CropRule
 from faceattr.model import hub
 from faceattr.tasks import Task
@@ -133,15 +133,6 @@ def _record(kind: type, what: str, given: Any) -> Any:
     return kind(**given)
 
 
-def rename_keys(value: Any, names: Mapping[str, str]) -> Any:
-    """The same nested JSON value with other keys; texts of one word are renamed as well."""
-    if isinstance(value, Mapping):
-        return {names.get(key, key): rename_keys(item, names) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [rename_keys(item, names) for item in value]
-    return names.get(value, value) if isinstance(value, str) else value
-
-
 def validate_output(path: Path, *, overwrite: bool = False) -> None:
     """Raise ValueError or OSError where no model file can get this name, or one is there."""
     if path.suffix != ".keras":
@@ -163,21 +154,22 @@ def save(
     """
     path = Path(path)
     validate_output(path, overwrite=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}.") as folder:
-        whole, small = Path(folder, "whole.keras"), Path(folder, "small.keras")
+    with (
+        atomic_write(path) as part,
+        tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}.") as folder,
+    ):
+        whole = Path(folder, "whole.keras")
         model.save(whole)
-        _rewrite(whole, small, description, "float16" if half else "float32")
-        replace_durably(small, path)
+        _rewrite(whole, part, description, "float16" if half else "float32")
 
 
 def _rewrite(whole: Path, small: Path, description: Description, dtype: str) -> None:
     """Copy the archive with weights of `dtype`, without how it was compiled, described."""
-    weights = small.with_suffix(".h5")
+    weights = whole.with_suffix(".h5")
     with zipfile.ZipFile(whole) as source, zipfile.ZipFile(small, "w") as target:
         for name in source.namelist():
             if name == WEIGHTS_MEMBER:
-                _convert(Path(source.extract(name, small.parent)), weights, dtype)
+                _convert(Path(source.extract(name, whole.parent)), weights, dtype)
                 target.write(weights, name)
             elif name == CONFIG_MEMBER:
                 config = json.loads(source.read(name))
@@ -198,16 +190,12 @@ def replace_members(
 ) -> None:
     """Write a model file anew, by default over itself, with other contents of some members, by
     name; it is whole or unchanged."""
-    output = Path(path if output is None else output)
-    part = output.with_name(f".{output.name}.part")
-    try:
-        with open_archive(Path(path)) as source, zipfile.ZipFile(part, "w") as target:
-            kept = {n: source.read(n) for n in source.namelist() if n not in members}
-            for name, content in {**kept, **members}.items():
-                target.writestr(name, content)
-        replace_durably(part, output)
-    finally:
-        part.unlink(missing_ok=True)
+    with open_archive(Path(path)) as source:
+        kept = {name: source.read(name) for name in source.namelist() if name not in members}
+    output = path if output is None else output
+    with atomic_write(output) as part, zipfile.ZipFile(part, "w") as target:
+        for name, content in {**kept, **members}.items():
+            target.writestr(name, content)
 
 
 def _convert(source: Path, target: Path, dtype: str) -> None:

@@ -263,17 +263,11 @@ def open_exported(
     return ExportedModel(answer, precision, min_batch, runtime.name)
 
 
-def _engine_of(path: str | Path) -> str:
-    """What computes where nothing says otherwise: by the file's name."""
-    return RUNTIMES[Path(path).suffix].name if is_exported(path) else "keras"
-
-
 def check_engine(path: str | Path, engine: str) -> None:
     """Raises ValueError where an exported file is asked for another engine than its own."""
-    if is_exported(path) and engine not in ("auto", _engine_of(path)):
+    if is_exported(path) and engine not in ("auto", own := RUNTIMES[Path(path).suffix].name):
         raise ValueError(
-            f"{path} is an exported model for {_engine_of(path)}: leave --runtime (in Python: "
-            "engine) away."
+            f"{path} is an exported model for {own}: leave --runtime (in Python: engine) away."
         )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from faceattr.files import require_package
+from faceattr.pages import template
 
 if TYPE_CHECKING:
     from starlette.routing import Route
@@ -91,16 +92,21 @@ def page_headers(media: str) -> dict[str, str]:
 
 def page_routes(folder: Path, files: Sequence[str], headers: dict[str, str]) -> list[Route]:
     """The page ``index.html`` of a folder at ``/``, and its other files by their names."""
-    from starlette.responses import FileResponse
+    from starlette.responses import FileResponse, HTMLResponse
     from starlette.routing import Route
 
-    def route(path: str, name: str) -> Route:
+    page = template(f"{folder.parent.name}/{folder.name}/index.html").render()
+
+    async def index(request) -> HTMLResponse:
+        return HTMLResponse(page, headers=headers)
+
+    def route(name: str) -> Route:
         async def answer(request) -> FileResponse:
             return FileResponse(folder / name, headers=headers)
 
-        return Route(path, answer)
+        return Route(f"/{name}", answer)
 
-    return [route("/", "index.html"), *(route(f"/{name}", name) for name in files)]
+    return [Route("/", index), *map(route, files)]
 
 
 def checked_token(token: str | None, address: Address) -> str | None:

@@ -24,7 +24,6 @@ import pandas as pd
 from faceattr.evaluation.metrics import Score, mean_accuracy
 from faceattr.evaluation.report import SCORES
 from faceattr.files import atomic_write, to_jsonable, write_json
-from faceattr.model.file import rename_keys
 from faceattr.progress import Progress
 from faceattr.training.config import FROZEN, OLD_NAMES, Phase, Settings
 from faceattr.training.feature_cache import trainable_in
@@ -268,11 +267,20 @@ def _read_log(path: Path) -> pd.DataFrame:
 def _identity(text: str) -> dict[str, Any] | None:
     """An identity with today's names, and defaults for settings that its writer did not know."""
     try:
-        written = rename_keys(json.loads(text), OLD_NAMES)
+        written = _in_todays_words(json.loads(text))
         defaults = to_jsonable(asdict(Settings(phases=(FROZEN,))))
         return {**written, "settings": _completed(written["settings"], defaults)}
     except (ValueError, KeyError, TypeError):
         return None
+
+
+def _in_todays_words(value: Any) -> Any:
+    """The same nested JSON value with today's keys; texts of one word are renamed as well."""
+    if isinstance(value, dict):
+        return {OLD_NAMES.get(key, key): _in_todays_words(of) for key, of in value.items()}
+    if isinstance(value, list):
+        return [_in_todays_words(item) for item in value]
+    return OLD_NAMES.get(value, value) if isinstance(value, str) else value
 
 
 def _completed(written: Any, default: Any) -> Any:

@@ -33,17 +33,15 @@ from faceattr.data.sources import (
 from faceattr.data.store import features_folder
 from faceattr.files import atomic_write, to_jsonable
 from faceattr.images.load import PathLike, as_paths
-from faceattr.model.file import rename_keys
 from faceattr.progress import SILENT, Progress
 from faceattr.training import network as networks
 from faceattr.training.batches import steps_per_epoch
 from faceattr.training.checkpoint import Epoch
-from faceattr.training.config import OLD_NAMES, Network, Settings, TaskSampling
+from faceattr.training.config import Network, Settings, TaskSampling
 from faceattr.training.trainer import check, fit
 
 ALONE = "alone"
 SPLITS = ("train", "val")  # that are read
-STORED_NAMES = {new: old for old, new in OLD_NAMES.items()}
 
 
 @dataclass(frozen=True)
@@ -95,15 +93,15 @@ class Run:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all that was asked for, the same for tables of older versions."""
+        """A hash of all that was asked for."""
         facts = {
-            "network": rename_keys(asdict(self.config.network), STORED_NAMES),
-            "settings": rename_keys(asdict(self.settings), STORED_NAMES),
+            "network": asdict(self.config.network),
+            "settings": asdict(self.settings),
             "sources": self.sources,
             "tasks": self.reading.tasks,
-            "spelling": asdict(self.reading.label_map),
+            "label_map": asdict(self.reading.label_map),
             "alone": self.alone,
-            "split": "near-duplicates on one side",  # before, val had other rows
+            "split": "near-duplicates on one side",  # in version 0.1, val had other rows
         }
         return hashlib.sha256(json.dumps(to_jsonable(facts)).encode()).hexdigest()[:16]
 

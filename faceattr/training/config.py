@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 IMAGENET, NOTHING = "imagenet", "none"  # starts of a backbone that are no files
 UNIFORM, NATURAL = "uniform", "natural"  # priors that are no sources
 SMALLEST = 32  # pixels: VGG16 halves a crop five times
-# What fields were called until version 0.1; checkpoints and tables of comparisons still say so.
+# What fields were called until version 0.1; checkpoints still say so.
 OLD_NAMES = {
     "trunk": "backbone",
     "taps": "feature_layers",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import platform
 import shutil
 import tempfile
@@ -36,7 +35,7 @@ from faceattr.data.splits import sources_with_val
 from faceattr.data.store import features_folder
 from faceattr.evaluation.calibration import unseen
 from faceattr.evaluation.report import SCORES
-from faceattr.files import refuse_existing
+from faceattr.files import OPENCV, refuse_existing, versions_of
 from faceattr.images.load import PathLike, as_paths
 from faceattr.model import file as model_file
 from faceattr.model.file import Description
@@ -350,10 +349,9 @@ def _description(
     licence: str | None,
 ) -> Description:
     """What the model file says about the run, but for the scores."""
-    libraries = (keras.backend.backend(), "keras", "numpy", "opencv-python")
     made = {
         "by": f"faceattr {__version__}",
-        "with": {name: importlib.metadata.version(name) for name in libraries},
+        "with": versions_of(keras.backend.backend(), "keras", "numpy", *OPENCV),
         "on": f"{platform.system()} {platform.machine()}",
         "date": datetime.date.today().isoformat(),
         "sources": [without_folders(source) for source in plan.specs],
