@@ -12,12 +12,10 @@ Both: `Task`, `EXPRESSION`, `GENDER`, `AGE_GROUP`, `load_model`, `save_model`, `
 
 from __future__ import annotations
 
-import ast
 import importlib
 import os
 import sys
 import warnings
-from pathlib import Path
 from typing import Any
 
 __version__ = "0.2.0"
@@ -32,14 +30,31 @@ for _name, _value in {
 # OpenVINO and NNCF have no such switch, but do without the package that tells Google Analytics.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
-# By public name where it is, and what it is called there: the stub says so to type checkers.
-_PLACES = {
-    alias.asname: (str(statement.module).removeprefix("faceattr."), alias.name)
-    for statement in ast.parse(Path(__file__).with_suffix(".pyi").read_text("utf-8")).body
-    if isinstance(statement, ast.ImportFrom)
-    for alias in statement.names
-    if alias.asname
+# module: its public names
+_MODULES = {
+    "tasks": ("AGE_GROUP", "EXPRESSION", "GENDER", "Task"),
+    "images.crop": ("CropRule", "crop"),
+    "images.load": ("load_image", "read_image"),
+    "detection.base": ("Face",),
+    "model.file": ("Description",),
+    "data.label_map": ("LabelMap",),
+    "evaluation.evaluate": ("evaluate",),
+    "auditing.audit": ("audit",),
+    "exporting.export": ("export",),
+    "training.config": (
+        *("Augmentation", "FINETUNE", "FROZEN", "Network", "Phase", "SCRATCH", "Settings"),
+        "TaskSampling",
+    ),
+    "training.heads": ("edit_heads",),
+    "training.new_heads": ("NewHeads",),
+    "training.train": ("train",),
+    "inference.batch": ("analyze",),
+    "inference.label": ("label",),
+    "inference.predictor": ("FaceAttributes",),
+    "inference.results": ("DescribedFace", "Prediction"),
 }
+# name: where it is, and what it is called there
+_PLACES = {name: (module, name) for module, names in _MODULES.items() for name in names}
 _PLACES |= {"load_model": ("model.file", "load"), "save_model": ("model.file", "save")}
 # For one version.
 _OLD_NAMES = {"Adding": "NewHeads", "Mix": "TaskSampling", "Spelling": "LabelMap"}

@@ -1,4 +1,4 @@
-"""The public names: editors and type checkers read them here, and `faceattr` itself does."""
+"""The public names for editors and type checkers, which do not follow those that come when used."""
 
 from faceattr.auditing.audit import audit as audit
 from faceattr.data.label_map import LabelMap as LabelMap

@@ -1,3 +1,4 @@
+import ast
 import dataclasses
 import inspect
 import os
@@ -18,6 +19,15 @@ def test_every_public_name_exists_and_is_documented(name):
     value = getattr(faceattr, name)
     assert name in faceattr.__doc__
     assert not callable(value) or value.__doc__
+
+
+def test_type_checkers_see_the_same_names():
+    stub = ast.parse(Path(faceattr.__file__).with_suffix(".pyi").read_text())
+    imports = (
+        name for node in stub.body if isinstance(node, ast.ImportFrom) for name in node.names
+    )
+    given = (node.targets[0].id for node in stub.body if isinstance(node, ast.Assign))
+    assert {*(name.asname for name in imports if name.asname), *given} == set(faceattr.__all__)
 
 
 USER = """
