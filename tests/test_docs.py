@@ -17,13 +17,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from use_pages import PAGES, ROOT, commands, models, outputs, prepare, programs
+from use_pages import PAGES, ROOT, blocks, commands, models, outputs, prepare, programs
 
 import faceattr
 from faceattr.cli import main
 from faceattr.detection import yunet
 from faceattr.detection.centerface import CenterFace
 from faceattr.model import file as model_file
+from faceattr.serving.limits import Limits
 
 # What is not run here, by the beginning of the command, and why. `faceattr` commands among it are
 # parsed all the same.
@@ -194,6 +195,12 @@ def load_figures():
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_behind_the_proxy_of_the_page_the_server_itself_refuses():
+    ((_, block),) = blocks("nginx")
+    size, seconds = (int(re.search(rf"{of} (\d+)", block)[1]) for of in ("_size", "read_timeout"))
+    assert size * 2**20 <= Limits().max_bytes and seconds > Limits().seconds
 
 
 def test_the_figures_on_the_pages_are_those_of_the_files():

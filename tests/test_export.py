@@ -380,6 +380,7 @@ def test_the_command_says_what_it_proved(model, tmp_path, monkeypatch, capsys):
     assert main(["export", str(model), "--to", "saved_model"]) == 0
     said = capsys.readouterr().out
     assert "256 made pictures" in said and "wrote toy_saved_model" in said
+    assert "same answer" in said and "accuracy" not in said  # made pictures have no labels
     assert (tmp_path / "toy_saved_model.json").is_file()
 
 

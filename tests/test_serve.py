@@ -462,4 +462,6 @@ def test_the_page_shows_every_path_and_asks_about_a_file(port, tmp_path):
         said = browser.ask("document.getElementById('answer').textContent")
         assert json.loads(said.partition("\n")[2])["faces"] == expected(file_of(2))
         browser.photograph(tmp_path / "page.png")
+        browser.ask("history.replaceState(null, '', '/faces/')")  # as behind a proxy
+        assert f":{port}/faces/analyze -F" in browser.ask("curl('/analyze', 'post')")
         assert browser.errors == []

@@ -245,6 +245,19 @@ def test_a_camera_that_falls_silent_is_reported(monkeypatch):
             watching.next(0.05)
 
 
+def test_a_file_whose_frames_are_far_apart_is_waited_for(monkeypatch):
+    class Slides(Scene):
+        def frames(self, wanted=None):
+            for frame in super().frames():
+                yield type(frame)(frame.image, frame.number, 0.5 * frame.number)
+
+    monkeypatch.setattr("faceattr.live.stream.SILENT_SECONDS", 0.1)
+    scene = Slides(count=3)
+    with watch(scene, attributes(scene), every_frame=False) as watching:
+        summary = Viewer(watching, Outputs(headless=True), View()).run(threading.Event())
+    assert (summary.frames, summary.failure) == (3, None)
+
+
 def test_leaving_ends_all_threads():
     before = threading.active_count()
     scene = Camera(Person(0, lambda n: (100, 90)), count=10_000)

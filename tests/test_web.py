@@ -353,6 +353,26 @@ def test_a_browser_takes_pictures_and_videos_and_refuses_other_files(port, brows
     assert browser.errors == []
 
 
+def test_a_phone_that_is_turned_gives_faces_of_their_own_shape(port, browser):
+    browser.open(f"http://127.0.0.1:{port}/")
+    browser.ask(
+        """{
+          const scene = document.createElement("canvas"), pen = scene.getContext("2d");
+          window.turn = (width, height) => { [scene.width, scene.height] = [width, height]; };
+          turn(640, 360);
+          setInterval(() => pen.fillRect(0, 0, scene.width, scene.height), 40);
+          navigator.mediaDevices.getUserMedia = async () => scene.captureStream(25);
+        }"""
+    )
+    browser.click("camera")
+    browser.wait("window.faceattr.answer && canvas.width === 640")
+    browser.ask("turn(360, 640)")
+    browser.wait("video.videoWidth === 360")
+    browser.wait("window.faceattr.answer && [canvas, sending].every(one => one.width === 360)")
+    assert browser.ask("[canvas, sending].map(one => one.height)") == [640, 640]
+    assert browser.errors == []
+
+
 def test_a_blurred_face_is_gone_from_the_page(port, browser, tmp_path):
     image = Scene(Person(0, lambda n: (160, 90), 80)).image(0)
     (tmp_path / "one.png").write_bytes(encoded(image))

@@ -74,7 +74,9 @@ def export(model, to=None, embed=False, **given) -> int:
 def _show_parity(report) -> None:
     """How the file compares with its network."""
     show(f"the network and the file, asked about {report.crops}:")
-    figures = ("mean change", "of 99 %", "largest", "same answer", "accuracy", "calibration error")
+    figures = ["mean change", "of 99 %", "largest", "same answer"]
+    if any(found.labelled for found in report.heads.values()):
+        figures += ["accuracy", "calibration error"]
     table = Table("task", *(Column(figure, justify="right") for figure in figures))
     for task, found in report.heads.items():
         changes = (found.mean_change, found.change_99, found.difference)

@@ -262,8 +262,9 @@ class LiveWatch(Watch):
             self._last = moment[0].number
             return moment
         silent = time.monotonic() - self._newest.moment
-        is_waiting = self._clock.is_paused or not self._is_warm.is_set()
-        if moment is None and silent > SILENT_SECONDS and not is_waiting:
+        # A file's next frame may be due in a minute.
+        is_expected = self.feed.is_live and self._is_warm.is_set() and not self._clock.is_paused
+        if moment is None and silent > SILENT_SECONDS and is_expected:
             raise OSError(f"{self.feed.name} has given no image for {silent:.0f} s.")
         return None
 

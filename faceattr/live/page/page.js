@@ -67,18 +67,30 @@ function keepRows(answer) {
 function open(source, width, height) {
   if (state.isWaiting) state.isStale = true; // the answer under way is about the last source
   Object.assign(state, { source, answer: null, rows: [], isStill: false, isPaused: false, startedAt: performance.now() });
-  [canvas.width, canvas.height] = [width, height];
-  const isStill = source instanceof ImageBitmap;
-  const { largest_still: largest = LARGEST_STILL, long_side: longSide = LARGEST_STILL } = state.about ?? {};
-  const most = isStill ? largest : longSide;
-  const share = Math.min(1, most / Math.max(width, height));
-  [sending.width, sending.height] = [width, height].map(side => Math.max(1, Math.round(side * share)));
+  fit(width, height);
   canvas.classList.add("shown");
   byId("hint").hidden = true;
   for (const id of ["pause", "snapshot"]) byId(id).disabled = false;
   byId("pause").textContent = "Pause";
   asker.forget();
 }
+
+function fit(width, height) {
+  [canvas.width, canvas.height] = [width, height];
+  const isStill = state.source instanceof ImageBitmap;
+  const { largest_still: largest = LARGEST_STILL, long_side: longSide = LARGEST_STILL } = state.about ?? {};
+  const most = isStill ? largest : longSide;
+  const share = Math.min(1, most / Math.max(width, height));
+  [sending.width, sending.height] = [width, height].map(side => Math.max(1, Math.round(side * share)));
+}
+
+// A phone that is turned gives upright frames from then on.
+video.onresize = () => {
+  if (state.source !== video || !video.videoWidth) return;
+  state.isStale = state.isWaiting;
+  state.answer = null;
+  fit(video.videoWidth, video.videoHeight);
+};
 
 function closeSource() {
   state.turn++;

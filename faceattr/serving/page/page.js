@@ -18,7 +18,7 @@ function addJson(parent, title, value) {
 }
 
 function curl(path, method) {
-  const ask = `curl ${location.origin}${path}`;
+  const ask = `curl ${new URL(`.${path}`, location)}`;
   if (method !== "post") return ask;
   const more = path.endsWith("batch") ? " -F image=@other.jpg" : "";
   return `${ask} -F image=@photo.jpg${more}`;
