@@ -131,7 +131,7 @@ def short_name(name: str, most: int = LONGEST_NAME) -> str:
 
 def replace_durably(part: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
     """Give a finished file its name; a power cut leaves the old file or the whole new one."""
-    with open(part, "rb") as file:
+    with open(part, "r+b") as file:  # Windows syncs no file that is open for reading alone
         os.fsync(file.fileno())
     os.replace(part, path)
 

@@ -1,6 +1,7 @@
 """`faceattr doctor` says what is wrong, and what is to be done."""
 
 import importlib
+import io
 import json
 import sys
 from importlib import metadata
@@ -130,6 +131,14 @@ def test_what_is_wrong_ends_the_command_with_1(monkeypatch, capsys):
     monkeypatch.setattr(doctor, "doctor", lambda: iter(looks[:1]))
     assert cli.main(["doctor"]) == 0
     assert "all is well" in capsys.readouterr().out
+
+
+def test_a_letter_that_a_file_of_windows_lacks_does_not_end_a_command(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, "cp1252", write_through=True))
+    monkeypatch.setattr(doctor, "doctor", lambda: iter([doctor.Finding("python", "3.11.7")]))
+    assert cli.main(["doctor"]) == 0
+    assert written.getvalue().startswith(rb"\u2713 python")
 
 
 @pytest.mark.slow
