@@ -20,6 +20,7 @@ from typing import Any
 import platformdirs
 
 LONGEST_NAME = 255  # bytes that file systems take for one name
+FULL = (errno.ENOSPC, errno.EDQUOT)  # what systems call a full disk
 
 
 def install_command(extra: str = "") -> str:
@@ -149,8 +150,11 @@ def write_errors(path: str | os.PathLike[str]) -> Iterator[None]:
 
 def unwritten(path: Path, error: OSError, *, resumable: bool) -> OSError:
     """What is said of a file that could not be written to its end."""
-    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    cure = f" {'Make room and g' if is_full else 'G'}o on with --resume." if resumable else ""
+    cure = (
+        f" {'Make room and g' if error.errno in FULL else 'G'}o on with --resume."
+        if resumable
+        else ""
+    )
     why = error.strerror or error
     return OSError(f"{path} cannot be written: {why}. What was written before is whole.{cure}")
 

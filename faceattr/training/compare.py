@@ -152,7 +152,8 @@ def train_in_subprocess(run: Run, begin: Callable[[], None] | None = None) -> li
     except BrokenProcessPool:
         raise OSError(
             f"The process of {run.name}, seed {run.seed}, was killed, most likely for want of "
-            "memory. The same command goes on behind what is finished."
+            'memory, or a script calls this outside `if __name__ == "__main__":`. The same '
+            "command goes on behind what is finished."
         ) from None
 
 
