@@ -26,11 +26,12 @@ FULL = (errno.ENOSPC, errno.EDQUOT)  # what systems call a full disk
 def install_command(extra: str = "") -> str:
     """What installs faceattr, with an optional part, as it was installed: from files or by name."""
     part = f"[{extra}]" if extra else ""
+    # Windows' cmd knows no other quotes.
     root = Path(__file__).resolve().parents[1]
     if not (root / "pyproject.toml").is_file():
-        return f"pip install 'faceattr{part}'"
+        return f'pip install "faceattr{part}"'
     place = "." if root == Path.cwd() else str(root)
-    return f"pip install -e '{place}{part}'"
+    return f'pip install -e "{place}{part}"'
 
 
 def require_package(package: str, extra: str, purpose: str) -> None:

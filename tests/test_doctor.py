@@ -45,8 +45,8 @@ def test_answers_of_other_tasks_are_infinitely_far_away(found, difference):
     ("installed", "told", "cure"),
     [
         ({"keras": "3.15.1"}, "keras 3.15.1", ""),
-        ({"keras": "2.15.0"}, "keras 2.15.0", "pip install 'keras<4,>=3.15'"),
-        ({}, "is not installed", "pip install 'keras<4,>=3.15'"),
+        ({"keras": "2.15.0"}, "keras 2.15.0", 'pip install "keras<4,>=3.15"'),
+        ({}, "is not installed", 'pip install "keras<4,>=3.15"'),
     ],
 )
 def test_a_package_beyond_its_bounds_has_a_cure(installed, told, cure):
@@ -62,7 +62,7 @@ def test_a_backend_that_is_missing_has_a_cure(monkeypatch):
 
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     (found,) = doctor._examined(look)
-    assert "KERAS_BACKEND" in found.cure and "[jax]'` installs it" in found.cure
+    assert "KERAS_BACKEND" in found.cure and '[jax]"` installs it' in found.cure
 
 
 def test_headless_opencv_does_and_two_of_them_do_not():
