@@ -100,9 +100,9 @@ def _package(one: Requirement, installed: Mapping[str, str]) -> Finding:
     names = OPENCV if one.name in OPENCV else (one.name,)
     name = next((name for name in names if name in installed), None)
     if name is None:
-        return Finding(one.name, "is not installed", f"pip install '{one}'")
+        return Finding(one.name, "is not installed", f'pip install "{one}"')
     version = installed[name]
-    cure = f"pip install '{name}{one.specifier}'"
+    cure = f'pip install "{name}{one.specifier}"'
     fits = one.specifier.contains(version, prereleases=True)
     return Finding(name, f"{name} {version}", "" if fits else cure)
 
@@ -145,7 +145,7 @@ def devices() -> Iterator[Finding]:
     yield Finding("backend", f"{keras.backend.backend()} (keras {keras.__version__})")
     yield Finding("processors", f"{count_threads()}, {platform.machine()}")
     unseen = not gpus and Path("/dev/nvidia0").exists()
-    cure = "pip install 'tensorflow[and-cuda]', or leave it: training uses the processors"
+    cure = 'pip install "tensorflow[and-cuda]", or leave it: training uses the processors'
     yield Finding("gpus", ", ".join(gpus) or "none that TensorFlow sees", cure if unseen else "")
 
 

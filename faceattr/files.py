@@ -24,16 +24,18 @@ OPENCV = (  # one of them is installed, whichever
     *("opencv-python", "opencv-python-headless"),
     *("opencv-contrib-python", "opencv-contrib-python-headless"),
 )
+FULL = (errno.ENOSPC, errno.EDQUOT)  # what systems call a full disk
 
 
 def install_command(extra: str = "") -> str:
     """What installs faceattr, with an optional part, as it was installed: from files or by name."""
     part = f"[{extra}]" if extra else ""
+    # Windows' cmd knows no other quotes.
     root = Path(__file__).resolve().parents[1]
     if not (root / "pyproject.toml").is_file():
-        return f"pip install 'faceattr{part}'"
+        return f'pip install "faceattr{part}"'
     place = "." if root == Path.cwd() else str(root)
-    return f"pip install -e '{place}{part}'"
+    return f'pip install -e "{place}{part}"'
 
 
 def require_package(package: str, extra: str, purpose: str) -> None:
@@ -135,7 +137,7 @@ def short_name(name: str, most: int = LONGEST_NAME) -> str:
 
 def replace_durably(part: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
     """Give a finished file its name; a power cut leaves the old file or the whole new one."""
-    with open(part, "rb") as file:
+    with open(part, "r+b") as file:  # Windows syncs no file that is open for reading alone
         os.fsync(file.fileno())
     os.replace(part, path)
 
@@ -153,8 +155,11 @@ def write_errors(path: str | os.PathLike[str]) -> Iterator[None]:
 
 def unwritten(path: Path, error: OSError, *, resumable: bool) -> OSError:
     """What is said of a file that could not be written to its end."""
-    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    cure = f" {'Make room and g' if is_full else 'G'}o on with --resume." if resumable else ""
+    cure = (
+        f" {'Make room and g' if error.errno in FULL else 'G'}o on with --resume."
+        if resumable
+        else ""
+    )
     why = error.strerror or error
     return OSError(f"{path} cannot be written: {why}. What was written before is whole.{cure}")
 

@@ -18,6 +18,7 @@ from PIL import Image
 from use_ci import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401
 from use_network import refuse_all_but_loopback
 from use_toys import SHADE, OnEach  # noqa: F401
+from use_windows import as_on_windows  # noqa: F401
 
 from faceattr.evaluation.report import SCORES
 from faceattr.images.crop import CropRule

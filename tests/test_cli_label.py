@@ -317,11 +317,11 @@ def test_the_runtime_is_typed_alike_elsewhere(command, monkeypatch, capsys):
 def test_a_hint_installs_an_extra_as_faceattr_was_installed(tmp_path, monkeypatch):
     root = Path(files.__file__).resolve().parents[1]
     monkeypatch.chdir(root)
-    assert files.install_command("web") == "pip install -e '.[web]'"
+    assert files.install_command("web") == 'pip install -e ".[web]"'
     monkeypatch.chdir(tmp_path)
-    assert files.install_command("web") == f"pip install -e '{root}[web]'"
+    assert files.install_command("web") == f'pip install -e "{root}[web]"'
     monkeypatch.setattr(files, "__file__", str(tmp_path / "site-packages/faceattr/outputs.py"))
-    assert files.install_command("web") == "pip install 'faceattr[web]'"
+    assert files.install_command("web") == 'pip install "faceattr[web]"'
 
 
 def test_help_answers_without_keras():

@@ -18,7 +18,15 @@ from faceattr.cli.compare import certainty, print_results, results_table
 from faceattr.data.sources import ReadingConfig, read_labels, unite
 from faceattr.progress import Progress
 from faceattr.training import network as network_module
-from faceattr.training.compare import ALONE, Config, Result, Run, RunStarted, train_once
+from faceattr.training.compare import (
+    ALONE,
+    Config,
+    Result,
+    Run,
+    RunStarted,
+    _append,
+    train_once,
+)
 from faceattr.training.compare import compare as run_compare
 from faceattr.training.config import FROZEN, Auxiliary, Network, Settings
 
@@ -104,6 +112,15 @@ def test_a_comparison_goes_on_behind_what_is_finished(sets, tmp_path):
     table = compare(*places, seeds=1, perform=untrained, progress=progress)
     assert [(one.run.name, one.number, one.total) for one in rest] == [("joint", 3, 3)]
     assert len(table) == 4
+
+
+def test_lines_end_once_where_the_system_s_own_are_longer(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.linesep", "\r\n")  # pandas asks for it, and a text file adds it
+    results = [Result("a", 0, "shade", 9, 0.5, 0.5, 64, 0.1, 99.5, "rows", "run")] * 2
+    for _ in range(2):
+        _append(tmp_path / "table.csv", results)
+    text = (tmp_path / "table.csv").read_bytes()
+    assert b"\r" not in text and text.count(b"\n") == 5
 
 
 def test_on_a_full_disk_the_results_of_a_run_are_added_whole_or_not_at_all(sets, tmp_path):

@@ -1,6 +1,7 @@
 """`faceattr doctor` says what is wrong, and what is to be done."""
 
 import importlib
+import io
 import json
 import sys
 from importlib import metadata
@@ -44,8 +45,8 @@ def test_answers_of_other_tasks_are_infinitely_far_away(found, difference):
     ("installed", "told", "cure"),
     [
         ({"keras": "3.15.1"}, "keras 3.15.1", ""),
-        ({"keras": "2.15.0"}, "keras 2.15.0", "pip install 'keras<4,>=3.15'"),
-        ({}, "is not installed", "pip install 'keras<4,>=3.15'"),
+        ({"keras": "2.15.0"}, "keras 2.15.0", 'pip install "keras<4,>=3.15"'),
+        ({}, "is not installed", 'pip install "keras<4,>=3.15"'),
     ],
 )
 def test_a_package_beyond_its_bounds_has_a_cure(installed, told, cure):
@@ -61,7 +62,7 @@ def test_a_backend_that_is_missing_has_a_cure(monkeypatch):
 
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     (found,) = doctor._examined(look)
-    assert "KERAS_BACKEND" in found.cure and "[jax]'` installs it" in found.cure
+    assert "KERAS_BACKEND" in found.cure and '[jax]"` installs it' in found.cure
 
 
 def test_headless_opencv_does_and_two_of_them_do_not():
@@ -130,6 +131,14 @@ def test_what_is_wrong_ends_the_command_with_1(monkeypatch, capsys):
     monkeypatch.setattr(doctor, "doctor", lambda: iter(looks[:1]))
     assert cli.main(["doctor"]) == 0
     assert "all is well" in capsys.readouterr().out
+
+
+def test_a_letter_that_a_file_of_windows_lacks_does_not_end_a_command(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, "cp1252", write_through=True))
+    monkeypatch.setattr(doctor, "doctor", lambda: iter([doctor.Finding("python", "3.11.7")]))
+    assert cli.main(["doctor"]) == 0
+    assert written.getvalue().startswith(rb"\u2713 python")
 
 
 @pytest.mark.slow

@@ -250,6 +250,7 @@ def test_a_training_s_end_adds_a_copy_compared_on_val(toy_model_path):
     assert "val faces" in embedded.describe_copy(toy_model_path).parity["crops"]
 
 
+@pytest.mark.usefixtures("as_on_windows")
 def test_the_command_embeds_into_another_file_and_shows_it(toy_model_path, tmp_path, capsys):
     new = tmp_path / "new.keras"
     assert main(["export", str(toy_model_path), "--embed", "-o", str(new)]) == 0

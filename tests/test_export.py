@@ -87,6 +87,7 @@ def shades(tmp_path_factory):
 CROPS = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE, 3), dtype="uint8")
 
 
+@pytest.mark.usefixtures("as_on_windows")
 @pytest.mark.parametrize("name", ALL)
 def test_a_file_answers_like_its_model_and_says_what_it_is(name, model, tmp_path):
     path = tmp_path / f"faces{ENDINGS[name]}"

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -178,6 +180,15 @@ def test_a_truncated_network_is_called_damaged(toy_model_path, tmp_path):
             target.writestr(name, source.read(name)[: None if name.endswith("json") else 100])
     with pytest.raises(ValueError, match="damaged or of another Keras"):
         model_file.load(damaged)
+
+
+def test_a_full_folder_for_temporary_files_is_no_damage(toy_model_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("keras.saving.load_model", full)
+    with pytest.raises(OSError, match=r"cannot be opened: .* is full"):
+        model_file.load(toy_model_path)
 
 
 def with_member(path, name, content, compression=zipfile.ZIP_DEFLATED):

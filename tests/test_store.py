@@ -39,6 +39,20 @@ def test_no_examples_give_no_crops(folder):
     assert len(cached.rows) == 0
 
 
+def test_a_network_drive_of_windows_keeps_a_cache(folder, monkeypatch):
+    """SQLite takes no URI that names a machine."""
+    monkeypatch.setattr(Path, "as_uri", lambda path: f"file://server/share/{path.name}")
+    with open_store(folder) as store:
+        store.put_faces({"a": [1]})
+        assert store.faces("a") == {"a": [1]}
+
+
+def test_a_cache_that_cannot_be_made_is_one_sentence(folder):
+    folder.write_text("a file")
+    with pytest.raises(OSError, match=r"crops cannot be made: .*\. Give a folder .* --cache"):
+        open_store(folder / "crops").__enter__()
+
+
 def test_a_cached_crop_is_the_crop(examples, folder):
     cached = cache_crops(examples, RULE, folder)
     for row, level in zip(cached.rows, range(0, 250, 50), strict=True):

@@ -97,6 +97,7 @@ def test_a_table_cut_at_any_byte_is_gone_on_with_and_ends_the_same(tmp_path, nam
         assert path.read_bytes() == whole, f"cut at byte {length}"
 
 
+@pytest.mark.usefixtures("as_on_windows")
 def test_a_parquet_table_is_gone_on_with_from_its_journal_or_from_itself(tmp_path):
     path, journal = tmp_path / "t.parquet", tmp_path / "t.parquet.part.jsonl"
     with open_table(path, COLUMNS) as table:

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 
 from faceattr import __version__
@@ -31,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 done, 1 failed, 2 wrong input, 130 interrupted by Ctrl-C, 143 by a request to end (SIGTERM).
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with suppress(AttributeError):  # none behind pythonw; a notebook's takes any letter
+        # A pipe or a file of Windows may lack a letter, as one of latin-1 does.
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     given = vars(_parser().parse_args(argv))
     command = given.pop("command")
     with _sigterm_as_ctrl_c() as terminated:

@@ -162,11 +162,16 @@ def open_store(folder: Path) -> Iterator[Store]:
     Raises:
         OSError: The database is damaged, or something is to be written where it cannot be.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path, can_write = folder / DATABASE, os.access(folder, os.W_OK)
-    address = f"{path.resolve().as_uri()}?{'mode=rwc' if can_write else 'mode=ro&immutable=1'}"
     try:
-        with closing(sqlite3.connect(address, timeout=PATIENCE, uri=True)) as database:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # whoever runs a container may have no home
+        cure = "Give a folder that takes files with --cache, or as XDG_CACHE_HOME."
+        raise OSError(f"The cache {folder} cannot be made: {error.strerror}. {cure}") from None
+    path, can_write = folder / DATABASE, os.access(folder, os.W_OK)
+    # SQLite takes no URI of a network drive of Windows, so one is made where it is needed.
+    address = path if can_write else f"{path.resolve().as_uri()}?mode=ro&immutable=1"
+    try:
+        with closing(sqlite3.connect(address, timeout=PATIENCE, uri=not can_write)) as database:
             database.isolation_level = None
             if can_write:
                 database.executescript(TABLES)

@@ -125,14 +125,28 @@ def _write_alike(
         part = Path(folder, output.name)
         progress.show(f"exporting {path.name} to {to}")
         formats.write(to, network, part, description.crop.size, shown.calibrating)
-        with formats.quiet():
-            file = runtime.open_exported(part, precision)
-        parity = check_parity(network, file, description.tasks, shown, progress)
-        progress.show(parity)
+        parity = _compare(network, part, precision, description.tasks, shown, progress)
         if failures := parity.failures():
             cure = INT8_CURE if precision == "int8" else ""
             raise ValueError(f"{output} was not kept: {'; '.join(failures)}.{cure}")
         _keep(part, output, _metadata(path, description, part, to, precision, parity))
+    return parity
+
+
+def _compare(
+    network: keras.Model,
+    part: Path,
+    precision: str,
+    tasks: Sequence[Task],
+    shown: ParityData,
+    progress: Progress,
+    batches: Sequence[int] = BATCHES,
+) -> ParityReport:
+    # Windows neither moves nor deletes a file that is open: this one no longer is when this ends.
+    with formats.quiet():
+        file = runtime.open_exported(part, precision)
+    parity = check_parity(network, file, tasks, shown, progress, batches)
+    progress.show(parity)
     return parity
 
 
@@ -193,10 +207,7 @@ def smallest_alike(
     with tempfile.TemporaryDirectory() as folder:
         for precision in PRECISIONS:
             part = write(precision, Path(folder))
-            with formats.quiet():
-                file = runtime.open_exported(part, precision)
-            parity = check_parity(network, file, tasks, shown, progress, batches)
-            progress.show(parity)
+            parity = _compare(network, part, precision, tasks, shown, progress, batches)
             if not (failures := [*parity.failures(), *refuse(parity)]):
                 return part.read_bytes(), precision, parity
             progress.show(f"{precision} was not kept: {'; '.join(failures)}.")

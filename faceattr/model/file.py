@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from faceattr.files import atomic_write, refuse_existing, to_jsonable, validate_output_path
+from faceattr.files import FULL, atomic_write, refuse_existing, to_jsonable, validate_output_path
 from faceattr.images.crop import CropRule
 from faceattr.model import hub
 from faceattr.tasks import Task
@@ -308,6 +308,9 @@ def load(path: str | Path) -> tuple[keras.Model, Description]:
     except ModuleNotFoundError:  # of Keras' backend
         raise
     except Exception as error:  # Keras, HDF5 and TensorFlow raise whatever they stumble over
+        if isinstance(error, OSError) and error.errno in FULL:  # Keras unpacks the weights there
+            place = tempfile.gettempdir()
+            raise OSError(f"{path} cannot be opened: {place} is full. Make room there.") from None
         reason = (str(error).strip() or type(error).__name__).split("\n")[0]
         raise ValueError(f"{path} is damaged or of another Keras: {reason}") from error
     heads = model.output if isinstance(model.output, dict) else {}

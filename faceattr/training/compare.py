@@ -150,7 +150,8 @@ def train_in_subprocess(run: Run, begin: Callable[[], None] | None = None) -> li
     except BrokenProcessPool:
         raise OSError(
             f"The process of {run.name}, seed {run.seed}, was killed, most likely for want of "
-            "memory. The same command goes on behind what is finished."
+            'memory, or a script calls this outside `if __name__ == "__main__":`. The same '
+            "command goes on behind what is finished."
         ) from None
 
 
@@ -224,7 +225,7 @@ def _peak_megabytes() -> float:
     """The most memory that this process held; NaN where the system does not tell."""
     # getrusage would tell the parent's peak where that is higher.
     status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.is_file() else []
+    lines = status.read_text("utf-8").splitlines() if status.is_file() else []
     found = [float(line.split()[1]) for line in lines if line.startswith("VmHWM")]
     return found[0] * 1024 / 1e6 if found else float("nan")
 
@@ -337,8 +338,10 @@ def _append(output: Path, results: Sequence[Result]) -> None:
     """Add the results of a run, all or none: one that has a line is not run again."""
     before = output.read_text("utf-8") if output.exists() else ""
     lines = pd.DataFrame([asdict(result) for result in results])
+    # As text has it: the file's own lines end as the system's do.
+    new = lines.to_csv(header=not before, index=False, lineterminator="\n")
     with atomic_write(output) as part:
-        part.write_text(before + lines.to_csv(header=not before, index=False), "utf-8")
+        part.write_text(before + new, "utf-8")
 
 
 def _read_results(output: Path) -> pd.DataFrame:

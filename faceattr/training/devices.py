@@ -148,5 +148,5 @@ def fastest_dtype() -> str:
     """
     if gpus := gpu_capabilities():
         return "mixed_bfloat16" if min(gpus) >= BFLOAT16_SINCE else "float32"
-    flags = CPUINFO.read_text() if CPUINFO.is_file() else ""
+    flags = CPUINFO.read_text("utf-8") if CPUINFO.is_file() else ""
     return "mixed_bfloat16" if "amx_bf16" in flags or "avx512_bf16" in flags else "float32"
