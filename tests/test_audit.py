@@ -302,3 +302,21 @@ def test_a_row_without_a_split_is_of_its_group_s_or_of_train_where_some_row_is_v
     _, found = found_in(data, write(data, row11=val, row0=of_val, row1=of_train))
     splits = {one.path.name: one.split for one in found.rows.examples}
     assert (splits["11.png"], splits["0.png"], splits["1.png"]) == ("val", "val", "train")
+
+
+def test_near_copies_with_two_labels_are_named_once_and_not_by_every_pair(tmp_path, monkeypatch):
+    looked_at = []
+    detail = checks.detail
+    monkeypatch.setattr(checks, "detail", lambda *ends: looked_at.append(1) or detail(*ends))
+    one, generator = portraits(1)[0], np.random.default_rng(0)
+    noise = (generator.integers(-3, 4, one.shape) for _ in range(20))
+    frames = [np.clip(one + some, 0, 255).astype("uint8") for some in noise]
+    for number, frame in enumerate(frames):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), frame)
+    moods = [{"path": f"{n}.png", "split": "train", "mood": "ab"[n % 2]} for n in range(20)]
+    pd.DataFrame(moods).to_csv(tmp_path / "manifest.csv", index=False)
+    totals, found = found_in(tmp_path, [str(tmp_path)])
+    near = [one for one in found.findings if one.kind == checks.NEAR_OTHERWISE]
+    assert {row for one in near for row in one.rows} == set(range(20))
+    assert 10 <= totals[checks.NEAR_OTHERWISE, "mood"] < 20
+    assert len(looked_at) < 40

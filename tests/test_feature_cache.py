@@ -214,3 +214,17 @@ def test_a_run_that_goes_on_from_a_file_draws_other_copies(tmp_path):
     network = new_network()
     np.testing.assert_array_equal(drawn(7), drawn(7))
     assert np.abs(drawn(7) - drawn()).max() > 1e-3
+
+
+def test_crops_of_a_set_are_never_in_memory_together(tmp_path):
+    class Counted(np.ndarray):
+        def __getitem__(self, place):
+            found = np.asarray(super().__getitem__(place))
+            taken.append(found.nbytes)
+            return found
+
+    taken = []
+    parts = [replace(part, crops=part.crops.view(Counted)) for part in (TRAIN, VAL)]
+    phase = FeatureCache(tmp_path, SETTINGS, *parts).prepare_phase(new_network(), 0)
+    phase.repeats[40].prepare(1)
+    assert max(taken) == TRAIN.crops[0].nbytes

@@ -396,3 +396,13 @@ def test_label_prints_rows_without_an_output(
     shown = capsys.readouterr().out
     assert "gender" in shown and "%" in shown and "," in shown and "gender_prob" not in shown
     assert "--resume needs a table: give -o TABLE" in refused(main([*how, "--resume"]))
+
+
+def test_the_rows_of_a_long_list_are_put_into_columns_piece_by_piece(monkeypatch):
+    images = [draw(1, tint=tint) for tint in (0, 20, 40, 60, 80)]
+    whole = attributes().label_batch(images)
+    monkeypatch.setattr("faceattr.inference.table.ROWS_AT_ONCE", 2)
+    pieces = attributes().label_batch(images)
+    assert [len(chunk) for chunk in pieces["path"].chunks] == [2, 2, 1]
+    assert pieces.equals(whole)
+    assert attributes().label_batch([]).schema == whole.schema

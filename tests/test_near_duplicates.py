@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from faceattr.data.crops import cache_crops
+from faceattr.data import near_duplicates
+from faceattr.data.crops import CachedCrops, cache_crops
 from faceattr.data.dataset import LabeledDataset
 from faceattr.data.manifest import Example
 from faceattr.data.near_duplicates import (
@@ -77,7 +78,8 @@ def test_the_shortcut_misses_no_pair_and_invents_none(monkeypatch):
     seen = looks(faces)
     monkeypatch.setattr("faceattr.data.near_duplicates.TOGETHER", 16)
     pairs = near_pairs(seen, above=0.9)
-    expected = np.argwhere(np.triu(seen.fine @ seen.fine.T, 1) > 0.9)
+    flat = seen.fine.reshape(len(seen), -1)
+    expected = np.argwhere(np.triu(flat @ flat.T, 1) > 0.9)
     assert len(expected) > 20
     found = sorted(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True))
     assert found == [tuple(pair) for pair in expected.tolist()]
@@ -129,3 +131,42 @@ def test_a_mirrored_copy_is_a_near_duplicate():
     pairs = near_pairs(looks([*faces, mirrored]))
     assert (pairs.first.tolist(), pairs.second.tolist()) == ([1], [5])
     assert detail(faces[1], mirrored) > SURE
+
+
+@pytest.fixture
+def compared(monkeypatch):
+    """How many pairs of faces were compared in full."""
+    counts = []
+
+    def counted(how, one, other):
+        counts.append(len(one))
+        return einsum(how, one, other)
+
+    einsum = np.einsum
+    monkeypatch.setattr(near_duplicates.np, "einsum", counted)
+    return counts
+
+
+def test_many_copies_of_a_face_are_compared_once(compared):
+    one, other = portraits(2)
+    faces = np.stack([*[one] * 300, *[other] * 300, brighter(one)])
+    sets = near_duplicate_sets(CachedCrops(faces, np.arange(len(faces))))
+    assert sets.tolist() == [sets[0]] * 300 + [sets[300]] * 300 + [sets[0]]
+    assert len(set(sets)) == 2
+    again = find_near_duplicates(rows([*faces, *[brighter(other)] * 300]), rows(faces))
+    assert again.all()
+    assert sum(compared) < 20
+
+
+def test_faces_are_compared_in_tables_of_bounded_size(monkeypatch):
+    monkeypatch.setattr(near_duplicates, "CELLS", 64)
+    faces = portraits(9)
+    pairs = near_pairs(looks([*faces, brighter(faces[3]), faces[3][:, ::-1]]))
+    assert list(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)) == [
+        *[(3, 9), (3, 10), (9, 10)]
+    ]
+
+
+def test_mirrored_faces_take_no_memory_of_their_own():
+    faces = looks(portraits(3))
+    assert np.shares_memory(faces.mirrored().fine, faces.fine)

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
+from time import sleep
 
 import pandas as pd
 import pyarrow
@@ -22,7 +23,7 @@ from faceattr.inference.cluster import Workers, spread
 from faceattr.inference.label import label_to
 from faceattr.inference.metadata import settings_of
 from faceattr.inference.part_worker import DIED, PartJob, PartWorker
-from faceattr.inference.parts import Journal, Part, Parts, in_parts
+from faceattr.inference.parts import Journal, Part, PartReport, Parts, in_parts
 from faceattr.inference.predictor import FaceAttributes
 from faceattr.inference.schema import columns
 from faceattr.inference.table import TableOptions
@@ -311,3 +312,22 @@ def test_an_impossible_distance_of_frames_is_refused_before_ray_is_met(inputs, t
     with pytest.raises(ValueError, match="Between two frames of a video are 0 seconds"):
         on_cluster.label_to(tmp_path / "faces", inputs, every=-1, model="gone.keras")
     assert not (tmp_path / "faces").exists()
+
+
+def test_parts_are_read_a_bounded_distance_ahead(opened, tmp_path, monkeypatch):
+    names, parts, read = columns(opened.tasks), Parts(str(tmp_path)), []
+
+    class Counted(Parts):
+        def _read(self, name, columns):
+            read.append(name)
+            return super()._read(name, columns)
+
+    for number in range(30):
+        parts.write(Part(number, (b"a",)), [], names, PartReport(0))
+    monkeypatch.setattr("faceattr.inference.parts.READERS", 2)
+    finished = Counted(str(tmp_path)).finished(names)
+    assert next(finished)[0] == parts.names()[0]
+    sleep(0.2)
+    assert len(read) <= 8
+    assert len(list(finished)) == 29
+    assert sorted(read) == parts.names()

@@ -110,6 +110,18 @@ def test_a_weak_answer_is_withheld_and_its_probabilities_are_kept():
     assert face["mood"].probabilities == sure["mood"].probabilities
 
 
+def test_a_long_list_of_images_holds_no_more_crops_than_a_batch():
+    class Watched(GreenSquares):
+        def __call__(self, image):
+            asked.append(len(describe.model.shapes))
+            return super().__call__(image)
+
+    asked = []
+    describe = attributes(detector=Watched(), batch_size=4)
+    assert [len(faces) for faces in describe([draw(2)] * 5)] == [2] * 5
+    assert asked == [0, 0, 1, 1, 2]
+
+
 def test_faces_go_through_the_model_in_batches_of_few_shapes():
     describe = attributes(batch_size=4)
     answers = describe.predict([np.zeros((32, 32, 3), np.uint8)] * 11)

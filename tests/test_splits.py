@@ -1,8 +1,10 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from faceattr.data import splits
 from faceattr.data.manifest import Example
 from faceattr.data.splits import assign_splits, with_stated_splits
 from faceattr.tasks import GENDER
@@ -207,3 +209,22 @@ def test_where_all_is_decided_by_another_source_nothing_is_too_few():
     copies = tuple(replace(e, path=Path(f"b/{e.path}"), source="b", split="") for e in stated)
     split = assign_splits((*stated, *copies), lambda examples: [int(e.path.stem) for e in examples])
     assert [e.split for e in split[:10]] == [e.split for e in split[10:]]
+
+
+def test_strata_do_not_grow_with_the_number_of_tasks(monkeypatch):
+    class Counted(splits.StratifiedGroupKFold):
+        def split(self, X, y, groups):
+            strata.append(len(np.unique(y)))
+            return super().split(X, y, groups)
+
+    strata = []
+    monkeypatch.setattr(splits, "StratifiedGroupKFold", Counted)
+    monkeypatch.setattr(splits, "STRATA", 8)
+    usual = [replace(one, group=f"person {i // 2}") for i, one in enumerate(people(40))]
+    rare = [
+        replace(one, labels={f"task{bit}": "yes" for bit in range(6) if number >> bit & 1})
+        for number, one in enumerate(people(64))
+    ]
+    split = assign_splits([*usual, *rare[1:]])
+    assert strata == [9]
+    assert [e.labels["gender"] for e in rows_of(split[:40], "val")].count("male") == 4

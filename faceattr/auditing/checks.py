@@ -253,7 +253,8 @@ def _copy(alike: NearDuplicates, row: int, other: int, similarity: float, across
 
 
 def contradictions(alike: NearDuplicates, tasks: Iterable[Task]) -> list[Finding]:
-    """Faces whose labels for a task differ: one finding per set of equal ones, or near pair.
+    """Faces whose labels for a task differ: one finding per set of equal ones, then near pairs, the
+    most similar first, until every such face is named: the frames of a video have a million pairs.
 
     Near copies count where they agree in detail too: people who only look alike may differ.
     """
@@ -262,20 +263,31 @@ def contradictions(alike: NearDuplicates, tasks: Iterable[Task]) -> list[Finding
     for task in tasks:
         target = alike.rows.targets[task.name]
         answers = [task.classes[row.argmax()] if row.any() else "" for row in target]
-        ends = []
-        for rows in alike.same():
-            known = [row for row in rows if answers[row]]
-            ends += [(known[0], row, 1.0) for row in known if answers[row] != answers[known[0]]][:1]
-        for ours, theirs, similarity in alike.near:
-            one, other = (
-                next((row for row in rows if answers[row]), -1) for rows in (ours, theirs)
-            )
-            if -1 not in (one, other) and answers[one] != answers[other]:
-                ends.append((one, other, similarity))
-        for one, other, similarity in ends:
+        named: set[int] = set()
+        for *ends, similarity in _contradicting(alike, answers):
+            if named.issuperset(ends):
+                continue
+            one, other = ends
             words = f"{answers[one]} and {answers[other]}"
-            found.append(alike.finding(kinds, task.name, (one, other), similarity, words))
-    return [one for one in found if one.kind == EXACT_OTHERWISE or (one.detail or 0) >= SURE]
+            finding = alike.finding(kinds, task.name, (one, other), similarity, words)
+            if finding.kind == EXACT_OTHERWISE or (finding.detail or 0) >= SURE:
+                found.append(finding)
+                named.update(ends)
+    return found
+
+
+def _contradicting(
+    alike: NearDuplicates, answers: Sequence[str]
+) -> Iterator[tuple[int, int, float]]:
+    """Two rows of each set of equal faces, and of each near pair, whose answers differ."""
+    for rows in alike.same():
+        known = [row for row in rows if answers[row]]
+        others = (row for row in known if answers[row] != answers[known[0]])
+        yield from ((known[0], row, 1.0) for row in itertools.islice(others, 1))
+    for ours, theirs, similarity in alike.near:
+        one, other = (next((row for row in rows if answers[row]), -1) for rows in (ours, theirs))
+        if -1 not in (one, other) and answers[one] != answers[other]:
+            yield one, other, similarity
 
 
 def groups_across_splits(examples: Sequence[Example]) -> list[Finding]:

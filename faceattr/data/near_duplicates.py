@@ -26,7 +26,8 @@ NEAR, SURE = 0.95, 0.8
 SIDE, INNER, BLUR = 48, 40, 1.0
 COARSE = 10  # lowest frequencies of the cosine transform in each direction
 SLACK = 1e-4  # of float32 sums
-TOGETHER = 2048  # faces
+TOGETHER = 2048  # pairs, or faces
+CELLS = 1 << 24  # of a table of bounds: it does not grow with the number of faces
 NEAR_DUPLICATE = "near_duplicate"  # a column that is worked out: is the face in train too?
 IN_TRAIN, NOT_IN_TRAIN = "in train too", "not in train"
 
@@ -44,9 +45,9 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """Crops as vectors whose scalar products are correlations: `fine` ``(n, 1600)`` of length 1 (0
-    for a crop of one colour), and `coarse` ``(n, 101)``, its lowest frequencies and the length of
-    the rest.
+    """Crops as vectors whose scalar products are correlations: `fine` ``(n, 40, 40)`` of length 1
+    (0 for a crop of one colour), and `coarse` ``(n, 101)``, its lowest frequencies and the length
+    of the rest.
     """
 
     fine: np.ndarray
@@ -56,25 +57,27 @@ class Fingerprints:
         return len(self.fine)
 
     def mirrored(self) -> Fingerprints:
-        fine = self.fine.reshape(-1, INNER, INNER)[:, :, ::-1].reshape(len(self), INNER**2)
         # A mirrored wave of an odd number is its negative.
         signs = np.append(np.tile((-1.0) ** np.arange(COARSE), COARSE), 1).astype("float32")
-        return Fingerprints(fine, self.coarse * signs)
+        return Fingerprints(self.fine[:, :, ::-1], self.coarse * signs)
 
 
 def fingerprints_of(crops: np.ndarray, index: np.ndarray) -> Fingerprints:
     """What some crops look like: RGB ``uint8`` ``(kept, size, size, 3)``, those at `index`."""
     fine = np.empty((len(index), INNER, INNER), "float32")
-    for place, row in enumerate(index):
-        fine[place] = _inner(crops[row])
-    fine -= fine.mean(axis=(1, 2), keepdims=True)
-    lengths = np.linalg.norm(fine, axis=(1, 2), keepdims=True)
-    fine /= np.where(lengths > SLACK, lengths, np.inf)
+    coarse = np.empty((len(index), COARSE**2 + 1), "float32")
     waves = dct(np.eye(INNER), axis=0, norm="ortho")[:COARSE].astype("float32")
-    low = (waves @ fine @ waves.T).reshape(len(index), COARSE**2)
-    flat = fine.reshape(len(index), INNER**2)
-    left = np.square(flat).sum(axis=1) - np.square(low).sum(axis=1)
-    return Fingerprints(flat, np.column_stack([low, np.sqrt(np.maximum(left, 0))]))
+    for start in range(0, len(index), TOGETHER):
+        some = slice(start, start + TOGETHER)
+        faces = np.stack([_inner(crops[row]) for row in index[some]])
+        faces -= faces.mean(axis=(1, 2), keepdims=True)
+        lengths = np.linalg.norm(faces, axis=(1, 2), keepdims=True)
+        faces /= np.where(lengths > SLACK, lengths, np.inf)
+        low = (waves @ faces @ waves.T).reshape(-1, COARSE**2)
+        left = np.square(faces).sum(axis=(1, 2)) - np.square(low).sum(axis=1)
+        fine[some], coarse[some, :-1] = faces, low
+        coarse[some, -1] = np.sqrt(np.maximum(left, 0))
+    return Fingerprints(fine, coarse)
 
 
 def _inner(face: np.ndarray, blur: float = BLUR) -> np.ndarray:
@@ -112,9 +115,10 @@ def near_pairs(
     right, within = (faces, True) if others is None else (others, False)
     views = right, right.mirrored()
     found = [(np.zeros(0, int), np.zeros(0, int), np.zeros(0, "float32"))]
-    for start in progress.track(range(0, len(faces), TOGETHER), "looking for near-duplicates"):
+    step = max(1, min(TOGETHER, CELLS // max(len(right), 1)))
+    for start in progress.track(range(0, len(faces), step), "looking for near-duplicates"):
         for view in views:
-            found += _near(faces, start, view, above, within)
+            found += _near(faces, slice(start, start + step), view, above, within)
     first, second, similarity = map(np.concatenate, zip(*found, strict=True))
     # A face that is nearly its own mirror image was found both ways: the higher value counts.
     order = np.lexsort((-similarity, second, first))
@@ -123,19 +127,19 @@ def near_pairs(
 
 
 def _near(
-    left: Fingerprints, start: int, right: Fingerprints, above: float, within: bool
+    left: Fingerprints, some: slice, right: Fingerprints, above: float, within: bool
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Pairs of the faces of `left` from `start` on, so many as are compared at once."""
-    offset = start if within else 0
-    bound = left.coarse[start : start + TOGETHER] @ right.coarse[offset:].T
+    """Pairs of some faces of `left`."""
+    offset = some.start if within else 0
+    bound = left.coarse[some] @ right.coarse[offset:].T
     # In one long row: NumPy takes forty times as long to find what is true in a table.
     first, second = divmod(np.flatnonzero(bound > above - SLACK), bound.shape[1])
-    first, second = first + start, second + offset
+    first, second = first + some.start, second + offset
     if within:
         first, second = first[first < second], second[first < second]
     for place in range(0, len(first), TOGETHER):
         i, j = first[place : place + TOGETHER], second[place : place + TOGETHER]
-        similarity = np.einsum("nd,nd->n", left.fine[i], right.fine[j])
+        similarity = np.einsum("nhw,nhw->n", left.fine[i], right.fine[j])
         kept = similarity > above
         yield i[kept], j[kept], similarity[kept]
 
@@ -145,26 +149,39 @@ def hashes_of(crops: np.ndarray, index: np.ndarray) -> list[bytes]:
     return [hashlib.blake2b(crops[i].tobytes(), digest_size=12).digest() for i in index]
 
 
+def _distinct(hashes: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """The first place of each hash, and for each place the number of its hash.
+
+    Copies of one face are compared once: their pairs grow with the square of their number.
+    """
+    return np.unique(np.array(hashes, "S12"), return_index=True, return_inverse=True)[1:]
+
+
 def near_duplicate_sets(cached: CachedCrops, progress: Progress = SILENT) -> np.ndarray:
     """For each example a number that it shares with its near-duplicates alone, ``(n,)``."""
     usable = np.flatnonzero(cached.rows >= 0)
-    pairs = near_pairs(fingerprints_of(cached.array, cached.rows[usable]), progress=progress)
-    hashes = np.full(len(cached.rows), None, object)
-    hashes[usable] = hashes_of(cached.array, cached.rows[usable])
-    near = usable[np.column_stack([pairs.first, pairs.second])]
-    return connected_sets([hashes.tolist()], near)
+    firsts, of_row = _distinct(hashes_of(cached.array, cached.rows[usable]))
+    first_rows = usable[firsts]
+    faces = fingerprints_of(cached.array, cached.rows[first_rows])
+    pairs = near_pairs(faces, progress=progress)
+    same = np.column_stack([usable, first_rows[of_row]])
+    near = first_rows[np.column_stack([pairs.first, pairs.second])]
+    rows = np.arange(len(cached.rows))
+    return connected_sets([rows], np.concatenate([same, near]))
 
 
 def find_near_duplicates(
     rows: LabeledDataset, others: LabeledDataset, progress: Progress = SILENT
 ) -> np.ndarray:
     """Which rows show a face that is also, or nearly, among other rows, ``bool`` ``(n,)``."""
-    known = set(hashes_of(others.crops, others.index))
-    found = np.array([one in known for one in hashes_of(rows.crops, rows.index)], bool)
-    if len(others):
-        one, other = (fingerprints_of(part.crops, part.index) for part in (rows, others))
-        found[near_pairs(one, other, progress=progress).first] = True
-    return found
+    hashes, known = (hashes_of(part.crops, part.index) for part in (rows, others))
+    found = np.isin(np.array(hashes, "S12"), np.array(known, "S12"))
+    firsts, of_row = _distinct(hashes)
+    left = firsts[~found[firsts]]
+    one = fingerprints_of(rows.crops, rows.index[left])
+    other = fingerprints_of(others.crops, others.index[_distinct(known)[0]])
+    near = left[near_pairs(one, other, progress=progress).first]
+    return found | np.isin(of_row, of_row[near])
 
 
 def mark_near_duplicates(

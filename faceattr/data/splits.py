@@ -16,6 +16,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from faceattr.data.manifest import Example, strongest
 
 FEWEST = 5  # of which one can be set aside
+STRATA = 250  # combinations of answers that keep their shares; rarer ones together are one more
 Alike = Callable[[Sequence[Example]], Sequence[int] | np.ndarray]
 
 
@@ -119,9 +120,12 @@ def _stratified_fifth(examples: Sequence[Example], sides: np.ndarray, seed: int)
             f"{len(examples)} images{remain * is_grouped} are too few to set a fifth aside for "
             f"validation: give at least {FEWEST}, or a column 'split' with train and val."
         )
-    answers = np.array([f"{example.source} {_labels(example)}" for example in examples])
-    if np.unique(answers, return_counts=True)[1].max() < FEWEST:
-        answers[:] = "any"
+    words = np.array([f"{example.source} {_labels(example)}" for example in examples], object)
+    answers = pd.factorize(words, sort=True)[0]
+    counts = np.bincount(answers)
+    # A table of sets and answers is made of them: it must not grow with the number of tasks.
+    rare = np.argsort(-counts, kind="stable")[STRATA if counts.max() >= FEWEST else 0 :]
+    answers[np.isin(answers, rare)] = len(counts)
     kind = StratifiedGroupKFold if is_grouped else StratifiedKFold
     folds = kind(FEWEST, shuffle=True, random_state=seed)
     # Rare answers may miss from val; the summary before training shows the counts.

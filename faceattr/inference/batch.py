@@ -19,7 +19,7 @@ from faceattr.inference.predictor import BatchColumns, FaceAttributes, LoadSetti
 from faceattr.inference.results import DescribedFace
 from faceattr.inference.samples import Sample
 from faceattr.inference.schema import columns, to_rows
-from faceattr.inference.table import arrow_schema
+from faceattr.inference.table import arrow_schema, arrow_tables
 from faceattr.model import file as model_file
 from faceattr.model import runtime
 
@@ -134,12 +134,14 @@ def label_batch(
     import pyarrow
 
     samples = (_sample(name, source, bgr, allow_urls) for name, source in _rows_of(images))
-    rows = [
+    names = columns(attributes.tasks)
+    rows = (
         row | {"path": row["path"] or None}
         for result in describe_samples(samples, attributes, **how)
         for row in to_rows(result, attributes.tasks)
-    ]
-    return pyarrow.Table.from_pylist(rows, arrow_schema(columns(attributes.tasks)))
+    )
+    tables = list(arrow_tables(rows, names))
+    return pyarrow.concat_tables(tables or [arrow_schema(names).empty_table()])
 
 
 def _rows_of(images: Any) -> Iterator[tuple[str, Any]]:

@@ -12,7 +12,6 @@ import os
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from faceattr.files import validate_output_folder
 from faceattr.images.inputs import InputFile
 from faceattr.inference import storage
 from faceattr.inference.metadata import Summary, check_settings, parsed, versions
+from faceattr.inference.pipeline import prefetch_map
 from faceattr.inference.schema import OK, OTHER_COLUMNS, UNREADABLE, Row
 from faceattr.inference.table import SUFFIXES, TableOptions, arrow_schema
 
@@ -202,10 +202,9 @@ class Parts:
 
         ValueError: One is damaged or not ours.
         """
-        with ThreadPoolExecutor(READERS) as pool:
-            names = [name for name in self.names() if name not in known]
-            tables = pool.map(lambda name: self._read(name, columns), names)
-            yield from zip(names, tables, strict=True)
+        names = [name for name in self.names() if name not in known]
+        tables = prefetch_map(lambda name: self._read(name, columns), names, READERS)
+        yield from zip(names, tables, strict=True)
 
     def retry_unreadable(self, columns: Mapping[str, type]) -> None:
         """Take the inputs that could not be read out of the parts: they are done again."""

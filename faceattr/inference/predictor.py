@@ -218,7 +218,7 @@ class FaceAttributes:
     ) -> list[DescribedFace]: ...
 
     def __call__(self, image, *, bgr=False, allow_urls=False):
-        """Find and describe the faces of one image, or of a list of them in one batch.
+        """Find and describe the faces of one image, or of a list of them in full batches.
 
         Args:
             image, bgr, allow_urls: As for `faceattr.load_image`; of a list of images, each of them.
@@ -228,14 +228,17 @@ class FaceAttributes:
         """
         if not isinstance(image, list | tuple):
             return self([image], bgr=bgr, allow_urls=allow_urls)[0]
-        found, crops = [], []
+        found, crops, answers = [], [], []
         for one in image:
             pixels = load_image(one, bgr=bgr, allow_urls=allow_urls)
             faces = self.find(pixels)
             found.append(faces)
             crops += [self.cut(pixels, face) for face in faces if self.is_large(face)]
-        answers = iter(self.predict(crops))
-        return [self.described(faces, answers) for faces in found]
+            while len(crops) >= self.batch_size:  # those of a long list take much memory
+                answers += self.predict(crops[: self.batch_size])
+                crops = crops[self.batch_size :]
+        remaining = iter([*answers, *self.predict(crops)])
+        return [self.described(faces, remaining) for faces in found]
 
     def label_batch(
         self,

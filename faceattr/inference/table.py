@@ -7,7 +7,7 @@ import csv
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
@@ -313,17 +313,23 @@ def arrow_schema(columns: Columns) -> pyarrow.Schema:
     return pyarrow.schema([(name, arrow[kind]) for name, kind in columns.items()])
 
 
+def arrow_tables(rows: Iterable[Row], columns: Columns) -> Iterator[pyarrow.Table]:
+    """Tables of 20,000 rows: rows that are dicts take many times the memory."""
+    import pyarrow
+
+    schema, rows = arrow_schema(columns), iter(rows)
+    while some := list(islice(rows, ROWS_AT_ONCE)):
+        yield pyarrow.Table.from_pylist(some, schema)
+
+
 def _pack(journal: Path, table: Path, columns: Columns) -> None:
     """Write the Parquet table from its journal, then drop the journal."""
-    import pyarrow
     import pyarrow.parquet
 
-    schema = arrow_schema(columns)
-    rows = read_rows(journal, columns)
     with (
         atomic_write(table, resumable=True) as part,
-        pyarrow.parquet.ParquetWriter(part, schema) as writer,
+        pyarrow.parquet.ParquetWriter(part, arrow_schema(columns)) as writer,
     ):
-        while some := list(islice(rows, ROWS_AT_ONCE)):
-            writer.write_table(pyarrow.Table.from_pylist(some, schema))
+        for some in arrow_tables(read_rows(journal, columns), columns):
+            writer.write_table(some)
     journal.unlink()

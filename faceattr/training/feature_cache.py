@@ -120,30 +120,32 @@ class Features:
         self._backbone = keras.Model(frozen.input, {at.name: part.output for at, part in outputs})
         self.array = np.zeros((0, *self._shapes[0]), DTYPE)
         self._index = np.unique(cache.train.index)
-        self._copies: list[np.ndarray] = []  # the places of each
+        self._copies = np.zeros((0, len(self._index)), int)  # the places of each
 
     def prepare(self, epoch: int) -> None:
         """Have the copies that an epoch draws from, its number counted over all phases."""
         while len(self._copies) < min(epoch + 1, self._cache.copies):
-            crops = self._cache.train.crops[self._index]
-            self._copies.append(self.places(crops, f"copy {len(self._copies)}"))
+            change = f"copy {len(self._copies)}"
+            places = self.places(self._cache.train.crops, self._index, change)
+            self._copies = np.vstack([self._copies, places])
 
     def draw(self, index: np.ndarray, epoch: int, generator: np.random.Generator) -> np.ndarray:
         """Features of rows by their places among the crops ``(n,)``, each of a copy by chance."""
         which = generator.integers(min(epoch + 1, self._cache.copies), size=len(index))
         rows = np.searchsorted(self._index, index)
-        return self.array[np.stack(self._copies)[which, rows]]
+        return self.array[self._copies[which, rows]]
 
-    def places(self, crops: np.ndarray, change: str = "") -> np.ndarray:
-        """Compute what is not yet known, and tell where in `array` each crop's features are.
+    def places(self, crops: np.ndarray, index: np.ndarray, change: str = "") -> np.ndarray:
+        """Compute what is not yet known, and tell where in `array` they are, ``int64`` ``(n,)``.
 
         Args:
-            crops: RGB ``uint8`` of shape ``(n, side, side, 3)``.
+            crops: RGB ``uint8`` of shape ``(kept, side, side, 3)``, on the disk as a rule.
+            index: The places of those that are meant, ``(n,)``.
             change: Names an augmented copy; empty for crops as they are.
         """
         settings, seed = self._cache.settings, (self._cache.settings.seed, *self._cache.seed_salt)
         how = f"{change} {seed} {settings.augmentation} {self._size}" if change else ""
-        keys = [hashlib.sha256(crop.tobytes() + how.encode()).hexdigest() for crop in crops]
+        keys = [hashlib.sha256(crops[i].tobytes() + how.encode()).hexdigest() for i in index]
         with open_store(self._cache.folder) as store:
             stores = [
                 store.rows(path.name, shape, DTYPE)
@@ -154,7 +156,8 @@ class Features:
             starts = range(0, len(missing), TOGETHER)
             for start in self._cache.progress.track(starts, "features"):
                 rows = missing[start : start + TOGETHER]
-                views = [self._augmented(crops[r], keys[r]) if how else crops[r] for r in rows]
+                some = ((crops[index[row]], keys[row]) for row in rows)
+                views = [self._augmented(crop, key) if how else crop for crop, key in some]
                 found = self._compute(views)
                 for kept, path in zip(stores, self.paths, strict=True):
                     # The last batch was filled up, so there may be more values than rows.
@@ -271,5 +274,5 @@ class FeatureCache:
     def _val_on(self, features: Features) -> LabeledDataset:
         """The validation rows with features in place of crops."""
         used, index = np.unique(self.val.index, return_inverse=True)
-        places = features.places(self.val.crops[used])
+        places = features.places(self.val.crops, used)
         return LabeledDataset(features.array, places[index], self.val.targets)
