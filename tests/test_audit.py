@@ -16,6 +16,7 @@ from faceattr.auditing import audit as audit_module
 from faceattr.auditing import checks, label_permutation
 from faceattr.auditing.audit import audit
 from faceattr.auditing.label_permutation import find_permutation
+from faceattr.data.dataset import DatasetSummary
 from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
 from faceattr.tasks import EXPRESSION, GENDER, Task
@@ -302,3 +303,9 @@ def test_a_row_without_a_split_is_of_its_group_s_or_of_train_where_some_row_is_v
     _, found = found_in(data, write(data, row11=val, row0=of_val, row1=of_train))
     splits = {one.path.name: one.split for one in found.rows.examples}
     assert (splits["11.png"], splits["0.png"], splits["1.png"]) == ("val", "val", "train")
+
+
+def test_votes_for_a_class_are_counted_in_tenths():
+    classes = {"mood": {"train": {"calm": 6.678372859954834}}}
+    (few,) = checks.few_rows(DatasetSummary({"train": 9}, {"mood": {"train": 9}}, classes))
+    assert few.words == "6.7 in train"

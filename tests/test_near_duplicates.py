@@ -3,6 +3,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from skimage.data import astronaut
 
 from faceattr.data.crops import cache_crops
 from faceattr.data.dataset import LabeledDataset
@@ -129,3 +130,11 @@ def test_a_mirrored_copy_is_a_near_duplicate():
     pairs = near_pairs(looks([*faces, mirrored]))
     assert (pairs.first.tolist(), pairs.second.tolist()) == ([1], [5])
     assert detail(faces[1], mirrored) > SURE
+
+
+@pytest.mark.parametrize(("pixels", "copies"), [(3, 1), (6, 0)])
+def test_a_shift_by_a_fiftieth_of_the_side_is_one_and_by_a_twenty_fourth_is_none(pixels, copies):
+    photograph = astronaut()[60:204]
+    faces = [photograph[:, x : x + 144] for x in (150, 150 + pixels)]
+    faces = [cv2.resize(face, (SIZE, SIZE), interpolation=cv2.INTER_AREA) for face in faces]
+    assert len(near_pairs(looks(faces)).first) == copies
