@@ -77,6 +77,14 @@ def test_the_batches_of_a_turn_know_its_task_and_no_task_is_always_last(network)
     assert len({tuple(order) for order in orders}) == 3
 
 
+def test_the_turns_of_an_epoch_are_as_many_as_the_steps_of_a_joint_one(network):
+    """An odd number of steps in equal parts: both were rounded to the even number below."""
+    some = TRAIN.take(np.arange(0, 84, 4))
+    inputs = PhaseInputs(network, PHASE, settings(batch_size=1), some)
+    assert inputs.steps == 21
+    assert sorted(task_schedule(inputs)._steps.values()) == [10, 11]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "other",

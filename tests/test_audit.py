@@ -16,6 +16,7 @@ from faceattr.auditing import audit as audit_module
 from faceattr.auditing import checks, label_permutation
 from faceattr.auditing.audit import audit
 from faceattr.auditing.label_permutation import find_permutation
+from faceattr.data.dataset import DatasetSummary
 from faceattr.images.crop import CropRule
 from faceattr.model import file as model_file
 from faceattr.tasks import EXPRESSION, GENDER, Task
@@ -320,3 +321,9 @@ def test_near_copies_with_two_labels_are_named_once_and_not_by_every_pair(tmp_pa
     assert {row for one in near for row in one.rows} == set(range(20))
     assert 10 <= totals[checks.NEAR_OTHERWISE, "mood"] < 20
     assert len(looked_at) < 40
+
+
+def test_votes_for_a_class_are_counted_in_tenths():
+    classes = {"mood": {"train": {"calm": 6.678372859954834}}}
+    (few,) = checks.few_rows(DatasetSummary({"train": 9}, {"mood": {"train": 9}}, classes))
+    assert few.words == "6.7 in train"

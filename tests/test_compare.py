@@ -123,6 +123,21 @@ def test_lines_end_once_where_the_system_s_own_are_longer(tmp_path, monkeypatch)
     assert b"\r" not in text and text.count(b"\n") == 5
 
 
+def test_a_config_that_was_renamed_or_has_its_like_is_in_the_table_by_its_name(sets, tmp_path):
+    done = []
+
+    def perform(run):
+        done.append(run.fingerprint)
+        return untrained(run)
+
+    like = replace(LOG, name="like")
+    for configs in ([JOINT, LOG], [replace(JOINT, name="first"), LOG, like]):
+        table = compare(configs, sets, tmp_path / "c.csv", seeds=2, perform=perform)
+    assert list(table["config"].unique()) == [ALONE, "first", "log", "like"]
+    assert len(table) == 4 * 2 * 2  # seeds, tasks
+    assert len(done) == len(set(done)) == 8
+
+
 def test_on_a_full_disk_the_results_of_a_run_are_added_whole_or_not_at_all(sets, tmp_path):
     resource = pytest.importorskip("resource", reason="Windows has no limit of files")
 

@@ -60,6 +60,13 @@ def test_a_task_goes_on_learning_however_small_its_loss(loss):
     assert 0.9 / (loss + LOSS_FLOOR) < pull < 1.1 / (loss + LOSS_FLOOR)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_random_weight_of_one_task_alone_is_one_and_warns_of_nothing():
+    """As the baseline of a comparison is trained: Keras warned that a sigmoid may be meant."""
+    combine = COMBINATIONS["random"]({}, 1, 0)
+    assert float(combine({"a": ops.array(3.0)}, {"a": ops.array(1.0)})) == 3
+
+
 def test_random_weights_are_new_at_every_step_and_have_the_mean_one():
     combine = COMBINATIONS["random"]({}, 2, 0)
     one = {name: ops.convert_to_tensor(np.float32(1)) for name in "ab"}

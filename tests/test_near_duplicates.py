@@ -3,6 +3,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from skimage.data import astronaut
 
 from faceattr.data import near_duplicates
 from faceattr.data.crops import CachedCrops, cache_crops
@@ -170,3 +171,11 @@ def test_faces_are_compared_in_tables_of_bounded_size(monkeypatch):
 def test_mirrored_faces_take_no_memory_of_their_own():
     faces = looks(portraits(3))
     assert np.shares_memory(faces.mirrored().fine, faces.fine)
+
+
+@pytest.mark.parametrize(("pixels", "copies"), [(3, 1), (6, 0)])
+def test_a_shift_by_a_fiftieth_of_the_side_is_one_and_by_a_twenty_fourth_is_none(pixels, copies):
+    photograph = astronaut()[60:204]
+    faces = [photograph[:, x : x + 144] for x in (150, 150 + pixels)]
+    faces = [cv2.resize(face, (SIZE, SIZE), interpolation=cv2.INTER_AREA) for face in faces]
+    assert len(near_pairs(looks(faces)).first) == copies

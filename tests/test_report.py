@@ -297,6 +297,12 @@ def test_evaluate_groups_by_columns_heads_and_near_duplicates(
     assert "report.html" in {path.name for path in (tmp_path / "out").iterdir()}
 
 
+def test_near_duplicates_are_crossed_with_another_column(toy_model_path, people, tmp_path, capsys):
+    given = [toy_model_path, people, "--cache", tmp_path / "cache", "--tasks", "gender"]
+    assert evaluate(*given, "--by", "hat+near_duplicate") == 0
+    assert "+ in train too" in capsys.readouterr().out
+
+
 def test_an_empty_split_is_train_where_some_row_is_val(toy_model_path, people, tmp_path, capsys):
     people.write_text(people.read_text().replace(",train,", ",,"))
     given = [toy_model_path, people, "--tasks", "gender", "--cache", tmp_path / "cache"]

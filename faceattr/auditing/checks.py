@@ -316,7 +316,7 @@ def summary_of(tasks: Iterable[Task], rows: LabeledDataset) -> DatasetSummary:
 def few_rows(summary: DatasetSummary) -> list[Finding]:
     """Classes with too few faces in a split to learn from or to tell anything."""
     return [
-        Finding(FEW_ROWS, f"{task} {name}", words=f"{count:g} in {split}")
+        Finding(FEW_ROWS, f"{task} {name}", words=f"{round(count, 1):g} in {split}")
         for task, splits in summary.classes.items()
         for split, classes in splits.items()
         if any(classes.values())

@@ -35,7 +35,6 @@ from faceattr.files import atomic_write, to_jsonable
 from faceattr.images.load import PathLike, as_paths
 from faceattr.progress import SILENT, Progress
 from faceattr.training import network as networks
-from faceattr.training.batches import steps_per_epoch
 from faceattr.training.checkpoint import Epoch
 from faceattr.training.config import Network, Settings, TaskSampling
 from faceattr.training.trainer import check, fit
@@ -189,9 +188,8 @@ def train_once(run: Run) -> list[Result]:
             features=features_folder(cache),
             progress=observer,
         )
-    size = run.settings.batch_size
     seen: dict[str, Any] = {
-        "images": observer.epochs * steps_per_epoch(len(rows["train"]), size) * size,
+        "images": observer.steps * run.settings.batch_size,
         "minutes": observer.seconds / 60,
         "megabytes": _peak_megabytes(),
         "rows": rows["train"].sha256()[:8] + rows["val"].sha256()[:8],
@@ -204,21 +202,22 @@ def train_once(run: Run) -> list[Result]:
 
 
 class _Observer(Progress, keras.callbacks.Callback):
-    """Counts epochs, keeps the scores of the last one, and measures seconds in training steps."""
+    """Counts training steps and their seconds, and keeps the scores of the last epoch."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.epochs, self.seconds = 0, 0.0
+        self.steps, self.seconds = 0, 0.0
 
     def show(self, record: object) -> None:
         if isinstance(record, Epoch):
-            self.epochs, self.scores = self.epochs + 1, record.scores
+            self.scores = record.scores
 
     def on_train_batch_begin(self, batch: int, logs=None) -> None:
         self._began = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs=None) -> None:
         self.seconds += time.perf_counter() - self._began
+        self.steps += 1
 
 
 def _peak_megabytes() -> float:
@@ -293,9 +292,12 @@ def compare(
         progress.show(RunStarted(run, number, len(runs)))
         results = perform(replace(run, manifest=manifest))
         _append(output, results)
+        known.add(run.fingerprint)
         progress.show(RunFinished(results))
-    table = _read_results(output)
-    return table[table["run"].isin([run.fingerprint for run in runs])].reset_index(drop=True)
+    # Names are those of today: a config may be called otherwise since, or have its like.
+    asked = pd.DataFrame([{"config": run.name, "run": run.fingerprint} for run in runs])
+    table = _read_results(output).drop_duplicates(["run", "task"])
+    return asked.merge(table.drop(columns="config"), on="run")[list(table.columns)]
 
 
 def _planned(

@@ -119,8 +119,9 @@ class RandomWeights(WeightedSum):
         self._generator = keras.random.SeedGenerator(seed)
 
     def terms(self, losses, names):
-        drawn = keras.random.normal((len(names),), seed=self._generator)
-        return ops.softmax(drawn) * len(names) * losses
+        # Softmax of normal numbers, written out: Keras' own warns where there is one task.
+        drawn = ops.exp(keras.random.normal((len(names),), seed=self._generator))
+        return drawn / ops.mean(drawn) * losses
 
 
 # A new combination is one more line here and one more choice of `Settings.combine`.

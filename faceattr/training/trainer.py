@@ -302,7 +302,8 @@ class Alternating:
         self._rows = {name: inputs.train.only(name) for name in names}
         known = np.stack([is_known(targets[name]) for name in names], axis=1)
         shares = wanted_shares(inputs.settings.task_sampling, names, known)
-        steps = [max(1, round(share * inputs.steps)) for share in shares]
+        ends = np.round(np.cumsum(shares) * inputs.steps).astype(int)  # sum to all the steps
+        steps = np.maximum(1, np.diff(ends, prepend=0)).tolist()
         self._steps = dict(zip(names, steps, strict=True))
         self._models = {name: self._model_of(name) for name in names}
         self._soft_sharing = inputs.soft_sharing(sum(steps))
