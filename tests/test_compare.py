@@ -25,6 +25,7 @@ from faceattr.training.compare import (
     Run,
     RunStarted,
     _append,
+    _read_results,
     train_once,
 )
 from faceattr.training.compare import compare as run_compare
@@ -121,6 +122,13 @@ def test_lines_end_once_where_the_system_s_own_are_longer(tmp_path, monkeypatch)
         _append(tmp_path / "table.csv", results)
     text = (tmp_path / "table.csv").read_bytes()
     assert b"\r" not in text and text.count(b"\n") == 5
+
+
+def test_hashes_that_look_like_numbers_are_none(tmp_path):
+    hashes = ("0123456712345678", "12345678901e3456")
+    _append(tmp_path / "c.csv", [Result("a", 0, "shade", 9, 0.5, 0.5, 64, 0.1, 9.5, *hashes)])
+    (line,) = _read_results(tmp_path / "c.csv").to_dict("records")
+    assert (line["rows"], line["run"]) == hashes
 
 
 def test_a_config_that_was_renamed_or_has_its_like_is_in_the_table_by_its_name(sets, tmp_path):

@@ -60,7 +60,9 @@ def test_a_phase_needs_epochs_and_a_rate(epochs, rate):
         Phase("a", epochs, rate)
 
 
-@pytest.mark.parametrize("wrong", [{"batch_size": 2.5}, {"seed": 0.5}, {"augment_repeats": "4"}])
+@pytest.mark.parametrize(
+    "wrong", [{"batch_size": 2.5}, {"seed": 0.5}, {"batch_size": None}, {"augment_repeats": "4"}]
+)
 def test_what_is_counted_is_a_whole_number(wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} is a whole number. Received: "):
         Settings((FROZEN,), **wrong)

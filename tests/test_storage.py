@@ -143,6 +143,15 @@ def test_a_store_of_fsspec_is_listed_folder_by_folder_and_anew_for_each_job(kept
     assert storage.entries(f"{kept_store}/none") == []
 
 
+def test_an_object_and_a_folder_of_one_name_are_two():
+    class Store:
+        def ls(self, path, detail):
+            kinds = {"b/in/": "file", "b/in/photos": "file", "b/in/photos/": "directory"}
+            return [{"name": name, "type": kind} for name, kind in kinds.items()]
+
+    assert storage._listed(Store(), "b/in") == [("photos", False), ("photos", True)]
+
+
 def test_a_folder_of_fsspec_that_cannot_be_listed_is_told(kept_store):
     storage.write(f"{kept_store}/locked/a.jpg", b"x")
     storage.write(f"{kept_store}/b.jpg", b"x")

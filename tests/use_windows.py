@@ -17,7 +17,7 @@ def _is_open(path: str) -> bool:
 
 @pytest.fixture
 def as_on_windows(monkeypatch):
-    """Meanwhile `os` does as on Windows; where there is no /proc, as it does there."""
+    """Meanwhile `os` refuses what it refuses on Windows; without /proc it changes nothing."""
     if not Path("/proc/self/maps").exists():
         return
     import fcntl

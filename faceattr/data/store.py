@@ -165,7 +165,7 @@ def open_store(folder: Path) -> Iterator[Store]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:  # whoever runs a container may have no home
-        cure = "Give a folder that takes files with --cache, or as XDG_CACHE_HOME."
+        cure = "Give a folder that takes files with --cache."
         raise OSError(f"The cache {folder} cannot be made: {error.strerror}. {cure}") from None
     path, can_write = folder / DATABASE, os.access(folder, os.W_OK)
     # SQLite takes no URI of a network drive of Windows, so one is made where it is needed.

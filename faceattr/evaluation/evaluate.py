@@ -109,12 +109,12 @@ def evaluate(
     whole = _only(read, tasks, path, known)
     chosen, manifest = select_split(whole, split)
     by = [OLD_COLUMNS.get(name, name) for name in by]
-    columns = {part for name in by for part in name.split("+")}
-    check_columns(sorted(columns - {NEAR_DUPLICATE}), manifest.examples, description.tasks)
+    check_columns(by, manifest.examples, description.tasks)
     with suppress_stderr():  # LiteRT greets
         opened = runtime.load(path, engine or "keras")[0]
     network = asked.apply(opened, description)
-    train = whole.only("train") if NEAR_DUPLICATE in columns else None
+    is_compared = any(NEAR_DUPLICATE in name.split("+") for name in by)
+    train = whole.only("train") if is_compared else None
     rows = _read_rows(manifest, train, finder, progress)
     probabilities = predict(network, rows, progress=progress)
     groups = score_groups(description.tasks, rows, probabilities, by)

@@ -138,7 +138,7 @@ def check_columns(
     columns: Sequence[str], examples: Sequence[Example], tasks: Sequence[Task]
 ) -> None:
     """Raise ValueError where there is neither a column nor a head of a name."""
-    known = {"split"} | {task.name for task in tasks}
+    known = {"split", NEAR_DUPLICATE} | {task.name for task in tasks}
     known |= {name for example in examples for name in (*example.metadata, *example.labels)}
     strangers = [part for name in columns for part in name.split("+") if part not in known]
     if strangers:

@@ -142,7 +142,9 @@ def _compare(
     progress: Progress,
     batches: Sequence[int] = BATCHES,
 ) -> ParityReport:
-    # Windows neither moves nor deletes a file that is open: this one no longer is when this ends.
+    """How a file that was just written answers beside its network. Afterwards it is open no more:
+    Windows neither moves nor deletes a file that is.
+    """
     with formats.quiet():
         file = runtime.open_exported(part, precision)
     parity = check_parity(network, file, tasks, shown, progress, batches)

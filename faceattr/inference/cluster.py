@@ -191,9 +191,11 @@ class _Run:
     def do(self, workers: Workers, part_size: int) -> Summary:
         """The counts of this run, once the last part is written."""
         done, (count, cpus) = self._done(), shape_of(workers)
-        self._write_page(finished=False)  # from now on an earlier run writes nothing
-        done |= self._done()
         left, skipped = self._left(done, part_size)
+        self._write_page(finished=False)  # from now on an earlier run writes nothing
+        if late := self._done():
+            done |= late
+            left, skipped = self._left(done, part_size)
         left = spread(left, PARTS_A_WORKER * count)
         files = skipped + sum(len(part.paths) for part in left)
         self._run |= {"files": files, "workers": count, "cpus": cpus, "gpus": workers.gpus}

@@ -77,11 +77,14 @@ def _listed(system: Any, path: str) -> list[tuple[str, bool]]:
     with all that lies below.
     """
     try:
-        found = {one["name"].strip("/"): one["type"] for one in system.ls(path, detail=True)}
+        found = {
+            (one["name"].strip("/"), one["type"] == "directory")
+            for one in system.ls(path, detail=True)
+        }
     except FileNotFoundError:
         return []
-    found.pop(path.strip("/"), None)  # the mark of the folder itself
-    return sorted((name.rpartition("/")[2], kind == "directory") for name, kind in found.items())
+    mark = path.strip("/")  # of the folder itself
+    return sorted((name.rpartition("/")[2], is_folder) for name, is_folder in found if name != mark)
 
 
 def kind_of(place: str) -> str:

@@ -100,7 +100,6 @@ class Run:
             "tasks": self.reading.tasks,
             "label_map": asdict(self.reading.label_map),
             "alone": self.alone,
-            "split": "near-duplicates on one side",  # in version 0.1, val had other rows
         }
         return hashlib.sha256(json.dumps(to_jsonable(facts)).encode()).hexdigest()[:16]
 
@@ -149,8 +148,8 @@ def train_in_subprocess(run: Run, begin: Callable[[], None] | None = None) -> li
     except BrokenProcessPool:
         raise OSError(
             f"The process of {run.name}, seed {run.seed}, was killed, most likely for want of "
-            'memory, or a script calls this outside `if __name__ == "__main__":`. The same '
-            "command goes on behind what is finished."
+            'memory, or your script calls compare() outside `if __name__ == "__main__":`. The '
+            "same command goes on behind what is finished."
         ) from None
 
 
@@ -294,7 +293,7 @@ def compare(
         _append(output, results)
         known.add(run.fingerprint)
         progress.show(RunFinished(results))
-    # Names are those of today: a config may be called otherwise since, or have its like.
+    # Names are those of today: a config may have been renamed, or two have the same settings.
     asked = pd.DataFrame([{"config": run.name, "run": run.fingerprint} for run in runs])
     table = _read_results(output).drop_duplicates(["run", "task"])
     return asked.merge(table.drop(columns="config"), on="run")[list(table.columns)]
@@ -351,7 +350,9 @@ def _read_results(output: Path) -> pd.DataFrame:
     columns = list(Result.__dataclass_fields__)
     if not output.exists():
         return pd.DataFrame(columns=columns)
-    table = pd.read_csv(output).rename(columns={"way": "config", "pictures": "images"})
+    hashes = {"rows": str, "run": str}  # some look like numbers
+    table = pd.read_csv(output, dtype=hashes)
+    table = table.rename(columns={"way": "config", "pictures": "images"})
     if list(table.columns) != columns:
         raise ValueError(f"{output} is no table of a comparison: choose another name.")
     return table

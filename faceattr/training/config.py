@@ -59,7 +59,9 @@ def _check_types(record: Any) -> None:
         choices, value = choices_of(hint), getattr(record, name)
         if choices and value not in (*choices, None):
             raise ValueError(f"{name} is one of {', '.join(choices)}. Received: {value!r}")
-        if int in (hint, *get_args(hint)) and not isinstance(value, Integral | None):
+        kinds = (hint, *get_args(hint))
+        may_lack = value is None and type(None) in kinds
+        if int in kinds and not (may_lack or isinstance(value, Integral)):
             raise ValueError(f"{name} is a whole number. Received: {value!r}")
 
 

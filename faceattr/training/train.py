@@ -49,7 +49,7 @@ from faceattr.training.devices import on_all_devices
 from faceattr.training.distill import Distillation, check_classes_left, distilled
 from faceattr.training.new_heads import ExistingHeads, NewHeads
 from faceattr.training.package import TrainingResult, check_priors, package
-from faceattr.training.trainer import check, fit
+from faceattr.training.trainer import check, check_sources, fit
 
 DOUBTED = "doubted.png"  # the labels that a teacher does not believe
 NEW = ".new.training"  # a run that replaces a finished one, until it is finished itself
@@ -120,7 +120,7 @@ def train(
             _tell_what_does_nothing(distillation, plan.settings, progress)
         found = unite(plan.labelled, plan.known, plan.finder, progress)
         # Once more: where sources share faces, one of them may have no rows of its own.
-        check(plan.model, plan.settings, found.examples)
+        check_sources(plan.model.output, plan.settings, found.examples)
         doubts = tuple(_doubts_of_val(found, plan))
         manifest = replace(found, notes=(*plan.notes, *doubts))
         rows = _read_rows(manifest, plan, drop_near_duplicates, progress)
@@ -396,7 +396,8 @@ def _check_classes(tasks: Sequence[Task], train: LabeledDataset) -> None:
         missing = [name for name, count in zip(task.classes, counts, strict=True) if not count]
         if missing:
             raise ValueError(
-                f"Task {task.name!r} has no training row of {', '.join(missing)}, so that could "
-                "not be learnt. Add some, or call the task otherwise (for example "
-                f"my_{task.name}=…) to have a head of just your own classes."
+                f"Task {task.name!r} has no training row of {', '.join(missing)} that counts (rows "
+                "of a source with --source-weight 0 do not), so that could not be learnt. Add "
+                f"some, or call the task otherwise (for example my_{task.name}=…) to have a head "
+                "of just your own classes."
             )

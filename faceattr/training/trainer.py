@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -58,10 +58,15 @@ def check(model: keras.Model, settings: Settings, examples: Sequence[Example] = 
     heads = list(model.output)
     refuse_unknown("task", settings.loss_weights, heads, "to weigh")
     refuse_unknown("task", settings.priors, heads, "to give a prior")
+    check_sources(heads, settings, examples)
+
+
+def check_sources(heads: Collection[str], settings: Settings, examples: Sequence[Example]) -> None:
+    """Refuse what settings say of sources that have no such rows."""
     # What has no split yet trains, or some of it does.
     sources = sorted({one.source for one in examples if one.split in ("train", "")})
     sampling, known = settings.task_sampling, {name for one in examples for name in one.labels}
-    tasks = [name for name in heads if name in known] or heads
+    tasks = [name for name in heads if name in known] or list(heads)
     if is_by_source(sampling, tasks, sources) and settings.schedule == "alternating":
         raise ValueError(
             "--schedule alternating gives every step to one task, so its --mix is by task. "
