@@ -104,6 +104,33 @@ def test_a_manifest_has_votes_beside_its_label(tmp_path, columns):
     assert unite(read_labels([str(manifest)])[0]).examples[0].labels["expression"] == "sad"
 
 
+@pytest.mark.parametrize(
+    ("label_map", "labels", "left_out"),
+    [
+        (LabelMap(), ["sad", "sad"], {"no label for any task": 2}),
+        (LabelMap(votes={"mood": 0}), ["sad", {"sad": 1}], {"no label for any task": 2}),
+        (
+            LabelMap(votes={"mood": 0.5}),
+            [{"glad": 1}, "sad", {"glad": 0.5, "sad": 0.5}],
+            {"no label for any task": 1},
+        ),
+        (
+            LabelMap(renamed={"mood": {"sad": ""}}, votes={"mood": 1}),
+            [{"glad": 1}, {"glad": 2}],
+            {"no label for any task": 1, "label that stands for no class": 1},
+        ),
+    ],
+)
+def test_votes_count_alone_beside_an_empty_label(tmp_path, label_map, labels, left_out):
+    for name in "abcd":
+        cv2.imwrite(str(tmp_path / f"{name}.png"), shaded(100))
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("path,mood,mood:glad\na.png,,1\nb.png,,\nc.png,sad,\nd.png,sad,2\n")
+    (source,) = read_labels([str(manifest)], label_map=label_map)[0]
+    found = [example.labels["mood"] for example in source.examples]
+    assert (found, source.left_out) == (labels, left_out)
+
+
 def test_votes_that_do_not_count_add_no_class_and_their_names_may_be_mapped(tmp_path):
     for level, name in enumerate("ab"):
         cv2.imwrite(str(tmp_path / f"{name}.png"), shaded(100 * level))

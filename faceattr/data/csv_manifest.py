@@ -117,14 +117,15 @@ def read_manifest(
     stripped = table.map(str.strip).to_dict("records")
     for row, (index, cells) in enumerate(zip(table.index, stripped, strict=True)):
         answers = {name: labels[name][row] for name in names if labels[name][row]}
-        if not answers:
+        voted = {name: of[row] for name, of in votes.items() if of[row]}
+        if not answers and not voted:  # whether votes count is known later
             left_out["no label for any task"] += 1
             continue
         origin, split = f"{path.name} line {index + 2}", cells.get("split", "")
         example = Example(
             path=Path(path_of(str(path.parent / cells["path"]))),
             labels=answers,
-            votes={name: of[row] for name, of in votes.items() if of[row]},
+            votes=voted,
             box=_box(origin, cells),
             split=SPLIT_NAMES.get(split.lower(), split),
             group=cells.get("group", ""),

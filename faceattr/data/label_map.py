@@ -76,6 +76,7 @@ def normalize_labels(
     named = [_mapped(source, label_map.renamed_to) for source in numbered]
     if label_map.votes:
         named = [count_votes(source, label_map.votes, known) for source in named]
+    named = [_labelled(source) for source in named]
     examples = [example for source in named for example in source.examples]
     voted = Counter(task for example in examples for task in example.votes)
     votes = label_map.votes.items()
@@ -85,17 +86,26 @@ def normalize_labels(
 
 def _mapped(source: Source, class_of: Callable[[str, str], str]) -> Source:
     """The source with every name of a class replaced."""
-    examples, left_out = [], Counter(source.left_out)
+    examples = []
     for example in source.examples:
         try:
             labels = {task: _label(task, of, class_of) for task, of in example.labels.items()}
             votes = {task: _votes(task, of, class_of) for task, of in example.votes.items()}
         except ValueError as error:
             raise ValueError(f"{example.origin or example.path}: {error}") from None
-        if any(labels.values()):
-            examples.append(replace(example, labels=labels, votes=votes))
+        examples.append(replace(example, labels=labels, votes=votes))
+    return replace(source, examples=tuple(examples))
+
+
+def _labelled(source: Source) -> Source:
+    """The source without the rows that no task can learn from."""
+    examples, left_out = [], Counter(source.left_out)
+    for example in source.examples:
+        if any(example.labels.values()):
+            examples.append(example)
         else:
-            left_out["label that stands for no class"] += 1
+            had_one = "label that stands for no class"
+            left_out[had_one if example.labels else "no label for any task"] += 1
     return replace(source, examples=tuple(examples), left_out=left_out)
 
 
@@ -204,7 +214,7 @@ def _mixed(example: Example, task: str, share: float, known: TasksByName) -> Vot
     if not votes or not isinstance(label, str | None):
         return {}
     if not label:
-        return votes
+        return votes if share else {}
     whole = sum(votes.values())
     mixed = {name: share * count / whole for name, count in votes.items()}
     for name in _countable({label: 1.0}, known.get(task)):
