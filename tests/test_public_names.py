@@ -119,7 +119,7 @@ def test_a_number_is_no_crop_rule_and_half_a_row_is_none(tmp_path):
     with pytest.raises(ValueError, match=r"^A crop rule is a CropRule, such as CropRule\(48\). Re"):
         faceattr.audit(f"mood={tmp_path}", rule=48)
     with pytest.raises(ValueError, match=r"takes 1 row or more of each task. Received: 50.5$"):
-        faceattr.export("shipped-slim", "onnx", tmp_path / "a.onnx", rows=50.5)
+        faceattr.export("shipped-slim", "saved_model", tmp_path / "a", rows=50.5)
 
 
 def test_help_and_import_pay_for_neither_keras_nor_pandas():
