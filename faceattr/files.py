@@ -30,8 +30,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT)  # what systems call a full disk
 def install_command(extra: str = "") -> str:
     """What installs faceattr, with an optional part, as it was installed: from files or by name."""
     part = f"[{extra}]" if extra else ""
-    # Windows' cmd knows no other quotes.
     root = Path(__file__).resolve().parents[1]
+    # Quoted as Windows' cmd understands, too.
     if not (root / "pyproject.toml").is_file():
         return f'pip install "faceattr{part}"'
     place = "." if root == Path.cwd() else str(root)
@@ -155,11 +155,8 @@ def write_errors(path: str | os.PathLike[str]) -> Iterator[None]:
 
 def unwritten(path: Path, error: OSError, *, resumable: bool) -> OSError:
     """What is said of a file that could not be written to its end."""
-    cure = (
-        f" {'Make room and g' if error.errno in FULL else 'G'}o on with --resume."
-        if resumable
-        else ""
-    )
+    is_full = error.errno in FULL
+    cure = f" {'Make room and g' if is_full else 'G'}o on with --resume." if resumable else ""
     why = error.strerror or error
     return OSError(f"{path} cannot be written: {why}. What was written before is whole.{cure}")
 

@@ -150,7 +150,9 @@ def test_too_many_groups_and_unknown_columns_are_refused():
         groups_of([True] * 61, [{"name": f"n{i}"} for i in range(61)], "name")
     example = Example(Path("a.png"), metadata={"hat": "yes"})
     check_columns(["hat+mood"], [example], [MOOD])
-    with pytest.raises(ValueError, match=r"group by 'cap'.*There are: hat, mood, near_duplicate, split"):
+    with pytest.raises(
+        ValueError, match=r"group by 'cap'.*There are: hat, mood, near_duplicate, split"
+    ):
         check_columns(["hat+cap"], [example], [MOOD])
 
 

@@ -10,12 +10,18 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
 from faceattr.data.dataset import DatasetSummary, LabeledDataset, summarize
 from faceattr.data.manifest import SPLITS, Example
-from faceattr.data.near_duplicates import SURE, detail, fingerprints_of, hashes_of, near_pairs
+from faceattr.data.near_duplicates import (
+    SURE,
+    detail,
+    distinct,
+    fingerprints_of,
+    hashes_of,
+    near_pairs,
+)
 from faceattr.evaluation.metrics import FEW_OF_A_CLASS
 from faceattr.progress import SILENT, Progress
 from faceattr.tasks import KNOWN_TASKS, Task
@@ -139,7 +145,7 @@ class NearDuplicates:
     def __init__(self, rows: LabeledDataset, progress: Progress = SILENT) -> None:
         self.rows, self._progress = rows, progress
         # Rows that are equal pixel for pixel are one face.
-        self._face = pd.factorize(np.array(hashes_of(rows.crops, rows.index), object))[0]
+        self._firsts, self._face = distinct(hashes_of(rows.crops, rows.index))
         self._rows_of: dict[int, list[int]] = defaultdict(list)
         for row, face in enumerate(self._face.tolist()):
             self._rows_of[face].append(row)
@@ -151,8 +157,7 @@ class NearDuplicates:
     @cached_property
     def near(self) -> list[tuple[list[int], list[int], float]]:
         """The rows of two faces that are nearly alike and their correlation, most similar first."""
-        firsts = [rows[0] for rows in self._rows_of.values()]
-        faces = fingerprints_of(self.rows.crops, self.rows.index[firsts])
+        faces = fingerprints_of(self.rows.crops, self.rows.index[self._firsts])
         pairs = near_pairs(faces, progress=self._progress)
         order = np.argsort(-pairs.similarity, kind="stable")
         columns = (pairs.first, pairs.second, pairs.similarity)
@@ -264,15 +269,14 @@ def contradictions(alike: NearDuplicates, tasks: Iterable[Task]) -> list[Finding
         target = alike.rows.targets[task.name]
         answers = [task.classes[row.argmax()] if row.any() else "" for row in target]
         named: set[int] = set()
-        for *ends, similarity in _contradicting(alike, answers):
-            if named.issuperset(ends):
+        for one, other, similarity in _contradicting(alike, answers):
+            if {one, other} <= named:
                 continue
-            one, other = ends
             words = f"{answers[one]} and {answers[other]}"
             finding = alike.finding(kinds, task.name, (one, other), similarity, words)
             if finding.kind == EXACT_OTHERWISE or (finding.detail or 0) >= SURE:
                 found.append(finding)
-                named.update(ends)
+                named |= {one, other}
     return found
 
 

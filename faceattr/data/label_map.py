@@ -104,8 +104,8 @@ def _labelled(source: Source) -> Source:
         if any(example.labels.values()):
             examples.append(example)
         else:
-            had_one = "label that stands for no class"
-            left_out[had_one if example.labels else "no label for any task"] += 1
+            had_one = bool(example.labels)
+            left_out["label that stands for no class" if had_one else "no label for any task"] += 1
     return replace(source, examples=tuple(examples), left_out=left_out)
 
 

@@ -10,11 +10,12 @@ one matrix product over 101 numbers a face instead of 1,600, are compared in ful
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
+import pandas as pd
 from scipy.fft import dct
 
 from faceattr.data.crops import CachedCrops
@@ -149,18 +150,19 @@ def hashes_of(crops: np.ndarray, index: np.ndarray) -> list[bytes]:
     return [hashlib.blake2b(crops[i].tobytes(), digest_size=12).digest() for i in index]
 
 
-def _distinct(hashes: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """The first place of each hash, and for each place the number of its hash.
+def distinct(hashes: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """The first place of each hash in order, and for each place the number of its hash.
 
     Copies of one face are compared once: their pairs grow with the square of their number.
     """
-    return np.unique(np.array(hashes, "S12"), return_index=True, return_inverse=True)[1:]
+    numbers = pd.factorize(np.array(hashes, object))[0]
+    return np.unique(numbers, return_index=True)[1], numbers
 
 
 def near_duplicate_sets(cached: CachedCrops, progress: Progress = SILENT) -> np.ndarray:
     """For each example a number that it shares with its near-duplicates alone, ``(n,)``."""
     usable = np.flatnonzero(cached.rows >= 0)
-    firsts, of_row = _distinct(hashes_of(cached.array, cached.rows[usable]))
+    firsts, of_row = distinct(hashes_of(cached.array, cached.rows[usable]))
     first_rows = usable[firsts]
     faces = fingerprints_of(cached.array, cached.rows[first_rows])
     pairs = near_pairs(faces, progress=progress)
@@ -176,10 +178,10 @@ def find_near_duplicates(
     """Which rows show a face that is also, or nearly, among other rows, ``bool`` ``(n,)``."""
     hashes, known = (hashes_of(part.crops, part.index) for part in (rows, others))
     found = np.isin(np.array(hashes, "S12"), np.array(known, "S12"))
-    firsts, of_row = _distinct(hashes)
+    firsts, of_row = distinct(hashes)
     left = firsts[~found[firsts]]
     one = fingerprints_of(rows.crops, rows.index[left])
-    other = fingerprints_of(others.crops, others.index[_distinct(known)[0]])
+    other = fingerprints_of(others.crops, others.index[distinct(known)[0]])
     near = left[near_pairs(one, other, progress=progress).first]
     return found | np.isin(of_row, of_row[near])
 

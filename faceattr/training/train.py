@@ -49,7 +49,7 @@ from faceattr.training.devices import on_all_devices
 from faceattr.training.distill import Distillation, check_classes_left, distilled
 from faceattr.training.new_heads import ExistingHeads, NewHeads
 from faceattr.training.package import TrainingResult, check_priors, package
-from faceattr.training.trainer import check, check_sources, fit
+from faceattr.training.trainer import check, check_classes, check_sources, fit
 
 DOUBTED = "doubted.png"  # the labels that a teacher does not believe
 NEW = ".new.training"  # a run that replaces a finished one, until it is finished itself
@@ -305,7 +305,7 @@ def _read_rows(
         left_out["train rows that val or test repeats"] += int(seen.sum())
     looked_at = checks.brief_audit(manifest.tasks, tuple(rows.values()), progress)
     progress.show(RowsRead(manifest.tasks, rows, left_out, (*manifest.notes, *looked_at)))
-    _check_classes(
+    check_classes(
         manifest.tasks, replace(rows["train"], source_weights=plan.settings.source_weights)
     )
     for task in manifest.tasks:
@@ -387,17 +387,3 @@ def _rows_to_compare(source: str, plan: _Plan, progress: Progress) -> LabeledDat
     whole = read_for_model([source], known, plan.label_map, finder, progress=progress)
     _, some = select_split(whole, None)
     return read_dataset(some.examples, some.tasks, finder.rule, finder.cache, progress)[0]
-
-
-def _check_classes(tasks: Sequence[Task], train: LabeledDataset) -> None:
-    """Raise ValueError where a task or one of its classes has no training row that counts."""
-    for task in tasks:
-        counts = train.targets[task.name][train.masks[task.name] > 0].sum(axis=0)
-        missing = [name for name, count in zip(task.classes, counts, strict=True) if not count]
-        if missing:
-            raise ValueError(
-                f"Task {task.name!r} has no training row of {', '.join(missing)} that counts (rows "
-                "of a source with --source-weight 0 do not), so that could not be learnt. Add "
-                f"some, or call the task otherwise (for example my_{task.name}=…) to have a head "
-                "of just your own classes."
-            )

@@ -89,6 +89,20 @@ def check_sources(heads: Collection[str], settings: Settings, examples: Sequence
         )
 
 
+def check_classes(tasks: Sequence[Task], train: LabeledDataset) -> None:
+    """Raise ValueError where a task or one of its classes has no training row that counts."""
+    for task in tasks:
+        counts = train.targets[task.name][train.masks[task.name] > 0].sum(axis=0)
+        missing = [name for name, count in zip(task.classes, counts, strict=True) if not count]
+        if missing:
+            raise ValueError(
+                f"Task {task.name!r} has no training row of {', '.join(missing)} that counts (rows "
+                "of a source with --source-weight 0 do not), so that could not be learnt. Add "
+                f"some, or call the task otherwise (for example my_{task.name}=…) to have a head "
+                "of just your own classes."
+            )
+
+
 def fit(
     model: keras.Model,
     tasks: Sequence[Task],
